@@ -1,0 +1,196 @@
+// Backend: memory, streams and the operations of the model. This header is the one place where an op's contract stands;
+// core/cpu and core/cuda hold one file per op with the same name.
+//
+// Conventions, said once:
+// - Outputs come first. "overwritten": earlier contents do not matter. "accumulates": the result is added to what is
+//   there, so gradients add up over micro-batches. An absent Tensor{} skips that output or operand where said.
+// - Shapes are checked with assertions (the caller's bug); tensors are contiguous, f32 unless said, ids are i32.
+// - Operands must not overlap unless "may alias" is said.
+// - Ops are enqueued on compute_stream() in call order; on the host they are done when they return.
+// - The result of an op is the same in every run with the same inputs, thread count and device.
+// - N rows (tokens), d model width, V vocabulary, K codes (clusters), G groups, Q sub-codes per group.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "core/buffer.h"
+#include "core/stream.h"
+#include "core/tensor.h"
+
+namespace vqlm {
+
+enum class Transpose { no, yes };
+enum class Accumulate { no, yes };
+
+/// How the columns of a fused projection qkv (B, T, (heads + 2 kv_heads) * head_dim) are laid out: all query heads,
+/// then all key heads, then all value heads. Query head h reads key/value head h / (heads / kv_heads).
+struct AttentionShape {
+  std::int64_t batch = 0;
+  std::int64_t seq_len = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;  // even
+
+  std::int64_t row() const { return static_cast<std::int64_t>(heads + 2 * kv_heads) * head_dim; }
+};
+
+/// One AdamW step's numbers; step counts from 1.
+struct AdamWStep {
+  float lr = 0;
+  float beta1 = 0.9f;
+  float beta2 = 0.95f;
+  float eps = 1e-8f;
+  float weight_decay = 0;
+  std::int64_t step = 1;
+  float max_norm = 0;  // clip the global gradient norm to this; 0 = off
+};
+
+/// The code map on the device, as VqHead's ops read it. "Member order": tokens sorted by (cluster, token id).
+struct CodeMapView {
+  Tensor cluster_of_token;   // (V) i32
+  Tensor position_of_token;  // (V) i32: a token's place in member order
+  Tensor members;            // (V) i32: token ids in member order
+  Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
+  Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where G = 0
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // ---- the device -------------------------------------------------------------------------------------------------
+  /// "cpu (AVX3, 2 threads)", "cuda:0 NVIDIA H200".
+  virtual std::string description() const = 0;
+  /// True where host code may read and write tensors through their pointers.
+  virtual bool host_accessible() const = 0;
+
+  // ---- memory -----------------------------------------------------------------------------------------------------
+  /// A block aligned to at least 64 bytes, contents undefined. Throws Error with the bytes asked for and in use.
+  virtual Buffer allocate(std::size_t bytes, MemoryUse use) = 0;
+  /// Bytes in use now and at the peak, by MemoryUse.
+  struct MemoryAccount {
+    std::array<std::size_t, memory_use_count> in_use{};
+    std::array<std::size_t, memory_use_count> peak{};
+    std::size_t peak_total = 0;
+  };
+  virtual MemoryAccount memory() const = 0;
+  /// dst and src: same dtype and number of elements, both on the device.
+  virtual void copy(Tensor dst, Tensor src) = 0;
+  /// Host memory to and from the device; both have finished when they return.
+  virtual void copy_from_host(Tensor dst, const void* src) = 0;
+  virtual void copy_to_host(void* dst, Tensor src) = 0;
+  /// Sets every element (f32 or i32; i32 rounds value toward zero).
+  virtual void fill(Tensor x, float value) = 0;
+
+  // ---- order ------------------------------------------------------------------------------------------------------
+  virtual Stream compute_stream() = 0;
+  virtual Event record(Stream stream) = 0;
+  /// Later work on `stream` waits for `event`.
+  virtual void wait(Stream stream, const Event& event) = 0;
+  /// Blocks the host until everything enqueued so far is done.
+  virtual void synchronize() = 0;
+
+  // ---- matrix products ----------------------------------------------------------------------------------------------
+  /// c (M, N) = op(a) (M, K) op(b) (K, N), added to c where accumulate is yes. a is stored (K, M) where ta is yes, b
+  /// (N, K) where tb is yes.
+  virtual void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) = 0;
+
+  // ---- elementwise and re-layout ------------------------------------------------------------------------------------
+  /// y += scale * x, both (n).
+  virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
+  /// out (C) accumulates the column sums of x (N, C).
+  virtual void add_column_sums(Tensor out, Tensor x) = 0;
+  /// dst (P, R, C) = src (R, P, C) with its first two axes exchanged; overwritten.
+  virtual void swap_axes(Tensor dst, Tensor src) = 0;
+  /// y (N, F) = silu(gate) * up with gate_up (N, 2F) = [gate | up]; overwritten. SwiGLU: Shazeer, arXiv 2002.05202.
+  virtual void swiglu_forward(Tensor y, Tensor gate_up) = 0;
+  /// dgate_up (N, 2F) overwritten from dy (N, F); may alias gate_up.
+  virtual void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) = 0;
+
+  // ---- normalisation ------------------------------------------------------------------------------------------------
+  /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
+  /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may
+  /// alias x or branch; sum is absent where branch is.
+  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps) = 0;
+  /// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
+  /// normalised (sum, where there was a branch).
+  virtual void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
+                                Accumulate accumulate_dx) = 0;
+
+  // ---- attention ----------------------------------------------------------------------------------------------------
+  /// Rotates the query and key heads of qkv in place; row (b, t) has position t. Pairs (i, i + head_dim / 2), angle
+  /// t * theta^(-2i / head_dim): arXiv 2104.09864 in Hugging Face's half-split order.
+  virtual void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) = 0;
+  /// The inverse rotation, in place on dqkv.
+  virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) = 0;
+  /// out (B, T, heads * head_dim) = causal softmax(q k^T / sqrt(head_dim)) v; lse (B, heads, T) the log-sum-exp of
+  /// each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv 2205.14135).
+  virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) = 0;
+  /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv.
+  virtual void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                                  const AttentionShape& shape) = 0;
+
+  // ---- embedding ----------------------------------------------------------------------------------------------------
+  /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.
+  virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
+  /// dtable (R, w) accumulates dout's rows; rows outside are skipped.
+  virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
+
+  // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
+  /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
+  /// the target is not in [first_class, first_class + C). x = logits (N, C) + bias (C) or logits where bias is absent.
+  virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                                  std::int64_t first_class) = 0;
+  /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
+  /// lse - target's x, and 0 where targets[n] < 0.
+  virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
+  /// logits (N, C) become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0.
+  virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+                                float scale) = 0;
+  /// logits (N, C) become x - logsumexp(x), x as above.
+  virtual void log_softmax(Tensor logits, Tensor bias) = 0;
+
+  // ---- the VQ head's members ------------------------------------------------------------------------------------------
+  /// clusters (N) overwritten: cluster_of_token[targets[n]], or -1 where targets[n] < 0. Counting sort of the rows by
+  /// cluster, stable: order (N) the row numbers, rows without target last; row_begin (K + 1): cluster k's rows are
+  /// order[row_begin[k] .. row_begin[k + 1]).
+  virtual void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                                    const CodeMapView& map) = 0;
+  /// The cross entropy inside the target's cluster, DESIGN of the VQ head: with w over the members of k(y),
+  ///   s_w = sum_g h_g . u_{g, q_g(w)} + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
+  /// h (N, d); member_codebook (G, Q, d/G), absent for G = 0 where s_w = b_w; token_bias (V).
+  /// Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d) accumulates sum_w ds_w u_w;
+  /// dmember_codebook accumulates ds_w h_g at (g, q_g(w)); dtoken_bias (V) accumulates ds_w.
+  struct MemberGradients {
+    Tensor dh;                // (N, d), or absent: no gradients at all
+    Tensor dmember_codebook;  // (G, Q, d/G), absent where G = 0
+    Tensor dtoken_bias;       // (V)
+    float scale = 1;
+  };
+  virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
+                              Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                              const CodeMapView& map) = 0;
+  /// log_probs (N, V) overwritten: code_log_probs (N, K) at the token's cluster + s_v - lse over its cluster's members.
+  virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                                Tensor token_bias, const CodeMapView& map) = 0;
+  /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
+  /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
+  virtual void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                          float scale) = 0;
+
+  // ---- optimizer ------------------------------------------------------------------------------------------------------
+  /// out (1) f64 accumulates the sum of squares of x (n).
+  virtual void add_sum_of_squares(Tensor out, Tensor x) = 0;
+  /// AdamW with decoupled decay (arXiv 1711.05101) over flat ranges (n): param, m, v in place. The gradient is first
+  /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one.
+  virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step) = 0;
+
+ private:
+  friend class Buffer;
+  /// Gives a block back; called by ~Buffer only. Must not throw.
+  virtual void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept = 0;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,42 @@
+// The contract of collectives. A communicator is a group of ranks that call the same functions in the same order with
+// the same counts and dtypes; dist/ implements it alone (self), over MPI and over NCCL.
+#pragma once
+
+#include <string>
+
+#include "core/stream.h"
+#include "core/tensor.h"
+
+namespace vqlm {
+
+enum class Reduce { sum, max };
+
+/// Every call is enqueued on `stream` after the work already there and returns an event that is reached when the
+/// result is in place; host communicators have finished when they return. Tensors are contiguous and live in memory
+/// that the implementation can reach. Dtypes: f32, f64, i32, u8 (u8 not in reductions). P = size().
+/// Sums are in rank order or a fixed tree of it: the same inputs give the same bits on every rank and in every run.
+/// A failure throws Error naming the collective, the rank and the group.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// For messages: "data", "tensor", "world".
+  virtual const std::string& name() const = 0;
+
+  /// x (n), in place: the reduction over all ranks of their x.
+  virtual Event all_reduce(Tensor x, Reduce op, Stream stream) = 0;
+  /// out (n): this rank's n elements of the reduced in (P*n). out may be the rank's own part of in.
+  virtual Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) = 0;
+  /// out (P*n): the ranks' in (n), in rank order. in may be the rank's own part of out.
+  virtual Event all_gather(Tensor out, Tensor in, Stream stream) = 0;
+  /// in (P*n), out (P*n): block p of in goes to rank p; block p of out came from rank p. No aliasing.
+  virtual Event all_to_all(Tensor out, Tensor in, Stream stream) = 0;
+  /// x (n), in place: root's x on every rank.
+  virtual Event broadcast(Tensor x, int root, Stream stream) = 0;
+  /// Returns when every rank has called it (host-blocking).
+  virtual void barrier() = 0;
+};
+
+}  // namespace vqlm
