@@ -1,0 +1,99 @@
+// The configuration of a run: a TOML file, overridden key by key on the command line. Every key stands once,
+// in the table of config_keys.cpp; reading, checking, help and writing all go through that table.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/model/model_config.h"
+
+namespace vqlm {
+
+struct DataSection {
+  std::string train;    // glob of the training shards
+  std::string heldout;  // glob of the held-out shards; empty: no evaluation while training
+  std::int64_t seq_len = 512;
+};
+
+enum class Precision { fp32, bf16 };
+
+struct TrainSection {
+  std::int64_t steps = 1000;
+  std::int64_t global_batch = 32;  // sequences a step, over all ranks
+  std::int64_t micro_batch = 8;    // sequences a forward pass of one tensor-parallel group
+  std::int64_t seed = 1;
+  float grad_clip = 1.0f;  // global gradient norm; 0: off
+  Precision precision = Precision::fp32;
+  std::int64_t eval_every = 0;   // steps between held-out evaluations; 0: at the end only
+  std::int64_t eval_tokens = 0;  // tokens of a held-out evaluation; 0: all
+};
+
+enum class ScheduleKind { constant, cosine, wsd };
+
+struct OptimSection {
+  float lr = 1e-3f;  // the highest rate, reached after warm-up
+  float beta1 = 0.9f;
+  float beta2 = 0.95f;
+  float eps = 1e-8f;
+  float weight_decay = 0.1f;
+  ScheduleKind schedule = ScheduleKind::cosine;
+  std::int64_t warmup_steps = 100;
+  float min_lr_ratio = 0.1f;    // last rate / lr
+  float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
+};
+
+struct ParallelSection {
+  int data = 0;  // 0: ranks / tensor
+  int tensor = 1;
+};
+
+struct CheckpointSection {
+  std::int64_t every = 0;  // steps; 0: at the end only
+  int keep = 2;            // newest checkpoints kept; 0: all
+};
+
+enum class DeviceKind { automatic, cpu, cuda };
+
+struct RunSection {
+  std::string dir = "runs/default";
+  std::string name;  // for people; empty: the last part of dir
+  DeviceKind device = DeviceKind::automatic;
+  int threads = 0;  // of a rank on the CPU; 0: cores / ranks on this machine
+  std::int64_t log_every = 10;
+};
+
+struct Config {
+  ModelConfig model;
+  HeadConfig head;
+  DataSection data;
+  TrainSection train;
+  OptimSection optim;
+  ParallelSection parallel;
+  CheckpointSection checkpoint;
+  RunSection run;
+};
+
+/// Defaults, then the file (skipped where path is empty), then overrides "section.key=value" in order.
+/// Strings need no quotes in an override. Throws Error for a file that cannot be read or is not TOML, and
+/// UsageError naming an unknown key (with the nearest known one) or a value of the wrong type or out of its
+/// range.
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// Fills in what the shards and the job decide (model.vocab_size, model.n_kv_heads, model.d_ff,
+/// parallel.data, run.name) and checks keys against each other. ranks: of the whole job. Throws UsageError
+/// naming both keys, their values and a choice that works.
+void resolve(Config& config, std::int64_t vocab_size, int ranks);
+
+/// Every key as TOML; load_config gives the same Config back, bit for bit.
+std::string to_toml(const Config& config);
+
+/// One line for each key: name, default, what it is. For --help.
+std::string describe_keys();
+
+/// Numbers in the output layer alone, the code map not counted: dense V d (+ V), VQ (K + Q) d + K (+ V),
+/// without the (Q d) of the member codebook where G = 0. config must be resolved.
+std::int64_t head_parameters(const Config& config);
+
+}  // namespace vqlm
