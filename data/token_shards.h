@@ -1,0 +1,184 @@
+// Token shards: one HDF5 file of tokenized documents, and a set of them as one stream of tokens.
+//
+//   /tokens      uint16 (vocab_size <= 65,536) or uint32 (M), chunked, byte-shuffle + deflate, Fletcher-32
+//   /documents   uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), its end-of-text token
+//   included /bytes       uint64 (D): UTF-8 bytes of each document's text (for bits per byte) attributes
+//   format = "vqlm-tokens", version, vocab_size, eos_id, tokenizer_sha256, sources (JSON list of
+//                {path, bytes, sha256}), document_count, token_count, text_bytes
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/h5.h"
+
+namespace vqlm {
+
+constexpr const char* shard_format = "vqlm-tokens";
+constexpr std::int64_t shard_version = 1;
+
+/// A file that a shard's text came from.
+struct SourceFile {
+  std::string path;
+  std::uint64_t bytes = 0;
+  std::string sha256;  // of the file as it lies on disk, lower-case hex
+
+  bool operator==(const SourceFile&) const = default;
+};
+
+/// What a shard says about itself.
+struct ShardMeta {
+  std::int64_t vocab_size = 0;
+  std::int32_t eos_id = 0;
+  std::string tokenizer_sha256;
+  std::vector<SourceFile> sources;
+};
+
+/// Writes one shard: to PATH.partial, which finish() makes durable and renames. Without finish() the
+/// destructor removes the partial file. A full disk and the like throw Error naming the file.
+class ShardWriter {
+ public:
+  /// Throws where vocab_size is below 1 or eos_id outside the vocabulary.
+  ShardWriter(std::string path, ShardMeta meta);
+  ~ShardWriter();
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
+  /// One document: its tokens with the closing end-of-text token, and the bytes of its text in UTF-8. Throws
+  /// Error for a token outside the vocabulary.
+  void add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes);
+
+  std::uint64_t documents() const { return bytes_.size(); }
+  std::uint64_t tokens() const { return documents_.back(); }
+  std::uint64_t text_bytes() const { return text_bytes_; }
+
+  /// Replaces the sources given at the start; hashes are often known only after the text was read.
+  void set_sources(std::vector<SourceFile> sources) { meta_.sources = std::move(sources); }
+
+  /// Writes the rest, then fsync of the file, rename to the final name and fsync of the folder.
+  void finish();
+
+ private:
+  void write_tokens(std::span<const std::uint32_t> tokens);
+  void write_tables();
+
+  std::string path_;
+  std::string partial_path_;
+  ShardMeta meta_;
+  std::optional<h5::File> file_;
+  std::optional<h5::Dataset> tokens_;
+  std::vector<std::uint32_t> pending_;    // tokens not yet written, less than one write unit
+  std::uint64_t written_ = 0;             // tokens in the file
+  std::vector<std::uint64_t> documents_;  // (D + 1)
+  std::vector<std::uint64_t> bytes_;      // (D)
+  std::uint64_t text_bytes_ = 0;
+};
+
+/// One open shard. The constructor checks format, version, types and that the sizes agree; tokens and offsets
+/// are checked when they are read. Every Error names the file and the way out (`vqlm prepare` rebuilds
+/// damaged shards).
+class ShardReader {
+ public:
+  explicit ShardReader(std::string path);
+
+  const std::string& path() const { return path_; }
+  const ShardMeta& meta() const { return meta_; }
+  std::uint64_t tokens() const { return token_count_; }
+  std::uint64_t document_count() const { return document_count_; }
+  std::uint64_t text_bytes() const { return text_bytes_; }
+  /// Tokens in a chunk of /tokens.
+  std::uint64_t chunk_tokens() const { return chunk_tokens_; }
+
+  /// Tokens [begin, begin + out.size()) of this shard, each checked to lie in the vocabulary.
+  void read_tokens(std::uint64_t begin, std::span<std::int32_t> out);
+  /// Chunk number `chunk` whole (the last one is shorter), decoded; the unit that ShardSet caches. u16 shards
+  /// only fill `narrow`, u32 shards only `wide`.
+  struct Chunk {
+    std::vector<std::uint16_t> narrow;
+    std::vector<std::uint32_t> wide;
+  };
+  void read_chunk(std::uint64_t chunk, Chunk& out);
+
+  /// (D + 1) offsets, checked to start at 0, to rise and to end at tokens().
+  std::vector<std::uint64_t> documents() const;
+  /// (D) bytes of text.
+  std::vector<std::uint64_t> bytes() const;
+  /// Reads every token, offset and byte count: throws for any damage. For `vqlm prepare`'s check of finished
+  /// shards.
+  void verify();
+
+ private:
+  std::string path_;
+  ShardMeta meta_;
+  std::optional<h5::File> file_;
+  std::optional<h5::Dataset> tokens_;
+  std::uint64_t token_count_ = 0;
+  std::uint64_t document_count_ = 0;
+  std::uint64_t text_bytes_ = 0;
+  std::uint64_t chunk_tokens_ = 0;
+  h5::Storage storage_;
+  std::vector<std::uint8_t> raw_;       // scratch of read_chunk
+  std::vector<std::uint8_t> inflated_;  // scratch of read_chunk
+};
+
+/// Paths that match a shell pattern, in name order; a pattern without wildcards is a path. Throws Error
+/// naming the pattern where nothing matches.
+std::vector<std::string> expand_glob(const std::string& pattern);
+
+class ShardTokenCache;
+
+/// The shards of a split, in name order, as one stream of tokens. Copies share what is known about the
+/// shards, and each has open files and a cache of its own: give every thread its copy.
+class ShardSet {
+ public:
+  /// Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
+  /// tokenizer.
+  explicit ShardSet(const std::string& glob);
+  ShardSet(const ShardSet& other);
+  ShardSet& operator=(const ShardSet& other);
+  ShardSet(ShardSet&&) noexcept;
+  ShardSet& operator=(ShardSet&&) noexcept;
+  ~ShardSet();
+
+  struct Shard {
+    std::string path;
+    std::uint64_t first_token = 0;  // its offset in the stream
+    std::uint64_t tokens = 0;
+    std::uint64_t documents = 0;
+    std::uint64_t text_bytes = 0;
+  };
+
+  const std::vector<Shard>& shards() const;
+  const std::string& glob() const;
+  std::int64_t vocab_size() const;
+  std::int32_t eos_id() const;
+  const std::string& tokenizer_sha256() const;
+  std::uint64_t total_tokens() const;
+  std::uint64_t total_documents() const;
+  std::uint64_t total_text_bytes() const;
+
+  /// Tokens [begin, begin + out.size()) of the stream; throws where that passes the end.
+  void read(std::uint64_t begin, std::span<std::int32_t> out);
+
+  struct Document {
+    std::uint64_t begin = 0;  // in the stream
+    std::uint64_t end = 0;
+    std::uint64_t text_bytes = 0;
+  };
+  /// The documents that have a token in [begin, end) of the stream, in order.
+  std::vector<Document> documents(std::uint64_t begin, std::uint64_t end);
+
+  /// Bytes of decoded chunks that read() may keep (default 64 MiB; at least one chunk is kept).
+  void set_cache_bytes(std::size_t bytes);
+
+ private:
+  struct Index;
+  std::shared_ptr<const Index> index_;
+  std::unique_ptr<ShardTokenCache> cache_;
+};
+
+}  // namespace vqlm
