@@ -1,0 +1,174 @@
+// What the shards and the job decide, and the checks of keys against each other.
+#include <spdlog/fmt/fmt.h>
+
+#include <numeric>
+
+#include "core/cuda/cuda_backend.h"
+#include "core/error.h"
+#include "train/config.h"
+
+namespace vqlm {
+namespace {
+
+/// The multiple of `of` closest to value, at least `of`.
+std::int64_t nearest_multiple(std::int64_t value, std::int64_t of) {
+  return std::max<std::int64_t>(1, (value + of / 2) / of) * of;
+}
+
+std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
+  std::int64_t divisor = std::min(number, at_most);
+  while (number % divisor != 0) --divisor;
+  return divisor;
+}
+
+void resolve_vocabulary(Config& config, std::int64_t vocab_size) {
+  if (config.model.vocab_size != 0 && config.model.vocab_size != vocab_size) {
+    throw UsageError(
+        fmt::format("model.vocab_size = {} but the shards hold {} tokens: leave it 0, or name shards of "
+                    "that vocabulary",
+                    config.model.vocab_size, vocab_size));
+  }
+  config.model.vocab_size = vocab_size;
+}
+
+void resolve_grid(ParallelSection& parallel, int ranks) {
+  if (ranks % parallel.tensor != 0) {
+    throw UsageError(
+        fmt::format("parallel.tensor = {} does not divide {} ranks: choose parallel.tensor = {} or start {} "
+                    "ranks",
+                    parallel.tensor, ranks, largest_divisor(ranks, parallel.tensor),
+                    nearest_multiple(ranks, parallel.tensor)));
+  }
+  if (parallel.data == 0) parallel.data = ranks / parallel.tensor;
+  if (parallel.data * parallel.tensor != ranks) {
+    throw UsageError(fmt::format(
+        "parallel.data = {} x parallel.tensor = {} is not {} ranks: choose parallel.data = {} "
+        "(or 0: what is left) or start {} ranks",
+        parallel.data, parallel.tensor, ranks, ranks / parallel.tensor, parallel.data * parallel.tensor));
+  }
+}
+
+void resolve_model(ModelConfig& model) {
+  if (model.n_kv_heads == 0) model.n_kv_heads = model.n_heads;
+  if (model.d_model % model.n_heads != 0) {
+    throw UsageError(
+        fmt::format("model.d_model = {} does not divide by model.n_heads = {}: choose n_heads = {} or "
+                    "d_model = {}",
+                    model.d_model, model.n_heads, largest_divisor(model.d_model, model.n_heads),
+                    nearest_multiple(model.d_model, 2 * model.n_heads)));
+  }
+  if (model.head_dim() % 2 != 0) {
+    throw UsageError(fmt::format(
+        "model.d_model = {} / model.n_heads = {} gives an odd head width {}, but rotary pairs "
+        "need an even one: choose d_model = {}",
+        model.d_model, model.n_heads, model.head_dim(), nearest_multiple(model.d_model, 2 * model.n_heads)));
+  }
+  if (model.n_heads % model.n_kv_heads != 0) {
+    throw UsageError(
+        fmt::format("model.n_heads = {} does not divide by model.n_kv_heads = {}: choose n_kv_heads = {}",
+                    model.n_heads, model.n_kv_heads, largest_divisor(model.n_heads, model.n_kv_heads)));
+  }
+  if (model.d_ff == 0) model.d_ff = (8 * model.d_model / 3 + 63) / 64 * 64;
+}
+
+void check_tensor_parallel(const Config& config) {
+  const int tensor = config.parallel.tensor;
+  const auto check_divides = [&](const char* key, std::int64_t value) {
+    if (value % tensor == 0) return;
+    throw UsageError(fmt::format(
+        "model.{} = {} does not divide over parallel.tensor = {}: choose {} = {} or tensor = {}", key, value,
+        tensor, key, nearest_multiple(value, tensor), largest_divisor(value, tensor)));
+  };
+  check_divides("n_heads", config.model.n_heads);
+  check_divides("n_kv_heads", config.model.n_kv_heads);
+  check_divides("d_ff", config.model.d_ff);
+  check_divides("d_model", config.model.d_model);
+  // Sequence parallelism: each rank of a tensor group keeps an equal share of a micro-batch's rows.
+  const std::int64_t rows = config.train.micro_batch * config.data.seq_len;
+  if (rows % tensor != 0) {
+    throw UsageError(
+        fmt::format("train.micro_batch = {} x data.seq_len = {} = {} tokens do not divide over "
+                    "parallel.tensor = {}: choose seq_len = {}",
+                    config.train.micro_batch, config.data.seq_len, rows, tensor,
+                    nearest_multiple(config.data.seq_len, tensor)));
+  }
+}
+
+void check_batch(const Config& config) {
+  const std::int64_t at_once = config.parallel.data * config.train.micro_batch;
+  if (config.train.global_batch % at_once == 0) return;
+  throw UsageError(
+      fmt::format("train.global_batch = {} does not divide by parallel.data = {} x train.micro_batch = {}: "
+                  "choose global_batch = {}",
+                  config.train.global_batch, config.parallel.data, config.train.micro_batch,
+                  nearest_multiple(config.train.global_batch, at_once)));
+}
+
+void check_head(const Config& config) {
+  const HeadConfig& head = config.head;
+  if (head.kind == HeadKind::dense) return;
+  if (config.model.tie_embeddings) {
+    throw UsageError(
+        "model.tie_embeddings = true with head.kind = \"vq\": the VQ head has no vocabulary matrix to tie; "
+        "set "
+        "tie_embeddings = false or head.kind = \"dense\"");
+  }
+  if (head.clusters > config.model.vocab_size) {
+    throw UsageError(
+        fmt::format("head.clusters = {} but the vocabulary has {} tokens, and every cluster needs one: "
+                    "choose clusters <= {}",
+                    head.clusters, config.model.vocab_size, config.model.vocab_size));
+  }
+  if (head.groups > 0 && config.model.d_model % head.groups != 0) {
+    throw UsageError(fmt::format("head.groups = {} does not divide model.d_model = {}: choose groups = {}",
+                                 head.groups, config.model.d_model,
+                                 largest_divisor(config.model.d_model, head.groups)));
+  }
+}
+
+void check_schedule(const Config& config) {
+  const auto decay_steps =
+      config.optim.schedule == ScheduleKind::wsd
+          ? static_cast<std::int64_t>(config.optim.decay_fraction * static_cast<float>(config.train.steps))
+          : 0;
+  if (config.optim.warmup_steps + decay_steps <= config.train.steps) return;
+  throw UsageError(fmt::format(
+      "optim.warmup_steps = {} and {} steps of decay do not fit into train.steps = {}: choose "
+      "warmup_steps <= {}",
+      config.optim.warmup_steps, decay_steps, config.train.steps, config.train.steps - decay_steps));
+}
+
+void check_precision(const Config& config) {
+  const bool on_cpu = config.run.device == DeviceKind::cpu || !cuda_built();
+  if (config.train.precision == Precision::bf16 && on_cpu) {
+    throw UsageError(
+        "train.precision = \"bf16\" with the CPU back end, which computes in fp32 only: set train.precision "
+        "= \"fp32\"");
+  }
+}
+
+}  // namespace
+
+void resolve(Config& config, std::int64_t vocab_size, int ranks) {
+  VQLM_ASSERT(vocab_size > 0 && ranks > 0);
+  resolve_vocabulary(config, vocab_size);
+  resolve_grid(config.parallel, ranks);
+  resolve_model(config.model);
+  if (config.run.name.empty())
+    config.run.name = std::filesystem::path(config.run.dir).lexically_normal().filename();
+  check_tensor_parallel(config);
+  check_batch(config);
+  check_head(config);
+  check_schedule(config);
+  check_precision(config);
+}
+
+std::int64_t head_parameters(const Config& config) {
+  const std::int64_t d = config.model.d_model;
+  const std::int64_t token_bias = config.head.bias ? config.model.vocab_size : 0;
+  if (config.head.kind == HeadKind::dense) return config.model.vocab_size * d + token_bias;
+  const std::int64_t member_codebook = config.head.groups > 0 ? config.head.codes * d : 0;
+  return config.head.clusters * d + config.head.clusters + member_codebook + token_bias;
+}
+
+}  // namespace vqlm

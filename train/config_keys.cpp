@@ -1,0 +1,107 @@
+#include "train/config_keys.h"
+
+#include <array>
+
+namespace vqlm::config_keys {
+namespace {
+
+template <auto Section, auto Field>
+auto& at(Config& config) {
+  return (config.*Section).*Field;
+}
+
+template <auto Section, auto Field>
+constexpr Choice choice(std::span<const std::string_view> words) {
+  return {words, [](const Config& config) { return static_cast<int>((config.*Section).*Field); },
+          [](Config& config, int value) {
+            auto& field = (config.*Section).*Field;
+            field = static_cast<std::remove_reference_t<decltype(field)>>(value);
+          }};
+}
+
+// In the order of the enums' values.
+constexpr std::array<std::string_view, 2> head_kinds = {"dense", "vq"};
+constexpr std::array<std::string_view, 2> codebook_learnings = {"gradient", "commitment"};
+constexpr std::array<std::string_view, 2> precisions = {"fp32", "bf16"};
+constexpr std::array<std::string_view, 3> schedules = {"constant", "cosine", "wsd"};
+constexpr std::array<std::string_view, 3> devices = {"auto", "cpu", "cuda"};
+
+constexpr Range any{};
+constexpr double many = 1e12;       // steps, tokens: beyond every run
+constexpr double ids = 2147483647;  // token ids are 32-bit
+constexpr Range::Low excluded = Range::Low::excluded;
+
+constexpr auto model = &Config::model;
+constexpr auto head = &Config::head;
+constexpr auto data = &Config::data;
+constexpr auto train = &Config::train;
+constexpr auto optim = &Config::optim;
+constexpr auto parallel = &Config::parallel;
+constexpr auto checkpoint = &Config::checkpoint;
+constexpr auto run = &Config::run;
+
+// clang-format off
+constexpr Key table[] = {
+    {"model", "vocab_size", &at<model, &ModelConfig::vocab_size>, {0, ids}, "tokens of the vocabulary; 0: as the shards say"},
+    {"model", "d_model", &at<model, &ModelConfig::d_model>, {1, 1 << 20}, "model width d"},
+    {"model", "n_layers", &at<model, &ModelConfig::n_layers>, {1, 10000}, "decoder blocks"},
+    {"model", "n_heads", &at<model, &ModelConfig::n_heads>, {1, 65536}, "query heads"},
+    {"model", "n_kv_heads", &at<model, &ModelConfig::n_kv_heads>, {0, 65536}, "key/value heads; 0: n_heads"},
+    {"model", "d_ff", &at<model, &ModelConfig::d_ff>, {0, 1 << 24}, "MLP width; 0: 8/3 d_model, up to a multiple of 64"},
+    {"model", "rope_theta", &at<model, &ModelConfig::rope_theta>, {0, 1e12, excluded}, "rotary base"},
+    {"model", "norm_eps", &at<model, &ModelConfig::norm_eps>, {0, 1, excluded}, "epsilon of RMSNorm"},
+    {"model", "tie_embeddings", &at<model, &ModelConfig::tie_embeddings>, any, "dense head only: its matrix is the embedding table"},
+
+    {"head", "kind", choice<head, &HeadConfig::kind>(head_kinds), any, "output layer"},
+    {"head", "bias", &at<head, &HeadConfig::bias>, any, "token bias, started at log unigram counts"},
+    {"head", "clusters", &at<head, &HeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens"},
+    {"head", "groups", &at<head, &HeadConfig::groups>, {0, 65536}, "vq: groups G of a member vector; 0: the published VQ-Logits"},
+    {"head", "codes", &at<head, &HeadConfig::codes>, {1, 256}, "vq: codes Q of a group (one byte each)"},
+    {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, frequency, corpus, or the path of a map file"},
+    {"head", "learning", choice<head, &HeadConfig::learning>(codebook_learnings), any, "vq: how the codes learn"},
+    {"head", "commitment", &at<head, &HeadConfig::commitment>, {0, 1e6}, "vq: weight of the commitment loss"},
+
+    {"data", "train", &at<data, &DataSection::train>, any, "glob of the training shards"},
+    {"data", "heldout", &at<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},
+    {"data", "seq_len", &at<data, &DataSection::seq_len>, {1, 1 << 24}, "tokens of a sample T"},
+
+    {"train", "steps", &at<train, &TrainSection::steps>, {1, many}, "optimizer steps of the whole run"},
+    {"train", "global_batch", &at<train, &TrainSection::global_batch>, {1, 1 << 24}, "sequences a step, over all ranks"},
+    {"train", "micro_batch", &at<train, &TrainSection::micro_batch>, {1, 1 << 20}, "sequences a forward pass of one tensor-parallel group"},
+    {"train", "seed", &at<train, &TrainSection::seed>, {0, 9007199254740992.0}, "seed of weights, map and sample order"},
+    {"train", "grad_clip", &at<train, &TrainSection::grad_clip>, {0, 1e9}, "largest global gradient norm; 0: off"},
+    {"train", "precision", choice<train, &TrainSection::precision>(precisions), any, "of activations and products"},
+    {"train", "eval_every", &at<train, &TrainSection::eval_every>, {0, many}, "steps between held-out evaluations; 0: at the end only"},
+    {"train", "eval_tokens", &at<train, &TrainSection::eval_tokens>, {0, many}, "tokens of a held-out evaluation; 0: all"},
+
+    {"optim", "lr", &at<optim, &OptimSection::lr>, {0, 100, excluded}, "highest learning rate"},
+    {"optim", "beta1", &at<optim, &OptimSection::beta1>, {0, 0.99999}, "AdamW: decay of the mean"},
+    {"optim", "beta2", &at<optim, &OptimSection::beta2>, {0, 0.99999}, "AdamW: decay of the squares"},
+    {"optim", "eps", &at<optim, &OptimSection::eps>, {0, 1, excluded}, "AdamW: added to the root"},
+    {"optim", "weight_decay", &at<optim, &OptimSection::weight_decay>, {0, 10}, "AdamW: decay of matrices"},
+    {"optim", "schedule", choice<optim, &OptimSection::schedule>(schedules), any, "learning rate after warm-up"},
+    {"optim", "warmup_steps", &at<optim, &OptimSection::warmup_steps>, {0, many}, "steps of the linear rise from 0 to lr"},
+    {"optim", "min_lr_ratio", &at<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
+    {"optim", "decay_fraction", &at<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},
+
+    {"parallel", "data", &at<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},
+    {"parallel", "tensor", &at<parallel, &ParallelSection::tensor>, {1, 65536}, "ranks that share one copy of the model"},
+
+    {"checkpoint", "every", &at<checkpoint, &CheckpointSection::every>, {0, many}, "steps between checkpoints; 0: at the end only"},
+    {"checkpoint", "keep", &at<checkpoint, &CheckpointSection::keep>, {0, 1 << 30}, "newest checkpoints kept; 0: all"},
+
+    {"run", "dir", &at<run, &RunSection::dir>, any, "folder of the run"},
+    {"run", "name", &at<run, &RunSection::name>, any, "name in tables and plots; empty: the last part of dir"},
+    {"run", "device", choice<run, &RunSection::device>(devices), any, "where to compute"},
+    {"run", "threads", &at<run, &RunSection::threads>, {0, 4096}, "threads of a rank on the CPU; 0: cores / ranks on this machine"},
+    {"run", "log_every", &at<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
+};
+// clang-format on
+
+}  // namespace
+
+std::span<const Key> all() {
+  return table;
+}
+
+}  // namespace vqlm::config_keys
