@@ -1,0 +1,355 @@
+#!/usr/bin/python3
+"""Golden values of the model: an independent implementation in PyTorch, in double precision.
+
+Run   /usr/bin/python3 tests/parity/make_goldens.py     (Debian: python3-torch, python3-h5py; about 3 seconds)
+
+It writes tests/parity/<case>.h5 for every case below; a second run gives the same bytes. Nothing here is derived from
+the C++ code: the decoder is written from the Llama definition, the VQ head from its formulas, gradients come from
+autograd and the update from torch.optim.AdamW. README.md beside this file describes the HDF5 layout.
+
+Notation: B batch, T sequence, N = B*T tokens, d width, V vocabulary, K clusters, G groups, Q codes per group.
+"""
+
+import argparse
+import math
+import pathlib
+import zlib
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+BATCH, SEQ_LEN, STEPS = 2, 8, 3
+LR, BETA1, BETA2, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    head: str  # "dense" or "vq"
+    bias: int = 1  # dense: lm_head.bias; the VQ head always has its token bias
+    tie_embeddings: int = 0
+    clusters: int = 0  # K
+    groups: int = 0  # G
+    codes: int = 0  # Q
+    commitment: float = 0.0  # beta_c
+    vocab_size: int = 37
+    d_model: int = 16
+    n_layers: int = 2
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    d_ff: int = 24
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self):
+        return self.d_model // self.n_heads
+
+
+CASES = [
+    Case("dense", "dense", bias=0),
+    Case("dense_bias", "dense"),
+    Case("dense_tied", "dense", bias=0, tie_embeddings=1),
+    Case("vq", "vq", clusters=5, groups=4, codes=3),
+    Case("vq_g0", "vq", clusters=5),
+    Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
+]
+
+# Members per cluster: uneven, one cluster of a single token (whose member loss and gradients are exactly zero).
+CLUSTER_SIZES = [1, 3, 6, 10, 17]
+
+
+# ---- inputs --------------------------------------------------------------------------------------------------------
+
+
+def random_state(name):
+    """One stream per name, so that the cases share their decoder weights. RandomState's numbers are frozen (NEP 19)."""
+    return np.random.RandomState(zlib.crc32(name.encode()))
+
+
+def shapes(c):
+    """Every parameter's Hugging Face name and shape; linear weights are (out, in)."""
+    q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    out = {"model.embed_tokens.weight": (c.vocab_size, c.d_model)}
+    for i in range(c.n_layers):
+        layer = f"model.layers.{i}."
+        out[layer + "input_layernorm.weight"] = (c.d_model,)
+        out[layer + "self_attn.q_proj.weight"] = (q, c.d_model)
+        out[layer + "self_attn.k_proj.weight"] = (kv, c.d_model)
+        out[layer + "self_attn.v_proj.weight"] = (kv, c.d_model)
+        out[layer + "self_attn.o_proj.weight"] = (c.d_model, q)
+        out[layer + "post_attention_layernorm.weight"] = (c.d_model,)
+        out[layer + "mlp.gate_proj.weight"] = (c.d_ff, c.d_model)
+        out[layer + "mlp.up_proj.weight"] = (c.d_ff, c.d_model)
+        out[layer + "mlp.down_proj.weight"] = (c.d_model, c.d_ff)
+    out["model.norm.weight"] = (c.d_model,)
+    if c.head == "dense":
+        if not c.tie_embeddings:
+            out["lm_head.weight"] = (c.vocab_size, c.d_model)
+        if c.bias:
+            out["lm_head.bias"] = (c.vocab_size,)
+    else:
+        out["vq_head.codebook"] = (c.clusters, c.d_model)
+        out["vq_head.cluster_bias"] = (c.clusters,)
+        if c.groups:
+            out["vq_head.member_codebook"] = (c.groups, c.codes, c.d_model // c.groups)
+        out["vq_head.token_bias"] = (c.vocab_size,)
+    return out
+
+
+def initial_weights(c):
+    """float32 values: normal with deviation 0.2 (biases 0.5), gains around 1."""
+    weights = {}
+    for name, shape in shapes(c).items():
+        x = random_state(name).standard_normal(shape)
+        if "norm" in name:
+            x = 1 + 0.2 * x
+        elif "bias" in name:
+            x = 0.5 * x
+        else:
+            x = 0.2 * x
+        weights[name] = x.astype(np.float32)
+    return weights
+
+
+def code_map(c):
+    """cluster_of_token (V) and member_codes (V, G), both by token id; unused by the dense head."""
+    clusters = np.repeat(np.arange(len(CLUSTER_SIZES)), CLUSTER_SIZES).astype(np.int32)
+    assert clusters.size == c.vocab_size
+    random_state("cluster_of_token").shuffle(clusters)
+    codes = random_state("member_codes").randint(0, max(c.codes, 1), (c.vocab_size, c.groups)).astype(np.uint8)
+    return clusters, codes
+
+
+def batches(c):
+    """(3, B, T + 1) token ids: inputs are [..., :T], targets [..., 1:]. The token that is a cluster of its own is a
+    target in every step; one batch leaves a cluster without any."""
+    ids = random_state("batches").randint(0, c.vocab_size, (STEPS, BATCH, SEQ_LEN + 1)).astype(np.int32)
+    clusters = code_map(c)[0]
+    ids[:, 1, 3] = int(np.flatnonzero(clusters == CLUSTER_SIZES.index(1))[0])
+    met = [len(set(clusters[step[:, 1:]].ravel())) for step in ids]
+    assert min(met) == len(CLUSTER_SIZES) - 1 and max(met) == len(CLUSTER_SIZES), met
+    return ids
+
+
+# ---- the decoder ---------------------------------------------------------------------------------------------------
+
+
+def rmsnorm(x, gain, eps):
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * gain
+
+
+def rope(x, theta):
+    """x (B, T, heads, head_dim): pair (i, i + head_dim/2) is a complex number, turned by t * theta^(-2i/head_dim)."""
+    half = x.shape[-1] // 2
+    t = torch.arange(x.shape[1], dtype=x.dtype)
+    frequency = theta ** (-2 * torch.arange(half, dtype=x.dtype) / x.shape[-1])
+    angle = torch.outer(t, frequency)[:, None, :]  # (T, 1, half)
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angle), angle)
+    return torch.cat([turned.real, turned.imag], -1)
+
+
+def attention(x, w, c):
+    """Causal, grouped-query: query head h reads key/value head h // (n_heads / n_kv_heads)."""
+    b, t, _ = x.shape
+    q = rope((x @ w["q_proj.weight"].T).view(b, t, c.n_heads, c.head_dim), c.rope_theta)
+    k = rope((x @ w["k_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim), c.rope_theta)
+    v = (x @ w["v_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim)
+    future = torch.ones(t, t, dtype=torch.bool).triu(1)
+    heads = []
+    for h in range(c.n_heads):
+        kv = h // (c.n_heads // c.n_kv_heads)
+        scores = q[:, :, h] @ k[:, :, kv].transpose(1, 2) / math.sqrt(c.head_dim)  # (B, T, T)
+        heads.append(torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v[:, :, kv])
+    return torch.cat(heads, -1) @ w["o_proj.weight"].T
+
+
+def mlp(x, w):
+    gate, up = x @ w["gate_proj.weight"].T, x @ w["up_proj.weight"].T
+    return (gate * torch.sigmoid(gate) * up) @ w["down_proj.weight"].T
+
+
+def below(w, prefix):
+    return {name[len(prefix) :]: x for name, x in w.items() if name.startswith(prefix)}
+
+
+def decoder(ids, w, c):
+    """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
+    x = w["model.embed_tokens.weight"][ids]
+    for i in range(c.n_layers):
+        layer = below(w, f"model.layers.{i}.")
+        y = rmsnorm(x, layer["input_layernorm.weight"], c.norm_eps)
+        x = x + attention(y, below(layer, "self_attn."), c)
+        y = rmsnorm(x, layer["post_attention_layernorm.weight"], c.norm_eps)
+        x = x + mlp(y, below(layer, "mlp."))
+    return rmsnorm(x, w["model.norm.weight"], c.norm_eps).reshape(-1, c.d_model)
+
+
+# ---- the heads -----------------------------------------------------------------------------------------------------
+
+
+def dense_logits(h, w):
+    logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
+    return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
+
+
+def vq_nll(h, targets, cluster_of_token, codes, w):
+    """(N): lse_j(a_j) - a_k(y) + lse_{w in k(y)}(s_w) - s_y, one token at a time as the formula reads."""
+    a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
+    out = []
+    for n, y in enumerate(targets.tolist()):
+        k = cluster_of_token[y]
+        members = (cluster_of_token == k).nonzero()[:, 0]
+        s = w["vq_head.token_bias"][members]
+        if "vq_head.member_codebook" in w:
+            u = w["vq_head.member_codebook"]  # (G, Q, d/G)
+            vectors = torch.cat([u[g, codes[members, g]] for g in range(u.shape[0])], -1)  # (members, d)
+            s = s + vectors @ h[n]
+        own = (members == y).nonzero()[0, 0]
+        out.append(torch.logsumexp(a[n], 0) - a[n, k] + torch.logsumexp(s, 0) - s[own])
+    return torch.stack(out)
+
+
+def log_probs(h, c, cluster_of_token, codes, w):
+    """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
+    look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
+    if c.head == "dense":
+        e = torch.exp(dense_logits(h, w))
+        return torch.log(e / e.sum(-1, keepdim=True))
+    s = w["vq_head.token_bias"].expand(h.shape[0], -1)
+    for g in range(c.groups):
+        u = w["vq_head.member_codebook"][g]  # (Q, d/G)
+        table = h.view(-1, c.groups, u.shape[1])[:, g] @ u.T  # (N, Q)
+        s = s + table[:, codes[:, g]]
+    member_of = F.one_hot(cluster_of_token, c.clusters).to(h.dtype)  # (V, K)
+    e = torch.exp(s)
+    inside = e / (e @ member_of @ member_of.T)
+    code = torch.exp(h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"])  # (N, K)
+    return torch.log((code / code.sum(-1, keepdim=True))[:, cluster_of_token] * inside)
+
+
+def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
+    """Means over the batch's tokens; what is minimised is their sum."""
+    if c.head == "dense":
+        return F.cross_entropy(dense_logits(h, w), targets), torch.zeros((), dtype=h.dtype)
+    nll = vq_nll(h, targets, cluster_of_token, codes, w).mean()
+    # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).
+    c_y = w["vq_head.codebook"].detach()[cluster_of_token[targets]]
+    return nll, c.commitment * ((h - c_y) ** 2).sum(-1).mean() / c.d_model
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def train(c, dtype):
+    """Three AdamW steps. Returns everything that a golden file holds, computed in `dtype`."""
+    w = {name: torch.tensor(x, dtype=dtype, requires_grad=True) for name, x in initial_weights(c).items()}
+    cluster_of_token, codes = (torch.from_numpy(x.astype(np.int64)) for x in code_map(c))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [x for x in w.values() if x.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+            {"params": [x for x in w.values() if x.dim() < 2], "weight_decay": 0.0},
+        ],
+        lr=LR, betas=(BETA1, BETA2), eps=EPS,
+    )
+    out = {"loss": [], "penalty": [], "grad_norm": []}
+    for step, batch in enumerate(torch.from_numpy(batches(c).astype(np.int64))):
+        inputs, targets = batch[:, :-1], batch[:, 1:].reshape(-1)
+        h = decoder(inputs, w, c)
+        loss, penalty = loss_and_penalty(h, targets, c, cluster_of_token, codes, w)
+        optimizer.zero_grad()
+        (loss + penalty).backward()
+        norm = torch.sqrt(sum((x.grad ** 2).sum() for x in w.values()))
+        with torch.no_grad():
+            expanded = log_probs(h, c, cluster_of_token, codes, w)
+            check(expanded, targets, loss, dtype)
+            if step == 0:
+                out["log_probs"] = expanded.numpy()
+                out["grad"] = {name: x.grad.numpy().copy() for name, x in w.items()}
+            for x in w.values():
+                x.grad *= min(1.0, GRAD_CLIP / norm.item())
+        optimizer.step()
+        out["loss"].append(loss.item())
+        out["penalty"].append(penalty.item())
+        out["grad_norm"].append(norm.item())
+    out["step3"] = {name: x.detach().numpy() for name, x in w.items()}
+    return out
+
+
+def check(expanded, targets, loss, dtype):
+    """The probabilities sum to one over V, and -log of the targets' is the loss. 1e3 eps: sums of at most 37 terms."""
+    bound = 1e3 * torch.finfo(dtype).eps
+    total = expanded.exp().sum(-1)
+    assert (total - 1).abs().max() < bound, total
+    picked = -expanded[torch.arange(len(targets)), targets].mean()
+    assert (picked - loss).abs() < bound * loss, (picked, loss)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def write(path, c, golden):
+    """track_times=False and contiguous storage (the values do not compress): the same bytes in every run."""
+    with h5py.File(path, "w") as file:
+        def put(name, value, dtype):
+            file.create_dataset(name, data=np.asarray(value, dtype), track_times=False)
+
+        for key in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "tie_embeddings", "bias",
+                    "clusters", "groups", "codes"):
+            file.attrs[key] = np.int64(getattr(c, key))
+        file.attrs["vq"] = np.int64(c.head == "vq")
+        file.attrs["batch"], file.attrs["seq_len"], file.attrs["steps"] = map(np.int64, (BATCH, SEQ_LEN, STEPS))
+        for key, value in {"rope_theta": c.rope_theta, "norm_eps": c.norm_eps, "commitment": c.commitment, "lr": LR,
+                           "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": WEIGHT_DECAY,
+                           "grad_clip": GRAD_CLIP}.items():
+            file.attrs[key] = np.float64(value)
+
+        put("batches", batches(c), np.int32)
+        for name, x in initial_weights(c).items():
+            put("init/" + name, x, np.float32)
+        if c.head == "vq":
+            cluster_of_token, codes = code_map(c)
+            put("map/vq_head.cluster_of_token", cluster_of_token, np.int32)
+            if c.groups:
+                put("map/vq_head.member_codes", codes, np.uint8)
+        for key in ("loss", "penalty", "grad_norm", "log_probs"):
+            put(key, golden[key], np.float64)
+        for group in ("grad", "step3"):
+            for name, x in golden[group].items():
+                put(f"{group}/{name}", x, np.float64)
+
+
+def float32_distance(c, exact):
+    """How far the same script in float32 lands: what a test may ask of a float32 implementation."""
+    rounded = train(c, torch.float32)
+    initial = initial_weights(c)
+
+    def worst(pairs):  # the largest relative error of a tensor, in the 2-norm
+        return max(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30) for a, b in pairs)
+
+    return (
+        max(abs(a / b - 1) for a, b in zip(rounded["loss"], exact["loss"])),
+        worst((rounded["grad"][n], exact["grad"][n]) for n in initial),
+        worst((rounded["step3"][n] - initial[n], exact["step3"][n] - initial[n]) for n in initial),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Write tests/parity/<case>.h5.")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    out = parser.parse_args().out
+    torch.set_num_threads(1)  # one order of summation on every machine
+    print("case            loss of steps 1-3         grad norms            float32: loss    grad     update")
+    for c in CASES:
+        golden = train(c, torch.float64)
+        write(out / f"{c.name}.h5", c, golden)
+        losses = " ".join(f"{x:.5f}" for x in golden["loss"])
+        norms = " ".join(f"{x:.4f}" for x in golden["grad_norm"])
+        print(f"{c.name:15s} {losses}   {norms}   " + "  ".join(f"{x:.1e}" for x in float32_distance(c, golden)))
+
+
+if __name__ == "__main__":
+    main()
