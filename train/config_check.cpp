@@ -1,11 +1,12 @@
 // What the shards and the job decide, and the checks of keys against each other.
 #include <spdlog/fmt/fmt.h>
 
-#include <numeric>
+#include <algorithm>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "train/config.h"
+#include "train/schedule.h"
 
 namespace vqlm {
 namespace {
@@ -127,15 +128,12 @@ void check_head(const Config& config) {
 }
 
 void check_schedule(const Config& config) {
-  const auto decay_steps =
-      config.optim.schedule == ScheduleKind::wsd
-          ? static_cast<std::int64_t>(config.optim.decay_fraction * static_cast<float>(config.train.steps))
-          : 0;
-  if (config.optim.warmup_steps + decay_steps <= config.train.steps) return;
-  throw UsageError(fmt::format(
-      "optim.warmup_steps = {} and {} steps of decay do not fit into train.steps = {}: choose "
-      "warmup_steps <= {}",
-      config.optim.warmup_steps, decay_steps, config.train.steps, config.train.steps - decay_steps));
+  const std::int64_t decay = decay_steps(config.optim, config.train.steps);
+  if (config.optim.warmup_steps + decay <= config.train.steps) return;
+  throw UsageError(
+      fmt::format("optim.warmup_steps = {} and {} steps of decay do not fit into train.steps = {}: choose "
+                  "warmup_steps <= {}",
+                  config.optim.warmup_steps, decay, config.train.steps, config.train.steps - decay));
 }
 
 void check_precision(const Config& config) {

@@ -1,0 +1,104 @@
+#include "train/metrics.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace vqlm {
+namespace {
+
+// ordered: a line reads in the order that people look for things.
+using Json = nlohmann::ordered_json;
+
+std::filesystem::path cut_before_opening(const std::filesystem::path& path, std::int64_t last_step) {
+  cut_metrics(path, last_step);
+  return path;
+}
+
+void replace_file(const std::filesystem::path& path, const std::string& content) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  std::error_code failure;
+  std::filesystem::remove(temporary, failure);
+  if (failure) throw Error(fmt::format("{}: cannot remove: {}", temporary.string(), failure.message()));
+  AppendFile(temporary).append(content);
+  std::filesystem::rename(temporary, path, failure);
+  if (failure) throw Error(fmt::format("{}: cannot replace: {}", path.string(), failure.message()));
+}
+
+}  // namespace
+
+void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
+  std::ifstream file(path);
+  if (!file) {
+    if (!std::filesystem::exists(path)) return;
+    throw Error(fmt::format("{}: cannot read; check its permissions", path.string()));
+  }
+  std::string kept;
+  std::string line;
+  for (std::int64_t number = 1; std::getline(file, line); ++number) {
+    const bool whole = !file.eof();  // a line without its newline was cut by a crash
+    const Json object = Json::parse(line, nullptr, false);
+    const auto step = object.is_object() ? object.find("step") : object.end();
+    if (!object.is_object() || step == object.end() || !step->is_number_integer()) {
+      if (!whole) continue;
+      throw Error(fmt::format("{}:{}: not a metrics line; mend or move the file, then continue with --resume",
+                              path.string(), number));
+    }
+    if (whole && step->get<std::int64_t>() <= last_step) kept += line + '\n';
+  }
+  replace_file(path, kept);
+}
+
+Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)
+    : lines_(cut_before_opening(std::filesystem::path(config.run.dir) / "metrics.jsonl", resumed_step)),
+      events_(config.run.dir, resumed_step + 1),
+      progress_(config.train.steps, config.run.log_every, terminal) {}
+
+void Metrics::add(const StepMetrics& step) {
+  const Json object = {{"step", step.step},
+                       {"tokens", step.tokens},
+                       {"loss", step.loss},
+                       {"lr", step.lr},
+                       {"grad_norm", step.grad_norm},
+                       {"tokens_per_second", step.tokens_per_second},
+                       {"seconds", step.seconds},
+                       {"seconds_data", step.seconds_data},
+                       {"seconds_head", step.seconds_head},
+                       {"mfu", step.mfu}};
+  lines_.append(object.dump() + '\n');
+  events_.add(step.step, {{"train/loss", static_cast<float>(step.loss)},
+                          {"train/lr", static_cast<float>(step.lr)},
+                          {"train/grad_norm", static_cast<float>(step.grad_norm)},
+                          {"speed/tokens_per_second", static_cast<float>(step.tokens_per_second)},
+                          {"speed/seconds_data", static_cast<float>(step.seconds_data)},
+                          {"speed/seconds_head", static_cast<float>(step.seconds_head)},
+                          {"speed/mfu", static_cast<float>(step.mfu)}});
+  progress_.add(step);
+}
+
+void Metrics::add(const HeldoutMetrics& heldout) {
+  Json object = {{"step", heldout.step},
+                 {"tokens", heldout.tokens},
+                 {"heldout_loss", heldout.loss},
+                 {"heldout_perplexity", std::exp(heldout.loss)},
+                 {"heldout_tokens", heldout.heldout_tokens},
+                 {"seconds", heldout.seconds}};
+  std::vector<Scalar> scalars = {{"heldout/loss", static_cast<float>(heldout.loss)},
+                                 {"heldout/perplexity", static_cast<float>(std::exp(heldout.loss))}};
+  if (heldout.bits_per_byte) {
+    object["heldout_bits_per_byte"] = *heldout.bits_per_byte;
+    scalars.push_back({"heldout/bits_per_byte", static_cast<float>(*heldout.bits_per_byte)});
+  }
+  lines_.append(object.dump() + '\n');
+  events_.add(heldout.step, scalars);
+  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {})", heldout.step, heldout.loss,
+            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds));
+}
+
+}  // namespace vqlm

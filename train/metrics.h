@@ -1,0 +1,60 @@
+// What a run reports while it trains: metrics.jsonl, a TensorBoard event file, and lines for people. Rank 0
+// only.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "train/append_file.h"
+#include "train/config.h"
+#include "train/event_file.h"
+#include "train/progress.h"
+
+namespace vqlm {
+
+/// One optimizer step, over all ranks.
+struct StepMetrics {
+  std::int64_t step = 0;    // from 1
+  std::int64_t tokens = 0;  // trained on since the run began, this step included
+  double loss = 0;          // mean over the step's tokens, in nats
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double tokens_per_second = 0;
+  double seconds = 0;       // wall time of the step
+  double seconds_data = 0;  // of it, waiting for the loader
+  double seconds_head = 0;  // of it, in the output head, forward and backward
+  double mfu = 0;           // model FLOP/s / measured peak, in [0, 1]
+};
+
+/// One held-out evaluation while training.
+struct HeldoutMetrics {
+  std::int64_t step = 0;  // steps done
+  std::int64_t tokens = 0;
+  double loss = 0;  // mean over the evaluated tokens, in nats
+  std::optional<double> bits_per_byte;
+  std::int64_t heldout_tokens = 0;
+  double seconds = 0;
+};
+
+/// Rewrites the file without lines of steps after `last_step` and without a last line that a crash cut; a
+/// missing file is left missing. Throws Error naming the file, and the line where an earlier one is not JSON.
+void cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
+
+class Metrics {
+ public:
+  /// Writes into config.run.dir, which exists. resumed_step: steps already done (0: a run from the start);
+  /// what the files say about later steps is cut.
+  Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal);
+
+  /// Both throw Error where the file cannot be written.
+  void add(const StepMetrics& step);
+  void add(const HeldoutMetrics& heldout);
+
+ private:
+  AppendFile lines_;
+  EventFile events_;
+  Progress progress_;
+};
+
+}  // namespace vqlm
