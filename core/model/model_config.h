@@ -26,7 +26,7 @@ enum class CodebookLearning { gradient, commitment };
 
 struct HeadConfig {
   HeadKind kind = HeadKind::vq;
-  bool bias = true;         // token bias, started at log unigram counts
+  bool bias = true;             // token bias, started at log unigram counts
   std::int64_t clusters = 128;  // K
   int groups = 32;              // G; 0 = the published VQ-Logits method
   int codes = 128;              // Q, at most 256

@@ -1,0 +1,88 @@
+#include "core/model/attention_layer.h"
+
+#include <cmath>
+
+namespace vqlm {
+namespace {
+
+/// Rows [rank * local, ...) of a (rows, d) projection.
+Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t width,
+                    const TensorParallel& tensor) {
+  return {.name = name,
+          .global_shape = {local * tensor.size(), width},
+          .offset = {local * tensor.rank(), 0},
+          .shape = {local, width},
+          .init = {.stddev = 0.02f}};
+}
+
+}  // namespace
+
+AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& config,
+                               const BatchShape& batch, ParameterStore& parameters, const std::string& prefix)
+    : tensor_(tensor), parameters_(parameters), d_model_(config.d_model), theta_(config.rope_theta) {
+  shape_ = {batch.batch, batch.seq_len, config.n_heads / tensor.size(), config.n_kv_heads / tensor.size(),
+            config.head_dim()};
+  const std::int64_t query_rows = std::int64_t{shape_.heads} * shape_.head_dim;
+  const std::int64_t kv_rows = std::int64_t{shape_.kv_heads} * shape_.head_dim;
+  qkv_ = parameters.add({row_slice(prefix + "q_proj.weight", query_rows, d_model_, tensor),
+                         row_slice(prefix + "k_proj.weight", kv_rows, d_model_, tensor),
+                         row_slice(prefix + "v_proj.weight", kv_rows, d_model_, tensor)});
+  // Residual branches start smaller by sqrt(2 layers), as in GPT-2, so that the stream's variance does not
+  // grow.
+  output_ =
+      parameters.add({{.name = prefix + "o_proj.weight",
+                       .global_shape = {d_model_, query_rows * tensor.size()},
+                       .offset = {0, query_rows * tensor.rank()},
+                       .shape = {d_model_, query_rows},
+                       .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
+}
+
+std::int64_t AttentionLayer::activation_count() const {
+  const std::int64_t rows = shape_.batch * shape_.seq_len;
+  return rows * (shape_.row() + std::int64_t{shape_.heads} * shape_.head_dim + shape_.heads);
+}
+
+AttentionLayer::Activations AttentionLayer::cut_activations(Tensor storage) const {
+  const std::int64_t rows = shape_.batch * shape_.seq_len;
+  const std::int64_t width = std::int64_t{shape_.heads} * shape_.head_dim;
+  const std::int64_t out_begin = rows * shape_.row();
+  const std::int64_t lse_begin = out_begin + rows * width;
+  return {storage.range(0, out_begin).view({rows, shape_.row()}),
+          storage.range(out_begin, rows * width).view({rows, width}),
+          storage.range(lse_begin, rows * shape_.heads).view({shape_.batch, shape_.heads, shape_.seq_len})};
+}
+
+void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
+  Backend& backend = tensor_.backend();
+  const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
+  backend.matmul(saved.qkv, rows, parameters_.fused_value(qkv_, 3), Transpose::no, Transpose::yes,
+                 Accumulate::no);
+  backend.rope_forward(saved.qkv, shape_, theta_);
+  backend.attention_forward(saved.out, saved.lse, saved.qkv, shape_);
+  const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
+  backend.matmul(partial, saved.out, parameters_.value(output_), Transpose::no, Transpose::yes,
+                 Accumulate::no);
+  tensor_.reduce_scatter(y, partial);
+}
+
+void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved,
+                              const Scratch& scratch) const {
+  Backend& backend = tensor_.backend();
+  const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                    // (N, d)
+  const Tensor dout = scratch.hidden.range(0, saved.out.numel()).view(saved.out.shape());  // (N, width)
+  const Tensor dqkv = scratch.qkv_gradient;                                                // (N, row)
+  backend.matmul(dout, dy_rows, parameters_.value(output_), Transpose::no, Transpose::no, Accumulate::no);
+  backend.matmul(parameters_.gradient(output_), dy_rows, saved.out, Transpose::yes, Transpose::no,
+                 Accumulate::yes);
+  backend.attention_backward(dqkv, dout, saved.out, saved.lse, saved.qkv, shape_);
+  backend.rope_backward(dqkv, shape_, theta_);
+  const Tensor rows = tensor_.gather(x, scratch.gathered);
+  backend.matmul(parameters_.fused_gradient(qkv_, 3), dqkv, rows, Transpose::yes, Transpose::no,
+                 Accumulate::yes);
+  const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
+  backend.matmul(partial, dqkv, parameters_.fused_value(qkv_, 3), Transpose::no, Transpose::no,
+                 Accumulate::no);
+  tensor_.reduce_scatter(dx, partial);
+}
+
+}  // namespace vqlm

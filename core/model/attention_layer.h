@@ -1,0 +1,41 @@
+// Causal self-attention with rotary positions and grouped queries: fused q, k, v projection, attention,
+// output projection. Heads are split over the tensor group.
+#pragma once
+
+#include "core/model/parameters.h"
+#include "core/model/scratch.h"
+
+namespace vqlm {
+
+class AttentionLayer {
+ public:
+  /// What backward needs of forward, on this rank.
+  struct Activations {
+    Tensor qkv;  // (N, row), rotated
+    Tensor out;  // (N, heads / P * head_dim)
+    Tensor lse;  // (B, heads / P, T)
+  };
+
+  AttentionLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
+                 ParameterStore& parameters, const std::string& prefix);
+
+  /// Floats of Activations, and the views cut from `storage` (that many floats).
+  std::int64_t activation_count() const;
+  Activations cut_activations(Tensor storage) const;
+
+  /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
+  void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;
+  /// dx (n, d) overwritten from dy (n, d); weight gradients accumulate. dx must not be dy.
+  void backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved, const Scratch& scratch) const;
+
+ private:
+  const TensorParallel& tensor_;
+  ParameterStore& parameters_;
+  std::int64_t d_model_;
+  float theta_;
+  AttentionShape shape_;  // this rank's heads
+  ParameterId qkv_;       // q, k and v projections, fused
+  ParameterId output_;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,53 @@
+// A pre-norm transformer block. The residual stream travels as a pair (x, branch): x + branch is formed
+// inside the next normalisation, which saves one pass over memory.
+#pragma once
+
+#include "core/model/attention_layer.h"
+#include "core/model/mlp_layer.h"
+
+namespace vqlm {
+
+class Block {
+ public:
+  /// What backward needs of forward; rows n = N / P.
+  struct Activations {
+    Tensor input;                        // (n, d): the residual stream entering the block
+    Tensor middle;                       // (n, d): after attention
+    Tensor input_normed, middle_normed;  // (n, d)
+    Tensor input_rstd, middle_rstd;      // (n)
+    AttentionLayer::Activations attention;
+    MlpLayer::Activations mlp;
+  };
+
+  /// Adds the projections to the store's open bucket.
+  Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
+        ParameterStore& parameters, int layer);
+  /// Adds the norm gains, which every tensor rank holds whole, to the store's open bucket.
+  void add_replicated();
+
+  std::int64_t activation_count() const;
+  Activations cut_activations(Tensor storage) const;
+
+  /// The stream x (n, d) [+ branch (n, d)] goes in, (saved.middle, scratch.branch) comes out. `branch`
+  /// absent: x is saved.input itself; else it may be scratch.branch.
+  void forward(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch) const;
+  /// scratch.residual_gradient: from the gradient of the block's output to that of its input.
+  void backward(const Activations& saved, const Scratch& scratch) const;
+
+ private:
+  const TensorParallel& tensor_;
+  ParameterStore& parameters_;
+  std::string prefix_;
+  std::int64_t d_model_;
+  std::int64_t rows_;  // n
+  float norm_eps_;
+  AttentionLayer attention_;
+  MlpLayer mlp_;
+  ParameterId input_gain_ = 0;
+  ParameterId middle_gain_ = 0;
+};
+
+/// An RMSNorm gain (d), whole on every rank, starting at one.
+Parameter norm_gain(const std::string& name, std::int64_t d_model);
+
+}  // namespace vqlm

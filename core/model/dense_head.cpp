@@ -1,0 +1,138 @@
+#include "core/model/dense_head.h"
+
+#include <algorithm>
+
+namespace vqlm {
+namespace {
+
+// Memory for one chunk of logits. 32 MiB holds 167 rows at V = 50,257, enough rows for the matrix products to
+// run at full speed, and small beside the matrix itself.
+constexpr std::int64_t logits_budget = std::int64_t{32} << 20;
+constexpr std::int64_t min_chunk_rows = 64;
+
+std::int64_t chunk_rows_for(std::int64_t classes, std::int64_t rows) {
+  const std::int64_t fitting =
+      logits_budget / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(classes, 1));
+  return std::clamp<std::int64_t>(fitting, std::min(min_chunk_rows, rows), rows);
+}
+
+}  // namespace
+
+DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied_table)
+    : tensor_(context.tensor),
+      parameters_(context.parameters),
+      vocab_size_(context.model.vocab_size),
+      d_model_(context.model.d_model),
+      rows_(context.rows),
+      part_(context.tensor.part_of(context.model.vocab_size)),
+      tied_(tied_table.has_value()) {
+  weight_ = tied_ ? *tied_table
+                  : parameters_.add({{.name = "lm_head.weight",
+                                      .global_shape = {vocab_size_, d_model_},
+                                      .offset = {part_.begin, 0},
+                                      .shape = {part_.count, d_model_},
+                                      .init = {.stddev = 0.02f}}});
+  if (context.head.bias) {
+    bias_ = parameters_.add({{.name = "lm_head.bias",
+                              .global_shape = {vocab_size_},
+                              .offset = {part_.begin},
+                              .shape = {part_.count},
+                              .init = {},
+                              .decay = false}});
+  }
+
+  const std::int64_t p = tensor_.size();
+  const std::int64_t all_rows = rows_ * p;
+  // The chunk follows from the largest part, so that all ranks cut alike.
+  chunk_rows_ = chunk_rows_for((vocab_size_ + p - 1) / p, all_rows);
+  const std::int64_t spread = p == 1 ? 0 : all_rows * d_model_;
+  const std::int64_t counts[] = {
+      chunk_rows_ * part_.count,     chunk_rows_ * 3, p * chunk_rows_ * 3, chunk_rows_, all_rows, spread,
+      context.trainable ? spread : 0};
+  std::int64_t total = 0;
+  for (std::int64_t count : counts) total += count;
+  storage_ =
+      tensor_.backend().allocate(static_cast<std::size_t>(total) * sizeof(float), MemoryUse::workspace);
+  std::int64_t begin = 0;
+  auto cut = [&, index = 0](Shape shape) mutable {
+    const std::int64_t count = counts[index++];
+    begin += count;
+    return count == 0 && shape.numel() > 0 ? Tensor{}
+                                           : storage_.view({total}).range(begin - count, count).view(shape);
+  };
+  logits_ = cut({chunk_rows_, part_.count});
+  statistics_ = cut({chunk_rows_, 3});
+  all_statistics_ = cut({p, chunk_rows_, 3});
+  lse_ = cut({chunk_rows_});
+  all_nll_ = cut({all_rows});
+  h_rows_ = cut({all_rows, d_model_});
+  dh_rows_ = cut({all_rows, d_model_});
+  if (p > 1) {
+    target_storage_ = tensor_.backend().allocate(static_cast<std::size_t>(all_rows) * sizeof(std::int32_t),
+                                                 MemoryUse::workspace);
+    all_targets_ = target_storage_.view({all_rows}, DType::i32);
+  }
+}
+
+HeadCost DenseHead::cost() const {
+  return {.matrix_parameters = tied_ ? 0 : vocab_size_ * d_model_,
+          .bias_parameters = bias_ ? vocab_size_ : 0,
+          .code_bytes = 0,
+          .multiply_adds = static_cast<double>(vocab_size_) * static_cast<double>(d_model_)};
+}
+
+void DenseHead::initialize(const std::vector<std::int64_t>& counts) {
+  if (bias_) parameters_.set_from_whole(*bias_, log_unigram(counts));
+}
+
+void DenseHead::forward(Tensor nll, Tensor h, Tensor targets) {
+  const Tensor h_rows = tensor_.gather(h, h_rows_);
+  run(all_nll_, Tensor{}, h_rows, tensor_.gather(targets, all_targets_), 0.0f);
+  tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
+}
+
+void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
+                                 float scale) {
+  const Tensor h_rows = tensor_.gather(h, h_rows_);
+  const Tensor dh_rows = tensor_.size() == 1 ? dh : dh_rows_;
+  run(all_nll_, dh_rows, h_rows, tensor_.gather(targets, all_targets_), scale);
+  tensor_.reduce_scatter(dh, dh_rows);
+  tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
+  tensor_.backend().fill(penalty, 0.0f);
+}
+
+void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale) {
+  Backend& backend = tensor_.backend();
+  const Tensor weight = parameters_.value(weight_);
+  const std::int64_t all_rows = h_rows.extent(0);
+  for (std::int64_t begin = 0; begin < all_rows; begin += chunk_rows_) {
+    const std::int64_t count = std::min(chunk_rows_, all_rows - begin);
+    const Tensor h = h_rows.rows(begin, count);
+    const Tensor targets = all_targets.rows(begin, count);
+    const Tensor logits = logits_.rows(0, count);
+    const Tensor statistics = statistics_.rows(0, count);
+    const Tensor lse = lse_.rows(0, count);
+    backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
+    backend.softmax_statistics(statistics, logits, bias(), targets, part_.begin);
+    const Tensor all_statistics =
+        tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
+    backend.softmax_combine(all_nll.rows(begin, count), lse, all_statistics.view({tensor_.size(), count, 3}),
+                            targets);
+    if (!dh_rows) continue;
+    backend.softmax_gradient(logits, bias(), lse, targets, part_.begin, scale);
+    backend.matmul(parameters_.gradient(weight_), logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
+    backend.matmul(dh_rows.rows(begin, count), logits, weight, Transpose::no, Transpose::no, Accumulate::no);
+    if (bias_) backend.add_column_sums(parameters_.gradient(*bias_), logits);
+  }
+}
+
+void DenseHead::log_probs(Tensor out, Tensor h) {
+  if (tensor_.size() != 1) {
+    throw Error(
+        "log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
+  }
+  tensor_.backend().matmul(out, h, parameters_.value(weight_), Transpose::no, Transpose::yes, Accumulate::no);
+  tensor_.backend().log_softmax(out, bias());
+}
+
+}  // namespace vqlm

@@ -1,0 +1,58 @@
+#include "core/model/embedding.h"
+
+namespace vqlm {
+
+Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters,
+                     bool tied)
+    : tensor_(tensor), parameters_(parameters), tied_(tied) {
+  Parameter table{.name = "model.embed_tokens.weight",
+                  .global_shape = {config.vocab_size, config.d_model},
+                  .offset = {},
+                  .shape = {},
+                  .init = {.stddev = 0.02f}};
+  if (tied) {
+    const auto part = tensor.part_of(config.vocab_size);
+    first_row_ = part.begin;
+    table.offset = {part.begin, 0};
+    table.shape = {part.count, config.d_model};
+  } else {
+    const std::int64_t columns = config.d_model / tensor.size();
+    table.offset = {0, columns * tensor.rank()};
+    table.shape = {config.vocab_size, columns};
+  }
+  table_ = parameters.add({table});
+}
+
+void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {
+  Backend& backend = tensor_.backend();
+  const Tensor table = parameters_.value(table_);
+  if (tensor_.size() == 1) {
+    backend.embedding_forward(x, ids, table, 0);
+  } else if (tied_) {
+    backend.embedding_forward(scratch.partial, ids, table,
+                              first_row_);  // (N, d), zeros for other ranks' tokens
+    tensor_.reduce_scatter(x, scratch.partial);
+  } else {
+    const Tensor columns =
+        scratch.partial.range(0, x.numel()).view({ids.numel(), table.extent(1)});  // (N, d / P)
+    backend.embedding_forward(columns, ids, table, 0);
+    tensor_.columns_to_rows(x, columns, scratch.gathered.range(0, x.numel()));
+  }
+}
+
+void Embedding::backward(Tensor dx, Tensor ids, const Scratch& scratch) const {
+  Backend& backend = tensor_.backend();
+  const Tensor dtable = parameters_.gradient(table_);
+  if (tensor_.size() == 1) {
+    backend.embedding_backward(dtable, dx, ids, 0);
+  } else if (tied_) {
+    backend.embedding_backward(dtable, tensor_.gather(dx, scratch.gathered_gradient), ids, first_row_);
+  } else {
+    const Tensor columns =
+        scratch.partial.range(0, dx.numel()).view({ids.numel(), dtable.extent(1)});  // (N, d / P)
+    tensor_.rows_to_columns(columns, dx, scratch.gathered.range(0, dx.numel()));
+    backend.embedding_backward(dtable, columns, ids, 0);
+  }
+}
+
+}  // namespace vqlm

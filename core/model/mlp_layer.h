@@ -1,0 +1,39 @@
+// The SwiGLU feed-forward layer: fused gate and up projections, silu(gate) * up, down projection. d_ff is
+// split over the tensor group.
+#pragma once
+
+#include "core/model/parameters.h"
+#include "core/model/scratch.h"
+
+namespace vqlm {
+
+class MlpLayer {
+ public:
+  /// What backward needs of forward, on this rank.
+  struct Activations {
+    Tensor gate_up;  // (N, 2 d_ff / P); backward overwrites it with its gradient
+    Tensor hidden;   // (N, d_ff / P)
+  };
+
+  MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
+           ParameterStore& parameters, const std::string& prefix);
+
+  /// Floats of Activations, and the views cut from `storage` (that many floats).
+  std::int64_t activation_count() const { return rows_ * 3 * width_; }
+  Activations cut_activations(Tensor storage) const;
+
+  /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
+  void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;
+  /// dx (n, d) overwritten from dy (n, d); weight gradients accumulate. dx must not be dy.
+  void backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved, const Scratch& scratch) const;
+
+ private:
+  const TensorParallel& tensor_;
+  ParameterStore& parameters_;
+  std::int64_t rows_;   // N
+  std::int64_t width_;  // d_ff / P
+  ParameterId gate_up_;
+  ParameterId down_;
+};
+
+}  // namespace vqlm

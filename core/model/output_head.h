@@ -1,0 +1,57 @@
+// The output head: from the last hidden states to the exact cross entropy over the whole vocabulary. Dense
+// and codebook heads stand behind the same interface, on equal terms.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/model/code_map.h"
+#include "core/model/model_config.h"
+#include "core/model/parameters.h"
+#include "core/model/tensor_parallel.h"
+
+namespace vqlm {
+
+/// What a head costs, whatever the grid.
+struct HeadCost {
+  std::int64_t matrix_parameters = 0;  // weights: V d for dense, (K + Q) d for the VQ head
+  std::int64_t bias_parameters = 0;    // V for dense, K + V for the VQ head
+  std::int64_t code_bytes = 0;         // the VQ head's integer map and sub-codes
+  double multiply_adds = 0;            // per token, forward; backward costs twice that
+};
+
+/// n rows of this rank; the micro-batch's N = P n over the tensor group. targets (n) i32 over the whole
+/// vocabulary, -1 for rows that have none: they add nothing to the loss and get no gradient.
+class OutputHead {
+ public:
+  virtual ~OutputHead() = default;
+
+  virtual HeadCost cost() const = 0;
+  /// Starts what does not come from the parameters' initializers: biases from the unigram counts (V) of the
+  /// training set.
+  virtual void initialize(const std::vector<std::int64_t>& counts) = 0;
+  /// nll (n) overwritten: -log p(target | h) for h (n, d).
+  virtual void forward(Tensor nll, Tensor h, Tensor targets) = 0;
+  /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
+  /// accumulate. penalty (n) overwritten: the head's auxiliary loss (commitment), zeros where it has none.
+  virtual void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
+                                float scale) = 0;
+  /// out (n, V) overwritten: log p(v | h) of every token. Throws Error where the vocabulary is split over
+  /// several ranks.
+  virtual void log_probs(Tensor out, Tensor h) = 0;
+};
+
+/// What a head is built from. Sharded heads add their parameters to the store's open bucket when they are
+/// made; replicated ones when add_replicated() is called.
+struct HeadContext {
+  const TensorParallel& tensor;
+  const ModelConfig& model;
+  const HeadConfig& head;
+  ParameterStore& parameters;
+  std::int64_t rows;  // n
+  bool trainable;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,175 @@
+#include "core/model/parameters.h"
+
+#include <algorithm>
+
+#include "core/rng.h"
+
+namespace vqlm {
+namespace {
+
+// Groups start at multiples of 64 floats, so that every matrix is aligned for vector loads on all back ends.
+constexpr std::int64_t alignment = 64;
+
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+/// Calls visit(local row-major index, global row-major index) for the start of every contiguous run of a
+/// slice, with the run's length.
+template <class Visit>
+void for_each_run(const Parameter& p, Visit visit) {
+  const int last = p.shape.rank() - 1;
+  const std::int64_t run = last < 0 ? 1 : p.shape[last];
+  const std::int64_t runs = run == 0 ? 0 : p.shape.numel() / run;
+  for (std::int64_t r = 0; r < runs; ++r) {
+    std::int64_t rest = r;
+    std::int64_t global = 0;
+    std::int64_t stride = last < 0 ? 1 : p.global_shape[last];
+    for (int axis = last - 1; axis >= 0; --axis) {
+      global += (rest % p.shape[axis] + p.offset[axis]) * stride;
+      rest /= p.shape[axis];
+      stride *= p.global_shape[axis];
+    }
+    visit(r * run, global + (last < 0 ? 0 : p.offset[last]), run);
+  }
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(Backend& backend, int data_size) : backend_(backend), data_size_(data_size) {
+  VQLM_ASSERT(data_size >= 1);
+}
+
+int ParameterStore::add_bucket(const std::string& name, bool replicated) {
+  close_bucket();
+  buckets_.push_back({name, replicated, flat_size_, 0});
+  return static_cast<int>(buckets_.size()) - 1;
+}
+
+void ParameterStore::close_bucket() {
+  if (buckets_.empty()) return;
+  ParameterBucket& bucket = buckets_.back();
+  bucket.count = round_up(flat_size_ - bucket.begin, alignment * data_size_);
+  flat_size_ = bucket.begin + bucket.count;
+}
+
+ParameterId ParameterStore::add(std::vector<Parameter> group) {
+  VQLM_ASSERT(!buckets_.empty() && values_.data() == nullptr);
+  flat_size_ = round_up(flat_size_, alignment);
+  const auto first = static_cast<ParameterId>(parameters_.size());
+  for (Parameter& parameter : group) {
+    parameter.bucket = static_cast<int>(buckets_.size()) - 1;
+    parameter.flat_begin = flat_size_;
+    flat_size_ += parameter.shape.numel();
+    parameters_.push_back(std::move(parameter));
+  }
+  return first;
+}
+
+void ParameterStore::allocate(bool trainable) {
+  close_bucket();
+  const auto bytes = static_cast<std::size_t>(flat_size_) * sizeof(float);
+  values_ = backend_.allocate(bytes, MemoryUse::parameters);
+  backend_.fill(flat_values(), 0.0f);
+  if (!trainable) return;
+  gradients_ = backend_.allocate(bytes, MemoryUse::gradients);
+  backend_.fill(flat_gradients(), 0.0f);
+}
+
+void ParameterStore::initialize(std::uint64_t seed) {
+  std::vector<float> slice;
+  for (std::size_t id = 0; id < parameters_.size(); ++id) {
+    const Parameter& p = parameters_[id];
+    slice.assign(static_cast<std::size_t>(p.shape.numel()), p.init.value);
+    if (p.init.stddev != 0) {
+      const Philox normal(seed, p.name);
+      for_each_run(p, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          slice[static_cast<std::size_t>(local + i)] +=
+              p.init.stddev * normal.normal(static_cast<std::uint64_t>(global + i));
+        }
+      });
+    }
+    backend_.copy_from_host(value(static_cast<ParameterId>(id)), slice.data());
+  }
+}
+
+void ParameterStore::set_from_whole(ParameterId id, const std::vector<float>& data) {
+  const Parameter& p = parameters_[static_cast<std::size_t>(id)];
+  VQLM_ASSERT(static_cast<std::int64_t>(data.size()) == p.global_shape.numel());
+  std::vector<float> slice(static_cast<std::size_t>(p.shape.numel()));
+  for_each_run(p, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+    std::copy_n(data.begin() + global, count, slice.begin() + local);
+  });
+  backend_.copy_from_host(value(id), slice.data());
+}
+
+std::int64_t ParameterStore::global_count() const {
+  std::int64_t count = 0;
+  for (const Parameter& p : parameters_) count += p.global_shape.numel();
+  return count;
+}
+
+Tensor ParameterStore::fused(const Buffer& buffer, ParameterId first, int count) const {
+  if (buffer.data() == nullptr) return {};
+  const Parameter& head = parameters_[static_cast<std::size_t>(first)];
+  Shape shape = head.shape;
+  std::int64_t end = head.flat_begin + head.shape.numel();
+  for (int i = 1; i < count; ++i) {
+    const Parameter& next = parameters_[static_cast<std::size_t>(first + i)];
+    VQLM_ASSERT(next.flat_begin == end && next.shape.rank() == shape.rank());
+    shape.set(0, shape[0] + next.shape[0]);
+    end += next.shape.numel();
+  }
+  return buffer.view({flat_size_}).range(head.flat_begin, end - head.flat_begin).view(shape);
+}
+
+namespace {
+
+/// Boxes of [begin, end) in the sub-array below `axis`, whose leading coordinates stand in `prefix`.
+void append_boxes(const Shape& shape, int axis, Shape prefix, std::int64_t begin, std::int64_t end,
+                  std::vector<Box>& boxes) {
+  if (begin >= end) return;
+  std::int64_t inner = 1;
+  for (int a = axis + 1; a < shape.rank(); ++a) inner *= shape[a];
+  const std::int64_t first = begin / inner;
+  const std::int64_t last = (end - 1) / inner;
+  const bool whole_first = begin == first * inner;
+  const bool whole_last = end == (last + 1) * inner;
+  if (first == last && !(whole_first && whole_last)) {
+    prefix.set(axis, first);
+    append_boxes(shape, axis + 1, prefix, begin - first * inner, end - first * inner, boxes);
+    return;
+  }
+  const std::int64_t full_begin = whole_first ? first : first + 1;
+  const std::int64_t full_end = whole_last ? last + 1 : last;
+  if (!whole_first) {
+    prefix.set(axis, first);
+    append_boxes(shape, axis + 1, prefix, begin - first * inner, inner, boxes);
+  }
+  if (full_begin < full_end) {
+    Box box;
+    box.offset = prefix;
+    box.extent = shape;
+    for (int a = 0; a < axis; ++a) box.extent.set(a, 1);
+    box.offset.set(axis, full_begin);
+    box.extent.set(axis, full_end - full_begin);
+    for (int a = axis + 1; a < shape.rank(); ++a) box.offset.set(a, 0);
+    boxes.push_back(box);
+  }
+  if (!whole_last) {
+    prefix.set(axis, last);
+    append_boxes(shape, axis + 1, prefix, 0, end - last * inner, boxes);
+  }
+}
+
+}  // namespace
+
+std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end) {
+  VQLM_ASSERT(shape.rank() >= 1 && begin >= 0 && end <= shape.numel());
+  std::vector<Box> boxes;
+  append_boxes(shape, 0, shape, begin, end, boxes);
+  return boxes;
+}
+
+}  // namespace vqlm

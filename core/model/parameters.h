@@ -1,0 +1,103 @@
+// The parameters of one rank: two flat buffers with the same layout, values and gradients, and named views of
+// them. The optimizer, the reduction buckets and the checkpoint work on ranges of the flat buffers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/backend.h"
+
+namespace vqlm {
+
+/// How a parameter starts: value + stddev * normal, drawn by (seed, logical name, logical element), so that
+/// every process grid starts with the same model.
+struct Initializer {
+  float value = 0;
+  float stddev = 0;
+};
+
+/// A logical tensor (named as in Hugging Face's Llama) and this rank's slice of it.
+struct Parameter {
+  std::string name;
+  Shape global_shape;
+  Shape offset;  // of the slice in the logical tensor; same rank as global_shape
+  Shape shape;   // of the slice
+  Initializer init;
+  bool decay = true;  // weight decay applies (matrices only)
+  // Set by the store:
+  int bucket = 0;
+  std::int64_t flat_begin = 0;  // of the slice in the flat buffers
+};
+
+/// Parameters whose gradients are complete at the same moment of backward; a contiguous range of the flat
+/// buffers.
+struct ParameterBucket {
+  std::string name;
+  bool replicated = false;  // over the tensor group: gradients are partial sums there
+  std::int64_t begin = 0;
+  std::int64_t count = 0;  // a multiple of the data group's size
+};
+
+/// Index of a parameter in the store.
+using ParameterId = int;
+
+class ParameterStore {
+ public:
+  /// Every bucket's length is padded to a multiple of `data_size` (ZeRO-1 cuts it into equal pieces).
+  ParameterStore(Backend& backend, int data_size);
+
+  /// Opens a bucket: parameters added from now on belong to it.
+  int add_bucket(const std::string& name, bool replicated);
+  /// Adds parameters that lie one right after the other, so that fused_value() may view them as one matrix.
+  /// Returns the first one's id; the others follow.
+  ParameterId add(std::vector<Parameter> group);
+
+  /// Allocates values (and gradients where `trainable`) and zero-fills both. No parameters can be added
+  /// afterwards.
+  void allocate(bool trainable);
+  /// Draws every parameter from its initializer.
+  void initialize(std::uint64_t seed);
+
+  Tensor value(ParameterId id) const { return fused(values_, id, 1); }
+  Tensor gradient(ParameterId id) const { return fused(gradients_, id, 1); }
+  /// `count` parameters of one group, stacked along their first axis (all other extents must agree).
+  Tensor fused_value(ParameterId first, int count) const { return fused(values_, first, count); }
+  Tensor fused_gradient(ParameterId first, int count) const { return fused(gradients_, first, count); }
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const std::vector<ParameterBucket>& buckets() const { return buckets_; }
+  /// The whole flat buffers, rank 1, padding included (padding stays zero).
+  Tensor flat_values() const { return values_.view({flat_size_}); }
+  Tensor flat_gradients() const { return gradients_.view({flat_size_}); }
+  std::int64_t flat_size() const { return flat_size_; }
+  /// Elements of all logical tensors, whatever the grid.
+  std::int64_t global_count() const;
+
+  /// Copies this rank's slice out of a whole logical tensor in host memory, `data` (global_shape).
+  void set_from_whole(ParameterId id, const std::vector<float>& data);
+
+ private:
+  Tensor fused(const Buffer& buffer, ParameterId first, int count) const;
+  void close_bucket();
+
+  Backend& backend_;
+  int data_size_;
+  std::vector<Parameter> parameters_;
+  std::vector<ParameterBucket> buckets_;
+  std::int64_t flat_size_ = 0;
+  Buffer values_;
+  Buffer gradients_;
+};
+
+/// A box of a logical tensor: where it starts and how far it reaches.
+struct Box {
+  Shape offset;
+  Shape extent;
+};
+
+/// The elements [begin, end) of a row-major array of `shape`, in order, as few boxes as that takes
+/// (checkpoints store a rank's flat range as boxes of logical tensors).
+std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end);
+
+}  // namespace vqlm

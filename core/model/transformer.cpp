@@ -1,0 +1,140 @@
+#include "core/model/transformer.h"
+
+#include <chrono>
+#include <string>
+
+#include "core/model/dense_head.h"
+#include "core/model/vq_head.h"
+
+namespace vqlm {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Options& options,
+                         const CodeMap* map)
+    : backend_(backend),
+      config_(options.model),
+      batch_(options.batch),
+      tensor_(backend, tensor_group),
+      parameters_(backend, options.data_size),
+      rows_(options.batch.rows() / tensor_group.size()),
+      scratch_(tensor_, options.model, options.batch, options.purpose == Purpose::training) {
+  VQLM_ASSERT(batch_.rows() % tensor_.size() == 0);
+  const bool training = options.purpose == Purpose::training;
+  const bool vq = options.head.kind == HeadKind::vq;
+  const bool tied = config_.tie_embeddings;
+  VQLM_ASSERT(!(vq && tied) && (!vq || map != nullptr));
+  const HeadContext context{tensor_, config_, options.head, parameters_, rows_, training};
+
+  // Buckets stand in the order of forward; backward completes them from the last to the first.
+  embedding_bucket_ = parameters_.add_bucket("embedding", false);
+  embedding_.emplace(tensor_, config_, parameters_, tied);
+  blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
+    blocks_.emplace_back(tensor_, config_, batch_, parameters_, layer);
+  }
+  if (!vq) {
+    head_bucket_ = parameters_.add_bucket("head", false);
+    head_ = std::make_unique<DenseHead>(context, tied ? std::optional(embedding_->table()) : std::nullopt);
+  }
+  replicated_bucket_ = parameters_.add_bucket("replicated", true);
+  for (Block& block : blocks_) block.add_replicated();
+  final_gain_ = parameters_.add({norm_gain("model.norm.weight", config_.d_model)});
+  if (vq) head_ = std::make_unique<VqHead>(context, *map);
+  parameters_.allocate(training);
+  allocate_activations(options.purpose);
+}
+
+void Transformer::allocate_activations(Purpose purpose) {
+  const std::int64_t d = config_.d_model;
+  // Evaluation needs no layer's activations after the layer, so all of them share one set.
+  const std::int64_t sets = purpose == Purpose::training ? config_.n_layers : 1;
+  const std::int64_t per_block = blocks_.front().activation_count();
+  const std::int64_t total = sets * per_block + rows_ * (3 * d + 1);
+  activation_storage_ =
+      backend_.allocate(static_cast<std::size_t>(total) * sizeof(float), MemoryUse::activations);
+  const Tensor flat = activation_storage_.view({total});
+  for (std::int64_t set = 0; set < sets; ++set) {
+    activations_.push_back(blocks_.front().cut_activations(flat.range(set * per_block, per_block)));
+  }
+  std::int64_t begin = sets * per_block;
+  for (Tensor* tensor : {&final_input_, &hidden_, &hidden_gradient_}) {
+    *tensor = flat.range(begin, rows_ * d).view({rows_, d});
+    begin += rows_ * d;
+  }
+  final_rstd_ = flat.range(begin, rows_);
+}
+
+void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts) {
+  parameters_.initialize(seed);
+  head_->initialize(counts);
+}
+
+void Transformer::forward(Tensor tokens) {
+  Tensor x = saved(0).input;
+  Tensor branch;
+  embedding_->forward(x, tokens, scratch_);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer].forward(x, branch, saved(layer), scratch_);
+    x = saved(layer).middle;
+    branch = scratch_.branch;
+  }
+  backend_.rmsnorm_forward(hidden_, final_rstd_, final_input_, x, branch, parameters_.value(final_gain_),
+                           config_.norm_eps);
+}
+
+void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
+  forward(tokens);
+  backend_.synchronize();
+  const double begin = seconds_now();
+  head_->forward(nll, hidden_, my_targets(targets));
+  backend_.synchronize();
+  times_.head = seconds_now() - begin;
+}
+
+void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
+                                       const BucketReady& ready) {
+  forward(tokens);
+  backend_.synchronize();
+  const double begin = seconds_now();
+  head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_targets(targets), scale);
+  backend_.synchronize();
+  times_.head = seconds_now() - begin;
+  if (head_bucket_ >= 0) ready(head_bucket_);
+  backward(tokens, ready);
+}
+
+void Transformer::backward(Tensor tokens, const BucketReady& ready) {
+  backend_.rmsnorm_backward(scratch_.residual_gradient, parameters_.gradient(final_gain_), hidden_gradient_,
+                            final_input_, parameters_.value(final_gain_), final_rstd_, Accumulate::no);
+  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
+    blocks_[layer].backward(saved(layer), scratch_);
+    ready(layer_buckets_[layer]);
+  }
+  embedding_->backward(scratch_.residual_gradient, tokens, scratch_);
+  ready(embedding_bucket_);
+  ready(replicated_bucket_);
+}
+
+void Transformer::log_probs(Tensor out, Tensor tokens) {
+  forward(tokens);
+  head_->log_probs(out, hidden_);
+}
+
+double Transformer::flops_per_token() const {
+  double weights = 0;
+  for (const Parameter& p : parameters_.parameters()) {
+    const bool in_block = p.name.starts_with("model.layers.") && p.global_shape.rank() == 2;
+    if (in_block) weights += static_cast<double>(p.global_shape.numel());
+  }
+  const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();
+  return 6.0 * (weights + head_->cost().multiply_adds) + attention * config_.n_layers;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,101 @@
+// The whole model of one rank: embedding, blocks, final norm and output head, with the memory of one
+// micro-batch.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/communicator.h"
+#include "core/model/batch_shape.h"
+#include "core/model/block.h"
+#include "core/model/embedding.h"
+#include "core/model/output_head.h"
+
+namespace vqlm {
+
+enum class Purpose { training, evaluation };
+
+/// Seconds spent in the parts of the last call, measured on the host.
+struct ModelTimes {
+  double head = 0;
+};
+
+class Transformer {
+ public:
+  struct Options {
+    ModelConfig model;
+    HeadConfig head;
+    BatchShape batch;
+    Purpose purpose = Purpose::training;
+    int data_size = 1;  // ranks that share the optimizer's work (bucket padding)
+  };
+
+  /// `map`: needed by a VQ head, else null. The back end and the group must outlive the model. Shapes must
+  /// already be checked against the group's size (train/config does, with messages for the user).
+  Transformer(Backend& backend, Communicator& tensor_group, const Options& options, const CodeMap* map);
+
+  Transformer(const Transformer&) = delete;  // layers hold references into it
+  Transformer& operator=(const Transformer&) = delete;
+
+  ParameterStore& parameters() { return parameters_; }
+  OutputHead& head() { return *head_; }
+  const BatchShape& batch() const { return batch_; }
+  std::int64_t local_rows() const { return rows_; }  // n = B T / P
+
+  /// Draws all parameters from `seed`, and the head's biases from the unigram counts (V).
+  void initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts);
+
+  /// nll (n) overwritten with -log p of this rank's rows' targets; tokens and targets (N) i32, the same on
+  /// every rank of the tensor group; target -1 = none.
+  void evaluate(Tensor nll, Tensor tokens, Tensor targets);
+
+  /// Called with a bucket's index as soon as its gradients are complete.
+  using BucketReady = std::function<void(int bucket)>;
+  /// Forward and backward of scale * sum(nll + penalty): nll and penalty (n) overwritten, gradients
+  /// accumulate.
+  void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
+                            const BucketReady& ready);
+
+  /// out (N, V) overwritten: log-probabilities after every position of tokens (N). One tensor rank only.
+  void log_probs(Tensor out, Tensor tokens);
+
+  const ModelTimes& times() const { return times_; }
+  /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
+  /// embedding look-up is none), and 6 T heads head_dim for causal attention, where only half of the scores
+  /// exist.
+  double flops_per_token() const;
+
+ private:
+  /// Leaves the normalised last hidden states in hidden_.
+  void forward(Tensor tokens);
+  void backward(Tensor tokens, const BucketReady& ready);
+  const Block::Activations& saved(std::size_t layer) const {
+    return activations_[activations_.size() == 1 ? 0 : layer];
+  }
+  void allocate_activations(Purpose purpose);
+  Tensor my_targets(Tensor targets) const { return targets.rows(tensor_.rank() * rows_, rows_); }
+
+  Backend& backend_;
+  ModelConfig config_;
+  BatchShape batch_;
+  TensorParallel tensor_;
+  ParameterStore parameters_;
+  std::int64_t rows_;
+  Scratch scratch_;
+  std::optional<Embedding> embedding_;
+  std::vector<Block> blocks_;
+  std::unique_ptr<OutputHead> head_;
+  ParameterId final_gain_ = 0;
+  int embedding_bucket_ = 0, head_bucket_ = -1, replicated_bucket_ = 0;
+  std::vector<int> layer_buckets_;
+
+  Buffer activation_storage_;
+  std::vector<Block::Activations> activations_;
+  Tensor final_input_, hidden_, hidden_gradient_;  // (n, d)
+  Tensor final_rstd_;                              // (n)
+  ModelTimes times_;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,203 @@
+#include "core/model/vq_head.h"
+
+#include <cmath>
+
+namespace vqlm {
+namespace {
+
+Parameter replicated(const std::string& name, Shape shape, float stddev) {
+  Shape origin = shape;
+  for (int axis = 0; axis < shape.rank(); ++axis) origin.set(axis, 0);
+  return {.name = name,
+          .global_shape = shape,
+          .offset = origin,
+          .shape = shape,
+          .init = {.stddev = stddev},
+          .decay = shape.rank() >= 2};
+}
+
+/// A place for arrays of one element type, cut one after the other.
+class Cutter {
+ public:
+  Cutter(Buffer& storage, DType dtype) : storage_(storage), dtype_(dtype) {}
+  Tensor operator()(Shape shape) {
+    const std::int64_t capacity = static_cast<std::int64_t>(storage_.bytes() / size_of(dtype_));
+    begin_ += shape.numel();
+    return storage_.view({capacity}, dtype_).range(begin_ - shape.numel(), shape.numel()).view(shape);
+  }
+
+ private:
+  Buffer& storage_;
+  DType dtype_;
+  std::int64_t begin_ = 0;
+};
+
+}  // namespace
+
+VqHead::VqHead(const HeadContext& context, const CodeMap& map)
+    : tensor_(context.tensor),
+      parameters_(context.parameters),
+      vocab_size_(context.model.vocab_size),
+      d_model_(context.model.d_model),
+      rows_(context.rows),
+      clusters_(map.clusters),
+      groups_(map.groups),
+      codes_(map.codes) {
+  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == context.head.clusters &&
+              map.groups == context.head.groups && (groups_ == 0 || map.codes == context.head.codes));
+  if (context.head.learning == CodebookLearning::commitment) commitment_ = context.head.commitment;
+  add_parameters(context.head);
+  upload(map);
+  allocate_workspace();
+}
+
+void VqHead::add_parameters(const HeadConfig& head) {
+  codebook_ = parameters_.add({replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f)});
+  if (groups_ > 0) {
+    member_codebook_ = parameters_.add(
+        {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
+  }
+  cluster_bias_ = parameters_.add({replicated("vq_head.cluster_bias", {clusters_}, 0.0f)});
+  if (head.bias) {
+    token_bias_ = parameters_.add({replicated("vq_head.token_bias", {vocab_size_}, 0.0f)});
+    return;
+  }
+  Backend& backend = tensor_.backend();
+  fixed_storage_ =
+      backend.allocate(static_cast<std::size_t>(2 * vocab_size_) * sizeof(float), MemoryUse::workspace);
+  Cutter cut(fixed_storage_, DType::f32);
+  fixed_bias_ = cut({vocab_size_});
+  unused_gradient_ = cut({vocab_size_});
+  backend.fill(fixed_bias_, 0.0f);
+  backend.fill(unused_gradient_, 0.0f);
+}
+
+void VqHead::upload(const CodeMap& map) {
+  const auto vocab = static_cast<std::size_t>(vocab_size_);
+  std::vector<std::int32_t> member_begin(static_cast<std::size_t>(clusters_) + 1, 0);
+  for (std::int32_t cluster : map.cluster_of_token) ++member_begin[static_cast<std::size_t>(cluster) + 1];
+  mean_members_ = 0;
+  for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
+    mean_members_ +=
+        static_cast<double>(member_begin[k + 1]) * member_begin[k + 1] / static_cast<double>(vocab_size_);
+    member_begin[k + 1] += member_begin[k];
+  }
+  std::vector<std::int32_t> next(member_begin.begin(), member_begin.end() - 1);
+  std::vector<std::int32_t> members(vocab), position(vocab);
+  std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
+  for (std::size_t token = 0; token < vocab; ++token) {
+    const std::int32_t place = next[static_cast<std::size_t>(map.cluster_of_token[token])]++;
+    members[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(token);
+    position[token] = place;
+    for (std::size_t g = 0; g < static_cast<std::size_t>(groups_); ++g) {
+      codes[static_cast<std::size_t>(place) * static_cast<std::size_t>(groups_) + g] =
+          map.member_codes[token * static_cast<std::size_t>(groups_) + g];
+    }
+  }
+
+  Backend& backend = tensor_.backend();
+  map_storage_ =
+      backend.allocate((3 * vocab + member_begin.size()) * sizeof(std::int32_t), MemoryUse::parameters);
+  Cutter cut(map_storage_, DType::i32);
+  map_.cluster_of_token = cut({vocab_size_});
+  map_.position_of_token = cut({vocab_size_});
+  map_.members = cut({vocab_size_});
+  map_.member_begin = cut({clusters_ + 1});
+  backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
+  backend.copy_from_host(map_.position_of_token, position.data());
+  backend.copy_from_host(map_.members, members.data());
+  backend.copy_from_host(map_.member_begin, member_begin.data());
+  if (groups_ > 0) {
+    codes_storage_ = backend.allocate(codes.size(), MemoryUse::parameters);
+    map_.member_codes = codes_storage_.view({vocab_size_, groups_}, DType::u8);
+    backend.copy_from_host(map_.member_codes, codes.data());
+  }
+  cluster_of_token_ = map.cluster_of_token;
+}
+
+void VqHead::allocate_workspace() {
+  Backend& backend = tensor_.backend();
+  storage_ = backend.allocate(static_cast<std::size_t>(rows_ * (clusters_ + 4)) * sizeof(float),
+                              MemoryUse::workspace);
+  Cutter cut(storage_, DType::f32);
+  logits_ = cut({rows_, clusters_});
+  statistics_ = cut({rows_, 3});
+  lse_ = cut({rows_});
+  index_storage_ = backend.allocate(
+      static_cast<std::size_t>(2 * rows_ + clusters_ + 1) * sizeof(std::int32_t), MemoryUse::workspace);
+  Cutter cut_index(index_storage_, DType::i32);
+  clusters_of_rows_ = cut_index({rows_});
+  order_ = cut_index({rows_});
+  row_begin_ = cut_index({clusters_ + 1});
+}
+
+HeadCost VqHead::cost() const {
+  const double d = static_cast<double>(d_model_);
+  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
+          .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
+          .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
+          .multiply_adds = (static_cast<double>(clusters_) + (groups_ > 0 ? mean_members_ : 0.0)) * d};
+}
+
+void VqHead::initialize(const std::vector<std::int64_t>& counts) {
+  // With b_v = log p(v) and beta_k = log p(cluster k), the head starts as the unigram model, as the dense one
+  // does.
+  const std::vector<float> unigram = log_unigram(counts);
+  if (token_bias_) parameters_.set_from_whole(*token_bias_, unigram);
+  std::vector<double> mass(static_cast<std::size_t>(clusters_), 0.0);
+  for (std::size_t token = 0; token < unigram.size(); ++token) {
+    mass[static_cast<std::size_t>(cluster_of_token_[token])] += std::exp(static_cast<double>(unigram[token]));
+  }
+  std::vector<float> bias(mass.size());
+  for (std::size_t k = 0; k < mass.size(); ++k) bias[k] = static_cast<float>(std::log(mass[k]));
+  parameters_.set_from_whole(cluster_bias_, bias);
+}
+
+void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
+  Backend& backend = tensor_.backend();
+  backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
+  backend.matmul(logits_, h, parameters_.value(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.softmax_statistics(statistics_, logits_, parameters_.value(cluster_bias_), clusters_of_rows_, 0);
+  backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
+}
+
+void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
+  codes_forward(nll, h, targets);
+  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
+                                   member_codebook(), token_bias(), map_);
+}
+
+void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+  Backend& backend = tensor_.backend();
+  codes_forward(nll, h, targets);
+  backend.softmax_gradient(logits_, parameters_.value(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
+  backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no, Accumulate::yes);
+  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
+  backend.matmul(dh, logits_, parameters_.value(codebook_), Transpose::no, Transpose::no, Accumulate::no);
+
+  Backend::MemberGradients gradients;
+  gradients.dh = dh;
+  if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
+  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
+  gradients.scale = scale;
+  backend.member_entropy(nll, gradients, h, targets, order_, row_begin_, member_codebook(), token_bias(),
+                         map_);
+
+  if (commitment_) {
+    backend.commitment(penalty, dh, h, parameters_.value(codebook_), clusters_of_rows_, *commitment_, scale);
+  } else {
+    backend.fill(penalty, 0.0f);
+  }
+}
+
+void VqHead::log_probs(Tensor out, Tensor h) {
+  Backend& backend = tensor_.backend();
+  const std::int64_t rows = h.extent(0);
+  VQLM_ASSERT(rows <= rows_);
+  const Tensor codes = logits_.rows(0, rows);
+  backend.matmul(codes, h, parameters_.value(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.log_softmax(codes, parameters_.value(cluster_bias_));
+  backend.member_log_probs(out, h, codes, member_codebook(), token_bias(), map_);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,65 @@
+// VqHead: no vocabulary matrix. K codes give the cluster's probability, and inside the target's cluster every
+// token has a vector put together from a shared member codebook (G = 0, the published VQ-Logits method: only
+// a bias):
+//   a_j = h . c_j + beta_j                       p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster
+//   k(v)}(s)_v s_v = sum_g h_g . u_{g, q_g(v)} + b_v
+// The parameters are replicated over the whole grid; every rank works on its own n rows without any
+// collective.
+#pragma once
+
+#include <optional>
+
+#include "core/model/output_head.h"
+
+namespace vqlm {
+
+class VqHead : public OutputHead {
+ public:
+  /// The map must have the configuration's V, K, G and Q. Adds its parameters (all replicated) to the open
+  /// bucket.
+  VqHead(const HeadContext& context, const CodeMap& map);
+
+  HeadCost cost() const override;
+  void initialize(const std::vector<std::int64_t>& counts) override;
+  void forward(Tensor nll, Tensor h, Tensor targets) override;
+  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
+                        float scale) override;
+  void log_probs(Tensor out, Tensor h) override;
+
+ private:
+  void add_parameters(const HeadConfig& head);
+  void upload(const CodeMap& map);
+  void allocate_workspace();
+  /// Logits, statistics and nll of the codes, and the rows sorted by cluster.
+  void codes_forward(Tensor nll, Tensor h, Tensor targets);
+  Tensor member_codebook() const { return groups_ > 0 ? parameters_.value(member_codebook_) : Tensor{}; }
+  Tensor token_bias() const { return token_bias_ ? parameters_.value(*token_bias_) : fixed_bias_; }
+
+  const TensorParallel& tensor_;
+  ParameterStore& parameters_;
+  std::int64_t vocab_size_, d_model_, rows_;
+  std::int64_t clusters_;
+  int groups_, codes_;
+  std::optional<float> commitment_;  // beta
+  double mean_members_;              // of a token's cluster, over the vocabulary
+
+  ParameterId codebook_;                   // (K, d)
+  ParameterId cluster_bias_;               // (K)
+  ParameterId member_codebook_ = 0;        // (G, Q, d / G)
+  std::optional<ParameterId> token_bias_;  // (V); none where head.bias is off
+  Buffer fixed_storage_;
+  Tensor fixed_bias_,
+      unused_gradient_;  // (V) each, zeros and a place to drop its gradient, where head.bias is off
+
+  Buffer map_storage_, codes_storage_;
+  CodeMapView map_;
+  Buffer storage_, index_storage_;
+  Tensor logits_;                                // (n, K)
+  Tensor statistics_;                            // (n, 3)
+  Tensor lse_;                                   // (n)
+  Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32
+  std::vector<std::int64_t> cluster_sizes_;      // (K)
+  std::vector<std::int32_t> cluster_of_token_;   // (V)
+};
+
+}  // namespace vqlm
