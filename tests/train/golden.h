@@ -23,7 +23,7 @@
 #include "core/model/model_config.h"
 #include "data/h5.h"
 
-namespace vqlm {
+namespace vqlm::testing {
 
 /// One case. Throws Error where the file cannot be read or lacks something.
 class Golden {
@@ -157,4 +157,4 @@ double relative_distance(const std::vector<A>& actual, const std::vector<B>& exp
   return std::sqrt(difference) / (size > 0 ? std::sqrt(size) : 1.0);
 }
 
-}  // namespace vqlm
+}  // namespace vqlm::testing
