@@ -148,7 +148,8 @@ class Dataset : public Object {
   Type type() const { return type_; }
   /// Extents of a chunk; empty where the dataset is not chunked.
   Dims chunk() const;
-  Storage storage() const;
+  /// HDF5's numbers of the filters in the order of writing (H5Z_FILTER_SHUFFLE, ...).
+  std::vector<int> filters() const;
 
   /// The box [offset, offset + count), row-major, into `out` (exactly the box's number of elements).
   template <class T>

@@ -1,4 +1,4 @@
-// Token shards: one HDF5 file of tokenized documents, and a set of them as one stream of tokens.
+// Token shards: HDF5 files of tokenized documents. shard_set.h reads several as one stream.
 //
 //   /tokens      uint16 (vocab_size <= 65,536) or uint32 (M), chunked, byte-shuffle + deflate, Fletcher-32
 //   /documents   uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), its end-of-text token
@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -120,65 +119,6 @@ class ShardReader {
   std::uint64_t document_count_ = 0;
   std::uint64_t text_bytes_ = 0;
   std::uint64_t chunk_tokens_ = 0;
-  h5::Storage storage_;
-  std::vector<std::uint8_t> raw_;       // scratch of read_chunk
-  std::vector<std::uint8_t> inflated_;  // scratch of read_chunk
-};
-
-/// Paths that match a shell pattern, in name order; a pattern without wildcards is a path. Throws Error
-/// naming the pattern where nothing matches.
-std::vector<std::string> expand_glob(const std::string& pattern);
-
-class ShardTokenCache;
-
-/// The shards of a split, in name order, as one stream of tokens. Copies share what is known about the
-/// shards, and each has open files and a cache of its own: give every thread its copy.
-class ShardSet {
- public:
-  /// Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
-  /// tokenizer.
-  explicit ShardSet(const std::string& glob);
-  ShardSet(const ShardSet& other);
-  ShardSet& operator=(const ShardSet& other);
-  ShardSet(ShardSet&&) noexcept;
-  ShardSet& operator=(ShardSet&&) noexcept;
-  ~ShardSet();
-
-  struct Shard {
-    std::string path;
-    std::uint64_t first_token = 0;  // its offset in the stream
-    std::uint64_t tokens = 0;
-    std::uint64_t documents = 0;
-    std::uint64_t text_bytes = 0;
-  };
-
-  const std::vector<Shard>& shards() const;
-  const std::string& glob() const;
-  std::int64_t vocab_size() const;
-  std::int32_t eos_id() const;
-  const std::string& tokenizer_sha256() const;
-  std::uint64_t total_tokens() const;
-  std::uint64_t total_documents() const;
-  std::uint64_t total_text_bytes() const;
-
-  /// Tokens [begin, begin + out.size()) of the stream; throws where that passes the end.
-  void read(std::uint64_t begin, std::span<std::int32_t> out);
-
-  struct Document {
-    std::uint64_t begin = 0;  // in the stream
-    std::uint64_t end = 0;
-    std::uint64_t text_bytes = 0;
-  };
-  /// The documents that have a token in [begin, end) of the stream, in order.
-  std::vector<Document> documents(std::uint64_t begin, std::uint64_t end);
-
-  /// Bytes of decoded chunks that read() may keep (default 64 MiB; at least one chunk is kept).
-  void set_cache_bytes(std::size_t bytes);
-
- private:
-  struct Index;
-  std::shared_ptr<const Index> index_;
-  std::unique_ptr<ShardTokenCache> cache_;
 };
 
 }  // namespace vqlm
