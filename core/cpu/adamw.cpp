@@ -1,0 +1,128 @@
+// AdamW with decoupled weight decay (arXiv 1711.05101) and the sum of squares for clipping by the global
+// norm.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/adamw.cpp"
+#include "hwy/foreach_target.h"  // compiles this file once per instruction set
+
+#include <cmath>
+#include <vector>
+
+#include "core/cpu/lanes-inl.h"
+#include "core/cpu/ops.h"
+#include "core/cpu/parallel.h"
+
+#ifndef VQLM_CORE_CPU_ADAMW_COEFFICIENTS
+#define VQLM_CORE_CPU_ADAMW_COEFFICIENTS  // once, not once per instruction set
+namespace vqlm::cpu {
+
+/// What one step's update is made of; computed in double from AdamWStep.
+struct AdamWCoefficients {
+  float grad_scale;  // clipping
+  float keep_m;      // beta1
+  float add_m;       // 1 - beta1
+  float keep_v;      // beta2
+  float add_v;       // 1 - beta2
+  float keep_param;  // 1 - lr * weight_decay
+  float step_size;   // lr / (1 - beta1^step)
+  float root_scale;  // 1 / sqrt(1 - beta2^step)
+  float eps;
+};
+
+}  // namespace vqlm::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace vqlm::cpu::HWY_NAMESPACE {
+
+void adamw_range(float* param, float* m, float* v, const float* grad, const AdamWCoefficients& k,
+                 std::int64_t begin, std::int64_t end) {
+  for_lanes(begin, end, [&](auto d, std::int64_t i) HWY_ATTR {
+    const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, k.grad_scale));
+    const auto m_i = hn::MulAdd(hn::Set(d, k.keep_m), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, k.add_m), g));
+    const auto v_i =
+        hn::MulAdd(hn::Set(d, k.keep_v), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, k.add_v), hn::Mul(g, g)));
+    const auto denominator = hn::MulAdd(hn::Sqrt(v_i), hn::Set(d, k.root_scale), hn::Set(d, k.eps));
+    const auto update = hn::Div(hn::Mul(hn::Set(d, k.step_size), m_i), denominator);
+    const auto decayed = hn::Mul(hn::LoadU(d, param + i), hn::Set(d, k.keep_param));
+    hn::StoreU(m_i, d, m + i);
+    hn::StoreU(v_i, d, v + i);
+    hn::StoreU(hn::Sub(decayed, update), d, param + i);
+  });
+}
+
+/// The sum of x^2 over [begin, end) in double; a float's square is exact there.
+double sum_of_squares(const float* x, std::int64_t begin, std::int64_t end) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> narrow;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  std::int64_t i = begin;
+  for (; i + 4 * lanes <= end; i += 4 * lanes) {
+    const auto x0 = hn::PromoteTo(d, hn::LoadU(narrow, x + i));
+    const auto x1 = hn::PromoteTo(d, hn::LoadU(narrow, x + i + lanes));
+    const auto x2 = hn::PromoteTo(d, hn::LoadU(narrow, x + i + 2 * lanes));
+    const auto x3 = hn::PromoteTo(d, hn::LoadU(narrow, x + i + 3 * lanes));
+    s0 = hn::MulAdd(x0, x0, s0);
+    s1 = hn::MulAdd(x1, x1, s1);
+    s2 = hn::MulAdd(x2, x2, s2);
+    s3 = hn::MulAdd(x3, x3, s3);
+  }
+  double sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+  for (; i < end; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
+}
+
+}  // namespace vqlm::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace vqlm::cpu {
+
+HWY_EXPORT(adamw_range);
+HWY_EXPORT(sum_of_squares);
+
+void add_sum_of_squares(Tensor out, Tensor x) {
+  VQLM_ASSERT(out.numel() == 1);
+  const std::int64_t n = x.numel();
+  std::vector<double> partial(static_cast<std::size_t>((n + block_elements - 1) / block_elements));
+  const float* const data = x.f32();
+  parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
+    partial[static_cast<std::size_t>(begin / block_elements)] =
+        HWY_DYNAMIC_DISPATCH(sum_of_squares)(data, begin, end);
+  });
+  double total = 0;
+  for (double sum : partial) total += sum;
+  *out.as<double>() += total;
+}
+
+void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step) {
+  const std::int64_t n = param.numel();
+  VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n);
+  VQLM_ASSERT(step.step >= 1);
+  double grad_scale = 1;
+  if (step.max_norm > 0) {
+    VQLM_ASSERT(norm_squared.numel() == 1);
+    const double norm = std::sqrt(*norm_squared.as<double>());
+    if (norm > step.max_norm) grad_scale = step.max_norm / norm;
+  }
+  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
+  const auto steps = static_cast<double>(step.step);
+  const AdamWCoefficients coefficients{
+      .grad_scale = static_cast<float>(grad_scale),
+      .keep_m = step.beta1,
+      .add_m = static_cast<float>(1 - beta1),
+      .keep_v = step.beta2,
+      .add_v = static_cast<float>(1 - beta2),
+      .keep_param = static_cast<float>(1 - lr * static_cast<double>(step.weight_decay)),
+      .step_size = static_cast<float>(lr / (1 - std::pow(beta1, steps))),
+      .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps))),
+      .eps = step.eps};
+  float *const param_data = param.f32(), *const m_data = m.f32(), *const v_data = v.f32();
+  const float* const grad_data = grad.f32();
+  parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(adamw_range)(param_data, m_data, v_data, grad_data, coefficients, begin, end);
+  });
+}
+
+}  // namespace vqlm::cpu
+#endif  // HWY_ONCE

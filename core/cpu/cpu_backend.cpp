@@ -1,0 +1,266 @@
+#include "core/cpu/cpu_backend.h"
+
+#include <omp.h>
+#include <spdlog/fmt/fmt.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <numeric>
+#include <string_view>
+
+#include "core/cpu/instruction_set.h"
+#include "core/cpu/ops.h"
+#include "core/cpu/parallel.h"
+
+namespace vqlm {
+namespace {
+
+std::string_view name_of(MemoryUse use) {
+  switch (use) {
+    case MemoryUse::parameters:
+      return "parameters";
+    case MemoryUse::gradients:
+      return "gradients";
+    case MemoryUse::optimizer:
+      return "optimizer";
+    case MemoryUse::activations:
+      return "activations";
+    case MemoryUse::workspace:
+      return "workspace";
+  }
+  return "?";
+}
+
+void copy_bytes(void* dst, const void* src, std::size_t bytes) {
+  auto* const to = static_cast<std::byte*>(dst);
+  const auto* const from = static_cast<const std::byte*>(src);
+  cpu::parallel_blocks(static_cast<std::int64_t>(bytes), std::int64_t{1} << 20,
+                       [&](std::int64_t begin, std::int64_t end) {
+                         std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
+                       });
+}
+
+template <class T>
+void fill_elements(Tensor x, T value) {
+  T* const data = x.as<T>();
+  cpu::parallel_blocks(x.numel(), std::int64_t{1} << 18, [&](std::int64_t begin, std::int64_t end) {
+    std::fill(data + begin, data + end, value);
+  });
+}
+
+/// Forwards every op to the function of its name in core/cpu/ops.h. Work is done when a call returns, so
+/// streams and events are empty.
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads) : threads_(threads) {}
+
+  std::string description() const override {
+    return fmt::format("cpu ({}, {} thread{})", cpu::instruction_set(), threads_, threads_ == 1 ? "" : "s");
+  }
+  bool host_accessible() const override { return true; }
+
+  Buffer allocate(std::size_t bytes, MemoryUse use) override;
+  MemoryAccount memory() const override {
+    const std::lock_guard lock(memory_mutex_);
+    return memory_;
+  }
+  void copy(Tensor dst, Tensor src) override {
+    VQLM_ASSERT(dst.dtype() == src.dtype() && dst.numel() == src.numel());
+    use_threads();
+    copy_bytes(dst.data(), src.data(), src.bytes());
+  }
+  void copy_from_host(Tensor dst, const void* src) override {
+    use_threads();
+    copy_bytes(dst.data(), src, dst.bytes());
+  }
+  void copy_to_host(void* dst, Tensor src) override {
+    use_threads();
+    copy_bytes(dst, src.data(), src.bytes());
+  }
+  void fill(Tensor x, float value) override {
+    use_threads();
+    switch (x.dtype()) {
+      case DType::f32:
+        return fill_elements(x, value);
+      case DType::f64:
+        return fill_elements(x, static_cast<double>(value));
+      case DType::i32:
+        return fill_elements(x, static_cast<std::int32_t>(value));
+      default:
+        VQLM_ASSERT(false && "fill: dtype");
+    }
+  }
+
+  Stream compute_stream() override { return {}; }
+  Event record(Stream) override { return {}; }
+  void wait(Stream, const Event&) override {}
+  void synchronize() override {}
+
+  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
+    use_threads();
+    cpu::matmul(c, a, b, ta, tb, accumulate);
+  }
+
+  void add_scaled(Tensor y, Tensor x, float scale) override {
+    use_threads();
+    cpu::add_scaled(y, x, scale);
+  }
+  void add_column_sums(Tensor out, Tensor x) override {
+    use_threads();
+    cpu::add_column_sums(out, x);
+  }
+  void swap_axes(Tensor dst, Tensor src) override {
+    use_threads();
+    cpu::swap_axes(dst, src);
+  }
+  void swiglu_forward(Tensor y, Tensor gate_up) override {
+    use_threads();
+    cpu::swiglu_forward(y, gate_up);
+  }
+  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
+    use_threads();
+    cpu::swiglu_backward(dgate_up, dy, gate_up);
+  }
+
+  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
+                       float eps) override {
+    use_threads();
+    cpu::rmsnorm_forward(y, rstd, sum, x, branch, gain, eps);
+  }
+  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
+                        Accumulate accumulate_dx) override {
+    use_threads();
+    cpu::rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx);
+  }
+
+  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override {
+    use_threads();
+    cpu::rope_forward(qkv, shape, theta);
+  }
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override {
+    use_threads();
+    cpu::rope_backward(dqkv, shape, theta);
+  }
+  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
+    use_threads();
+    cpu::attention_forward(out, lse, qkv, shape);
+  }
+  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                          const AttentionShape& shape) override {
+    use_threads();
+    cpu::attention_backward(dqkv, dout, out, lse, qkv, shape);
+  }
+
+  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
+    use_threads();
+    cpu::embedding_forward(out, ids, table, first_row);
+  }
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
+    use_threads();
+    cpu::embedding_backward(dtable, dout, ids, first_row);
+  }
+
+  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                          std::int64_t first_class) override {
+    use_threads();
+    cpu::softmax_statistics(statistics, logits, bias, targets, first_class);
+  }
+  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
+    use_threads();
+    cpu::softmax_combine(nll, lse, statistics, targets);
+  }
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+                        float scale) override {
+    use_threads();
+    cpu::softmax_gradient(logits, bias, lse, targets, first_class, scale);
+  }
+  void log_softmax(Tensor logits, Tensor bias) override {
+    use_threads();
+    cpu::log_softmax(logits, bias);
+  }
+
+  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                            const CodeMapView& map) override {
+    use_threads();
+    cpu::sort_rows_by_cluster(clusters, order, row_begin, targets, map);
+  }
+  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
+                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                      const CodeMapView& map) override {
+    use_threads();
+    cpu::member_entropy(nll, gradients, h, targets, order, row_begin, member_codebook, token_bias, map);
+  }
+  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                        Tensor token_bias, const CodeMapView& map) override {
+    use_threads();
+    cpu::member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
+  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                  float scale) override {
+    use_threads();
+    cpu::commitment(penalty, dh, h, codebook, clusters, beta, scale);
+  }
+
+  void add_sum_of_squares(Tensor out, Tensor x) override {
+    use_threads();
+    cpu::add_sum_of_squares(out, x);
+  }
+  void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+             const AdamWStep& step) override {
+    use_threads();
+    cpu::adamw(param, m, v, grad, norm_squared, step);
+  }
+
+ private:
+  void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
+
+  /// OpenMP keeps the number of threads per calling thread, and oneDNN follows it: set it where the op is
+  /// called.
+  void use_threads() const { omp_set_num_threads(threads_); }
+
+  int threads_;
+  mutable std::mutex memory_mutex_;  // buffers may be freed by another thread (checkpoint writer)
+  MemoryAccount memory_;
+};
+
+Buffer CpuBackend::allocate(std::size_t bytes, MemoryUse use) {
+  // Large blocks start on a huge page: the kernel's default (madvise) gives huge pages only where they are
+  // asked for.
+  constexpr std::size_t cache_line = 64, huge_page = std::size_t{2} << 20;
+  const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : cache_line;
+  const std::size_t padded = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
+  void* const data = padded < bytes ? nullptr : std::aligned_alloc(alignment, padded);
+  const std::lock_guard lock(memory_mutex_);
+  const std::size_t in_use = std::accumulate(memory_.in_use.begin(), memory_.in_use.end(), std::size_t{0});
+  if (data == nullptr) {
+    throw Error(
+        fmt::format("cpu: cannot allocate {} bytes of {} with {} bytes in use; choose a smaller "
+                    "train.micro_batch or model, or use more ranks",
+                    bytes, name_of(use), in_use));
+  }
+  if (alignment == huge_page) madvise(data, padded, MADV_HUGEPAGE);  // advice only: a refusal changes nothing
+  std::size_t& used = memory_.in_use[static_cast<std::size_t>(use)];
+  std::size_t& peak = memory_.peak[static_cast<std::size_t>(use)];
+  used += bytes;
+  peak = std::max(peak, used);
+  memory_.peak_total = std::max(memory_.peak_total, in_use + bytes);
+  return Buffer(*this, data, bytes, use);
+}
+
+void CpuBackend::deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept {
+  std::free(data);
+  const std::lock_guard lock(memory_mutex_);
+  memory_.in_use[static_cast<std::size_t>(use)] -= bytes;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  if (threads < 1) throw UsageError(fmt::format("cpu: {} threads asked for; give 1 or more", threads));
+  return std::make_unique<CpuBackend>(threads);
+}
+
+}  // namespace vqlm
