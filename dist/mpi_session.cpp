@@ -1,0 +1,56 @@
+#include "dist/mpi_session.h"
+
+#include <mpi.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+
+#include "core/error.h"
+#include "dist/mpi_check.h"
+
+namespace vqlm {
+
+MpiSession::MpiSession() : exceptions_at_start_(std::uncaught_exceptions()) {
+  const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+  if (provided < MPI_THREAD_FUNNELED) {
+    throw Error(
+        fmt::format("MPI: the library gives thread level {}, but the read-ahead threads need "
+                    "MPI_THREAD_FUNNELED ({}); use an MPI built with thread support",
+                    provided, static_cast<int>(MPI_THREAD_FUNNELED)));
+  }
+  MPI_Comm node = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node),
+        "MPI_Comm_split_type");
+  check(MPI_Comm_rank(node, &local_rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(node, &local_size_), "MPI_Comm_size");
+  check(MPI_Comm_free(&node), "MPI_Comm_free");
+}
+
+MpiSession::~MpiSession() {
+  if (size_ > 1 && std::uncaught_exceptions() > exceptions_at_start_) {
+    std::fprintf(stderr, "rank %d: left MPI by an exception; ending the job\n", rank_);
+    mpi_log_failure(MPI_Abort(MPI_COMM_WORLD, 1), "MPI_Abort", rank_, "world");
+  }
+  mpi_log_failure(MPI_Finalize(), "MPI_Finalize", rank_, "world");
+}
+
+std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name,
+                                                MpiChunking chunking) const {
+  return MpiCommunicator::split_world(color, key, std::move(name), chunking);
+}
+
+void MpiSession::abort(std::string_view message, int code) const {
+  std::fprintf(stderr, "rank %d: %.*s\n", rank_, static_cast<int>(message.size()), message.data());
+  std::fflush(nullptr);
+  mpi_log_failure(MPI_Abort(MPI_COMM_WORLD, code), "MPI_Abort", rank_, "world");
+  std::_Exit(code);  // MPI_Abort does not return; this keeps the promise where it failed
+}
+
+}  // namespace vqlm
