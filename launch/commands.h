@@ -1,0 +1,15 @@
+// The sub-commands of vqlm. Each adds its options and its callback to the program's command line; a callback throws
+// Error or UsageError, which main turns into one line and an exit code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace vqlm {
+
+void add_prepare_command(CLI::App& app);
+void add_train_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+void add_report_command(CLI::App& app);
+
+}  // namespace vqlm

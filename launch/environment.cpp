@@ -1,0 +1,125 @@
+#include "launch/environment.h"
+
+#include <sched.h>
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/cuda/cuda_backend.h"
+#include "core/error.h"
+#include "core/log.h"
+
+namespace vqlm {
+namespace {
+
+/// A whole number >= 0 from the process' environment, or -1.
+int number_from_environment(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return -1;
+  int number = -1;
+  const char* end = text + std::strlen(text);
+  const auto [stop, status] = std::from_chars(text, end, number);
+  return status == std::errc() && stop == end && number >= 0 ? number : -1;
+}
+
+bool stderr_is_terminal() {
+  return ::isatty(STDERR_FILENO) == 1 || number_from_environment("VQLM_TERMINAL") == 1;
+}
+
+/// Cores that this process may run on.
+int allowed_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+/// Before MPI starts: where ranks and their reading threads share cores, a rank that waits must let others run.
+void yield_when_cores_are_shared() {
+  const int local_ranks = number_from_environment("OMPI_COMM_WORLD_LOCAL_SIZE");
+  constexpr int keep_the_users_choice = 0;
+  if (local_ranks > 1 && local_ranks >= allowed_cores()) {
+    ::setenv("OMPI_MCA_mpi_yield_when_idle", "1", keep_the_users_choice);
+  }
+}
+
+[[noreturn]] void end_job(const MpiSession& mpi, const std::string& message, int exit_code) {
+  // Ranks usually fail alike (the same configuration, the same file). The others give rank 0 a moment to say it and to
+  // end them, so that the message appears once; staggered, should rank 0 be well.
+  if (mpi.rank() > 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(300 + 20 * std::min(mpi.rank(), 100)));
+  mpi.abort(fmt::format("vqlm: error: {}", message), exit_code);
+}
+
+}  // namespace
+
+int launcher_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const int rank = number_from_environment(name); rank >= 0) return rank;
+  }
+  return 0;
+}
+
+void configure_logging() {
+  const int rank = launcher_rank();
+  auto logger =
+      std::make_shared<spdlog::logger>("vqlm", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  // On a terminal a log line first clears the progress line that may stand there.
+  const std::string clear = stderr_is_terminal() ? "\r\x1b[K" : "";
+  const std::string who = rank > 0 ? fmt::format(" rank {}", rank) : "";
+  logger->set_pattern(fmt::format("{}[%H:%M:%S{}] %^%l%$: %v", clear, who));
+  logger->set_level(rank > 0 ? spdlog::level::warn : spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+Terminal Environment::terminal() const {
+  return stderr_is_terminal() ? Terminal::yes : Terminal::no;
+}
+
+int Environment::threads(int asked) const {
+  if (asked > 0) return asked;
+  if (const int threads = number_from_environment("OMP_NUM_THREADS"); threads > 0) return threads;
+  const int allowed = allowed_cores();
+  const auto online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  const int local_ranks = mpi_.local_size();
+  // Bound ranks see their own cores only, and together no more than the machine has; unbound ones all see the same.
+  const bool bound = local_ranks > 1 && allowed < online && allowed * local_ranks <= online;
+  return bound ? allowed : std::max(1, allowed / local_ranks);
+}
+
+std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads) const {
+  if (device == DeviceKind::cuda) return make_cuda_backend(mpi_.local_rank());
+  if (device == DeviceKind::automatic && cuda_built()) {
+    try {
+      return make_cuda_backend(mpi_.local_rank());
+    } catch (const Error& error) {
+      log::warn("{}; computing on the CPU (run.device = \"cpu\" says so on purpose)", error.what());
+    }
+  }
+  return make_cpu_backend(threads(asked_threads));
+}
+
+void run_job(const std::function<void(Environment&)>& work) {
+  yield_when_cores_are_shared();
+  Environment environment;
+  if (environment.mpi().size() == 1) return work(environment);
+  try {
+    work(environment);
+  } catch (const Error& error) {
+    end_job(environment.mpi(), error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    end_job(environment.mpi(), "out of memory; use more ranks, or a smaller train.micro_batch", 1);
+  } catch (const std::exception& error) {
+    end_job(environment.mpi(), error.what(), 1);
+  }
+}
+
+}  // namespace vqlm

@@ -1,0 +1,43 @@
+// What a job finds around it: its ranks, its share of the machine, where its words go. Built once, by run_job, and passed on.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "core/backend.h"
+#include "dist/mpi_session.h"
+#include "train/config.h"
+#include "train/progress.h"
+
+namespace vqlm {
+
+/// This process' rank as the launcher (mpirun, srun) announced it, before MPI runs; 0 without a launcher.
+int launcher_rank();
+
+/// Log lines go to standard error; ranks above 0 log warnings and errors only, with their rank.
+void configure_logging();
+
+class Environment {
+ public:
+  const MpiSession& mpi() const { return mpi_; }
+  /// True on the one rank that reports and writes shared files.
+  bool is_root() const { return mpi_.rank() == 0; }
+  /// Standard error is a terminal, or VQLM_TERMINAL=1 says that it ends at one (mpirun hides that).
+  Terminal terminal() const;
+
+  /// Threads of this rank: `asked`, or for 0 OMP_NUM_THREADS where set, else this rank's share of the machine's cores.
+  int threads(int asked) const;
+
+  /// The back end for `device`: GPU number local_rank, or the CPU; automatic takes the CPU where there is no GPU.
+  /// It must be destroyed before the environment. Throws Error, UsageError.
+  std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads) const;
+
+ private:
+  MpiSession mpi_;
+};
+
+/// Runs `work` in an Environment. Alone, exceptions leave as they came. With several ranks an exception on any one ends
+/// the whole job: its message is printed once and every rank exits with its code, so that none waits for ever.
+void run_job(const std::function<void(Environment&)>& work);
+
+}  // namespace vqlm

@@ -1,0 +1,65 @@
+// vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "launch/command_line.h"
+#include "launch/commands.h"
+#include "launch/environment.h"
+
+namespace {
+
+constexpr const char* examples =
+    "Examples:\n"
+    "  vqlm prepare --input 'c4-train.*.json.gz' --train-tokenizer 32000 --out shards/\n"
+    "  mpirun -n 4 vqlm train --config configs/smoke.toml --set run.dir=runs/a\n"
+    "  mpirun -n 2 vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5' --json runs/a/eval.json\n"
+    "  vqlm report runs/a runs/b --plot loss.svg\n"
+    "`vqlm COMMAND --help` says more about each.";
+
+/// Ranks of one mpirun are given the same words, so one of them answers for a mistake in these.
+int fail(const char* message, int exit_code) {
+  if (vqlm::launcher_rank() == 0) std::fprintf(stderr, "vqlm: error: %s\n", message);
+  return exit_code;
+}
+
+void build_command_line(CLI::App& app) {
+  app.set_version_flag("--version", "vqlm " VQLM_VERSION);
+  app.require_subcommand(1);
+  app.footer(examples);
+  vqlm::add_prepare_command(app);
+  vqlm::add_train_command(app);
+  vqlm::add_eval_command(app);
+  vqlm::add_bench_command(app);
+  vqlm::add_report_command(app);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
+      "vqlm");
+  try {
+    vqlm::configure_logging();
+    build_command_line(app);
+    vqlm::check_names(app, std::vector<std::string>(argv + 1, argv + argc));
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+      return vqlm::launcher_rank() == 0 ? app.exit(error) : 0;  // --help, --version
+    }
+    return fail((std::string(error.what()) + " (see vqlm --help)").c_str(), 2);
+  } catch (const vqlm::Error& error) {
+    return fail(error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory; use more ranks, or a smaller train.micro_batch", 1);
+  } catch (const std::exception& error) {
+    return fail(error.what(), 1);
+  }
+}
