@@ -1,0 +1,233 @@
+// Causal attention in tiles (FlashAttention-2, arXiv 2307.08691): a block of queries meets a tile of keys, the softmax
+// is carried along as a running maximum and sum, and tiles above the diagonal are never computed. All products read
+// and write the fused (B, T, row) layout in place: packing heads gains less than it costs at head_dim 64.
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/cpu/ops.h"
+#include "core/cpu/row_kernels.h"
+#include "core/cpu/scratch.h"
+#include "core/cpu/sgemm.h"
+
+namespace vqlm::cpu {
+namespace {
+
+// Query rows and key columns of a tile of scores: 128 KiB, so that the two tiles of backward stay in a second-level
+// cache of 512 KiB or more. dnnl_sgemm is within 10 % of its peak at this size.
+constexpr std::int64_t query_block = 128;
+constexpr std::int64_t key_tile = 256;
+
+/// Strides and sizes of one call; element (t, i) of a head is at head + t * row + i.
+struct Layout {
+  explicit Layout(const AttentionShape& shape)
+      : seq_len(shape.seq_len),
+        head_dim(shape.head_dim),
+        row(shape.row()),
+        out_row(static_cast<std::int64_t>(shape.heads) * shape.head_dim),
+        group(shape.heads / shape.kv_heads),
+        key_offset(out_row),
+        value_offset(out_row + static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim),
+        scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))) {
+    VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
+  }
+
+  std::int64_t seq_len, head_dim;
+  std::int64_t row, out_row;  // floats from one position to the next in qkv and in out
+  int group;                  // query heads that share a key/value head
+  std::int64_t key_offset, value_offset;
+  float scale;
+};
+
+/// The part of a block of query rows that sees a tile of keys.
+struct Tile {
+  std::int64_t query_begin, queries;
+  std::int64_t key_begin, keys;
+
+  /// Keys of the tile that query row r of the block may see, 0 where the tile is in its future.
+  std::int64_t visible(std::int64_t r) const {
+    return std::clamp<std::int64_t>(query_begin + r + 1 - key_begin, 0, keys);
+  }
+};
+
+/// Keys [key_begin, + key_tile) against a query block, cut behind the block's last row.
+Tile make_tile(std::int64_t query_begin, std::int64_t queries, std::int64_t key_begin) {
+  return {query_begin, queries, key_begin, std::min(key_tile, query_begin + queries - key_begin)};
+}
+
+/// The running softmax of a block of queries.
+struct RunningSoftmax {
+  float maximum[query_block];
+  float sum[query_block];
+};
+
+/// Turns a tile of raw scores into probabilities relative to the running maximum, and rescales what the earlier tiles
+/// left in out where the maximum grew. The first tile (key_begin 0) starts the softmax.
+void update_softmax(RunningSoftmax& softmax, float* scores, float* out, const Tile& tile,
+                    const Layout& layout) {
+  for (std::int64_t r = 0; r < tile.queries; ++r) {
+    float* const row = scores + r * tile.keys;
+    const std::int64_t visible = tile.visible(r);
+    if (visible > 0) {
+      const float top = layout.scale * row_maximum(row, visible);
+      if (tile.key_begin == 0) {
+        softmax.maximum[r] = top;
+        softmax.sum[r] = row_exp(row, layout.scale, top, visible);
+      } else {
+        if (top > softmax.maximum[r]) {
+          const float ratio = std::exp(softmax.maximum[r] - top);
+          row_scale(out + r * layout.out_row, ratio, layout.head_dim);
+          softmax.sum[r] *= ratio;
+          softmax.maximum[r] = top;
+        }
+        softmax.sum[r] += row_exp(row, layout.scale, softmax.maximum[r], visible);
+      }
+    }
+    std::fill(row + visible, row + tile.keys, 0.0f);
+  }
+}
+
+/// One head of one sequence: out and lse from q, k, v; scores holds query_block x key_tile floats.
+void forward_head(float* out, float* lse, const float* q, const float* k, const float* v,
+                  const Layout& layout, float* scores) {
+  RunningSoftmax softmax;
+  for (std::int64_t begin = 0; begin < layout.seq_len; begin += query_block) {
+    const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
+    float* const block_out = out + begin * layout.out_row;
+    for (std::int64_t key_begin = 0; key_begin < begin + queries; key_begin += key_tile) {
+      const Tile tile = make_tile(begin, queries, key_begin);
+      sgemm(Transpose::no, Transpose::yes, queries, tile.keys, layout.head_dim, 1.0f,
+            {q + begin * layout.row, layout.row}, {k + key_begin * layout.row, layout.row}, 0.0f, scores,
+            tile.keys);
+      update_softmax(softmax, scores, block_out, tile, layout);
+      sgemm(Transpose::no, Transpose::no, queries, layout.head_dim, tile.keys, 1.0f, {scores, tile.keys},
+            {v + key_begin * layout.row, layout.row}, key_begin == 0 ? 0.0f : 1.0f, block_out,
+            layout.out_row);
+    }
+    for (std::int64_t r = 0; r < queries; ++r) {
+      row_scale(block_out + r * layout.out_row, 1.0f / softmax.sum[r], layout.head_dim);
+      lse[begin + r] = softmax.maximum[r] + std::log(softmax.sum[r]);
+    }
+  }
+}
+
+/// Pointers to one head of one sequence in backward; q, k, v and their gradients have stride layout.row, dout
+/// layout.out_row.
+struct BackwardHead {
+  const float *q, *k, *v, *dout;
+  const float *lse, *delta;  // (T)
+  float *dq, *dk, *dv;
+};
+
+/// Adds one tile's part to dq, dk and dv. scores and dscores hold query_block x key_tile floats.
+void backward_tile(const BackwardHead& head, const Tile& tile, const Layout& layout, float* scores,
+                   float* dscores) {
+  const std::int64_t query_at = tile.query_begin * layout.row, key_at = tile.key_begin * layout.row;
+  const MatrixView q{head.q + query_at, layout.row}, k{head.k + key_at, layout.row},
+      v{head.v + key_at, layout.row};
+  const MatrixView dout{head.dout + tile.query_begin * layout.out_row, layout.out_row};
+  sgemm(Transpose::no, Transpose::yes, tile.queries, tile.keys, layout.head_dim, 1.0f, q, k, 0.0f, scores,
+        tile.keys);
+  sgemm(Transpose::no, Transpose::yes, tile.queries, tile.keys, layout.head_dim, 1.0f, dout, v, 0.0f, dscores,
+        tile.keys);
+  for (std::int64_t r = 0; r < tile.queries; ++r) {
+    float *const row = scores + r * tile.keys, *const drow = dscores + r * tile.keys;
+    const std::int64_t t = tile.query_begin + r, visible = tile.visible(r);
+    row_attention_gradient(row, drow, layout.scale, head.lse[t], head.delta[t], visible);
+    std::fill(row + visible, row + tile.keys, 0.0f);
+    std::fill(drow + visible, drow + tile.keys, 0.0f);
+  }
+  const MatrixView p{scores, tile.keys}, ds{dscores, tile.keys};
+  sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, 1.0f, p, dout, 1.0f,
+        head.dv + key_at, layout.row);
+  sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, layout.scale, ds, q, 1.0f,
+        head.dk + key_at, layout.row);
+  sgemm(Transpose::no, Transpose::no, tile.queries, layout.head_dim, tile.keys, layout.scale, ds, k, 1.0f,
+        head.dq + query_at, layout.row);
+}
+
+/// Key tiles outside, so that a tile's k, v, dk and dv stay in cache while its queries pass.
+void backward_head(const BackwardHead& head, const Layout& layout, float* scores, float* dscores) {
+  for (std::int64_t key_begin = 0; key_begin < layout.seq_len; key_begin += key_tile) {
+    for (std::int64_t begin = key_begin / query_block * query_block; begin < layout.seq_len;
+         begin += query_block) {
+      const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
+      backward_tile(head, make_tile(begin, queries, key_begin), layout, scores, dscores);
+    }
+  }
+}
+
+}  // namespace
+
+void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
+  const Layout layout(shape);
+  const std::int64_t batch = shape.batch, heads = shape.heads, seq_len = shape.seq_len;
+  VQLM_ASSERT(qkv.numel() == batch * seq_len * layout.row && out.numel() == batch * seq_len * layout.out_row);
+  VQLM_ASSERT(lse.numel() == batch * heads * seq_len);
+  float *const out_data = out.f32(), *const lse_data = lse.f32();
+  const float* const in = qkv.f32();
+  const Scratch scratch(omp_get_max_threads(), query_block * key_tile);
+
+#pragma omp parallel for schedule(dynamic)
+  for (std::int64_t item = 0; item < batch * heads; ++item) {
+    const std::int64_t b = item / heads, h = item % heads;
+    const float* const sequence = in + b * seq_len * layout.row;
+    const std::int64_t shared = h / layout.group * layout.head_dim;
+    forward_head(out_data + b * seq_len * layout.out_row + h * layout.head_dim, lse_data + item * seq_len,
+                 sequence + h * layout.head_dim, sequence + layout.key_offset + shared,
+                 sequence + layout.value_offset + shared, layout, scratch.of_thread(omp_get_thread_num()));
+  }
+}
+
+void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                        const AttentionShape& shape) {
+  const Layout layout(shape);
+  const std::int64_t batch = shape.batch, heads = shape.heads, kv_heads = shape.kv_heads,
+                     seq_len = shape.seq_len;
+  VQLM_ASSERT(qkv.numel() == batch * seq_len * layout.row && dqkv.shape().numel() == qkv.numel());
+  VQLM_ASSERT(out.numel() == batch * seq_len * layout.out_row && dout.numel() == out.numel());
+  VQLM_ASSERT(lse.numel() == batch * heads * seq_len);
+  float* const dqkv_data = dqkv.f32();
+  const float *const in = qkv.f32(), *const out_data = out.f32(), *const dout_data = dout.f32();
+  const float* const lse_data = lse.f32();
+  const Scratch scratch(omp_get_max_threads(), 2 * query_block * key_tile + seq_len);
+
+  // One thread owns a key/value head: the sum over its query heads has one order and needs no second buffer.
+#pragma omp parallel
+  {
+    float* const scores = scratch.of_thread(omp_get_thread_num());
+    float* const dscores = scores + query_block * key_tile;
+    float* const delta = dscores + query_block * key_tile;  // (T): sum_i dout_i out_i
+#pragma omp for schedule(static)
+    for (std::int64_t position = 0; position < batch * seq_len; ++position) {
+      std::fill_n(dqkv_data + position * layout.row, layout.row, 0.0f);
+    }
+#pragma omp for schedule(dynamic)
+    for (std::int64_t item = 0; item < batch * kv_heads; ++item) {
+      const std::int64_t b = item / kv_heads, kv = item % kv_heads;
+      const std::int64_t key_at = b * seq_len * layout.row + layout.key_offset + kv * layout.head_dim;
+      const std::int64_t value_at = key_at + layout.value_offset - layout.key_offset;
+      for (std::int64_t h = kv * layout.group; h < (kv + 1) * layout.group; ++h) {
+        const std::int64_t query_at = b * seq_len * layout.row + h * layout.head_dim;
+        const std::int64_t out_at = b * seq_len * layout.out_row + h * layout.head_dim;
+        for (std::int64_t t = 0; t < seq_len; ++t) {
+          delta[t] = row_dot(dout_data + out_at + t * layout.out_row, out_data + out_at + t * layout.out_row,
+                             layout.head_dim);
+        }
+        const BackwardHead head{in + query_at,
+                                in + key_at,
+                                in + value_at,
+                                dout_data + out_at,
+                                lse_data + (b * heads + h) * seq_len,
+                                delta,
+                                dqkv_data + query_at,
+                                dqkv_data + key_at,
+                                dqkv_data + value_at};
+        backward_head(head, layout, scores, dscores);
+      }
+    }
+  }
+}
+
+}  // namespace vqlm::cpu
