@@ -56,21 +56,21 @@ class HostArray {
   operator Tensor() { return tensor(); }  // NOLINT: op calls read as in the contract
 
   const Shape& shape() const { return shape_; }
-  std::int64_t size() const { return static_cast<std::int64_t>(data_.size() - guard_count); }
+  std::int64_t size() const { return shape_.numel(); }
   T& operator[](std::int64_t i) { return data_[static_cast<std::size_t>(i)]; }
   const T& operator[](std::int64_t i) const { return data_[static_cast<std::size_t>(i)]; }
-  std::span<const T> values() const { return {data_.data(), data_.size() - guard_count}; }
-  void fill(T value) { std::fill(data_.begin(), data_.end() - guard_count, value); }
+  std::span<const T> values() const { return {data_.data(), static_cast<std::size_t>(size())}; }
+  void fill(T value) { std::fill_n(data_.begin(), size(), value); }
   HostArray clone() const {
     HostArray other(shape_);
     other.data_ = data_;
     return other;
   }
   /// The contents, for references in double precision.
-  std::vector<double> doubles() const { return {data_.begin(), data_.end() - guard_count}; }
+  std::vector<double> doubles() const { return {data_.begin(), data_.begin() + size()}; }
 
  private:
-  static constexpr std::ptrdiff_t guard_count = 16;
+  static constexpr std::size_t guard_count = 16;
   static constexpr T guard() { return static_cast<T>(77); }
 
   Shape shape_;

@@ -1,0 +1,166 @@
+#include <gtest/gtest.h>
+
+#include "tests/core/op_testing.h"
+
+namespace vqlm::testing {
+namespace {
+
+class ElementwiseTest : public OpTest {};
+
+TEST_F(ElementwiseTest, AddScaledAddsToY) {
+  for (const std::int64_t n : {1, 7, 65, 1000, 40'001}) {
+    HostF32 y = random_normal({n}, "y"), x = random_normal({n}, "x");
+    const float scale = -0.3f;
+    std::vector<double> expected(static_cast<std::size_t>(n)), bound(expected.size());
+    for (std::int64_t i = 0; i < n; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const double product = static_cast<double>(scale) * static_cast<double>(x[i]);
+      expected[at] = y[i] + product;
+      bound[at] = 2 * u32 * (std::abs(y[i]) + std::abs(product));  // one product, one sum
+    }
+    backend->add_scaled(y, x, scale);
+    expect_close(y, expected, bound, "y");
+  }
+}
+
+TEST_F(ElementwiseTest, ColumnSumsAccumulateExactlyOnIntegers) {
+  for (const auto& [rows, columns] :
+       {std::pair{1, 1}, {7, 65}, {65, 7}, {1000, 65}, {1500, 3}, {3, 1500}, {0, 5}}) {
+    HostF32 x = random_integers({rows, columns}, "x", -100, 100);  // sums below 2^24
+    HostF32 out = random_integers({columns}, "out", -100, 100);
+    std::vector<double> expected = out.doubles();
+    for (std::int64_t n = 0; n < rows; ++n) {
+      for (std::int64_t c = 0; c < columns; ++c) expected[static_cast<std::size_t>(c)] += x[n * columns + c];
+    }
+    backend->add_column_sums(out, x);
+    expect_close(out, expected, 0.0, "out");
+  }
+}
+
+TEST_F(ElementwiseTest, ColumnSumsDoNotDependOnThreads) {
+  HostF32 x = random_normal({999, 130}, "x");
+  HostF32 alone({130}), shared({130});
+  make_cpu_backend(1)->add_column_sums(alone, x);
+  make_cpu_backend(3)->add_column_sums(shared, x);
+  expect_equal(shared, alone, "out");
+}
+
+TEST_F(ElementwiseTest, SwapAxesExchangesTheFirstTwo) {
+  for (const Shape& shape :
+       {Shape{1, 1, 1}, Shape{3, 7, 65}, Shape{65, 2, 1}, Shape{2, 9, 4000}, Shape{4, 0, 3}}) {
+    const std::int64_t r_count = shape[0], p_count = shape[1], width = shape[2];
+    HostF32 src = random_normal(shape, "src");
+    HostF32 dst = poisoned({p_count, r_count, width});
+    std::vector<double> expected;
+    for (std::int64_t p = 0; p < p_count; ++p) {
+      for (std::int64_t r = 0; r < r_count; ++r) {
+        for (std::int64_t c = 0; c < width; ++c) expected.push_back(src[(r * p_count + p) * width + c]);
+      }
+    }
+    backend->swap_axes(dst, src);
+    expect_close(dst, expected, 0.0, "dst");
+  }
+}
+
+TEST_F(ElementwiseTest, SwapAxesMovesIds) {
+  HostI32 src = random_integers<std::int32_t>({3, 5, 2}, "src", 0, 1 << 30), dst({5, 3, 2}), back({3, 5, 2});
+  backend->swap_axes(dst, src);
+  EXPECT_EQ(dst[(4 * 3 + 2) * 2 + 1], src[(2 * 5 + 4) * 2 + 1]);
+  backend->swap_axes(back, dst);
+  expect_equal(back, src, "twice");
+}
+
+// ---- SwiGLU -----------------------------------------------------------------------------------------------------------
+
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
+
+/// y of gate_up (rows, 2 width).
+std::vector<double> swiglu(const std::vector<double>& gate_up, std::size_t rows, std::size_t width) {
+  std::vector<double> y;
+  for (std::size_t n = 0; n < rows; ++n) {
+    for (std::size_t i = 0; i < width; ++i) {
+      const double gate = gate_up[n * 2 * width + i], up = gate_up[n * 2 * width + width + i];
+      y.push_back(gate * sigmoid(gate) * up);
+    }
+  }
+  return y;
+}
+
+/// Where exp(-|x|) is subnormal its relative precision is lost: an absolute term far below any gradient's size.
+constexpr double underflow = 1e-33;
+
+struct Gradient {
+  std::vector<double> value, bound;
+};
+
+/// Roundings: exp 2 (Highway: 1 ulp) in numerator and 1 in denominator, sum 1, division 1, product 1, then 3 more.
+Gradient swiglu_gradient(const HostF32& gate_up, const HostF32& dy, std::int64_t rows, std::int64_t width) {
+  Gradient gradient{std::vector<double>(static_cast<std::size_t>(gate_up.size())), {}};
+  gradient.bound = gradient.value;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    for (std::int64_t i = 0; i < width; ++i) {
+      const auto gate_at = static_cast<std::size_t>(n * 2 * width + i),
+                 up_at = gate_at + static_cast<std::size_t>(width);
+      const double gate = gate_up.values()[gate_at], up = gate_up.values()[up_at], dy_i = dy[n * width + i];
+      const double s = sigmoid(gate), complement = sigmoid(-gate);
+      gradient.value[gate_at] = dy_i * up * s * (1 + gate * complement);
+      gradient.value[up_at] = dy_i * gate * s;
+      gradient.bound[gate_at] =
+          16 * u32 * std::abs(dy_i * up * s) * (1 + std::abs(gate) * complement) + underflow;
+      gradient.bound[up_at] = 9 * u32 * std::abs(gradient.value[up_at]) + underflow;
+    }
+  }
+  return gradient;
+}
+
+/// Normal gates, and some far outside of where exp is representable.
+HostF32 gates(std::int64_t rows, std::int64_t width) {
+  HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up", 3.0f);
+  const float extremes[] = {0.0f, 88.5f, -88.5f, 104.5f, -104.5f, 1e4f, -1e4f, -87.0f};
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(width, 8); ++i) gate_up[i] = extremes[i];
+  return gate_up;
+}
+
+TEST_F(ElementwiseTest, SwigluForwardEqualsReference) {
+  for (const auto& [rows, width] : {std::pair{1, 1}, {3, 7}, {7, 65}, {65, 1000}}) {
+    HostF32 gate_up = gates(rows, width);
+    HostF32 y = poisoned({rows, width});
+    const std::vector<double> expected =
+        swiglu(gate_up.doubles(), static_cast<std::size_t>(rows), static_cast<std::size_t>(width));
+    std::vector<double> bound;
+    for (double value : expected) bound.push_back(9 * u32 * std::abs(value) + underflow);
+    backend->swiglu_forward(y, gate_up);
+    expect_close(y, expected, bound, "y");
+  }
+}
+
+TEST_F(ElementwiseTest, SwigluBackwardEqualsReferenceAlsoInPlace) {
+  for (const auto& [rows, width] : {std::pair{1, 1}, {3, 7}, {7, 65}, {65, 1000}}) {
+    HostF32 gate_up = gates(rows, width), dy = random_normal({rows, width}, "dy");
+    const Gradient gradient = swiglu_gradient(gate_up, dy, rows, width);
+    HostF32 dgate_up = poisoned(gate_up.shape());
+    backend->swiglu_backward(dgate_up, dy, gate_up);
+    expect_close(dgate_up, gradient.value, gradient.bound, "dgate_up");
+    backend->swiglu_backward(gate_up, dy, gate_up);
+    expect_equal(gate_up, dgate_up, "dgate_up in place of gate_up");
+  }
+}
+
+TEST_F(ElementwiseTest, SwigluBackwardEqualsFiniteDifferences) {
+  const std::int64_t rows = 3, width = 7;
+  HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up"), dy = random_normal({rows, width}, "dy");
+  HostF32 dgate_up = poisoned(gate_up.shape());
+  backend->swiglu_backward(dgate_up, dy, gate_up);
+  const std::vector<double> numeric =
+      numeric_gradient([&, dy_values = dy.doubles()](
+                           const std::vector<double>& x) { return dot(dy_values, swiglu(x, rows, width)); },
+                       gate_up.doubles());
+  std::vector<double> bound = swiglu_gradient(gate_up, dy, rows, width).bound;
+  for (double& b : bound) b += 1e-8;  // the differences' own error
+  expect_close(dgate_up, numeric, bound, "dgate_up");
+}
+
+}  // namespace
+}  // namespace vqlm::testing
