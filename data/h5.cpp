@@ -73,6 +73,10 @@ void select_box(const Handle& space, const Dims& offset, const Dims& count, cons
 LibraryLock::LibraryLock() {
   // The process' only lock of HDF5 (see the class): state of the foreign library, not of ours.
   static std::recursive_mutex mutex;
+  // After a failed write (full disk) HDF5 1.10 crashes in its clean-up at exit. Nothing needs that clean-up: our handles
+  // close what they opened. Must come before any other call of the library.
+  static const bool without_cleanup_at_exit = H5dont_atexit() >= 0;
+  static_cast<void>(without_cleanup_at_exit);
   lock_ = std::unique_lock(mutex);
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }

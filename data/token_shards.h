@@ -94,13 +94,18 @@ class ShardReader {
 
   /// Tokens [begin, begin + out.size()) of this shard, each checked to lie in the vocabulary.
   void read_tokens(std::uint64_t begin, std::span<std::int32_t> out);
-  /// Chunk number `chunk` whole (the last one is shorter), decoded; the unit that ShardSet caches. u16 shards
-  /// only fill `narrow`, u32 shards only `wide`.
+  /// A decoded chunk of /tokens, in the width of the shard: the unit that ShardSet caches.
   struct Chunk {
     std::vector<std::uint16_t> narrow;
     std::vector<std::uint32_t> wide;
+
+    std::size_t size() const { return narrow.empty() ? wide.size() : narrow.size(); }
+    std::size_t bytes() const { return narrow.size() * 2 + wide.size() * 4; }
+    /// Tokens [begin, begin + out.size()) of the chunk.
+    void copy(std::size_t begin, std::span<std::int32_t> out) const;
   };
-  void read_chunk(std::uint64_t chunk, Chunk& out);
+  /// Chunk `number` (the last one may be short), each token checked to lie in the vocabulary.
+  void read_chunk(std::uint64_t number, Chunk& chunk);
 
   /// (D + 1) offsets, checked to start at 0, to rise and to end at tokens().
   std::vector<std::uint64_t> documents() const;
@@ -111,6 +116,9 @@ class ShardReader {
   void verify();
 
  private:
+  void read_header();
+  void check_sizes();
+
   std::string path_;
   ShardMeta meta_;
   std::optional<h5::File> file_;

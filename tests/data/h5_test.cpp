@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "tests/data/temporary_folder.h"
+#include "tests/data/test_shards.h"
 
 namespace vqlm::h5 {
 namespace {
@@ -18,17 +19,6 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-/// The message of the Error that `action` throws.
-template <class Action>
-std::string message_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 class H5 : public testing::Test {
  protected:

@@ -1,0 +1,308 @@
+#include "data/token_shards.h"
+
+#include <fcntl.h>
+#include <spdlog/fmt/fmt.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/log.h"
+
+namespace vqlm {
+namespace {
+
+// Tokens of a chunk of /tokens, and how many chunks one write takes: HDF5 compresses whole chunks as they
+// arrive.
+constexpr std::uint64_t chunk_tokens_written = 16 * 1024;
+constexpr std::uint64_t write_unit = 16 * chunk_tokens_written;
+// Level 1: the low bytes of token ids are close to random, and higher levels gain about 1 %.
+constexpr int deflate_level = 1;
+
+constexpr const char* way_out = "run `vqlm prepare` again: it rebuilds damaged shards";
+
+/// Runs `action`; an Error of its own gets the way out appended.
+template <class Action>
+auto with_way_out(Action action) {
+  try {
+    return action();
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; {}", error.what(), way_out));
+  }
+}
+
+h5::Type token_type(std::int64_t vocab_size) {
+  return vocab_size <= 65536 ? h5::Type::u16 : h5::Type::u32;
+}
+
+std::string to_json(const std::vector<SourceFile>& sources) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const SourceFile& source : sources) {
+    list.push_back({{"path", source.path}, {"bytes", source.bytes}, {"sha256", source.sha256}});
+  }
+  // Paths are bytes, JSON is UTF-8: replace what is not.
+  return list.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::vector<SourceFile> from_json(const std::string& text, const std::string& path) {
+  std::vector<SourceFile> sources;
+  try {
+    for (const auto& item : nlohmann::json::parse(text)) {
+      sources.push_back({item.at("path"), item.at("bytes"), item.at("sha256")});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: attribute sources is not a list of files ({})", path, error.what()));
+  }
+  return sources;
+}
+
+/// Makes a file or folder durable.
+void sync_path(const std::string& path, int flags) {
+  const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
+  if (descriptor < 0) throw Error(fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
+  const int status = ::fsync(descriptor);
+  const int reason = errno;
+  ::close(descriptor);
+  if (status != 0) throw Error(fmt::format("{}: cannot fsync: {}", path, std::strerror(reason)));
+}
+
+template <class T>
+void write_table(h5::File& file, const std::string& name, std::span<const T> values) {
+  const h5::Dims shape = {values.size()};
+  h5::Storage storage;
+  if (!values.empty()) {
+    storage = {.chunk = {std::min<std::uint64_t>(values.size(), 8192)},
+               .deflate = deflate_level,
+               .shuffle = true,
+               .fletcher32 = true};
+  }
+  file.create_dataset(name, h5::type_of<T>(), shape, storage).template write_all<T>(values);
+}
+
+}  // namespace
+
+// ---- ShardWriter
+// ----------------------------------------------------------------------------------------------------
+
+ShardWriter::ShardWriter(std::string path, ShardMeta meta)
+    : path_(std::move(path)), partial_path_(path_ + ".partial"), meta_(std::move(meta)), documents_{0} {
+  if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31)) {
+    throw Error(
+        fmt::format("{}: a vocabulary of {} tokens; it must have 1 to 2^31", path_, meta_.vocab_size));
+  }
+  if (meta_.eos_id < 0 || meta_.eos_id >= meta_.vocab_size) {
+    throw Error(fmt::format("{}: end-of-text id {} is outside the vocabulary [0, {})", path_, meta_.eos_id,
+                            meta_.vocab_size));
+  }
+  file_ = h5::File::create(partial_path_);
+  tokens_ = file_->create_dataset("tokens", token_type(meta_.vocab_size), {0},
+                                  {.chunk = {chunk_tokens_written},
+                                   .deflate = deflate_level,
+                                   .shuffle = true,
+                                   .fletcher32 = true,
+                                   .extendible = true});
+}
+
+ShardWriter::~ShardWriter() {
+  if (!file_) return;
+  tokens_.reset();
+  file_.reset();
+  std::error_code error;
+  std::filesystem::remove(partial_path_, error);
+  if (error) log::warn("{}: cannot remove: {}", partial_path_, error.message());
+}
+
+void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes) {
+  VQLM_ASSERT(file_.has_value());
+  const auto wrong = std::find_if(tokens.begin(), tokens.end(),
+                                  [&](std::uint32_t token) { return token >= meta_.vocab_size; });
+  if (wrong != tokens.end()) {
+    throw Error(fmt::format("{}: document {} has token {}, outside the vocabulary [0, {})", path_,
+                            documents(), *wrong, meta_.vocab_size));
+  }
+  pending_.insert(pending_.end(), tokens.begin(), tokens.end());
+  documents_.push_back(documents_.back() + tokens.size());
+  bytes_.push_back(text_bytes);
+  text_bytes_ += text_bytes;
+  const std::uint64_t whole = pending_.size() / write_unit * write_unit;
+  if (whole > 0) {
+    write_tokens(std::span(pending_).first(whole));
+    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(whole));
+  }
+}
+
+void ShardWriter::write_tokens(std::span<const std::uint32_t> tokens) {
+  tokens_->extend(written_ + tokens.size());
+  tokens_->write<std::uint32_t>(tokens, {written_}, {tokens.size()});
+  written_ += tokens.size();
+}
+
+void ShardWriter::write_tables() {
+  write_table<std::uint64_t>(*file_, "documents", documents_);
+  write_table<std::uint64_t>(*file_, "bytes", bytes_);
+  file_->set_attribute("format", shard_format);
+  file_->set_attribute("version", shard_version);
+  file_->set_attribute("vocab_size", meta_.vocab_size);
+  file_->set_attribute("eos_id", std::int64_t{meta_.eos_id});
+  file_->set_attribute("tokenizer_sha256", meta_.tokenizer_sha256);
+  file_->set_attribute("sources", to_json(meta_.sources));
+  file_->set_attribute("document_count", static_cast<std::int64_t>(documents()));
+  file_->set_attribute("token_count", static_cast<std::int64_t>(written_));
+  file_->set_attribute("text_bytes", static_cast<std::int64_t>(text_bytes_));
+}
+
+void ShardWriter::finish() {
+  VQLM_ASSERT(file_.has_value());
+  if (!pending_.empty()) write_tokens(pending_);
+  pending_.clear();
+  write_tables();
+  tokens_->close();
+  tokens_.reset();
+  file_->close();
+  sync_path(partial_path_, O_RDONLY);
+  std::error_code error;
+  std::filesystem::rename(partial_path_, path_, error);
+  if (error) {
+    throw Error(fmt::format("{}: cannot rename to {}: {}", partial_path_, path_, error.message()));
+  }
+  file_.reset();
+  const auto folder = std::filesystem::path(path_).parent_path();
+  sync_path(folder.empty() ? "." : folder.string(), O_RDONLY | O_DIRECTORY);
+}
+
+// ---- ShardReader
+// ----------------------------------------------------------------------------------------------------
+
+ShardReader::ShardReader(std::string path) : path_(std::move(path)) {
+  with_way_out([&] {
+    file_ = h5::File::open(path_);
+    read_header();
+    check_sizes();
+  });
+}
+
+void ShardReader::read_header() {
+  if (!file_->has_attribute("format") || file_->string_attribute("format") != shard_format) {
+    throw Error(
+        fmt::format("{}: is not a token shard (attribute format is not \"{}\")", path_, shard_format));
+  }
+  if (const auto version = file_->int_attribute("version"); version != shard_version) {
+    throw Error(fmt::format("{}: has shard version {}, this program reads version {}", path_, version,
+                            shard_version));
+  }
+  meta_.vocab_size = file_->int_attribute("vocab_size");
+  const std::int64_t eos_id = file_->int_attribute("eos_id");
+  if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31) || eos_id < 0 ||
+      eos_id >= meta_.vocab_size) {
+    throw Error(fmt::format("{}: end-of-text id {} does not fit a vocabulary of {} tokens", path_, eos_id,
+                            meta_.vocab_size));
+  }
+  meta_.eos_id = static_cast<std::int32_t>(eos_id);
+  meta_.tokenizer_sha256 = file_->string_attribute("tokenizer_sha256");
+  meta_.sources = from_json(file_->string_attribute("sources"), path_);
+}
+
+void ShardReader::check_sizes() {
+  const auto count_attribute = [&](const char* name) {
+    const std::int64_t value = file_->int_attribute(name);
+    if (value < 0) throw Error(fmt::format("{}: attribute {} is {}", path_, name, value));
+    return static_cast<std::uint64_t>(value);
+  };
+  token_count_ = count_attribute("token_count");
+  document_count_ = count_attribute("document_count");
+  text_bytes_ = count_attribute("text_bytes");
+  const auto check_table = [&](const h5::Dataset& table, std::uint64_t length, h5::Type type) {
+    if (table.shape() != h5::Dims{length} || table.type() != type) {
+      throw Error(
+          fmt::format("{}: does not hold the {} elements that the attributes tell", table.label(), length));
+    }
+  };
+  tokens_ = file_->dataset("tokens");
+  check_table(*tokens_, token_count_, token_type(meta_.vocab_size));
+  check_table(file_->dataset("documents"), document_count_ + 1, h5::Type::u64);
+  check_table(file_->dataset("bytes"), document_count_, h5::Type::u64);
+  const h5::Dims chunk = tokens_->chunk();
+  chunk_tokens_ = chunk.empty() ? std::max<std::uint64_t>(token_count_, 1) : chunk[0];
+}
+
+void ShardReader::read_tokens(std::uint64_t begin, std::span<std::int32_t> out) {
+  VQLM_ASSERT(begin <= token_count_ && out.size() <= token_count_ - begin);
+  Chunk chunk;
+  while (!out.empty()) {
+    read_chunk(begin / chunk_tokens_, chunk);
+    const std::size_t n = std::min<std::size_t>(chunk.size() - begin % chunk_tokens_, out.size());
+    chunk.copy(begin % chunk_tokens_, out.first(n));
+    out = out.subspan(n);
+    begin += n;
+  }
+}
+
+void ShardReader::Chunk::copy(std::size_t begin, std::span<std::int32_t> out) const {
+  VQLM_ASSERT(begin + out.size() <= size());
+  if (narrow.empty()) {
+    std::copy_n(wide.data() + begin, out.size(), out.data());
+  } else {
+    std::copy_n(narrow.data() + begin, out.size(), out.data());
+  }
+}
+
+void ShardReader::read_chunk(std::uint64_t number, Chunk& chunk) {
+  VQLM_ASSERT(number * chunk_tokens_ < token_count_);
+  const std::uint64_t begin = number * chunk_tokens_;
+  const std::uint64_t n = std::min(chunk_tokens_, token_count_ - begin);
+  const auto read_as = [&](auto& values) {
+    values.resize(n);
+    with_way_out([&] { tokens_->read(std::span(values), {begin}, {n}); });
+    const auto largest = std::max_element(values.begin(), values.end());
+    if (*largest >= meta_.vocab_size) {
+      throw Error(fmt::format("{}: token {} is {}, outside the vocabulary [0, {}); {}", path_,
+                              begin + static_cast<std::uint64_t>(largest - values.begin()), *largest,
+                              meta_.vocab_size, way_out));
+    }
+  };
+  if (tokens_->type() == h5::Type::u16) {
+    chunk.wide.clear();
+    read_as(chunk.narrow);
+  } else {
+    chunk.narrow.clear();
+    read_as(chunk.wide);
+  }
+}
+
+std::vector<std::uint64_t> ShardReader::documents() const {
+  return with_way_out([&] {
+    auto offsets = file_->dataset("documents").read_all<std::uint64_t>();
+    if (offsets.front() != 0 || offsets.back() != token_count_ ||
+        !std::is_sorted(offsets.begin(), offsets.end())) {
+      throw Error(fmt::format("{}: /documents does not rise from 0 to {}", path_, token_count_));
+    }
+    return offsets;
+  });
+}
+
+std::vector<std::uint64_t> ShardReader::bytes() const {
+  return with_way_out([&] {
+    auto bytes = file_->dataset("bytes").read_all<std::uint64_t>();
+    std::uint64_t sum = 0;
+    for (const std::uint64_t n : bytes) sum += n;
+    if (sum != text_bytes_) {
+      throw Error(fmt::format("{}: /bytes sums to {}, attribute text_bytes is {}", path_, sum, text_bytes_));
+    }
+    return bytes;
+  });
+}
+
+void ShardReader::verify() {
+  documents();
+  bytes();
+  std::vector<std::int32_t> buffer;
+  for (std::uint64_t begin = 0; begin < token_count_; begin += write_unit) {
+    buffer.resize(std::min(write_unit, token_count_ - begin));
+    read_tokens(begin, buffer);
+  }
+}
+
+}  // namespace vqlm
