@@ -1,0 +1,125 @@
+#include "train/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace vqlm {
+namespace {
+
+std::vector<BucketRange> ranges_of(const std::vector<ParameterBucket>& buckets) {
+  std::vector<BucketRange> ranges;
+  for (const ParameterBucket& bucket : buckets) ranges.push_back({bucket.begin, bucket.count});
+  return ranges;
+}
+
+std::vector<bool> replicated_of(const std::vector<ParameterBucket>& buckets) {
+  std::vector<bool> replicated;
+  for (const ParameterBucket& bucket : buckets) replicated.push_back(bucket.replicated);
+  return replicated;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
+                     const OptimSection& numbers, float grad_clip)
+    : backend_(backend),
+      grid_(grid),
+      parameters_(parameters),
+      numbers_(numbers),
+      grad_clip_(grad_clip),
+      buckets_(grid.data(), grid.tensor(), parameters.flat_gradients(), ranges_of(parameters.buckets()),
+               replicated_of(parameters.buckets())),
+      owned_(buckets_.owned()) {
+  make_segments();
+  moments_ =
+      backend.allocate(static_cast<std::size_t>(2 * owned_count_) * sizeof(float), MemoryUse::optimizer);
+  backend.fill(moments_.view({2 * owned_count_}), 0.0f);
+  norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
+}
+
+std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
+  std::vector<OwnedSlice> slices;
+  std::int64_t moment_begin = 0;
+  for (const BucketRange& piece : owned_) {
+    for (std::size_t id = 0; id < parameters_.parameters().size(); ++id) {
+      const Parameter& p = parameters_.parameters()[id];
+      const std::int64_t begin = std::max(piece.begin, p.flat_begin);
+      const std::int64_t end = std::min(piece.begin + piece.count, p.flat_begin + p.shape.numel());
+      if (begin >= end) continue;
+      slices.push_back({static_cast<ParameterId>(id), begin - p.flat_begin, end - begin,
+                        moment_begin + begin - piece.begin});
+    }
+    moment_begin += piece.count;
+  }
+  return slices;
+}
+
+bool Optimizer::is_primary(ParameterId id) const {
+  const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(id)];
+  return !parameters_.buckets()[static_cast<std::size_t>(p.bucket)].replicated || grid_.tensor_rank() == 0;
+}
+
+void Optimizer::make_segments() {
+  for (const OwnedSlice& slice : owned_slices()) {
+    const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(slice.parameter)];
+    const Segment segment{p.flat_begin + slice.begin, slice.count, slice.moment_begin, p.decay,
+                          is_primary(slice.parameter)};
+    // Neighbours with the same decay become one range; the padding between them is zero and stays zero.
+    if (!segments_.empty()) {
+      Segment& last = segments_.back();
+      const std::int64_t gap = segment.flat_begin - last.flat_begin - last.count;
+      if (last.decay == segment.decay && last.counts_in_norm == segment.counts_in_norm &&
+          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin && gap >= 0) {
+        last.count += gap + segment.count;
+        continue;
+      }
+    }
+    segments_.push_back(segment);
+  }
+  for (const BucketRange& piece : owned_) owned_count_ += piece.count;
+}
+
+void Optimizer::zero_gradients() {
+  backend_.fill(parameters_.flat_gradients(), 0.0f);
+}
+
+void Optimizer::bucket_ready(int bucket) {
+  buckets_.reduce(static_cast<std::size_t>(bucket), backend_.compute_stream());
+}
+
+double Optimizer::step(std::int64_t step, float lr) {
+  for (const Event& done : buckets_.finish()) backend_.wait(backend_.compute_stream(), done);
+
+  const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
+  double zero = 0.0;
+  backend_.copy_from_host(norm_squared, &zero);
+  const Tensor gradients = parameters_.flat_gradients();
+  for (const Segment& s : segments_) {
+    if (s.counts_in_norm) backend_.add_sum_of_squares(norm_squared, gradients.range(s.flat_begin, s.count));
+  }
+  backend_.wait(backend_.compute_stream(),
+                grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
+
+  AdamWStep numbers{.lr = lr,
+                    .beta1 = numbers_.beta1,
+                    .beta2 = numbers_.beta2,
+                    .eps = numbers_.eps,
+                    .weight_decay = 0,
+                    .step = step,
+                    .max_norm = grad_clip_};
+  for (const Segment& s : segments_) {
+    numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
+    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
+                   first_moment().range(s.moment_begin, s.count),
+                   second_moment().range(s.moment_begin, s.count), gradients.range(s.flat_begin, s.count),
+                   norm_squared, numbers);
+  }
+  backend_.wait(backend_.compute_stream(),
+                buckets_.gather(parameters_.flat_values(), backend_.compute_stream()));
+
+  double squared = 0;
+  backend_.copy_to_host(&squared, norm_squared);
+  return std::sqrt(squared);
+}
+
+}  // namespace vqlm
