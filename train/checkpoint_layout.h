@@ -1,0 +1,28 @@
+// Names and shapes that the checkpoint's writer and reader share. docs/checkpoints.md describes the layout.
+#pragma once
+
+#include "core/tensor.h"
+#include "data/h5.h"
+
+namespace vqlm {
+
+/// The file of virtual datasets that shows every logical tensor whole.
+constexpr const char* checkpoint_file = "checkpoint.h5";
+constexpr const char* cluster_of_token_dataset = "vq_head.cluster_of_token";
+constexpr const char* member_codes_dataset = "vq_head.member_codes";
+constexpr const char* first_moment_prefix = "optimizer.m.";
+constexpr const char* second_moment_prefix = "optimizer.v.";
+
+inline h5::Dims dims_of(const Shape& shape) {
+  h5::Dims dims;
+  for (int axis = 0; axis < shape.rank(); ++axis) dims.push_back(static_cast<std::uint64_t>(shape[axis]));
+  return dims;
+}
+
+/// Offsets within a slice become offsets in the logical tensor.
+inline Shape shifted(Shape offset, const Shape& by) {
+  for (int axis = 0; axis < offset.rank(); ++axis) offset.set(axis, offset[axis] + by[axis]);
+  return offset;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,73 @@
+// The exact loss on held-out shards, over any process grid.
+//
+// Context: the held-out stream is cut into samples of seq_len tokens that do not overlap, so the token at place t of a
+// sample (from 1) is predicted from the t tokens before it in that sample; every token but the stream's first is predicted
+// exactly once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/model/code_map.h"
+#include "core/model/transformer.h"
+#include "data/shard_set.h"
+#include "dist/process_grid.h"
+
+namespace vqlm {
+
+/// How the targets spread over a VQ head's codes.
+struct CodeUsage {
+  std::int64_t codes = 0;  // K
+  std::int64_t used = 0;   // codes that at least one held-out token has
+  double perplexity = 0;   // exp of the entropy of the tokens' code distribution; K when all are used equally
+};
+
+struct Evaluation {
+  double nll = 0;  // mean over the predicted tokens, nats
+  double perplexity = 0;
+  double bits_per_byte = 0;
+  std::int64_t tokens = 0;  // predicted
+  std::int64_t bytes =
+      0;  // UTF-8 bytes of the documents' text, in proportion where the evaluation was cut short
+  std::int64_t documents = 0;  // with at least one predicted token
+  double nll_ci95[2] = {
+      0, 0};  // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile)
+  std::optional<CodeUsage> code_usage;
+  double seconds = 0;
+};
+
+class Evaluator {
+ public:
+  /// max_tokens: predicted tokens to stop after, rounded up to whole samples; 0 = all. `map` for a VQ head's code usage,
+  /// else null. All must outlive the evaluator. Throws Error where the stream has fewer than two tokens.
+  Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
+            std::int64_t max_tokens, const CodeMap* map);
+
+  /// Collective over the grid; the same result on every rank.
+  Evaluation run();
+
+ private:
+  /// Sums over this rank's rows, one entry a document or code; then over the grid.
+  struct Tally {
+    std::vector<double> document_nll;
+    std::vector<double> document_tokens;
+    std::vector<double> code_tokens;
+  };
+  void load(std::int64_t first_sample);
+  void add_rows(std::int64_t first_sample, Tally& tally);
+  Evaluation summarize(const Tally& tally) const;
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  Transformer& model_;
+  ShardSet shards_;
+  const CodeMap* map_;
+  std::vector<ShardSet::Document> documents_;
+  std::int64_t predicted_;                      // tokens 1 .. predicted_ of the stream
+  std::vector<std::int32_t> tokens_, targets_;  // (N)
+  std::vector<float> nll_;                      // (n)
+  Buffer id_storage_, nll_storage_;
+};
+
+}  // namespace vqlm

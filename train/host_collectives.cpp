@@ -1,0 +1,47 @@
+#include "train/host_collectives.h"
+
+#include <cstring>
+
+namespace vqlm {
+namespace {
+
+/// Sends the bytes of `data` from root; all ranks have the same number of bytes.
+void broadcast_bytes(Backend& backend, Communicator& group, int root, void* data, std::size_t bytes) {
+  const Buffer buffer = backend.allocate(bytes, MemoryUse::workspace);
+  const Tensor device = buffer.view({static_cast<std::int64_t>(bytes)}, DType::u8);
+  backend.copy_from_host(device, data);
+  backend.wait(backend.compute_stream(), group.broadcast(device, root, backend.compute_stream()));
+  backend.copy_to_host(data, device);
+}
+
+template <class T>
+void broadcast_vector(Backend& backend, Communicator& group, int root, std::vector<T>& values) {
+  if (group.size() == 1) return;
+  auto count = static_cast<std::int64_t>(values.size());
+  broadcast_bytes(backend, group, root, &count, sizeof(count));
+  values.resize(static_cast<std::size_t>(count));
+  if (count > 0) broadcast_bytes(backend, group, root, values.data(), values.size() * sizeof(T));
+}
+
+}  // namespace
+
+void sum_over(Backend& backend, Communicator& group, std::vector<double>& values) {
+  if (group.size() == 1 || values.empty()) return;
+  const Buffer buffer = backend.allocate(values.size() * sizeof(double), MemoryUse::workspace);
+  const Tensor device = buffer.view({static_cast<std::int64_t>(values.size())}, DType::f64);
+  backend.copy_from_host(device, values.data());
+  backend.wait(backend.compute_stream(), group.all_reduce(device, Reduce::sum, backend.compute_stream()));
+  backend.copy_to_host(values.data(), device);
+}
+
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int64_t>& values) {
+  broadcast_vector(backend, group, root, values);
+}
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int32_t>& values) {
+  broadcast_vector(backend, group, root, values);
+}
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::uint8_t>& values) {
+  broadcast_vector(backend, group, root, values);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,20 @@
+// Collectives on small host arrays, through the back end's memory, so that the same call serves MPI and NCCL.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/backend.h"
+#include "core/communicator.h"
+
+namespace vqlm {
+
+/// values: the sum over all ranks of theirs. Collective; the same length everywhere.
+void sum_over(Backend& backend, Communicator& group, std::vector<double>& values);
+
+/// values: root's on every rank, whatever length they had elsewhere.
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int64_t>& values);
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int32_t>& values);
+void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::uint8_t>& values);
+
+}  // namespace vqlm

@@ -1,0 +1,41 @@
+// manifest.json: what a checkpoint folder holds, written last. A folder without a manifest, or with one that does not
+// match its files, is not a checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace vqlm {
+
+/// Where a run stands. Everything else (data order, RNG, schedule) follows from these numbers and the configuration.
+struct TrainState {
+  std::int64_t step = 0;     // optimizer steps done
+  std::int64_t samples = 0;  // training samples consumed over all ranks: the loader's whole state
+  std::int64_t tokens = 0;   // tokens trained on
+};
+
+struct Manifest {
+  struct File {
+    std::string name;  // relative to the folder
+    std::uint64_t bytes = 0;
+    std::string xxh3;  // XXH3 64-bit of the contents, 16 hex digits
+  };
+  TrainState state;
+  std::vector<File> files;
+};
+
+/// XXH3-64 of a file's contents in hex. Throws Error where it cannot be read.
+std::string hash_of_file(const std::filesystem::path& path);
+/// Lists the regular files of `folder` with sizes and hashes and writes manifest.json there (durably).
+void write_manifest(const std::filesystem::path& folder, const TrainState& state);
+/// Throws Error naming the file and what is wrong with it.
+Manifest read_manifest(const std::filesystem::path& folder);
+/// Throws Error naming the first file that is missing or has another size or hash than the manifest says.
+void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest);
+
+/// fsync of a file or folder, so that a rename after it cannot show an unwritten file. Throws Error.
+void sync_to_disk(const std::filesystem::path& path);
+
+}  // namespace vqlm
