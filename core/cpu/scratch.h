@@ -12,11 +12,12 @@ namespace vqlm::cpu {
 
 class Scratch {
  public:
-  /// `threads` blocks of `floats` floats, contents undefined; either may be 0. Throws Error where the machine has no memory left; made
-  /// before a parallel region, since nothing may throw inside.
-  Scratch(int threads, std::int64_t floats)
-      : stride_((floats + 63) / 64 * 64),
-        data_(hwy::AllocateAligned<float>(static_cast<std::size_t>(threads * stride_ + 64))) {
+  /// `threads` blocks of `floats` floats, contents undefined; either may be 0. Throws Error where the machine has no
+  /// memory left; made before a parallel region, since nothing may throw inside.
+  Scratch(int threads, std::int64_t floats) : stride_((floats + 63) / 64 * 64) {
+    const std::int64_t total = threads * stride_;
+    if (total == 0) return;  // Highway refuses empty blocks
+    data_ = hwy::AllocateAligned<float>(static_cast<std::size_t>(total));
     if (data_ == nullptr) {
       throw Error("cpu: no memory for " + std::to_string(threads) + " blocks of " + std::to_string(stride_) +
                   " floats of scratch; use a smaller train.micro_batch");

@@ -1,0 +1,140 @@
+// The sharded softmax ops against double-precision references.
+#include <gtest/gtest.h>
+
+#include "tests/core/op_testing.h"
+
+namespace vqlm::testing {
+namespace {
+
+struct Classes {
+  std::int64_t rows, classes;
+  bool bias;
+};
+
+std::string name(const ::testing::TestParamInfo<Classes>& info) {
+  return std::to_string(info.param.rows) + "x" + std::to_string(info.param.classes) +
+         (info.param.bias ? "_bias" : "_plain");
+}
+
+double log_sum_exp(const std::vector<double>& x) {
+  const double largest = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (double value : x) sum += std::exp(value - largest);
+  return largest + std::log(sum);
+}
+
+class CrossEntropyTest : public OpTest, public ::testing::WithParamInterface<Classes> {
+ protected:
+  std::int64_t rows = GetParam().rows, classes = GetParam().classes;
+  HostF32 logits = random_normal({rows, classes}, "logits", 5);
+  HostF32 bias_values = random_normal({classes}, "bias");
+  HostI32 targets = random_integers<std::int32_t>({rows}, "targets", -1, classes - 1);
+
+  Tensor bias() { return GetParam().bias ? bias_values.tensor() : Tensor{}; }
+  /// x = logits + bias of one row.
+  std::vector<double> row(std::int64_t n) const {
+    std::vector<double> x;
+    for (std::int64_t c = 0; c < classes; ++c) {
+      x.push_back(static_cast<double>(logits[n * classes + c]) +
+                  (GetParam().bias ? double{bias_values[c]} : 0.0));
+    }
+    return x;
+  }
+  /// Of lse: |x| < 40 carries a rounding of 40 u32 from the bias and one from the shift, the sum adds 1024 / 4 (the
+  /// narrowest vector) + classes / 1024 roundings of blocks and 2 of exp.
+  double lse_bound() const { return u32 * (40 + 40 + 256 + static_cast<double>(classes) / 1024 + 8); }
+};
+
+TEST_P(CrossEntropyTest, OneShardEqualsReference) {
+  HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows});
+  backend->softmax_statistics(statistics.tensor().view({rows, 3}), logits, bias(), targets, 0);
+  backend->softmax_combine(nll, lse, statistics, targets);
+  std::vector<double> expected_lse, expected_nll;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const std::vector<double> x = row(n);
+    expected_lse.push_back(log_sum_exp(x));
+    expected_nll.push_back(targets[n] < 0 ? 0
+                                          : expected_lse.back() - x[static_cast<std::size_t>(targets[n])]);
+  }
+  expect_close(lse, expected_lse, lse_bound(), "lse");
+  expect_close(nll, expected_nll, lse_bound() + 40 * u32, "nll");
+}
+
+TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
+  const std::int64_t shards = std::min<std::int64_t>(3, classes);
+  HostF32 statistics = poisoned({shards, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows});
+  HostF32 gradient = poisoned({rows, classes});
+  std::vector<HostF32> parts;
+  for (std::int64_t p = 0; p < shards;
+       ++p) {  // uneven: class counts differ by one where shards do not divide them
+    const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
+    HostF32& part = parts.emplace_back(Shape{rows, count});
+    for (std::int64_t n = 0; n < rows; ++n) {
+      for (std::int64_t c = 0; c < count; ++c) part[n * count + c] = logits[n * classes + first + c];
+    }
+    const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
+    backend->softmax_statistics(statistics.tensor().rows(p, 1).view({rows, 3}), part, part_bias, targets,
+                                first);
+  }
+  backend->softmax_combine(nll, lse, statistics, targets);
+  for (std::int64_t p = 0; p < shards; ++p) {
+    const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
+    HostF32& part = parts[static_cast<std::size_t>(p)];
+    const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
+    backend->softmax_gradient(part, part_bias, lse, targets, first, 0.5f);
+    for (std::int64_t n = 0; n < rows; ++n) {
+      for (std::int64_t c = 0; c < count; ++c) gradient[n * classes + first + c] = part[n * count + c];
+    }
+  }
+  std::vector<double> expected_lse, expected_gradient;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const std::vector<double> x = row(n);
+    expected_lse.push_back(log_sum_exp(x));
+    for (std::int64_t c = 0; c < classes; ++c) {
+      const double p = std::exp(x[static_cast<std::size_t>(c)] - expected_lse.back());
+      expected_gradient.push_back(targets[n] < 0 ? 0 : 0.5 * (p - (targets[n] == c ? 1 : 0)));
+    }
+  }
+  expect_close(lse, expected_lse, lse_bound(), "lse");
+  // p <= 1 inherits the absolute error of x - lse as a relative one.
+  expect_close(gradient, expected_gradient, 0.5 * (lse_bound() + 80 * u32), "gradient");
+}
+
+TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
+  std::vector<double> expected;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const std::vector<double> x = row(n);
+    const double lse = log_sum_exp(x);
+    for (double value : x) expected.push_back(value - lse);
+  }
+  backend->log_softmax(logits, bias());
+  expect_close(logits, expected, lse_bound() + 80 * u32, "log_softmax");
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, CrossEntropyTest,
+                         ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{65, 7, true},
+                                           Classes{17, 65, false}, Classes{9, 1009, true},
+                                           Classes{9, 1025, false}, Classes{4, 50021, true}),
+                         name);
+
+TEST_F(OpTest, SoftmaxKeepsLargeLogits) {
+  HostF32 logits({1, 3}), statistics({1, 1, 3}), nll({1}), lse({1});
+  logits[0] = 1e4f, logits[1] = -1e4f, logits[2] = 1e4f - 1;
+  HostI32 targets({1}, 2);
+  backend->softmax_statistics(statistics.tensor().view({1, 3}), logits, {}, targets, 0);
+  backend->softmax_combine(nll, lse, statistics, targets);
+  EXPECT_NEAR(nll[0], 1 + std::log(1 + std::exp(-1.0)), 4 * u32);
+}
+
+TEST_F(OpTest, SoftmaxShowsNotANumber) {
+  HostF32 logits({2, 40}, 1.0f), statistics({1, 2, 3}), nll({2}), lse({2});
+  logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
+  HostI32 targets({2}, 0);
+  backend->softmax_statistics(statistics.tensor().view({2, 3}), logits, {}, targets, 0);
+  backend->softmax_combine(nll, lse, statistics, targets);
+  EXPECT_TRUE(std::isnan(nll[0]));
+  EXPECT_NEAR(nll[1], std::log(40.0), 8 * u32);
+}
+
+}  // namespace
+}  // namespace vqlm::testing
