@@ -6,7 +6,6 @@
 #include <toml++/toml.h>
 #include <charconv>
 #include <fstream>
-#include <sstream>
 
 #include "core/error.h"
 #include "train/config_keys.h"
@@ -44,10 +43,15 @@ std::string float_text(float value) {
   return text;
 }
 
+/// A TOML basic string.
 std::string toml_string(const std::string& text) {
-  std::ostringstream out;
-  out << toml::value<std::string>(text);
-  return out.str();
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+    out += control ? fmt::format("\\u{:04X}", static_cast<unsigned>(c)) : std::string(1, c);
+  }
+  return out + '"';
 }
 
 std::string text_of(const Value& value) {

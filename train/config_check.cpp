@@ -152,8 +152,11 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_vocabulary(config, vocab_size);
   resolve_grid(config.parallel, ranks);
   resolve_model(config.model);
-  if (config.run.name.empty())
-    config.run.name = std::filesystem::path(config.run.dir).lexically_normal().filename();
+  if (config.run.name.empty()) {
+    // "runs/a" and "runs/a/" are both named a.
+    config.run.name =
+        (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
+  }
   check_tensor_parallel(config);
   check_batch(config);
   check_head(config);

@@ -37,7 +37,7 @@ std::string head_text(const HeadConfig& head) {
 
 void read_config(RunSummary& run, const std::filesystem::path& folder) {
   const Config config = load_config(folder / "config.toml");
-  run.name = config.run.name.empty() ? folder.lexically_normal().filename().string() : config.run.name;
+  run.name = config.run.name.empty() ? folder.string() : config.run.name;
   run.head_kind = config.head.kind;
   run.head = head_text(config.head);
   if (config.model.vocab_size == 0) return;  // written before the shards were known

@@ -1,0 +1,246 @@
+// The configuration: round trip, overrides, and every refusal with its message.
+#include "train/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "core/error.h"
+#include "train/nearest_name.h"
+
+namespace vqlm {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+class ConfigTest : public testing::Test {
+ protected:
+  std::filesystem::path write(const std::string& text) {
+    const auto path = std::filesystem::path(testing::TempDir()) /
+                      (std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".toml");
+    std::ofstream(path) << text;
+    return path;
+  }
+};
+
+/// The message of the UsageError that `call` throws; empty where it throws none.
+template <class Call>
+std::string usage_error(Call call) {
+  try {
+    call();
+  } catch (const UsageError& error) {
+    EXPECT_EQ(error.exit_code(), 2);
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "one line";
+    return error.what();
+  }
+  return "";
+}
+
+std::string override_error(const std::string& text) {
+  return usage_error([&] { load_config({}, {text}); });
+}
+
+/// What resolve says to the defaults with these overrides, for a vocabulary of 1,000.
+std::string resolve_error(const std::vector<std::string>& overrides, int ranks = 1) {
+  Config config = load_config({}, overrides);
+  return usage_error([&] { resolve(config, 1000, ranks); });
+}
+
+TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
+  // Each value differs from its default, so a key that is not written or not read shows; 0.1f and 3e-4f have no exact
+  // decimal form.
+  const std::vector<std::string> overrides = {"model.vocab_size=999",
+                                              "model.d_model=96",
+                                              "model.n_layers=3",
+                                              "model.n_heads=6",
+                                              "model.n_kv_heads=2",
+                                              "model.d_ff=300",
+                                              "model.rope_theta=500000",
+                                              "model.norm_eps=1e-6",
+                                              "model.tie_embeddings=true",
+                                              "head.kind=dense",
+                                              "head.bias=false",
+                                              "head.clusters=17",
+                                              "head.groups=4",
+                                              "head.codes=31",
+                                              "head.map=maps/\"odd\" name\\.h5",
+                                              "head.learning=commitment",
+                                              "head.commitment=0.1",
+                                              "data.train=shards/train-*.h5",
+                                              "data.heldout=shards/heldout-*.h5",
+                                              "data.seq_len=77",
+                                              "train.steps=12345678901",
+                                              "train.global_batch=24",
+                                              "train.micro_batch=3",
+                                              "train.seed=9007199254740991",
+                                              "train.grad_clip=0.3",
+                                              "train.precision=bf16",
+                                              "train.eval_every=50",
+                                              "train.eval_tokens=4096",
+                                              "optim.lr=3e-4",
+                                              "optim.beta1=0.85",
+                                              "optim.beta2=0.999",
+                                              "optim.eps=1e-9",
+                                              "optim.weight_decay=0.01",
+                                              "optim.schedule=wsd",
+                                              "optim.warmup_steps=7",
+                                              "optim.min_lr_ratio=0.07",
+                                              "optim.decay_fraction=0.33",
+                                              "parallel.data=2",
+                                              "parallel.tensor=4",
+                                              "checkpoint.every=500",
+                                              "checkpoint.keep=9",
+                                              "run.dir=runs/x",
+                                              "run.name=7\t",
+                                              "run.device=cpu",
+                                              "run.threads=5",
+                                              "run.log_every=3"};
+  const Config config = load_config({}, overrides);
+  const std::string text = to_toml(config);
+  const std::string defaults = to_toml(Config{});
+  std::istringstream lines(text);
+  std::istringstream default_lines(defaults);
+  std::string line;
+  std::string default_line;
+  std::size_t keys = 0;
+  while (std::getline(lines, line) && std::getline(default_lines, default_line)) {
+    if (line.empty() || line.front() == '[') continue;
+    ++keys;
+    EXPECT_NE(line, default_line) << "not overridden";
+  }
+  EXPECT_EQ(keys, overrides.size());
+  const Config again = load_config(write(text));
+  EXPECT_EQ(to_toml(again), text);
+  EXPECT_EQ(again.optim.lr, 3e-4f);
+  EXPECT_EQ(again.optim.min_lr_ratio, 0.07f);
+  EXPECT_EQ(again.head.map, "maps/\"odd\" name\\.h5");
+  EXPECT_EQ(again.run.name, "7\t");
+  EXPECT_EQ(again.train.steps, 12345678901);
+}
+
+TEST_F(ConfigTest, OverridesWinOverTheFileAndTheLastOneWins) {
+  const auto path = write("[train]\nsteps = 5\nmicro_batch = 2\n");
+  const Config config = load_config(path, {"train.steps=6", "train.steps=7"});
+  EXPECT_EQ(config.train.steps, 7);
+  EXPECT_EQ(config.train.micro_batch, 2);
+  EXPECT_EQ(config.train.global_batch, Config{}.train.global_batch);
+}
+
+TEST_F(ConfigTest, UnknownKeysAreRefusedWithTheNearest) {
+  EXPECT_THAT(override_error("model.dmodel=3"),
+              AllOf(HasSubstr("unknown key model.dmodel"), HasSubstr("nearest known key is model.d_model")));
+  EXPECT_THAT(override_error("otpim.lr=3"), HasSubstr("optim.lr"));
+  EXPECT_THAT(override_error("train.steps"), HasSubstr("section.key=value"));
+  const auto path = write("[train]\nsteps = 5\n[optim]\nlearning_rate = 1\n");
+  EXPECT_THAT(usage_error([&] { load_config(path); }),
+              AllOf(HasSubstr(":4: "), HasSubstr("optim.learning_rate")));
+  const auto loose = write("steps = 5\n");
+  EXPECT_THAT(usage_error([&] { load_config(loose); }), HasSubstr("unknown key steps"));
+}
+
+TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {
+  EXPECT_THAT(override_error("train.steps=abc"),
+              AllOf(HasSubstr("train.steps = \"abc\""), HasSubstr("whole number")));
+  EXPECT_THAT(override_error("train.steps=1.5"), HasSubstr("whole number"));
+  EXPECT_THAT(override_error("train.steps="), HasSubstr("whole number"));
+  EXPECT_THAT(override_error("train.steps=0"), AllOf(HasSubstr("train.steps = 0"), HasSubstr("from 1")));
+  EXPECT_THAT(override_error("optim.lr=0"), HasSubstr("above 0"));
+  EXPECT_THAT(override_error("optim.lr=nan"), HasSubstr("out of range"));
+  EXPECT_THAT(override_error("optim.beta1=1"), HasSubstr("out of range"));
+  EXPECT_THAT(override_error("head.codes=257"), HasSubstr("from 1 to 256"));
+  EXPECT_THAT(override_error("head.kind=vector"), HasSubstr("dense, vq"));
+  EXPECT_THAT(override_error("head.bias=1"), HasSubstr("true or false"));
+  const auto path = write("[data]\ntrain = ['a', 'b']\n");
+  EXPECT_THAT(usage_error([&] { load_config(path); }),
+              AllOf(HasSubstr(":2: data.train"), HasSubstr("single value")));
+  const auto number = write("[data]\ntrain = 5\n");
+  EXPECT_THAT(usage_error([&] { load_config(number); }), HasSubstr("must be a string"));
+}
+
+TEST_F(ConfigTest, FilesThatCannotBeReadOrAreNotToml) {
+  EXPECT_THROW(load_config("/nowhere/a.toml"), Error);
+  const auto path = write("[train]\nsteps = = 5\n");
+  EXPECT_THAT(usage_error([&] { load_config(path); }),
+              AllOf(HasSubstr(path.string() + ":2"), HasSubstr("TOML")));
+}
+
+TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
+  Config config = load_config({}, {"model.d_model=256", "parallel.tensor=2", "run.dir=runs/a/"});
+  resolve(config, 1000, 4);
+  EXPECT_EQ(config.model.vocab_size, 1000);
+  EXPECT_EQ(config.model.n_kv_heads, config.model.n_heads);
+  EXPECT_EQ(config.model.d_ff, 704);  // 8/3 * 256 = 682.67
+  EXPECT_EQ(config.parallel.data, 2);
+  EXPECT_EQ(config.run.name, "a");
+  const std::string text = to_toml(config);
+  resolve(config, 1000, 4);  // a resolved configuration, as a run folder holds it
+  EXPECT_EQ(to_toml(config), text);
+}
+
+TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
+  EXPECT_EQ(resolve_error({}), "");
+  EXPECT_THAT(resolve_error({"model.vocab_size=999"}), AllOf(HasSubstr("999"), HasSubstr("1000")));
+  EXPECT_THAT(resolve_error({"model.n_heads=3"}),
+              AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
+  EXPECT_THAT(resolve_error({"model.d_model=12"}), HasSubstr("odd head width 3"));
+  EXPECT_THAT(resolve_error({"model.n_kv_heads=3"}), HasSubstr("choose n_kv_heads = 2"));
+  EXPECT_THAT(resolve_error({"head.clusters=1001"}), HasSubstr("clusters <= 1000"));
+  EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
+  EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
+  EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
+  EXPECT_THAT(resolve_error({"train.global_batch=12"}), HasSubstr("choose global_batch = 16"));
+  EXPECT_THAT(resolve_error({"optim.warmup_steps=1001"}), HasSubstr("warmup_steps <= 1000"));
+  EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}),
+              HasSubstr("warmup_steps <= 800"));
+  EXPECT_THAT(resolve_error({"train.precision=bf16", "run.device=cpu"}), HasSubstr("fp32"));
+}
+
+TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {
+  EXPECT_EQ(resolve_error({"parallel.tensor=4"}, 4), "");
+  EXPECT_NE(resolve_error({"parallel.tensor=2"}, 3), "");
+  EXPECT_NE(resolve_error({"parallel.data=2", "parallel.tensor=2"}, 2), "");
+  EXPECT_THAT(resolve_error({"model.d_model=384", "model.n_heads=6", "parallel.tensor=4"}, 4),
+              AllOf(HasSubstr("n_heads = 6 does not divide over parallel.tensor = 4"),
+                    HasSubstr("choose n_heads = 8 or tensor = 3")));
+  EXPECT_THAT(resolve_error({"model.n_kv_heads=2", "parallel.tensor=4"}, 4), HasSubstr("n_kv_heads = 2"));
+  EXPECT_THAT(resolve_error({"model.d_ff=701", "parallel.tensor=2"}, 2), HasSubstr("d_ff = 701"));
+  EXPECT_THAT(resolve_error({"train.micro_batch=1", "data.seq_len=511", "parallel.tensor=2"}, 2),
+              HasSubstr("choose seq_len = 512"));
+}
+
+TEST_F(ConfigTest, HeadParameters) {
+  Config config = load_config({}, {"model.d_model=64", "head.clusters=10", "head.groups=4", "head.codes=16"});
+  config.model.vocab_size = 1000;
+  EXPECT_EQ(head_parameters(config), 10 * 64 + 10 + 16 * 64 + 1000);
+  config.head.groups = 0;
+  EXPECT_EQ(head_parameters(config), 10 * 64 + 10 + 1000);
+  config.head.kind = HeadKind::dense;
+  EXPECT_EQ(head_parameters(config), 1000 * 64 + 1000);
+  config.head.bias = false;
+  EXPECT_EQ(head_parameters(config), 1000 * 64);
+}
+
+TEST_F(ConfigTest, TheConfigurationsOfTheRepositoryAreRead) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(VQLM_SOURCE_DIR "/configs")) {
+    Config config = load_config(entry.path());
+    config.parallel.data = 0;
+    EXPECT_NO_THROW(resolve(config, 50257, config.parallel.tensor)) << entry.path();
+    ++files;
+  }
+  EXPECT_GE(files, 7);
+}
+
+TEST(NearestName, CountsEditsAndNeighbourSwaps) {
+  EXPECT_EQ(edit_distance("", "abc"), 3);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
+  EXPECT_EQ(edit_distance("trian", "train"), 1);
+  EXPECT_EQ(nearest_name("trian", {"report", "eval", "train"}), "train");
+  EXPECT_EQ(nearest_name("x", {}), "");
+}
+
+}  // namespace
+}  // namespace vqlm

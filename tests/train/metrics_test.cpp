@@ -1,0 +1,117 @@
+// metrics.jsonl: what a line holds, and that a resumed run leaves one consistent history.
+#include "train/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+
+namespace vqlm {
+namespace {
+
+class MetricsTest : public testing::Test {
+ protected:
+  MetricsTest() {
+    folder_ = std::filesystem::path(testing::TempDir()) /
+              (std::string("metrics_") + testing::UnitTest::GetInstance()->current_test_info()->name() +
+               std::to_string(::getpid()));
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    config_.run.dir = folder_.string();
+    config_.train.steps = 10;
+  }
+  ~MetricsTest() override { std::filesystem::remove_all(folder_); }
+
+  std::filesystem::path path() const { return folder_ / "metrics.jsonl"; }
+
+  std::vector<nlohmann::json> lines() const {
+    std::vector<nlohmann::json> parsed;
+    std::ifstream file(path());
+    for (std::string line; std::getline(file, line);) parsed.push_back(nlohmann::json::parse(line));
+    return parsed;
+  }
+
+  void train(std::int64_t done, std::int64_t steps, double loss) {
+    Metrics metrics(config_, done, Terminal::no);
+    for (std::int64_t step = done + 1; step <= steps; ++step) {
+      StepMetrics line;
+      line.step = step;
+      line.tokens = 64 * step;
+      line.loss = loss;
+      metrics.add(line);
+    }
+  }
+
+  std::filesystem::path folder_;
+  Config config_;
+};
+
+TEST_F(MetricsTest, ALineHoldsEveryNumberOfTheStep) {
+  Metrics(config_, 0, Terminal::no).add(StepMetrics{3, 192, 2.5, 1e-3, 0.75, 1e5, 0.5, 0.125, 0.25, 0.5});
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 1u);
+  const nlohmann::json expected = {{"step", 3},      {"tokens", 192},         {"loss", 2.5},
+                                   {"lr", 1e-3},     {"grad_norm", 0.75},     {"tokens_per_second", 1e5},
+                                   {"seconds", 0.5}, {"seconds_data", 0.125}, {"seconds_head", 0.25},
+                                   {"mfu", 0.5}};
+  EXPECT_EQ(all[0], expected);
+}
+
+TEST_F(MetricsTest, HeldOutEvaluationsAreLinesOfTheirOwn) {
+  {
+    Metrics metrics(config_, 0, Terminal::no);
+    metrics.add(HeldoutMetrics{5, 320, 0.0, 1.25, 1000, 2.0});
+    metrics.add(HeldoutMetrics{6, 384, 0.0, std::nullopt, 1000, 2.0});
+  }
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].at("heldout_loss"), 0.0);
+  EXPECT_EQ(all[0].at("heldout_perplexity"), 1.0);
+  EXPECT_EQ(all[0].at("heldout_bits_per_byte"), 1.25);
+  EXPECT_FALSE(all[1].contains("heldout_bits_per_byte"));
+}
+
+TEST_F(MetricsTest, AResumeCutsTheStepsThatItRepeats) {
+  train(0, 7, 2.0);
+  train(4, 10, 1.0);  // the checkpoint was of step 4
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 10u);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(all[i].at("step"), i + 1);
+    EXPECT_EQ(all[i].at("loss"), i < 4 ? 2.0 : 1.0);
+  }
+}
+
+TEST_F(MetricsTest, ALineThatACrashCutIsDroppedAndAnotherBadLineIsNamed) {
+  train(0, 3, 2.0);
+  std::ofstream(path(), std::ios::app) << R"({"step": 4, "los)";
+  cut_metrics(path(), 10);
+  EXPECT_EQ(lines().size(), 3u);
+  std::ofstream(path(), std::ios::app) << "garbage\n"
+                                       << R"({"step": 4})" << '\n';
+  try {
+    cut_metrics(path(), 10);
+    FAIL() << "accepted garbage";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("metrics.jsonl:4"));
+  }
+}
+
+TEST_F(MetricsTest, AFullDiskIsAnError) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  AppendFile file("/dev/full");
+  EXPECT_THROW(file.append("x"), Error);
+}
+
+TEST(Progress, Durations) {
+  EXPECT_EQ(duration_text(11.6), "12 s");
+  EXPECT_EQ(duration_text(249), "4 min 09 s");
+  EXPECT_EQ(duration_text(3 * 3600 + 5 * 60 + 10), "3 h 05 min");
+}
+
+}  // namespace
+}  // namespace vqlm

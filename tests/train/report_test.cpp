@@ -1,0 +1,119 @@
+// vqlm report: what is read from run folders, the table, and the picture's program.
+#include "train/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "core/error.h"
+#include "train/config.h"
+#include "train/loss_plot.h"
+
+namespace vqlm {
+namespace {
+
+using testing::HasSubstr;
+
+class ReportTest : public testing::Test {
+ protected:
+  ReportTest()
+      : folder_(std::filesystem::path(testing::TempDir()) /
+                (std::string("report_") + testing::UnitTest::GetInstance()->current_test_info()->name() +
+                 std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+  }
+  ~ReportTest() override { std::filesystem::remove_all(folder_); }
+
+  /// d = 8, V = 100, K = Q = 10: a dense head of 900 numbers and a VQ head of 270.
+  std::filesystem::path write_run(const std::string& name, const std::string& kind,
+                                  const std::string& evaluation) {
+    const std::filesystem::path run = folder_ / name;
+    std::filesystem::create_directories(run);
+    Config config =
+        load_config({}, {"model.d_model=8", "model.vocab_size=100", "head.kind=" + kind, "head.clusters=10",
+                         "head.groups=2", "head.codes=10", "run.name=" + name});
+    std::ofstream(run / "config.toml") << to_toml(config);
+    std::ofstream metrics(run / "metrics.jsonl");
+    for (int step = 1; step <= 5; ++step) {
+      metrics << R"({"step": )" << step << R"(, "tokens": )" << step * 64 << R"(, "loss": )" << 5.0 - step
+              << R"(, "tokens_per_second": )" << (step == 1 ? 1 : 1000 + step)
+              << R"(, "seconds_head": 0.002})" << '\n';
+    }
+    metrics << R"({"step": 5, "tokens": 320, "heldout_loss": 0.0})" << '\n' << R"({"step": 6, "tok)";
+    metrics.close();
+    if (!evaluation.empty()) std::ofstream(run / "eval.json") << evaluation;
+    return run;
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(ReportTest, ReadsARunFolder) {
+  const RunSummary vq = summarize_run(write_run("a", "vq", R"({"perplexity": 12.5, "bits_per_byte": 1.5})"));
+  EXPECT_EQ(vq.head, "vq K=10 G=2 Q=10");
+  EXPECT_EQ(vq.head_parameters, 10 * 8 + 10 + 10 * 8 + 100);
+  EXPECT_DOUBLE_EQ(vq.fraction_of_dense.value(), 270.0 / 900.0);
+  EXPECT_EQ(vq.tokens_per_second, 1003.0);  // the median of 1, 1002, 1003, 1004, 1005
+  EXPECT_EQ(vq.head_seconds, 0.002);
+  EXPECT_EQ(vq.perplexity, 12.5);
+  EXPECT_EQ(vq.bits_per_byte, 1.5);
+  EXPECT_EQ(vq.train.size(), 5u);
+  EXPECT_EQ(vq.heldout.size(), 1u);
+}
+
+TEST_F(ReportTest, TheEvaluationsHeadCountsWhereItIsThere) {
+  const RunSummary run = summarize_run(
+      write_run("a", "vq", R"({"perplexity": 2, "head": {"parameters": 5, "fraction_of_dense": 0.25}})"));
+  EXPECT_EQ(run.head_parameters, 5);
+  EXPECT_EQ(run.fraction_of_dense, 0.25);
+}
+
+TEST_F(ReportTest, WithoutAnEvaluationTheLastHeldOutLossCounts) {
+  EXPECT_EQ(summarize_run(write_run("a", "vq", "")).perplexity, 1.0);
+}
+
+TEST_F(ReportTest, TheTableComparesWithTheFirstDenseRun) {
+  const std::vector<RunSummary> runs = {summarize_run(write_run("small", "vq", R"({"perplexity": 110})")),
+                                        summarize_run(write_run("full", "dense", R"({"perplexity": 100})"))};
+  const std::string table = report_table(runs);
+  EXPECT_THAT(table, HasSubstr("+10.0 %"));
+  EXPECT_THAT(table, HasSubstr("+0.0 %"));
+  EXPECT_THAT(table, HasSubstr("30.00"));
+  EXPECT_THAT(table, HasSubstr("2.0"));
+  // Every line of the table is as wide as its rule.
+  std::istringstream lines(table);
+  std::string first;
+  std::getline(lines, first);
+  for (std::string line; std::getline(lines, line);) EXPECT_EQ(line.size(), first.size()) << line;
+}
+
+TEST_F(ReportTest, BadFoldersAreNamed) {
+  EXPECT_THROW(summarize_run(folder_ / "missing"), Error);
+  const auto run = write_run("a", "vq", "not json");
+  EXPECT_THROW(summarize_run(run), Error);
+}
+
+TEST_F(ReportTest, SmoothingKeepsConstantsAndIsUnbiasedAtTheStart) {
+  const std::vector<LossPoint> smoothed = smooth({{1, 3}, {2, 3}, {3, 3}}, 10);
+  for (const LossPoint& point : smoothed) EXPECT_DOUBLE_EQ(point.loss, 3);
+  // window 2: weights 1/3 and 2/3 after two points
+  EXPECT_DOUBLE_EQ(smooth({{1, 0}, {2, 3}}, 2)[1].loss, 2);
+}
+
+TEST_F(ReportTest, DrawsAPicture) {
+  const std::vector<RunSummary> runs = {summarize_run(write_run("it's", "vq", ""))};
+  const auto picture = folder_ / "loss curve.svg";
+  draw_losses(runs, picture);
+  std::ifstream file(picture);
+  const std::string svg((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(svg, HasSubstr("</svg>"));
+  EXPECT_THAT(svg, HasSubstr("tokens trained on"));
+  EXPECT_FALSE(std::filesystem::exists(picture.string() + ".gnuplot"));
+  EXPECT_THROW(draw_losses(runs, folder_ / "loss.pdf"), UsageError);
+  EXPECT_THROW(draw_losses({}, picture), Error);
+}
+
+}  // namespace
+}  // namespace vqlm
