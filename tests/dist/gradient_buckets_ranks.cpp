@@ -1,0 +1,126 @@
+// Gradient buckets against plain sums of small integers, which floats hold exactly.
+#include "dist/gradient_buckets.h"
+
+#include <gtest/gtest.h>
+
+#include "core/cpu/cpu_backend.h"
+#include "dist/process_grid.h"
+#include "tests/ranks.h"
+
+namespace vqlm {
+namespace {
+
+using testing::session;
+
+float gradient(int step, int data_rank, int tensor_rank, std::int64_t i) {
+  return static_cast<float>((i * 5 + data_rank * 13 + tensor_rank * 29 + step * 3) % 101 - 50);
+}
+
+struct Layout {
+  std::vector<BucketRange> buckets;
+  std::vector<bool> replicated;
+  std::int64_t total = 0;
+};
+
+/// Sharded, empty, replicated and large buckets with gaps that belong to none.
+Layout make_layout(std::int64_t data_size) {
+  Layout layout;
+  layout.buckets = {{2, 5 * data_size}, {40, 0}, {60, 7 * data_size}, {1000, 20'000 * data_size}};
+  layout.replicated = {false, true, true, false};
+  layout.total = 1000 + 20'000 * data_size + 3;
+  return layout;
+}
+
+float expected_sum(int step, const ProcessGrid& grid, bool replicated, std::int64_t i) {
+  float sum = 0;
+  for (int d = 0; d < grid.data_size(); ++d) {
+    for (int t = 0; t < grid.tensor_size(); ++t) {
+      if (replicated || t == grid.tensor_rank()) sum += gradient(step, d, t, i);
+    }
+  }
+  return sum;
+}
+
+/// Calls body(grid) for every factorization of the world.
+template <class Body>
+void for_each_grid(Body body) {
+  const auto backend = make_cpu_backend(1);
+  for (int tensor = 1; tensor <= session().size(); ++tensor) {
+    if (session().size() % tensor != 0) continue;
+    SCOPED_TRACE(::testing::Message() << "data " << session().size() / tensor << ", tensor " << tensor);
+    body(ProcessGrid(session(), *backend, 0, tensor));
+  }
+}
+
+TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
+  for_each_grid([](const ProcessGrid& grid) {
+    const Layout layout = make_layout(grid.data_size());
+    std::vector<float> flat(static_cast<std::size_t>(layout.total));
+    GradientBuckets buckets(grid.data(), grid.tensor(), Tensor(flat.data(), DType::f32, {layout.total}),
+                            layout.buckets, layout.replicated);
+    for (int step = 0; step < 2; ++step) {
+      for (std::int64_t i = 0; i < layout.total; ++i) {
+        flat[static_cast<std::size_t>(i)] = gradient(step, grid.data_rank(), grid.tensor_rank(), i);
+      }
+      for (std::size_t bucket = layout.buckets.size(); bucket-- > 0;) buckets.reduce(bucket, Stream{});
+      EXPECT_TRUE(buckets.finish().empty());  // host communicators have finished
+
+      std::vector<bool> in_bucket(flat.size(), false);
+      const auto owned = buckets.owned();
+      for (std::size_t bucket = 0; bucket < owned.size(); ++bucket) {
+        const auto [begin, count] = owned[bucket];
+        int wrong = 0;
+        for (std::int64_t i = begin; i < begin + count; ++i) {
+          const float sum = expected_sum(step, grid, layout.replicated[bucket], i);
+          wrong += flat[static_cast<std::size_t>(i)] != sum ? 1 : 0;
+        }
+        EXPECT_EQ(wrong, 0) << "bucket " << bucket << ", step " << step;
+        const auto [whole_begin, whole_count] = layout.buckets[bucket];
+        std::fill_n(in_bucket.begin() + whole_begin, whole_count, true);
+      }
+      int touched = 0;
+      for (std::int64_t i = 0; i < layout.total; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        if (!in_bucket[at] && flat[at] != gradient(step, grid.data_rank(), grid.tensor_rank(), i)) ++touched;
+      }
+      EXPECT_EQ(touched, 0) << "elements outside every bucket, step " << step;
+    }
+  });
+}
+
+TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
+  for_each_grid([](const ProcessGrid& grid) {
+    const Layout layout = make_layout(grid.data_size());
+    std::vector<float> flat(static_cast<std::size_t>(layout.total));
+    const GradientBuckets buckets(grid.data(), grid.tensor(), Tensor(flat.data(), DType::f32, {layout.total}),
+                                  layout.buckets, layout.replicated);
+    const auto owned = buckets.owned();
+    for (std::size_t bucket = 0; bucket < owned.size(); ++bucket) {
+      EXPECT_EQ(owned[bucket].count * grid.data_size(), layout.buckets[bucket].count);
+      EXPECT_EQ(owned[bucket].begin, layout.buckets[bucket].begin + grid.data_rank() * owned[bucket].count);
+    }
+  });
+}
+
+TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
+  for_each_grid([](const ProcessGrid& grid) {
+    const Layout layout = make_layout(grid.data_size());
+    const auto parameter = [&](std::int64_t i) { return gradient(0, 0, grid.tensor_rank(), i); };
+    std::vector<float> flat(static_cast<std::size_t>(layout.total), -1000.0f);
+    const Tensor parameters(flat.data(), DType::f32, {layout.total});
+    const GradientBuckets buckets(grid.data(), grid.tensor(), parameters, layout.buckets, layout.replicated);
+    for (const auto& [begin, count] : buckets.owned()) {
+      for (std::int64_t i = begin; i < begin + count; ++i) flat[static_cast<std::size_t>(i)] = parameter(i);
+    }
+    buckets.gather(parameters, Stream{});
+    std::vector<float> expected(flat.size(), -1000.0f);
+    for (const auto& [begin, count] : layout.buckets) {
+      for (std::int64_t i = begin; i < begin + count; ++i)
+        expected[static_cast<std::size_t>(i)] = parameter(i);
+    }
+    EXPECT_TRUE(flat == expected);
+  });
+}
+
+}  // namespace
+}  // namespace vqlm
