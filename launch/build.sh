@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs what is missing and builds build/vqlm (Debian 12 or newer, Ubuntu 24.04 or newer).
+#   launch/build.sh               the program, the tests and the micro-benchmarks
+#   launch/build.sh --no-tests    the program only
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/packages.sh
+
+tests=ON
+case "${1:-}" in
+  "") ;;
+  --no-tests) tests=OFF ;;
+  *) echo "usage: launch/build.sh [--no-tests]" >&2; exit 2 ;;
+esac
+
+packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libhwy-dev
+          libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libsentencepiece-dev
+          zlib1g-dev libzstd-dev libxxhash-dev libssl-dev)
+if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3 gnuplot-nox); fi
+install_missing "${packages[@]}"
+
+if ! cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || v[1] == 3 && v[2] >= 25) }'; then
+  echo "build: needs CMake 3.25 or newer, found $(cmake --version | head -n 1); Debian 12 and Ubuntu 24.04 have it" >&2
+  exit 1
+fi
+
+configure=(cmake --preset cpu "-DVQLM_TESTS=$tests")
+if command -v ccache >/dev/null; then configure+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+mkdir -p build
+"${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
+cmake --build build -j "$(nproc)"
+echo "build: $(pwd)/build/vqlm"

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# From text to two evaluated models on one machine: a VQ head and its dense twin, trained on a 2 x 2 grid of ranks.
+#   launch/demo.sh                                    the kernel documentation of Debian's linux-doc package
+#   C4='c4-train.00000-of-01024.json.gz' launch/demo.sh    C4 files (or other JSON lines), as many as you like
+#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of 15 minutes (on 2 cores): more steps
+#   DEMO_DIR=/scratch/demo launch/demo.sh             another folder than demo/
+# What is done already is not done again: installed packages, the build, text, shards, finished runs, evaluations.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/packages.sh
+
+demo=${DEMO_DIR:-demo}
+minutes=${DEMO_MINUTES:-15}
+if ! [[ "$minutes" =~ ^[1-9][0-9]*$ ]]; then
+  echo "demo: DEMO_MINUTES=$minutes must be a whole number of minutes" >&2
+  exit 2
+fi
+# Set-up, preparing and evaluating take about 6 minutes on 2 cores, a step of both models about 1.8 seconds.
+steps=$(((minutes > 7 ? minutes - 6 : 1) * 100 / 3))
+
+say() { printf '\n== %s (%d min %02d s so far)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+# Sets the array `text` to the input files.
+find_text() {
+  if [ -n "${C4:-}" ]; then
+    # shellcheck disable=SC2206  # word splitting and patterns are wanted: C4 lists files
+    text=($C4)
+    local file
+    for file in "${text[@]}"; do
+      [ -r "$file" ] || { echo "demo: C4=$file: cannot read that file" >&2; exit 1; }
+    done
+    return
+  fi
+  if ! compgen -G "$demo/text/c4-train.*.json.gz" >/dev/null; then
+    if ! install_missing linux-doc python3; then
+      echo "demo: no text: name some, for example C4='c4-train.00000-of-01024.json.gz' launch/demo.sh" >&2
+      exit 1
+    fi
+    local folders=(/usr/share/doc/linux-doc-*/Documentation)
+    python3 launch/linux_doc_to_c4.py "${folders[-1]}" "$demo/text"
+  fi
+  text=("$demo"/text/c4-train.*.json.gz)
+}
+
+# Shards of other text must not slip into a demo's folder.
+check_same_text() {
+  mkdir -p "$demo"
+  local list
+  list=$(printf '%s\n' "${text[@]}")
+  if [ -e "$demo/inputs.txt" ] && [ "$list" != "$(cat "$demo/inputs.txt")" ]; then
+    echo "demo: $demo/ was made from other text (see $demo/inputs.txt); remove it or choose another DEMO_DIR" >&2
+    exit 1
+  fi
+  printf '%s\n' "$list" >"$demo/inputs.txt"
+}
+
+last_checkpoint() { printf '%s/%s/checkpoints/step-%08d/manifest.json' "$demo" "$1" "$steps"; }
+
+# train_model KIND: resumes a run of the same length, replaces one of another length.
+train_model() {
+  local run=$demo/$1 existing=()
+  if [ -e "$(last_checkpoint "$1")" ]; then
+    echo "demo: $run has its $steps steps already"
+    return
+  fi
+  if [ -e "$run/config.toml" ]; then
+    if grep -qx "steps = $steps" "$run/config.toml" && compgen -G "$run/checkpoints/step-*/manifest.json" >/dev/null; then
+      existing=(--resume)
+    else
+      existing=(--force)
+    fi
+  fi
+  launch/mpirun.sh -n 4 build/vqlm train --config "configs/demo-$1.toml" \
+    --set "data.train=$demo/shards/train-*.h5" --set "data.heldout=$demo/shards/heldout-*.h5" \
+    --set "train.steps=$steps" --set "run.dir=$run" "${existing[@]}"
+}
+
+evaluate_model() {
+  local run=$demo/$1
+  if [ "$run/eval.json" -nt "$(last_checkpoint "$1")" ]; then
+    echo "demo: $run is evaluated already"
+    return
+  fi
+  launch/mpirun.sh -n 2 build/vqlm eval --checkpoint "$run" --data "$demo/shards/heldout-*.h5" --json "$run/eval.json"
+}
+
+say "packages and build"
+install_missing gnuplot-nox
+launch/build.sh --no-tests
+
+say "text and shards"
+find_text
+check_same_text
+build/vqlm prepare --input "${text[@]}" --train-tokenizer 16000 --heldout 0.03 --out "$demo/shards"
+
+for kind in vq dense; do
+  say "training the $kind model, $steps steps"
+  train_model "$kind"
+done
+for kind in vq dense; do
+  say "evaluating the $kind model on the held-out documents"
+  evaluate_model "$kind"
+done
+
+say "results"
+build/vqlm report "$demo/vq" "$demo/dense" --plot "$demo/loss.svg"
+printf '\nLoss curves: %s/loss.svg   (%d min %02d s in all)\n' "$demo" $((SECONDS / 60)) $((SECONDS % 60))

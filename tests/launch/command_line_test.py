@@ -1,0 +1,83 @@
+"""The command line: help, exit codes, and one-line errors that name the thing and the way out."""
+
+import pathlib
+import tempfile
+import unittest
+
+from program import SOURCE_DIR, error_lines, run
+
+COMMANDS = ["prepare", "train", "eval", "bench", "report"]
+
+
+class CommandLine(unittest.TestCase):
+    def assert_fails(self, result, exit_code, *words):
+        """The exit code, and exactly one line on standard error that holds the words."""
+        self.assertEqual(result.returncode, exit_code, result.stderr)
+        lines = error_lines(result)
+        self.assertEqual(len(lines), 1, result.stderr)
+        for word in words:
+            self.assertIn(word, lines[0])
+        return lines[0]
+
+    def test_help_of_every_command_has_examples(self):
+        result = run("--help")
+        self.assertEqual(result.returncode, 0)
+        for command in COMMANDS:
+            self.assertIn(command, result.stdout)
+            with self.subTest(command=command):
+                help_of_command = run(command, "--help")
+                self.assertEqual(help_of_command.returncode, 0)
+                self.assertIn(f"vqlm {command}", help_of_command.stdout)
+                self.assertIn("Example", help_of_command.stdout)
+                self.assertEqual(help_of_command.stderr, "")
+
+    def test_help_of_train_names_every_key(self):
+        text = run("train", "--help").stdout
+        for key in ["model.d_model", "head.clusters", "optim.lr", "parallel.tensor", "run.dir"]:
+            self.assertIn(key, text)
+
+    def test_version(self):
+        result = run("--version")
+        self.assertEqual(result.returncode, 0)
+        self.assertRegex(result.stdout, r"^vqlm \d+\.\d+\.\d+\n$")
+
+    def test_no_command(self):
+        self.assert_fails(run(), 2, "--help")
+
+    def test_unknown_command_names_the_nearest(self):
+        self.assert_fails(run("trian"), 2, "trian", "nearest is train")
+
+    def test_unknown_option_names_the_nearest(self):
+        self.assert_fails(run("train", "--confg", "a.toml"), 2, "--confg", "nearest is --config")
+        self.assert_fails(run("train", "--resum"), 2, "nearest is --resume")
+        self.assert_fails(run("--versoin"), 2, "nearest is --version")
+
+    def test_missing_option(self):
+        self.assert_fails(run("eval", "--data", "x.h5"), 2, "--checkpoint")
+
+    def test_unknown_key_names_the_nearest(self):
+        config = f"{SOURCE_DIR}/configs/smoke.toml"
+        self.assert_fails(run("train", "--config", config, "--set", "model.dmodel=3"), 2, "model.dmodel", "model.d_model")
+
+    def test_unknown_key_in_a_file_names_the_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = pathlib.Path(folder) / "a.toml"
+            config.write_text("[train]\nstesp = 3\n", encoding="utf-8")
+            self.assert_fails(run("train", "--config", config), 2, "a.toml:2", "train.stesp", "train.steps")
+
+    def test_missing_files(self):
+        self.assert_fails(run("train", "--config", "/nowhere/a.toml"), 1, "/nowhere/a.toml")
+        self.assert_fails(run("report", "/nowhere/run"), 1, "/nowhere/run")
+        missing_shards = ["--set", "data.train=/nowhere/train-*.h5"]
+        self.assert_fails(run("train", *missing_shards), 1, "/nowhere/train-*.h5")
+
+    def test_several_ranks_speak_once_and_end(self):
+        result = run("train", "--set", "train.stesp=3", ranks=3)
+        self.assert_fails(result, 2, "train.stesp", "train.steps")
+        result = run("trian", ranks=2)
+        self.assertEqual(len(error_lines(result)), 1, result.stderr)
+        self.assertEqual(result.returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

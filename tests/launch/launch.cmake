@@ -1,0 +1,13 @@
+# Tests that run the program itself, as a user does.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
+# vqlm_program_test(NAME SCRIPT): tests/launch/SCRIPT (Python, standard library only) as ctest entry launch.NAME; it
+# finds the program in VQLM_PROGRAM and the sources in VQLM_SOURCE_DIR.
+function(vqlm_program_test name script)
+  add_test(NAME launch.${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/launch/${script})
+  set_tests_properties(launch.${name} PROPERTIES TIMEOUT 300 PROCESSORS 2 RESOURCE_LOCK mpirun ENVIRONMENT
+    "VQLM_PROGRAM=$<TARGET_FILE:vqlm>;VQLM_SOURCE_DIR=${PROJECT_SOURCE_DIR};${ranks_environment}")
+endfunction()
+
+vqlm_program_test(command_line command_line_test.py)
+vqlm_program_test(linux_doc_to_c4 linux_doc_to_c4_test.py)
