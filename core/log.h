@@ -9,6 +9,8 @@ namespace vqlm::log {
 using spdlog::debug;
 using spdlog::error;
 using spdlog::info;
+using spdlog::set_level;
 using spdlog::warn;
+namespace level = spdlog::level;
 
 }  // namespace vqlm::log

@@ -52,6 +52,10 @@ CheckpointReader::CheckpointReader(std::filesystem::path folder, Verify verify)
       config_(load_config(folder_ / "config.toml")),
       file_(h5::File::open((folder_ / checkpoint_file).string())) {}
 
+std::string CheckpointReader::tokenizer_sha256() const {
+  return file_.string_attribute(tokenizer_attribute);
+}
+
 std::optional<CodeMap> CheckpointReader::code_map() const {
   if (!file_.exists(cluster_of_token_dataset)) return std::nullopt;
   const h5::Dataset clusters = file_.dataset(cluster_of_token_dataset);

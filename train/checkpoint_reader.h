@@ -31,6 +31,8 @@ class CheckpointReader {
   const TrainState& state() const { return manifest_.state; }
   /// The configuration of the run that saved it.
   const Config& config() const { return config_; }
+  /// Of the tokenizer of the shards that it was trained on.
+  std::string tokenizer_sha256() const;
   /// The VQ head's map; none for a dense head.
   std::optional<CodeMap> code_map() const;
   /// Fills the store's values. Throws Error naming the tensor that is missing or has another shape.

@@ -116,6 +116,7 @@ void write_virtual_file(const std::filesystem::path& folder, int ranks, const Ch
     VQLM_ASSERT(covered == h5::element_count(tensor.shape));
     file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources);
   }
+  file.set_attribute(tokenizer_attribute, contents.tokenizer_sha256);
   if (contents.map != nullptr) write_map(file, *contents.map);
   file.close();
 }

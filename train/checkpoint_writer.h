@@ -24,6 +24,7 @@ struct CheckpointContents {
   const Config& config;
   const CodeMap* map = nullptr;
   std::filesystem::path tokenizer;  // copied in where it exists
+  std::string tokenizer_sha256;     // of the training shards
   TrainState state;
 };
 

@@ -9,24 +9,28 @@
 #include "train/host_collectives.h"
 
 namespace vqlm {
+namespace {
+
+EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& batch,
+                                     std::int64_t max_tokens) {
+  return {.seq_len = batch.seq_len,
+          .rows = batch.batch,
+          .rank = grid.data_rank(),
+          .size = grid.data_size(),
+          .max_samples = static_cast<std::uint64_t>((max_tokens + batch.seq_len - 1) / batch.seq_len)};
+}
+
+}  // namespace
 
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
                      std::int64_t max_tokens, const CodeMap* map)
-    : backend_(backend), grid_(grid), model_(model), shards_(shards), map_(map) {
-  const auto total = static_cast<std::int64_t>(shards_.total_tokens());
-  if (total < 2) {
-    throw Error(fmt::format("{}: {} tokens, but an evaluation needs at least 2; name larger held-out shards",
-                            shards_.glob(), total));
-  }
-  predicted_ = total - 1;
-  if (max_tokens > 0) {
-    const std::int64_t t = model.batch().seq_len;
-    predicted_ = std::min(predicted_, (max_tokens + t - 1) / t * t);
-  }
-  documents_ = shards_.documents(1, static_cast<std::uint64_t>(predicted_) + 1);
+    : backend_(backend),
+      grid_(grid),
+      model_(model),
+      samples_(shards, samples_options(grid, model.batch(), max_tokens)),
+      map_(map) {
+  documents_ = ShardSet(shards).documents(1, samples_.predicted_tokens() + 1);
   const auto rows = static_cast<std::size_t>(model.batch().rows());
-  tokens_.resize(rows);
-  targets_.resize(rows);
   nll_.resize(static_cast<std::size_t>(model.local_rows()));
   id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
   nll_storage_ = backend.allocate(nll_.size() * sizeof(float), MemoryUse::workspace);
@@ -34,9 +38,6 @@ Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& mod
 
 Evaluation Evaluator::run() {
   const auto begin = std::chrono::steady_clock::now();
-  const std::int64_t t = model_.batch().seq_len;
-  const std::int64_t samples = (predicted_ + t - 1) / t;
-  const std::int64_t stride = model_.batch().batch * grid_.data_size();
   Tally tally;
   tally.document_nll.assign(documents_.size(), 0.0);
   tally.document_tokens.assign(documents_.size(), 0.0);
@@ -46,13 +47,13 @@ Evaluation Evaluator::run() {
   const Tensor tokens = id_storage_.view({2 * rows}, DType::i32).range(0, rows);
   const Tensor targets = id_storage_.view({2 * rows}, DType::i32).range(rows, rows);
   const Tensor nll = nll_storage_.view({model_.local_rows()});
-  for (std::int64_t first = model_.batch().batch * grid_.data_rank(); first < samples; first += stride) {
-    load(first);
-    backend_.copy_from_host(tokens, tokens_.data());
-    backend_.copy_from_host(targets, targets_.data());
+  for (std::int64_t number = 0; number < samples_.batches(); ++number) {
+    const Batch batch = samples_.batch(number);
+    backend_.copy_from_host(tokens, batch.tokens.data());
+    backend_.copy_from_host(targets, batch.targets.data());
     model_.evaluate(nll, tokens, targets);
     backend_.copy_to_host(nll_.data(), nll);
-    add_rows(first, tally);
+    add_rows(number, batch.targets, tally);
   }
   sum_over(backend_, grid_.world(), tally.document_nll);
   sum_over(backend_, grid_.world(), tally.document_tokens);
@@ -62,28 +63,16 @@ Evaluation Evaluator::run() {
   return result;
 }
 
-void Evaluator::load(std::int64_t first_sample) {
-  const std::int64_t t = model_.batch().seq_len;
-  const std::int64_t begin = first_sample * t;
-  // Inputs begin .. end - 1, targets begin + 1 .. end; rows beyond the stream get token 0 and no target.
-  const std::int64_t end = std::min(begin + model_.batch().rows(), predicted_);
-  std::vector<std::int32_t> stream(static_cast<std::size_t>(end - begin) + 1);
-  shards_.read(static_cast<std::uint64_t>(begin), stream);
-  std::fill(tokens_.begin(), tokens_.end(), 0);
-  std::fill(targets_.begin(), targets_.end(), -1);
-  std::copy(stream.begin(), stream.end() - 1, tokens_.begin());
-  std::copy(stream.begin() + 1, stream.end(), targets_.begin());
-}
-
-void Evaluator::add_rows(std::int64_t first_sample, Tally& tally) {
+void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally) {
   const std::int64_t first_row = grid_.tensor_rank() * model_.local_rows();
+  // Target i of this rank is token first_place + i of the stream.
   const std::int64_t first_place =
-      first_sample * model_.batch().seq_len + first_row + 1;  // of the first target
+      (number * grid_.data_size() + grid_.data_rank()) * model_.batch().rows() + first_row + 1;
   auto document =
       std::upper_bound(documents_.begin(), documents_.end(), static_cast<std::uint64_t>(first_place),
                        [](std::uint64_t place, const ShardSet::Document& d) { return place < d.end; });
   for (std::size_t i = 0; i < nll_.size(); ++i) {
-    const std::int32_t target = targets_[static_cast<std::size_t>(first_row) + i];
+    const std::int32_t target = targets[static_cast<std::size_t>(first_row) + i];
     if (target < 0) break;
     while (static_cast<std::uint64_t>(first_place) + i >= document->end) ++document;
     const auto index = static_cast<std::size_t>(document - documents_.begin());
@@ -96,20 +85,15 @@ void Evaluator::add_rows(std::int64_t first_sample, Tally& tally) {
   }
 }
 
-Evaluation Evaluator::summarize(const Tally& tally) const {
+Evaluation Evaluator::summarize(const Tally& tally) {
   Evaluation result;
   double nll = 0;
   double tokens = 0;
-  double bytes = 0;
+  const double bytes = samples_.predicted_bytes();
   for (std::size_t i = 0; i < documents_.size(); ++i) {
     nll += tally.document_nll[i];
     tokens += tally.document_tokens[i];
     if (tally.document_tokens[i] > 0) ++result.documents;
-    // A document cut short counts with its share of the bytes. The stream's first token is never predicted; its document
-    // still counts whole.
-    const double all =
-        static_cast<double>(documents_[i].end - std::max<std::uint64_t>(documents_[i].begin, 1));
-    if (all > 0) bytes += static_cast<double>(documents_[i].text_bytes) * tally.document_tokens[i] / all;
   }
   result.tokens = static_cast<std::int64_t>(tokens);
   result.bytes = static_cast<std::int64_t>(std::llround(bytes));

@@ -11,6 +11,7 @@
 
 #include "core/model/code_map.h"
 #include "core/model/transformer.h"
+#include "data/batch_loader.h"
 #include "data/shard_set.h"
 #include "dist/process_grid.h"
 
@@ -54,19 +55,17 @@ class Evaluator {
     std::vector<double> document_tokens;
     std::vector<double> code_tokens;
   };
-  void load(std::int64_t first_sample);
-  void add_rows(std::int64_t first_sample, Tally& tally);
-  Evaluation summarize(const Tally& tally) const;
+  /// Adds the losses of this rank's rows of batch `number`, whose targets are given.
+  void add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally);
+  Evaluation summarize(const Tally& tally);
 
   Backend& backend_;
   const ProcessGrid& grid_;
   Transformer& model_;
-  ShardSet shards_;
+  EvalSamples samples_;
   const CodeMap* map_;
   std::vector<ShardSet::Document> documents_;
-  std::int64_t predicted_;                      // tokens 1 .. predicted_ of the stream
-  std::vector<std::int32_t> tokens_, targets_;  // (N)
-  std::vector<float> nll_;                      // (n)
+  std::vector<float> nll_;  // (n)
   Buffer id_storage_, nll_storage_;
 };
 

@@ -61,24 +61,29 @@ Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal termi
       progress_(config.train.steps, config.run.log_every, terminal) {}
 
 void Metrics::add(const StepMetrics& step) {
-  const Json object = {{"step", step.step},
-                       {"tokens", step.tokens},
-                       {"loss", step.loss},
-                       {"lr", step.lr},
-                       {"grad_norm", step.grad_norm},
-                       {"tokens_per_second", step.tokens_per_second},
-                       {"seconds", step.seconds},
-                       {"seconds_data", step.seconds_data},
-                       {"seconds_head", step.seconds_head},
-                       {"mfu", step.mfu}};
+  Json object = {{"step", step.step},
+                 {"tokens", step.tokens},
+                 {"loss", step.loss},
+                 {"lr", step.lr},
+                 {"grad_norm", step.grad_norm},
+                 {"tokens_per_second", step.tokens_per_second},
+                 {"seconds", step.seconds},
+                 {"seconds_data", step.seconds_data},
+                 {"seconds_head", step.seconds_head},
+                 {"mfu", step.mfu}};
+  std::vector<Scalar> scalars = {{"train/loss", static_cast<float>(step.loss)},
+                                 {"train/lr", static_cast<float>(step.lr)},
+                                 {"train/grad_norm", static_cast<float>(step.grad_norm)},
+                                 {"speed/tokens_per_second", static_cast<float>(step.tokens_per_second)},
+                                 {"speed/seconds_data", static_cast<float>(step.seconds_data)},
+                                 {"speed/seconds_head", static_cast<float>(step.seconds_head)},
+                                 {"speed/mfu", static_cast<float>(step.mfu)}};
+  if (step.commitment) {
+    object["commitment"] = *step.commitment;
+    scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
+  }
   lines_.append(object.dump() + '\n');
-  events_.add(step.step, {{"train/loss", static_cast<float>(step.loss)},
-                          {"train/lr", static_cast<float>(step.lr)},
-                          {"train/grad_norm", static_cast<float>(step.grad_norm)},
-                          {"speed/tokens_per_second", static_cast<float>(step.tokens_per_second)},
-                          {"speed/seconds_data", static_cast<float>(step.seconds_data)},
-                          {"speed/seconds_head", static_cast<float>(step.seconds_head)},
-                          {"speed/mfu", static_cast<float>(step.mfu)}});
+  events_.add(step.step, scalars);
   progress_.add(step);
 }
 

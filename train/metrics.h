@@ -21,10 +21,11 @@ struct StepMetrics {
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double tokens_per_second = 0;
-  double seconds = 0;       // wall time of the step
-  double seconds_data = 0;  // of it, waiting for the loader
-  double seconds_head = 0;  // of it, in the output head, forward and backward
-  double mfu = 0;           // model FLOP/s / measured peak, in [0, 1]
+  double seconds = 0;                // wall time of the step
+  double seconds_data = 0;           // of it, waiting for the loader
+  double seconds_head = 0;           // of it, in the output head, forward and backward
+  double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
+  std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
 };
 
 /// One held-out evaluation while training.

@@ -142,7 +142,7 @@ TEST_P(Parity, FullLogProbabilities) {
 INSTANTIATE_TEST_SUITE_P(Heads, Parity,
                          ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0",
                                            "vq_commitment"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
 }  // namespace vqlm

@@ -1,0 +1,120 @@
+// vqlm eval: a checkpoint's exact loss on held-out shards.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "core/log.h"
+#include "launch/commands.h"
+#include "launch/environment.h"
+#include "train/checkpoint_reader.h"
+#include "train/evaluation_report.h"
+#include "train/resume.h"
+
+namespace vqlm {
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  std::string data;
+  std::string json;
+  int tensor = 1;
+  std::int64_t micro_batch = 0;
+  std::int64_t seq_len = 0;
+  std::int64_t max_tokens = 0;
+  std::string device;
+  int threads = 0;
+};
+
+/// The run's configuration with the sizes of this job.
+Config job_config(const Options& options, const CheckpointReader& checkpoint, int ranks) {
+  Config config = checkpoint.config();
+  config.parallel = {.data = 0, .tensor = options.tensor};
+  if (options.micro_batch > 0) config.train.micro_batch = options.micro_batch;
+  if (options.seq_len > 0) config.data.seq_len = options.seq_len;
+  config.train.global_batch = config.train.micro_batch * ranks / options.tensor;
+  config.run.threads = options.threads;
+  if (!options.device.empty())
+    config.run.device = options.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
+  resolve(config, config.model.vocab_size, ranks);
+  return config;
+}
+
+void write_json(const std::string& path, const std::string& text) {
+  const std::string partial = path + ".partial";
+  std::ofstream out(partial, std::ios::trunc);
+  out << text;
+  out.close();
+  if (!out) throw Error(partial + ": cannot be written; name a file in a folder that can");
+  std::filesystem::rename(partial, path);
+}
+
+void evaluate(const Options& options, Environment& environment) {
+  const auto folder = find_checkpoint(options.checkpoint);
+  const CheckpointReader checkpoint(folder, environment.is_root() ? Verify::yes : Verify::no);
+  const ShardSet shards(options.data);
+  check_tokenizer(checkpoint, shards);
+  const Config config = job_config(options, checkpoint, environment.mpi().size());
+  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  const ProcessGrid grid(environment.mpi(), *backend, 0, options.tensor);
+
+  const std::optional<CodeMap> map = checkpoint.code_map();
+  Transformer model(*backend, grid.tensor(),
+                    {.model = config.model,
+                     .head = config.head,
+                     .batch = {config.train.micro_batch, config.data.seq_len},
+                     .purpose = Purpose::evaluation,
+                     .data_size = 1},
+                    map ? &*map : nullptr);
+  checkpoint.load_parameters(*backend, model.parameters());
+  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, map ? &*map : nullptr);
+  const Evaluation result = evaluator.run();
+  if (!environment.is_root()) return;
+  const EvaluationSubject subject{folder.string(), options.data, config, model.head().cost()};
+  std::fputs(evaluation_text(result, subject).c_str(), stdout);
+  log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
+  if (!options.json.empty()) write_json(options.json, evaluation_json(result, subject));
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("eval", "Evaluate a checkpoint on held-out shards, alone or under mpirun");
+  auto options = std::make_shared<Options>();
+  command
+      ->add_option("--checkpoint", options->checkpoint,
+                   "a checkpoint folder, or a run folder (its newest one)")
+      ->required();
+  command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
+  command->add_option("--json", options->json, "write the result into this file, too");
+  command
+      ->add_option("--tensor", options->tensor,
+                   "ranks that share one model (default 1: each rank holds it whole)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--micro-batch", options->micro_batch, "sequences at a time (default: as in training)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--seq-len", options->seq_len, "tokens of a sample (default: as in training)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-tokens", options->max_tokens, "stop after about so many tokens (default: all)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--device", options->device, "cpu or cuda (default: as in training)")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  command->add_option("--threads", options->threads, "threads of a rank (default: its share of the cores)")
+      ->check(CLI::PositiveNumber);
+  command->footer(
+      "The shards' tokens are cut into samples of seq_len tokens that do not overlap; a token is predicted "
+      "from the tokens\n"
+      "before it in its sample, and every token but the stream's first is predicted exactly once. The result "
+      "does not\n"
+      "depend on the number of ranks.\n"
+      "Examples:\n"
+      "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5'\n"
+      "  mpirun -n 4 vqlm eval --checkpoint runs/a/checkpoints/step-00001000 --data 'shards/heldout-*.h5' "
+      "--json eval.json");
+  command->callback(
+      [options] { run_job([&](Environment& environment) { evaluate(*options, environment); }); });
+}
+
+}  // namespace vqlm

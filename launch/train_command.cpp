@@ -1,0 +1,84 @@
+// vqlm train: a configuration becomes a run folder.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/log.h"
+#include "launch/commands.h"
+#include "launch/environment.h"
+#include "launch/signals.h"
+#include "train/resume.h"
+#include "train/trainer.h"
+
+namespace vqlm {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool resume = false;
+  bool force = false;
+
+  ExistingRun existing() const {
+    if (resume) return ExistingRun::resume;
+    return force ? ExistingRun::replace : ExistingRun::refuse;
+  }
+};
+
+void train(const Options& options, Environment& environment) {
+  const auto stop_requested = catch_stop_signals();
+  Config config = load_config(options.config, options.overrides);
+  ShardSet shards = open_training_shards(config);
+  resolve(config, shards.vocab_size(), environment.mpi().size());
+  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  const ProcessGrid grid(environment.mpi(), *backend, config.parallel.data, config.parallel.tensor);
+  log::info("back end: {}", backend->description());
+
+  const RunFolder folder(config);
+  if (environment.is_root()) folder.open(options.existing());
+  grid.world().barrier();
+  std::optional<CheckpointReader> resumed;
+  if (options.resume) {
+    resumed = open_newest_checkpoint(grid, folder, config, shards);
+    if (!resumed) log::info("{}: no checkpoint to resume from; starting at step 0", folder.path().string());
+  }
+  const TrainingInputs inputs = make_training_inputs(*backend, grid, config, std::move(shards),
+                                                     resumed ? resumed->code_map() : std::nullopt);
+  Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr);
+  std::optional<Metrics> metrics;
+  if (environment.is_root()) {
+    folder.write_config(config);
+    metrics.emplace(config, trainer.state().step, environment.terminal());
+  }
+  const TrainOutcome outcome = trainer.run(metrics ? &*metrics : nullptr, stop_requested);
+  if (outcome == TrainOutcome::stopped) {
+    log::info("stopped by a signal after step {}; continue with --resume", trainer.state().step);
+  }
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("train", "Train a model on token shards, alone or under mpirun");
+  auto options = std::make_shared<Options>();
+  command->add_option("--config", options->config, "TOML file; every key has a default but data.train");
+  command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
+      ->allow_extra_args(false);
+  auto* resume =
+      command->add_flag("--resume", options->resume,
+                        "continue the run in run.dir from its newest checkpoint, on any number of ranks");
+  command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
+  command->footer(
+      "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
+      "a checkpoint\n"
+      "and end the run with exit code 0.\n"
+      "Examples:\n"
+      "  vqlm train --config configs/smoke.toml --set data.train='shards/train-*.h5' --set run.dir=runs/a\n"
+      "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set parallel.tensor=2 --set run.dir=runs/b\n"
+      "  mpirun -n 2 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b --resume\n"
+      "Keys (default):\n" +
+      describe_keys());
+  command->callback([options] { run_job([&](Environment& environment) { train(*options, environment); }); });
+}
+
+}  // namespace vqlm

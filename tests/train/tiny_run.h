@@ -1,0 +1,102 @@
+// Training runs of a tiny model on shards of random text, for tests that compare runs.
+#pragma once
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/rng.h"
+#include "data/token_shards.h"
+#include "train/resume.h"
+#include "train/trainer.h"
+
+namespace vqlm::testing {
+
+/// Prime, so that no grid divides it.
+constexpr std::int64_t tiny_vocabulary = 16001;
+
+/// Two shards of documents whose tokens fall off like Zipf's law, into folder/NAME-0000N.h5.
+inline void write_zipf_shards(const std::filesystem::path& folder, const std::string& name, int documents,
+                              std::int64_t vocabulary = tiny_vocabulary) {
+  const Philox rng(7, name);
+  std::uint64_t drawn = 0;
+  for (int shard = 0; shard < 2; ++shard) {
+    ShardWriter writer((folder / (name + "-0000" + std::to_string(shard) + ".h5")).string(),
+                       {.vocab_size = vocabulary, .eos_id = 2, .tokenizer_sha256 = "tiny", .sources = {}});
+    for (int i = 0; i < documents; ++i) {
+      std::vector<std::uint32_t> tokens(20 + rng.below(drawn++, 100));
+      for (auto& token : tokens) {
+        const double u = static_cast<double>(rng.uniform(drawn++));
+        token = static_cast<std::uint32_t>(std::pow(static_cast<double>(vocabulary), u)) - 1;
+      }
+      tokens.back() = 2;
+      writer.add_document(tokens, 4 * tokens.size());
+    }
+    writer.finish();
+  }
+}
+
+/// d = 64, 2 layers, 4 heads, T = 32, 12 sequences a step.
+inline Config tiny_config(HeadKind head, const std::filesystem::path& shards,
+                          const std::filesystem::path& run) {
+  Config config;
+  config.model.d_model = 64;
+  config.model.n_layers = 2;
+  config.model.n_heads = 4;
+  config.model.n_kv_heads = 4;
+  config.model.d_ff = 128;
+  config.head.kind = head;
+  config.head.map = "frequency";
+  config.head.clusters = 61;
+  config.head.groups = 8;
+  config.head.codes = 32;
+  config.head.learning = CodebookLearning::commitment;
+  config.data.train = (shards / "train-*.h5").string();
+  config.data.heldout = (shards / "heldout-*.h5").string();
+  config.data.seq_len = 32;
+  config.train.steps = 20;
+  config.train.global_batch = 12;
+  config.train.micro_batch = 1;
+  config.optim.warmup_steps = 4;
+  config.run.dir = run.string();
+  config.run.log_every = 1000000;
+  return config;
+}
+
+/// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. Returns the
+/// losses by step that the run folder's metrics hold, on the grid's first rank; nothing on the others.
+inline std::vector<double> train_losses(Backend& backend, const ProcessGrid& grid, Config config,
+                                        bool resume = false, std::int64_t stop_after = 0) {
+  config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
+  ShardSet shards = open_training_shards(config);
+  resolve(config, shards.vocab_size(), grid.world().size());
+  const RunFolder folder(config);
+  const bool root = grid.world().rank() == 0;
+  if (root) folder.open(resume ? ExistingRun::resume : ExistingRun::refuse);
+  grid.world().barrier();
+  std::optional<CheckpointReader> checkpoint;
+  if (resume) checkpoint = open_newest_checkpoint(grid, folder, config, shards);
+  const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards),
+                                                     checkpoint ? checkpoint->code_map() : std::nullopt);
+  Trainer trainer(backend, grid, config, inputs, checkpoint ? &*checkpoint : nullptr);
+  std::optional<Metrics> metrics;
+  if (root) metrics.emplace(config, trainer.state().step, Terminal::no);
+  trainer.run(metrics ? &*metrics : nullptr,
+              [&] { return stop_after > 0 && trainer.state().step + 1 >= stop_after; });
+
+  std::vector<double> losses;
+  if (!root) return losses;
+  std::ifstream lines(folder.path() / "metrics.jsonl");
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("loss")) losses.push_back(json.at("loss").get<double>());
+  }
+  return losses;
+}
+
+}  // namespace vqlm::testing

@@ -1,0 +1,62 @@
+#include "train/evaluation_report.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace vqlm {
+namespace {
+
+double fraction_of_dense(const EvaluationSubject& subject) {
+  const ModelConfig& model = subject.config.model;
+  return static_cast<double>(subject.head.matrix_parameters) /
+         static_cast<double>(model.vocab_size * model.d_model);
+}
+
+}  // namespace
+
+std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject) {
+  nlohmann::ordered_json json = {{"nll", evaluation.nll},
+                                 {"perplexity", evaluation.perplexity},
+                                 {"bits_per_byte", evaluation.bits_per_byte},
+                                 {"tokens", evaluation.tokens},
+                                 {"bytes", evaluation.bytes},
+                                 {"documents", evaluation.documents},
+                                 {"nll_ci95", {evaluation.nll_ci95[0], evaluation.nll_ci95[1]}},
+                                 {"seconds", evaluation.seconds},
+                                 {"checkpoint", subject.checkpoint},
+                                 {"data", subject.data},
+                                 {"seq_len", subject.config.data.seq_len}};
+  json["head"] = {{"kind", subject.config.head.kind == HeadKind::vq ? "vq" : "dense"},
+                  {"parameters", subject.head.matrix_parameters},
+                  {"fraction_of_dense", fraction_of_dense(subject)},
+                  {"biases", subject.head.bias_parameters},
+                  {"code_bytes", subject.head.code_bytes}};
+  if (evaluation.code_usage) {
+    json["code_usage"] = {{"codes", evaluation.code_usage->codes},
+                          {"used", evaluation.code_usage->used},
+                          {"perplexity", evaluation.code_usage->perplexity}};
+  }
+  return json.dump(2) + "\n";
+}
+
+std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject) {
+  std::string text = fmt::format(
+      "perplexity     {:.3f}   (95 %: {:.3f} to {:.3f}, from the losses of {} documents)\n"
+      "nll            {:.5f} nats a token\n"
+      "bits per byte  {:.5f}\n"
+      "predicted      {} tokens, {} bytes of text, in samples of {} tokens\n"
+      "output head    {} parameters ({:.2f} % of V x d), {} biases, {} bytes of codes\n",
+      evaluation.perplexity, std::exp(evaluation.nll_ci95[0]), std::exp(evaluation.nll_ci95[1]),
+      evaluation.documents, evaluation.nll, evaluation.bits_per_byte, evaluation.tokens, evaluation.bytes,
+      subject.config.data.seq_len, subject.head.matrix_parameters, 100.0 * fraction_of_dense(subject),
+      subject.head.bias_parameters, subject.head.code_bytes);
+  if (evaluation.code_usage) {
+    text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,
+                        evaluation.code_usage->codes, evaluation.code_usage->perplexity);
+  }
+  return text;
+}
+
+}  // namespace vqlm

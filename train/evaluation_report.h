@@ -1,0 +1,27 @@
+// An evaluation for people and for programs.
+#pragma once
+
+#include <string>
+
+#include "core/model/output_head.h"
+#include "train/config.h"
+#include "train/evaluator.h"
+
+namespace vqlm {
+
+/// What was evaluated on what.
+struct EvaluationSubject {
+  std::string checkpoint;
+  std::string data;
+  const Config& config;
+  HeadCost head;
+};
+
+/// One JSON object: nll, perplexity, bits_per_byte, tokens, bytes, documents, nll_ci95 [low, high], seconds, checkpoint,
+/// data, seq_len, head {kind, parameters, fraction_of_dense, biases, code_bytes}, and code_usage for VQ heads.
+std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject);
+
+/// A few lines.
+std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject);
+
+}  // namespace vqlm

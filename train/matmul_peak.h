@@ -1,0 +1,13 @@
+// The matrix-product rate of this machine, against which model FLOP/s utilisation is stated.
+#pragma once
+
+#include "core/backend.h"
+#include "core/communicator.h"
+
+namespace vqlm {
+
+/// FLOP/s of a 1024 x 1024 x 1024 fp32 product: the best of several over about `seconds`. Measured by every rank of `group`
+/// at the same time, so that ranks sharing a machine share its peak; returns the group's sum.
+double measure_matmul_peak(Backend& backend, Communicator& group, double seconds = 0.3);
+
+}  // namespace vqlm

@@ -1,0 +1,210 @@
+#include "train/trainer.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <chrono>
+#include <numeric>
+
+#include "core/log.h"
+#include "train/checkpoint_writer.h"
+#include "train/host_collectives.h"
+#include "train/matmul_peak.h"
+#include "train/schedule.h"
+
+namespace vqlm {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+Transformer::Options model_options(const Config& config) {
+  return {.model = config.model,
+          .head = config.head,
+          .batch = {config.train.micro_batch, config.data.seq_len},
+          .purpose = Purpose::training,
+          .data_size = config.parallel.data};
+}
+
+LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, const TrainState& state) {
+  LoaderOptions options;
+  options.seq_len = config.data.seq_len;
+  options.micro_batch = config.train.micro_batch;
+  options.global_batch = config.train.global_batch;
+  options.data_rank = grid.data_rank();
+  options.data_size = grid.data_size();
+  options.seed = static_cast<std::uint64_t>(config.train.seed);
+  options.first_sample = static_cast<std::uint64_t>(state.samples);
+  return options;
+}
+
+}  // namespace
+
+Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config,
+                 const TrainingInputs& inputs, const CheckpointReader* resumed)
+    : backend_(backend),
+      grid_(grid),
+      config_(config),
+      inputs_(inputs),
+      model_(backend, grid.tensor(), model_options(config), inputs.map ? &*inputs.map : nullptr),
+      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip),
+      folder_(config),
+      matmul_peak_(measure_matmul_peak(backend, grid.world())) {
+  if (resumed == nullptr) {
+    model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
+  } else {
+    resumed->load_parameters(backend, model_.parameters());
+    resumed->load_optimizer(backend, model_.parameters(), optimizer_);
+    state_ = resumed->state();
+    saved_step_ = state_.step;
+  }
+  loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
+  if (inputs.heldout) {
+    evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens,
+                       inputs.map ? &*inputs.map : nullptr);
+  }
+  const auto rows = static_cast<std::size_t>(model_.batch().rows());
+  losses_.resize(2 * static_cast<std::size_t>(model_.local_rows()));
+  id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
+  loss_storage_ = backend.allocate(losses_.size() * sizeof(float), MemoryUse::workspace);
+}
+
+TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested) {
+  report_start();
+  bool stop = false;
+  while (state_.step < config_.train.steps && !stop) {
+    const StepMetrics step = train_step(stop_requested, stop);
+    if (metrics != nullptr) metrics->add(step);
+    const bool last = state_.step == config_.train.steps;
+    const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+    if (evaluator_ && (last || due(config_.train.eval_every))) evaluate(metrics);
+    if (last || stop || due(config_.checkpoint.every)) save();
+  }
+  return state_.step < config_.train.steps ? TrainOutcome::stopped : TrainOutcome::finished;
+}
+
+StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, bool& stop) {
+  const double begin = seconds_now();
+  const std::int64_t step = state_.step + 1;
+  const float lr = learning_rate(config_.optim, config_.train.steps, step);
+  const StepSums sums = accumulate_gradients();
+  const double norm = optimizer_.step(step, lr);
+
+  // One small reduction carries every statistic of the step, the commitment loss and the wish to stop among them.
+  std::vector<double> all = {sums.nll, sums.penalty, sums.seconds_data, sums.seconds_head,
+                             stop_requested() ? 1.0 : 0.0};
+  sum_over(backend_, grid_.world(), all);
+  const double ranks = grid_.world().size();
+  const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
+  state_.step = step;
+  state_.tokens += tokens;
+  state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
+  stop = all[4] > 0;
+
+  StepMetrics metrics;
+  metrics.step = step;
+  metrics.tokens = state_.tokens;
+  metrics.loss = all[0] / static_cast<double>(tokens);
+  metrics.lr = static_cast<double>(lr);
+  metrics.grad_norm = norm;
+  if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::commitment) {
+    metrics.commitment = all[1] / static_cast<double>(tokens);
+  }
+  metrics.seconds = seconds_now() - begin;
+  metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
+  metrics.seconds_data = all[2] / ranks;
+  metrics.seconds_head = all[3] / ranks;
+  metrics.mfu = metrics.tokens_per_second * model_.flops_per_token() / matmul_peak_;
+  return metrics;
+}
+
+Trainer::StepSums Trainer::accumulate_gradients() {
+  const std::int64_t rows = model_.batch().rows();
+  const std::int64_t local = model_.local_rows();
+  const Tensor ids = id_storage_.view({2, rows}, DType::i32);
+  const Tensor tokens = ids.rows(0, 1).view({rows});
+  const Tensor targets = ids.rows(1, 1).view({rows});
+  const Tensor losses = loss_storage_.view({2, local});
+  const Tensor nll = losses.rows(0, 1).view({local});
+  const Tensor penalty = losses.rows(1, 1).view({local});
+  const float scale = 1.0f / static_cast<float>(config_.train.global_batch * config_.data.seq_len);
+
+  StepSums sums;
+  optimizer_.zero_gradients();
+  const double waited = loader_->seconds_waiting();
+  const std::int64_t micro_batches = loader_->micro_batches_per_step();
+  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
+    const Batch batch = loader_->next();
+    backend_.copy_from_host(tokens, batch.tokens.data());
+    backend_.copy_from_host(targets, batch.targets.data());
+    const bool last = micro + 1 == micro_batches;
+    model_.accumulate_gradients(nll, penalty, tokens, targets, scale, [&](int bucket) {
+      if (last) optimizer_.bucket_ready(bucket);
+    });
+    backend_.copy_to_host(losses_.data(), losses);
+    const auto middle = losses_.begin() + local;
+    sums.nll = std::accumulate(losses_.begin(), middle, sums.nll);
+    sums.penalty = std::accumulate(middle, losses_.end(), sums.penalty);
+    sums.seconds_head += model_.times().head;
+  }
+  sums.seconds_data = loader_->seconds_waiting() - waited;
+  return sums;
+}
+
+void Trainer::report_start() {
+  const HeadCost head = model_.head().cost();
+  const double dense = static_cast<double>(config_.model.vocab_size * config_.model.d_model);
+  log::info(
+      "model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
+      static_cast<double>(model_.parameters().global_count()) / 1e6,
+      static_cast<double>(head.matrix_parameters) / 1e6,
+      100.0 * static_cast<double>(head.matrix_parameters) / dense, head.bias_parameters);
+  log::info(
+      "grid: {} data x {} tensor ranks, {} micro-batches of {} x {} tokens a step, products peak at {:.0f} "
+      "GFLOP/s",
+      grid_.data_size(), grid_.tensor_size(), loader_->micro_batches_per_step(), config_.train.micro_batch,
+      config_.data.seq_len, matmul_peak_ / 1e9);
+  const Backend::MemoryAccount memory = backend_.memory();
+  const auto mib = [&](MemoryUse use) {
+    return static_cast<double>(memory.in_use[static_cast<std::size_t>(use)]) / (1 << 20);
+  };
+  log::info(
+      "memory of this rank: {:.1f} MiB = parameters {:.1f} + gradients {:.1f} + optimizer {:.1f} + "
+      "activations {:.1f} + "
+      "workspace {:.1f}",
+      mib(MemoryUse::parameters) + mib(MemoryUse::gradients) + mib(MemoryUse::optimizer) +
+          mib(MemoryUse::activations) + mib(MemoryUse::workspace),
+      mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer),
+      mib(MemoryUse::activations), mib(MemoryUse::workspace));
+  if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
+}
+
+void Trainer::evaluate(Metrics* metrics) {
+  const Evaluation result = evaluator_->run();
+  if (metrics == nullptr) return;
+  HeldoutMetrics heldout;
+  heldout.step = state_.step;
+  heldout.tokens = state_.tokens;
+  heldout.loss = result.nll;
+  heldout.bits_per_byte = result.bits_per_byte;
+  heldout.heldout_tokens = result.tokens;
+  heldout.seconds = result.seconds;
+  metrics->add(heldout);
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  const CheckpointContents contents{.backend = backend_,
+                                    .parameters = model_.parameters(),
+                                    .optimizer = optimizer_,
+                                    .config = config_,
+                                    .map = inputs_.map ? &*inputs_.map : nullptr,
+                                    .tokenizer = inputs_.tokenizer,
+                                    .tokenizer_sha256 = inputs_.train.tokenizer_sha256(),
+                                    .state = state_};
+  const auto path = save_checkpoint(folder_.checkpoints(), grid_, contents, config_.checkpoint.keep);
+  saved_step_ = state_.step;
+  log::info("checkpoint: {}", path.string());
+}
+
+}  // namespace vqlm

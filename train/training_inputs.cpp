@@ -1,0 +1,109 @@
+#include "train/training_inputs.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/log.h"
+#include "data/code_map_file.h"
+#include "data/corpus_map.h"
+#include "train/host_collectives.h"
+
+namespace vqlm {
+namespace {
+
+// Unigram counts and corpus statistics change little beyond this many tokens, and reading them stays a matter of seconds.
+constexpr std::uint64_t statistics_tokens = 200'000'000;
+
+CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
+                 const std::vector<std::int64_t>& counts) {
+  const HeadConfig& head = config.head;
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  const int codes = head.groups > 0 ? head.codes : 0;
+  if (head.map == "random") {
+    return make_random_map(config.model.vocab_size, head.clusters, head.groups, codes, seed);
+  }
+  if (head.map == "frequency") return make_frequency_map(counts, head.clusters, head.groups, codes, seed);
+  if (head.map == "corpus") {
+    CorpusMapOptions options;
+    options.clusters = head.clusters;
+    options.groups = head.groups;
+    options.codes = codes;
+    options.seed = seed;
+    options.max_tokens = statistics_tokens;
+    return make_corpus_map(train, backend, options);
+  }
+  return load_code_map(head.map);
+}
+
+/// A map that was made or loaded must be the one that the configuration describes.
+void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
+  const HeadConfig& head = config.head;
+  const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
+    if (in_map == wanted) return;
+    throw UsageError(
+        fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
+                    origin, key, in_map, wanted, key, in_map));
+  };
+  check("model.vocab_size", map.vocab_size, config.model.vocab_size);
+  check("head.clusters", map.clusters, head.clusters);
+  check("head.groups", map.groups, head.groups);
+  if (head.groups > 0) check("head.codes", map.codes, head.codes);
+}
+
+void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
+  map.vocab_size = config.model.vocab_size;
+  map.clusters = config.head.clusters;
+  map.groups = config.head.groups;
+  map.codes = config.head.groups > 0 ? config.head.codes : 0;
+  broadcast_from(backend, group, 0, map.cluster_of_token);
+  broadcast_from(backend, group, 0, map.member_codes);
+  std::vector<std::uint8_t> text(map.provenance.begin(), map.provenance.end());
+  broadcast_from(backend, group, 0, text);
+  map.provenance.assign(text.begin(), text.end());
+}
+
+}  // namespace
+
+ShardSet open_training_shards(const Config& config) {
+  if (config.data.train.empty()) {
+    throw UsageError(
+        "data.train is empty: name the training shards, for example data.train='shards/train-*.h5'");
+  }
+  return ShardSet(config.data.train);
+}
+
+std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train) {
+  if (config.data.heldout.empty()) return std::nullopt;
+  ShardSet heldout(config.data.heldout);
+  if (heldout.tokenizer_sha256() != train.tokenizer_sha256()) {
+    throw Error(fmt::format(
+        "data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
+        "prepare both with the same --tokenizer",
+        config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
+        train.tokenizer_sha256().substr(0, 12)));
+  }
+  return heldout;
+}
+
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
+                                    ShardSet train, std::optional<CodeMap> map) {
+  TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
+  inputs.heldout = open_heldout_shards(config, inputs.train);
+  inputs.tokenizer =
+      std::filesystem::path(inputs.train.shards().front().path).parent_path() / "tokenizer.model";
+  const bool root = grid.world().rank() == 0;
+  if (root) inputs.counts = count_tokens(inputs.train, statistics_tokens);
+  broadcast_from(backend, grid.world(), 0, inputs.counts);
+  if (config.head.kind == HeadKind::dense) return inputs;
+
+  inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
+  if (root && inputs.map->cluster_of_token.empty()) {
+    log::info("making the code map ({})", config.head.map);
+    *inputs.map = make_map(backend, config, inputs.train, inputs.counts);
+  }
+  if (root) check_map(*inputs.map, config, config.head.map);
+  broadcast_map(backend, grid.world(), config, *inputs.map);
+  if (root) log::info("code map: {}", inputs.map->provenance);
+  return inputs;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,35 @@
+// What training reads before its first step: shards, unigram counts and, for a VQ head, the code map.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "core/model/code_map.h"
+#include "data/shard_set.h"
+#include "dist/process_grid.h"
+#include "train/config.h"
+
+namespace vqlm {
+
+struct TrainingInputs {
+  ShardSet train;
+  std::optional<ShardSet> heldout;
+  std::vector<std::int64_t> counts;  // (V) of the training shards
+  std::optional<CodeMap> map;        // VQ head only
+  std::filesystem::path tokenizer;   // tokenizer.model beside the shards, where prepare put it
+};
+
+/// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.
+ShardSet open_training_shards(const Config& config);
+/// The held-out shards, or none where the configuration names none. Throws Error where their tokenizer is not the
+/// training shards'.
+std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
+
+/// Counts tokens and makes the map on rank 0 and gives them to all ranks (collective). A map in hand (from a checkpoint) is
+/// taken as it is. config must be resolved.
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
+                                    ShardSet train, std::optional<CodeMap> map);
+
+}  // namespace vqlm
