@@ -3,12 +3,8 @@
 #include <sentencepiece_processor.h>
 #include <spdlog/fmt/fmt.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
-
 #include "core/error.h"
+#include "data/atomic_file.h"
 #include "data/sentencepiece_model.h"
 #include "data/sha256.h"
 
@@ -16,7 +12,34 @@ namespace vqlm {
 
 struct Tokenizer::Processor {
   sentencepiece::SentencePieceProcessor model;
+  /// The same model without the space that it puts in front; unused where it puts none.
+  sentencepiece::SentencePieceProcessor model_without_prefix;
 };
+
+namespace {
+
+void load_model(sentencepiece::SentencePieceProcessor& processor, const std::string& model,
+                const std::string& name) {
+  // The library takes an empty file for a valid message.
+  if (model.empty()) throw Error(fmt::format("{}: is empty, not a SentencePiece model", name));
+  const auto status = processor.LoadFromSerializedProto(model);
+  if (!status.ok()) {
+    throw Error(
+        fmt::format("{}: is not a SentencePiece model: {}; give the .model file", name, status.message()));
+  }
+}
+
+void encode_with(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
+                 std::vector<std::uint32_t>& ids) {
+  std::vector<int> encoded;
+  const auto status = processor.Encode(text, &encoded);
+  if (!status.ok()) {
+    throw Error(fmt::format("the tokenizer failed on a text of {} bytes: {}", text.size(), status.message()));
+  }
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+}
+
+}  // namespace
 
 Tokenizer::Tokenizer() : processor_(std::make_unique<Processor>()) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
@@ -24,24 +47,16 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(fmt::format("{}: the tokenizer cannot be opened: {}", path, std::strerror(errno)));
-  std::string model((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad())
-    throw Error(fmt::format("{}: the tokenizer cannot be read: {}", path, std::strerror(errno)));
-  return from_bytes(std::move(model), path);
+  return from_bytes(read_file(path), path);
 }
 
 Tokenizer Tokenizer::from_bytes(std::string model, const std::string& name) {
   Tokenizer tokenizer;
   // Looked at first: the library logs a parse error of its own where the bytes are no protocol buffer.
   tokenizer.traits_ = tokenizer_traits(model, name);
-  const auto status =
-      model.empty() ? sentencepiece::util::Status(sentencepiece::util::StatusCode::kDataLoss, "empty file")
-                    : tokenizer.processor_->model.LoadFromSerializedProto(model);
-  if (!status.ok()) {
-    throw Error(
-        fmt::format("{}: is not a SentencePiece model: {}; give the .model file", name, status.message()));
+  load_model(tokenizer.processor_->model, model, name);
+  if (tokenizer.traits_.dummy_prefix) {
+    load_model(tokenizer.processor_->model_without_prefix, without_dummy_prefix(model), name);
   }
   if (tokenizer.processor_->model.eos_id() < 0) {
     throw Error(
@@ -62,12 +77,11 @@ std::int32_t Tokenizer::eos_id() const {
 }
 
 void Tokenizer::encode(std::string_view text, std::vector<std::uint32_t>& ids) const {
-  std::vector<int> encoded;
-  const auto status = processor_->model.Encode(text, &encoded);
-  if (!status.ok()) {
-    throw Error(fmt::format("the tokenizer failed on a text of {} bytes: {}", text.size(), status.message()));
-  }
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  encode_with(processor_->model, text, ids);
+}
+
+void Tokenizer::encode_without_prefix(std::string_view text, std::vector<std::uint32_t>& ids) const {
+  encode_with(traits_.dummy_prefix ? processor_->model_without_prefix : processor_->model, text, ids);
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {

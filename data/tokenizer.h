@@ -40,6 +40,8 @@ class Tokenizer {
 
   /// Appends the ids of `text` (UTF-8) to `ids`, as SentencePiece gives them; no end-of-text id is added.
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const;
+  /// The same where the model puts no space in front of the text.
+  void encode_without_prefix(std::string_view text, std::vector<std::uint32_t>& ids) const;
   /// The text of ids; ids of control pieces (end of text) give nothing. Throws Error for an id outside the
   /// vocabulary.
   std::string decode(std::span<const std::int32_t> ids) const;

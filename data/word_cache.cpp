@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "data/sentencepiece_model.h"
 
 namespace vqlm {
 
@@ -45,7 +44,6 @@ std::vector<std::uint8_t> neighbours_in_pieces(const Tokenizer& tokenizer) {
 
 WordCache::WordCache(const Tokenizer& tokenizer, std::size_t slots)
     : tokenizer_(tokenizer),
-      words_(Tokenizer::from_bytes(without_dummy_prefix(tokenizer.bytes()), "tokenizer")),
       // Without byte fallback SentencePiece joins neighbouring unknown characters to one id, across any cut.
       active_(tokenizer.traits().bpe && tokenizer.traits().byte_fallback &&
               tokenizer.traits().plain_normalization) {
@@ -75,7 +73,7 @@ void WordCache::encode_word(std::string_view word, std::vector<std::uint32_t>& i
   ++lookups_;
   if (word.size() > max_word_bytes) {
     ++misses_;
-    return words_.encode(word, ids);
+    return tokenizer_.encode_without_prefix(word, ids);
   }
   const std::size_t sets = slots_.size() / ways;
   Slot* set = slots_.data() + (XXH3_64bits(word.data(), word.size()) & (sets - 1)) * ways;
@@ -88,7 +86,7 @@ void WordCache::encode_word(std::string_view word, std::vector<std::uint32_t>& i
   }
   ++misses_;
   const std::size_t first = ids.size();
-  words_.encode(word, ids);
+  tokenizer_.encode_without_prefix(word, ids);
   const std::size_t count = ids.size() - first;
   if (count > max_word_ids) return;
   Slot& slot = set[ways - 1];

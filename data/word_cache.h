@@ -53,7 +53,6 @@ class WordCache {
   bool joined(unsigned char left, unsigned char right) const { return joined_[left * 256u + right] != 0; }
 
   const Tokenizer& tokenizer_;
-  Tokenizer words_;  // the same model without a space put in front
   bool active_ = false;
   std::vector<std::uint8_t> joined_;  // (256, 256): 1 where some piece holds these two bytes side by side
   std::vector<Slot> slots_;

@@ -1,0 +1,67 @@
+// From text to token shards: what `vqlm prepare` does.
+//
+// The unit of work is a part: a run of a source's records that become one training and one held-out shard. A part ends
+// where one of them has shard_tokens tokens, or the source ends. Parts follow the order of the sources and records, so
+// the shards are the same for any number of jobs; and a finished part is never made again, so a stopped run goes on
+// where it was.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/prepare_manifest.h"
+
+namespace vqlm {
+
+struct PrepareOptions {
+  std::vector<std::string> inputs;          // paths or shell patterns
+  std::vector<std::string> heldout_inputs;  // all of these goes to the held-out split
+  std::string tokenizer;                    // a SentencePiece model, or
+  std::int64_t train_tokenizer = 0;         // the vocabulary size of one to train
+  std::string out;
+  double heldout = 0.005;  // fraction of the documents of `inputs`, chosen by a hash of (seed, text)
+  std::uint64_t seed = 0;
+  std::uint64_t shard_tokens = std::uint64_t{256} << 20;  // a C4 file of 360,000 documents has about 190 M
+  std::uint64_t max_bad_lines = 100;
+  std::string text_field = "text";
+  int jobs = 1;
+  bool force = false;  // remove the shards of other inputs and options that are in `out`
+};
+
+/// Where a run stands.
+struct PrepareProgress {
+  std::string source;
+  std::size_t source_number = 0;  // from 1
+  std::size_t source_count = 0;
+  std::uint64_t documents = 0;   // encoded by this run
+  std::uint64_t text_bytes = 0;  // encoded by this run
+  std::uint64_t file_bytes = 0;  // of the inputs on disk, read or found finished
+  std::uint64_t total_file_bytes = 0;
+  double seconds = 0;
+};
+
+/// What is in the folder now, and what this run did for it.
+struct PrepareReport {
+  PerSplit<SplitCounts> counts;
+  PerSplit<std::uint64_t> shards;
+  BadRecordCounts bad{};
+  std::uint64_t sources = 0;
+  std::uint64_t parts_kept = 0;  // found finished
+  std::uint64_t parts_made = 0;
+  std::uint64_t documents_encoded = 0;
+  std::uint64_t text_bytes_encoded = 0;
+  double seconds = 0;
+  std::string tokenizer_path;
+  std::int64_t vocab_size = 0;
+};
+
+/// Fills the folder options.out with train-*.h5, heldout-*.h5, tokenizer.model and prepare.json. Bad records and damaged
+/// shards are logged. Throws UsageError for options that make no sense, Error for everything in the way: inputs without
+/// match, damaged inputs, more bad records than allowed, a folder that cannot be written or that holds the shards of
+/// other inputs or options, a full disk.
+PrepareReport prepare(const PrepareOptions& options,
+                      const std::function<void(const PrepareProgress&)>& progress = {});
+
+}  // namespace vqlm

@@ -1,0 +1,131 @@
+#include "data/prepare_manifest.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/atomic_file.h"
+
+namespace vqlm {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* manifest_format = "vqlm-prepare";
+constexpr int manifest_version = 1;
+
+json to_json(const Part& part) {
+  json out = {{"records", {part.first_record, part.end_record}}, {"bad_records", part.bad}};
+  for (const Split split : all_splits) {
+    if (part.shards[split].empty()) continue;
+    const SplitCounts& counts = part.counts[split];
+    out[name_of(split)] = {{"shard", part.shards[split]},
+                           {"documents", counts.documents},
+                           {"tokens", counts.tokens},
+                           {"text_bytes", counts.text_bytes}};
+  }
+  return out;
+}
+
+Part part_from(const json& in) {
+  Part part;
+  part.first_record = in.at("records").at(0);
+  part.end_record = in.at("records").at(1);
+  part.bad = in.at("bad_records").get<BadRecordCounts>();
+  for (const Split split : all_splits) {
+    if (!in.contains(name_of(split))) continue;
+    const json& shard = in.at(name_of(split));
+    part.shards[split] = shard.at("shard");
+    part.counts[split] = {shard.at("documents"), shard.at("tokens"), shard.at("text_bytes")};
+  }
+  return part;
+}
+
+json to_json(const PreparedSource& source) {
+  json parts = json::array();
+  for (const Part& part : source.parts) parts.push_back(to_json(part));
+  return {{"path", source.file.path},       {"bytes", source.file.bytes},  {"sha256", source.file.sha256},
+          {"split", name_of(source.split)}, {"complete", source.complete}, {"parts", std::move(parts)}};
+}
+
+PreparedSource source_from(const json& in) {
+  PreparedSource source;
+  source.file = {in.at("path"), in.at("bytes"), in.at("sha256")};
+  source.split = in.at("split") == name_of(Split::heldout) ? Split::heldout : Split::train;
+  source.complete = in.at("complete");
+  for (const json& part : in.at("parts")) source.parts.push_back(part_from(part));
+  return source;
+}
+
+std::string path_in(const std::string& folder) {
+  return (std::filesystem::path(folder) / PrepareManifest::file_name).string();
+}
+
+}  // namespace
+
+SplitCounts& SplitCounts::operator+=(const SplitCounts& other) {
+  documents += other.documents;
+  tokens += other.tokens;
+  text_bytes += other.text_bytes;
+  return *this;
+}
+
+std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) {
+  const std::string path = path_in(folder);
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  try {
+    const json in = json::parse(read_file(path));
+    if (in.at("format") != manifest_format || in.at("version") != manifest_version) {
+      throw Error(
+          fmt::format("{}: was written by another version of vqlm; choose another --out, or --force to "
+                      "make the shards afresh",
+                      path));
+    }
+    PrepareManifest manifest;
+    const json& options = in.at("options");
+    manifest.options = {options.at("tokenizer_sha256"), options.at("text_field"), options.at("heldout"),
+                        options.at("seed"), options.at("shard_tokens")};
+    for (const json& source : in.at("sources")) manifest.sources.push_back(source_from(source));
+    return manifest;
+  } catch (const json::exception& error) {
+    throw Error(fmt::format("{}: is damaged ({}); choose another --out, or --force to make the shards afresh",
+                            path, error.what()));
+  }
+}
+
+void PrepareManifest::save(const std::string& folder) const {
+  json list = json::array();
+  for (const PreparedSource& source : sources) list.push_back(to_json(source));
+  const json out = {{"format", manifest_format},
+                    {"version", manifest_version},
+                    {"options",
+                     {{"tokenizer_sha256", options.tokenizer_sha256},
+                      {"text_field", options.text_field},
+                      {"heldout", options.heldout},
+                      {"seed", options.seed},
+                      {"shard_tokens", options.shard_tokens}}},
+                    {"sources", std::move(list)}};
+  // Paths are bytes, JSON is UTF-8: replace what is not.
+  write_file_atomically(path_in(folder), out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+std::string difference(const ShardOptions& before, const ShardOptions& now) {
+  if (before.tokenizer_sha256 != now.tokenizer_sha256) {
+    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12}", before.tokenizer_sha256,
+                       now.tokenizer_sha256);
+  }
+  if (before.text_field != now.text_field) {
+    return fmt::format("--text-field {}, here {}", before.text_field, now.text_field);
+  }
+  if (before.heldout != now.heldout) return fmt::format("--heldout {}, here {}", before.heldout, now.heldout);
+  if (before.seed != now.seed) return fmt::format("--seed {}, here {}", before.seed, now.seed);
+  if (before.shard_tokens != now.shard_tokens) {
+    return fmt::format("--shard-tokens {}, here {}", before.shard_tokens, now.shard_tokens);
+  }
+  return "";
+}
+
+}  // namespace vqlm

@@ -1,0 +1,141 @@
+// vqlm prepare: text files to token shards.
+#include <spdlog/fmt/fmt.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "core/log.h"
+#include "data/prepare.h"
+#include "launch/commands.h"
+
+namespace vqlm {
+
+namespace {
+
+constexpr const char* details =
+    "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
+    "text (.txt), "
+    "each plain, .gz or .zst. In plain text a document is what stands between two blank lines.\n"
+    "Output: train-00000.h5 ..., heldout-00000.h5 ..., tokenizer.model, and prepare.json, which says what "
+    "they were made "
+    "from. The shards do not depend on --jobs. Running the same command again goes on where the last run "
+    "stopped, "
+    "checks every finished shard and makes damaged ones again; new inputs behind the old ones are added.";
+
+/// A line that is rewritten on a terminal, a log line now and then elsewhere.
+class ProgressLine {
+ public:
+  void show(const PrepareProgress& progress) {
+    const double interval = terminal_ ? 0.2 : 15.0;
+    if (progress.seconds < next_) return;
+    next_ = progress.seconds + interval;
+    const std::string line = describe(progress);
+    if (terminal_) {
+      std::fprintf(stderr, "\r\033[K%s", line.c_str());
+      shown_ = true;
+    } else if (progress.seconds > interval) {
+      log::info("{}", line);
+    }
+  }
+  ~ProgressLine() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+
+ private:
+  static std::string describe(const PrepareProgress& p) {
+    const double done =
+        static_cast<double>(p.file_bytes) / std::max(1.0, static_cast<double>(p.total_file_bytes));
+    const double left = done > 0 ? p.seconds * (1 - done) / done : 0;
+    return fmt::format("file {}/{}  {:.1f} %  {} documents  {:.1f} MB/s  {:.0f} s, about {:.0f} s left",
+                       p.source_number, p.source_count, 100 * done, p.documents,
+                       static_cast<double>(p.text_bytes) / 1e6 / std::max(p.seconds, 1e-3), p.seconds, left);
+  }
+
+  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  bool shown_ = false;
+  double next_ = 0;
+};
+
+void print_report(const PrepareReport& report, const std::string& out) {
+  fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12}\n", "split", "shards", "documents", "tokens", "bytes",
+             "tokens/byte");
+  SplitCounts all;
+  const auto row = [](const char* name, std::uint64_t shards, const SplitCounts& counts) {
+    const double bytes = std::max(1.0, static_cast<double>(counts.text_bytes));
+    fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12.4f}\n", name, shards, counts.documents, counts.tokens,
+               counts.text_bytes, static_cast<double>(counts.tokens) / bytes);
+  };
+  for (const Split split : all_splits) {
+    row(name_of(split), report.shards[split], report.counts[split]);
+    all += report.counts[split];
+  }
+  row("all", report.shards[Split::train] + report.shards[Split::heldout], all);
+  std::size_t bad = 0;
+  for (int i = 0; i < bad_record_count; ++i) {
+    const std::size_t count = report.bad[static_cast<std::size_t>(i)];
+    if (count > 0) fmt::print("skipped: {} lines: {}\n", count, describe(static_cast<BadRecord>(i)));
+    bad += count;
+  }
+  if (bad == 0) fmt::print("skipped: none\n");
+  fmt::print("{} files to {} in {:.1f} s; this run encoded {} documents ({:.1f} MB/s)", report.sources, out,
+             report.seconds, report.documents_encoded,
+             static_cast<double>(report.text_bytes_encoded) / 1e6 / std::max(report.seconds, 1e-3));
+  if (report.parts_kept > 0) fmt::print(", {} parts were finished already", report.parts_kept);
+  fmt::print("\ntokenizer: {} ({} pieces)\n", report.tokenizer_path, report.vocab_size);
+}
+
+void run_prepare(PrepareOptions options, bool heldout_given) {
+  // Held-out files of the user's own are the split; none of the training text is taken away then.
+  if (!heldout_given && !options.heldout_inputs.empty()) options.heldout = 0;
+  PrepareReport report;
+  {
+    ProgressLine line;
+    report = prepare(options, [&](const PrepareProgress& progress) { line.show(progress); });
+  }
+  print_report(report, options.out);
+}
+
+}  // namespace
+
+void add_prepare_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("prepare", "Turn text into token shards");
+  command->footer(details);
+  const auto options = std::make_shared<PrepareOptions>();
+  options->jobs = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  command->add_option("--input", options->inputs, "Files or quoted patterns; may be repeated")
+      ->type_name("FILES");
+  command->add_option("--tokenizer", options->tokenizer, "A SentencePiece model")->type_name("FILE");
+  command
+      ->add_option("--train-tokenizer", options->train_tokenizer,
+                   "Train a BPE model of so many pieces on a sample of the inputs")
+      ->type_name("PIECES");
+  command->add_option("--out", options->out, "Folder of the shards")->type_name("FOLDER")->required();
+  const CLI::Option* heldout =
+      command
+          ->add_option("--heldout", options->heldout,
+                       "Fraction of the documents to hold out, by a hash of their text "
+                       "(default 0.005, or 0 with --heldout-input)")
+          ->type_name("FRACTION");
+  command
+      ->add_option("--heldout-input", options->heldout_inputs,
+                   "Files that are held out whole; may be repeated")
+      ->type_name("FILES");
+  command->add_option("--seed", options->seed, "Of the held-out choice and the tokenizer's sample")
+      ->capture_default_str();
+  command->add_option("--jobs", options->jobs, "Encoding threads")->capture_default_str();
+  command->add_option("--shard-tokens", options->shard_tokens, "Begin the next shard after so many tokens")
+      ->capture_default_str();
+  command->add_option("--max-bad-lines", options->max_bad_lines, "Skip so many bad lines before giving up")
+      ->capture_default_str();
+  command
+      ->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
+      ->capture_default_str();
+  command->add_flag("--force", options->force, "Remove the shards that are in the folder first");
+  command->callback([options, heldout] { run_prepare(*options, heldout->count() > 0); });
+}
+
+}  // namespace vqlm
