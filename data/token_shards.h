@@ -1,10 +1,10 @@
 // Token shards: HDF5 files of tokenized documents. shard_set.h reads several as one stream.
 //
-//   /tokens      uint16 (vocab_size <= 65,536) or uint32 (M), chunked, byte-shuffle + deflate, Fletcher-32
-//   /documents   uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), its end-of-text token
-//   included /bytes       uint64 (D): UTF-8 bytes of each document's text (for bits per byte) attributes
-//   format = "vqlm-tokens", version, vocab_size, eos_id, tokenizer_sha256, sources (JSON list of
-//                {path, bytes, sha256}), document_count, token_count, text_bytes
+//   /tokens     uint16 (vocab_size <= 65,536) or uint32 (M), chunked, deflate, Fletcher-32
+//   /documents  uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), end-of-text included
+//   /bytes      uint64 (D): UTF-8 bytes of each document's text (for bits per byte)
+//   attributes  format = "vqlm-tokens", version, vocab_size, eos_id, tokenizer_sha256, document_count,
+//               token_count, text_bytes, sources (JSON list of {path, bytes, sha256})
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "data/chunk_decoder.h"
 #include "data/h5.h"
 
 namespace vqlm {
@@ -118,6 +119,8 @@ class ShardReader {
  private:
   void read_header();
   void check_sizes();
+  template <class T>
+  bool decode_chunk(std::uint64_t begin, std::vector<T>& values);
 
   std::string path_;
   ShardMeta meta_;
@@ -127,6 +130,8 @@ class ShardReader {
   std::uint64_t document_count_ = 0;
   std::uint64_t text_bytes_ = 0;
   std::uint64_t chunk_tokens_ = 0;
+  std::optional<ChunkDecoder> decoder_;
+  std::vector<std::uint8_t> raw_;  // scratch of decode_chunk
 };
 
 }  // namespace vqlm
