@@ -20,9 +20,9 @@ namespace vqlm {
 struct MpiChunking {
   /// Elements of one rank in one MPI call: MPI counts are int.
   std::int64_t elements_per_call = INT_MAX;
-  /// Received blocks of a reduction that wait to be added; below the size of a second-level cache they stay
-  /// in it.
-  std::int64_t scratch_bytes = 1 << 20;
+  /// Received blocks of a reduction that wait to be added. Larger means fewer meetings of the ranks, smaller means
+  /// that the blocks are still in a cache when they are added.
+  std::int64_t scratch_bytes = 4 << 20;
 };
 
 class MpiCommunicator final : public Communicator {
