@@ -27,7 +27,8 @@ Update reference(const HostF32& param, const HostF32& m, const HostF32& v, const
     // Coefficients, clipped gradient, products and sum: 5 roundings of each term at most (7 with the square).
     out.m_bound.push_back(5 * u32 * (std::abs(beta1 * m[i]) + std::abs((1 - beta1) * g)));
     out.v_bound.push_back(7 * u32 * out.v.back());
-    // The update: v's error halved by the root, and root, scale, eps, product, quotient and step size; m's own error.
+    // The update: v's error halved by the root, and root, scale, eps, product, quotient and step size; m's
+    // own error.
     out.param_bound.push_back(3 * u32 * std::abs(param[i]) + 12 * u32 * std::abs(update) +
                               lr / correction1 / denominator * out.m_bound.back());
   }
@@ -66,7 +67,8 @@ TEST_F(AdamWTest, ClipsByTheGlobalNormOnlyAboveIt) {
 }
 
 TEST_F(AdamWTest, FirstStepMovesByTheLearningRate) {
-  // m = (1 - b1) g and v = (1 - b2) g^2 are corrected to g and g^2: the step is lr * sign(g), whatever g's size.
+  // m = (1 - b1) g and v = (1 - b2) g^2 are corrected to g and g^2: the step is lr * sign(g), whatever g's
+  // size.
   HostF32 param({4}, 1.0f), m({4}), v({4}), grad({4});
   const float gradients[] = {1e-3f, -1e-3f, 1e3f, -2.5f};
   for (std::int64_t i = 0; i < 4; ++i) grad[i] = gradients[i];

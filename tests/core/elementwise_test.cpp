@@ -70,7 +70,7 @@ TEST_F(ElementwiseTest, SwapAxesMovesIds) {
   expect_equal(back, src, "twice");
 }
 
-// ---- SwiGLU -----------------------------------------------------------------------------------------------------------
+// ---- SwiGLU ----
 
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
@@ -88,14 +88,17 @@ std::vector<double> swiglu(const std::vector<double>& gate_up, std::size_t rows,
   return y;
 }
 
-/// Where exp(-|x|) is subnormal its relative precision is lost: an absolute term far below any gradient's size.
+/// Where exp(-|x|) is subnormal its relative precision is lost: an absolute term far below any gradient's
+/// size.
 constexpr double underflow = 1e-33;
 
 struct Gradient {
   std::vector<double> value, bound;
 };
 
-/// Roundings: exp 2 (Highway: 1 ulp) in numerator and 1 in denominator, sum 1, division 1, product 1, then 3 more.
+/// Roundings of a sigmoid or its complement: exp 2 (Highway: 1 ulp) in the numerator and at most 1 in the
+/// denominator, sum 1, division 1, product 1: 6. Two or three products follow; gate * complement has 8 on its
+/// way into the sum.
 Gradient swiglu_gradient(const HostF32& gate_up, const HostF32& dy, std::int64_t rows, std::int64_t width) {
   Gradient gradient{std::vector<double>(static_cast<std::size_t>(gate_up.size())), {}};
   gradient.bound = gradient.value;
@@ -107,19 +110,24 @@ Gradient swiglu_gradient(const HostF32& gate_up, const HostF32& dy, std::int64_t
       const double s = sigmoid(gate), complement = sigmoid(-gate);
       gradient.value[gate_at] = dy_i * up * s * (1 + gate * complement);
       gradient.value[up_at] = dy_i * gate * s;
+      const double slope = gate * complement;
       gradient.bound[gate_at] =
-          16 * u32 * std::abs(dy_i * up * s) * (1 + std::abs(gate) * complement) + underflow;
+          u32 * std::abs(dy_i * up * s) * (10 * std::abs(1 + slope) + 8 * std::abs(slope)) + underflow;
       gradient.bound[up_at] = 9 * u32 * std::abs(gradient.value[up_at]) + underflow;
     }
   }
   return gradient;
 }
 
-/// Normal gates, and some far outside of where exp is representable.
+/// Normal gates; some far outside of where exp is representable; and some where 1 - sigmoid computed by
+/// subtraction would be wrong in every digit while gate * (1 - sigmoid) still counts.
 HostF32 gates(std::int64_t rows, std::int64_t width) {
   HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up", 3.0f);
-  const float extremes[] = {0.0f, 88.5f, -88.5f, 104.5f, -104.5f, 1e4f, -1e4f, -87.0f};
-  for (std::int64_t i = 0; i < std::min<std::int64_t>(width, 8); ++i) gate_up[i] = extremes[i];
+  const std::vector<float> chosen{0.0f,   88.5f, -88.5f, 104.5f, -104.5f, 1e4f,  -1e4f,
+                                  -87.0f, 13.0f, 14.0f,  15.0f,  15.5f,   16.0f, 16.5f};
+  for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(width), chosen.size()); ++i) {
+    gate_up[static_cast<std::int64_t>(i)] = chosen[i];
+  }
   return gate_up;
 }
 

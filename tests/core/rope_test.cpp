@@ -33,8 +33,8 @@ HostF32 random_qkv(const AttentionShape& shape) {
   return random_normal({shape.batch, shape.seq_len, shape.row()}, "qkv");
 }
 
-/// Cosine, product and sum round once each: 3 u (|a cos| + |b sin|) <= 3 sqrt(2) u |(a, b)|; twice that for a chain
-/// of two rotations.
+/// Cosine, product and sum round once each: 3 u (|a cos| + |b sin|) <= 3 sqrt(2) u |(a, b)| <= 6 u max(|a|,
+/// |b|).
 double bound_of(const std::vector<double>& qkv) {
   return 3 * 2 * u32 * max_abs(qkv);
 }

@@ -1,0 +1,183 @@
+// Throughput of the basic ops on the CPU: bytes/s of compulsory traffic (every operand read or written once),
+// to be compared with add_scaled's, and FLOP/s of products. Arguments are shapes; the last is the thread
+// count.
+#include <benchmark/benchmark.h>
+
+#include <memory>
+#include <string_view>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/rng.h"
+
+namespace vqlm {
+namespace {
+
+constexpr std::int64_t tokens = 4096;
+
+/// A back end and arrays filled with normal numbers.
+class Bench {
+ public:
+  explicit Bench(std::int64_t threads) : backend_(make_cpu_backend(static_cast<int>(threads))) {}
+
+  Backend& backend() { return *backend_; }
+  Tensor make(Shape shape) {
+    buffers_.push_back(backend_->allocate(static_cast<std::size_t>(shape.numel()) * 4, MemoryUse::workspace));
+    const Tensor x = buffers_.back().view(shape);
+    const Philox rng(1, buffers_.size());
+    // Normal numbers repeat after 64 Ki elements: filling must not take longer than measuring.
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      x.f32()[i] = i < 65536 ? rng.normal(static_cast<std::uint64_t>(i)) : x.f32()[i - 65536];
+    }
+    return x;
+  }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::vector<Buffer> buffers_;
+};
+
+/// `floats` elements read or written per iteration.
+void report_floats(benchmark::State& state, std::int64_t floats) {
+  state.SetBytesProcessed(state.iterations() * floats * 4);
+}
+
+/// The yardstick: y += s * x moves 3 floats an element.
+void add_scaled(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const Tensor y = bench.make({state.range(0)}), x = bench.make({state.range(0)});
+  for (auto _ : state) bench.backend().add_scaled(y, x, 1e-6f);
+  report_floats(state, 3 * y.numel());
+}
+
+void add_column_sums(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const Tensor x = bench.make({tokens, state.range(0)}), out = bench.make({state.range(0)});
+  for (auto _ : state) bench.backend().add_column_sums(out, x);
+  report_floats(state, x.numel());
+}
+
+void rmsnorm_forward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0);
+  const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}),
+               sum = bench.make({tokens, width});
+  const Tensor y = bench.make({tokens, width}), rstd = bench.make({tokens}), gain = bench.make({width});
+  for (auto _ : state) bench.backend().rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f);
+  report_floats(state, 4 * x.numel());
+}
+
+void rmsnorm_backward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0);
+  const Tensor x = bench.make({tokens, width}), dy = bench.make({tokens, width}),
+               dx = bench.make({tokens, width});
+  const Tensor rstd = bench.make({tokens}), gain = bench.make({width}), dgain = bench.make({width});
+  bench.backend().fill(rstd, 1);
+  for (auto _ : state) bench.backend().rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
+  report_floats(state, 3 * x.numel());
+}
+
+void swiglu_forward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0);
+  const Tensor gate_up = bench.make({tokens, 2 * width}), y = bench.make({tokens, width});
+  for (auto _ : state) bench.backend().swiglu_forward(y, gate_up);
+  report_floats(state, 3 * y.numel());
+}
+
+void swiglu_backward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0);
+  const Tensor gate_up = bench.make({tokens, 2 * width}), dgate_up = bench.make({tokens, 2 * width});
+  const Tensor dy = bench.make({tokens, width});
+  for (auto _ : state) bench.backend().swiglu_backward(dgate_up, dy, gate_up);
+  report_floats(state, 5 * dy.numel());
+}
+
+void rope_forward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const AttentionShape shape{.batch = 4, .seq_len = 1024, .heads = 12, .kv_heads = 4, .head_dim = 64};
+  const Tensor qkv = bench.make({shape.batch, shape.seq_len, shape.row()});
+  for (auto _ : state) bench.backend().rope_forward(qkv, shape, 10'000.0f);
+  report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
+}
+
+void embedding_forward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0), rows = 50'257;
+  const Tensor table = bench.make({rows, width}), out = bench.make({tokens, width}),
+               raw = bench.make({tokens});
+  const Tensor ids(raw.data(), DType::i32, {tokens});
+  const Philox rng(2, 0);
+  for (std::int64_t n = 0; n < tokens; ++n) {
+    ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
+  }
+  for (auto _ : state) bench.backend().embedding_forward(out, ids, table, 0);
+  report_floats(state, 2 * out.numel());
+}
+
+void embedding_backward(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t width = state.range(0), rows = 50'257;
+  const Tensor dtable = bench.make({rows, width}), dout = bench.make({tokens, width}),
+               raw = bench.make({tokens});
+  const Tensor ids(raw.data(), DType::i32, {tokens});
+  const Philox rng(2, 0);
+  for (std::int64_t n = 0; n < tokens; ++n) {
+    ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
+  }
+  for (auto _ : state) bench.backend().embedding_backward(dtable, dout, ids, 0);
+  report_floats(state, 3 * dout.numel());
+}
+
+void adamw(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const std::int64_t n = state.range(0);
+  const Tensor param = bench.make({n}), m = bench.make({n}), v = bench.make({n}), grad = bench.make({n});
+  bench.backend().fill(v, 1);
+  for (auto _ : state) bench.backend().adamw(param, m, v, grad, {}, {.lr = 1e-4f, .weight_decay = 0.1f});
+  report_floats(state, 7 * n);
+}
+
+void add_sum_of_squares(benchmark::State& state) {
+  Bench bench(state.range(1));
+  const Tensor x = bench.make({state.range(0)});
+  double total = 0;
+  for (auto _ : state) bench.backend().add_sum_of_squares(Tensor(&total, DType::f64, {1}), x);
+  report_floats(state, x.numel());
+}
+
+/// c (M, N) = a (M, K) b^T with b (N, K), the model's forward product.
+void matmul(benchmark::State& state) {
+  Bench bench(state.range(3));
+  const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  const Tensor c = bench.make({m, n}), a = bench.make({m, k}), b = bench.make({n, k});
+  for (auto _ : state) bench.backend().matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no);
+  state.counters["FLOP/s"] =
+      benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// Wall time: the work is done by OpenMP's threads.
+BENCHMARK(add_scaled)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
+BENCHMARK(add_column_sums)->ArgsProduct({{768, 50'257}, {1, 2}})->UseRealTime();
+BENCHMARK(rmsnorm_forward)->ArgsProduct({{256, 768, 2048}, {1, 2}})->UseRealTime();
+BENCHMARK(rmsnorm_backward)->ArgsProduct({{256, 768, 2048}, {1, 2}})->UseRealTime();
+BENCHMARK(swiglu_forward)->ArgsProduct({{2048}, {1, 2}})->UseRealTime();
+BENCHMARK(swiglu_backward)->ArgsProduct({{2048}, {1, 2}})->UseRealTime();
+BENCHMARK(rope_forward)->ArgsProduct({{0}, {1, 2}})->UseRealTime();
+BENCHMARK(embedding_forward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
+BENCHMARK(embedding_backward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
+BENCHMARK(adamw)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
+BENCHMARK(add_sum_of_squares)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
+BENCHMARK(matmul)
+    ->Args({1, 768, 768, 1})
+    ->Args({64, 256, 256, 1})
+    ->Args({256, 256, 256, 1})
+    ->Args({4096, 768, 768, 1})
+    ->Args({4096, 768, 768, 2})
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace vqlm
+
+BENCHMARK_MAIN();
