@@ -1,17 +1,15 @@
 #include "data/token_shards.h"
 
-#include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/log.h"
+#include "data/atomic_file.h"
+#include "data/durable_rename.h"
 
 namespace vqlm {
 namespace {
@@ -62,16 +60,6 @@ std::vector<SourceFile> from_json(const std::string& text, const std::string& pa
   return sources;
 }
 
-/// Makes a file or folder durable.
-void sync_path(const std::string& path, int flags) {
-  const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC);
-  if (descriptor < 0) throw Error(fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
-  const int status = ::fsync(descriptor);
-  const int reason = errno;
-  ::close(descriptor);
-  if (status != 0) throw Error(fmt::format("{}: cannot fsync: {}", path, std::strerror(reason)));
-}
-
 template <class T>
 void write_table(h5::File& file, const std::string& name, std::span<const T> values) {
   const h5::Dims shape = {values.size()};
@@ -91,7 +79,10 @@ void write_table(h5::File& file, const std::string& name, std::span<const T> val
 // ----------------------------------------------------------------------------------------------------
 
 ShardWriter::ShardWriter(std::string path, ShardMeta meta)
-    : path_(std::move(path)), partial_path_(path_ + ".partial"), meta_(std::move(meta)), documents_{0} {
+    : path_(std::move(path)),
+      partial_path_(path_ + std::string(partial_suffix)),
+      meta_(std::move(meta)),
+      documents_{0} {
   if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31)) {
     throw Error(
         fmt::format("{}: a vocabulary of {} tokens; it must have 1 to 2^31", path_, meta_.vocab_size));
@@ -162,15 +153,8 @@ void ShardWriter::finish() {
   tokens_->close();
   tokens_.reset();
   file_->close();
-  sync_path(partial_path_, O_RDONLY);
-  std::error_code error;
-  std::filesystem::rename(partial_path_, path_, error);
-  if (error) {
-    throw Error(fmt::format("{}: cannot rename to {}: {}", partial_path_, path_, error.message()));
-  }
+  publish_file(partial_path_, path_);
   file_.reset();
-  const auto folder = std::filesystem::path(path_).parent_path();
-  sync_path(folder.empty() ? "." : folder.string(), O_RDONLY | O_DIRECTORY);
 }
 
 // ---- ShardReader

@@ -21,6 +21,9 @@ struct CodeMap {
   void validate(const std::string& origin) const;
 };
 
+/// Throws UsageError for sizes that no map can have: 1 <= K <= V, G >= 0, 1 <= Q <= 256 where G > 0, Q = 0 where G = 0.
+void check_code_map_sizes(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes);
+
 /// Every token a random cluster (sizes equal to within one) and random sub-codes, from `seed`.
 CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
                         std::uint64_t seed);

@@ -1,0 +1,110 @@
+#include "data/code_map_file.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "data/atomic_file.h"
+#include "data/durable_rename.h"
+#include "data/h5.h"
+
+namespace vqlm {
+namespace {
+
+constexpr const char* map_format = "vqlm-code-map";
+constexpr std::int64_t map_version = 1;
+constexpr const char* way_out = "make the map again with `vqlm codes`";
+
+void write_map(const std::string& path, const CodeMap& map) {
+  h5::File file = h5::File::create(path);
+  const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
+  const auto groups = static_cast<std::uint64_t>(map.groups);
+  file.create_dataset("cluster_of_token", h5::Type::i32, {vocab_size},
+                      {.chunk = {vocab_size}, .fletcher32 = true})
+      .write_all<std::int32_t>(map.cluster_of_token);
+  if (groups > 0) {
+    file.create_dataset("member_codes", h5::Type::u8, {vocab_size, groups},
+                        {.chunk = {vocab_size, groups}, .fletcher32 = true})
+        .write_all<std::uint8_t>(map.member_codes);
+  }
+  file.set_attribute("format", map_format);
+  file.set_attribute("version", map_version);
+  file.set_attribute("vocab_size", map.vocab_size);
+  file.set_attribute("clusters", map.clusters);
+  file.set_attribute("groups", std::int64_t{map.groups});
+  file.set_attribute("codes", std::int64_t{map.codes});
+  file.set_attribute("provenance", map.provenance);
+  file.close();
+}
+
+int small_attribute(const h5::File& file, const char* name) {
+  const std::int64_t value = file.int_attribute(name);
+  if (value < 0 || value > 1'000'000)
+    throw Error(fmt::format("{}: attribute {} is {}", file.path(), name, value));
+  return static_cast<int>(value);
+}
+
+/// The dataset's values, after its shape was checked: a wrong one must not decide how much memory is taken.
+template <class T>
+std::vector<T> read_table(const h5::File& file, const char* name, const h5::Dims& shape) {
+  const h5::Dataset table = file.dataset(name);
+  if (table.shape() != shape || table.type() != h5::type_of<T>()) {
+    throw Error(fmt::format("{}: shape or type do not agree with the attributes", table.label()));
+  }
+  return table.read_all<T>();
+}
+
+CodeMap read_map(const std::string& path) {
+  const h5::File file = h5::File::open(path);
+  if (!file.has_attribute("format") || file.string_attribute("format") != map_format) {
+    throw Error(fmt::format("{}: is not a code map (attribute format is not \"{}\")", path, map_format));
+  }
+  if (const auto version = file.int_attribute("version"); version != map_version) {
+    throw Error(fmt::format("{}: has code map version {}, this program reads version {}", path, version,
+                            map_version));
+  }
+  CodeMap map;
+  map.vocab_size = file.int_attribute("vocab_size");
+  map.clusters = file.int_attribute("clusters");
+  map.groups = small_attribute(file, "groups");
+  map.codes = small_attribute(file, "codes");
+  check_code_map_sizes(map.vocab_size, map.clusters, map.groups, map.codes);
+  map.provenance = file.string_attribute("provenance");
+  const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
+  map.cluster_of_token = read_table<std::int32_t>(file, "cluster_of_token", {vocab_size});
+  if (map.groups > 0) {
+    map.member_codes =
+        read_table<std::uint8_t>(file, "member_codes", {vocab_size, static_cast<std::uint64_t>(map.groups)});
+  }
+  return map;
+}
+
+}  // namespace
+
+void save_code_map(const std::string& path, const CodeMap& map) {
+  map.validate(path);
+  const std::string partial = path + std::string(partial_suffix);
+  try {
+    write_map(partial, map);
+    publish_file(partial, path);
+  } catch (const Error&) {
+    std::error_code ignored;  // the error above is what the user needs
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
+}
+
+CodeMap load_code_map(const std::string& path) {
+  try {
+    CodeMap map = read_map(path);
+    map.validate(path);
+    return map;
+  } catch (const UsageError& error) {  // sizes: a fault of the file, not of the command line
+    throw Error(fmt::format("{}: {}; {}", path, error.what(), way_out));
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; {}", error.what(), way_out));
+  }
+}
+
+}  // namespace vqlm
