@@ -146,8 +146,8 @@ void Model::backward(Reference& r, const std::vector<double>& dout) const {
 
 std::string name(const ::testing::TestParamInfo<AttentionShape>& info) {
   const AttentionShape& s = info.param;
-  return "B" + std::to_string(s.batch) + "_T" + std::to_string(s.seq_len) + "_H" + std::to_string(s.heads) +
-         "_" + std::to_string(s.kv_heads) + "_D" + std::to_string(s.head_dim);
+  return std::string("B").append(std::to_string(s.batch)) + "_T" + std::to_string(s.seq_len) + "_H" +
+         std::to_string(s.heads) + "_" + std::to_string(s.kv_heads) + "_D" + std::to_string(s.head_dim);
 }
 
 class AttentionTest : public OpTest, public ::testing::WithParamInterface<AttentionShape> {
