@@ -40,6 +40,10 @@ void check(const PrepareOptions& options) {
   if (options.shard_tokens < 1) throw UsageError("--shard-tokens 0: must be at least 1");
 }
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 /// One run of prepare().
 class Preparation {
  public:
@@ -102,6 +106,8 @@ PrepareReport Preparation::run() {
   write_file_atomically(report_.tokenizer_path, tokenizer.bytes());
   manifest_.save(options_.out);
 
+  report_.tokenizer_seconds = seconds_since(start_);
+  start_ = std::chrono::steady_clock::now();
   std::vector<Encoder> encoders;
   encoders.reserve(static_cast<std::size_t>(options_.jobs));
   for (int i = 0; i < options_.jobs; ++i) encoders.emplace_back(tokenizer, encode_options(options_));
@@ -249,7 +255,7 @@ void Preparation::count_bad(const EncodedRecord& record, const std::string& path
 
 void Preparation::tell_progress(std::uint64_t file_bytes) {
   progress_.file_bytes = file_bytes_before_ + file_bytes;
-  progress_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  progress_.seconds = seconds_since(start_);
   if (report_progress_) report_progress_(progress_);
 }
 
@@ -257,7 +263,7 @@ void Preparation::summarize() {
   report_.sources = inputs_.size();
   report_.documents_encoded = progress_.documents;
   report_.text_bytes_encoded = progress_.text_bytes;
-  report_.seconds = progress_.seconds;
+  report_.encode_seconds = progress_.seconds;
   for (const PreparedSource& source : manifest_.sources) {
     for (const Part& part : source.parts) {
       for (const Split split : all_splits) {

@@ -39,7 +39,7 @@ struct PrepareProgress {
   std::uint64_t text_bytes = 0;  // encoded by this run
   std::uint64_t file_bytes = 0;  // of the inputs on disk, read or found finished
   std::uint64_t total_file_bytes = 0;
-  double seconds = 0;
+  double seconds = 0;  // since encoding began
 };
 
 /// What is in the folder now, and what this run did for it.
@@ -52,7 +52,8 @@ struct PrepareReport {
   std::uint64_t parts_made = 0;
   std::uint64_t documents_encoded = 0;
   std::uint64_t text_bytes_encoded = 0;
-  double seconds = 0;
+  double tokenizer_seconds = 0;  // loading or training it
+  double encode_seconds = 0;     // reading, checking, encoding, writing
   std::string tokenizer_path;
   std::int64_t vocab_size = 0;
 };

@@ -89,7 +89,9 @@ void WordCache::encode_word(std::string_view word, std::vector<std::uint32_t>& i
   tokenizer_.encode_without_prefix(word, ids);
   const std::size_t count = ids.size() - first;
   if (count > max_word_ids) return;
-  Slot& slot = set[ways - 1];
+  std::size_t way = 0;
+  while (way + 1 < ways && set[way].length > 0) ++way;  // the first empty one or the last
+  Slot& slot = set[way];
   std::copy(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), slot.ids);
   std::memcpy(slot.word, word.data(), word.size());
   slot.length = static_cast<std::uint8_t>(word.size());
