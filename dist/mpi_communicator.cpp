@@ -70,15 +70,18 @@ class StridedChunk {
   StridedChunk(const StridedChunk&) = delete;
   StridedChunk& operator=(const StridedChunk&) = delete;
   ~StridedChunk() {
-    if (strided_ != MPI_DATATYPE_NULL)
-      mpi_log_failure(MPI_Type_free(&strided_), "MPI_Type_free", 0, "datatypes");
-    if (chunk_ != MPI_DATATYPE_NULL) mpi_log_failure(MPI_Type_free(&chunk_), "MPI_Type_free", 0, "datatypes");
+    free(strided_);
+    free(chunk_);
   }
   /// The return code of the construction, for the caller who knows the group's name.
   int code() const { return code_; }
   MPI_Datatype type() const { return strided_; }
 
  private:
+  static void free(MPI_Datatype& type) {
+    if (type != MPI_DATATYPE_NULL) mpi_log_failure(MPI_Type_free(&type), "MPI_Type_free", 0, "datatypes");
+  }
+
   MPI_Datatype chunk_ = MPI_DATATYPE_NULL;
   MPI_Datatype strided_ = MPI_DATATYPE_NULL;
   int code_;
@@ -89,8 +92,8 @@ class StridedChunk {
 MpiCommunicator::Group::~Group() {
   int finalized = 0;
   mpi_log_failure(MPI_Finalized(&finalized), "MPI_Finalized", rank, name);
-  if (comm != MPI_COMM_NULL && finalized == 0)
-    mpi_log_failure(MPI_Comm_free(&comm), "MPI_Comm_free", rank, name);
+  if (comm == MPI_COMM_NULL || finalized != 0) return;
+  mpi_log_failure(MPI_Comm_free(&comm), "MPI_Comm_free", rank, name);
 }
 
 /// (size, count), kept between calls.
@@ -100,8 +103,7 @@ Tensor MpiCommunicator::Group::scratch_blocks(std::int64_t count, DType dtype) {
   return Tensor(scratch.data(), dtype, {size, count});
 }
 
-/// Elements [begin, begin + count) of in's block p go to rank p; those of rank p arrive at out + p *
-/// out_block.
+/// Elements [begin, begin + count) of block p of in go to rank p; those of rank p arrive at out + p * out_block.
 void MpiCommunicator::Group::exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin,
                                       std::int64_t count, const char* call) const {
   const StridedChunk sent(in.dtype(), count, in.numel() / size);
