@@ -1,0 +1,208 @@
+#include "data/map_fit.h"
+
+// Products of one thread give the same bits whatever the number of cores.
+#define EIGEN_DONT_PARALLELIZE
+#include <Eigen/Dense>
+#include <cmath>
+
+#include "data/balanced_assignment.h"
+#include "data/weighted_sample.h"
+
+namespace vqlm {
+namespace {
+
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Iterations of plain k-means that find the first centres, and of the balanced kind.
+constexpr int plain_iterations = 8;
+constexpr int balanced_iterations = 12;
+constexpr int code_iterations = 8;
+
+Eigen::Map<const RowMajor> matrix_of(const WeightedVectors& x) {
+  return {x.values.data(), x.rows, x.dims};
+}
+
+void normalise_rows(Eigen::Ref<RowMajor> m) {
+  for (std::int64_t row = 0; row < m.rows(); ++row) {
+    const float norm = m.row(row).norm();
+    if (norm > 0) m.row(row) /= norm;
+  }
+}
+
+/// Similarities (rows, K) of vectors and centres: the one large product of the fit, on the back end.
+class Similarities {
+ public:
+  Similarities(const WeightedVectors& x, std::int64_t clusters, Backend& backend)
+      : backend_(backend),
+        x_(backend.allocate(sizeof(float) * x.values.size(), MemoryUse::workspace)),
+        centres_(backend.allocate(sizeof(float) * static_cast<std::size_t>(clusters * x.dims),
+                                  MemoryUse::workspace)),
+        product_(backend.allocate(sizeof(float) * static_cast<std::size_t>(x.rows * clusters),
+                                  MemoryUse::workspace)),
+        x_view_(x_.view({x.rows, x.dims})),
+        centres_view_(centres_.view({clusters, x.dims})),
+        product_view_(product_.view({x.rows, clusters})),
+        host_(static_cast<std::size_t>(x.rows * clusters)) {
+    backend_.copy_from_host(x_view_, x.values.data());
+  }
+
+  /// Valid until the next call.
+  const std::vector<float>& with(const RowMajor& centres) {
+    backend_.copy_from_host(centres_view_, centres.data());
+    backend_.matmul(product_view_, x_view_, centres_view_, Transpose::no, Transpose::yes, Accumulate::no);
+    backend_.copy_to_host(host_.data(), product_view_);
+    return host_;
+  }
+
+ private:
+  Backend& backend_;
+  Buffer x_, centres_, product_;
+  Tensor x_view_, centres_view_, product_view_;
+  std::vector<float> host_;
+};
+
+/// Centres (K, dims): normalised weighted sums of the members. Clusters without members keep a zero row.
+RowMajor centres_of(const WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row,
+                    std::int64_t clusters) {
+  RowMajor centres = RowMajor::Zero(clusters, x.dims);
+  const auto vectors = matrix_of(x);
+  for (std::int64_t row = 0; row < x.rows; ++row) {
+    const auto i = static_cast<std::size_t>(row);
+    centres.row(cluster_of_row[i]) += x.weight[i] * vectors.row(row);
+  }
+  normalise_rows(centres);
+  return centres;
+}
+
+/// First centres: rows drawn by weight, then some iterations of spherical k-means without balance.
+RowMajor first_centres(const WeightedVectors& x, std::int64_t clusters, std::uint64_t seed,
+                       Similarities& similarities) {
+  WeightedSample sample(x.weight, seed, "map_fit.first_centres");
+  RowMajor centres(clusters, x.dims);
+  const std::vector<std::int64_t> drawn = sample.without_replacement(clusters);
+  for (std::int64_t k = 0; k < clusters; ++k) {
+    centres.row(k) = matrix_of(x).row(drawn[static_cast<std::size_t>(k)]);
+  }
+  std::vector<std::int32_t> nearest(static_cast<std::size_t>(x.rows));
+  for (int iteration = 0; iteration < plain_iterations; ++iteration) {
+    const Eigen::Map<const RowMajor> sim(similarities.with(centres).data(), x.rows, clusters);
+    std::vector<bool> used(static_cast<std::size_t>(clusters), false);
+    for (std::int64_t row = 0; row < x.rows; ++row) {
+      Eigen::Index best = 0;
+      sim.row(row).maxCoeff(&best);
+      nearest[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(best);
+      used[static_cast<std::size_t>(best)] = true;
+    }
+    centres = centres_of(x, nearest, clusters);
+    for (std::int64_t k = 0; k < clusters; ++k) {
+      if (!used[static_cast<std::size_t>(k)]) centres.row(k) = matrix_of(x).row(sample.draw());
+    }
+  }
+  return centres;
+}
+
+/// Weighted k-means of the columns [first, first + width) of x; writes the codes of group `group`.
+void code_group(const WeightedVectors& x, int group, int groups, int codes, std::uint64_t seed,
+                std::vector<std::uint8_t>& out) {
+  const std::int64_t width = x.dims / groups;
+  const RowMajor part = matrix_of(x).middleCols(group * width, width);
+  const std::int64_t centres_count = std::min<std::int64_t>(codes, x.rows);
+  WeightedSample sample(x.weight, seed, "map_fit.codes." + std::to_string(group));
+  const std::vector<std::int64_t> drawn = sample.without_replacement(centres_count);
+  // Dimension-major centres: the loop over centres below is then one of neighbouring floats.
+  Eigen::MatrixXf centres(centres_count, width);  // column-major
+  for (std::int64_t q = 0; q < centres_count; ++q)
+    centres.row(q) = part.row(drawn[static_cast<std::size_t>(q)]);
+
+  Eigen::VectorXf score(centres_count);
+  std::vector<std::uint8_t> nearest(static_cast<std::size_t>(x.rows));
+  for (int iteration = 0; iteration <= code_iterations; ++iteration) {
+    const Eigen::VectorXf half_norm = 0.5f * centres.rowwise().squaredNorm();
+    for (std::int64_t row = 0; row < x.rows; ++row) {
+      score = -half_norm;  // the nearest centre has the largest x . c - |c|^2 / 2
+      for (std::int64_t d = 0; d < width; ++d) score += part(row, d) * centres.col(d);
+      const float best = score.maxCoeff();
+      std::int64_t q = 0;
+      while (q + 1 < centres_count && score(q) < best) ++q;
+      nearest[static_cast<std::size_t>(row)] = static_cast<std::uint8_t>(q);
+    }
+    if (iteration == code_iterations) break;  // the last pass only assigns
+    Eigen::MatrixXd sums = Eigen::MatrixXd::Zero(centres_count, width);
+    Eigen::VectorXd weights = Eigen::VectorXd::Zero(centres_count);
+    for (std::int64_t row = 0; row < x.rows; ++row) {
+      const auto i = static_cast<std::size_t>(row);
+      sums.row(nearest[i]) += (x.weight[i] * part.row(row)).cast<double>();
+      weights(nearest[i]) += static_cast<double>(x.weight[i]);
+    }
+    for (std::int64_t q = 0; q < centres_count; ++q) {
+      if (weights(q) > 0) {
+        centres.row(q) = (sums.row(q) / weights(q)).cast<float>();
+      } else {
+        centres.row(q) = part.row(sample.draw());
+      }
+    }
+  }
+  for (std::int64_t row = 0; row < x.rows; ++row) {
+    out[static_cast<std::size_t>(row * groups + group)] = nearest[static_cast<std::size_t>(row)];
+  }
+}
+
+}  // namespace
+
+void centre_rotate_normalise(WeightedVectors& x, std::uint64_t seed) {
+  const Philox rng(seed, "map_fit.rotation");
+  Eigen::MatrixXf gaussian(x.dims, x.dims);
+  for (std::int64_t i = 0; i < gaussian.size(); ++i)
+    gaussian.data()[i] = rng.normal(static_cast<std::uint64_t>(i));
+  const Eigen::MatrixXf rotation = Eigen::HouseholderQR<Eigen::MatrixXf>(gaussian).householderQ();
+  Eigen::Map<RowMajor> vectors(x.values.data(), x.rows, x.dims);
+  const Eigen::RowVectorXf mean = vectors.cast<double>().colwise().mean().cast<float>();
+  vectors = ((vectors.rowwise() - mean) * rotation).eval();
+  normalise_rows(vectors);
+}
+
+std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters,
+                                            std::uint64_t seed, Backend& backend) {
+  VQLM_ASSERT(clusters >= 1 && clusters <= x.rows);
+  Similarities similarities(x, clusters, backend);
+  RowMajor centres = first_centres(x, clusters, seed, similarities);
+  std::vector<std::int32_t> cluster_of_row;
+  for (int iteration = 0; iteration < balanced_iterations; ++iteration) {
+    const bool last = iteration + 1 == balanced_iterations;
+    BalancedAssignment assignment(similarities.with(centres), x.weight, clusters);
+    assignment.assign_greedily();
+    assignment.exchange(last ? 16 : 4, seed + static_cast<std::uint64_t>(iteration));
+    cluster_of_row = assignment.cluster_of_row();
+    centres = centres_of(x, cluster_of_row, clusters);
+  }
+  return cluster_of_row;
+}
+
+void subtract_cluster_means(WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row,
+                            std::int64_t clusters) {
+  Eigen::Map<RowMajor> vectors(x.values.data(), x.rows, x.dims);
+  Eigen::MatrixXd means = Eigen::MatrixXd::Zero(clusters, x.dims);
+  std::vector<double> weights(static_cast<std::size_t>(clusters), 0);
+  for (std::int64_t row = 0; row < x.rows; ++row) {
+    const auto i = static_cast<std::size_t>(row);
+    const std::int32_t k = cluster_of_row[i];
+    means.row(k) += (x.weight[i] * vectors.row(row)).cast<double>();
+    weights[static_cast<std::size_t>(k)] += static_cast<double>(x.weight[i]);
+  }
+  for (std::int64_t k = 0; k < clusters; ++k) {
+    if (weights[static_cast<std::size_t>(k)] > 0) means.row(k) /= weights[static_cast<std::size_t>(k)];
+  }
+  for (std::int64_t row = 0; row < x.rows; ++row) {
+    vectors.row(row) -= means.row(cluster_of_row[static_cast<std::size_t>(row)]).cast<float>();
+  }
+}
+
+std::vector<std::uint8_t> product_codes(const WeightedVectors& x, int groups, int codes, std::uint64_t seed) {
+  VQLM_ASSERT(groups >= 1 && x.dims % groups == 0 && codes >= 1 && codes <= 256);
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(x.rows * groups));
+#pragma omp parallel for schedule(dynamic)  // groups do not depend on each other
+  for (int group = 0; group < groups; ++group) code_group(x, group, groups, codes, seed, out);
+  return out;
+}
+
+}  // namespace vqlm
