@@ -1,0 +1,219 @@
+// vqlm bench: how fast a training step and the two output heads are on this machine.
+#include <spdlog/fmt/fmt.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "launch/commands.h"
+#include "launch/environment.h"
+#include "train/head_bench.h"
+#include "train/step_bench.h"
+
+namespace vqlm {
+namespace {
+
+void write_json(const std::string& path, const std::string& json) {
+  if (path.empty()) return;
+  errno = 0;
+  std::ofstream file(path);
+  if (!(file << json).flush()) {
+    throw Error(fmt::format("{}: cannot write the result: {}; choose another --json file", path,
+                            std::strerror(errno)));
+  }
+}
+
+/// --clock of both benchmarks.
+void add_clock(CLI::App& command, Clock& clock) {
+  command
+      .add_option_function<std::string>(
+          "--clock",
+          [&clock](const std::string& name) { clock = name == "cpu" ? cpu_seconds : wall_seconds; },
+          "wall (default), or cpu: processor time, where other work keeps the machine busy (one rank and "
+          "thread)")
+      ->check(CLI::IsMember({"wall", "cpu"}));
+}
+
+void check_clock(Clock clock, int ranks, int threads) {
+  if (clock == wall_seconds || (ranks == 1 && threads == 1)) return;
+  throw UsageError(fmt::format(
+      "bench: --clock cpu with {} ranks of {} threads: their processor time adds up; use one rank and "
+      "--threads 1, or --clock wall",
+      ranks, threads));
+}
+
+struct StepOptions {
+  std::string config;
+  std::vector<std::string> overrides;  // of --set
+  std::vector<std::string> sizes;      // of the short options, as overrides
+  std::int64_t vocabulary = 16000;
+  std::int64_t micro_batches = 1;
+  StepBenchOptions bench;
+  std::string json;
+};
+
+/// Defaults of the benchmark, then the file, the short options, --set; [data] needs no shards here.
+Config step_config(const StepOptions& options, int ranks) {
+  std::vector<std::string> overrides;
+  if (options.config.empty()) {
+    overrides = {"model.d_model=512", "model.n_layers=8",    "model.n_heads=8",
+                 "data.seq_len=512",  "train.micro_batch=8", "run.threads=1"};
+  }
+  overrides.insert(overrides.end(), options.sizes.begin(), options.sizes.end());
+  overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
+  Config config = load_config(options.config, overrides);
+  if (options.vocabulary < 1 || options.micro_batches < 1) {
+    throw UsageError(fmt::format("bench step: --vocab {}, --micro-batches {}: choose 1 or more of each",
+                                 options.vocabulary, options.micro_batches));
+  }
+  const int data = resolve_data_size(ranks, config.parallel.data, config.parallel.tensor);
+  config.train.global_batch = options.micro_batches * config.train.micro_batch * data;
+  config.optim.schedule = ScheduleKind::constant;
+  config.optim.warmup_steps = 0;
+  resolve(config, config.model.vocab_size > 0 ? config.model.vocab_size : options.vocabulary, ranks);
+  return config;
+}
+
+void bench_step(const StepOptions& options) {
+  run_job([&](Environment& environment) {
+    const Config config = step_config(options, environment.mpi().size());
+    check_clock(options.bench.clock, environment.mpi().size(), environment.threads(config.run.threads));
+    const auto backend = environment.make_backend(config.run.device, config.run.threads);
+    const ProcessGrid grid(environment.mpi(), *backend, config.parallel.data, config.parallel.tensor);
+    const StepBenchResult result = run_step_bench(*backend, grid, config, options.bench);
+    if (!environment.is_root()) return;
+    std::fputs(to_text(result).c_str(), stdout);
+    write_json(options.json, to_json(result));
+  });
+}
+
+void add_step(CLI::App& bench) {
+  CLI::App* command = bench.add_subcommand(
+      "step", "Time training steps on random tokens, against the machine's matrix products");
+  const auto options = std::make_shared<StepOptions>();
+  const auto size = [&](const char* name, const std::string& key, const char* help) {
+    command
+        ->add_option_function<std::string>(
+            name, [options, key](const std::string& value) { options->sizes.push_back(key + "=" + value); },
+            help)
+        ->type_name("VALUE");
+  };
+  size("--head", "head.kind", "dense or vq (default vq)");
+  size("--d-model", "model.d_model", "model width (default 512)");
+  size("--layers", "model.n_layers", "decoder blocks (default 8)");
+  size("--heads", "model.n_heads", "query heads (default 8)");
+  size("--seq-len", "data.seq_len", "tokens of a sequence (default 512)");
+  size("--batch", "train.micro_batch", "sequences of a forward pass (default 8)");
+  size("--clusters", "head.clusters", "vq: clusters K (default 128)");
+  size("--groups", "head.groups", "vq: groups G (default 32)");
+  size("--codes", "head.codes", "vq: codes Q of a group (default 128)");
+  size("--map", "head.map", "vq: random, or by frequency for every other word (default)");
+  size("--tensor", "parallel.tensor", "ranks that share one copy of the model (default 1)");
+  size("--threads", "run.threads", "threads of a rank; 0: its share of the cores (default 1)");
+  command->add_option("--vocab", options->vocabulary, "vocabulary, where --config does not say it")
+      ->capture_default_str();
+  command->add_option("--micro-batches", options->micro_batches, "forward and backward passes of a step")
+      ->capture_default_str();
+  command->add_option("--steps", options->bench.steps, "timed steps")->capture_default_str();
+  command->add_option("--warmup", options->bench.warmup, "steps before them")->capture_default_str();
+  command
+      ->add_option("--profile", options->bench.profiled,
+                   "further steps that are timed op by op; 0: no profile")
+      ->capture_default_str();
+  add_clock(*command, options->bench.clock);
+  command
+      ->add_option("--config", options->config, "the model of this configuration (its shards are not read)")
+      ->type_name("FILE");
+  command->add_option("--set", options->overrides, "section.key=value; may be repeated")
+      ->type_name("KEY=VALUE");
+  command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
+  command->footer(
+      "Prints tokens/s, seconds a step, model FLOP/s utilisation (tokens/s x FLOPs a token / the best rate "
+      "of a "
+      "1024^3 product,\nmeasured before and after in the same process), each op's share of a step, and the "
+      "peak "
+      "memory by use.\n"
+      "Examples:\n"
+      "  vqlm bench step --head dense --batch 4\n"
+      "  vqlm bench step --config configs/demo.toml --json step.json\n"
+      "  mpirun -n 2 vqlm bench step --tensor 2 --seq-len 256");
+  command->callback([options] { bench_step(*options); });
+}
+
+struct HeadOptions {
+  HeadBenchOptions bench;
+  int threads = 1;
+  DeviceKind device = DeviceKind::automatic;
+  std::string json;
+};
+
+void bench_head(const HeadOptions& options) {
+  if (options.threads < 0 || options.threads > 4096) {
+    throw UsageError(
+        fmt::format("bench head: --threads {}: choose 1 to 4096, or 0 for all cores", options.threads));
+  }
+  run_job([&](Environment& environment) {
+    if (environment.mpi().size() != 1) {
+      throw UsageError(
+          fmt::format("bench head: measures one process, but mpirun started {}; start it without "
+                      "mpirun",
+                      environment.mpi().size()));
+    }
+    check_clock(options.bench.clock, 1, environment.threads(options.threads));
+    const auto backend = environment.make_backend(options.device, options.threads);
+    const HeadBenchResult result = run_head_bench(*backend, options.bench);
+    std::fputs(to_text(result).c_str(), stdout);
+    write_json(options.json, to_json(result));
+  });
+}
+
+void add_head(CLI::App& bench) {
+  CLI::App* command =
+      bench.add_subcommand("head", "Time the dense and the VQ output head on the same hidden states");
+  const auto options = std::make_shared<HeadOptions>();
+  HeadBenchOptions& sizes = options->bench;
+  const auto size = [&](const char* name, auto& target, const char* help) {
+    command->add_option(name, target, help)->capture_default_str();
+  };
+  size("--vocab", sizes.vocab_size, "vocabulary V");
+  size("--width", sizes.width, "model width d");
+  size("--rows", sizes.rows, "tokens N");
+  size("--clusters", sizes.clusters, "clusters K");
+  size("--groups", sizes.groups, "groups G of a member vector; 0: the published VQ-Logits");
+  size("--codes", sizes.codes, "codes Q of a group, at most 256");
+  size("--repeats", sizes.repeats, "timed passes of each head");
+  size("--threads", options->threads, "threads; 0: all cores");
+  command->add_option("--map", sizes.map, "which tokens share a cluster")
+      ->check(CLI::IsMember({"random", "frequency"}))
+      ->capture_default_str();
+  command->add_option("--targets", sizes.targets, "how often each token is a target (default zipf)")
+      ->transform(CLI::CheckedTransformer(std::vector<std::pair<std::string, TokenDistribution>>{
+          {"zipf", TokenDistribution::zipf}, {"uniform", TokenDistribution::uniform}}));
+  add_clock(*command, sizes.clock);
+  command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
+  command->footer(
+      "One pass is forward and backward of all rows. A random map spreads the targets over all clusters, "
+      "which is "
+      "the harder\ncase for the VQ head; with a frequency map most rows share a few clusters.\n"
+      "Examples:\n"
+      "  vqlm bench head\n"
+      "  vqlm bench head --vocab 128000 --width 1024 --clusters 512 --targets uniform --json head.json");
+  command->callback([options] { bench_head(*options); });
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure the speed of a training step or of the output heads");
+  command->require_subcommand(1);
+  add_step(*command);
+  add_head(*command);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,269 @@
+// The benchmarks' machinery. Nothing here asserts how long anything takes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/error.h"
+#include "core/model/transformer.h"
+#include "train/head_bench.h"
+#include "train/optimizer.h"
+#include "train/step_bench.h"
+#include "train/synthetic_tokens.h"
+#include "train/timing_backend.h"
+
+namespace vqlm {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
+
+Config tiny_config(HeadKind kind) {
+  Config config;
+  config.model.d_model = 16;
+  config.model.n_layers = 2;
+  config.model.n_heads = 2;
+  config.head.kind = kind;
+  config.head.clusters = 5;
+  config.head.groups = 4;
+  config.head.codes = 3;
+  config.head.map = "random";
+  config.head.learning = CodebookLearning::commitment;
+  config.data.seq_len = 8;
+  config.train.micro_batch = 2;
+  config.train.global_batch = 2;
+  config.optim.warmup_steps = 0;
+  config.optim.schedule = ScheduleKind::constant;
+  resolve(config, 37, 1);
+  return config;
+}
+
+std::vector<float> host(Tensor x) {
+  return {x.f32(), x.f32() + x.numel()};
+}
+
+/// Losses, log-probabilities and parameters of one training step through `backend`.
+std::vector<std::vector<float>> step_results(Backend& backend, const Config& config) {
+  const ProcessGrid grid(backend);
+  const auto counts = synthetic_counts(TokenDistribution::zipf, config.model.vocab_size);
+  const CodeMap map = make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups,
+                                      config.head.codes, 3);
+  const std::int64_t n = config.train.micro_batch * config.data.seq_len;
+  Transformer model(
+      backend, grid.tensor(),
+      {.model = config.model, .head = config.head, .batch = {config.train.micro_batch, config.data.seq_len}},
+      config.head.kind == HeadKind::vq ? &map : nullptr);
+  Optimizer optimizer(backend, grid, model.parameters(), config.optim, 1.0f);
+  model.initialize(1, counts);
+  const Buffer ids = backend.allocate(static_cast<std::size_t>(2 * n) * 4, MemoryUse::workspace);
+  const Buffer losses = backend.allocate(static_cast<std::size_t>(2 * n) * 4, MemoryUse::workspace);
+  const Buffer log_probs =
+      backend.allocate(static_cast<std::size_t>(n * config.model.vocab_size) * 4, MemoryUse::workspace);
+  const Tensor tokens = ids.view({2 * n}, DType::i32).range(0, n);
+  const Tensor targets = ids.view({2 * n}, DType::i32).range(n, n);
+  backend.copy_from_host(ids.view({2 * n}, DType::i32), draw_tokens(counts, 2 * n, 2, "test").data());
+  optimizer.zero_gradients();
+  model.accumulate_gradients(losses.view({2 * n}).range(0, n), losses.view({2 * n}).range(n, n), tokens,
+                             targets, 0.5f, [&](int bucket) { optimizer.bucket_ready(bucket); });
+  optimizer.step(1, 1e-2f);
+  const Tensor all_log_probs = log_probs.view({n, config.model.vocab_size});
+  model.log_probs(all_log_probs, tokens);
+  return {host(losses.view({2 * n})), host(all_log_probs), host(model.parameters().flat_gradients()),
+          host(model.parameters().flat_values())};
+}
+
+std::set<std::string> names_of(const std::vector<OpTime>& times) {
+  std::set<std::string> names;
+  for (const OpTime& time : times) names.insert(std::string(time.name));
+  return names;
+}
+
+class Timing : public ::testing::TestWithParam<HeadKind> {};
+
+TEST_P(Timing, ChangesNoResult) {
+  const auto backend = make_cpu_backend(1);
+  const Config config = tiny_config(GetParam());
+  const auto plain = step_results(*backend, config);
+  TimingBackend timing(*backend);
+  timing.start();
+  const auto timed = step_results(timing, config);
+  EXPECT_EQ(plain, timed);
+  double total = 0;
+  for (const OpTime& op : timing.times()) {
+    EXPECT_GT(op.calls, 0) << op.name;
+    EXPECT_GE(op.seconds, 0) << op.name;
+    total += op.seconds;
+  }
+  EXPECT_GT(total, 0);
+  EXPECT_THAT(names_of(timing.times()), IsSupersetOf({"attention_forward",  "attention_backward",
+                                                      "rope_forward",       "rope_backward",
+                                                      "swiglu_forward",     "swiglu_backward",
+                                                      "rmsnorm_forward",    "rmsnorm_backward",
+                                                      "embedding_forward",  "embedding_backward",
+                                                      "softmax_statistics", "softmax_combine",
+                                                      "softmax_gradient",   "log_softmax",
+                                                      "add_column_sums",    "adamw",
+                                                      "add_sum_of_squares", "fill",
+                                                      "copy_from_host",     "copy_to_host",
+                                                      "matmul a b^T (y)",   "matmul a b (dx)",
+                                                      "matmul a^T b (dW)"}));
+  if (GetParam() == HeadKind::vq) {
+    EXPECT_THAT(names_of(timing.times()),
+                IsSupersetOf({"sort_rows_by_cluster", "member_entropy", "member_log_probs", "commitment"}));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, Timing, ::testing::Values(HeadKind::dense, HeadKind::vq),
+                         [](const auto& kind) { return kind.param == HeadKind::dense ? "dense" : "vq"; });
+
+TEST(TimingBackend, ForwardsWhatATrainingStepOnOneRankDoesNotCall) {
+  const auto backend = make_cpu_backend(1);
+  TimingBackend timing(*backend);
+  timing.start();
+  const Buffer storage = timing.allocate(12 * sizeof(float), MemoryUse::workspace);
+  const Tensor x = storage.view({12}).range(0, 6), y = storage.view({12}).range(6, 6);
+  for (int i = 0; i < 6; ++i) x.f32()[i] = static_cast<float>(i);
+  timing.swap_axes(y.view({3, 2, 1}), x.view({2, 3, 1}));
+  EXPECT_EQ(host(y), (std::vector<float>{0, 3, 1, 4, 2, 5}));
+  timing.add_scaled(y, x, 2.0f);
+  EXPECT_EQ(host(y), (std::vector<float>{0, 5, 5, 10, 10, 15}));
+  timing.copy(y, x);
+  EXPECT_EQ(host(y), host(x));
+  EXPECT_EQ(names_of(timing.times()), (std::set<std::string>{"swap_axes", "add_scaled", "copy"}));
+}
+
+TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
+  const auto backend = make_cpu_backend(1);
+  TimingBackend timing(*backend);
+  const Buffer storage = timing.allocate(64 * sizeof(float), MemoryUse::workspace);
+  EXPECT_EQ(timing.memory().in_use, backend->memory().in_use);
+  const Tensor c = storage.view({64}).range(0, 6).view({2, 3});
+  const Tensor a = storage.view({64}).range(6, 8).view({2, 4}),
+               b = storage.view({64}).range(14, 12).view({3, 4});
+  const auto multiply = [&] { timing.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); };
+  timing.fill(storage.view({64}), 1.0f);
+  multiply();
+  EXPECT_TRUE(timing.times().empty());
+  timing.start();
+  multiply();
+  multiply();
+  timing.stop();
+  multiply();
+  ASSERT_EQ(timing.times().size(), 1u);
+  EXPECT_EQ(timing.times()[0].calls, 2);
+  EXPECT_EQ(timing.times()[0].flops, 2 * 2.0 * 2 * 3 * 4);
+  EXPECT_EQ(host(c), std::vector<float>(6, 4.0f));
+}
+
+TEST(StepBench, ReportsItsKeys) {
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(*backend);
+  const Config config = tiny_config(HeadKind::vq);
+  const StepBenchResult result =
+      run_step_bench(*backend, grid, config, {.warmup = 0, .steps = 2, .profiled = 1});
+  const auto json = nlohmann::json::parse(to_json(result));
+  for (const char* key : {"tokens_per_second", "seconds_per_step", "seconds_per_step_min", "seconds_head",
+                          "mfu", "flops_per_token", "parameters", "matmul_peak_flops"}) {
+    EXPECT_GT(json.at(key).get<double>(), 0) << key;
+  }
+  EXPECT_EQ(json.at("tokens_per_step"), 16);
+  double share = 0;
+  for (const auto& op : json.at("ops")) share += op.at("share").get<double>();
+  EXPECT_GT(share, 0);
+  EXPECT_LE(share, 1);
+  for (const char* use : {"parameters", "gradients", "optimizer", "activations", "workspace"}) {
+    EXPECT_GT(json.at("memory_bytes").at(use).get<double>(), 0) << use;
+  }
+  EXPECT_THAT(to_text(result), HasSubstr("attention_backward"));
+}
+
+TEST(StepBench, RefusesToTimeNothing) {
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(*backend);
+  EXPECT_THROW(run_step_bench(*backend, grid, tiny_config(HeadKind::dense), {.steps = 0}), UsageError);
+}
+
+HeadBenchOptions tiny_heads() {
+  HeadBenchOptions options;
+  options.vocab_size = 101;
+  options.width = 16;
+  options.rows = 33;
+  options.clusters = 7;
+  options.groups = 4;
+  options.codes = 5;
+  options.repeats = 2;
+  return options;
+}
+
+TEST(HeadBench, ReportsItsKeysAndSizes) {
+  const auto backend = make_cpu_backend(1);
+  for (const char* map : {"random", "frequency"}) {
+    HeadBenchOptions options = tiny_heads();
+    options.map = map;
+    const HeadBenchResult result = run_head_bench(*backend, options);
+    const auto json = nlohmann::json::parse(to_json(result));
+    for (const char* key : {"ratio_dense_over_vq", "seconds_dense", "seconds_vq"}) {
+      EXPECT_GT(json.at(key).get<double>(), 0) << key;
+    }
+    EXPECT_EQ(json.at("dense").at("matrix_parameters"), 101 * 16);
+    EXPECT_EQ(json.at("vq").at("matrix_parameters"), (7 + 5) * 16);
+    // Untrained heads predict about the unigram distribution: above 0 and below twice a uniform guess.
+    for (const char* head : {"dense", "vq"}) {
+      EXPECT_GT(json.at(head).at("mean_nll").get<double>(), 0) << head;
+      EXPECT_LT(json.at(head).at("mean_nll").get<double>(), 2 * std::log(101.0)) << head;
+    }
+    EXPECT_THAT(to_text(result), HasSubstr("dense / vq"));
+  }
+}
+
+std::string refusal(const HeadBenchOptions& options) {
+  const auto backend = make_cpu_backend(1);
+  try {
+    run_head_bench(*backend, options);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(HeadBench, RefusesSizesWithTheWayOut) {
+  HeadBenchOptions options = tiny_heads();
+  options.groups = 3;
+  EXPECT_THAT(refusal(options), HasSubstr("--groups 3 does not divide --width 16"));
+  options = tiny_heads();
+  options.clusters = 102;
+  EXPECT_THAT(refusal(options), HasSubstr("at most 101"));
+  options = tiny_heads();
+  options.codes = 257;
+  EXPECT_THAT(refusal(options), HasSubstr("1 to 256"));
+  options = tiny_heads();
+  options.rows = 0;
+  EXPECT_THAT(refusal(options), HasSubstr("--rows 0"));
+  options = tiny_heads();
+  options.map = "corpus";
+  EXPECT_THAT(refusal(options), HasSubstr("--map corpus"));
+}
+
+TEST(SyntheticTokens, FollowTheirCounts) {
+  const auto counts = synthetic_counts(TokenDistribution::zipf, 50);
+  EXPECT_TRUE(std::is_sorted(counts.rbegin(), counts.rend()));
+  const std::int64_t draws = 100000;
+  const auto tokens = draw_tokens(counts, draws, 7, "test");
+  EXPECT_EQ(tokens, draw_tokens(counts, draws, 7, "test"));
+  std::vector<double> seen(counts.size(), 0);
+  for (std::int32_t token : tokens) ++seen.at(static_cast<std::size_t>(token));
+  const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+  for (std::size_t token = 0; token < counts.size(); ++token) {
+    const double p = static_cast<double>(counts[token]) / total;
+    // Five standard deviations of a binomial.
+    EXPECT_NEAR(seen[token], draws * p, 5 * std::sqrt(draws * p * (1 - p))) << token;
+  }
+  EXPECT_EQ(synthetic_counts(TokenDistribution::uniform, 3), std::vector<std::int64_t>(3, 1));
+}
+
+}  // namespace
+}  // namespace vqlm

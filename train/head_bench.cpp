@@ -1,0 +1,237 @@
+#include "train/head_bench.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <vector>
+
+#include "core/model/dense_head.h"
+#include "core/model/vq_head.h"
+#include "core/rng.h"
+#include "dist/self_communicator.h"
+#include "train/stopwatch.h"
+
+namespace vqlm {
+namespace {
+
+void check_at_least_one(const char* option, std::int64_t value) {
+  if (value >= 1) return;
+  throw UsageError(fmt::format("bench head: --{} {}: choose 1 or more", option, value));
+}
+
+void check(const HeadBenchOptions& options) {
+  check_at_least_one("vocab", options.vocab_size);
+  check_at_least_one("width", options.width);
+  check_at_least_one("rows", options.rows);
+  check_at_least_one("clusters", options.clusters);
+  check_at_least_one("repeats", options.repeats);
+  if (options.vocab_size > INT32_MAX) {
+    throw UsageError(fmt::format("bench head: --vocab {}: token ids are 32-bit, choose at most {}",
+                                 options.vocab_size, INT32_MAX));
+  }
+  if (options.clusters > options.vocab_size) {
+    throw UsageError(
+        fmt::format("bench head: --clusters {} for --vocab {}: every cluster needs a token, choose at "
+                    "most {} clusters",
+                    options.clusters, options.vocab_size, options.vocab_size));
+  }
+  if (options.map != "random" && options.map != "frequency") {
+    throw UsageError(fmt::format("bench head: --map {}: choose random or frequency", options.map));
+  }
+  if (options.groups < 0 || (options.groups > 0 && options.width % options.groups != 0)) {
+    throw UsageError(
+        fmt::format("bench head: --groups {} does not divide --width {}: choose --groups {}, or 0 for "
+                    "VQ-Logits",
+                    options.groups, options.width,
+                    options.groups < 0 ? 1 : std::gcd<std::int64_t>(options.groups, options.width)));
+  }
+  if (options.groups > 0 && (options.codes < 1 || options.codes > 256)) {
+    throw UsageError(
+        fmt::format("bench head: --codes {}: a code is one byte, choose 1 to 256", options.codes));
+  }
+}
+
+std::size_t bytes_in_use(Backend& backend) {
+  const auto in_use = backend.memory().in_use;
+  return std::accumulate(in_use.begin(), in_use.end(), std::size_t{0});
+}
+
+/// Hidden states, targets and results that both heads share.
+struct HeadInputs {
+  Buffer storage, target_storage;
+  Tensor h, dh;         // (N, d)
+  Tensor nll, penalty;  // (N)
+  Tensor targets;       // (N) i32
+  float scale;
+
+  HeadInputs(Backend& backend, const HeadBenchOptions& options, const std::vector<std::int64_t>& counts)
+      : scale(1.0f / static_cast<float>(options.rows)) {
+    const std::int64_t n = options.rows, states = n * options.width;
+    const std::int64_t total = 2 * (states + n);
+    storage = backend.allocate(static_cast<std::size_t>(total) * sizeof(float), MemoryUse::workspace);
+    target_storage =
+        backend.allocate(static_cast<std::size_t>(n) * sizeof(std::int32_t), MemoryUse::workspace);
+    const Tensor all = storage.view({total});
+    h = all.range(0, states).view({n, options.width});
+    dh = all.range(states, states).view({n, options.width});
+    nll = all.range(2 * states, n);
+    penalty = all.range(2 * states + n, n);
+    targets = target_storage.view({n}, DType::i32);
+    // A final norm leaves hidden states of unit variance.
+    std::vector<float> normal(static_cast<std::size_t>(states));
+    const Philox rng(options.seed, "bench hidden states");
+    for (std::size_t i = 0; i < normal.size(); ++i) normal[i] = rng.normal(i);
+    backend.copy_from_host(h, normal.data());
+    backend.copy_from_host(targets, draw_tokens(counts, n, options.seed, "bench targets").data());
+  }
+};
+
+/// One head with parameters of its own.
+class TimedHead {
+ public:
+  /// map: null for the dense head.
+  TimedHead(const TensorParallel& tensor, const ModelConfig& model, const HeadConfig& config,
+            const HeadBenchOptions& options, const std::vector<std::int64_t>& counts, const CodeMap* map)
+      : backend_(tensor.backend()),
+        clock_(options.clock),
+        bytes_before_(bytes_in_use(backend_)),
+        parameters_(backend_, 1) {
+    parameters_.add_bucket("head", map != nullptr);
+    const HeadContext context{tensor, model, config, parameters_, options.rows, true};
+    if (map != nullptr) {
+      head_ = std::make_unique<VqHead>(context, *map);
+    } else {
+      head_ = std::make_unique<DenseHead>(context, std::nullopt);
+    }
+    parameters_.allocate(true);
+    parameters_.initialize(options.seed);
+    head_->initialize(counts);
+    bytes_ = bytes_in_use(backend_) - bytes_before_;
+  }
+
+  double pass(const HeadInputs& inputs) {
+    const double begin = clock_();
+    head_->forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets, inputs.scale);
+    backend_.synchronize();
+    return clock_() - begin;
+  }
+  void timed_pass(const HeadInputs& inputs) { seconds_.push_back(pass(inputs)); }
+
+  HeadTiming timing(const HeadInputs& inputs) {
+    pass(inputs);
+    const std::int64_t rows = inputs.nll.numel();
+    std::vector<float> nll(static_cast<std::size_t>(rows));
+    backend_.copy_to_host(nll.data(), inputs.nll);
+    const HeadCost cost = head_->cost();
+    HeadTiming timing;
+    timing.seconds = median(seconds_);
+    timing.seconds_min = *std::min_element(seconds_.begin(), seconds_.end());
+    timing.flops_per_second = 6.0 * cost.multiply_adds * static_cast<double>(rows) / timing.seconds;
+    timing.bytes = static_cast<double>(bytes_);
+    timing.matrix_parameters = cost.matrix_parameters;
+    timing.bias_parameters = cost.bias_parameters;
+    timing.mean_nll = std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(rows);
+    return timing;
+  }
+
+ private:
+  Backend& backend_;
+  Clock clock_;
+  std::size_t bytes_before_, bytes_ = 0;
+  ParameterStore parameters_;
+  std::unique_ptr<OutputHead> head_;
+  std::vector<double> seconds_;
+};
+
+std::string line_of(const char* name, const HeadTiming& head) {
+  return fmt::format("  {:<6} {:>10.2f} {:>10.2f} {:>10.1f} {:>10.1f} {:>14} {:>12} {:>10.4f}\n", name,
+                     1e3 * head.seconds, 1e3 * head.seconds_min, 1e-9 * head.flops_per_second,
+                     head.bytes / (1 << 20), head.matrix_parameters, head.bias_parameters, head.mean_nll);
+}
+
+nlohmann::ordered_json json_of(const HeadTiming& head) {
+  return {{"seconds", head.seconds},
+          {"seconds_min", head.seconds_min},
+          {"flops_per_second", head.flops_per_second},
+          {"bytes", head.bytes},
+          {"matrix_parameters", head.matrix_parameters},
+          {"bias_parameters", head.bias_parameters},
+          {"mean_nll", head.mean_nll}};
+}
+
+const char* name_of(TokenDistribution distribution) {
+  return distribution == TokenDistribution::zipf ? "zipf" : "uniform";
+}
+
+}  // namespace
+
+HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options) {
+  check(options);
+  const std::vector<std::int64_t> counts = synthetic_counts(options.targets, options.vocab_size);
+  const CodeMap map =
+      options.map == "frequency"
+          ? make_frequency_map(counts, options.clusters, options.groups, options.codes, options.seed)
+          : make_random_map(options.vocab_size, options.clusters, options.groups, options.codes,
+                            options.seed);
+  ModelConfig model;
+  model.vocab_size = options.vocab_size;
+  model.d_model = options.width;
+  HeadConfig config;
+  config.clusters = options.clusters;
+  config.groups = options.groups;
+  config.codes = options.codes;
+
+  SelfCommunicator self(backend, "tensor");
+  const TensorParallel tensor(backend, self);
+  const HeadInputs inputs(backend, options, counts);
+  TimedHead dense(tensor, model, config, options, counts, nullptr);
+  TimedHead vq(tensor, model, config, options, counts, &map);
+  dense.pass(inputs);  // the first pass touches memory and generates code
+  vq.pass(inputs);
+  for (int i = 0; i < options.repeats; ++i) {
+    dense.timed_pass(inputs);
+    vq.timed_pass(inputs);
+  }
+  return {backend.description(), options, dense.timing(inputs), vq.timing(inputs)};
+}
+
+std::string to_text(const HeadBenchResult& result) {
+  const HeadBenchOptions& o = result.options;
+  std::string text = fmt::format(
+      "forward and backward of {} rows of width {}, vocabulary {}, {} targets, K={} G={} Q={}, {} map\n"
+      "machine {}; medians of {} passes in turns\n\n",
+      o.rows, o.width, o.vocab_size, name_of(o.targets), o.clusters, o.groups, o.codes, o.map, result.machine,
+      o.repeats);
+  text += fmt::format("  {:<6} {:>10} {:>10} {:>10} {:>10} {:>14} {:>12} {:>10}\n", "head", "ms", "fastest",
+                      "GFLOP/s", "MiB", "parameters", "biases", "nll");
+  text += line_of("dense", result.dense) + line_of("vq", result.vq);
+  return text + fmt::format("\ndense / vq: {:.1f} times the seconds, {:.1f} times the parameters\n",
+                            result.ratio_dense_over_vq(),
+                            static_cast<double>(result.dense.matrix_parameters) /
+                                static_cast<double>(result.vq.matrix_parameters));
+}
+
+std::string to_json(const HeadBenchResult& result) {
+  const HeadBenchOptions& o = result.options;
+  nlohmann::ordered_json json;
+  json["ratio_dense_over_vq"] = result.ratio_dense_over_vq();
+  json["seconds_dense"] = result.dense.seconds;
+  json["seconds_vq"] = result.vq.seconds;
+  json["dense"] = json_of(result.dense);
+  json["vq"] = json_of(result.vq);
+  json["machine"] = result.machine;
+  json["vocab_size"] = o.vocab_size;
+  json["width"] = o.width;
+  json["rows"] = o.rows;
+  json["clusters"] = o.clusters;
+  json["groups"] = o.groups;
+  json["codes"] = o.codes;
+  json["targets"] = name_of(o.targets);
+  json["map"] = o.map;
+  return json.dump(2) + "\n";
+}
+
+}  // namespace vqlm

@@ -1,0 +1,94 @@
+// TimingBackend: a back end that forwards every call to another one and keeps the seconds of each op. It shows where a
+// step's time goes without a word about it in the model.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "core/backend.h"
+#include "train/stopwatch.h"
+
+namespace vqlm {
+
+/// What the calls of one op took together.
+struct OpTime {
+  std::string_view name;  // as in backend.h; matrix products by the transposes of their operands
+  std::int64_t calls = 0;
+  double seconds = 0;
+  double flops = 0;  // of matrix products and attention (causal half, recomputation not counted), else 0
+};
+
+class TimingBackend final : public Backend {
+ public:
+  /// `inner` does the work and owns the memory; it must outlive this object and every buffer made through it.
+  explicit TimingBackend(Backend& inner, Clock clock = wall_seconds) : inner_(inner), clock_(clock) {}
+
+  /// Forgets what was measured and begins to measure. Each op is then followed by synchronize(), so that on a device
+  /// ops no longer overlap: measure whole steps while stopped.
+  void start();
+  void stop() { running_ = false; }
+  /// The slowest op first.
+  std::vector<OpTime> times() const;
+
+  std::string description() const override { return inner_.description(); }
+  bool host_accessible() const override { return inner_.host_accessible(); }
+  Buffer allocate(std::size_t bytes, MemoryUse use) override { return inner_.allocate(bytes, use); }
+  MemoryAccount memory() const override { return inner_.memory(); }
+  void copy(Tensor dst, Tensor src) override;
+  void copy_from_host(Tensor dst, const void* src) override;
+  void copy_to_host(void* dst, Tensor src) override;
+  void fill(Tensor x, float value) override;
+  Stream compute_stream() override { return inner_.compute_stream(); }
+  Event record(Stream stream) override { return inner_.record(stream); }
+  void wait(Stream stream, const Event& event) override { inner_.wait(stream, event); }
+  void synchronize() override { inner_.synchronize(); }
+
+  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
+  void add_scaled(Tensor y, Tensor x, float scale) override;
+  void add_column_sums(Tensor out, Tensor x) override;
+  void swap_axes(Tensor dst, Tensor src) override;
+  void swiglu_forward(Tensor y, Tensor gate_up) override;
+  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override;
+  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
+                       float eps) override;
+  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
+                        Accumulate accumulate_dx) override;
+  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override;
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override;
+  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;
+  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                          const AttentionShape& shape) override;
+  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
+  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                          std::int64_t first_class) override;
+  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+                        float scale) override;
+  void log_softmax(Tensor logits, Tensor bias) override;
+  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                            const CodeMapView& map) override;
+  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
+                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                      const CodeMapView& map) override;
+  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                        Tensor token_bias, const CodeMapView& map) override;
+  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                  float scale) override;
+  void add_sum_of_squares(Tensor out, Tensor x) override;
+  void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+             const AdamWStep& step) override;
+
+ private:
+  /// Buffers belong to `inner`, so nothing is ever given back here.
+  void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
+  template <class Op>
+  void measure(std::string_view name, double flops, const Op& op);
+
+  Backend& inner_;
+  Clock clock_;
+  bool running_ = false;
+  std::vector<OpTime> times_;
+};
+
+}  // namespace vqlm
