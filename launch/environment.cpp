@@ -16,6 +16,7 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "launch/signals.h"
 
 namespace vqlm {
 namespace {
@@ -53,9 +54,10 @@ void yield_when_cores_are_shared() {
 
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& message, int exit_code) {
   // Ranks usually fail alike (the same configuration, the same file). The others give rank 0 a moment to say it and to
-  // end them, so that the message appears once; staggered, should rank 0 be well.
+  // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well.
+  restore_stop_signals();
   if (mpi.rank() > 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(300 + 20 * std::min(mpi.rank(), 100)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 50 * std::min(mpi.rank(), 40)));
   mpi.abort(fmt::format("vqlm: error: {}", message), exit_code);
 }
 

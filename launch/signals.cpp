@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace vqlm {
 namespace {
@@ -34,6 +35,13 @@ std::function<bool()> catch_stop_signals() {
   install(SIGUSR1, SA_RESTART);
   install(SIGINT, SA_RESTART | static_cast<int>(SA_RESETHAND));
   return [] { return stop_requested != 0; };
+}
+
+void restore_stop_signals() noexcept {
+  for (int signal : {SIGTERM, SIGUSR1, SIGINT}) {
+    if (std::signal(signal, SIG_DFL) == SIG_ERR)
+      log::error("cannot restore signal {}: {}", signal, std::strerror(errno));
+  }
 }
 
 }  // namespace vqlm

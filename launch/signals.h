@@ -9,4 +9,7 @@ namespace vqlm {
 /// ends it as usual. Returns the question "was one received?". Throws Error where the system refuses.
 std::function<bool()> catch_stop_signals();
 
+/// Those signals end the process again.
+void restore_stop_signals() noexcept;
+
 }  // namespace vqlm
