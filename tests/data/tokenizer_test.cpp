@@ -81,6 +81,15 @@ TEST(Tokenizer, UsesItsPieces) {
   }
 }
 
+TEST(Tokenizer, HasOnePieceForTheLineEnd) {
+  const Tokenizer tokenizer = Tokenizer::from_bytes(made_up_tokenizer(), "test");
+  std::vector<std::uint32_t> ids;
+  tokenizer.encode("\n\n", ids);
+  ASSERT_EQ(ids.size(), 2u);
+  EXPECT_EQ(ids[0], ids[1]);
+  EXPECT_EQ(tokenizer.piece(static_cast<std::int32_t>(ids[0])), "\n");
+}
+
 TEST(Tokenizer, SaysWhyItCannotBeTrained) {
   EXPECT_THAT(error_of([] {
                 train_tokenizer({"one two three"}, {5000, 1});
