@@ -185,7 +185,7 @@ TEST_P(AttentionTest, IsTheSameForAnyThreadCount) {
   expect_equal(dqkv_1, dqkv, "dqkv");
 }
 
-// {batch, seq_len, heads, kv_heads, head_dim}; query blocks are 128 rows and key tiles 256 columns.
+// {batch, seq_len, heads, kv_heads, head_dim}; query blocks are 64 rows and key tiles 256 columns.
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                          ::testing::Values(AttentionShape{1, 1, 1, 1, 16}, AttentionShape{2, 7, 2, 2, 16},
                                            AttentionShape{1, 65, 4, 2, 32}, AttentionShape{3, 130, 4, 1, 16},
