@@ -1,0 +1,155 @@
+"""From text to an evaluated model with the program alone, and what it says to bad input on the way."""
+
+import gzip
+import json
+import math
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from program import PROGRAM, error_lines, run
+
+MODEL = ["model.d_model=32", "model.n_layers=2", "model.n_heads=4", "model.d_ff=64", "data.seq_len=32",
+         "train.global_batch=8", "train.micro_batch=2", "optim.warmup_steps=2", "run.device=cpu"]
+VQ = ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=corpus"]
+DENSE = ["head.kind=dense"]
+EVAL_KEYS = {"nll", "perplexity", "bits_per_byte", "tokens", "bytes", "documents", "nll_ci95"}
+STEP_KEYS = {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "seconds_data", "seconds_head", "mfu"}
+
+
+def write_text(path, documents, seed, words=400):
+    """Documents of made-up words with Zipf-like frequencies, in C4's format."""
+    rng = random.Random(seed)
+    lexicon = ["".join(rng.choice("bcdfglmnprst") + rng.choice("aeiou") for _ in range(rng.randint(1, 4)))
+               for _ in range(words)]
+    with gzip.open(path, "wt", encoding="utf-8") as lines:
+        for number in range(documents):
+            text = " ".join(lexicon[int(words ** rng.random()) - 1] for _ in range(rng.randint(20, 120)))
+            lines.write(json.dumps({"text": text + ".", "timestamp": "2020-01-01T00:00:00Z", "url": f"doc/{number}"}) + "\n")
+
+
+def set_options(values):
+    return [word for value in values for word in ("--set", value)]
+
+
+class EndToEnd(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = pathlib.Path(cls.temporary.name)
+        cls.addClassCleanup(cls.temporary.cleanup)
+        write_text(cls.folder / "c4-train.00000-of-00001.json.gz", 600, seed=1)
+        cls.prepare("shards", "--train-tokenizer", "320")
+
+    @classmethod
+    def prepare(cls, out, *tokenizer):
+        result = run("prepare", "--input", cls.folder / "c4-train.*.json.gz", *tokenizer, "--heldout", "0.1",
+                     "--out", cls.folder / out)
+        assert result.returncode == 0, result.stderr
+
+    def train(self, name, *more, ranks=0, steps=6, shards="shards", flags=()):
+        data = [f"data.train={self.folder}/{shards}/train-*.h5", f"data.heldout={self.folder}/{shards}/heldout-*.h5",
+                f"run.dir={self.folder}/{name}", f"train.steps={steps}"]
+        return run("train", *set_options([*MODEL, *data, *more]), *flags, ranks=ranks)
+
+    def evaluate(self, name, ranks=0, shards="shards"):
+        out = self.folder / f"{name}-{ranks}.json"
+        result = run("eval", "--checkpoint", self.folder / name, "--data", f"{self.folder}/{shards}/heldout-*.h5",
+                     "--json", out, ranks=ranks)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(out.read_text())
+
+    def assert_succeeds(self, result):
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def assert_fails(self, result, exit_code, *words):
+        self.assertEqual(result.returncode, exit_code, result.stderr)
+        lines = error_lines(result)
+        self.assertEqual(len(lines), 1, result.stderr)
+        for word in words:
+            self.assertIn(word, lines[0])
+
+    def metrics(self, name):
+        return [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
+
+    def test_both_heads_train_on_a_grid_and_evaluate_alike_on_any_ranks(self):
+        for kind, head in (("vq", VQ), ("dense", DENSE)):
+            with self.subTest(head=kind):
+                self.assert_succeeds(self.train(kind, *head, "parallel.tensor=2", ranks=4, steps=25))
+                steps = [line for line in self.metrics(kind) if "loss" in line]
+                self.assertEqual([line["step"] for line in steps], list(range(1, 26)))
+                self.assertLessEqual(STEP_KEYS, set(steps[0]))
+                self.assertLess(steps[-1]["loss"], steps[0]["loss"])
+                alone = self.evaluate(kind)
+                spread = self.evaluate(kind, ranks=3)
+                self.assertLessEqual(EVAL_KEYS, set(alone))
+                self.assertEqual(alone["nll"], spread["nll"])
+                self.assertAlmostEqual(alone["perplexity"], math.exp(alone["nll"]), places=6)
+                self.assertLess(alone["nll"], math.log(320))
+                self.assertLess(alone["nll_ci95"][0], alone["nll"])
+                self.assertGreater(alone["nll_ci95"][1], alone["nll"])
+                shutil.copy(self.folder / f"{kind}-0.json", self.folder / kind / "eval.json")
+        report = run("report", self.folder / "vq", self.folder / "dense")
+        self.assert_succeeds(report)
+        self.assertIn("vq K=8", report.stdout)
+
+    def test_a_run_is_never_overwritten_unasked(self):
+        self.assert_succeeds(self.train("once", *DENSE, steps=3))
+        self.assert_fails(self.train("once", *DENSE, steps=3), 2, "once", "--resume", "--force")
+        self.assert_succeeds(self.train("once", *DENSE, steps=5, flags=["--resume"]))
+        self.assertEqual(self.metrics("once")[-1]["step"], 5)
+        self.assert_fails(self.train("once", *DENSE, "model.n_layers=3", flags=["--resume"]), 2, "model.n_layers = 3")
+        self.assert_succeeds(self.train("once", *DENSE, steps=2, flags=["--force"]))
+        self.assertEqual(self.metrics("once")[-1]["step"], 2)
+
+    def test_a_signal_saves_and_ends_well(self):
+        words = set_options([*MODEL, *DENSE, f"data.train={self.folder}/shards/train-*.h5",
+                             f"run.dir={self.folder}/stopped", "train.steps=1000000"])
+        process = subprocess.Popen([PROGRAM, "train", *words], stderr=subprocess.PIPE, text=True)
+        metrics = self.folder / "stopped/metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not (metrics.exists() and metrics.stat().st_size > 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, words_of_end = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, words_of_end)
+        last = self.metrics("stopped")[-1]["step"]
+        self.assertTrue((self.folder / f"stopped/checkpoints/step-{last:08d}/manifest.json").exists(), words_of_end)
+
+    def test_shards_that_do_not_fit(self):
+        write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
+        self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)
+        self.prepare("other", "--train-tokenizer", "330")
+        self.assert_succeeds(self.train("fits", *DENSE, steps=2))
+        other = f"{self.folder}/other/heldout-*.h5"
+        self.assert_fails(run("eval", "--checkpoint", self.folder / "fits", "--data", other), 1, "tokenize", other)
+        self.assert_fails(self.train("mixed", *DENSE, f"data.heldout={other}"), 1, "tokenize", other)
+
+    def test_a_truncated_shard(self):
+        shutil.copytree(self.folder / "shards", self.folder / "cut")
+        shard = sorted((self.folder / "cut").glob("train-*.h5"))[0]
+        data = shard.read_bytes()
+        for kept in (0, 100, len(data) // 2, len(data) - 1):
+            with self.subTest(kept=kept):
+                shard.write_bytes(data[:kept])
+                self.assert_fails(self.train(f"cut-{kept}", *DENSE, shards="cut"), 1, shard.name, "prepare")
+                self.assertFalse((self.folder / f"cut-{kept}").exists())
+
+    def test_a_grid_that_does_not_fit(self):
+        self.assert_fails(self.train("heads", *DENSE, "model.n_heads=2", "parallel.tensor=4", ranks=4), 2,
+                          "n_heads = 2", "tensor = 4")
+        self.assert_fails(self.train("ranks", *DENSE, "parallel.data=3", ranks=2), 2, "3", "2 ranks")
+        self.assertFalse((self.folder / "heads").exists())
+
+    def test_a_folder_that_is_no_checkpoint(self):
+        self.assert_fails(run("eval", "--checkpoint", self.folder, "--data", f"{self.folder}/shards/heldout-*.h5"), 1,
+                          str(self.folder), "manifest.json")
+
+
+if __name__ == "__main__":
+    unittest.main()
