@@ -129,8 +129,11 @@ void write_config(const std::filesystem::path& path, const Config& config) {
 }
 
 void rename_into_place(const std::filesystem::path& partial, const std::filesystem::path& final_path) {
-  std::filesystem::remove_all(final_path);
+  // An earlier checkpoint of the same step makes way only while the complete new one waits beside it.
+  const std::filesystem::path replaced = final_path.string() + ".partial.old";
+  if (std::filesystem::exists(final_path)) std::filesystem::rename(final_path, replaced);
   std::filesystem::rename(partial, final_path);
+  std::filesystem::remove_all(replaced);
   sync_to_disk(final_path.parent_path());
 }
 

@@ -5,7 +5,7 @@ namespace vqlm {
 bool cuda_built() { return false; }
 
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/) {
-  throw Error("device cuda: this vqlm was built without CUDA; use --device cpu");
+  throw Error("device cuda: this vqlm was built without CUDA; use run.device = \"cpu\"");
 }
 
 }  // namespace vqlm

@@ -5,7 +5,7 @@
 namespace vqlm {
 namespace {
 
-// Memory for one chunk of logits. 32 MiB holds 167 rows at V = 50,257, enough rows for the matrix products to
+// Memory for one chunk of logits. 32 MiB holds 166 rows at V = 50,257, enough rows for the matrix products to
 // run at full speed, and small beside the matrix itself.
 constexpr std::int64_t logits_budget = std::int64_t{32} << 20;
 constexpr std::int64_t min_chunk_rows = 64;

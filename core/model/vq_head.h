@@ -58,7 +58,6 @@ class VqHead : public OutputHead {
   Tensor statistics_;                            // (n, 3)
   Tensor lse_;                                   // (n)
   Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32
-  std::vector<std::int64_t> cluster_sizes_;      // (K)
   std::vector<std::int32_t> cluster_of_token_;   // (V)
 };
 
