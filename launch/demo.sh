@@ -15,8 +15,8 @@ if ! [[ "$minutes" =~ ^[1-9][0-9]*$ ]]; then
   echo "demo: DEMO_MINUTES=$minutes must be a whole number of minutes" >&2
   exit 2
 fi
-# Set-up, preparing and evaluating take about 6 minutes on 2 cores, a step of both models about 1.8 seconds.
-steps=$(((minutes > 7 ? minutes - 6 : 1) * 100 / 3))
+# On 2 cores set-up, preparing and evaluating take about 7 minutes, a step of both models about a second.
+steps=$(((minutes > 8 ? minutes - 7 : 1) * 60))
 
 say() { printf '\n== %s (%d min %02d s so far)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
@@ -72,7 +72,7 @@ train_model() {
   fi
   launch/mpirun.sh -n 4 build/vqlm train --config "configs/demo-$1.toml" \
     --set "data.train=$demo/shards/train-*.h5" --set "data.heldout=$demo/shards/heldout-*.h5" \
-    --set "train.steps=$steps" --set "run.dir=$run" "${existing[@]}"
+    --set "train.steps=$steps" --set "train.eval_every=$((steps / 4))" --set "run.dir=$run" "${existing[@]}"
 }
 
 evaluate_model() {
@@ -91,7 +91,7 @@ launch/build.sh --no-tests
 say "text and shards"
 find_text
 check_same_text
-build/vqlm prepare --input "${text[@]}" --train-tokenizer 16000 --heldout 0.03 --out "$demo/shards"
+build/vqlm prepare --input "${text[@]}" --train-tokenizer 16000 --heldout 0.05 --out "$demo/shards"
 
 for kind in vq dense; do
   say "training the $kind model, $steps steps"

@@ -92,8 +92,13 @@ std::string to_toml(const Config& config);
 /// One line for each key: name, default, what it is. For --help.
 std::string describe_keys();
 
-/// Numbers in the output layer alone, the code map not counted: dense V d (+ V), VQ (K + Q) d + K (+ V),
-/// without the (Q d) of the member codebook where G = 0. config must be resolved.
-std::int64_t head_parameters(const Config& config);
+/// What the output layer learns, in numbers; the code map is not counted, nor is a dense head's bias among its matrices.
+struct HeadParameters {
+  std::int64_t matrices = 0;  // dense V d; VQ K d, and Q d where G > 0
+  std::int64_t biases = 0;    // the token bias V where head.bias; VQ K more
+};
+
+/// config must be resolved.
+HeadParameters head_parameters(const Config& config);
 
 }  // namespace vqlm

@@ -164,12 +164,13 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_precision(config);
 }
 
-std::int64_t head_parameters(const Config& config) {
+HeadParameters head_parameters(const Config& config) {
+  const HeadConfig& head = config.head;
   const std::int64_t d = config.model.d_model;
-  const std::int64_t token_bias = config.head.bias ? config.model.vocab_size : 0;
-  if (config.head.kind == HeadKind::dense) return config.model.vocab_size * d + token_bias;
-  const std::int64_t member_codebook = config.head.groups > 0 ? config.head.codes * d : 0;
-  return config.head.clusters * d + config.head.clusters + member_codebook + token_bias;
+  const std::int64_t token_bias = head.bias ? config.model.vocab_size : 0;
+  if (head.kind == HeadKind::dense) return {.matrices = config.model.vocab_size * d, .biases = token_bias};
+  const std::int64_t vectors = head.clusters + (head.groups > 0 ? head.codes : 0);
+  return {.matrices = vectors * d, .biases = head.clusters + token_bias};
 }
 
 }  // namespace vqlm

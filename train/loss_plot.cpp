@@ -85,7 +85,8 @@ std::string loss_plot_script(const std::vector<RunSummary>& runs, const std::fil
   std::vector<std::string> curves;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const RunSummary& run = runs[i];
-    const std::string title = run.name == run.head ? run.name : fmt::format("{} ({})", run.name, run.head);
+    const std::string title =
+        run.head.starts_with(run.name) ? run.head : fmt::format("{} ({})", run.name, run.head);
     if (!run.train.empty()) {
       script += data_block(fmt::format("train{}", i), smooth(run.train, 20));
       curves.push_back(fmt::format("$train{} using 1:2 with lines linewidth 2 linecolor rgb '{}' title {}", i,

@@ -41,11 +41,11 @@ void read_config(RunSummary& run, const std::filesystem::path& folder) {
   run.head_kind = config.head.kind;
   run.head = head_text(config.head);
   if (config.model.vocab_size == 0) return;  // written before the shards were known
-  Config dense = config;
-  dense.head.kind = HeadKind::dense;
-  run.head_parameters = head_parameters(config);
-  run.fraction_of_dense =
-      static_cast<double>(*run.head_parameters) / static_cast<double>(head_parameters(dense));
+  const HeadParameters parameters = head_parameters(config);
+  run.head_matrices = parameters.matrices;
+  run.head_biases = parameters.biases;
+  run.fraction_of_dense = static_cast<double>(parameters.matrices) /
+                          static_cast<double>(config.model.vocab_size * config.model.d_model);
 }
 
 void read_metrics(RunSummary& run, const std::filesystem::path& path) {
@@ -85,18 +85,16 @@ void read_evaluation(RunSummary& run, const std::filesystem::path& path) {
   run.bits_per_byte = number_at(object, "bits_per_byte");
   const auto head = object.find("head");
   if (head == object.end() || !head->is_object()) return;
-  if (const auto parameters = number_at(*head, "parameters")) {
-    run.head_parameters = static_cast<std::int64_t>(*parameters);
-  }
+  if (const auto matrices = number_at(*head, "parameters"))
+    run.head_matrices = static_cast<std::int64_t>(*matrices);
+  if (const auto biases = number_at(*head, "biases")) run.head_biases = static_cast<std::int64_t>(*biases);
   if (const auto fraction = number_at(*head, "fraction_of_dense")) run.fraction_of_dense = fraction;
 }
 
 using Row = std::vector<std::string>;
 
-template <class T>
-std::string cell(const std::optional<T>& value, std::string_view format, double scale = 1) {
-  if (!value) return "-";
-  return fmt::format(fmt::runtime(format), static_cast<double>(*value) * scale);
+std::string cell(const std::optional<double>& value, std::string_view format, double scale = 1) {
+  return value ? fmt::format(fmt::runtime(format), *value * scale) : "-";
 }
 
 /// 12345678 -> "12,345,678".
@@ -108,6 +106,10 @@ std::string grouped(std::int64_t number) {
     text += digits[i];
   }
   return text;
+}
+
+std::string cell(const std::optional<std::int64_t>& count) {
+  return count ? grouped(*count) : "-";
 }
 
 /// Columns as wide as their longest cell; the first two read from the left, numbers from the right.
@@ -147,12 +149,12 @@ std::string report_table(const std::vector<RunSummary>& runs) {
   const auto dense = std::find_if(runs.begin(), runs.end(), [](const RunSummary& run) {
     return run.head_kind == HeadKind::dense && run.perplexity;
   });
-  std::vector<Row> rows = {{"run", "head", "output-layer parameters", "% of dense", "tokens/s",
+  std::vector<Row> rows = {{"run", "head", "output-layer parameters", "+ biases", "% of V x d", "tokens/s",
                             "head ms/step", "perplexity", "bits/byte", "perplexity vs dense"}};
   for (const RunSummary& run : runs) {
     std::optional<double> relative;
     if (dense != runs.end() && run.perplexity) relative = *run.perplexity / *dense->perplexity - 1;
-    rows.push_back({run.name, run.head, run.head_parameters ? grouped(*run.head_parameters) : "-",
+    rows.push_back({run.name, run.head, cell(run.head_matrices), cell(run.head_biases),
                     cell(run.fraction_of_dense, "{:.2f}", 100), cell(run.tokens_per_second, "{:.0f}"),
                     cell(run.head_seconds, "{:.1f}", 1000), cell(run.perplexity, "{:.2f}"),
                     cell(run.bits_per_byte, "{:.4f}"), cell(relative, "{:+.1f} %", 100)});

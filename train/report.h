@@ -20,12 +20,13 @@ struct LossPoint {
 struct RunSummary {
   std::string name;
   HeadKind head_kind = HeadKind::dense;
-  std::string head;                             // "dense", "vq K=128 G=32 Q=128"
-  std::optional<std::int64_t> head_parameters;  // of the output layer
-  std::optional<double> fraction_of_dense;      // of a dense head's for the same V and d, bias included
-  std::optional<double> tokens_per_second;      // median over the steps
-  std::optional<double> head_seconds;           // a step, median
-  std::optional<double> perplexity;             // eval.json, else the last held-out evaluation
+  std::string head;                           // "dense", "vq K=128 G=32 Q=128"
+  std::optional<std::int64_t> head_matrices;  // numbers in the output layer's matrices
+  std::optional<std::int64_t> head_biases;
+  std::optional<double> fraction_of_dense;  // head_matrices / (V d)
+  std::optional<double> tokens_per_second;  // median over the steps
+  std::optional<double> head_seconds;       // a step, median
+  std::optional<double> perplexity;         // eval.json, else the last held-out evaluation
   std::optional<double> bits_per_byte;
   std::vector<LossPoint> train;    // one a step
   std::vector<LossPoint> heldout;  // evaluations while training

@@ -214,13 +214,15 @@ TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {
 TEST_F(ConfigTest, HeadParameters) {
   Config config = load_config({}, {"model.d_model=64", "head.clusters=10", "head.groups=4", "head.codes=16"});
   config.model.vocab_size = 1000;
-  EXPECT_EQ(head_parameters(config), 10 * 64 + 10 + 16 * 64 + 1000);
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64 + 16 * 64);
+  EXPECT_EQ(head_parameters(config).biases, 10 + 1000);
   config.head.groups = 0;
-  EXPECT_EQ(head_parameters(config), 10 * 64 + 10 + 1000);
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
   config.head.kind = HeadKind::dense;
-  EXPECT_EQ(head_parameters(config), 1000 * 64 + 1000);
+  EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
+  EXPECT_EQ(head_parameters(config).biases, 1000);
   config.head.bias = false;
-  EXPECT_EQ(head_parameters(config), 1000 * 64);
+  EXPECT_EQ(head_parameters(config).biases, 0);
 }
 
 TEST_F(ConfigTest, TheConfigurationsOfTheRepositoryAreRead) {

@@ -26,7 +26,7 @@ class ReportTest : public testing::Test {
   }
   ~ReportTest() override { std::filesystem::remove_all(folder_); }
 
-  /// d = 8, V = 100, K = Q = 10: a dense head of 900 numbers and a VQ head of 270.
+  /// d = 8, V = 100, K = Q = 10: a dense head of 800 numbers and a VQ head of 160.
   std::filesystem::path write_run(const std::string& name, const std::string& kind,
                                   const std::string& evaluation) {
     const std::filesystem::path run = folder_ / name;
@@ -53,8 +53,9 @@ class ReportTest : public testing::Test {
 TEST_F(ReportTest, ReadsARunFolder) {
   const RunSummary vq = summarize_run(write_run("a", "vq", R"({"perplexity": 12.5, "bits_per_byte": 1.5})"));
   EXPECT_EQ(vq.head, "vq K=10 G=2 Q=10");
-  EXPECT_EQ(vq.head_parameters, 10 * 8 + 10 + 10 * 8 + 100);
-  EXPECT_DOUBLE_EQ(vq.fraction_of_dense.value(), 270.0 / 900.0);
+  EXPECT_EQ(vq.head_matrices, 10 * 8 + 10 * 8);
+  EXPECT_EQ(vq.head_biases, 10 + 100);
+  EXPECT_DOUBLE_EQ(vq.fraction_of_dense.value(), 160.0 / 800.0);
   EXPECT_EQ(vq.tokens_per_second, 1003.0);  // the median of 1, 1002, 1003, 1004, 1005
   EXPECT_EQ(vq.head_seconds, 0.002);
   EXPECT_EQ(vq.perplexity, 12.5);
@@ -64,9 +65,10 @@ TEST_F(ReportTest, ReadsARunFolder) {
 }
 
 TEST_F(ReportTest, TheEvaluationsHeadCountsWhereItIsThere) {
-  const RunSummary run = summarize_run(
-      write_run("a", "vq", R"({"perplexity": 2, "head": {"parameters": 5, "fraction_of_dense": 0.25}})"));
-  EXPECT_EQ(run.head_parameters, 5);
+  const RunSummary run = summarize_run(write_run(
+      "a", "vq", R"({"perplexity": 2, "head": {"parameters": 5, "biases": 7, "fraction_of_dense": 0.25}})"));
+  EXPECT_EQ(run.head_matrices, 5);
+  EXPECT_EQ(run.head_biases, 7);
   EXPECT_EQ(run.fraction_of_dense, 0.25);
 }
 
@@ -80,7 +82,7 @@ TEST_F(ReportTest, TheTableComparesWithTheFirstDenseRun) {
   const std::string table = report_table(runs);
   EXPECT_THAT(table, HasSubstr("+10.0 %"));
   EXPECT_THAT(table, HasSubstr("+0.0 %"));
-  EXPECT_THAT(table, HasSubstr("30.00"));
+  EXPECT_THAT(table, HasSubstr("20.00"));
   EXPECT_THAT(table, HasSubstr("2.0"));
   // Every line of the table is as wide as its rule.
   std::istringstream lines(table);
