@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -47,6 +48,17 @@ std::string override_error(const std::string& text) {
 std::string resolve_error(const std::vector<std::string>& overrides, int ranks = 1) {
   Config config = load_config({}, overrides);
   return usage_error([&] { resolve(config, 1000, ranks); });
+}
+
+/// Lines of to_toml that are not those of the defaults.
+std::vector<std::string> changed_lines(const Config& config) {
+  std::istringstream lines(to_toml(config));
+  std::istringstream default_lines(to_toml(Config{}));
+  std::vector<std::string> changed;
+  for (std::string line, other; std::getline(lines, line) && std::getline(default_lines, other);) {
+    if (line != other) changed.push_back(line);
+  }
+  return changed;
 }
 
 TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
@@ -99,18 +111,16 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "run.threads=5",
                                               "run.log_every=3"};
   const Config config = load_config({}, overrides);
-  const std::string text = to_toml(config);
-  const std::string defaults = to_toml(Config{});
-  std::istringstream lines(text);
-  std::istringstream default_lines(defaults);
-  std::string line;
-  std::string default_line;
-  std::size_t keys = 0;
-  while (std::getline(lines, line) && std::getline(default_lines, default_line)) {
-    if (line.empty() || line.front() == '[') continue;
-    ++keys;
-    EXPECT_NE(line, default_line) << "not overridden";
+  for (const std::string& override_text : overrides) {  // each key alone, so that no two share a member
+    const std::vector<std::string> changed = changed_lines(load_config({}, {override_text}));
+    ASSERT_EQ(changed.size(), 1u) << override_text;
+    const std::size_t dot = override_text.find('.');
+    const std::string name = override_text.substr(dot + 1, override_text.find('=') - dot - 1);
+    EXPECT_EQ(changed[0].substr(0, name.size() + 3), name + " = ");
   }
+  EXPECT_EQ(changed_lines(config).size(), overrides.size());
+  const std::string text = to_toml(config);
+  const auto keys = static_cast<std::size_t>(std::count(text.begin(), text.end(), '='));
   EXPECT_EQ(keys, overrides.size());
   const Config again = load_config(write(text));
   EXPECT_EQ(to_toml(again), text);
