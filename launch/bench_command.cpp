@@ -191,9 +191,14 @@ void add_head(CLI::App& bench) {
   command->add_option("--map", sizes.map, "which tokens share a cluster")
       ->check(CLI::IsMember({"random", "frequency"}))
       ->capture_default_str();
-  command->add_option("--targets", sizes.targets, "how often each token is a target (default zipf)")
-      ->transform(CLI::CheckedTransformer(std::vector<std::pair<std::string, TokenDistribution>>{
-          {"zipf", TokenDistribution::zipf}, {"uniform", TokenDistribution::uniform}}));
+  command
+      ->add_option_function<std::string>(
+          "--targets",
+          [&sizes](const std::string& name) {
+            sizes.targets = name == "uniform" ? TokenDistribution::uniform : TokenDistribution::zipf;
+          },
+          "how often each token is a target (default zipf)")
+      ->check(CLI::IsMember({"zipf", "uniform"}));
   add_clock(*command, sizes.clock);
   command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
   command->footer(

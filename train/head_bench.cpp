@@ -22,6 +22,13 @@ void check_at_least_one(const char* option, std::int64_t value) {
   throw UsageError(fmt::format("bench head: --{} {}: choose 1 or more", option, value));
 }
 
+/// The largest divisor of `number` that is not above `most`; 1 where there is none.
+std::int64_t divisor_below(std::int64_t number, std::int64_t most) {
+  std::int64_t divisor = std::clamp<std::int64_t>(most, 1, number);
+  while (number % divisor != 0) --divisor;
+  return divisor;
+}
+
 void check(const HeadBenchOptions& options) {
   check_at_least_one("vocab", options.vocab_size);
   check_at_least_one("width", options.width);
@@ -45,8 +52,7 @@ void check(const HeadBenchOptions& options) {
     throw UsageError(
         fmt::format("bench head: --groups {} does not divide --width {}: choose --groups {}, or 0 for "
                     "VQ-Logits",
-                    options.groups, options.width,
-                    options.groups < 0 ? 1 : std::gcd<std::int64_t>(options.groups, options.width)));
+                    options.groups, options.width, divisor_below(options.width, options.groups)));
   }
   if (options.groups > 0 && (options.codes < 1 || options.codes > 256)) {
     throw UsageError(

@@ -233,7 +233,7 @@ std::string refusal(const HeadBenchOptions& options) {
 TEST(HeadBench, RefusesSizesWithTheWayOut) {
   HeadBenchOptions options = tiny_heads();
   options.groups = 3;
-  EXPECT_THAT(refusal(options), HasSubstr("--groups 3 does not divide --width 16"));
+  EXPECT_THAT(refusal(options), HasSubstr("--groups 3 does not divide --width 16: choose --groups 2"));
   options = tiny_heads();
   options.clusters = 102;
   EXPECT_THAT(refusal(options), HasSubstr("at most 101"));
