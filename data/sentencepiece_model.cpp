@@ -57,7 +57,9 @@ class Message {
   }
 
  private:
-  [[noreturn]] void bad() const { throw Error(fmt::format("{}: is not a SentencePiece model", name_)); }
+  [[noreturn]] void bad() const {
+    throw Error(fmt::format("{}: is not a SentencePiece model; give the .model file", name_));
+  }
 
   std::uint64_t varint() {
     std::uint64_t value = 0;

@@ -57,6 +57,16 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
+/// The words of a message like "./src/trainer_interface.cc(580) [condition] Vocabulary size too high (500). Please set it
+/// to a value <= 300." without the place in the library and the names of options that are not ours.
+std::string reason_of(std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  if (const std::size_t end = message.rfind("] "); end != std::string::npos) message.erase(0, end + 2);
+  message.erase(std::min(message.find(" Increase vocab_size"), message.size()));
+  while (message.ends_with('.') || message.ends_with(' ')) message.pop_back();
+  return message;
+}
+
 }  // namespace
 
 std::string train_tokenizer(const std::vector<std::string>& documents, const TokenizerTraining& options) {
@@ -85,12 +95,10 @@ std::string train_tokenizer(const std::vector<std::string>& documents, const Tok
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &sentences, &model);
   if (!status.ok()) {
-    std::string reason = status.message();
-    std::replace(reason.begin(), reason.end(), '\n', ' ');
     throw Error(fmt::format(
         "a tokenizer of {} pieces cannot be trained on {} documents, {} bytes of text: {}; choose another "
         "--train-tokenizer size, give more --input or a --tokenizer",
-        options.vocab_size, documents.size(), bytes, reason));
+        options.vocab_size, documents.size(), bytes, reason_of(status.message())));
   }
   return model;
 }

@@ -24,7 +24,10 @@ constexpr const char* details =
     "they were made "
     "from. The shards do not depend on --jobs. Running the same command again goes on where the last run "
     "stopped, "
-    "checks every finished shard and makes damaged ones again; new inputs behind the old ones are added.";
+    "checks every finished shard and makes damaged ones again; new inputs behind the old ones are added.\n"
+    "Examples:\n"
+    "  vqlm prepare --input 'c4-train.*.json.gz' --train-tokenizer 32000 --heldout 0.005 --out shards\n"
+    "  vqlm prepare --input a.jsonl.zst b.txt --tokenizer sp.model --heldout-input c.jsonl --out shards";
 
 /// A line that is rewritten on a terminal, a log line now and then elsewhere.
 class ProgressLine {
@@ -100,6 +103,11 @@ void run_prepare(PrepareOptions options, bool heldout_given) {
   print_report(report, options.out);
 }
 
+/// CLI11 reads "-5" into an unsigned number without complaint.
+std::string not_negative(const std::string& word) {
+  return word.starts_with('-') ? word + " must not be negative" : std::string();
+}
+
 }  // namespace
 
 void add_prepare_command(CLI::App& app) {
@@ -126,12 +134,15 @@ void add_prepare_command(CLI::App& app) {
                    "Files that are held out whole; may be repeated")
       ->type_name("FILES");
   command->add_option("--seed", options->seed, "Of the held-out choice and the tokenizer's sample")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(not_negative);
   command->add_option("--jobs", options->jobs, "Encoding threads")->capture_default_str();
   command->add_option("--shard-tokens", options->shard_tokens, "Begin the next shard after so many tokens")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(not_negative);
   command->add_option("--max-bad-lines", options->max_bad_lines, "Skip so many bad lines before giving up")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(not_negative);
   command
       ->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
       ->capture_default_str();

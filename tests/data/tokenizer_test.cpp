@@ -101,7 +101,9 @@ TEST(Tokenizer, SaysWhyItCannotBeTrained) {
               }),
               HasSubstr("a tokenizer of 100 pieces cannot be trained"));
   EXPECT_THAT(error_of([] { train_tokenizer({}, {500, 1}); }), HasSubstr("hold no text"));
-  EXPECT_EQ(error_of([] { train_tokenizer({"one two three"}, {5000, 1}); }).find('\n'), std::string::npos);
+  const std::string error = error_of([] { train_tokenizer({"one two three"}, {5000, 1}); });
+  EXPECT_EQ(error.find('\n'), std::string::npos);
+  EXPECT_EQ(error.find("trainer_interface"), std::string::npos);
 }
 
 TEST(Tokenizer, RefusesWhatIsNoModel) {
@@ -112,7 +114,8 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
     return error_of([&] { Tokenizer::load(folder.file("t.model")); });
   };
   EXPECT_THAT(load(""), HasSubstr("t.model: is empty"));
-  EXPECT_THAT(load("{\"model\": {\"type\": \"BPE\"}}"), HasSubstr("t.model: is not a SentencePiece model"));
+  EXPECT_THAT(load("{\"model\": {\"type\": \"BPE\"}}"),
+              HasSubstr("t.model: is not a SentencePiece model; give the .model file"));
   EXPECT_THAT(load(model.substr(0, model.size() / 2)), HasSubstr("t.model: is not a SentencePiece model"));
   EXPECT_THAT(error_of([&] { Tokenizer::load(folder.file("none.model")); }),
               HasSubstr("none.model: cannot be opened"));
