@@ -38,6 +38,9 @@ struct ShardMeta {
   std::vector<SourceFile> sources;
 };
 
+/// How tokens are stored: u16 where every id of the vocabulary fits, else u32.
+h5::Type token_storage_type(std::int64_t vocab_size);
+
 /// Writes one shard: to PATH.partial, which finish() makes durable and renames. Without finish() the
 /// destructor removes the partial file. A full disk and the like throw Error naming the file.
 class ShardWriter {
