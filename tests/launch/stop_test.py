@@ -1,0 +1,80 @@
+"""A run that is asked to stop saves itself and ends well; --resume goes on and leaves one consistent history."""
+
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from program import PROGRAM, SOURCE_DIR, run
+
+
+def write_text(path, words, seed):
+    """Plain text of random sentences from a small vocabulary, a blank line between documents."""
+    numbers = random.Random(seed)
+    vocabulary = ["".join(numbers.choices("abcdefghij", k=numbers.randint(2, 7))) for _ in range(200)]
+    documents = [" ".join(numbers.choices(vocabulary, k=100)) for _ in range(words // 100)]
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+
+
+class Stop(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name)
+        write_text(self.folder / "text.txt", words=40_000, seed=1)
+        prepared = run("prepare", "--input", "text.txt", "--train-tokenizer", "300", "--heldout", "0.1", "--out", "shards",
+                       cwd=self.folder)
+        self.assertEqual(prepared.returncode, 0, prepared.stderr)
+        self.run_dir = self.folder / "run"
+        self.arguments = ["train", "--config", f"{SOURCE_DIR}/configs/smoke.toml", "--set", f"run.dir={self.run_dir}",
+                          "--set", "head.clusters=16", "--set", "run.device=cpu", "--set", "run.threads=1"]
+
+    def history(self):
+        lines = (self.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def steps(self):
+        return [line["step"] for line in self.history() if "loss" in line]
+
+    def wait_for_step(self, step, process):
+        for _ in range(600):
+            if (self.run_dir / "metrics.jsonl").exists():
+                text = (self.run_dir / "metrics.jsonl").read_text(encoding="utf-8")
+                if f'"step":{step},' in text:
+                    return
+            self.assertIsNone(process.poll(), "the run ended early")
+            time.sleep(0.1)
+        self.fail("no step in a minute")
+
+    def test_a_signal_saves_and_resume_goes_on(self):
+        for number, how in enumerate([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]):
+            existing = ["--resume"] if number else []
+            done = self.steps()[-1] if number else 0
+            command = [PROGRAM, *self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=0", *existing]
+            with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True) as process:
+                self.wait_for_step(done + 3, process)
+                process.send_signal(how)
+                _, words = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, words)
+            last = self.steps()[-1]
+            self.assertTrue((self.run_dir / f"checkpoints/step-{last:08}/manifest.json").exists(), words)
+            self.assertEqual(self.steps(), list(range(1, last + 1)))
+
+    def test_a_run_is_not_overwritten_unasked(self):
+        short = [*self.arguments, "--set", "train.steps=2", "--set", "optim.warmup_steps=1"]
+        self.assertEqual(run(*short, cwd=self.folder).returncode, 0)
+        before = self.history()
+        refused = run(*short, cwd=self.folder)
+        self.assertEqual(refused.returncode, 2, refused.stderr)
+        self.assertIn("--resume", refused.stderr)
+        self.assertIn("--force", refused.stderr)
+        self.assertEqual(self.history(), before)
+        self.assertEqual(run(*short, "--force", cwd=self.folder).returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
