@@ -166,6 +166,7 @@ StepBenchResult run_step_bench(Backend& backend, const ProcessGrid& grid, const 
   result.model = describe_model(config);
   result.machine = fmt::format("{} data x {} tensor ranks, {}", grid.data_size(), grid.tensor_size(),
                                backend.description());
+  result.clock = options.clock == wall_seconds ? "wall" : "cpu";
   result.parameters = static_cast<double>(training.model().parameters().global_count());
   result.tokens = static_cast<double>(config.train.global_batch * config.data.seq_len);
   result.flops_per_token = training.model().flops_per_token();

@@ -21,6 +21,7 @@ struct StepBenchOptions {
 struct StepBenchResult {
   std::string model;    // its sizes, for people
   std::string machine;  // ranks and device
+  std::string clock;    // "wall", or "cpu": seconds are processor time
   double parameters = 0;
   double tokens = 0;  // of a step, over all ranks
   double flops_per_token = 0;
@@ -47,7 +48,7 @@ StepBenchResult run_step_bench(Backend& backend, const ProcessGrid& grid, const 
                                const StepBenchOptions& options);
 
 std::string to_text(const StepBenchResult& result);
-/// Keys: tokens_per_second, seconds_per_step, seconds_per_step_min, seconds_head, mfu, flops_per_token, parameters,
+/// Keys: clock, tokens_per_second, seconds_per_step, seconds_per_step_min, seconds_head, mfu, flops_per_token, parameters,
 /// tokens_per_step, matmul_peak_flops, cpu_share, ops (name, calls, seconds, share, flops_per_second), memory_bytes.
 std::string to_json(const StepBenchResult& result);
 

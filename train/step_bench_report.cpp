@@ -53,14 +53,16 @@ std::string memory_text(const StepBenchResult& result) {
 std::string to_text(const StepBenchResult& result) {
   const double fastest = *std::min_element(result.seconds.begin(), result.seconds.end());
   std::string text = fmt::format("model   {}: {:.2f} M parameters\n", result.model, 1e-6 * result.parameters);
-  text += fmt::format("machine {}\n", result.machine);
+  text += fmt::format("machine {}; {}\n", result.machine,
+                      result.clock == "wall" ? "wall clock" : "all times are processor time");
   text += fmt::format(
       "step    {:.0f} tokens: {:.3f} s median, {:.3f} s fastest of {}; {:.0f} tokens/s; {:.3f} s in the "
       "head\n",
       result.tokens, result.seconds_per_step(), fastest, result.seconds.size(), result.tokens_per_second(),
       result.seconds_head);
-  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after (fp32 product of 1024^3, best of 0.3 s)\n",
-                      1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after);
+  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after (fp32 product of 1024^3, {} over 0.3 s)\n",
+                      1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after,
+                      result.clock == "wall" ? "best" : "mean");
   text += fmt::format(
       "mfu     {:.1f} % median, {:.1f} % fastest ({:.1f} MFLOP a token); processor time is {:.0f} % of the "
       "steps' time\n",
@@ -74,6 +76,7 @@ std::string to_json(const StepBenchResult& result) {
   nlohmann::ordered_json json;
   json["model"] = result.model;
   json["machine"] = result.machine;
+  json["clock"] = result.clock;
   json["parameters"] = result.parameters;
   json["tokens_per_step"] = result.tokens;
   json["flops_per_token"] = result.flops_per_token;
