@@ -120,6 +120,7 @@ TEST_F(Batches, ResumesFromSamplesConsumed) {
   resumed.first_sample = loader.samples_consumed();
   resumed.data_size = 3;
   resumed.global_batch = 6;
+  EXPECT_EQ(BatchLoader(shards(), resumed).samples_consumed(), 17u * 8u);
   const auto rest = global_sequence(shards(), resumed, 44);
   EXPECT_EQ(rest, std::vector<std::uint64_t>(expected.begin() + 17 * 8, expected.end()));
 }
