@@ -113,7 +113,8 @@ class Backend {
   /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
   /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may
   /// alias x or branch; sum is absent where branch is.
-  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps) = 0;
+  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
+                               float eps) = 0;
   /// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
   /// normalised (sum, where there was a branch).
   virtual void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
@@ -147,8 +148,8 @@ class Backend {
   /// lse - target's x, and 0 where targets[n] < 0.
   virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
   /// logits (N, C) become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0.
-  virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
-                                float scale) = 0;
+  virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
+                                std::int64_t first_class, float scale) = 0;
   /// logits (N, C) become x - logsumexp(x), x as above.
   virtual void log_softmax(Tensor logits, Tensor bias) = 0;
 
@@ -169,8 +170,8 @@ class Backend {
     Tensor dtoken_bias;       // (V)
     float scale = 1;
   };
-  virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                              Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+  virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
+                              Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
                               const CodeMapView& map) = 0;
   /// log_probs (N, V) overwritten: code_log_probs (N, K) at the token's cluster + s_v - lse over its cluster's members.
   virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
@@ -185,7 +186,8 @@ class Backend {
   virtual void add_sum_of_squares(Tensor out, Tensor x) = 0;
   /// AdamW with decoupled decay (arXiv 1711.05101) over flat ranges (n): param, m, v in place. The gradient is first
   /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one.
-  virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step) = 0;
+  virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+                     const AdamWStep& step) = 0;
 
  private:
   friend class Buffer;

@@ -49,25 +49,32 @@ bool write_durably(const std::string& path, std::string_view contents) {
   return ::fsync(file.value()) == 0 && file.close();
 }
 
-bool sync_folder_of(const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  Descriptor descriptor(folder.empty() ? "." : folder.string(), O_RDONLY | O_DIRECTORY);
-  return descriptor.value() >= 0 && ::fsync(descriptor.value()) == 0;
-}
-
 }  // namespace
 
 void write_file_atomically(const std::string& path, std::string_view contents) {
   const std::string partial = path + std::string(partial_suffix);
-  if (write_durably(partial, contents) && std::rename(partial.c_str(), path.c_str()) == 0 &&
-      sync_folder_of(path)) {
-    return;
-  }
+  if (write_durably(partial, contents)) return publish_file(partial, path);
   const int reason = errno;
   std::error_code
       ignored;  // the reason above is what the user needs; the next run removes partial files again
   std::filesystem::remove(partial, ignored);
-  throw Error(fmt::format("{}: cannot be written: {}", path, std::strerror(reason)));
+  throw Error(fmt::format("{}: cannot be written: {}; is the disk full?", path, std::strerror(reason)));
+}
+
+void publish_file(const std::string& partial, const std::string& path) {
+  sync_to_disk(partial);
+  std::error_code error;
+  std::filesystem::rename(partial, path, error);
+  if (error) throw Error(fmt::format("{}: cannot rename to {}: {}", partial, path, error.message()));
+  const auto folder = std::filesystem::path(path).parent_path();
+  sync_to_disk(folder.empty() ? "." : folder.string());
+}
+
+void sync_to_disk(const std::string& path) {
+  const Descriptor file(path, O_RDONLY);
+  if (file.value() < 0 || ::fsync(file.value()) != 0) {
+    throw Error(fmt::format("{}: cannot be made durable (fsync): {}", path, std::strerror(errno)));
+  }
 }
 
 std::string read_file(const std::string& path) {

@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
-#include "data/durable_rename.h"
 #include "data/h5.h"
 
 namespace vqlm {

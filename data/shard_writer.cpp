@@ -7,7 +7,6 @@
 
 #include "core/log.h"
 #include "data/atomic_file.h"
-#include "data/durable_rename.h"
 #include "data/token_shards.h"
 
 namespace vqlm {

@@ -140,7 +140,7 @@ void add_step(CLI::App& bench) {
       "memory by use.\n"
       "Examples:\n"
       "  vqlm bench step --head dense --batch 4\n"
-      "  vqlm bench step --config configs/demo.toml --json step.json\n"
+      "  vqlm bench step --config configs/demo-vq.toml --json step.json\n"
       "  mpirun -n 2 vqlm bench step --tensor 2 --seq-len 256");
   command->callback([options] { bench_step(*options); });
 }

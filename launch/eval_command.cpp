@@ -1,11 +1,10 @@
 // vqlm eval: a checkpoint's exact loss on held-out shards.
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 
 #include "core/log.h"
+#include "data/atomic_file.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "train/checkpoint_reader.h"
@@ -41,15 +40,6 @@ Config job_config(const Options& options, const CheckpointReader& checkpoint, in
   return config;
 }
 
-void write_json(const std::string& path, const std::string& text) {
-  const std::string partial = path + ".partial";
-  std::ofstream out(partial, std::ios::trunc);
-  out << text;
-  out.close();
-  if (!out) throw Error(partial + ": cannot be written; name a file in a folder that can");
-  std::filesystem::rename(partial, path);
-}
-
 void evaluate(const Options& options, Environment& environment) {
   const auto folder = find_checkpoint(options.checkpoint);
   const CheckpointReader checkpoint(folder, environment.is_root() ? Verify::yes : Verify::no);
@@ -74,7 +64,7 @@ void evaluate(const Options& options, Environment& environment) {
   const EvaluationSubject subject{folder.string(), options.data, config, model.head().cost()};
   std::fputs(evaluation_text(result, subject).c_str(), stdout);
   log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
-  if (!options.json.empty()) write_json(options.json, evaluation_json(result, subject));
+  if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));
 }
 
 }  // namespace

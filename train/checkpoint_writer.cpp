@@ -3,10 +3,10 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "data/atomic_file.h"
 #include "data/h5.h"
 #include "train/checkpoint_layout.h"
 #include "train/checkpoint_reader.h"
@@ -121,20 +121,13 @@ void write_virtual_file(const std::filesystem::path& folder, int ranks, const Ch
   file.close();
 }
 
-void write_config(const std::filesystem::path& path, const Config& config) {
-  std::ofstream out(path, std::ios::trunc);
-  out << to_toml(config);
-  out.close();
-  if (!out) throw Error(fmt::format("{}: cannot be written; is the disk full?", path.string()));
-}
-
 void rename_into_place(const std::filesystem::path& partial, const std::filesystem::path& final_path) {
   // An earlier checkpoint of the same step makes way only while the complete new one waits beside it.
   const std::filesystem::path replaced = final_path.string() + ".partial.old";
   if (std::filesystem::exists(final_path)) std::filesystem::rename(final_path, replaced);
   std::filesystem::rename(partial, final_path);
   std::filesystem::remove_all(replaced);
-  sync_to_disk(final_path.parent_path());
+  sync_to_disk(final_path.parent_path().string());
 }
 
 void remove_old(const std::filesystem::path& folder, int keep) {
@@ -166,7 +159,7 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const
   grid.world().barrier();
   if (rank == 0) {
     write_virtual_file(partial, grid.world().size(), contents);
-    write_config(partial / "config.toml", contents.config);
+    write_file_atomically((partial / "config.toml").string(), to_toml(contents.config));
     if (std::filesystem::exists(contents.tokenizer)) {
       std::filesystem::copy_file(contents.tokenizer, partial / "tokenizer.model");
     }

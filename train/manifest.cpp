@@ -1,8 +1,6 @@
 #include "train/manifest.h"
 
-#include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "data/atomic_file.h"
 
 namespace vqlm {
 namespace {
@@ -39,16 +38,6 @@ std::string hash_of_file(const std::filesystem::path& path) {
   return fmt::format("{:016x}", XXH3_64bits_digest(state.get()));
 }
 
-void sync_to_disk(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
-    throw Error(fmt::format("{}: cannot be opened to sync it: {}", path.string(), std::strerror(errno)));
-  const int failed = ::fsync(fd);
-  const int reason = errno;
-  ::close(fd);
-  if (failed != 0) throw Error(fmt::format("{}: fsync failed: {}", path.string(), std::strerror(reason)));
-}
-
 void write_manifest(const std::filesystem::path& folder, const TrainState& state) {
   nlohmann::ordered_json json;
   json["format"] = manifest_format;
@@ -66,15 +55,9 @@ void write_manifest(const std::filesystem::path& folder, const TrainState& state
     json["files"].push_back({{"name", path.filename().string()},
                              {"bytes", std::filesystem::file_size(path)},
                              {"xxh3", hash_of_file(path)}});
-    sync_to_disk(path);
+    sync_to_disk(path.string());
   }
-  const std::filesystem::path path = folder / manifest_name;
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << json.dump(1) << '\n';
-  out.close();
-  if (!out) throw Error(fmt::format("{}: cannot be written: {}", path.string(), std::strerror(errno)));
-  sync_to_disk(path);
-  sync_to_disk(folder);
+  write_file_atomically((folder / manifest_name).string(), json.dump(1) + '\n');
 }
 
 Manifest read_manifest(const std::filesystem::path& folder) {

@@ -35,7 +35,4 @@ Manifest read_manifest(const std::filesystem::path& folder);
 /// Throws Error naming the first file that is missing or has another size or hash than the manifest says.
 void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest);
 
-/// fsync of a file or folder, so that a rename after it cannot show an unwritten file. Throws Error.
-void sync_to_disk(const std::filesystem::path& path);
-
 }  // namespace vqlm

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "data/atomic_file.h"
 
 namespace vqlm {
 namespace {
@@ -18,17 +19,6 @@ using Json = nlohmann::ordered_json;
 std::filesystem::path cut_before_opening(const std::filesystem::path& path, std::int64_t last_step) {
   cut_metrics(path, last_step);
   return path;
-}
-
-void replace_file(const std::filesystem::path& path, const std::string& content) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  std::error_code failure;
-  std::filesystem::remove(temporary, failure);
-  if (failure) throw Error(fmt::format("{}: cannot remove: {}", temporary.string(), failure.message()));
-  AppendFile(temporary).append(content);
-  std::filesystem::rename(temporary, path, failure);
-  if (failure) throw Error(fmt::format("{}: cannot replace: {}", path.string(), failure.message()));
 }
 
 }  // namespace
@@ -52,7 +42,7 @@ void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
     }
     if (whole && step->get<std::int64_t>() <= last_step) kept += line + '\n';
   }
-  replace_file(path, kept);
+  write_file_atomically(path.string(), kept);
 }
 
 Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)

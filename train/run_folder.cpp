@@ -2,10 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <fstream>
-
 #include "core/error.h"
-#include "train/manifest.h"
+#include "data/atomic_file.h"
 
 namespace vqlm {
 
@@ -43,13 +41,7 @@ void RunFolder::open(ExistingRun existing) const {
 }
 
 void RunFolder::write_config(const Config& config) const {
-  const fs::path partial = path_ / "config.toml.partial";
-  std::ofstream out(partial, std::ios::trunc);
-  out << to_toml(config);
-  out.close();
-  if (!out) throw Error(fmt::format("{}: cannot be written; is the disk full?", partial.string()));
-  sync_to_disk(partial);
-  fs::rename(partial, path_ / "config.toml");
+  write_file_atomically((path_ / "config.toml").string(), to_toml(config));
 }
 
 }  // namespace vqlm

@@ -20,22 +20,28 @@ void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain,
 void rope_forward(Tensor qkv, const AttentionShape& shape, float theta);
 void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta);
 void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);
+void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                        const AttentionShape& shape);
 
 void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
 void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
 
-void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets, std::int64_t first_class);
+void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                        std::int64_t first_class);
 void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class, float scale);
+void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+                      float scale);
 void log_softmax(Tensor logits, Tensor bias);
 
-void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets, const CodeMapView& map);
-void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                    Tensor row_begin, Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
-void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map);
-void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta, float scale);
+void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                          const CodeMapView& map);
+void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets,
+                    Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                    const CodeMapView& map);
+void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                      Tensor token_bias, const CodeMapView& map);
+void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                float scale);
 
 void add_sum_of_squares(Tensor out, Tensor x);
 void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step);

@@ -2,7 +2,9 @@
 
 namespace vqlm {
 
-bool cuda_built() { return false; }
+bool cuda_built() {
+  return false;
+}
 
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/) {
   throw Error("device cuda: this vqlm was built without CUDA; use run.device = \"cpu\"");

@@ -5,9 +5,9 @@
 namespace vqlm {
 namespace {
 
-// Memory for one chunk of logits. 32 MiB holds 166 rows at V = 50,257, enough rows for the matrix products to
-// run at full speed, and small beside the matrix itself.
-constexpr std::int64_t logits_budget = std::int64_t{32} << 20;
+// Memory for one chunk of logits: 64 MiB holds 333 rows at V = 50,257. At V = 50,000, d = 512 the whole head is 4 to 7 %
+// faster than with 32 MiB, and 128 MiB gains nothing more (vqlm bench head).
+constexpr std::int64_t logits_budget = std::int64_t{64} << 20;
 constexpr std::int64_t min_chunk_rows = 64;
 
 std::int64_t chunk_rows_for(std::int64_t classes, std::int64_t rows) {
