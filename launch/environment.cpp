@@ -55,7 +55,7 @@ void yield_when_cores_are_shared() {
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& message, int exit_code) {
   // Ranks usually fail alike (the same configuration, the same file). The others give rank 0 a moment to say it and to
   // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well.
-  restore_stop_signals();
+  unblock_stop_signals();
   if (mpi.rank() > 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 50 * std::min(mpi.rank(), 40)));
   mpi.abort(fmt::format("vqlm: error: {}", message), exit_code);
@@ -111,7 +111,9 @@ std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_
 
 void run_job(const std::function<void(Environment&)>& work) {
   yield_when_cores_are_shared();
+  block_stop_signals();  // MPI's threads must not be the ones that a signal ends
   Environment environment;
+  unblock_stop_signals();
   if (environment.mpi().size() == 1) return work(environment);
   try {
     work(environment);

@@ -2,46 +2,61 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <ctime>
+#include <initializer_list>
 
 #include "core/error.h"
-#include "core/log.h"
 
 namespace vqlm {
 namespace {
 
-// A signal handler reaches static storage only: the one mutable static of the program.
-volatile std::sig_atomic_t stop_requested = 0;
-
-extern "C" void request_stop(int /*signal*/) {
-  stop_requested = 1;
+sigset_t set_of(std::initializer_list<int> signals) {
+  sigset_t set;
+  bool built = ::sigemptyset(&set) == 0;
+  for (int signal : signals) built = built && ::sigaddset(&set, signal) == 0;
+  VQLM_ASSERT(built);
+  return set;
 }
 
-void install(int signal, int flags) {
-  struct sigaction action {};
-  action.sa_handler = request_stop;
-  action.sa_flags = flags;
-  if (::sigemptyset(&action.sa_mask) != 0 || ::sigaction(signal, &action, nullptr) != 0) {
-    throw Error(fmt::format("cannot handle signal {}: {}", signal, std::strerror(errno)));
-  }
+sigset_t stop_signals() {
+  return set_of({SIGTERM, SIGUSR1, SIGINT});
+}
+
+void change_mask(int how, const sigset_t& set) {
+  const int failure = ::pthread_sigmask(how, &set, nullptr);
+  if (failure != 0) throw Error(fmt::format("cannot change the signal mask: {}", std::strerror(failure)));
+}
+
+/// Takes one of the signals if it waits, without waiting for it.
+bool take_stop_signal() {
+  const sigset_t set = stop_signals();
+  const timespec at_once{};
+  return ::sigtimedwait(&set, nullptr, &at_once) > 0;  // -1 with EAGAIN: none
 }
 
 }  // namespace
 
-std::function<bool()> catch_stop_signals() {
-  install(SIGTERM, SA_RESTART);
-  install(SIGUSR1, SA_RESTART);
-  install(SIGINT, SA_RESTART | static_cast<int>(SA_RESETHAND));
-  return [] { return stop_requested != 0; };
+void block_stop_signals() {
+  change_mask(SIG_BLOCK, stop_signals());
 }
 
-void restore_stop_signals() noexcept {
-  for (int signal : {SIGTERM, SIGUSR1, SIGINT}) {
-    if (std::signal(signal, SIG_DFL) == SIG_ERR)
-      log::error("cannot restore signal {}: {}", signal, std::strerror(errno));
-  }
+void unblock_stop_signals() {
+  change_mask(SIG_UNBLOCK, stop_signals());
+}
+
+std::function<bool()> catch_stop_signals() {
+  block_stop_signals();
+  return [stopped = false]() mutable {
+    if (!stopped && take_stop_signal()) {
+      stopped = true;
+      while (take_stop_signal()) {  // several at once ask for one stop
+      }
+      change_mask(SIG_UNBLOCK, set_of({SIGINT}));
+    }
+    return stopped;
+  };
 }
 
 }  // namespace vqlm
