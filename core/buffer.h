@@ -10,7 +10,7 @@ namespace vqlm {
 
 class Backend;
 
-/// What a block of memory is for; the back end keeps one account for each (vqlm plan and the training log report them).
+/// What a block of memory is for; the back end keeps one account for each (the training log and vqlm bench report them).
 enum class MemoryUse { parameters, gradients, optimizer, activations, workspace };
 constexpr int memory_use_count = 5;
 

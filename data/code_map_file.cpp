@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* map_format = "vqlm-code-map";
 constexpr std::int64_t map_version = 1;
-constexpr const char* way_out = "make the map again with `vqlm codes`";
+constexpr const char* way_out = "name another map, or head.map=corpus";
 
 void write_map(const std::string& path, const CodeMap& map) {
   h5::File file = h5::File::create(path);

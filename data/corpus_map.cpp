@@ -19,6 +19,11 @@ std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max
 }
 
 CodeMap make_corpus_map(const ShardSet& shards, Backend& backend, const CorpusMapOptions& options) {
+  return make_corpus_map(shards, count_tokens(shards, options.max_tokens), backend, options);
+}
+
+CodeMap make_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>& counts, Backend& backend,
+                        const CorpusMapOptions& options) {
   CodeMap map;
   map.vocab_size = shards.vocab_size();
   map.clusters = options.clusters;
@@ -30,7 +35,6 @@ CodeMap make_corpus_map(const ShardSet& shards, Backend& backend, const CorpusMa
     throw Error(fmt::format("{}: {} tokens; a corpus map counts neighbours and needs at least 2",
                             shards.glob(), shards.total_tokens()));
   }
-  const std::vector<std::int64_t> counts = count_tokens(shards, options.max_tokens);
   const std::int64_t counted = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 
   SparseRows neighbours = count_neighbours(shards, options.max_tokens, counts, options.contexts);

@@ -28,5 +28,8 @@ struct CorpusMapOptions {
 /// shards, options and back end give the same map. Throws UsageError for impossible sizes, Error where the shards hold
 /// fewer than two tokens.
 CodeMap make_corpus_map(const ShardSet& shards, Backend& backend, const CorpusMapOptions& options);
+/// The same where the counts of the first options.max_tokens tokens (V) are known already: one pass less.
+CodeMap make_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>& counts, Backend& backend,
+                        const CorpusMapOptions& options);
 
 }  // namespace vqlm

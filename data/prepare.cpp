@@ -36,7 +36,10 @@ void check(const PrepareOptions& options) {
     throw UsageError(
         fmt::format("--heldout {}: must be a fraction in [0, 1), for example 0.005", options.heldout));
   }
-  if (options.jobs < 1) throw UsageError(fmt::format("--jobs {}: must be at least 1", options.jobs));
+  if (options.jobs < 1 || options.jobs > 1024) {
+    throw UsageError(fmt::format(
+        "--jobs {}: must be from 1 to 1024; more than the machine's cores gain nothing", options.jobs));
+  }
   if (options.shard_tokens < 1) throw UsageError("--shard-tokens 0: must be at least 1");
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/log.h"
+#include "data/code_map_file.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
@@ -39,15 +40,23 @@ void train(const Options& options, Environment& environment) {
   grid.world().barrier();
   std::optional<CheckpointReader> resumed;
   if (options.resume) {
-    resumed = open_newest_checkpoint(grid, folder, config, shards);
+    resumed = open_newest_checkpoint(*backend, grid, folder, config, shards);
     if (!resumed) log::info("{}: no checkpoint to resume from; starting at step 0", folder.path().string());
   }
   const TrainingInputs inputs = make_training_inputs(*backend, grid, config, std::move(shards),
                                                      resumed ? resumed->code_map() : std::nullopt);
   Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr);
   std::optional<Metrics> metrics;
+  if (trainer.state().step >= config.train.steps) {
+    log::info("{}: has {} of {} steps already; raise train.steps to go on", folder.path().string(),
+              trainer.state().step, config.train.steps);
+    return;
+  }
   if (environment.is_root()) {
+    // Only now is it certain that the new run starts, so only now may an old one go.
+    if (options.force) folder.clear();
     folder.write_config(config);
+    if (inputs.map) save_code_map((folder.path() / "code_map.h5").string(), *inputs.map);
     metrics.emplace(config, trainer.state().step, environment.terminal());
   }
   const TrainOutcome outcome = trainer.run(metrics ? &*metrics : nullptr, stop_requested);
@@ -71,10 +80,13 @@ void add_train_command(CLI::App& app) {
   command->footer(
       "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
       "a checkpoint\n"
-      "and end the run with exit code 0.\n"
+      "and end the run with exit code 0, also through launch/mpirun.sh. A bare mpirun kills its ranks on "
+      "SIGTERM "
+      "and Ctrl-C:\n"
+      "send it SIGUSR1.\n"
       "Examples:\n"
       "  vqlm train --config configs/smoke.toml --set data.train='shards/train-*.h5' --set run.dir=runs/a\n"
-      "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set parallel.tensor=2 --set run.dir=runs/b\n"
+      "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b\n"
       "  mpirun -n 2 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b --resume\n"
       "Keys (default):\n" +
       describe_keys());

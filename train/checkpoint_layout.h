@@ -11,6 +11,7 @@ constexpr const char* checkpoint_file = "checkpoint.h5";
 constexpr const char* cluster_of_token_dataset = "vq_head.cluster_of_token";
 constexpr const char* member_codes_dataset = "vq_head.member_codes";
 constexpr const char* tokenizer_attribute = "tokenizer_sha256";
+constexpr const char* train_tokens_attribute = "train_tokens";
 constexpr const char* first_moment_prefix = "optimizer.m.";
 constexpr const char* second_moment_prefix = "optimizer.v.";
 

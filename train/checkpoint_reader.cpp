@@ -17,21 +17,23 @@ Manifest checked_manifest(const std::filesystem::path& folder, Verify verify) {
 
 }  // namespace
 
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder) {
-  std::vector<std::filesystem::path> found;
-  if (!std::filesystem::is_directory(folder)) return found;
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder,
+                                                    std::vector<std::string>* unreadable) {
+  std::vector<std::pair<std::int64_t, std::filesystem::path>> found;
+  if (!std::filesystem::is_directory(folder)) return {};
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with("step-") || name.ends_with(".partial")) continue;
+    if (!name.starts_with("step-") || name.find(".partial") != std::string::npos) continue;
     try {
-      read_manifest(entry.path());
-      found.push_back(entry.path());
-    } catch (const Error&) {
-      continue;  // not complete: never a checkpoint
+      found.emplace_back(read_manifest(entry.path()).state.step, entry.path());
+    } catch (const Error& error) {
+      if (unreadable != nullptr) unreadable->push_back(error.what());
     }
   }
   std::sort(found.begin(), found.end());
-  return found;
+  std::vector<std::filesystem::path> paths;
+  for (auto& [step, path] : found) paths.push_back(std::move(path));
+  return paths;
 }
 
 std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
@@ -54,6 +56,10 @@ CheckpointReader::CheckpointReader(std::filesystem::path folder, Verify verify)
 
 std::string CheckpointReader::tokenizer_sha256() const {
   return file_.string_attribute(tokenizer_attribute);
+}
+
+std::int64_t CheckpointReader::train_tokens() const {
+  return file_.int_attribute(train_tokens_attribute);
 }
 
 std::optional<CodeMap> CheckpointReader::code_map() const {

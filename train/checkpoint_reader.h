@@ -13,8 +13,10 @@
 
 namespace vqlm {
 
-/// The folders step-... of `folder` that have a readable manifest, oldest first; none where `folder` does not exist.
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder);
+/// The folders step-... of `folder` that have a readable manifest, in the order of their steps; none where `folder` does
+/// not exist. `unreadable`, where given, takes what is wrong with the others.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder,
+                                                    std::vector<std::string>* unreadable = nullptr);
 
 /// What a user means by --checkpoint: a checkpoint folder itself, or a run folder, whose newest checkpoint is taken. Throws
 /// Error where neither is there.
@@ -33,6 +35,8 @@ class CheckpointReader {
   const Config& config() const { return config_; }
   /// Of the tokenizer of the shards that it was trained on.
   std::string tokenizer_sha256() const;
+  /// Tokens in the shards that it was trained on.
+  std::int64_t train_tokens() const;
   /// The VQ head's map; none for a dense head.
   std::optional<CodeMap> code_map() const;
   /// Fills the store's values. Throws Error naming the tensor that is missing or has another shape.

@@ -117,6 +117,7 @@ void write_virtual_file(const std::filesystem::path& folder, int ranks, const Ch
     file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources);
   }
   file.set_attribute(tokenizer_attribute, contents.tokenizer_sha256);
+  file.set_attribute(train_tokens_attribute, contents.train_tokens);
   if (contents.map != nullptr) write_map(file, *contents.map);
   file.close();
 }
@@ -130,7 +131,14 @@ void rename_into_place(const std::filesystem::path& partial, const std::filesyst
   sync_to_disk(final_path.parent_path().string());
 }
 
+/// Removes what saves that were killed have left, and the oldest checkpoints.
 void remove_old(const std::filesystem::path& folder, int keep) {
+  std::vector<std::filesystem::path> unfinished;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().filename().string().find(".partial") != std::string::npos)
+      unfinished.push_back(entry.path());
+  }
+  for (const auto& path : unfinished) std::filesystem::remove_all(path);
   if (keep == 0) return;
   std::vector<std::filesystem::path> all = list_checkpoints(folder);
   while (static_cast<int>(all.size()) > keep) {

@@ -25,6 +25,7 @@ struct CheckpointContents {
   const CodeMap* map = nullptr;
   std::filesystem::path tokenizer;  // copied in where it exists
   std::string tokenizer_sha256;     // of the training shards
+  std::int64_t train_tokens = 0;    // in the training shards
   TrainState state;
 };
 

@@ -182,8 +182,11 @@ void apply_file(Config& config, const std::filesystem::path& path) {
       return fmt::format("{}:{}", path.string(), node.source().begin.line);
     };
     const toml::table* section_table = section_node.as_table();
-    if (section_table == nullptr)
-      find_key(section.str(), origin_of(section_node));  // throws: keys have two parts
+    if (section_table == nullptr) {
+      find_key(section.str(), origin_of(section_node));  // throws, but for a quoted "section.key"
+      throw UsageError(fmt::format("{}: \"{}\" in quotes is no section and key; write it without quotes",
+                                   origin_of(section_node), section.str()));
+    }
     for (const auto& [name, node] : *section_table) {
       const std::string origin = origin_of(node);
       const Key& key = find_key(fmt::format("{}.{}", section.str(), name.str()), origin);

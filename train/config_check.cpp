@@ -84,6 +84,11 @@ void check_tensor_parallel(const Config& config) {
   check_divides("n_kv_heads", config.model.n_kv_heads);
   check_divides("d_ff", config.model.d_ff);
   check_divides("d_model", config.model.d_model);
+  if (config.head.kind == HeadKind::dense && config.model.vocab_size < tensor) {
+    throw UsageError(
+        fmt::format("parallel.tensor = {} ranks share a vocabulary of {} tokens: choose tensor <= {}", tensor,
+                    config.model.vocab_size, config.model.vocab_size));
+  }
   // Sequence parallelism: each rank of a tensor group keeps an equal share of a micro-batch's rows.
   const std::int64_t rows = config.train.micro_batch * config.data.seq_len;
   if (rows % tensor != 0) {

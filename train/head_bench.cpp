@@ -177,11 +177,11 @@ const char* name_of(TokenDistribution distribution) {
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options) {
   check(options);
   const std::vector<std::int64_t> counts = synthetic_counts(options.targets, options.vocab_size);
+  const int codes = options.groups > 0 ? options.codes : 0;
   const CodeMap map =
       options.map == "frequency"
-          ? make_frequency_map(counts, options.clusters, options.groups, options.codes, options.seed)
-          : make_random_map(options.vocab_size, options.clusters, options.groups, options.codes,
-                            options.seed);
+          ? make_frequency_map(counts, options.clusters, options.groups, codes, options.seed)
+          : make_random_map(options.vocab_size, options.clusters, options.groups, codes, options.seed);
   ModelConfig model;
   model.vocab_size = options.vocab_size;
   model.d_model = options.width;

@@ -85,7 +85,9 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     }
     return manifest;
   } catch (const nlohmann::json::exception& e) {
-    throw Error(fmt::format("{}: damaged ({}); use another checkpoint of the run", path.string(), e.what()));
+    throw Error(
+        fmt::format("{}: damaged ({}); remove this folder, and the checkpoint before it is the newest",
+                    path.string(), e.what()));
   }
 }
 
@@ -95,16 +97,20 @@ void verify_manifest(const std::filesystem::path& folder, const Manifest& manife
     std::error_code failed;
     const auto bytes = std::filesystem::file_size(path, failed);
     if (failed) {
-      throw Error(fmt::format("{}: missing ({}); use another checkpoint of the run", path.string(),
-                              failed.message()));
+      throw Error(
+          fmt::format("{}: missing ({}); remove this folder, and the checkpoint before it is the newest",
+                      path.string(), failed.message()));
     }
     if (bytes != file.bytes) {
-      throw Error(fmt::format("{}: {} bytes instead of {}; use another checkpoint of the run", path.string(),
-                              bytes, file.bytes));
+      throw Error(fmt::format(
+          "{}: {} bytes instead of {}; remove this folder, and the checkpoint before it is the newest",
+          path.string(), bytes, file.bytes));
     }
     if (hash_of_file(path) != file.xxh3) {
-      throw Error(fmt::format(
-          "{}: contents do not match the manifest's hash; use another checkpoint of the run", path.string()));
+      throw Error(
+          fmt::format("{}: contents do not match the manifest's hash; remove this folder, and the checkpoint "
+                      "before it is the newest",
+                      path.string()));
     }
   }
 }

@@ -2,6 +2,9 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/log.h"
+#include "train/host_collectives.h"
+
 namespace vqlm {
 namespace {
 
@@ -34,15 +37,62 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
 }
 
+/// Keys that say which samples come next.
+void check_same_samples(const Config& config, const CheckpointReader& checkpoint) {
+  const auto check = [&](const char* key, std::int64_t now, std::int64_t saved) {
+    if (now == saved) return;
+    throw UsageError(fmt::format(
+        "{} = {}, but the checkpoint {} has {}: samples would be lost or repeated; set it back, or "
+        "start another run.dir",
+        key, now, checkpoint.folder().string(), saved));
+  };
+  check("train.seed", config.train.seed, checkpoint.config().train.seed);
+  check("data.seq_len", config.data.seq_len, checkpoint.config().data.seq_len);
+}
+
+/// The folder name of the newest complete checkpoint, empty where there never was one. Throws Error where checkpoints are
+/// there and none can be read.
+std::string newest_checkpoint(const std::filesystem::path& folder) {
+  std::vector<std::string> unreadable;
+  const auto found = list_checkpoints(folder, &unreadable);
+  if (found.empty() && !unreadable.empty()) {
+    throw Error(
+        fmt::format("--resume: no checkpoint in {} can be read: {}", folder.string(), unreadable.front()));
+  }
+  for (const std::string& reason : unreadable) log::warn("passed over: {}", reason);
+  return found.empty() ? "" : found.back().filename().string();
+}
+
 }  // namespace
 
-std::optional<CheckpointReader> open_newest_checkpoint(const ProcessGrid& grid, const RunFolder& folder,
-                                                       const Config& config, const ShardSet& train) {
-  const auto found = list_checkpoints(folder.checkpoints());
-  if (found.empty()) return std::nullopt;
-  CheckpointReader checkpoint(found.back(), grid.world().rank() == 0 ? Verify::yes : Verify::no);
+std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
+                                                       const RunFolder& folder, const Config& config,
+                                                       const ShardSet& train) {
+  const bool root = grid.world().rank() == 0;
+  // One rank chooses: what a shared file system shows may differ from rank to rank.
+  std::vector<std::uint8_t> name;
+  if (root) {
+    const std::string newest = newest_checkpoint(folder.checkpoints());
+    name.assign(newest.begin(), newest.end());
+  }
+  broadcast_from(backend, grid.world(), 0, name);
+  if (name.empty()) return std::nullopt;
+  CheckpointReader checkpoint(folder.checkpoints() / std::string(name.begin(), name.end()),
+                              root ? Verify::yes : Verify::no);
   check_same_model(config, checkpoint);
+  check_same_samples(config, checkpoint);
   check_tokenizer(checkpoint, train);
+  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
+  if (tokens != checkpoint.train_tokens()) {
+    throw Error(fmt::format(
+        "{}: {} tokens, but the run was trained on {}; its order of samples exists for those shards "
+        "only: name them again, or start another run.dir",
+        train.glob(), tokens, checkpoint.train_tokens()));
+  }
+  if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
+    log::warn("head.map = {}: not read; the run goes on with the map that its checkpoint holds",
+              config.head.map);
+  }
   return checkpoint;
 }
 

@@ -10,10 +10,12 @@
 
 namespace vqlm {
 
-/// The newest complete checkpoint of the run, verified by rank 0 (collective), or none where it has none yet. Throws
-/// UsageError where its model or head is not the configuration's, naming the key, and Error for damaged files.
-std::optional<CheckpointReader> open_newest_checkpoint(const ProcessGrid& grid, const RunFolder& folder,
-                                                       const Config& config, const ShardSet& train);
+/// The newest complete checkpoint of the run, chosen and verified by rank 0 (collective), or none where it has none yet.
+/// Throws UsageError where its model, head or order of samples is not the configuration's, naming the key, and Error for
+/// damaged files and for other training shards.
+std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
+                                                       const RunFolder& folder, const Config& config,
+                                                       const ShardSet& train);
 
 /// Throws Error where the shards were tokenized with another tokenizer than the checkpoint was trained on.
 void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards);

@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <vector>
+
 #include "core/error.h"
 #include "data/atomic_file.h"
 
@@ -15,28 +17,34 @@ bool RunFolder::holds_run() const {
 }
 
 void RunFolder::open(ExistingRun existing) const {
+  if (existing == ExistingRun::refuse && holds_run()) {
+    throw UsageError(
+        fmt::format("run.dir = {}: holds a run already; --resume continues it, --force replaces it, or "
+                    "choose another run.dir",
+                    path_.string()));
+  }
+  std::error_code failure;
+  fs::create_directories(checkpoints(), failure);
+  if (failure) {
+    throw Error(fmt::format("run.dir = {}: {}; choose a folder that can be written", path_.string(),
+                            failure.message()));
+  }
+}
+
+void RunFolder::clear() const {
   try {
-    if (holds_run()) {
-      if (existing == ExistingRun::refuse) {
-        throw UsageError(
-            fmt::format("run.dir = {}: holds a run already; --resume continues it, --force replaces it, or "
-                        "choose another "
-                        "run.dir",
-                        path_.string()));
-      }
-      if (existing == ExistingRun::replace) {
-        fs::remove(path_ / "config.toml");
-        fs::remove(path_ / "metrics.jsonl");
-        fs::remove_all(checkpoints());
-        for (const auto& entry : fs::directory_iterator(path_)) {
-          if (entry.path().filename().string().starts_with("events.")) fs::remove(entry.path());
-        }
-      }
+    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5"})
+      fs::remove(path_ / name);
+    std::vector<fs::path> events;
+    for (const auto& entry : fs::directory_iterator(path_)) {
+      if (entry.path().filename().string().starts_with("events.")) events.push_back(entry.path());
     }
+    for (const fs::path& path : events) fs::remove(path);
+    fs::remove_all(checkpoints());
     fs::create_directories(checkpoints());
   } catch (const fs::filesystem_error& e) {
-    throw Error(fmt::format("run.dir = {}: {}; choose a folder that can be written", path_.string(),
-                            e.code().message()));
+    throw Error(fmt::format("{}: the run there cannot be removed: {}; choose another run.dir",
+                            e.path1().string(), e.code().message()));
   }
 }
 

@@ -19,9 +19,12 @@ class RunFolder {
   /// The run of an earlier job is here.
   bool holds_run() const;
 
-  /// One rank only. Makes the folder; where it holds a run, refuses with UsageError, keeps it (resume) or removes that run's
-  /// files and nothing else (replace). Throws Error where the folder cannot be written.
+  /// One rank only. Makes the folder; with ExistingRun::refuse throws UsageError where it holds a run. Throws Error where
+  /// the folder cannot be written.
   void open(ExistingRun existing) const;
+  /// One rank only. Removes the files of the run in the folder and nothing else; for ExistingRun::replace, once it is
+  /// certain that the next run starts.
+  void clear() const;
   /// One rank only. Writes config.toml (temporary name, then rename).
   void write_config(const Config& config) const;
 

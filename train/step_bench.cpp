@@ -72,10 +72,11 @@ class SyntheticTraining {
   std::optional<CodeMap> make_map() const {
     const HeadConfig& head = config_.head;
     if (head.kind == HeadKind::dense) return std::nullopt;
+    const int codes = head.groups > 0 ? head.codes : 0;
     if (head.map == "random") {
-      return make_random_map(config_.model.vocab_size, head.clusters, head.groups, head.codes, seed());
+      return make_random_map(config_.model.vocab_size, head.clusters, head.groups, codes, seed());
     }
-    return make_frequency_map(counts_, head.clusters, head.groups, head.codes, seed());
+    return make_frequency_map(counts_, head.clusters, head.groups, codes, seed());
   }
   Tensor tokens() const { return id_storage_.view({2 * rows()}, DType::i32).range(0, rows()); }
   Tensor targets() const { return id_storage_.view({2 * rows()}, DType::i32).range(rows(), rows()); }

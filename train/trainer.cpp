@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "core/log.h"
@@ -77,8 +78,9 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     if (metrics != nullptr) metrics->add(step);
     const bool last = state_.step == config_.train.steps;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
-    if (evaluator_ && (last || due(config_.train.eval_every))) evaluate(metrics);
-    if (last || stop || due(config_.checkpoint.every)) save();
+    if (stop) save();  // before an evaluation: who asked for the end may not wait long
+    if (evaluator_ && !stop && (last || due(config_.train.eval_every))) evaluate(metrics);
+    if (last || due(config_.checkpoint.every)) save();
   }
   return state_.step < config_.train.steps ? TrainOutcome::stopped : TrainOutcome::finished;
 }
@@ -94,6 +96,12 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   std::vector<double> all = {sums.nll, sums.penalty, sums.seconds_data, sums.seconds_head,
                              stop_requested() ? 1.0 : 0.0};
   sum_over(backend_, grid_.world(), all);
+  if (!std::isfinite(all[0]) || !std::isfinite(norm)) {
+    throw Error(fmt::format(
+        "step {}: the loss is {} and the gradient norm {}; the run diverged: lower optim.lr (= {}) or "
+        "raise optim.warmup_steps, and continue with --resume from its last checkpoint",
+        step, all[0], norm, config_.optim.lr));
+  }
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
   state_.step = step;
@@ -201,6 +209,7 @@ void Trainer::save() {
                                     .map = inputs_.map ? &*inputs_.map : nullptr,
                                     .tokenizer = inputs_.tokenizer,
                                     .tokenizer_sha256 = inputs_.train.tokenizer_sha256(),
+                                    .train_tokens = static_cast<std::int64_t>(inputs_.train.total_tokens()),
                                     .state = state_};
   const auto path = save_checkpoint(folder_.checkpoints(), grid_, contents, config_.checkpoint.keep);
   saved_step_ = state_.step;

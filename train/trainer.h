@@ -22,8 +22,8 @@ enum class TrainOutcome { finished, stopped };
 
 class Trainer {
  public:
-  /// Collective. `resumed`: the checkpoint to continue from, or null. config must be resolved; the back end, the grid and the
-  /// inputs must outlive the trainer. `metrics`: on the reporting rank only, else null.
+  /// Collective. `resumed`: the checkpoint to continue from, or null. config must be resolved; the back end, the grid, the
+  /// configuration and the inputs must outlive the trainer.
   Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
           const CheckpointReader* resumed);
 

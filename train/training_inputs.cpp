@@ -29,7 +29,7 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
     options.codes = codes;
     options.seed = seed;
     options.max_tokens = statistics_tokens;
-    return make_corpus_map(train, backend, options);
+    return make_corpus_map(train, counts, backend, options);
   }
   return load_code_map(head.map);
 }

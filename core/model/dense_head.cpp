@@ -75,7 +75,7 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
 }
 
 HeadCost DenseHead::cost() const {
-  return {.matrix_parameters = tied_ ? 0 : vocab_size_ * d_model_,
+  return {.matrix_parameters = vocab_size_ * d_model_,
           .bias_parameters = bias_ ? vocab_size_ : 0,
           .code_bytes = 0,
           .multiply_adds = static_cast<double>(vocab_size_) * static_cast<double>(d_model_)};

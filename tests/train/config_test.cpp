@@ -149,6 +149,8 @@ TEST_F(ConfigTest, UnknownKeysAreRefusedWithTheNearest) {
               AllOf(HasSubstr(":4: "), HasSubstr("optim.learning_rate")));
   const auto loose = write("steps = 5\n");
   EXPECT_THAT(usage_error([&] { load_config(loose); }), HasSubstr("unknown key steps"));
+  const auto quoted = write("\"train.steps\" = 5\n");
+  EXPECT_THAT(usage_error([&] { load_config(quoted); }), HasSubstr("without quotes"));
 }
 
 TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {

@@ -80,7 +80,7 @@ inline std::vector<double> train_losses(Backend& backend, const ProcessGrid& gri
   if (root) folder.open(resume ? ExistingRun::resume : ExistingRun::refuse);
   grid.world().barrier();
   std::optional<CheckpointReader> checkpoint;
-  if (resume) checkpoint = open_newest_checkpoint(grid, folder, config, shards);
+  if (resume) checkpoint = open_newest_checkpoint(backend, grid, folder, config, shards);
   const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards),
                                                      checkpoint ? checkpoint->code_map() : std::nullopt);
   Trainer trainer(backend, grid, config, inputs, checkpoint ? &*checkpoint : nullptr);
