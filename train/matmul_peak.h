@@ -6,8 +6,8 @@
 
 namespace vqlm {
 
-/// FLOP/s of a 1024 x 1024 x 1024 fp32 product: the best of several over about `seconds`. Measured by every rank of `group`
-/// at the same time, so that ranks sharing a machine share its peak; returns the group's sum.
+/// FLOP/s of a 1024 x 1024 x 1024 fp32 product over about `seconds`: the best of several alone; in a group the sum of the
+/// ranks' mean rates, measured at the same time, so that ranks sharing a machine share its peak.
 double measure_matmul_peak(Backend& backend, Communicator& group, double seconds = 0.3);
 
 }  // namespace vqlm
