@@ -1,0 +1,96 @@
+// A model that saves and evaluates in milliseconds, with its optimizer, alone on one rank.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/model/transformer.h"
+#include "core/rng.h"
+#include "dist/process_grid.h"
+#include "train/config.h"
+#include "train/optimizer.h"
+
+namespace vqlm::testing {
+
+/// V = 61, d = 16, one layer of two heads, K = 5, G = 4, Q = 7, two rows of T = 8.
+inline Config tiny_model_config(HeadKind head) {
+  Config config;
+  config.model = {.vocab_size = 61, .d_model = 16, .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .d_ff = 24};
+  config.head.kind = head;
+  config.head.clusters = 5;
+  config.head.groups = 4;
+  config.head.codes = 7;
+  config.head.map = "random";
+  config.data.seq_len = 8;
+  config.train.global_batch = 2;
+  config.train.micro_batch = 2;
+  config.train.seed = 3;
+  config.run.name = "tiny";
+  return config;
+}
+
+class TinyModel {
+ public:
+  explicit TinyModel(Config config)
+      : config_(std::move(config)),
+        backend_(make_cpu_backend(1)),
+        grid_(*backend_),
+        map_(make_map()),
+        model_(*backend_, grid_.tensor(),
+               {.model = config_.model,
+                .head = config_.head,
+                .batch = {config_.train.micro_batch, config_.data.seq_len}},
+               map_ ? &*map_ : nullptr),
+        optimizer_(*backend_, grid_, model_.parameters(), config_.optim, config_.train.grad_clip) {}
+
+  /// Parameters and moments drawn from `seed`: normal with this standard deviation, moments squared for v.
+  void randomize(std::uint64_t seed, float stddev) {
+    const ParameterStore& store = model_.parameters();
+    for (std::size_t id = 0; id < store.parameters().size(); ++id)
+      draw(store.value(static_cast<ParameterId>(id)), Philox(seed, store.parameters()[id].name), stddev);
+    draw(optimizer_.first_moment(), Philox(seed, "m"), stddev);
+    const Tensor v = optimizer_.second_moment();
+    draw(v, Philox(seed, "v"), stddev);
+    for (std::int64_t i = 0; i < v.numel(); ++i) v.f32()[i] *= v.f32()[i];
+  }
+
+  const Config& config() const { return config_; }
+  Backend& backend() { return *backend_; }
+  const ProcessGrid& grid() const { return grid_; }
+  const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
+  Transformer& model() { return model_; }
+  const ParameterStore& store() { return model_.parameters(); }
+  Optimizer& optimizer() { return optimizer_; }
+
+ private:
+  static void draw(Tensor x, const Philox& rng, float stddev) {
+    for (std::int64_t i = 0; i < x.numel(); ++i)
+      x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
+  }
+  std::optional<CodeMap> make_map() const {
+    if (config_.head.kind == HeadKind::dense) return std::nullopt;
+    return make_random_map(config_.model.vocab_size, config_.head.clusters, config_.head.groups,
+                           config_.head.groups > 0 ? config_.head.codes : 0, 5);
+  }
+
+  Config config_;
+  std::unique_ptr<Backend> backend_;
+  ProcessGrid grid_;
+  std::optional<CodeMap> map_;
+  Transformer model_;
+  Optimizer optimizer_;
+};
+
+/// The bytes of a tensor in host memory, for comparisons bit by bit.
+inline std::string bytes_of(Tensor x) {
+  return {static_cast<const char*>(x.data()), x.bytes()};
+}
+inline std::string bytes_of(const std::vector<float>& x) {
+  return {reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float)};
+}
+
+}  // namespace vqlm::testing
