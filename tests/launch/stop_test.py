@@ -1,6 +1,7 @@
 """A run that is asked to stop saves itself and ends well; --resume goes on and leaves one consistent history."""
 
 import json
+import os
 import pathlib
 import random
 import signal
@@ -50,6 +51,12 @@ class Stop(unittest.TestCase):
             time.sleep(0.1)
         self.fail("no step in a minute")
 
+    def assert_saved(self, process, words):
+        self.assertEqual(process.returncode, 0, words)
+        last = self.steps()[-1]
+        self.assertTrue((self.run_dir / f"checkpoints/step-{last:08}/manifest.json").exists(), words)
+        self.assertEqual(self.steps(), list(range(1, last + 1)))
+
     def test_a_signal_saves_and_resume_goes_on(self):
         for number, how in enumerate([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]):
             existing = ["--resume"] if number else []
@@ -59,10 +66,25 @@ class Stop(unittest.TestCase):
                 self.wait_for_step(done + 3, process)
                 process.send_signal(how)
                 _, words = process.communicate(timeout=60)
-            self.assertEqual(process.returncode, 0, words)
-            last = self.steps()[-1]
-            self.assertTrue((self.run_dir / f"checkpoints/step-{last:08}/manifest.json").exists(), words)
-            self.assertEqual(self.steps(), list(range(1, last + 1)))
+            self.assert_saved(process, words)
+
+    def test_a_signal_to_the_launch_script_saves_on_all_ranks(self):
+        launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", PROGRAM, *self.arguments]
+        command = [*launch, "--set", "train.steps=1000000", "--set", "train.eval_every=0"]
+        for number, how in enumerate([signal.SIGTERM, signal.SIGINT]):
+            existing = ["--resume"] if number else []
+            done = self.steps()[-1] if number else 0
+            with subprocess.Popen([*command, *existing], cwd=self.folder, stderr=subprocess.PIPE, text=True,
+                                  start_new_session=True) as process:
+                self.wait_for_step(done + 3, process)
+                os.killpg(process.pid, how)  # as a terminal's Ctrl-C does
+                _, words = process.communicate(timeout=60)
+            self.assert_saved(process, words)
+
+    def test_the_launch_script_returns_the_exit_code(self):
+        launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", PROGRAM]
+        result = subprocess.run([*launch, "train", "--set", "train.steps=none"], capture_output=True, check=False)
+        self.assertEqual(result.returncode, 2, result.stderr)
 
     def test_a_run_is_not_overwritten_unasked(self):
         short = [*self.arguments, "--set", "train.steps=2", "--set", "optim.warmup_steps=1"]
@@ -73,7 +95,9 @@ class Stop(unittest.TestCase):
         self.assertIn("--resume", refused.stderr)
         self.assertIn("--force", refused.stderr)
         self.assertEqual(self.history(), before)
-        self.assertEqual(run(*short, "--force", cwd=self.folder).returncode, 0)
+        shorter = [*short, "--set", "train.steps=1", "--set", "optim.warmup_steps=0"]
+        self.assertEqual(run(*shorter, "--force", cwd=self.folder).returncode, 0)
+        self.assertEqual(self.steps(), [1])
 
 
 if __name__ == "__main__":
