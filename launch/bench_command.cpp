@@ -1,15 +1,13 @@
 // vqlm bench: how fast a training step and the two output heads are on this machine.
 #include <spdlog/fmt/fmt.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "data/atomic_file.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "train/head_bench.h"
@@ -19,13 +17,7 @@ namespace vqlm {
 namespace {
 
 void write_json(const std::string& path, const std::string& json) {
-  if (path.empty()) return;
-  errno = 0;
-  std::ofstream file(path);
-  if (!(file << json).flush()) {
-    throw Error(fmt::format("{}: cannot write the result: {}; choose another --json file", path,
-                            std::strerror(errno)));
-  }
+  if (!path.empty()) write_file_atomically(path, json);
 }
 
 /// --clock of both benchmarks.
@@ -140,7 +132,7 @@ void add_step(CLI::App& bench) {
       "memory by use.\n"
       "Examples:\n"
       "  vqlm bench step --head dense --batch 4\n"
-      "  vqlm bench step --config configs/demo-vq.toml --json step.json\n"
+      "  vqlm bench step --config configs/demo-vq.toml --set parallel.tensor=1 --json step.json\n"
       "  mpirun -n 2 vqlm bench step --tensor 2 --seq-len 256");
   command->callback([options] { bench_step(*options); });
 }

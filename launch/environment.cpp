@@ -52,6 +52,15 @@ void yield_when_cores_are_shared() {
   }
 }
 
+/// `announced` processes that MPI does not connect would each train alone, in one run folder.
+void require_launcher_of_this_mpi(int announced) {
+  if (announced <= 1) return;
+  throw Error(
+      fmt::format("the launcher started {} processes, but MPI connects none of them; under Slurm use `srun "
+                  "--mpi=pmix`, else the mpirun of the Open MPI that vqlm was built with (launch/mpirun.sh)",
+                  announced));
+}
+
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& message, int exit_code) {
   // Ranks usually fail alike (the same configuration, the same file). The others give rank 0 a moment to say it and to
   // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well.
@@ -68,6 +77,22 @@ int launcher_rank() {
     if (const int rank = number_from_environment(name); rank >= 0) return rank;
   }
   return 0;
+}
+
+int launcher_ranks() {
+  // SLURM_NTASKS would not do: it is there in a batch script, too, which runs once. A launcher inside Slurm's step knows
+  // better than Slurm, hence the order.
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (const int ranks = number_from_environment(name); ranks > 0) return ranks;
+  }
+  return 1;
+}
+
+void refuse_launcher_ranks(const char* command, const char* instead) {
+  if (const int ranks = launcher_ranks(); ranks > 1) {
+    throw UsageError(
+        fmt::format("{}: is one process, but the launcher started {}; {}", command, ranks, instead));
+  }
 }
 
 void configure_logging() {
@@ -111,10 +136,14 @@ std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_
 
 void run_job(const std::function<void(Environment&)>& work) {
   yield_when_cores_are_shared();
-  block_stop_signals();  // MPI's threads must not be the ones that a signal ends
+  const int announced = launcher_ranks();  // asked before MPI runs, which may set the variables itself
+  block_stop_signals();                    // MPI's threads must not be the ones that a signal ends
   Environment environment;
   unblock_stop_signals();
-  if (environment.mpi().size() == 1) return work(environment);
+  if (environment.mpi().size() == 1) {
+    require_launcher_of_this_mpi(announced);
+    return work(environment);
+  }
   try {
     work(environment);
   } catch (const Error& error) {

@@ -14,6 +14,13 @@ namespace vqlm {
 /// This process' rank as the launcher (mpirun, srun) announced it, before MPI runs; 0 without a launcher.
 int launcher_rank();
 
+/// How many processes the launcher announced, before MPI runs; 1 without a launcher. Not of MPI: under `srun` without
+/// PMIx the launcher starts several, and MPI sees one in each.
+int launcher_ranks();
+
+/// For a command that several processes must not run at once: throws UsageError saying so and what to do (`instead`).
+void refuse_launcher_ranks(const char* command, const char* instead);
+
 /// Log lines go to standard error; ranks above 0 log warnings and errors only, with their rank.
 void configure_logging();
 

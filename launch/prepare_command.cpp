@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "data/prepare.h"
 #include "launch/commands.h"
+#include "launch/environment.h"
 
 namespace vqlm {
 
@@ -93,6 +94,7 @@ void print_report(const PrepareReport& report, const std::string& out) {
 }
 
 void run_prepare(PrepareOptions options, bool heldout_given) {
+  refuse_launcher_ranks("prepare", "run it once, and choose its threads with --jobs");
   // Held-out files of the user's own are the split; none of the training text is taken away then.
   if (!heldout_given && !options.heldout_inputs.empty()) options.heldout = 0;
   PrepareReport report;

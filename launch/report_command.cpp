@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "launch/commands.h"
+#include "launch/environment.h"
 #include "train/loss_plot.h"
 #include "train/report.h"
 
@@ -18,6 +19,7 @@ struct Options {
 };
 
 void report(const Options& options) {
+  refuse_launcher_ranks("report", "run it once, without mpirun");
   std::vector<RunSummary> runs;
   for (const std::string& run : options.runs) runs.push_back(summarize_run(run));
   std::fputs(report_table(runs).c_str(), stdout);

@@ -1,6 +1,7 @@
 """The command line: help, exit codes, and one-line errors that name the thing and the way out."""
 
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
@@ -77,6 +78,38 @@ class CommandLine(unittest.TestCase):
         result = run("trian", ranks=2)
         self.assertEqual(len(error_lines(result)), 1, result.stderr)
         self.assertEqual(result.returncode, 2)
+
+    def test_commands_of_one_process_refuse_several(self):
+        prepare = run("prepare", "--input", "/nowhere/*.txt", "--out", "/nowhere/out", ranks=2)
+        self.assert_fails(prepare, 2, "prepare", "started 2", "--jobs")
+        self.assert_fails(run("report", "/nowhere/run", ranks=2), 2, "report", "started 2")
+
+    def test_ranks_that_mpi_does_not_connect(self):
+        for variable in ["PMI_SIZE", "SLURM_STEP_NUM_TASKS"]:
+            with self.subTest(variable=variable):
+                result = run("train", environment={variable: "4"})
+                self.assert_fails(result, 1, "started 4 processes", "srun --mpi=pmix", "mpirun")
+        one = run("train", "--set", "data.train=/nowhere/train-*.h5", environment={"SLURM_STEP_NUM_TASKS": "1"})
+        self.assert_fails(one, 1, "/nowhere/train-*.h5")
+
+    def test_the_launch_script_refuses_what_it_would_ignore(self):
+        with tempfile.TemporaryDirectory() as folder:
+            hosts = pathlib.Path(folder) / "hosts.txt"
+            hosts.write_text("# none yet\n\n", encoding="utf-8")
+            for arguments, words in [
+                (["-n", "2", "--hosts", hosts, "--ranks-per-node", "2", "true"], "-n is for this machine"),
+                (["-n", "2", "--ranks-per-node", "2", "true"], "-n is for this machine"),
+                (["--ranks-per-node", "2", "true"], "--ranks-per-node needs --hosts"),
+                (["--hosts", hosts, "--ranks-per-node", "2", "true"], "names no machine"),
+                (["--hosts", hosts, "true"], "--ranks-per-node"),
+                (["-n", "0", "true"], "-n 0"),
+                (["-n", "2"], "no command"),
+            ]:
+                with self.subTest(arguments=arguments):
+                    command = [f"{SOURCE_DIR}/launch/mpirun.sh", *map(str, arguments)]
+                    result = subprocess.run(command, capture_output=True, text=True, check=False)
+                    self.assertEqual(result.returncode, 2, result.stderr)
+                    self.assertIn(words, result.stderr.splitlines()[0])
 
 
 if __name__ == "__main__":
