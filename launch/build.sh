@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds build/vqlm (Debian 12 or newer, Ubuntu 24.04 or newer).
-#   launch/build.sh               the program, the tests and the micro-benchmarks
+#   launch/build.sh               the program and the tests (a micro-benchmark: cmake --build build --target ops_bench)
 #   launch/build.sh --no-tests    the program only
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,8 +15,9 @@ esac
 
 packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libhwy-dev
           libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libsentencepiece-dev
-          zlib1g-dev libdeflate-dev libsimdjson-dev libzstd-dev libxxhash-dev libeigen3-dev libssl-dev)
-if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3 gnuplot-nox); fi
+          zlib1g-dev libdeflate-dev libsimdjson-dev libzstd-dev libxxhash-dev libeigen3-dev libssl-dev
+          gnuplot-nox)  # vqlm report --plot starts gnuplot
+if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3); fi
 install_missing "${packages[@]}"
 
 if ! cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || v[1] == 3 && v[2] >= 25) }'; then
@@ -28,5 +29,5 @@ configure=(cmake --preset cpu "-DVQLM_TESTS=$tests")
 if command -v ccache >/dev/null; then configure+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 mkdir -p build
 "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
-cmake --build build -j "$(nproc)"
+cmake --build build -j "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)"
 echo "build: $(pwd)/build/vqlm"

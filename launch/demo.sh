@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # From text to two evaluated models on one machine: a VQ head and its dense twin, trained on a 2 x 2 grid of ranks.
-#   launch/demo.sh                                    the kernel documentation of Debian's linux-doc package
+#   launch/demo.sh                                    the kernel documentation of the distribution's linux-doc package
 #   C4='c4-train.00000-of-01024.json.gz' launch/demo.sh    C4 files (or other JSON lines), as many as you like
-#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of 15 minutes (on 2 cores): more steps
+#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of 15 minutes (on 2 cores): more steps;
+#                                                     8 or less take about 8
 #   DEMO_DIR=/scratch/demo launch/demo.sh             another folder than demo/
 # What is done already is not done again: installed packages, the build, text, shards, finished runs, evaluations.
 set -euo pipefail
@@ -15,10 +16,36 @@ if ! [[ "$minutes" =~ ^[1-9][0-9]*$ ]]; then
   echo "demo: DEMO_MINUTES=$minutes must be a whole number of minutes" >&2
   exit 2
 fi
-# On 2 cores set-up, preparing and evaluating take about 7 minutes, a step of both models about a second.
+# On 2 cores set-up, preparing and evaluating take about 7 minutes, a step of both models about a second. One minute of
+# steps is the least.
 steps=$(((minutes > 8 ? minutes - 7 : 1) * 60))
 
 say() { printf '\n== %s (%d min %02d s so far)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+# A folder of linux-doc that holds documents, best its Documentation; distributions lay it out differently. Fails
+# without one.
+documentation_folder() {
+  local folder
+  for folder in /usr/share/doc/linux-doc*/Documentation/ /usr/share/doc/linux-doc*/; do
+    if [ -n "$(find "$folder" -name '*.rst*' -print -quit 2>/dev/null)" ]; then
+      echo "$folder"
+      return
+    fi
+  done
+  return 1
+}
+
+# Slim containers leave out /usr/share/doc when they install packages (dpkg's path-exclude); this asks for it again.
+install_documentation() {
+  local include=(-o 'Dpkg::Options::=--path-include=/usr/share/doc/linux-doc*') packages
+  mapfile -t packages < <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 'linux-doc*' 2>/dev/null |
+    awk '$1 == "installed" { print $2 }')
+  if [ ${#packages[@]} -gt 0 ]; then
+    apt_install "${include[@]}" --reinstall "${packages[@]}"
+  else
+    apt_install "${include[@]}" linux-doc
+  fi
+}
 
 # Sets the array `text` to the input files.
 find_text() {
@@ -31,13 +58,15 @@ find_text() {
     done
     return
   fi
-  if ! compgen -G "$demo/text/c4-train.*.json.gz" >/dev/null; then
-    if ! install_missing linux-doc python3; then
-      echo "demo: no text: name some, for example C4='c4-train.00000-of-01024.json.gz' launch/demo.sh" >&2
+  # The last of the files that linux_doc_to_c4.py renames into place: with it the others are there.
+  if [ ! -e "$demo/text/c4-train.00003-of-00004.json.gz" ]; then
+    local folder=""
+    if ! { install_missing python3 && { documentation_folder >/dev/null || install_documentation; } &&
+      folder=$(documentation_folder) && python3 launch/linux_doc_to_c4.py "$folder" "$demo/text"; }; then
+      echo "demo: no text in /usr/share/doc/linux-doc*: name some, for example" \
+        "C4='c4-train.00000-of-01024.json.gz' launch/demo.sh" >&2
       exit 1
     fi
-    local folders=(/usr/share/doc/linux-doc-*/Documentation)
-    python3 launch/linux_doc_to_c4.py "${folders[-1]}" "$demo/text"
   fi
   text=("$demo"/text/c4-train.*.json.gz)
 }
@@ -85,7 +114,6 @@ evaluate_model() {
 }
 
 say "packages and build"
-install_missing gnuplot-nox
 launch/build.sh --no-tests
 
 say "text and shards"

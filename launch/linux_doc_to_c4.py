@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the kernel documentation of Debian's linux-doc package in C4's format: gzip files of one JSON object a line
+"""Writes the kernel documentation of the linux-doc package in C4's format: gzip files of one JSON object a line
 with "text", "timestamp" and "url". A document is one .rst or .txt file; translations are left out, for C4 is English.
 
     launch/linux_doc_to_c4.py /usr/share/doc/linux-doc-6.1/Documentation demo/text
@@ -23,7 +23,7 @@ def documents(source: pathlib.Path):
         name = path.name.removesuffix(".gz")
         if not name.endswith((".rst", ".txt")) or not path.is_file():
             continue
-        if path.relative_to(source).parts[0] == "translations":
+        if "translations" in path.relative_to(source).parts:
             continue
         data = path.read_bytes()
         if path.suffix == ".gz":
