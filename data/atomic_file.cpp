@@ -36,6 +36,14 @@ class Descriptor {
   int value_;
 };
 
+/// A pipe or device: nothing to sync and nothing to keep.
+void write_special_file(const std::string& path, std::string_view contents) {
+  std::ofstream out(path, std::ios::binary);
+  out.write(contents.data(), static_cast<std::streamsize>(contents.size()));
+  out.close();
+  if (!out) throw Error(fmt::format("{}: cannot be written: {}", path, std::strerror(errno)));
+}
+
 /// False with errno set.
 bool write_durably(const std::string& path, std::string_view contents) {
   Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC);
@@ -52,6 +60,12 @@ bool write_durably(const std::string& path, std::string_view contents) {
 }  // namespace
 
 void write_file_atomically(const std::string& path, std::string_view contents) {
+  std::error_code unknown;
+  const auto status = std::filesystem::status(path, unknown);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    write_special_file(path, contents);  // a rename would put a file in the place of /dev/stdout
+    return;
+  }
   const std::string partial = path + std::string(partial_suffix);
   if (write_durably(partial, contents)) return publish_file(partial, path);
   const int reason = errno;

@@ -9,8 +9,8 @@ namespace vqlm {
 /// The suffix of files that are being written; what carries it after a crash may be removed.
 constexpr std::string_view partial_suffix = ".partial";
 
-/// Writes PATH.partial, fsync, rename to PATH, fsync of the folder. Throws Error naming the file; nothing of it is left
-/// then.
+/// Writes PATH.partial, fsync, rename to PATH, fsync of the folder; a pipe or device is written as it is. Throws Error
+/// naming the file; nothing of it is left then.
 void write_file_atomically(const std::string& path, std::string_view contents);
 
 /// The end of writing a large file: makes the closed file `partial` durable, renames it to `path` and makes the folder
