@@ -30,13 +30,16 @@ vqlm_test(dist vqlm_dist)
 vqlm_rank_tests(dist vqlm_dist)
 vqlm_rank_tests(train vqlm_train nlohmann_json::nlohmann_json)
 
-# A rank that fails must end the job with its message while the others wait for it.
+# A rank that fails must end the job, with its message and its exit status, while the others wait for it: a job that
+# hangs is a failure, whatever it has said before.
 add_executable(failing_rank dist/failing_rank_main.cpp)
 target_link_libraries(failing_rank PRIVATE vqlm_dist)
-foreach(how abort exception)
-  vqlm_mpirun_test(ranks.failing_rank.${how} 2 $<TARGET_FILE:failing_rank> ${how})
+foreach(case "abort;7;rank 1: planted failure" "exception;1;rank 1: left MPI by an exception")
+  list(POP_FRONT case how status message)
+  add_test(NAME ranks.failing_rank.${how}
+           COMMAND ${CMAKE_COMMAND} -DSTATUS=${status} -DMESSAGE=${message} -P
+                   ${CMAKE_CURRENT_SOURCE_DIR}/expect_failure.cmake --
+                   ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} 2 ${VQLM_MPIEXEC_FLAGS} $<TARGET_FILE:failing_rank> ${how})
+  set_tests_properties(ranks.failing_rank.${how} PROPERTIES LABELS ranks TIMEOUT 30 PROCESSORS 2 RESOURCE_LOCK mpirun
+                       ENVIRONMENT "${ranks_environment}")
 endforeach()
-set_tests_properties(ranks.failing_rank.abort PROPERTIES PASS_REGULAR_EXPRESSION
-                     "rank 1: planted failure")
-set_tests_properties(ranks.failing_rank.exception PROPERTIES PASS_REGULAR_EXPRESSION
-                     "rank 1: left MPI by an exception")

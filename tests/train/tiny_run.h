@@ -18,7 +18,9 @@
 namespace vqlm::testing {
 
 /// Prime, so that no grid divides it.
-constexpr std::int64_t tiny_vocabulary = 16001;
+constexpr std::int64_t tiny_vocabulary = 4001;
+/// Steps of a tiny run.
+constexpr std::int64_t tiny_steps = 12;
 
 /// Two shards of documents whose tokens fall off like Zipf's law, into folder/NAME-0000N.h5.
 inline void write_zipf_shards(const std::filesystem::path& folder, const std::string& name, int documents,
@@ -59,7 +61,7 @@ inline Config tiny_config(HeadKind head, const std::filesystem::path& shards,
   config.data.train = (shards / "train-*.h5").string();
   config.data.heldout = (shards / "heldout-*.h5").string();
   config.data.seq_len = 32;
-  config.train.steps = 20;
+  config.train.steps = tiny_steps;
   config.train.global_batch = 12;
   config.train.micro_batch = 1;
   config.optim.warmup_steps = 4;
@@ -68,10 +70,18 @@ inline Config tiny_config(HeadKind head, const std::filesystem::path& shards,
   return config;
 }
 
-/// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. Returns the
-/// losses by step that the run folder's metrics hold, on the grid's first rank; nothing on the others.
-inline std::vector<double> train_losses(Backend& backend, const ProcessGrid& grid, Config config,
-                                        bool resume = false, std::int64_t stop_after = 0) {
+/// What a run tells about itself. All but first_step is read from the run folder's metrics, so it is empty on all ranks
+/// but the grid's first; a resumed run's begin with what its first part left there.
+struct TrainedRun {
+  std::int64_t first_step = 0;     // steps already done when it began: 0, or the checkpoint's
+  std::vector<double> losses;      // by step
+  std::vector<double> heldout;     // by evaluation
+  std::vector<std::string> lines;  // with times, so that no two runs have the same
+};
+
+/// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`.
+inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config config, bool resume = false,
+                            std::int64_t stop_after = 0) {
   config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
@@ -84,19 +94,22 @@ inline std::vector<double> train_losses(Backend& backend, const ProcessGrid& gri
   const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards),
                                                      checkpoint ? checkpoint->code_map() : std::nullopt);
   Trainer trainer(backend, grid, config, inputs, checkpoint ? &*checkpoint : nullptr);
+  TrainedRun run;
+  run.first_step = trainer.state().step;
   std::optional<Metrics> metrics;
-  if (root) metrics.emplace(config, trainer.state().step, Terminal::no);
+  if (root) metrics.emplace(config, run.first_step, Terminal::no);
   trainer.run(metrics ? &*metrics : nullptr,
               [&] { return stop_after > 0 && trainer.state().step + 1 >= stop_after; });
 
-  std::vector<double> losses;
-  if (!root) return losses;
+  if (!root) return run;
   std::ifstream lines(folder.path() / "metrics.jsonl");
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
-    if (json.contains("loss")) losses.push_back(json.at("loss").get<double>());
+    run.lines.push_back(line);
+    if (json.contains("loss")) run.losses.push_back(json.at("loss").get<double>());
+    if (json.contains("heldout_loss")) run.heldout.push_back(json.at("heldout_loss").get<double>());
   }
-  return losses;
+  return run;
 }
 
 }  // namespace vqlm::testing

@@ -1,6 +1,8 @@
 // The same run on every process grid, and continued across grids.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
@@ -12,7 +14,9 @@ namespace {
 
 using testing::session;
 using testing::tiny_config;
-using testing::train_losses;
+using testing::tiny_steps;
+using testing::train_run;
+using testing::TrainedRun;
 
 struct GridSize {
   int data;
@@ -28,7 +32,16 @@ std::vector<GridSize> grids_of(int ranks) {
   return grids;
 }
 
-class Training : public ::testing::TestWithParam<HeadKind> {
+/// One head of the comparison.
+struct HeadCase {
+  const char* name;
+  HeadKind kind;
+  bool tied = false;
+  int groups = 8;
+  CodebookLearning learning = CodebookLearning::commitment;
+};
+
+class Training : public ::testing::TestWithParam<HeadCase> {
  protected:
   Training() : backend_(make_cpu_backend(1)), alone_(*backend_), world_(session(), *backend_, 0, 1) {
     log::set_level(log::level::warn);
@@ -51,10 +64,18 @@ class Training : public ::testing::TestWithParam<HeadKind> {
     return std::filesystem::path(std::string(bytes.begin(), bytes.end())) / name;
   }
 
-  /// Losses of the whole run on one rank alone; every rank computes them for itself.
-  std::vector<double> losses_alone() {
-    return train_losses(*backend_, alone_,
-                        tiny_config(GetParam(), shards_, std::filesystem::path(folder_.path()) / "alone"));
+  static Config config(const std::filesystem::path& shards, const std::filesystem::path& run) {
+    Config config = tiny_config(GetParam().kind, shards, run);
+    config.model.tie_embeddings = GetParam().tied;
+    config.head.groups = GetParam().groups;
+    config.head.learning = GetParam().learning;
+    return config;
+  }
+  Config config_of(const std::string& name) { return config(shards_, shared_path(name)); }
+
+  /// The whole run on one rank alone; every rank computes it for itself.
+  TrainedRun run_alone() {
+    return train_run(*backend_, alone_, config(shards_, std::filesystem::path(folder_.path()) / "alone"));
   }
 
   TemporaryFolder folder_;
@@ -64,55 +85,90 @@ class Training : public ::testing::TestWithParam<HeadKind> {
   std::filesystem::path shards_;
 };
 
-void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, std::size_t first) {
+void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
+                  std::size_t first = 0) {
   ASSERT_EQ(actual.size(), expected.size());
   for (std::size_t i = first; i < actual.size(); ++i) {
-    EXPECT_NEAR(actual[i], expected[i], 1e-5 * expected[i]) << "step " << i + 1;
+    EXPECT_NEAR(actual[i], expected[i], 1e-5 * expected[i]) << "value " << i + 1;
   }
 }
 
-TEST_P(Training, LossesAgreeOnEveryGrid) {
-  const std::vector<double> expected = losses_alone();
+std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
+  return test.param.name;
+}
+
+class EveryGrid : public Training {};
+
+TEST_P(EveryGrid, LossesAgree) {
+  const TrainedRun expected = run_alone();
+  ASSERT_EQ(expected.losses.size(), static_cast<std::size_t>(tiny_steps));
+  ASSERT_EQ(expected.heldout.size(), 1U);
+  EXPECT_LT(expected.losses.back(), expected.losses.front());  // it trains
   for (const GridSize size : grids_of(session().size())) {
     const ProcessGrid grid(session(), *backend_, size.data, size.tensor);
     const std::string name = std::to_string(size.data) + "x" + std::to_string(size.tensor);
     SCOPED_TRACE(name);
-    const auto losses = train_losses(*backend_, grid, tiny_config(GetParam(), shards_, shared_path(name)));
+    const TrainedRun run = train_run(*backend_, grid, config_of(name));
+    EXPECT_EQ(run.first_step, 0);
     if (session().rank() > 0) continue;
-    expect_close(losses, expected, 0);
-    EXPECT_LT(losses.back(), losses.front());  // it trains
+    expect_close(run.losses, expected.losses);
+    expect_close(run.heldout, expected.heldout);
   }
 }
 
-TEST_P(Training, ResumedOnTheSameGridIsBitIdentical) {
+// Tied: the vocabulary itself is cut over the tensor ranks, unevenly. Without groups: db needs counts of clusters only.
+INSTANTIATE_TEST_SUITE_P(
+    Heads, EveryGrid,
+    ::testing::Values(HeadCase{"dense", HeadKind::dense}, HeadCase{"dense_tied", HeadKind::dense, true},
+                      HeadCase{"vq", HeadKind::vq},
+                      HeadCase{"vq_gradient", HeadKind::vq, false, 8, CodebookLearning::gradient},
+                      HeadCase{"vq_g0", HeadKind::vq, false, 0, CodebookLearning::gradient}),
+    name_of);
+
+class Resumed : public Training {
+ protected:
+  /// Trains until step `stop_after` on the first grid and then on from there on the second; asserts that it did.
+  TrainedRun run_in_two_parts(const ProcessGrid& first, const ProcessGrid& second, const Config& config,
+                              std::int64_t stop_after) {
+    const TrainedRun begun = train_run(*backend_, first, config, false, stop_after);
+    const TrainedRun run = train_run(*backend_, second, config, true);
+    EXPECT_EQ(begun.first_step, 0);
+    EXPECT_EQ(run.first_step, stop_after);
+    if (session().rank() > 0) return run;
+    // The first part's lines stay as they are: nothing was trained twice.
+    EXPECT_EQ(begun.lines.size(), static_cast<std::size_t>(stop_after));
+    EXPECT_GE(run.lines.size(), begun.lines.size());
+    EXPECT_TRUE(std::equal(begun.lines.begin(), begun.lines.end(), run.lines.begin()));
+    return run;
+  }
+};
+
+TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
   for (const GridSize size : grids_of(session().size())) {
     const ProcessGrid grid(session(), *backend_, size.data, size.tensor);
     const std::string name = std::to_string(size.data) + "x" + std::to_string(size.tensor);
     SCOPED_TRACE(name);
-    const auto whole =
-        train_losses(*backend_, grid, tiny_config(GetParam(), shards_, shared_path(name + "-whole")));
-    const Config config = tiny_config(GetParam(), shards_, shared_path(name + "-cut"));
-    train_losses(*backend_, grid, config, false, 7);
-    const auto resumed = train_losses(*backend_, grid, config, true);
-    EXPECT_EQ(resumed, whole);
+    const TrainedRun whole = train_run(*backend_, grid, config_of(name + "-whole"));
+    const TrainedRun resumed = run_in_two_parts(grid, grid, config_of(name + "-cut"), 7);
+    EXPECT_EQ(resumed.losses, whole.losses);
+    EXPECT_EQ(resumed.heldout, whole.heldout);
   }
 }
 
-TEST_P(Training, ResumedOnAnotherGridContinues) {
-  const std::vector<double> expected = losses_alone();
-  const Config config = tiny_config(GetParam(), shards_, shared_path("moving"));
+TEST_P(Resumed, OnAnotherGridContinues) {
+  const TrainedRun expected = run_alone();
   const auto sizes = grids_of(session().size());
   const ProcessGrid first(session(), *backend_, sizes.front().data, sizes.front().tensor);
   const ProcessGrid second(session(), *backend_, sizes.back().data, sizes.back().tensor);
-  train_losses(*backend_, first, config, false, 9);
-  const auto losses = train_losses(*backend_, second, config, true);
-  if (session().rank() == 0) expect_close(losses, expected, 9);
+  const TrainedRun run = run_in_two_parts(first, second, config_of("moving"), 9);
+  if (session().rank() > 0) return;
+  expect_close(run.losses, expected.losses, 9);
+  expect_close(run.heldout, expected.heldout);
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, Training, ::testing::Values(HeadKind::dense, HeadKind::vq),
-                         [](const auto& test) {
-                           return std::string(test.param == HeadKind::vq ? "vq" : "dense");
-                         });
+INSTANTIATE_TEST_SUITE_P(Heads, Resumed,
+                         ::testing::Values(HeadCase{"dense", HeadKind::dense}, HeadCase{"vq", HeadKind::vq}),
+                         name_of);
 
 }  // namespace
 }  // namespace vqlm

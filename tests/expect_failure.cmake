@@ -1,0 +1,22 @@
+# cmake -DSTATUS=S -DMESSAGE=TEXT -P expect_failure.cmake -- COMMAND...: fails unless the command ends with exit status S
+# within 20 seconds and says TEXT.
+set(command)
+set(found FALSE)
+math(EXPR last "${CMAKE_ARGC} - 1")
+foreach(i RANGE ${last})
+  if(found)
+    list(APPEND command "${CMAKE_ARGV${i}}")
+  elseif("${CMAKE_ARGV${i}}" STREQUAL "--")
+    set(found TRUE)
+  endif()
+endforeach()
+
+execute_process(COMMAND ${command} TIMEOUT 20 RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
+message("${said}")
+if(NOT status STREQUAL STATUS)
+  message(FATAL_ERROR "exit status ${status} instead of ${STATUS}")
+endif()
+string(FIND "${said}" "${MESSAGE}" at)
+if(at EQUAL -1)
+  message(FATAL_ERROR "did not say: ${MESSAGE}")
+endif()

@@ -1,0 +1,143 @@
+// Negative control of the resume tests: the comparison of losses notices a restore that is wrong in one thing only.
+#include "train/resume.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+
+#include "core/log.h"
+#include "tests/data/temporary_folder.h"
+#include "tests/train/tiny_run.h"
+#include "train/manifest.h"
+
+namespace vqlm {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::tiny_config;
+using testing::tiny_steps;
+using testing::train_run;
+using testing::TrainedRun;
+
+constexpr std::int64_t stop_after = 7;
+
+/// The manifest again, after a change of files or with other counts.
+void rewrite_manifest(const fs::path& checkpoint, const TrainState& state) {
+  fs::remove(checkpoint / "manifest.json");
+  write_manifest(checkpoint, state);
+}
+
+/// Writes the rank file again with every dataset's values replaced; `source` gives the dataset to take them from.
+void rewrite_rank_file(const fs::path& checkpoint,
+                       const std::function<std::string(const std::string&)>& source) {
+  const std::string path = checkpoint / "rank-00000.h5";
+  std::map<std::string, std::pair<h5::Dims, std::vector<float>>> tensors;
+  std::vector<std::uint8_t> slices;
+  {
+    const h5::File file = h5::File::open(path);
+    slices = file.dataset("slices").read_all<std::uint8_t>();
+    for (const std::string& name : file.names()) {
+      if (name == "slices") continue;
+      for (const std::string& piece : file.names(name)) {
+        const std::string dataset = name + "/" + piece;
+        tensors[dataset] = {file.dataset(dataset).shape(), file.dataset(source(dataset)).read_all<float>()};
+      }
+    }
+  }
+  h5::File file = h5::File::create(path);
+  for (const auto& [name, tensor] : tensors) {
+    file.create_dataset(name, h5::Type::f32, tensor.first).write_all(std::span<const float>(tensor.second));
+  }
+  file.create_dataset("slices", h5::Type::u8, {slices.size()})
+      .write_all(std::span<const std::uint8_t>(slices));
+  file.close();
+  rewrite_manifest(checkpoint, read_manifest(checkpoint).state);
+}
+
+std::string same(const std::string& dataset) {
+  return dataset;
+}
+
+/// v where m should be. (m for v would not even train: it has negative elements.)
+std::string second_moment(std::string dataset) {
+  return dataset.starts_with("optimizer.m.") ? dataset.replace(10, 1, "v") : dataset;
+}
+
+/// The second moments of one small matrix from another of its shape, and nothing else.
+std::string other_layers_moment(std::string dataset) {
+  const std::string prefix = "optimizer.v.model.layers.0.self_attn.k_proj";
+  return dataset.starts_with(prefix) ? dataset.replace(25, 1, "1") : dataset;
+}
+
+class ResumeControl : public ::testing::Test {
+ protected:
+  ResumeControl() : backend_(make_cpu_backend(1)), grid_(*backend_) {
+    log::set_level(log::level::warn);
+    testing::write_zipf_shards(folder_.path(), "train", 120, vocabulary);
+    testing::write_zipf_shards(folder_.path(), "heldout", 6, vocabulary);
+    whole_ = train_run(*backend_, grid_, config("whole"));
+    train_run(*backend_, grid_, config("cut"), false, stop_after);
+  }
+
+  Config config(const std::string& run) const {
+    return tiny_config(HeadKind::vq, folder_.path(), fs::path(folder_.path()) / run);
+  }
+
+  /// Resumes a copy of the cut run after `tamper` has changed its checkpoint.
+  TrainedRun resume_after(const std::function<void(const fs::path&)>& tamper) {
+    const std::string name = "copy-" + std::to_string(copies_++);
+    fs::copy(folder_.file("cut"), folder_.file(name), fs::copy_options::recursive);
+    tamper(find_checkpoint(folder_.file(name)));
+    TrainedRun run = train_run(*backend_, grid_, config(name), true);
+    EXPECT_EQ(run.losses.size(), static_cast<std::size_t>(tiny_steps));
+    return run;
+  }
+
+  static constexpr std::int64_t vocabulary = 997;
+  TemporaryFolder folder_;
+  std::unique_ptr<Backend> backend_;
+  ProcessGrid grid_;
+  TrainedRun whole_;
+  int copies_ = 0;
+};
+
+TEST_F(ResumeControl, AnUntouchedOrFaithfullyRewrittenCheckpointIsBitIdentical) {
+  for (const auto& tamper : {std::function<void(const fs::path&)>([](const fs::path&) {}),
+                             std::function<void(const fs::path&)>(
+                                 [](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, same); })}) {
+    const TrainedRun run = resume_after(tamper);
+    EXPECT_EQ(run.first_step, stop_after);
+    EXPECT_EQ(run.losses, whole_.losses);
+    EXPECT_EQ(run.heldout, whole_.heldout);
+  }
+}
+
+TEST_F(ResumeControl, AStaleDataCursorIsNoticed) {
+  const TrainedRun run = resume_after([&](const fs::path& checkpoint) {
+    TrainState state = read_manifest(checkpoint).state;
+    state.samples -= config("cut").train.global_batch;
+    rewrite_manifest(checkpoint, state);
+  });
+  EXPECT_EQ(run.first_step, stop_after);
+  EXPECT_NE(run.losses[stop_after], whole_.losses[stop_after]);  // step 8 is trained on step 7's samples
+  EXPECT_NE(run.losses, whole_.losses);
+}
+
+TEST_F(ResumeControl, MomentsOfTheOtherKindAreNoticed) {
+  const TrainedRun run =
+      resume_after([](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, second_moment); });
+  EXPECT_EQ(run.first_step, stop_after);
+  EXPECT_EQ(run.losses[stop_after], whole_.losses[stop_after]);  // the parameters are right
+  EXPECT_NE(run.losses[stop_after + 1], whole_.losses[stop_after + 1]);
+}
+
+TEST_F(ResumeControl, OneTensorsWrongMomentIsNoticed) {
+  const TrainedRun run =
+      resume_after([](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, other_layers_moment); });
+  EXPECT_EQ(run.losses[stop_after], whole_.losses[stop_after]);
+  EXPECT_NE(run.losses[stop_after + 1], whole_.losses[stop_after + 1]);
+}
+
+}  // namespace
+}  // namespace vqlm
