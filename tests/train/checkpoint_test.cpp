@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <ostream>
 
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
@@ -28,6 +29,9 @@ struct Case {
   bool tied;
   int groups;
 };
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class Checkpoint : public ::testing::TestWithParam<Case> {
  protected:
@@ -175,14 +179,18 @@ void leave_unfinished(const fs::path& complete, const fs::path& name) {
 TEST_F(CheckpointFolder, WhatIsUnfinishedIsNoCheckpoint) {
   const fs::path newest = save(3);
   leave_unfinished(newest, checkpoints() / "step-00000004.partial");
+  leave_unfinished(newest,
+                   checkpoints() / "step-00000003.partial.old");  // stopped while it replaced that step
   leave_unfinished(newest, checkpoints() / "step-00000005");
   fs::remove(checkpoints() / "step-00000005" / "manifest.json");
   fs::create_directories(checkpoints() / "step-00000006.partial");
   write_bytes(checkpoints() / "step-00000007", "a file");
   EXPECT_THAT(listed(), ElementsAre("step-00000003"));
   EXPECT_EQ(find_checkpoint(run()), newest);
-  // A later save of that step is not in the leftovers' way, nor do they count among those that are kept.
+  // Leftovers are in no later save's way, do not count among those that are kept, and go.
   const fs::path saved = save(4, 2);
+  for (const char* name : {"step-00000004.partial", "step-00000003.partial.old", "step-00000006.partial"})
+    EXPECT_FALSE(fs::exists(checkpoints() / name)) << name;
   EXPECT_THAT(listed(), ElementsAre("step-00000003", "step-00000004"));
   EXPECT_EQ(CheckpointReader(saved, Verify::yes).state().step, 4);
 }

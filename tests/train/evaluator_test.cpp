@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <ostream>
 
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
@@ -29,6 +30,9 @@ struct Case {
   HeadKind kind;
   std::int64_t rows;  // of a batch
 };
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
 
 /// What the documentation of Evaluation promises, computed from the losses of tokens.
 struct Expected {

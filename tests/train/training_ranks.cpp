@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <ostream>
 
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
@@ -40,6 +41,9 @@ struct HeadCase {
   int groups = 8;
   CodebookLearning learning = CodebookLearning::commitment;
 };
+void PrintTo(const HeadCase& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class Training : public ::testing::TestWithParam<HeadCase> {
  protected:
