@@ -147,14 +147,18 @@ void remove_old(const std::filesystem::path& folder, int keep) {
   }
 }
 
-}  // namespace
-
-std::string checkpoint_name(std::int64_t step) {
-  return fmt::format("step-{:08d}", step);
+/// What one rank adds to the rank files: the whole view, the configuration, the tokenizer and last the manifest.
+void complete(const std::filesystem::path& partial, int ranks, const CheckpointContents& contents) {
+  write_virtual_file(partial, ranks, contents);
+  write_file_atomically((partial / "config.toml").string(), to_toml(contents.config));
+  if (std::filesystem::exists(contents.tokenizer)) {
+    std::filesystem::copy_file(contents.tokenizer, partial / "tokenizer.model");
+  }
+  write_manifest(partial, contents.state);
 }
 
-std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const ProcessGrid& grid,
-                                      const CheckpointContents& contents, int keep) {
+std::filesystem::path save(const std::filesystem::path& folder, const ProcessGrid& grid,
+                           const CheckpointContents& contents, int keep) {
   const std::filesystem::path final_path = folder / checkpoint_name(contents.state.step);
   const std::filesystem::path partial = final_path.string() + ".partial";
   const int rank = grid.world().rank();
@@ -166,17 +170,30 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const
   write_rank_file(partial / rank_file(rank), contents);
   grid.world().barrier();
   if (rank == 0) {
-    write_virtual_file(partial, grid.world().size(), contents);
-    write_file_atomically((partial / "config.toml").string(), to_toml(contents.config));
-    if (std::filesystem::exists(contents.tokenizer)) {
-      std::filesystem::copy_file(contents.tokenizer, partial / "tokenizer.model");
-    }
-    write_manifest(partial, contents.state);
+    complete(partial, grid.world().size(), contents);
     rename_into_place(partial, final_path);
     remove_old(folder, keep);
   }
   grid.world().barrier();
   return final_path;
+}
+
+}  // namespace
+
+std::string checkpoint_name(std::int64_t step) {
+  return fmt::format("step-{:08d}", step);
+}
+
+std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const ProcessGrid& grid,
+                                      const CheckpointContents& contents, int keep) {
+  try {
+    return save(folder, grid, contents, keep);
+  } catch (const std::filesystem::filesystem_error& e) {
+    throw Error(fmt::format(
+        "{}: the checkpoint of step {} cannot be written: {}; make room, and continue with --resume "
+        "from the one before",
+        e.path1().string(), contents.state.step, e.code().message()));
+  }
 }
 
 }  // namespace vqlm

@@ -20,6 +20,12 @@ constexpr const char* manifest_name = "manifest.json";
 constexpr const char* manifest_format = "vqlm-checkpoint";
 constexpr int manifest_version = 1;
 
+/// The counts stand in no hashed file, so a damaged digit would move the run unseen without a hash of their own.
+std::string hash_of_counts(const TrainState& state) {
+  const std::string text = fmt::format("{} {} {}", state.step, state.samples, state.tokens);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
 }  // namespace
 
 std::string hash_of_file(const std::filesystem::path& path) {
@@ -45,6 +51,7 @@ void write_manifest(const std::filesystem::path& folder, const TrainState& state
   json["step"] = state.step;
   json["samples"] = state.samples;
   json["tokens"] = state.tokens;
+  json["counts_xxh3"] = hash_of_counts(state);
   std::vector<std::filesystem::path> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.is_regular_file()) names.push_back(entry.path());
@@ -79,6 +86,12 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     Manifest manifest;
     manifest.state = {json.at("step").get<std::int64_t>(), json.at("samples").get<std::int64_t>(),
                       json.at("tokens").get<std::int64_t>()};
+    if (json.at("counts_xxh3").get<std::string>() != hash_of_counts(manifest.state)) {
+      throw Error(
+          fmt::format("{}: its step, samples and tokens do not match their hash; remove this folder, and the "
+                      "checkpoint before it is the newest",
+                      path.string()));
+    }
     for (const auto& file : json.at("files")) {
       manifest.files.push_back({file.at("name").get<std::string>(), file.at("bytes").get<std::uint64_t>(),
                                 file.at("xxh3").get<std::string>()});

@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -130,18 +129,11 @@ TEST_F(DamagedCheckpoint, ManifestsThatAreNotOurs) {
   }
 }
 
-// The counts have no checksum: a flipped digit there is another number.
 TEST_F(DamagedCheckpoint, FlippedBitsInTheManifest) {
   const std::string bytes = read_bytes(file("manifest.json"));
-  const std::size_t counts_begin = bytes.find("\"step\"");
-  const std::size_t counts_end = bytes.find("\"files\"");
-  ASSERT_LT(counts_begin, counts_end);
-  ASSERT_LT(counts_end, bytes.size());
   for (std::size_t place = 0; place < bytes.size(); ++place) {
     std::string damaged = bytes;
     damaged[place] = static_cast<char>(damaged[place] ^ (1 << place % 8));
-    const bool in_a_count = place > counts_begin && place < counts_end && std::isdigit(bytes[place]) != 0;
-    if (in_a_count) continue;
     EXPECT_THAT(opened_with("manifest.json", damaged), HasSubstr(checkpoint_.string() + "/"))
         << "flipped in byte " << place << " of\n"
         << damaged;

@@ -16,6 +16,7 @@ namespace {
 using testing::session;
 using testing::tiny_config;
 using testing::tiny_steps;
+using testing::tiny_vocabulary;
 using testing::train_run;
 using testing::TrainedRun;
 
@@ -40,6 +41,8 @@ struct HeadCase {
   bool tied = false;
   int groups = 8;
   CodebookLearning learning = CodebookLearning::commitment;
+  std::int64_t vocabulary = tiny_vocabulary;
+  std::int64_t steps = tiny_steps;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -52,8 +55,8 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     shards_ = shared_path("shards");
     if (session().rank() == 0) {
       std::filesystem::create_directories(shards_);
-      testing::write_zipf_shards(shards_, "train", 120);
-      testing::write_zipf_shards(shards_, "heldout", 6);
+      testing::write_zipf_shards(shards_, "train", 120, GetParam().vocabulary);
+      testing::write_zipf_shards(shards_, "heldout", 6, GetParam().vocabulary);
     }
     world_.world().barrier();
   }
@@ -73,6 +76,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.model.tie_embeddings = GetParam().tied;
     config.head.groups = GetParam().groups;
     config.head.learning = GetParam().learning;
+    config.train.steps = GetParam().steps;
     return config;
   }
   Config config_of(const std::string& name) { return config(shards_, shared_path(name)); }
@@ -105,7 +109,7 @@ class EveryGrid : public Training {};
 
 TEST_P(EveryGrid, LossesAgree) {
   const TrainedRun expected = run_alone();
-  ASSERT_EQ(expected.losses.size(), static_cast<std::size_t>(tiny_steps));
+  ASSERT_EQ(expected.losses.size(), static_cast<std::size_t>(GetParam().steps));
   ASSERT_EQ(expected.heldout.size(), 1U);
   EXPECT_LT(expected.losses.back(), expected.losses.front());  // it trains
   for (const GridSize size : grids_of(session().size())) {
@@ -120,13 +124,20 @@ TEST_P(EveryGrid, LossesAgree) {
   }
 }
 
+// The two heads of every comparison in full: 20 steps over a large prime vocabulary.
+INSTANTIATE_TEST_SUITE_P(
+    Full, EveryGrid,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense, .vocabulary = 16001, .steps = 20},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq, .vocabulary = 16001, .steps = 20}),
+    name_of);
+
 // Tied: the vocabulary itself is cut over the tensor ranks, unevenly. Without groups: db needs counts of clusters only.
 INSTANTIATE_TEST_SUITE_P(
-    Heads, EveryGrid,
-    ::testing::Values(HeadCase{"dense", HeadKind::dense}, HeadCase{"dense_tied", HeadKind::dense, true},
-                      HeadCase{"vq", HeadKind::vq},
-                      HeadCase{"vq_gradient", HeadKind::vq, false, 8, CodebookLearning::gradient},
-                      HeadCase{"vq_g0", HeadKind::vq, false, 0, CodebookLearning::gradient}),
+    Variants, EveryGrid,
+    ::testing::Values(
+        HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+        HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
+        HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient}),
     name_of);
 
 class Resumed : public Training {
@@ -171,7 +182,8 @@ TEST_P(Resumed, OnAnotherGridContinues) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, Resumed,
-                         ::testing::Values(HeadCase{"dense", HeadKind::dense}, HeadCase{"vq", HeadKind::vq}),
+                         ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                                           HeadCase{.name = "vq", .kind = HeadKind::vq}),
                          name_of);
 
 }  // namespace
