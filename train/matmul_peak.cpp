@@ -9,6 +9,7 @@ namespace vqlm {
 
 double measure_matmul_peak(Backend& backend, Communicator& group, double seconds) {
   constexpr std::int64_t size = 1024;
+  constexpr int windows = 5;
   constexpr double operations = 2.0 * size * size * size;
   const Buffer storage = backend.allocate(3 * size * size * sizeof(float), MemoryUse::workspace);
   const Tensor all = storage.view({3, size, size});
@@ -22,20 +23,21 @@ double measure_matmul_peak(Backend& backend, Communicator& group, double seconds
     backend.synchronize();
   };
   multiply();  // the first call generates code
-  group.barrier();
-  double best = 0;
-  double done = 0;
-  const double begin = now();
-  while (now() - begin < seconds) {
-    const double start = now();
-    multiply();
-    done += operations;
-    best = std::max(best, operations / (now() - start));
+  // Mean rates of short windows that all ranks begin together: ranks that take turns on a core each have a best moment
+  // alone, but only what they do at the same time adds up to the machine's rate. The best window is the one least disturbed.
+  std::vector<double> rates(windows, 0.0);
+  for (double& rate : rates) {
+    group.barrier();
+    const double begin = now();
+    double done = 0;
+    while (now() - begin < seconds / windows) {
+      multiply();
+      done += operations;
+    }
+    rate = done / (now() - begin);
   }
-  // Ranks that take turns on a core each have a best moment alone; only their mean rates add up to the machine's.
-  std::vector<double> sum{group.size() > 1 ? done / (now() - begin) : best};
-  sum_over(backend, group, sum);
-  return sum[0];
+  sum_over(backend, group, rates);
+  return *std::max_element(rates.begin(), rates.end());
 }
 
 }  // namespace vqlm

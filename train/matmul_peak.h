@@ -6,8 +6,8 @@
 
 namespace vqlm {
 
-/// FLOP/s of a 1024 x 1024 x 1024 fp32 product over about `seconds`: the best of several alone; in a group the sum of the
-/// ranks' mean rates, measured at the same time, so that ranks sharing a machine share its peak.
-double measure_matmul_peak(Backend& backend, Communicator& group, double seconds = 0.3);
+/// FLOP/s of a 1024 x 1024 x 1024 fp32 product by all ranks of `group` together (collective): the best of five windows of
+/// seconds / 5, in each of which all ranks multiply at the same time, so that ranks sharing a machine share its peak.
+double measure_matmul_peak(Backend& backend, Communicator& group, double seconds = 0.5);
 
 }  // namespace vqlm

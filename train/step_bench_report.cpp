@@ -60,7 +60,7 @@ std::string to_text(const StepBenchResult& result) {
       "head\n",
       result.tokens, result.seconds_per_step(), fastest, result.seconds.size(), result.tokens_per_second(),
       result.seconds_head);
-  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after (fp32 product of 1024^3, {} over 0.3 s)\n",
+  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after (fp32 product of 1024^3, {} over 0.5 s)\n",
                       1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after,
                       result.clock == "wall" ? "best" : "mean");
   text += fmt::format(
