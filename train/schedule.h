@@ -15,8 +15,8 @@ std::int64_t decay_steps(const OptimSection& optim, std::int64_t steps);
 ///   step <= w          lr * step / w
 ///   constant           lr
 ///   cosine             lr * (r + (1 - r) (1 + cos(pi (step - w) / (steps - w))) / 2),  r = min_lr_ratio
-///   (1608.03983) wsd                lr until steps - decay_steps, then linear down to r * lr at `steps`
-///   (arXiv 2404.06395)
+///   wsd                lr until steps - decay_steps, then linear down to r * lr at `steps`
+/// Cosine: arXiv 1608.03983; wsd (warm-up, stable, decay): arXiv 2404.06395.
 float learning_rate(const OptimSection& optim, std::int64_t steps, std::int64_t step);
 
 }  // namespace vqlm

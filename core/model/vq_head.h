@@ -1,8 +1,9 @@
 // VqHead: no vocabulary matrix. K codes give the cluster's probability, and inside the target's cluster every
 // token has a vector put together from a shared member codebook (G = 0, the published VQ-Logits method: only
 // a bias):
-//   a_j = h . c_j + beta_j                       p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster
-//   k(v)}(s)_v s_v = sum_g h_g . u_{g, q_g(v)} + b_v
+//   a_j = h . c_j + beta_j
+//   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
+//   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
 // The parameters are replicated over the whole grid; every rank works on its own n rows without any
 // collective.
 #pragma once
