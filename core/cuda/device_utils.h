@@ -1,0 +1,131 @@
+// What most kernels share: reductions over warps and blocks, packs of bf16, conversions. Compiled for the GPU and, in
+// tests/simt, for the host executor.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace vqlm::cuda {
+
+constexpr int warp_size = 32;
+constexpr unsigned full_mask = 0xffffffffu;
+
+template <class T>
+__host__ __device__ constexpr T ceil_div(T numerator, T denominator) {
+  return (numerator + denominator - 1) / denominator;
+}
+
+__device__ __forceinline__ float to_float(float x) {
+  return x;
+}
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+/// from_float<T>(x): rounds to nearest even where T is bf16.
+template <class T>
+__device__ __forceinline__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+/// Eight bf16 in one 16-byte register quad: the widest load and store of a thread.
+struct alignas(16) Bf16x8 {
+  __nv_bfloat162 pair[4];
+
+  __device__ __forceinline__ float operator[](int i) const {
+    return i % 2 == 0 ? __low2float(pair[i / 2]) : __high2float(pair[i / 2]);
+  }
+};
+
+/// Reads 8 elements from a 16-byte aligned address.
+__device__ __forceinline__ Bf16x8 load8(const __nv_bfloat16* source) {
+  return *reinterpret_cast<const Bf16x8*>(source);
+}
+
+/// Reads 8 elements from a 16-byte aligned address, as floats.
+__device__ __forceinline__ void load8(float (&x)[8], const __nv_bfloat16* source) {
+  const Bf16x8 pack = load8(source);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 both = __bfloat1622float2(pack.pair[i]);
+    x[2 * i] = both.x;
+    x[2 * i + 1] = both.y;
+  }
+}
+
+/// Writes 8 elements to a 16-byte aligned address.
+__device__ __forceinline__ void store8(__nv_bfloat16* target, const Bf16x8& pack) {
+  *reinterpret_cast<Bf16x8*>(target) = pack;
+}
+
+/// Writes 8 floats, rounded to nearest even, to a 16-byte aligned address.
+__device__ __forceinline__ void store8(__nv_bfloat16* target, const float (&x)[8]) {
+  Bf16x8 pack;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) pack.pair[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+  store8(target, pack);
+}
+
+/// Sum over the warp, in every lane; the same tree in every run. T is float, double or an integer.
+template <class T>
+__device__ __forceinline__ T warp_sum(T x) {
+#pragma unroll
+  for (int distance = warp_size / 2; distance > 0; distance /= 2)
+    x += __shfl_xor_sync(full_mask, x, distance);
+  return x;
+}
+
+/// Maximum over the warp, in every lane. A NaN is passed over, as fmaxf does.
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+    x = fmaxf(x, __shfl_xor_sync(full_mask, x, distance));
+  }
+  return x;
+}
+
+namespace detail {
+
+// Reduces `x` in each warp, then the warps' results in every warp, so that all threads leave with the same value. The
+// barrier in front lets one scratch serve calls that follow each other.
+template <class Reduce>
+__device__ __forceinline__ float block_reduce(float x, float identity, Reduce reduce) {
+  __shared__ float of_warp[warp_size];
+  const int thread = static_cast<int>(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z));
+  const int warps = static_cast<int>(blockDim.x * blockDim.y * blockDim.z) / warp_size;
+  const int lane = thread % warp_size;
+  x = reduce(x);
+  __syncthreads();
+  if (lane == 0) of_warp[thread / warp_size] = x;
+  __syncthreads();
+  return reduce(lane < warps ? of_warp[lane] : identity);
+}
+
+struct WarpSum {
+  __device__ __forceinline__ float operator()(float x) const { return warp_sum(x); }
+};
+struct WarpMax {
+  __device__ __forceinline__ float operator()(float x) const { return warp_max(x); }
+};
+
+}  // namespace detail
+
+/// Sum over the block, in every thread. All threads must call; the block is a multiple of 32 threads, at most 1024.
+__device__ __forceinline__ float block_sum(float x) {
+  return detail::block_reduce(x, 0.0f, detail::WarpSum{});
+}
+
+/// Maximum over the block, in every thread; same conditions.
+__device__ __forceinline__ float block_max(float x) {
+  return detail::block_reduce(x, -INFINITY, detail::WarpMax{});
+}
+
+}  // namespace vqlm::cuda
