@@ -5,6 +5,9 @@
 // - Outputs come first. "overwritten": earlier contents do not matter. "accumulates": the result is added to what is
 //   there, so gradients add up over micro-batches. An absent Tensor{} skips that output or operand where said.
 // - Shapes are checked with assertions (the caller's bug); tensors are contiguous, f32 unless said, ids are i32.
+// - A is the back end's activation_dtype(): f32 on the host, bf16 on a GPU. Activations, their gradients, logits and the
+//   matrices that ops read are A; gains, biases, statistics, log-likelihoods and gradients of parameters are f32. Sums are
+//   made in f32 or better, whatever A.
 // - Operands must not overlap unless "may alias" is said.
 // - Ops are enqueued on compute_stream() in call order; on the host they are done when they return.
 // - The result of an op is the same in every run with the same inputs, thread count and device.
@@ -13,6 +16,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "core/buffer.h"
@@ -65,6 +69,8 @@ class Backend {
   virtual std::string description() const = 0;
   /// True where host code may read and write tensors through their pointers.
   virtual bool host_accessible() const = 0;
+  /// A: f32 or bf16.
+  virtual DType activation_dtype() const = 0;
 
   // ---- memory -----------------------------------------------------------------------------------------------------
   /// A block aligned to at least 64 bytes, contents undefined. Throws Error with the bytes asked for and in use.
@@ -81,8 +87,10 @@ class Backend {
   /// Host memory to and from the device; both have finished when they return.
   virtual void copy_from_host(Tensor dst, const void* src) = 0;
   virtual void copy_to_host(void* dst, Tensor src) = 0;
-  /// Sets every element (f32 or i32; i32 rounds value toward zero).
+  /// Sets every element (f32, bf16 or i32; i32 rounds value toward zero).
   virtual void fill(Tensor x, float value) = 0;
+  /// dst (n) A = src (n) f32, rounded to nearest even; overwritten. A copy where A is f32.
+  virtual void round_to_activation(Tensor dst, Tensor src) = 0;
 
   // ---- order ------------------------------------------------------------------------------------------------------
   virtual Stream compute_stream() = 0;
@@ -91,20 +99,30 @@ class Backend {
   virtual void wait(Stream stream, const Event& event) = 0;
   /// Blocks the host until everything enqueued so far is done.
   virtual void synchronize() = 0;
+  /// A point of `stream` whose time will be known when the stream reaches it; wait() takes it, too.
+  virtual Event mark_time(Stream stream) = 0;
+  /// Seconds from one mark to a later one; blocks the host until both are reached.
+  virtual double seconds_between(const Event& begin, const Event& end) = 0;
+  /// Records what `work` enqueues, to be run again and again by replay() on the same tensors; does not run it. `work` must
+  /// only enqueue: no copies from or to the host, no allocation, no synchronize; ops it calls must have run before (they
+  /// size their workspace then). Host back ends keep the function itself.
+  virtual Graph capture(const std::function<void()>& work) = 0;
+  /// Enqueues a recorded graph on compute_stream().
+  virtual void replay(const Graph& graph) = 0;
 
   // ---- matrix products ----------------------------------------------------------------------------------------------
   /// c (M, N) = op(a) (M, K) op(b) (K, N), added to c where accumulate is yes. a is stored (K, M) where ta is yes, b
-  /// (N, K) where tb is yes.
+  /// (N, K) where tb is yes. a and b are both A or both f32, c is A or f32.
   virtual void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) = 0;
 
   // ---- elementwise and re-layout ------------------------------------------------------------------------------------
   /// y += scale * x, both (n).
   virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
-  /// out (C) accumulates the column sums of x (N, C).
+  /// out (C) accumulates the column sums of x (N, C) A.
   virtual void add_column_sums(Tensor out, Tensor x) = 0;
-  /// dst (P, R, C) = src (R, P, C) with its first two axes exchanged; overwritten.
+  /// dst (P, R, C) = src (R, P, C) A with its first two axes exchanged; overwritten.
   virtual void swap_axes(Tensor dst, Tensor src) = 0;
-  /// y (N, F) = silu(gate) * up with gate_up (N, 2F) = [gate | up]; overwritten. SwiGLU: Shazeer, arXiv 2002.05202.
+  /// y (N, F) = silu(gate) * up with gate_up (N, 2F) = [gate | up]; overwritten; all A. SwiGLU: arXiv 2002.05202.
   virtual void swiglu_forward(Tensor y, Tensor gate_up) = 0;
   /// dgate_up (N, 2F) overwritten from dy (N, F); may alias gate_up.
   virtual void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) = 0;
@@ -112,45 +130,49 @@ class Backend {
   // ---- normalisation ------------------------------------------------------------------------------------------------
   /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
   /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may
-  /// alias x or branch; sum is absent where branch is.
+  /// alias x or branch; sum is absent where branch is. y, sum, x, branch: A (what is normalised is the stored, rounded
+  /// sum); rstd and gain: f32.
   virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                                float eps) = 0;
   /// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
-  /// normalised (sum, where there was a branch).
+  /// normalised (sum, where there was a branch). dx, dy, x: A; dgain, gain, rstd: f32.
   virtual void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
                                 Accumulate accumulate_dx) = 0;
 
   // ---- attention ----------------------------------------------------------------------------------------------------
   /// Rotates the query and key heads of qkv in place; row (b, t) has position t. Pairs (i, i + head_dim / 2), angle
-  /// t * theta^(-2i / head_dim): arXiv 2104.09864 in Hugging Face's half-split order.
+  /// t * theta^(-2i / head_dim): arXiv 2104.09864 in Hugging Face's half-split order. qkv: A.
   virtual void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) = 0;
   /// The inverse rotation, in place on dqkv.
   virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) = 0;
   /// out (B, T, heads * head_dim) = causal softmax(q k^T / sqrt(head_dim)) v; lse (B, heads, T) the log-sum-exp of
   /// each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv 2205.14135).
+  /// out, qkv: A; lse: f32. A GPU takes head_dim 32, 64 and 128 and throws Error for others.
   virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) = 0;
-  /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv.
+  /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv; all A but lse.
   virtual void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
                                   const AttentionShape& shape) = 0;
 
   // ---- embedding ----------------------------------------------------------------------------------------------------
   /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.
+  /// out, table: A.
   virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
-  /// dtable (R, w) accumulates dout's rows; rows outside are skipped.
+  /// dtable (R, w) f32 accumulates dout's rows (N, w) A; rows outside are skipped.
   virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
 
   // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
   /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
-  /// the target is not in [first_class, first_class + C). x = logits (N, C) + bias (C) or logits where bias is absent.
+  /// the target is not in [first_class, first_class + C). x = logits (N, C) A + bias (C) f32, or logits where bias is
+  /// absent.
   virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
                                   std::int64_t first_class) = 0;
   /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
   /// lse - target's x, and 0 where targets[n] < 0.
   virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
-  /// logits (N, C) become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0.
+  /// logits (N, C) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0.
   virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
                                 std::int64_t first_class, float scale) = 0;
-  /// logits (N, C) become x - logsumexp(x), x as above.
+  /// logits (N, C), f32 here, become x - logsumexp(x), x as above.
   virtual void log_softmax(Tensor logits, Tensor bias) = 0;
 
   // ---- the VQ head's members ------------------------------------------------------------------------------------------
@@ -161,23 +183,25 @@ class Backend {
                                     const CodeMapView& map) = 0;
   /// The cross entropy inside the target's cluster, DESIGN of the VQ head: with w over the members of k(y),
   ///   s_w = sum_g h_g . u_{g, q_g(w)} + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
-  /// h (N, d); member_codebook (G, Q, d/G), absent for G = 0 where s_w = b_w; token_bias (V).
+  /// h (N, d) A; member_codebook (G, Q, d/G) A, absent for G = 0 where s_w = b_w; token_bias (V) f32.
   /// Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d) accumulates sum_w ds_w u_w;
   /// dmember_codebook accumulates ds_w h_g at (g, q_g(w)); dtoken_bias (V) accumulates ds_w.
   struct MemberGradients {
-    Tensor dh;                // (N, d), or absent: no gradients at all
-    Tensor dmember_codebook;  // (G, Q, d/G), absent where G = 0
-    Tensor dtoken_bias;       // (V)
+    Tensor dh;                // (N, d) A, or absent: no gradients at all
+    Tensor dmember_codebook;  // (G, Q, d/G) f32, absent where G = 0
+    Tensor dtoken_bias;       // (V) f32
     float scale = 1;
   };
   virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
                               Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
                               const CodeMapView& map) = 0;
-  /// log_probs (N, V) overwritten: code_log_probs (N, K) at the token's cluster + s_v - lse over its cluster's members.
+  /// log_probs (N, V) f32 overwritten: code_log_probs (N, K) f32 at the token's cluster + s_v - lse over its cluster's
+  /// members.
   virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                                 Tensor token_bias, const CodeMapView& map) = 0;
   /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
   /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
+  /// dh, h, codebook: A.
   virtual void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                           float scale) = 0;
 
@@ -185,8 +209,11 @@ class Backend {
   /// out (1) f64 accumulates the sum of squares of x (n).
   virtual void add_sum_of_squares(Tensor out, Tensor x) = 0;
   /// AdamW with decoupled decay (arXiv 1711.05101) over flat ranges (n): param, m, v in place. The gradient is first
-  /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one.
-  virtual void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+  /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one, and may
+  /// be absent where max_norm is 0. Where
+  /// norm_squared is not finite nothing changes: the step is skipped without the host's help. `rounded` (n) A, where present,
+  /// is overwritten with the updated param (the copy that ops read where A is not f32).
+  virtual void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
                      const AdamWStep& step) = 0;
 
  private:

@@ -109,7 +109,7 @@ double Optimizer::step(std::int64_t step, float lr) {
                     .max_norm = grad_clip_};
   for (const Segment& s : segments_) {
     numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
-    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
+    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count), Tensor{},
                    first_moment().range(s.moment_begin, s.count),
                    second_moment().range(s.moment_begin, s.count), gradients.range(s.flat_begin, s.count),
                    norm_squared, numbers);

@@ -63,6 +63,9 @@ void TimingBackend::fill(Tensor x, float value) {
   measure("fill", 0, [&] { inner_.fill(x, value); });
 }
 
+void TimingBackend::round_to_activation(Tensor dst, Tensor src) {
+  measure("round_to_activation", 0, [&] { inner_.round_to_activation(dst, src); });
+}
 void TimingBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) {
   const std::int64_t inner_extent = ta == Transpose::yes ? a.extent(0) : a.extent(1);
   measure(matmul_name(ta, tb), 2.0 * static_cast<double>(c.numel()) * static_cast<double>(inner_extent),
@@ -160,9 +163,9 @@ void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codeb
 void TimingBackend::add_sum_of_squares(Tensor out, Tensor x) {
   measure("add_sum_of_squares", 0, [&] { inner_.add_sum_of_squares(out, x); });
 }
-void TimingBackend::adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+void TimingBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
                           const AdamWStep& step) {
-  measure("adamw", 0, [&] { inner_.adamw(param, m, v, grad, norm_squared, step); });
+  measure("adamw", 0, [&] { inner_.adamw(param, rounded, m, v, grad, norm_squared, step); });
 }
 
 }  // namespace vqlm

@@ -32,16 +32,24 @@ class TimingBackend final : public Backend {
 
   std::string description() const override { return inner_.description(); }
   bool host_accessible() const override { return inner_.host_accessible(); }
+  DType activation_dtype() const override { return inner_.activation_dtype(); }
   Buffer allocate(std::size_t bytes, MemoryUse use) override { return inner_.allocate(bytes, use); }
   MemoryAccount memory() const override { return inner_.memory(); }
   void copy(Tensor dst, Tensor src) override;
   void copy_from_host(Tensor dst, const void* src) override;
   void copy_to_host(void* dst, Tensor src) override;
   void fill(Tensor x, float value) override;
+  void round_to_activation(Tensor dst, Tensor src) override;
   Stream compute_stream() override { return inner_.compute_stream(); }
   Event record(Stream stream) override { return inner_.record(stream); }
   void wait(Stream stream, const Event& event) override { inner_.wait(stream, event); }
   void synchronize() override { inner_.synchronize(); }
+  Event mark_time(Stream stream) override { return inner_.mark_time(stream); }
+  double seconds_between(const Event& begin, const Event& end) override {
+    return inner_.seconds_between(begin, end);
+  }
+  Graph capture(const std::function<void()>& work) override { return inner_.capture(work); }
+  void replay(const Graph& graph) override { inner_.replay(graph); }
 
   void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
   void add_scaled(Tensor y, Tensor x, float scale) override;
@@ -76,7 +84,7 @@ class TimingBackend final : public Backend {
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
   void add_sum_of_squares(Tensor out, Tensor x) override;
-  void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
              const AdamWStep& step) override;
 
  private:

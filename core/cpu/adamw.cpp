@@ -99,12 +99,10 @@ void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, c
   const std::int64_t n = param.numel();
   VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n);
   VQLM_ASSERT(step.step >= 1);
-  double grad_scale = 1;
-  if (step.max_norm > 0) {
-    VQLM_ASSERT(norm_squared.numel() == 1);
-    const double norm = std::sqrt(*norm_squared.as<double>());
-    if (norm > step.max_norm) grad_scale = step.max_norm / norm;
-  }
+  VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
+  const double norm = norm_squared ? std::sqrt(*norm_squared.as<double>()) : 0.0;
+  if (!std::isfinite(norm)) return;
+  const double grad_scale = step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0;
   const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
   const auto steps = static_cast<double>(step.step);
   const AdamWCoefficients coefficients{

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -61,6 +62,7 @@ class CpuBackend final : public Backend {
     return fmt::format("cpu ({}, {} thread{})", cpu::instruction_set(), threads_, threads_ == 1 ? "" : "s");
   }
   bool host_accessible() const override { return true; }
+  DType activation_dtype() const override { return DType::f32; }
 
   Buffer allocate(std::size_t bytes, MemoryUse use) override;
   MemoryAccount memory() const override {
@@ -94,10 +96,21 @@ class CpuBackend final : public Backend {
     }
   }
 
+  void round_to_activation(Tensor dst, Tensor src) override { copy(dst, src); }
+
   Stream compute_stream() override { return {}; }
   Event record(Stream) override { return {}; }
   void wait(Stream, const Event&) override {}
   void synchronize() override {}
+  Event mark_time(Stream) override { return Event(std::make_shared<Clock::time_point>(Clock::now())); }
+  double seconds_between(const Event& begin, const Event& end) override {
+    const auto at = [](const Event& mark) { return *static_cast<const Clock::time_point*>(mark.handle()); };
+    return std::chrono::duration<double>(at(end) - at(begin)).count();
+  }
+  Graph capture(const std::function<void()>& work) override {
+    return Graph(std::make_shared<std::function<void()>>(work));
+  }
+  void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
   void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
     use_threads();
@@ -208,13 +221,16 @@ class CpuBackend final : public Backend {
     use_threads();
     cpu::add_sum_of_squares(out, x);
   }
-  void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
              const AdamWStep& step) override {
+    VQLM_ASSERT(!rounded);  // ops read param itself
     use_threads();
     cpu::adamw(param, m, v, grad, norm_squared, step);
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
 
   /// OpenMP keeps the number of threads per calling thread, and oneDNN follows it: set it where the op is

@@ -135,7 +135,7 @@ void adamw(benchmark::State& state) {
   const std::int64_t n = state.range(0);
   const Tensor param = bench.make({n}), m = bench.make({n}), v = bench.make({n}), grad = bench.make({n});
   bench.backend().fill(v, 1);
-  for (auto _ : state) bench.backend().adamw(param, m, v, grad, {}, {.lr = 1e-4f, .weight_decay = 0.1f});
+  for (auto _ : state) bench.backend().adamw(param, {}, m, v, grad, {}, {.lr = 1e-4f, .weight_decay = 0.1f});
   report_floats(state, 7 * n);
 }
 

@@ -44,7 +44,7 @@ class AdamWTest : public OpTest {
     HostF32 grad = random_normal({n}, "grad");
     HostF64 norm({1}, norm_squared);
     const Update expected = reference(param, m, v, grad, norm_squared, step);
-    backend->adamw(param, m, v, grad, step.max_norm > 0 ? norm.tensor() : Tensor{}, step);
+    backend->adamw(param, {}, m, v, grad, step.max_norm > 0 ? norm.tensor() : Tensor{}, step);
     expect_close(m, expected.m, expected.m_bound, "m");
     expect_close(v, expected.v, expected.v_bound, "v");
     expect_close(param, expected.param, expected.param_bound, "param");
@@ -72,14 +72,14 @@ TEST_F(AdamWTest, FirstStepMovesByTheLearningRate) {
   HostF32 param({4}, 1.0f), m({4}), v({4}), grad({4});
   const float gradients[] = {1e-3f, -1e-3f, 1e3f, -2.5f};
   for (std::int64_t i = 0; i < 4; ++i) grad[i] = gradients[i];
-  backend->adamw(param, m, v, grad, {}, {.lr = 0.01f});
+  backend->adamw(param, {}, m, v, grad, {}, {.lr = 0.01f});
   expect_close(param, {0.99, 1.01, 0.99, 1.01}, 3 * u32 + 0.01 * 1e-5,
                "param");  // eps / |g| = 1e-5 of the step
 }
 
 TEST_F(AdamWTest, ZeroGradientDecaysOnly) {
   HostF32 param({3}, 2.0f), m({3}), v({3}), grad({3});
-  backend->adamw(param, m, v, grad, {}, {.lr = 0.5f, .weight_decay = 0.25f});
+  backend->adamw(param, {}, m, v, grad, {}, {.lr = 0.5f, .weight_decay = 0.25f});
   expect_close(param, {1.75, 1.75, 1.75}, 0.0, "param");  // powers of two: exact
 }
 

@@ -1,0 +1,70 @@
+// The operations of the CUDA back end, one .cu file for each group, named as in core/cpu. Contracts: core/backend.h, with
+// A = bf16. Every function enqueues on context.stream and returns; shapes are asserted, launches are checked.
+#pragma once
+
+#include "core/backend.h"
+#include "core/cuda/context.h"
+
+namespace vqlm::cuda {
+
+// matmul.cpp
+void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
+            Accumulate accumulate);
+
+// elementwise.cu
+void fill(const Context& context, Tensor x, float value);
+void round_to_activation(const Context& context, Tensor dst, Tensor src);
+void add_scaled(const Context& context, Tensor y, Tensor x, float scale);
+void add_column_sums(const Context& context, Tensor out, Tensor x);
+void swap_axes(const Context& context, Tensor dst, Tensor src);
+
+// swiglu.cu
+void swiglu_forward(const Context& context, Tensor y, Tensor gate_up);
+void swiglu_backward(const Context& context, Tensor dgate_up, Tensor dy, Tensor gate_up);
+
+// rmsnorm.cu
+void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
+                     Tensor gain, float eps);
+void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain,
+                      Tensor rstd, Accumulate accumulate_dx);
+
+// rope.cu
+void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape, float theta);
+void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape, float theta);
+
+// attention_forward.cu, attention_backward.cu
+void attention_forward(const Context& context, Tensor out, Tensor lse, Tensor qkv,
+                       const AttentionShape& shape);
+void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                        const AttentionShape& shape);
+
+// embedding.cu
+void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
+void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,
+                        std::int64_t first_row);
+
+// cross_entropy.cu
+void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                        std::int64_t first_class);
+void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
+void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
+                      std::int64_t first_class, float scale);
+void log_softmax(const Context& context, Tensor logits, Tensor bias);
+
+// code_entropy.cu, member_entropy.cu, member_log_probs.cu
+void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
+                          Tensor targets, const CodeMapView& map);
+void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
+                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                    const CodeMapView& map);
+void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor code_log_probs,
+                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
+void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
+                float beta, float scale);
+
+// adamw.cu
+void add_sum_of_squares(const Context& context, Tensor out, Tensor x);
+void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
+           Tensor norm_squared, const AdamWStep& step);
+
+}  // namespace vqlm::cuda
