@@ -12,9 +12,13 @@ namespace vqlm {
 enum class Reduce { sum, max };
 
 /// Every call is enqueued on `stream` after the work already there and returns an event that is reached when the
-/// result is in place; host communicators have finished when they return. Tensors are contiguous and live in memory
-/// that the implementation can reach. Dtypes: f32, f64, i32, u8 (u8 not in reductions). P = size().
+/// result is in place; host communicators have finished when they return. The result is not in place on `stream` itself
+/// before that event: device communicators work on a stream of their own, so whoever reads the result, or writes the
+/// input again, waits for the event first. Tensors are contiguous and live in memory that the implementation can reach.
+/// Dtypes: f32, f64, i32, and without reductions u8 and bf16; device communicators also reduce bf16 by Reduce::sum, in
+/// fp32 or better within a rank and rounded where ranks exchange. P = size().
 /// Sums are in rank order or a fixed tree of it: the same inputs give the same bits on every rank and in every run.
+/// Over NCCL the order depends on the machine's topology, the count and the dtype, and on nothing else.
 /// A failure throws Error naming the collective, the rank and the group.
 class Communicator {
  public:
@@ -35,8 +39,14 @@ class Communicator {
   virtual Event all_to_all(Tensor out, Tensor in, Stream stream) = 0;
   /// x (n), in place: root's x on every rank.
   virtual Event broadcast(Tensor x, int root, Stream stream) = 0;
-  /// Returns when every rank has called it (host-blocking).
+  /// Returns when every rank has called it (host-blocking). Not inside a group.
   virtual void barrier() = 0;
+
+  /// The calls between group_begin() and group_end() may be launched as one, at group_end(): no call reads what another
+  /// one of the group writes, no other communicator is used in between, and their events may be waited for from
+  /// group_end() on. Every rank groups the same calls. Not nested. Host communicators run each call as it comes.
+  virtual void group_begin() {}
+  virtual void group_end() {}
 };
 
 }  // namespace vqlm

@@ -4,43 +4,54 @@
 
 namespace vqlm {
 
-GradientBuckets::GradientBuckets(Communicator& data_group, Communicator& tensor_group, Tensor flat_gradients,
-                                 std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor)
-    : data_group_(data_group),
-      tensor_group_(tensor_group),
+GradientBuckets::GradientBuckets(Backend& backend, const ProcessGrid& grid, Tensor flat_gradients,
+                                 std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor,
+                                 Overlap overlap)
+    : backend_(backend),
+      grid_(grid),
       flat_gradients_(flat_gradients),
       buckets_(std::move(buckets)),
       replicated_over_tensor_(std::move(replicated_over_tensor)),
-      reduced_(buckets_.size(), false) {
+      reduced_(buckets_.size(), false),
+      overlap_(overlap) {
   VQLM_ASSERT(replicated_over_tensor_.size() == buckets_.size());
   for (const BucketRange& bucket : buckets_) {
     VQLM_ASSERT(bucket.begin >= 0 && bucket.count >= 0 &&
                 bucket.begin + bucket.count <= flat_gradients_.numel());
-    VQLM_ASSERT(bucket.count % data_group_.size() == 0);
+    VQLM_ASSERT(bucket.count % grid_.data_size() == 0);
   }
 }
 
 BucketRange GradientBuckets::piece(const BucketRange& bucket) const {
-  const std::int64_t count = bucket.count / data_group_.size();
-  return {bucket.begin + data_group_.rank() * count, count};
+  const std::int64_t count = bucket.count / grid_.data_size();
+  return {bucket.begin + grid_.data_rank() * count, count};
 }
 
 void GradientBuckets::reduce(std::size_t bucket, Stream stream) {
   VQLM_ASSERT(bucket < buckets_.size() && !reduced_[bucket]);
   reduced_[bucket] = true;
+  const Event done = enqueue_reduction(bucket, stream);
+  if (done.handle() == nullptr) return;
+  if (overlap_ == Overlap::no) {
+    backend_.wait(stream, done);
+  } else {
+    events_.push_back(done);
+  }
+}
+
+// Replicated parameters on a grid of both kinds take one all-reduce over the world: an all-reduce over the tensor group
+// whose result a reduce-scatter over the data group reads would be two collectives, one waiting for the other.
+Event GradientBuckets::enqueue_reduction(std::size_t bucket, Stream stream) {
   const BucketRange& range = buckets_[bucket];
-  if (range.count == 0) return;
+  if (range.count == 0) return {};
   const Tensor gradients = flat_gradients_.range(range.begin, range.count);
-  Event done;
-  if (replicated_over_tensor_[bucket] && tensor_group_.size() > 1) {
-    done = tensor_group_.all_reduce(gradients, Reduce::sum, stream);
+  if (replicated_over_tensor_[bucket] && grid_.tensor_size() > 1) {
+    Communicator& holders = grid_.data_size() > 1 ? grid_.world() : grid_.tensor();
+    return holders.all_reduce(gradients, Reduce::sum, stream);
   }
-  if (data_group_.size() > 1) {
-    const BucketRange mine = piece(range);
-    done = data_group_.reduce_scatter(flat_gradients_.range(mine.begin, mine.count), gradients, Reduce::sum,
-                                      stream);
-  }
-  if (done.handle() != nullptr) events_.push_back(done);
+  const BucketRange mine = piece(range);
+  return grid_.data().reduce_scatter(flat_gradients_.range(mine.begin, mine.count), gradients, Reduce::sum,
+                                     stream);
 }
 
 std::vector<Event> GradientBuckets::finish() {
@@ -58,17 +69,13 @@ std::vector<BucketRange> GradientBuckets::owned() const {
   return pieces;
 }
 
-Event GradientBuckets::gather(Tensor flat_parameters, Stream stream) const {
-  VQLM_ASSERT(flat_parameters.numel() == flat_gradients_.numel());
-  Event done;
-  if (data_group_.size() == 1) return done;
-  for (const BucketRange& bucket : buckets_) {
-    if (bucket.count == 0) continue;
-    const BucketRange mine = piece(bucket);
-    done = data_group_.all_gather(flat_parameters.range(bucket.begin, bucket.count),
-                                  flat_parameters.range(mine.begin, mine.count), stream);
-  }
-  return done;
+Event GradientBuckets::gather(std::size_t bucket, Tensor flat_parameters, Stream stream) const {
+  VQLM_ASSERT(bucket < buckets_.size() && flat_parameters.numel() == flat_gradients_.numel());
+  const BucketRange& range = buckets_[bucket];
+  if (range.count == 0) return {};
+  const BucketRange mine = piece(range);
+  return grid_.data().all_gather(flat_parameters.range(range.begin, range.count),
+                                 flat_parameters.range(mine.begin, mine.count), stream);
 }
 
 }  // namespace vqlm

@@ -8,7 +8,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/communicator.h"
+#include "core/backend.h"
+#include "dist/process_grid.h"
 
 namespace vqlm {
 
@@ -19,19 +20,25 @@ struct BucketRange {
   bool operator==(const BucketRange&) const = default;
 };
 
+/// Whether reductions may run while the stream that asked for them goes on. no: it waits for each at once, which shows
+/// what the overlap is worth; the results are the same.
+enum class Overlap { no, yes };
+
 class GradientBuckets {
  public:
   /// flat_gradients: every gradient of this rank, in reduction dtypes. Each bucket's count is a multiple of
   /// the data group's size (the model pads); 0 is allowed. replicated_over_tensor[i]: bucket i's parameters
   /// are the same on all tensor ranks and each of these holds a part of the gradient's sum. The buckets,
-  /// their order and the flags are the same on every rank of both groups. Groups and memory must outlive this
-  /// object.
-  GradientBuckets(Communicator& data_group, Communicator& tensor_group, Tensor flat_gradients,
-                  std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor);
+  /// their order and the flags are the same on every rank. Grid, memory and back end must outlive this object;
+  /// `backend` makes streams wait.
+  GradientBuckets(Backend& backend, const ProcessGrid& grid, Tensor flat_gradients,
+                  std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor,
+                  Overlap overlap = Overlap::yes);
 
-  /// Enqueues bucket's reduction on `stream`; its gradients must be complete there. Afterwards this rank's
+  /// Enqueues bucket's reduction, one collective, on `stream`; its gradients must be complete there. Afterwards this rank's
   /// piece holds the sum over the data group (and the tensor group, where replicated); the bucket's other
-  /// pieces are undefined. Once a step for every bucket, in the same order on every rank.
+  /// pieces are undefined. Once a step for every bucket, in the same order on every rank. With Overlap::yes work that
+  /// is enqueued on `stream` later runs beside the reduction and must not touch the bucket before finish()'s events.
   void reduce(std::size_t bucket, Stream stream);
 
   /// Ends the step's reductions: every bucket must have been reduced. Returns the events that are reached
@@ -42,19 +49,26 @@ class GradientBuckets {
   /// This rank's pieces, one a bucket: [begin + rank * count / P, count / P), P = the data group's size.
   std::vector<BucketRange> owned() const;
 
-  /// Enqueues, for every bucket, the gathering of its pieces from their owners, in place in flat_parameters
-  /// (the layout of flat_gradients). Returns the event of the last; collectives on one stream end in order.
-  Event gather(Tensor flat_parameters, Stream stream) const;
+  /// Enqueues the gathering of one bucket's pieces from their owners, in place in flat_parameters: the layout of
+  /// flat_gradients, of any dtype (the compute copy of a bucket's matrices may be bf16). Returns the event that is
+  /// reached when the bucket is whole.
+  Event gather(std::size_t bucket, Tensor flat_parameters, Stream stream) const;
+  /// The gathers between the two are launched together; wait for their events (the last one's is enough: all are on
+  /// the data group, whose collectives end in order) after gather_end().
+  void gather_begin() const { grid_.data().group_begin(); }
+  void gather_end() const { grid_.data().group_end(); }
 
  private:
+  Event enqueue_reduction(std::size_t bucket, Stream stream);
   BucketRange piece(const BucketRange& bucket) const;
 
-  Communicator& data_group_;
-  Communicator& tensor_group_;
+  Backend& backend_;
+  const ProcessGrid& grid_;
   Tensor flat_gradients_;
   std::vector<BucketRange> buckets_;
   std::vector<bool> replicated_over_tensor_;
   std::vector<bool> reduced_;
+  Overlap overlap_;
   std::vector<Event> events_;
 };
 

@@ -7,6 +7,7 @@
 #include "core/backend.h"
 #include "core/communicator.h"
 #include "dist/mpi_session.h"
+#include "dist/nccl_communicator.h"
 
 namespace vqlm {
 
@@ -16,6 +17,10 @@ class ProcessGrid {
   /// Groups of one rank are alone and make no MPI calls; `backend` copies for them and must outlive the grid,
   /// as must the session. Throws UsageError (the same on every rank) with the numbers and the way out.
   ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor);
+  /// The same over NCCL where `backend` is a device, with `options`, whose on_failure defaults to the session's abort;
+  /// over MPI otherwise. The calling thread's current device is the back end's. Groups of one rank are alone unless
+  /// options.force_nccl. Throws Error where the program has no NCCL. In the library vqlm_nccl or vqlm_nccl_absent.
+  ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor, const NcclOptions& options);
   /// A grid of 1 x 1 without MPI.
   explicit ProcessGrid(Backend& backend);
 
@@ -38,5 +43,10 @@ class ProcessGrid {
 /// The data size of a grid over `ranks` ranks: `data`, or what is left for data = 0. Throws UsageError where
 /// the product does not fit.
 int resolve_data_size(int ranks, int data, int tensor);
+
+/// Throws UsageError with the counts unless each of a node's local_size ranks has one of its device_count GPUs of its
+/// own (rank local_rank takes GPU local_rank). To be called before any back end or communicator is made, because ranks
+/// that share a GPU fail late and obscurely there.
+void check_devices(int local_rank, int local_size, int device_count);
 
 }  // namespace vqlm

@@ -27,7 +27,7 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
       parameters_(parameters),
       numbers_(numbers),
       grad_clip_(grad_clip),
-      buckets_(grid.data(), grid.tensor(), parameters.flat_gradients(), ranges_of(parameters.buckets()),
+      buckets_(backend, grid, parameters.flat_gradients(), ranges_of(parameters.buckets()),
                replicated_of(parameters.buckets())),
       owned_(buckets_.owned()) {
   make_segments();
@@ -114,8 +114,14 @@ double Optimizer::step(std::int64_t step, float lr) {
                    second_moment().range(s.moment_begin, s.count), gradients.range(s.flat_begin, s.count),
                    norm_squared, numbers);
   }
-  backend_.wait(backend_.compute_stream(),
-                buckets_.gather(parameters_.flat_values(), backend_.compute_stream()));
+  Event gathered;
+  buckets_.gather_begin();
+  for (std::size_t bucket = 0; bucket < parameters_.buckets().size(); ++bucket) {
+    const Event done = buckets_.gather(bucket, parameters_.flat_values(), backend_.compute_stream());
+    if (done.handle() != nullptr) gathered = done;
+  }
+  buckets_.gather_end();
+  backend_.wait(backend_.compute_stream(), gathered);
 
   double squared = 0;
   backend_.copy_to_host(&squared, norm_squared);

@@ -41,23 +41,23 @@ float expected_sum(int step, const ProcessGrid& grid, bool replicated, std::int6
   return sum;
 }
 
-/// Calls body(grid) for every factorization of the world.
+/// Calls body(backend, grid) for every factorization of the world.
 template <class Body>
 void for_each_grid(Body body) {
   const auto backend = make_cpu_backend(1);
   for (int tensor = 1; tensor <= session().size(); ++tensor) {
     if (session().size() % tensor != 0) continue;
     SCOPED_TRACE(::testing::Message() << "data " << session().size() / tensor << ", tensor " << tensor);
-    body(ProcessGrid(session(), *backend, 0, tensor));
+    body(*backend, ProcessGrid(session(), *backend, 0, tensor));
   }
 }
 
 TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
-  for_each_grid([](const ProcessGrid& grid) {
+  for_each_grid([](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     std::vector<float> flat(static_cast<std::size_t>(layout.total));
-    GradientBuckets buckets(grid.data(), grid.tensor(), Tensor(flat.data(), DType::f32, {layout.total}),
-                            layout.buckets, layout.replicated);
+    GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets,
+                            layout.replicated);
     for (int step = 0; step < 2; ++step) {
       for (std::int64_t i = 0; i < layout.total; ++i) {
         flat[static_cast<std::size_t>(i)] = gradient(step, grid.data_rank(), grid.tensor_rank(), i);
@@ -89,10 +89,10 @@ TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
 }
 
 TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
-  for_each_grid([](const ProcessGrid& grid) {
+  for_each_grid([](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     std::vector<float> flat(static_cast<std::size_t>(layout.total));
-    const GradientBuckets buckets(grid.data(), grid.tensor(), Tensor(flat.data(), DType::f32, {layout.total}),
+    const GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}),
                                   layout.buckets, layout.replicated);
     const auto owned = buckets.owned();
     for (std::size_t bucket = 0; bucket < owned.size(); ++bucket) {
@@ -103,16 +103,20 @@ TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
 }
 
 TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
-  for_each_grid([](const ProcessGrid& grid) {
+  for_each_grid([](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     const auto parameter = [&](std::int64_t i) { return gradient(0, 0, grid.tensor_rank(), i); };
     std::vector<float> flat(static_cast<std::size_t>(layout.total), -1000.0f);
     const Tensor parameters(flat.data(), DType::f32, {layout.total});
-    const GradientBuckets buckets(grid.data(), grid.tensor(), parameters, layout.buckets, layout.replicated);
+    const GradientBuckets buckets(backend, grid, parameters, layout.buckets, layout.replicated);
     for (const auto& [begin, count] : buckets.owned()) {
       for (std::int64_t i = begin; i < begin + count; ++i) flat[static_cast<std::size_t>(i)] = parameter(i);
     }
-    buckets.gather(parameters, Stream{});
+    buckets.gather_begin();
+    for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
+      buckets.gather(bucket, parameters, Stream{});
+    }
+    buckets.gather_end();
     std::vector<float> expected(flat.size(), -1000.0f);
     for (const auto& [begin, count] : layout.buckets) {
       for (std::int64_t i = begin; i < begin + count; ++i)

@@ -1,0 +1,104 @@
+// Watchdog: watches collectives that run while the host goes on, so that a rank that dies or falls behind ends the job
+// with a message instead of leaving the others to wait for ever. One thread a process; knows neither MPI nor CUDA.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "core/dtype.h"
+
+namespace vqlm {
+
+class Watchdog {
+ public:
+  struct Options {
+    /// Rank in the world, for messages.
+    int rank = 0;
+    /// A collective unfinished for longer ends the job; 0 = only errors do.
+    double timeout_seconds = 600;
+    /// Ends the job on every rank; expected not to return. Called once, from the watchdog's thread (or another of its
+    /// making), so it must not use MPI otherwise: MPI_THREAD_FUNNELED leaves MPI to the main thread.
+    std::function<void(const std::string& message)> on_failure;
+  };
+
+  /// A group of ranks whose collectives end in the order in which they began.
+  struct Group {
+    std::string name;
+    /// This rank's number in the group, and the group's size.
+    int rank = 0;
+    int size = 1;
+    /// The group's asynchronous error, or "" while there is none. Polled from the watchdog's thread.
+    std::function<std::string()> error;
+    /// Called from the watchdog's thread when the job is about to be ended: makes work in flight stop.
+    std::function<void()> abort;
+  };
+
+  /// Starts the thread.
+  explicit Watchdog(Options options);
+  /// Stops it. Groups should have been removed.
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  int add_group(Group group);
+  /// Forgets the group and its collectives; none of its functions is called from then on.
+  void remove_group(int group);
+
+  /// A collective was enqueued. `name`, "all_reduce", must live for ever. `done` tells, from the watchdog's thread,
+  /// whether it has finished; empty for one that was captured into a graph. Returns its number in the group, from 1:
+  /// the same on every rank, because all ranks make the same calls in the same order.
+  std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
+                     std::function<bool()> done);
+
+  /// Throws Error once the job is being ended, so that nobody goes on with half a result.
+  void throw_if_failed() const;
+
+  /// The last collectives, oldest first, one a line: what is dumped on a failure.
+  std::string dump() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class State { queued, done, captured };
+  struct Entry {
+    int group;
+    std::int64_t sequence;
+    std::string_view name;
+    DType dtype;
+    std::int64_t count;
+    State state;
+    Clock::time_point enqueued;
+    std::function<bool()> done;
+  };
+  struct WatchedGroup {
+    Group group;
+    std::int64_t sequence = 0;
+  };
+
+  void run();
+  std::string find_error();
+  void poll_entries();
+  std::string find_overdue() const;
+  std::string describe(const Entry& entry) const;
+  void fail(const std::string& message);
+
+  const Options options_;
+  mutable std::mutex groups_mutex_;  // taken before entries_mutex_; held while a group's functions run
+  mutable std::mutex entries_mutex_;
+  std::map<int, WatchedGroup> groups_;
+  int groups_made_ = 0;
+  std::deque<Entry> entries_;  // the last 64, and every unfinished one
+  std::string failure_;
+  bool stopping_ = false;
+  std::condition_variable wake_;
+  std::thread thread_;
+};
+
+}  // namespace vqlm
