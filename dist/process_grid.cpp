@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdlib>
+#include <utility>
 
 #include "core/error.h"
 #include "dist/self_communicator.h"
@@ -67,5 +68,12 @@ ProcessGrid::ProcessGrid(Backend& backend)
     : world_(std::make_unique<SelfCommunicator>(backend, "world")),
       data_(std::make_unique<SelfCommunicator>(backend, "data")),
       tensor_(std::make_unique<SelfCommunicator>(backend, "tensor")) {}
+
+ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, std::unique_ptr<Communicator> data,
+                         std::unique_ptr<Communicator> tensor)
+    : world_(std::move(world)), data_(std::move(data)), tensor_(std::move(tensor)) {
+  VQLM_ASSERT(world_->size() == data_->size() * tensor_->size());
+  VQLM_ASSERT(world_->rank() == data_->rank() * tensor_->size() + tensor_->rank());
+}
 
 }  // namespace vqlm

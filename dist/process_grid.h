@@ -23,6 +23,10 @@ class ProcessGrid {
   ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor, const NcclOptions& options);
   /// A grid of 1 x 1 without MPI.
   explicit ProcessGrid(Backend& backend);
+  /// The grid that ready communicators form; this rank has the same place in all three. For communicators that only
+  /// count, or that watch others.
+  ProcessGrid(std::unique_ptr<Communicator> world, std::unique_ptr<Communicator> data,
+              std::unique_ptr<Communicator> tensor);
 
   /// Every rank; the ranks with the same tensor_rank; the ranks with the same data_rank.
   Communicator& world() const { return *world_; }
