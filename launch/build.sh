@@ -25,7 +25,7 @@ if ! cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || v[1]
   exit 1
 fi
 
-configure=(cmake --preset cpu "-DVQLM_TESTS=$tests")
+configure=(cmake --preset release "-DVQLM_TESTS=$tests")
 if command -v ccache >/dev/null; then configure+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 mkdir -p build
 "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }

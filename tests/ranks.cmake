@@ -28,7 +28,7 @@ endfunction()
 
 vqlm_test(dist vqlm_dist)
 vqlm_rank_tests(dist vqlm_dist)
-vqlm_rank_tests(train vqlm_train nlohmann_json::nlohmann_json)
+vqlm_rank_tests(train vqlm_train vqlm_devices nlohmann_json::nlohmann_json)
 
 # A rank that fails must end the job, with its message and its exit status, while the others wait for it: a job that
 # hangs is a failure, whatever it has said before.

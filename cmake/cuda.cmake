@@ -1,0 +1,67 @@
+# The CUDA toolkit and NCCL: finds them, decides by VQLM_CUDA whether the back end is built, and sets
+#   VQLM_WITH_CUDA, VQLM_WITH_NCCL   whether vqlm_cuda and vqlm_nccl are built, or vqlm_cuda_absent and vqlm_nccl_absent
+#   CUDA::cudart_static, NCCL::nccl  what they link
+#   vqlm_cuda_headers                the headers alone (nccl.h too, where found), for the host executor of the tests; also where VQLM_CUDA is OFF
+set(VQLM_CUDA AUTO CACHE STRING "Build the CUDA back end and NCCL: AUTO (where nvcc is found), ON or OFF")
+set_property(CACHE VQLM_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(VQLM_WITH_CUDA OFF)
+set(VQLM_WITH_NCCL OFF)
+
+# C++20 in .cu files, sm_90a and cudaGraphInstantiate with flags: 12.0. Looks at PATH, CUDAToolkit_ROOT, /usr/local/cuda.
+set(cuda_minimum 12.0)
+find_package(CUDAToolkit QUIET)
+
+if(CUDAToolkit_FOUND)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+  add_library(vqlm_cuda_headers INTERFACE)
+  target_include_directories(vqlm_cuda_headers SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+  if(NCCL_INCLUDE_DIR)
+    target_include_directories(vqlm_cuda_headers SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
+  endif()
+endif()
+
+if(VQLM_CUDA STREQUAL "AUTO" OR VQLM_CUDA)
+  set(nvcc ${CMAKE_CUDA_COMPILER})
+  if(NOT nvcc AND CUDAToolkit_FOUND)
+    set(nvcc ${CUDAToolkit_NVCC_EXECUTABLE})
+  endif()
+  if(NOT nvcc)
+    set(cuda_problem "nvcc not found; add its folder to PATH or set -DCUDAToolkit_ROOT")
+  elseif(CUDAToolkit_VERSION VERSION_LESS cuda_minimum)
+    set(cuda_problem "CUDA ${CUDAToolkit_VERSION} at ${nvcc} is older than ${cuda_minimum}; set -DCUDAToolkit_ROOT to another")
+  else()
+    set(VQLM_WITH_CUDA ON)
+  endif()
+endif()
+
+if(VQLM_WITH_CUDA)
+  set(CMAKE_CUDA_COMPILER ${nvcc} CACHE FILEPATH "CUDA compiler")
+  # Machine code for A100 and H100/H200; the PTX of compute_90 serves later chips.
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual CACHE STRING "GPU architectures")
+  if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT DEFINED CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+  endif()
+  enable_language(CUDA)
+  # CMake 3.25 knows no C++20 for nvcc (3.26 does), though nvcc takes it.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    set(VQLM_WITH_NCCL ON)
+    add_library(NCCL::nccl UNKNOWN IMPORTED)
+    set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION "${NCCL_LIBRARY}"
+      INTERFACE_INCLUDE_DIRECTORIES "${NCCL_INCLUDE_DIR}")
+    message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${nvcc}), NCCL (${NCCL_LIBRARY})")
+  else()
+    message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${nvcc}); without NCCL (nccl.h, libnccl not found): one GPU only")
+  endif()
+elseif(VQLM_CUDA STREQUAL "AUTO")
+  message(STATUS "CUDA: ${cuda_problem}; building for the CPU only")
+elseif(VQLM_CUDA)
+  message(FATAL_ERROR "VQLM_CUDA=ON: ${cuda_problem}, or build for the CPU with -DVQLM_CUDA=OFF")
+endif()
