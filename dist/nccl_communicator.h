@@ -17,7 +17,7 @@
 // The same bits in every run. NCCL's rings and trees add in an order that follows from topology, count, dtype and the
 // algorithm it picks for these, and every rank receives the same sum; NVLink SHARP adds in the switch, in an order that
 // its maintainers call not deterministic between calls (NVIDIA/nccl issue 1497). NCCL_NVLS_ENABLE=0 is therefore set.
-// A user who sets either variable has the last word.
+// A user who sets either variable has the last word. Reduce::max may lose a NaN here, unlike over MPI.
 //
 // CUDA graphs. Where the caller's stream is being captured, the events fork the group's stream into the capture and the
 // returned event joins it again: the capturing stream must wait for it before the capture ends. Such a call is listed as
@@ -74,7 +74,7 @@ class NcclCommunicator final : public Communicator {
   void group_end() override;
 
  private:
-  struct Group;  // NCCL's communicator, its stream and what all groups of the rank share
+  struct Group;  // NcclGroup
   explicit NcclCommunicator(std::unique_ptr<Group> group);
 
   std::unique_ptr<Group> group_;

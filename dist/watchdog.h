@@ -2,6 +2,7 @@
 // with a message instead of leaving the others to wait for ever. One thread a process; knows neither MPI nor CUDA.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -53,10 +54,13 @@ class Watchdog {
   void remove_group(int group);
 
   /// A collective was enqueued. `name`, "all_reduce", must live for ever. `done` tells, from the watchdog's thread,
-  /// whether it has finished; empty for one that was captured into a graph. Returns its number in the group, from 1:
+  /// whether it has finished, and must not block; empty for one that was captured into a graph. Returns its number in the group, from 1:
   /// the same on every rank, because all ranks make the same calls in the same order.
   std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
                      std::function<bool()> done);
+
+  /// The number that the group's next collective will have.
+  std::int64_t next_sequence(int group) const;
 
   /// Throws Error once the job is being ended, so that nobody goes on with half a result.
   void throw_if_failed() const;
@@ -77,10 +81,6 @@ class Watchdog {
     Clock::time_point enqueued;
     std::function<bool()> done;
   };
-  struct WatchedGroup {
-    Group group;
-    std::int64_t sequence = 0;
-  };
 
   void run();
   std::string find_error();
@@ -92,10 +92,12 @@ class Watchdog {
   const Options options_;
   mutable std::mutex groups_mutex_;  // taken before entries_mutex_; held while a group's functions run
   mutable std::mutex entries_mutex_;
-  std::map<int, WatchedGroup> groups_;
+  std::map<int, Group> groups_;
   int groups_made_ = 0;
-  std::deque<Entry> entries_;  // the last 64, and every unfinished one
+  std::deque<Entry> entries_;              // the last 64, and every unfinished one
+  std::map<int, std::int64_t> sequences_;  // the last one of each group
   std::string failure_;
+  std::atomic<bool> failed_ = false;
   bool stopping_ = false;
   std::condition_variable wake_;
   std::thread thread_;

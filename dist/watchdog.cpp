@@ -1,0 +1,204 @@
+#include "dist/watchdog.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace vqlm {
+namespace {
+
+constexpr std::size_t kept_entries = 64;
+// A dump of a host that ran far ahead of its device stays readable.
+constexpr std::size_t dumped_entries = 128;
+// The first rank that ends the job ends it for all; until then the others, whose time is up within moments, can dump
+// what they wait for.
+constexpr std::chrono::milliseconds time_for_others{500};
+// NCCL's abort may itself wait for a peer; the job ends all the same.
+constexpr std::chrono::seconds time_to_abort{5};
+
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+Watchdog::Watchdog(Options options) : options_(std::move(options)) {
+  VQLM_ASSERT(options_.timeout_seconds >= 0 && options_.on_failure);
+  thread_ = std::thread([this] { run(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(entries_mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+int Watchdog::add_group(Group group) {
+  const std::lock_guard lock(groups_mutex_);
+  const int id = groups_made_++;
+  groups_.emplace(id, std::move(group));
+  return id;
+}
+
+void Watchdog::remove_group(int group) {
+  const std::scoped_lock lock(groups_mutex_, entries_mutex_);
+  groups_.erase(group);
+  std::erase_if(entries_, [group](const Entry& entry) { return entry.group == group; });
+}
+
+std::int64_t Watchdog::begin(int group, std::string_view name, DType dtype, std::int64_t count,
+                             std::function<bool()> done) {
+  const std::lock_guard lock(entries_mutex_);
+  const State state = done ? State::queued : State::captured;
+  const std::int64_t sequence = ++sequences_[group];
+  entries_.push_back({group, sequence, name, dtype, count, state, Clock::now(), std::move(done)});
+  while (entries_.size() > kept_entries && entries_.front().state != State::queued) entries_.pop_front();
+  return sequence;
+}
+
+std::int64_t Watchdog::next_sequence(int group) const {
+  const std::lock_guard lock(entries_mutex_);
+  const auto found = sequences_.find(group);
+  return found == sequences_.end() ? 1 : found->second + 1;
+}
+
+void Watchdog::throw_if_failed() const {
+  if (!failed_.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(entries_mutex_);
+  throw Error(failure_);
+}
+
+void Watchdog::run() {
+  const double longest_wait = 0.25;
+  const double wait =
+      options_.timeout_seconds > 0 ? std::min(options_.timeout_seconds / 20, longest_wait) : longest_wait;
+  std::unique_lock lock(entries_mutex_);
+  while (!wake_.wait_for(lock, std::chrono::duration<double>(wait), [this] { return stopping_; })) {
+    lock.unlock();
+    std::string message;
+    {
+      const std::lock_guard groups_lock(groups_mutex_);
+      poll_entries();
+      message = find_error();
+      if (message.empty()) message = find_overdue();
+    }
+    if (!message.empty()) return fail(message);
+    lock.lock();
+  }
+}
+
+/// Collectives of a group end in order, so each group's are asked oldest first until one is not done.
+void Watchdog::poll_entries() {
+  const std::lock_guard lock(entries_mutex_);
+  std::vector<int> waiting;
+  for (Entry& entry : entries_) {
+    if (entry.state != State::queued || std::count(waiting.begin(), waiting.end(), entry.group) > 0) continue;
+    if (entry.done()) {
+      entry.state = State::done;
+      entry.done = nullptr;  // gives back what it holds
+    } else {
+      waiting.push_back(entry.group);
+    }
+  }
+}
+
+std::string Watchdog::describe(const Entry& entry) const {
+  const auto found = groups_.find(entry.group);
+  if (found == groups_.end()) return "a collective of a group that is gone";
+  const Group& group = found->second;
+  return fmt::format("{} #{} of group '{}' (rank {} of {}, world rank {}), {} {}", entry.name, entry.sequence,
+                     group.name, group.rank, group.size, options_.rank, entry.count, name_of(entry.dtype));
+}
+
+std::string Watchdog::find_error() {
+  for (const auto& [id, group] : groups_) {
+    const std::string error = group.error();
+    if (error.empty()) continue;
+    const std::lock_guard lock(entries_mutex_);
+    const auto oldest = std::find_if(entries_.begin(), entries_.end(), [id = id](const Entry& entry) {
+      return entry.group == id && entry.state == State::queued;
+    });
+    const std::string what =
+        oldest != entries_.end()
+            ? describe(*oldest)
+            : fmt::format("group '{}' (rank {} of {}, world rank {}), no collective in flight", group.name,
+                          group.rank, group.size, options_.rank);
+    return fmt::format("{}: {}; look for the first rank that failed", what, error);
+  }
+  return {};
+}
+
+std::string Watchdog::find_overdue() const {
+  if (options_.timeout_seconds == 0) return {};
+  const std::lock_guard lock(entries_mutex_);
+  for (const Entry& entry : entries_) {
+    const double age = seconds_between(entry.enqueued, Clock::now());
+    if (entry.state != State::queued || age <= options_.timeout_seconds) continue;
+    return fmt::format(
+        "{}: not completed {:.1f} s after it was enqueued: a rank of the group died, hangs, or is slower "
+        "than "
+        "parallel.timeout_seconds = {:g} allows; look at the other ranks' last collectives, or raise the "
+        "time-out",
+        describe(entry), age, options_.timeout_seconds);
+  }
+  return {};
+}
+
+std::string Watchdog::dump() const {
+  const std::scoped_lock lock(groups_mutex_, entries_mutex_);
+  std::string text;
+  std::size_t lines = 0;
+  for (const Entry& entry : entries_) {
+    if (lines++ == dumped_entries) {
+      text += fmt::format("  and {} later ones\n", entries_.size() - dumped_entries);
+      break;
+    }
+    const char* state = entry.state == State::done     ? "done"
+                        : entry.state == State::queued ? "queued"
+                                                       : "captured";
+    text += fmt::format("  {}: {}, enqueued {:.3f} s ago\n", describe(entry), state,
+                        seconds_between(entry.enqueued, Clock::now()));
+  }
+  return text;
+}
+
+void Watchdog::fail(const std::string& message) {
+  {
+    const std::lock_guard lock(entries_mutex_);
+    failure_ = message;
+  }
+  failed_.store(true, std::memory_order_release);
+  log::error("watchdog: {}\nthe last collectives of rank {}:\n{}", message, options_.rank, dump());
+  spdlog::default_logger_raw()->flush();
+  std::this_thread::sleep_for(time_for_others);
+
+  std::mutex mutex;
+  std::condition_variable aborted_changed;
+  bool aborted = false;
+  std::thread end([&] {
+    std::unique_lock lock(mutex);
+    aborted_changed.wait_for(lock, time_to_abort, [&] { return aborted; });
+    lock.unlock();
+    options_.on_failure(message);
+  });
+  {
+    const std::lock_guard lock(groups_mutex_);
+    for (const auto& [id, group] : groups_) group.abort();
+  }
+  {
+    const std::lock_guard lock(mutex);
+    aborted = true;
+  }
+  aborted_changed.notify_all();
+  end.join();
+}
+
+}  // namespace vqlm
