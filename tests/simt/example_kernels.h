@@ -1,0 +1,24 @@
+// Kernels that use every part of the executor, for its own tests.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace vqlm::cuda {
+
+/// sums (rows) = row sums of x (rows, columns), by block_sum.
+void row_sums(cudaStream_t stream, float* sums, const float* x, int rows, int columns);
+
+/// out (32 * warps): for every warp, value of the lane `distance` below, by shuffle; dynamic shared memory reversal.
+void reverse_blocks(cudaStream_t stream, int* out, const int* in, int blocks, int threads);
+
+/// c (m, n) = a (m, k) b (n, k)^T with tensor cores: m, n multiples of 16 and 8, k of 16.
+void tile_matmul(cudaStream_t stream, float* c, const __nv_bfloat16* a, const __nv_bfloat16* b, int m, int n,
+                 int k);
+
+/// counts[id] += 1 for each of ids.
+void histogram(cudaStream_t stream, int* counts, const int* ids, std::int64_t n);
+
+}  // namespace vqlm::cuda
