@@ -31,7 +31,9 @@ using CompleteWarp = void (*)(void* const (&operands)[32], unsigned lanes);
 /// as CUDA promises nothing for the others.
 void warp_operation(unsigned mask, void* operand, CompleteWarp complete, Where where);
 
-int lane();
+inline int lane() {
+  return static_cast<int>((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32);
+}
 unsigned char* dynamic_shared_memory();
 [[noreturn]] void fail(const char* message, Where where);
 

@@ -4,24 +4,41 @@
 
 #include <cstddef>
 
+#include "tests/simt/sanitizers.h"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 
 namespace simt {
 
+#if defined(__x86_64__)
+/// Saves the registers that a callee must keep and the stack pointer, and goes on where `target` was saved.
+extern "C" void simt_jump(void** save, void* target);
+#endif
+
 class Fiber {
  public:
   /// The calling thread's own context.
   Fiber();
-  /// A context that runs `entry`, which must never return, when first switched to.
-  explicit Fiber(void (*entry)(), std::size_t index);
+  /// A context that runs `entry`, which must never return, when first switched to. Fibers of neighbouring `index`
+  /// have their stacks' tops in different cache sets.
+  Fiber(void (*entry)(), std::size_t index);
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
   /// Leaves this context, which must be the running one, for `target`; returns when somebody switches back.
-  void switch_to(Fiber& target);
+  void switch_to(Fiber& target) {
+    asan_start_switch(&fake_stack_, target.bottom_, target.size_);
+    tsan_switch_to(target.tsan_fiber_);
+#if defined(__x86_64__)
+    simt_jump(&stack_pointer_, target.stack_pointer_);
+#else
+    swapcontext(&context_, &target.context_);
+#endif
+    asan_finish_switch(fake_stack_);
+  }
 
   /// To be called first in `entry`.
   static void entered();

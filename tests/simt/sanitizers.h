@@ -24,6 +24,8 @@ void __tsan_release(void* address);
 extern "C" {
 void __sanitizer_start_switch_fiber(void** fake_stack_save, const void* bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void* fake_stack_save, const void** bottom_old, size_t* size_old);
+void __asan_poison_memory_region(void const volatile* address, size_t bytes);
+void __asan_unpoison_memory_region(void const volatile* address, size_t bytes);
 }
 #endif
 
@@ -71,10 +73,18 @@ inline void asan_start_switch(void** fake_stack, const void* bottom, std::size_t
 inline void asan_finish_switch(void* fake_stack) {
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
 }
+inline void asan_poison(void* address, std::size_t bytes) {
+  __asan_poison_memory_region(address, bytes);
+}
+inline void asan_unpoison(void* address, std::size_t bytes) {
+  __asan_unpoison_memory_region(address, bytes);
+}
 #else
 constexpr bool address_sanitizer = false;
 inline void asan_start_switch(void**, const void*, std::size_t) {}
 inline void asan_finish_switch(void*) {}
+inline void asan_poison(void*, std::size_t) {}
+inline void asan_unpoison(void*, std::size_t) {}
 #endif
 
 }  // namespace simt
