@@ -4,29 +4,36 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <vector>
+
+#include "core/buffer.h"
+
+namespace vqlm {
+class Backend;
+}
 
 namespace vqlm::cuda {
 
 class MatmulPlans;
 
-/// Scratch memory of one op at a time: what an op writes there is gone when the next op begins. It grows with the
-/// largest request; growing is stream-ordered, but impossible while a graph is captured (Backend::capture demands that its
-/// ops have run before).
+/// Scratch memory of one op at a time: what an op writes there is gone when the next op begins. It grows to the largest
+/// request, which is stream-ordered, but impossible while a graph is captured (Backend::capture demands that its ops have
+/// run before). A block that a graph has seen stays until the end, because replays use it.
 class Workspace {
  public:
-  explicit Workspace(cudaStream_t stream) : stream_(stream) {}
-  ~Workspace();
+  explicit Workspace(Backend& owner) : owner_(owner) {}
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  /// At least `bytes` bytes of device memory, aligned to 256. Throws Error where the device has no more.
+  /// At least `bytes` bytes of device memory, aligned to 256. An op calls it once. Throws Error where the device has no
+  /// more.
   void* get(std::size_t bytes);
-  std::size_t bytes() const { return bytes_; }
 
  private:
-  cudaStream_t stream_;
-  void* data_ = nullptr;
-  std::size_t bytes_ = 0;
+  Backend& owner_;
+  Buffer block_;
+  bool in_graph_ = false;
+  std::vector<Buffer> kept_;
 };
 
 struct Context {

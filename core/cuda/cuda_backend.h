@@ -1,7 +1,10 @@
-// The CUDA back end's one entry point; CMake compiles absent.cpp where it is not built.
+// The CUDA back end's entry points; CMake compiles absent.cpp where it is not built.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "core/backend.h"
 
@@ -10,7 +13,36 @@ namespace vqlm {
 /// True where the program was built with CUDA.
 bool cuda_built();
 
-/// Opens GPU `device`. Throws Error where the program has no CUDA, the machine no GPU, or `device` is out of range.
+/// Opens GPU `device`. Its memory is the device's default stream-ordered pool, which keeps what it has once taken. Throws
+/// Error where the program has no CUDA, the machine no GPU, the driver is too old, `device` is out of range, or the GPU
+/// is older than compute capability 8.0 (bf16 tensor cores, asynchronous copies to shared memory).
 std::unique_ptr<Backend> make_cuda_backend(int device);
+
+/// GPUs that this process sees; 0 without CUDA, without a driver, or with CUDA_VISIBLE_DEVICES empty.
+int cuda_device_count();
+
+/// Versions as "13.0.0"; "none" where there is none.
+struct CudaVersions {
+  std::string driver;    // the newest CUDA that the driver serves
+  std::string runtime;   // that the program was built with
+  std::string cublaslt;  // the library found at run time
+};
+CudaVersions cuda_versions();
+
+struct CudaDevice {
+  int index = 0;
+  std::string name;
+  std::string pci;             // "0000:1b:00.0"
+  int compute_capability = 0;  // 80, 90, ...
+  int multiprocessors = 0;
+  std::size_t shared_memory_per_block = 0;  // bytes that one block may use, opted in
+  std::size_t total_bytes = 0;
+  std::size_t free_bytes = 0;     // for all processes together
+  std::size_t pool_reserved = 0;  // this process' memory pool: taken from the device,
+  std::size_t pool_used = 0;      // and of that in use
+  std::vector<bool> peers;        // whether this GPU can read and write GPU i's memory; true for itself
+};
+/// GPU `device` of cuda_device_count(); makes it the current one of this thread. Throws Error.
+CudaDevice cuda_device(int device);
 
 }  // namespace vqlm

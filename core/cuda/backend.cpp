@@ -1,0 +1,242 @@
+// CudaBackend: memory, streams, events and graphs of one GPU; every op is forwarded to its launcher in core/cuda/ops.h.
+#include <cuda_runtime_api.h>
+#include <spdlog/fmt/fmt.h>
+
+#include "core/cuda/cuda_backend.h"
+#include "core/cuda/cuda_check.h"
+#include "core/cuda/device_memory.h"
+#include "core/cuda/devices.h"
+#include "core/cuda/handles.h"
+#include "core/cuda/matmul_plans.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/staging.h"
+
+namespace vqlm {
+namespace {
+
+using cuda::cuda_check;
+
+cudaStream_t handle_of(Stream stream) {
+  return static_cast<cudaStream_t>(stream.handle);
+}
+
+cudaEvent_t handle_of(const Event& event) {
+  return static_cast<cudaEvent_t>(event.handle());
+}
+
+/// The current device belongs to the thread, and any thread may come: cudaSetDevice costs nothing where it is current.
+int make_current(int device) {
+  cuda_check(cudaSetDevice(device), "cudaSetDevice");
+  return device;
+}
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaDevice& device)
+      : device_(make_current(device.index)),
+        description_(fmt::format("cuda:{} {}", device.index, device.name)),
+        memory_(device_, stream_.get()),
+        staging_(stream_.get()),
+        workspace_(*this),
+        matmul_workspace_(
+            allocate(cuda::MatmulPlans::workspace_bytes(device.compute_capability), MemoryUse::workspace)),
+        plans_(matmul_workspace_.data(), matmul_workspace_.bytes()),
+        context_{.stream = stream_.get(),
+                 .multiprocessors = device.multiprocessors,
+                 .compute_capability = device.compute_capability,
+                 .shared_memory_per_block = device.shared_memory_per_block,
+                 .workspace = &workspace_,
+                 .plans = &plans_} {}
+  /// What is still enqueued uses the members: it ends first.
+  ~CudaBackend() override {
+    cuda::cuda_log_failure(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+  }
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  std::string description() const override { return description_; }
+  bool host_accessible() const override { return false; }
+  DType activation_dtype() const override { return DType::bf16; }
+
+  Buffer allocate(std::size_t bytes, MemoryUse use) override {
+    make_current(device_);
+    return Buffer(*this, memory_.allocate(bytes, use), bytes, use);
+  }
+  MemoryAccount memory() const override { return memory_.account(); }
+  void copy(Tensor dst, Tensor src) override {
+    VQLM_ASSERT(dst.dtype() == src.dtype() && dst.numel() == src.numel());
+    if (src.numel() == 0) return;
+    cuda_check(
+        cudaMemcpyAsync(dst.data(), src.data(), src.bytes(), cudaMemcpyDeviceToDevice, context().stream),
+        "cudaMemcpyAsync on the device");
+  }
+  void copy_from_host(Tensor dst, const void* src) override {
+    make_current(device_);
+    staging_.to_device(dst.data(), src, dst.bytes());
+  }
+  void copy_to_host(void* dst, Tensor src) override {
+    make_current(device_);
+    staging_.to_host(dst, src.data(), src.bytes());
+  }
+  void fill(Tensor x, float value) override { cuda::fill(context(), x, value); }
+  void round_to_activation(Tensor dst, Tensor src) override {
+    cuda::round_to_activation(context(), dst, src);
+  }
+
+  Stream compute_stream() override { return {stream_.get()}; }
+  Event record(Stream stream) override {
+    Event event = events_->take();
+    cuda_check(cudaEventRecord(handle_of(event), handle_of(stream)), "cudaEventRecord");
+    return event;
+  }
+  void wait(Stream stream, const Event& event) override {
+    if (event.handle() == nullptr) return;  // already reached
+    cuda_check(cudaStreamWaitEvent(handle_of(stream), handle_of(event), 0), "cudaStreamWaitEvent");
+  }
+  void synchronize() override {
+    make_current(device_);
+    cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
+  Event mark_time(Stream stream) override;
+  double seconds_between(const Event& begin, const Event& end) override;
+  Graph capture(const std::function<void()>& work) override {
+    make_current(device_);
+    cuda::StreamCapture capture(stream_.get());
+    work();
+    return capture.finish();
+  }
+  void replay(const Graph& graph) override {
+    cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream),
+               "cudaGraphLaunch");
+  }
+
+  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
+    cuda::matmul(context(), c, a, b, ta, tb, accumulate);
+  }
+  void add_scaled(Tensor y, Tensor x, float scale) override { cuda::add_scaled(context(), y, x, scale); }
+  void add_column_sums(Tensor out, Tensor x) override { cuda::add_column_sums(context(), out, x); }
+  void swap_axes(Tensor dst, Tensor src) override { cuda::swap_axes(context(), dst, src); }
+  void swiglu_forward(Tensor y, Tensor gate_up) override { cuda::swiglu_forward(context(), y, gate_up); }
+  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
+    cuda::swiglu_backward(context(), dgate_up, dy, gate_up);
+  }
+
+  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
+                       float eps) override {
+    cuda::rmsnorm_forward(context(), y, rstd, sum, x, branch, gain, eps);
+  }
+  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
+                        Accumulate accumulate_dx) override {
+    cuda::rmsnorm_backward(context(), dx, dgain, dy, x, gain, rstd, accumulate_dx);
+  }
+
+  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override {
+    cuda::rope_forward(context(), qkv, shape, theta);
+  }
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override {
+    cuda::rope_backward(context(), dqkv, shape, theta);
+  }
+  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
+    cuda::attention_forward(context(), out, lse, qkv, shape);
+  }
+  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                          const AttentionShape& shape) override {
+    cuda::attention_backward(context(), dqkv, dout, out, lse, qkv, shape);
+  }
+
+  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
+    cuda::embedding_forward(context(), out, ids, table, first_row);
+  }
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
+    cuda::embedding_backward(context(), dtable, dout, ids, first_row);
+  }
+
+  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                          std::int64_t first_class) override {
+    cuda::softmax_statistics(context(), statistics, logits, bias, targets, first_class);
+  }
+  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
+    cuda::softmax_combine(context(), nll, lse, statistics, targets);
+  }
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+                        float scale) override {
+    cuda::softmax_gradient(context(), logits, bias, lse, targets, first_class, scale);
+  }
+  void log_softmax(Tensor logits, Tensor bias) override { cuda::log_softmax(context(), logits, bias); }
+
+  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                            const CodeMapView& map) override {
+    cuda::sort_rows_by_cluster(context(), clusters, order, row_begin, targets, map);
+  }
+  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
+                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                      const CodeMapView& map) override {
+    cuda::member_entropy(context(), nll, gradients, h, targets, order, row_begin, member_codebook, token_bias,
+                         map);
+  }
+  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                        Tensor token_bias, const CodeMapView& map) override {
+    cuda::member_log_probs(context(), log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
+  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                  float scale) override {
+    cuda::commitment(context(), penalty, dh, h, codebook, clusters, beta, scale);
+  }
+
+  void add_sum_of_squares(Tensor out, Tensor x) override { cuda::add_sum_of_squares(context(), out, x); }
+  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+             const AdamWStep& step) override {
+    cuda::adamw(context(), param, rounded, m, v, grad, norm_squared, step);
+  }
+
+ private:
+  void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override {
+    cuda::cuda_log_failure(cudaSetDevice(device_), "cudaSetDevice");
+    memory_.free(data, bytes, use);
+  }
+
+  const cuda::Context& context() const {
+    make_current(device_);
+    return context_;
+  }
+
+  // In this order: what comes later uses what comes earlier, down to the destructors.
+  int device_;
+  std::string description_;
+  cuda::DeviceStream stream_;
+  std::shared_ptr<cuda::EventPool> events_ = cuda::EventPool::make(cuda::Timing::no);
+  std::shared_ptr<cuda::EventPool> time_marks_ = cuda::EventPool::make(cuda::Timing::yes);
+  cuda::DeviceMemory memory_;
+  cuda::Staging staging_;
+  cuda::Workspace workspace_;
+  Buffer matmul_workspace_;
+  cuda::MatmulPlans plans_;
+  cuda::Context context_;
+};
+
+Event CudaBackend::mark_time(Stream stream) {
+  Event event = time_marks_->take();
+  // In a graph an ordinary record only orders the graph's own nodes; an external one is a node that records.
+  const unsigned flags =
+      cuda::is_capturing(handle_of(stream)) ? cudaEventRecordExternal : cudaEventRecordDefault;
+  cuda_check(cudaEventRecordWithFlags(handle_of(event), handle_of(stream), flags),
+             "cudaEventRecordWithFlags");
+  return event;
+}
+
+double CudaBackend::seconds_between(const Event& begin, const Event& end) {
+  for (const Event* mark : {&begin, &end})
+    cuda_check(cudaEventSynchronize(handle_of(*mark)), "cudaEventSynchronize");
+  float milliseconds = 0;
+  cuda_check(cudaEventElapsedTime(&milliseconds, handle_of(begin), handle_of(end)), "cudaEventElapsedTime");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(int device) {
+  cuda::require_device(device);
+  return std::make_unique<CudaBackend>(cuda_device(device));
+}
+
+}  // namespace vqlm

@@ -1,0 +1,144 @@
+#include "core/cuda/devices.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "core/cuda/cuda_backend.h"
+#include "core/cuda/cuda_check.h"
+#include "core/error.h"
+
+namespace vqlm {
+namespace cuda {
+namespace {
+
+std::string dotted(int version) {
+  return version == 0 ? "none" : fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+/// Why cudaGetDeviceCount gave no GPU.
+[[noreturn]] void refuse_without_gpu(cudaError_t status) {
+  constexpr const char* way_out = "use run.device = \"cpu\"";
+  int driver = 0;
+  cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  if (status == cudaErrorInsufficientDriver && driver > 0) {
+    throw Error(fmt::format(
+        "cuda: the NVIDIA driver serves CUDA {}, but vqlm was built with {}; update the driver, build with "
+        "an older toolkit, or {}",
+        dotted(driver), dotted(CUDART_VERSION), way_out));
+  }
+  if (status != cudaSuccess && status != cudaErrorInsufficientDriver && status != cudaErrorNoDevice) {
+    throw Error(fmt::format("cuda: cudaGetDeviceCount: {}: {}; see nvidia-smi, or {}",
+                            cudaGetErrorName(status), cudaGetErrorString(status), way_out));
+  }
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  throw Error(
+      fmt::format("cuda: no GPU here ({}{}); {}", driver > 0 ? "a driver, but no device" : "no NVIDIA driver",
+                  visible == nullptr ? "" : fmt::format(", CUDA_VISIBLE_DEVICES={}", visible), way_out));
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  cuda_check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+std::size_t pool_attribute(cudaMemPool_t pool, cudaMemPoolAttr which) {
+  unsigned long long value = 0;  // the type that the runtime asks for
+  cuda_check(cudaMemPoolGetAttribute(pool, which, &value), "cudaMemPoolGetAttribute");
+  return value;
+}
+
+}  // namespace
+
+void require_device(int device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+  if (status != cudaSuccess || count == 0) refuse_without_gpu(status);
+  if (device < 0 || device >= count) {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    throw Error(fmt::format(
+        "cuda: GPU {} asked for, but this process sees {} (numbers from 0; CUDA_VISIBLE_DEVICES {}); start "
+        "at most {} rank{} on this machine, or let every rank see all its GPUs",
+        device, count, visible == nullptr ? "is not set" : fmt::format("= {}", visible), count,
+        count == 1 ? "" : "s"));
+  }
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
+  const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device);
+  if (major < 8) {
+    throw Error(fmt::format(
+        "cuda: GPU {} has compute capability {}.{}, but bf16 tensor cores need 8.0 (A100 and later); choose "
+        "another by CUDA_VISIBLE_DEVICES, or use run.device = \"cpu\"",
+        device, major, minor));
+  }
+  if (attribute(cudaDevAttrMemoryPoolsSupported, device) == 0) {
+    throw Error(fmt::format(
+        "cuda: GPU {} has no stream-ordered memory (some virtual GPUs); use run.device = \"cpu\"", device));
+  }
+}
+
+std::string human_bytes(std::size_t bytes) {
+  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < units.size(); ++unit) value /= 1024;
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.3g} {}", value, units[unit]);
+}
+
+}  // namespace cuda
+
+bool cuda_built() {
+  return true;
+}
+
+int cuda_device_count() {
+  int count = 0;  // stays unwritten where there is no driver
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return 0;
+  }
+  return count;
+}
+
+CudaVersions cuda_versions() {
+  int driver = 0, runtime = 0;
+  cuda::cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  cuda::cuda_check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  const std::size_t cublaslt = cublasLtGetVersion();
+  return {cuda::dotted(driver), cuda::dotted(runtime),
+          fmt::format("{}.{}.{}", cublaslt / 10000, cublaslt % 10000 / 100, cublaslt % 100)};
+}
+
+CudaDevice cuda_device(int device) {
+  using cuda::attribute, cuda::cuda_check, cuda::pool_attribute;
+  CudaDevice found;
+  found.index = device;
+  cuda_check(cudaSetDevice(device), "cudaSetDevice");
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  found.name = properties.name;
+  found.pci = fmt::format("{:04x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID,
+                          properties.pciDeviceID);
+  found.compute_capability = 10 * properties.major + properties.minor;
+  found.shared_memory_per_block = properties.sharedMemPerBlockOptin;
+  found.multiprocessors = properties.multiProcessorCount;
+  cuda_check(cudaMemGetInfo(&found.free_bytes, &found.total_bytes), "cudaMemGetInfo");
+  cudaMemPool_t pool = nullptr;
+  cuda_check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  found.pool_reserved = pool_attribute(pool, cudaMemPoolAttrReservedMemCurrent);
+  found.pool_used = pool_attribute(pool, cudaMemPoolAttrUsedMemCurrent);
+  const int count = cuda_device_count();
+  for (int peer = 0; peer < count; ++peer) {
+    int reachable = 1;
+    if (peer != device)
+      cuda_check(cudaDeviceCanAccessPeer(&reachable, device, peer), "cudaDeviceCanAccessPeer");
+    found.peers.push_back(reachable != 0);
+  }
+  return found;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,15 @@
+// Which GPUs there are, and whether they will do.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace vqlm::cuda {
+
+/// Throws Error, with what is wrong and the way out, unless GPU `device` exists and has compute capability 8.0 or higher.
+void require_device(int device);
+
+/// "1.5 GiB": three digits and a unit.
+std::string human_bytes(std::size_t bytes);
+
+}  // namespace vqlm::cuda
