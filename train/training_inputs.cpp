@@ -34,21 +34,6 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
   return load_code_map(head.map);
 }
 
-/// A map that was made or loaded must be the one that the configuration describes.
-void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
-  const HeadConfig& head = config.head;
-  const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
-    if (in_map == wanted) return;
-    throw UsageError(
-        fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
-                    origin, key, in_map, wanted, key, in_map));
-  };
-  check("model.vocab_size", map.vocab_size, config.model.vocab_size);
-  check("head.clusters", map.clusters, head.clusters);
-  check("head.groups", map.groups, head.groups);
-  if (head.groups > 0) check("head.codes", map.codes, head.codes);
-}
-
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
   map.vocab_size = config.model.vocab_size;
   map.clusters = config.head.clusters;
@@ -62,6 +47,20 @@ void broadcast_map(Backend& backend, Communicator& group, const Config& config, 
 }
 
 }  // namespace
+
+void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
+  const HeadConfig& head = config.head;
+  const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
+    if (in_map == wanted) return;
+    throw UsageError(
+        fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
+                    origin, key, in_map, wanted, key, in_map));
+  };
+  check("model.vocab_size", map.vocab_size, config.model.vocab_size);
+  check("head.clusters", map.clusters, head.clusters);
+  check("head.groups", map.groups, head.groups);
+  if (head.groups > 0) check("head.codes", map.codes, head.codes);
+}
 
 ShardSet open_training_shards(const Config& config) {
   if (config.data.train.empty()) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/model/code_map.h"
@@ -26,6 +27,9 @@ ShardSet open_training_shards(const Config& config);
 /// The held-out shards, or none where the configuration names none. Throws Error where their tokenizer is not the
 /// training shards'.
 std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
+
+/// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was made.
+void check_map(const CodeMap& map, const Config& config, const std::string& origin);
 
 /// Counts tokens and makes the map on rank 0 and gives them to all ranks (collective). A map in hand (from a checkpoint) is
 /// taken as it is. config must be resolved.

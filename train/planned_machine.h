@@ -1,0 +1,81 @@
+// PlannedMachine: the books of a machine that does not exist. PlanningBackend and PlanningCommunicator enter what the
+// program asks of them: operations, bytes, and the time that these take at stated rates.
+//
+// Time is simulated as the streams of a device: a compute clock, which every op advances, and one clock for each link, on
+// which a collective begins when the link is free and the compute clock has reached the call. Waiting for a collective's
+// event moves the compute clock to its end; until then compute goes on. An op takes the larger one of operations / peak
+// and bytes / memory rate; launches, latencies and contention are not counted.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vqlm {
+
+/// Rates of one rank's device and links, as stated by the user.
+struct StatedRates {
+  double product_flops = 790e12;    // matrix products, a second
+  double memory_bytes = 4.3e12;     // device memory, read and written, a second
+  double network_bytes = 50e9;      // sent by a rank to the data group or the world, a second
+  double tensor_link_bytes = 50e9;  // sent by a rank to its tensor group, a second
+};
+
+enum class Link { network, tensor };
+
+/// The calls of one op together; each operand is counted as read or written once.
+struct OpCount {
+  std::string_view name;  // as in core/backend.h
+  std::int64_t calls = 0;
+  double flops =
+      0;  // products and attention (causal half, recomputation not counted) and cluster members; else 0
+  double bytes_read = 0;
+  double bytes_written = 0;
+  double seconds = 0;
+};
+
+/// The calls of one collective of one group together.
+struct CollectiveCount {
+  std::string group;
+  std::string_view name;  // as in core/communicator.h
+  int ranks = 0;
+  std::int64_t calls = 0;
+  double payload_bytes = 0;  // of the longer one of input and output
+  double sent_bytes = 0;     // by one rank, with the ring algorithm
+  double seconds = 0;
+};
+
+class PlannedMachine {
+ public:
+  explicit PlannedMachine(const StatedRates& rates) : rates_(rates) {}
+
+  /// Empties the books and sets all clocks to 0.
+  void clear() { *this = PlannedMachine(rates_); }
+
+  void add_op(std::string_view name, double flops, double bytes_read, double bytes_written);
+  /// Returns the time at which the collective ends.
+  double add_collective(const std::string& group, std::string_view name, int ranks, Link link,
+                        double payload_bytes, double sent_bytes);
+  /// The compute clock, seconds.
+  double now() const { return now_; }
+  void wait_until(double time) { now_ = now_ < time ? time : now_; }
+
+  const std::vector<OpCount>& ops() const { return ops_; }
+  const std::vector<CollectiveCount>& collectives() const { return collectives_; }
+  /// Time of ops that are bound by operations, and by bytes.
+  double product_seconds() const { return product_seconds_; }
+  double memory_seconds() const { return memory_seconds_; }
+  double collective_seconds() const;
+
+ private:
+  StatedRates rates_;
+  double now_ = 0;
+  std::array<double, 2> link_free_{};  // by Link
+  double product_seconds_ = 0, memory_seconds_ = 0;
+  std::vector<OpCount> ops_;
+  std::vector<CollectiveCount> collectives_;
+};
+
+}  // namespace vqlm
