@@ -1,0 +1,140 @@
+// AdamW with decoupled weight decay (arXiv 1711.05101) over flat ranges, and the sum of squares for clipping by the global norm.
+//
+// Bound by memory. adamw: 30 bytes a parameter (param, m, v read and written, grad read, the bf16 copy written), about 15
+// operations. n = 124 M: 3.7 GB, floor 865 us at 4.3 TB/s. add_sum_of_squares: 4 bytes, 115 us. Not measured.
+//
+// The norm is read on the device, so the host does not wait for it; a thread computes the clipping factor once and then updates
+// many packs. The sum of squares is made in double (a float's square is exact there), first in each block, then by one block
+// over the blocks' sums, always in the same order.
+#include <cmath>
+
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/packs.h"
+
+namespace vqlm::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+/// What one step's update is made of; computed in double from AdamWStep.
+struct Coefficients {
+  float max_norm;    // 0 = no clipping
+  float keep_m;      // beta1
+  float add_m;       // 1 - beta1
+  float keep_v;      // beta2
+  float add_v;       // 1 - beta2
+  float keep_param;  // 1 - lr * weight_decay
+  float step_size;   // lr / (1 - beta1^step)
+  float root_scale;  // 1 / sqrt(1 - beta2^step)
+  float eps;
+};
+
+Coefficients coefficients_of(const AdamWStep& step) {
+  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
+  const auto steps = static_cast<double>(step.step);
+  return {.max_norm = step.max_norm,
+          .keep_m = step.beta1,
+          .add_m = static_cast<float>(1 - beta1),
+          .keep_v = step.beta2,
+          .add_v = static_cast<float>(1 - beta2),
+          .keep_param = static_cast<float>(1 - lr * static_cast<double>(step.weight_decay)),
+          .step_size = static_cast<float>(lr / (1 - std::pow(beta1, steps))),
+          .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps))),
+          .eps = step.eps};
+}
+
+__global__ void __launch_bounds__(threads)
+    adamw_kernel(float* param, __nv_bfloat16* rounded, float* m, float* v, const float* grad,
+                 const double* norm_squared, std::int64_t n, std::int64_t head, Coefficients k) {
+  const double norm = norm_squared == nullptr ? 0.0 : sqrt(*norm_squared);
+  if (!(norm < HUGE_VAL)) return;  // infinite or NaN
+  const float grad_scale =
+      k.max_norm > 0 && norm > static_cast<double>(k.max_norm) ? static_cast<float>(k.max_norm / norm) : 1.0f;
+  for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
+    constexpr int width = decltype(pack_width)::value;
+    float p[width], m_i[width], v_i[width], g[width];
+    load_pack(p, param + i);
+    load_pack(m_i, m + i);
+    load_pack(v_i, v + i);
+    load_pack(g, grad + i);
+#pragma unroll
+    for (int e = 0; e < width; ++e) {
+      g[e] *= grad_scale;
+      m_i[e] = k.keep_m * m_i[e] + k.add_m * g[e];
+      v_i[e] = k.keep_v * v_i[e] + k.add_v * (g[e] * g[e]);
+      const float update = k.step_size * m_i[e] / (sqrtf(v_i[e]) * k.root_scale + k.eps);
+      p[e] = p[e] * k.keep_param - update;
+    }
+    store_pack(param + i, p);
+    store_pack(m + i, m_i);
+    store_pack(v + i, v_i);
+    if (rounded != nullptr) store_pack(rounded + i, p);
+  });
+}
+
+/// The sum over the block, in thread 0.
+__device__ double block_sum_of_doubles(double x) {
+  __shared__ double of_warp[threads / warp_size];
+  x = warp_sum(x);
+  if (threadIdx.x % warp_size == 0) of_warp[threadIdx.x / warp_size] = x;
+  __syncthreads();
+  double sum = 0;
+  if (threadIdx.x == 0) {
+    for (double of_one : of_warp) sum += of_one;
+  }
+  return sum;
+}
+
+/// partials (blocks): each block's sum of x^2.
+__global__ void __launch_bounds__(threads)
+    sum_of_squares_kernel(double* partials, const float* x, std::int64_t n, std::int64_t head) {
+  double sum = 0;
+  for_each_pack<4>(n, head, [&](auto pack_width, std::int64_t i) {
+    constexpr int width = decltype(pack_width)::value;
+    float x_i[width];
+    load_pack(x_i, x + i);
+#pragma unroll
+    for (int e = 0; e < width; ++e) sum += static_cast<double>(x_i[e]) * static_cast<double>(x_i[e]);
+  });
+  sum = block_sum_of_doubles(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(threads) add_sums_kernel(double* out, const double* partials, int count) {
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += threads) sum += partials[i];
+  sum = block_sum_of_doubles(sum);
+  if (threadIdx.x == 0) *out += sum;
+}
+
+}  // namespace
+
+void add_sum_of_squares(const Context& context, Tensor out, Tensor x) {
+  VQLM_ASSERT(out.numel() == 1);
+  const std::int64_t n = x.numel();
+  if (n == 0) return;
+  const dim3 blocks = flat_blocks<4>(context, n);
+  auto* const partials = static_cast<double*>(context.workspace->get(blocks.x * sizeof(double)));
+  launch(sum_of_squares_kernel, {blocks, threads, 0, context.stream}, partials, x.f32(), n,
+         elements_before_packs<4>(n, x.f32()));
+  launch(add_sums_kernel, {1, threads, 0, context.stream}, out.as<double>(), partials,
+         static_cast<int>(blocks.x));
+}
+
+void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
+           Tensor norm_squared, const AdamWStep& step) {
+  const std::int64_t n = param.numel();
+  VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n && (!rounded || rounded.numel() == n));
+  VQLM_ASSERT(step.step >= 1);
+  VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
+  if (n == 0) return;
+  // An absent copy does not matter for alignment: param stands in.
+  const std::int64_t head =
+      rounded ? elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32(), bf16(rounded))
+              : elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32());
+  launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, param.f32(), bf16(rounded),
+         m.f32(), v.f32(), grad.f32(), norm_squared.as<double>(), n, head, coefficients_of(step));
+}
+
+}  // namespace vqlm::cuda

@@ -1,0 +1,170 @@
+// Filling, rounding, sums and re-layout. All are bound by memory; floors at 4.3 TB/s, times not measured:
+//   op                  bytes                          shape                        floor
+//   fill                4 n (f32), 2 n (bf16)          n = 124 M f32 (gradients)    115 us
+//   round_to_activation 6 n                            n = 124 M                    173 us
+//   add_scaled          12 n                           n = 124 M                    346 us
+//   add_column_sums     2 N C, partial sums in L2      N = 16,384, C = 512          4 us
+//   swap_axes           4 R P C                        16,384 rows of 768           12 us
+// Column sums take two stages: each block sums a tile of rows into the workspace, then the tiles are added in order.
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/packs.h"
+#include "core/cuda/partial_sums.h"
+
+namespace vqlm::cuda {
+namespace {
+
+template <class T, int width>
+__global__ void fill_kernel(T* x, std::int64_t n, std::int64_t head, T value) {
+  for_each_pack<width>(n, head, [=](auto pack_width, std::int64_t i) {
+    Pack<T, decltype(pack_width)::value> pack;
+#pragma unroll
+    for (T& element : pack.at) element = value;
+    *reinterpret_cast<decltype(pack)*>(x + i) = pack;
+  });
+}
+
+template <class T>
+void fill_with(const Context& context, T* x, std::int64_t n, T value) {
+  constexpr int width = static_cast<int>(16 / sizeof(T));
+  launch(fill_kernel<T, width>, {flat_blocks<width>(context, n), 256, 0, context.stream}, x, n,
+         elements_before_packs<width>(n, x), value);
+}
+
+__global__ void round_kernel(__nv_bfloat16* dst, const float* src, std::int64_t n, std::int64_t head) {
+  for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
+    float x[decltype(pack_width)::value];
+    load_pack(x, src + i);
+    store_pack(dst + i, x);
+  });
+}
+
+__global__ void add_scaled_kernel(float* y, const float* x, float scale, std::int64_t n, std::int64_t head) {
+  for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
+    constexpr int width = decltype(pack_width)::value;
+    float sum[width], term[width];
+    load_pack(sum, y + i);
+    load_pack(term, x + i);
+#pragma unroll
+    for (int k = 0; k < width; ++k) sum[k] += scale * term[k];
+    store_pack(y + i, sum);
+  });
+}
+
+constexpr int sum_rows = 8;  // warps of a block of column_sums_kernel: rows that it reads at once
+
+/// partials (row tiles, columns): the sums over the tile's rows; a block covers 32 packs of columns.
+template <int width>
+__global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std::int64_t rows,
+                                   std::int64_t columns, std::int64_t tile) {
+  __shared__ float of_warp[sum_rows][width][warp_size];
+  const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
+  const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
+  const std::int64_t begin = blockIdx.y * tile, end = min(rows, begin + tile);
+  float sum[width] = {};
+  if (column < columns) {
+#pragma unroll 4
+    for (std::int64_t row = begin + warp; row < end; row += sum_rows) {
+      float term[width];
+      load_pack(term, x + row * columns + column);
+#pragma unroll
+      for (int k = 0; k < width; ++k) sum[k] += term[k];
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < width; ++k) of_warp[warp][k][lane] = sum[k];
+  __syncthreads();
+  if (warp != 0 || column >= columns) return;
+#pragma unroll
+  for (int k = 0; k < width; ++k) {
+    for (int w = 1; w < sum_rows; ++w) sum[k] += of_warp[w][k][lane];
+  }
+  store_pack(partials + blockIdx.y * columns + column, sum);
+}
+
+template <int width>
+void column_sums(const Context& context, Tensor out, Tensor x) {
+  const std::int64_t rows = x.extent(0), columns = x.extent(1);
+  const std::int64_t column_blocks = ceil_div<std::int64_t>(columns, warp_size * width);
+  // Four blocks of 8 warps for each multiprocessor, but at least 32 rows each.
+  const std::int64_t wanted = std::max<std::int64_t>(4 * context.multiprocessors / column_blocks, 1);
+  const std::int64_t tile = std::max<std::int64_t>(ceil_div(rows, std::min<std::int64_t>(wanted, 65535)), 32);
+  const std::int64_t tiles = ceil_div(rows, tile);
+  auto* const partials =
+      static_cast<float*>(context.workspace->get(static_cast<std::size_t>(tiles * columns) * sizeof(float)));
+  launch(column_sums_kernel<width>,
+         {dim3(static_cast<unsigned>(column_blocks), static_cast<unsigned>(tiles)), dim3(warp_size, sum_rows),
+          0, context.stream},
+         partials, bf16(x), rows, columns, tile);
+  add_partial_sums(context, out.f32(), partials, tiles, columns);
+}
+
+/// Run i of the destination, `columns` elements, comes from run (i % outer) * inner + i / outer of the source.
+template <int width>
+__global__ void swap_axes_kernel(__nv_bfloat16* dst, const __nv_bfloat16* src, std::int64_t outer,
+                                 std::int64_t inner, std::int64_t columns) {
+  const std::int64_t run = row_of_thread();
+  if (run >= outer * inner) return;
+  const __nv_bfloat16* const from = src + (run % outer * inner + run / outer) * columns;
+  __nv_bfloat16* const to = dst + run * columns;
+  for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
+    using P = Pack<__nv_bfloat16, width>;
+    *reinterpret_cast<P*>(to + c) = *reinterpret_cast<const P*>(from + c);
+  }
+}
+
+}  // namespace
+
+void fill(const Context& context, Tensor x, float value) {
+  const std::int64_t n = x.numel();
+  if (n == 0) return;
+  switch (x.dtype()) {
+    case DType::f32:
+      return fill_with(context, x.f32(), n, value);
+    case DType::i32:
+      return fill_with(context, x.i32(), n, static_cast<std::int32_t>(value));
+    case DType::bf16:
+      return fill_with(context, bf16(x), n, __float2bfloat16_rn(value));
+    default:
+      VQLM_ASSERT(!"fill: f32, bf16 or i32");
+  }
+}
+
+void round_to_activation(const Context& context, Tensor dst, Tensor src) {
+  const std::int64_t n = src.numel();
+  VQLM_ASSERT(dst.numel() == n);
+  if (n == 0) return;
+  launch(round_kernel, {flat_blocks<8>(context, n), 256, 0, context.stream}, bf16(dst), src.f32(), n,
+         elements_before_packs<8>(n, bf16(dst), src.f32()));
+}
+
+void add_scaled(const Context& context, Tensor y, Tensor x, float scale) {
+  const std::int64_t n = y.numel();
+  VQLM_ASSERT(x.numel() == n);
+  if (n == 0) return;
+  launch(add_scaled_kernel, {flat_blocks<4>(context, n), 256, 0, context.stream}, y.f32(), x.f32(), scale, n,
+         elements_before_packs<4>(n, y.f32(), x.f32()));
+}
+
+void add_column_sums(const Context& context, Tensor out, Tensor x) {
+  VQLM_ASSERT(x.rank() == 2 && out.numel() == x.extent(1));
+  if (x.numel() == 0) return;
+  if (rows_in_packs<8>(x.extent(1), bf16(x))) {
+    column_sums<8>(context, out, x);
+  } else {
+    column_sums<1>(context, out, x);
+  }
+}
+
+void swap_axes(const Context& context, Tensor dst, Tensor src) {
+  VQLM_ASSERT(src.rank() == 3);
+  const std::int64_t outer = src.extent(0), inner = src.extent(1), columns = src.extent(2);
+  VQLM_ASSERT(dst.shape() == Shape({inner, outer, columns}));
+  if (src.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(dst), bf16(src));
+  const RowBlocks blocks = row_blocks(outer * inner, wide ? columns / 8 : columns);
+  launch(wide ? swap_axes_kernel<8> : swap_axes_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
+         bf16(dst), bf16(src), outer, inner, columns);
+}
+
+}  // namespace vqlm::cuda

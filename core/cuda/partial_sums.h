@@ -1,0 +1,14 @@
+// The second stage of sums over rows: the same result in every run, without atomics.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cuda/context.h"
+
+namespace vqlm::cuda {
+
+/// out (columns) += the sum over `parts` rows of partials (parts, columns), both f32 on the device.
+void add_partial_sums(const Context& context, float* out, const float* partials, std::int64_t parts,
+                      std::int64_t columns);
+
+}  // namespace vqlm::cuda

@@ -1,0 +1,92 @@
+// SwiGLU (arXiv 2002.05202). With s = sigmoid(gate):  y = gate s up,  dup = dy gate s,
+// dgate = dy up s (1 + gate (1 - s)).  gate_up (N, 2F) = [gate | up].
+//
+// Bound by memory: 6 N F bytes forward, 10 N F backward (dy, gate_up, dgate_up), about 20 operations an element. N = 16,384,
+// F = 2048: 201 MB and 336 MB, floors 47 us and 78 us at 4.3 TB/s; not measured.
+//
+// One thread reads a pack of gate and the pack of up at the same place, and writes both gradients: dgate_up may alias gate_up.
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/packs.h"
+
+namespace vqlm::cuda {
+namespace {
+
+/// sigmoid(x) and 1 - sigmoid(x), both to float's relative precision: e = exp(-|x|) cannot overflow.
+__device__ __forceinline__ void sigmoid_and_complement(float x, float& sigmoid, float& complement) {
+  const float e = __expf(-fabsf(x));
+  const float larger = __fdividef(1.0f, 1.0f + e), smaller = e * larger;
+  sigmoid = x < 0 ? smaller : larger;
+  complement = x < 0 ? larger : smaller;
+}
+
+template <int width>
+__global__ void swiglu_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* gate_up, std::int64_t rows,
+                                      std::int64_t columns) {
+  const std::int64_t row = row_of_thread();
+  if (row >= rows) return;
+  for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
+    float gate[width], up[width];
+    load_pack(gate, gate_up + 2 * row * columns + c);
+    load_pack(up, gate_up + (2 * row + 1) * columns + c);
+#pragma unroll
+    for (int k = 0; k < width; ++k) {
+      float sigmoid, complement;
+      sigmoid_and_complement(gate[k], sigmoid, complement);
+      up[k] *= gate[k] * sigmoid;
+    }
+    store_pack(y + row * columns + c, up);
+  }
+}
+
+template <int width>
+__global__ void swiglu_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloat16* dy,
+                                       const __nv_bfloat16* gate_up, std::int64_t rows,
+                                       std::int64_t columns) {
+  const std::int64_t row = row_of_thread();
+  if (row >= rows) return;
+  for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
+    const std::int64_t gate_at = 2 * row * columns + c, up_at = gate_at + columns;
+    float gate[width], up[width], gradient[width];
+    load_pack(gradient, dy + row * columns + c);
+    load_pack(gate, gate_up + gate_at);
+    load_pack(up, gate_up + up_at);
+#pragma unroll
+    for (int k = 0; k < width; ++k) {
+      float sigmoid, complement;
+      sigmoid_and_complement(gate[k], sigmoid, complement);
+      const float dy_sigmoid = gradient[k] * sigmoid, dy_up_sigmoid = dy_sigmoid * up[k];
+      up[k] = dy_sigmoid * gate[k];
+      gate[k] = dy_up_sigmoid * (1.0f + gate[k] * complement);
+    }
+    store_pack(dgate_up + gate_at, gate);
+    store_pack(dgate_up + up_at, up);
+  }
+}
+
+}  // namespace
+
+void swiglu_forward(const Context& context, Tensor y, Tensor gate_up) {
+  VQLM_ASSERT(y.rank() == 2);
+  const std::int64_t rows = y.extent(0), columns = y.extent(1);
+  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * columns}));
+  if (y.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(y), bf16(gate_up));
+  const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
+  launch(wide ? swiglu_forward_kernel<8> : swiglu_forward_kernel<1>,
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(y), bf16(gate_up), rows, columns);
+}
+
+void swiglu_backward(const Context& context, Tensor dgate_up, Tensor dy, Tensor gate_up) {
+  VQLM_ASSERT(dy.rank() == 2);
+  const std::int64_t rows = dy.extent(0), columns = dy.extent(1);
+  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * columns}) && dgate_up.shape() == gate_up.shape());
+  if (dy.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(dgate_up), bf16(dy), bf16(gate_up));
+  const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
+  launch(wide ? swiglu_backward_kernel<8> : swiglu_backward_kernel<1>,
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(dgate_up), bf16(dy), bf16(gate_up), rows,
+         columns);
+}
+
+}  // namespace vqlm::cuda
