@@ -134,6 +134,12 @@ std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_
   return make_cpu_backend(threads(asked_threads));
 }
 
+ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& parallel) const {
+  NcclOptions options;
+  options.timeout_seconds = static_cast<double>(parallel.timeout_seconds);
+  return ProcessGrid(mpi_, backend, parallel.data, parallel.tensor, options);
+}
+
 void run_job(const std::function<void(Environment&)>& work) {
   yield_when_cores_are_shared();
   const int announced = launcher_ranks();  // asked before MPI runs, which may set the variables itself

@@ -6,6 +6,7 @@
 
 #include "core/backend.h"
 #include "dist/mpi_session.h"
+#include "dist/process_grid.h"
 #include "train/config.h"
 #include "train/progress.h"
 
@@ -38,6 +39,8 @@ class Environment {
   /// The back end for `device`: GPU number local_rank, or the CPU; automatic takes the CPU where there is no GPU.
   /// It must be destroyed before the environment. Throws Error, UsageError.
   std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads) const;
+  /// The ranks as data x tensor: over NCCL where `backend` is a GPU, else over MPI. Collective.
+  ProcessGrid make_grid(Backend& backend, const ParallelSection& parallel) const;
 
  private:
   MpiSession mpi_;

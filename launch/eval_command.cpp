@@ -47,7 +47,7 @@ void evaluate(const Options& options, Environment& environment) {
   check_tokenizer(checkpoint, shards);
   const Config config = job_config(options, checkpoint, environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
-  const ProcessGrid grid(environment.mpi(), *backend, 0, options.tensor);
+  const ProcessGrid grid = environment.make_grid(*backend, {.data = 0, .tensor = options.tensor});
 
   const std::optional<CodeMap> map = checkpoint.code_map();
   Transformer model(*backend, grid.tensor(),
@@ -57,7 +57,7 @@ void evaluate(const Options& options, Environment& environment) {
                      .purpose = Purpose::evaluation,
                      .data_size = 1},
                     map ? &*map : nullptr);
-  checkpoint.load_parameters(*backend, model.parameters());
+  checkpoint.load_parameters(model.parameters());
   Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, map ? &*map : nullptr);
   const Evaluation result = evaluator.run();
   if (!environment.is_root()) return;

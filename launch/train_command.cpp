@@ -32,7 +32,8 @@ void train(const Options& options, Environment& environment) {
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
-  const ProcessGrid grid(environment.mpi(), *backend, config.parallel.data, config.parallel.tensor);
+  check_precision(config, backend->activation_dtype());
+  const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   log::info("back end: {}", backend->description());
 
   const RunFolder folder(config);

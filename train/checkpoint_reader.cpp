@@ -93,11 +93,11 @@ std::vector<float> CheckpointReader::read_box(const std::string& name, const Sha
   return values;
 }
 
-void CheckpointReader::load_parameters(Backend& backend, const ParameterStore& parameters) const {
+void CheckpointReader::load_parameters(ParameterStore& parameters) const {
   for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
     const Parameter& p = parameters.parameters()[id];
     const std::vector<float> values = read_box(p.name, p.global_shape, p.offset, p.shape);
-    backend.copy_from_host(parameters.value(static_cast<ParameterId>(id)), values.data());
+    parameters.set_slice(static_cast<ParameterId>(id), values);
   }
 }
 

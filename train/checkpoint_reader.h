@@ -40,7 +40,7 @@ class CheckpointReader {
   /// The VQ head's map; none for a dense head.
   std::optional<CodeMap> code_map() const;
   /// Fills the store's values. Throws Error naming the tensor that is missing or has another shape.
-  void load_parameters(Backend& backend, const ParameterStore& parameters) const;
+  void load_parameters(ParameterStore& parameters) const;
   /// Fills the optimizer's moments for the ranges that it owns.
   void load_optimizer(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer) const;
 

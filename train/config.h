@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/dtype.h"
 #include "core/model/model_config.h"
 
 namespace vqlm {
@@ -17,15 +18,17 @@ struct DataSection {
   std::int64_t seq_len = 512;
 };
 
-enum class Precision { fp32, bf16 };
+/// Of activations and products; automatic: what the device computes in (CPU fp32, GPU bf16).
+enum class Precision { automatic, fp32, bf16 };
 
 struct TrainSection {
   std::int64_t steps = 1000;
   std::int64_t global_batch = 32;  // sequences a step, over all ranks
   std::int64_t micro_batch = 8;    // sequences a forward pass of one tensor-parallel group
   std::int64_t seed = 1;
-  float grad_clip = 1.0f;  // global gradient norm; 0: off
-  Precision precision = Precision::fp32;
+  float grad_clip = 1.0f;               // global gradient norm; 0: off
+  std::int64_t max_skipped_steps = 10;  // in a row, for a gradient that is not finite; then the run stops
+  Precision precision = Precision::automatic;
   std::int64_t eval_every = 0;   // steps between held-out evaluations; 0: at the end only
   std::int64_t eval_tokens = 0;  // tokens of a held-out evaluation; 0: all
 };
@@ -47,6 +50,8 @@ struct OptimSection {
 struct ParallelSection {
   int data = 0;  // 0: ranks / tensor
   int tensor = 1;
+  bool overlap = true;          // gradient reductions run beside backward (GPU)
+  float timeout_seconds = 600;  // of a collective (GPU); 0: off
 };
 
 struct CheckpointSection {
@@ -62,6 +67,7 @@ struct RunSection {
   DeviceKind device = DeviceKind::automatic;
   int threads = 0;  // of a rank on the CPU; 0: cores / ranks on this machine
   std::int64_t log_every = 10;
+  bool cuda_graphs = true;  // record micro-batches and replay them (GPU)
 };
 
 struct Config {
@@ -85,6 +91,9 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 /// parallel.data, run.name) and checks keys against each other. ranks: of the whole job. Throws UsageError
 /// naming both keys, their values and a choice that works.
 void resolve(Config& config, std::int64_t vocab_size, int ranks);
+
+/// Throws UsageError where train.precision asks for another dtype than the back end computes in.
+void check_precision(const Config& config, DType activation);
 
 /// Every key as TOML; load_config gives the same Config back, bit for bit.
 std::string to_toml(const Config& config);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "train/config.h"
 #include "train/schedule.h"
@@ -141,15 +140,6 @@ void check_schedule(const Config& config) {
                   config.optim.warmup_steps, decay, config.train.steps, config.train.steps - decay));
 }
 
-void check_precision(const Config& config) {
-  const bool on_cpu = config.run.device == DeviceKind::cpu || !cuda_built();
-  if (config.train.precision == Precision::bf16 && on_cpu) {
-    throw UsageError(
-        "train.precision = \"bf16\" with the CPU back end, which computes in fp32 only: set train.precision "
-        "= \"fp32\"");
-  }
-}
-
 }  // namespace
 
 void resolve(Config& config, std::int64_t vocab_size, int ranks) {
@@ -166,7 +156,20 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_batch(config);
   check_head(config);
   check_schedule(config);
-  check_precision(config);
+}
+
+void check_precision(const Config& config, DType activation) {
+  const Precision asked = config.train.precision;
+  if (asked == Precision::bf16 && activation != DType::bf16) {
+    throw UsageError(
+        "train.precision = \"bf16\" with the CPU back end, which computes in fp32 only: set train.precision "
+        "= \"auto\", or run on a GPU (run.device = \"cuda\")");
+  }
+  if (asked == Precision::fp32 && activation != DType::f32) {
+    throw UsageError(
+        "train.precision = \"fp32\" with the CUDA back end, which computes in bf16 (sums, master weights and "
+        "moments in fp32): set train.precision = \"auto\", or run.device = \"cpu\"");
+  }
 }
 
 HeadParameters head_parameters(const Config& config) {

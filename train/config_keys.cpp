@@ -22,7 +22,7 @@ constexpr Choice choice(std::span<const std::string_view> words) {
 // In the order of the enums' values.
 constexpr std::array<std::string_view, 2> head_kinds = {"dense", "vq"};
 constexpr std::array<std::string_view, 2> codebook_learnings = {"gradient", "commitment"};
-constexpr std::array<std::string_view, 2> precisions = {"fp32", "bf16"};
+constexpr std::array<std::string_view, 3> precisions = {"auto", "fp32", "bf16"};
 constexpr std::array<std::string_view, 3> schedules = {"constant", "cosine", "wsd"};
 constexpr std::array<std::string_view, 3> devices = {"auto", "cpu", "cuda"};
 
@@ -70,7 +70,8 @@ constexpr Key table[] = {
     {"train", "micro_batch", &at<train, &TrainSection::micro_batch>, {1, 1 << 20}, "sequences a forward pass of one tensor-parallel group"},
     {"train", "seed", &at<train, &TrainSection::seed>, {0, 9007199254740992.0}, "seed of weights, map and sample order"},
     {"train", "grad_clip", &at<train, &TrainSection::grad_clip>, {0, 1e9}, "largest global gradient norm; 0: off"},
-    {"train", "precision", choice<train, &TrainSection::precision>(precisions), any, "of activations and products"},
+    {"train", "max_skipped_steps", &at<train, &TrainSection::max_skipped_steps>, {0, many}, "updates skipped in a row for a gradient that is not finite, before the run stops"},
+    {"train", "precision", choice<train, &TrainSection::precision>(precisions), any, "of activations and products; auto: fp32 on the CPU, bf16 on a GPU"},
     {"train", "eval_every", &at<train, &TrainSection::eval_every>, {0, many}, "steps between held-out evaluations; 0: at the end only"},
     {"train", "eval_tokens", &at<train, &TrainSection::eval_tokens>, {0, many}, "tokens of a held-out evaluation; 0: all"},
 
@@ -86,6 +87,8 @@ constexpr Key table[] = {
 
     {"parallel", "data", &at<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},
     {"parallel", "tensor", &at<parallel, &ParallelSection::tensor>, {1, 65536}, "ranks that share one copy of the model"},
+    {"parallel", "overlap", &at<parallel, &ParallelSection::overlap>, any, "GPU: gradient reductions run beside backward"},
+    {"parallel", "timeout_seconds", &at<parallel, &ParallelSection::timeout_seconds>, {0, 1e6}, "GPU: a collective that takes longer ends the job; 0: off"},
 
     {"checkpoint", "every", &at<checkpoint, &CheckpointSection::every>, {0, many}, "steps between checkpoints; 0: at the end only"},
     {"checkpoint", "keep", &at<checkpoint, &CheckpointSection::keep>, {0, 1 << 30}, "newest checkpoints kept; 0: all"},
@@ -95,6 +98,7 @@ constexpr Key table[] = {
     {"run", "device", choice<run, &RunSection::device>(devices), any, "where to compute"},
     {"run", "threads", &at<run, &RunSection::threads>, {0, 4096}, "threads of a rank on the CPU; 0: cores / ranks on this machine"},
     {"run", "log_every", &at<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
+    {"run", "cuda_graphs", &at<run, &RunSection::cuda_graphs>, any, "GPU: record micro-batches as graphs and replay them"},
 };
 // clang-format on
 

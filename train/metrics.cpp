@@ -72,6 +72,7 @@ void Metrics::add(const StepMetrics& step) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
+  if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
   lines_.append(object.dump() + '\n');
   events_.add(step.step, scalars);
   progress_.add(step);

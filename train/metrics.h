@@ -25,6 +25,7 @@ struct StepMetrics {
   double seconds_data = 0;           // of it, waiting for the loader
   double seconds_head = 0;           // of it, in the output head, forward and backward
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
+  bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
 };
 

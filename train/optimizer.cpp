@@ -21,14 +21,14 @@ std::vector<bool> replicated_of(const std::vector<ParameterBucket>& buckets) {
 }  // namespace
 
 Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
-                     const OptimSection& numbers, float grad_clip)
+                     const OptimSection& numbers, float grad_clip, Overlap overlap)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
       numbers_(numbers),
       grad_clip_(grad_clip),
       buckets_(backend, grid, parameters.flat_gradients(), ranges_of(parameters.buckets()),
-               replicated_of(parameters.buckets())),
+               replicated_of(parameters.buckets()), overlap),
       owned_(buckets_.owned()) {
   make_segments();
   moments_ =
@@ -87,19 +87,27 @@ void Optimizer::bucket_ready(int bucket) {
   buckets_.reduce(static_cast<std::size_t>(bucket), backend_.compute_stream());
 }
 
-double Optimizer::step(std::int64_t step, float lr) {
+void Optimizer::finish_reductions() {
   for (const Event& done : buckets_.finish()) backend_.wait(backend_.compute_stream(), done);
+}
 
+double Optimizer::step(std::int64_t step, float lr) {
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
-  double zero = 0.0;
-  backend_.copy_from_host(norm_squared, &zero);
-  const Tensor gradients = parameters_.flat_gradients();
+  double squared = 0;
+  backend_.copy_from_host(norm_squared, &squared);
   for (const Segment& s : segments_) {
-    if (s.counts_in_norm) backend_.add_sum_of_squares(norm_squared, gradients.range(s.flat_begin, s.count));
+    if (!s.counts_in_norm) continue;
+    backend_.add_sum_of_squares(norm_squared, parameters_.flat_gradients().range(s.flat_begin, s.count));
   }
   backend_.wait(backend_.compute_stream(),
                 grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
+  update(step, lr);
+  gather_parameters();
+  backend_.copy_to_host(&squared, norm_squared);
+  return std::sqrt(squared);
+}
 
+void Optimizer::update(std::int64_t step, float lr) {
   AdamWStep numbers{.lr = lr,
                     .beta1 = numbers_.beta1,
                     .beta2 = numbers_.beta2,
@@ -107,25 +115,37 @@ double Optimizer::step(std::int64_t step, float lr) {
                     .weight_decay = 0,
                     .step = step,
                     .max_norm = grad_clip_};
+  const Tensor rounded = parameters_.flat_rounded();
   for (const Segment& s : segments_) {
     numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
-    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count), Tensor{},
+    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
+                   rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
                    first_moment().range(s.moment_begin, s.count),
-                   second_moment().range(s.moment_begin, s.count), gradients.range(s.flat_begin, s.count),
-                   norm_squared, numbers);
+                   second_moment().range(s.moment_begin, s.count),
+                   parameters_.flat_gradients().range(s.flat_begin, s.count),
+                   norm_squared_.view({1}, DType::f64), numbers);
   }
+}
+
+void Optimizer::gather_parameters() {
+  if (grid_.data_size() == 1) return;
+  // Where ops read matrices in bf16, that is what travels: half of the bytes. Buckets that hold vectors, too, are
+  // gathered in f32 and rounded here.
+  const Tensor rounded = parameters_.flat_rounded();
+  const std::vector<ParameterBucket>& buckets = parameters_.buckets();
   Event gathered;
   buckets_.gather_begin();
-  for (std::size_t bucket = 0; bucket < parameters_.buckets().size(); ++bucket) {
-    const Event done = buckets_.gather(bucket, parameters_.flat_values(), backend_.compute_stream());
-    if (done.handle() != nullptr) gathered = done;
+  for (std::size_t i = 0; i < buckets.size(); ++i) {
+    if (buckets[i].count == 0) continue;
+    const bool as_rounded = rounded && buckets[i].only_matrices;
+    gathered =
+        buckets_.gather(i, as_rounded ? rounded : parameters_.flat_values(), backend_.compute_stream());
   }
   buckets_.gather_end();
   backend_.wait(backend_.compute_stream(), gathered);
-
-  double squared = 0;
-  backend_.copy_to_host(&squared, norm_squared);
-  return std::sqrt(squared);
+  for (const ParameterBucket& bucket : buckets) {
+    if (rounded && !bucket.only_matrices) parameters_.round_values(bucket.begin, bucket.count);
+  }
 }
 
 }  // namespace vqlm

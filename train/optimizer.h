@@ -18,13 +18,16 @@ class Optimizer {
   /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
   /// = off.
   Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
-            const OptimSection& numbers, float grad_clip);
+            const OptimSection& numbers, float grad_clip, Overlap overlap = Overlap::yes);
 
   /// Sets all gradients to zero.
   void zero_gradients();
   /// Starts the reduction of a bucket whose gradients are complete (last micro-batch of a step).
   void bucket_ready(int bucket);
-  /// Ends the reductions, clips, updates, gathers. step counts from 1. Returns the global gradient norm before clipping.
+  /// Later work on the compute stream finds all reductions done; every bucket must have been ready.
+  void finish_reductions();
+  /// Clips, updates, gathers; after finish_reductions(). step counts from 1. Returns the global gradient norm before
+  /// clipping; where it is not finite, nothing was updated.
   double step(std::int64_t step, float lr);
 
   /// A part of a parameter that this rank's optimizer owns.
@@ -53,6 +56,8 @@ class Optimizer {
     bool counts_in_norm;
   };
   void make_segments();
+  void update(std::int64_t step, float lr);
+  void gather_parameters();
 
   Backend& backend_;
   const ProcessGrid& grid_;

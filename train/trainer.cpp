@@ -48,13 +48,14 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       config_(config),
       inputs_(inputs),
       model_(backend, grid.tensor(), model_options(config), inputs.map ? &*inputs.map : nullptr),
-      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip),
+      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
+                 config.parallel.overlap ? Overlap::yes : Overlap::no),
       folder_(config),
-      matmul_peak_(measure_matmul_peak(backend, grid.world())) {
+      matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second) {
   if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
-    resumed->load_parameters(backend, model_.parameters());
+    resumed->load_parameters(model_.parameters());
     resumed->load_optimizer(backend, model_.parameters(), optimizer_);
     state_ = resumed->state();
     saved_step_ = state_.step;
@@ -64,10 +65,9 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
     evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens,
                        inputs.map ? &*inputs.map : nullptr);
   }
-  const auto rows = static_cast<std::size_t>(model_.batch().rows());
-  losses_.resize(2 * static_cast<std::size_t>(model_.local_rows()));
-  id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
-  loss_storage_ = backend.allocate(losses_.size() * sizeof(float), MemoryUse::workspace);
+  const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
+  accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
+                       config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested) {
@@ -89,25 +89,27 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   const double begin = seconds_now();
   const std::int64_t step = state_.step + 1;
   const float lr = learning_rate(config_.optim, config_.train.steps, step);
-  const StepSums sums = accumulate_gradients();
+  const double seconds_data = load_micro_batches();
+  accumulator_->enqueue();
   const double norm = optimizer_.step(step, lr);
+  const StepSums sums = accumulator_->sums();
 
   // One small reduction carries every statistic of the step, the commitment loss and the wish to stop among them.
-  std::vector<double> all = {sums.nll, sums.penalty, sums.seconds_data, sums.seconds_head,
+  std::vector<double> all = {sums.nll, sums.penalty, seconds_data, sums.seconds_head,
                              stop_requested() ? 1.0 : 0.0};
   sum_over(backend_, grid_.world(), all);
-  if (!std::isfinite(all[0]) || !std::isfinite(norm)) {
-    throw Error(fmt::format(
-        "step {}: the loss is {} and the gradient norm {}; the run diverged: lower optim.lr (= {}) or "
-        "raise optim.warmup_steps, and continue with --resume from its last checkpoint",
-        step, all[0], norm, config_.optim.lr));
-  }
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
   state_.step = step;
   state_.tokens += tokens;
   state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
   stop = all[4] > 0;
+  // The norm is the same on all ranks, so they all skip, and count, the same steps.
+  if (std::isfinite(norm)) {
+    skipped_in_a_row_ = 0;
+  } else {
+    note_skipped_step(all[0] / static_cast<double>(tokens), norm);
+  }
 
   StepMetrics metrics;
   metrics.step = step;
@@ -122,41 +124,35 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
   metrics.seconds_data = all[2] / ranks;
   metrics.seconds_head = all[3] / ranks;
+  metrics.skipped = !std::isfinite(norm);
   metrics.mfu = metrics.tokens_per_second * model_.flops_per_token() / matmul_peak_;
   return metrics;
 }
 
-Trainer::StepSums Trainer::accumulate_gradients() {
-  const std::int64_t rows = model_.batch().rows();
-  const std::int64_t local = model_.local_rows();
-  const Tensor ids = id_storage_.view({2, rows}, DType::i32);
-  const Tensor tokens = ids.rows(0, 1).view({rows});
-  const Tensor targets = ids.rows(1, 1).view({rows});
-  const Tensor losses = loss_storage_.view({2, local});
-  const Tensor nll = losses.rows(0, 1).view({local});
-  const Tensor penalty = losses.rows(1, 1).view({local});
-  const float scale = 1.0f / static_cast<float>(config_.train.global_batch * config_.data.seq_len);
-
-  StepSums sums;
-  optimizer_.zero_gradients();
+double Trainer::load_micro_batches() {
   const double waited = loader_->seconds_waiting();
-  const std::int64_t micro_batches = loader_->micro_batches_per_step();
-  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
-    const Batch batch = loader_->next();
-    backend_.copy_from_host(tokens, batch.tokens.data());
-    backend_.copy_from_host(targets, batch.targets.data());
-    const bool last = micro + 1 == micro_batches;
-    model_.accumulate_gradients(nll, penalty, tokens, targets, scale, [&](int bucket) {
-      if (last) optimizer_.bucket_ready(bucket);
-    });
-    backend_.copy_to_host(losses_.data(), losses);
-    const auto middle = losses_.begin() + local;
-    sums.nll = std::accumulate(losses_.begin(), middle, sums.nll);
-    sums.penalty = std::accumulate(middle, losses_.end(), sums.penalty);
-    sums.seconds_head += model_.times().head;
+  for (std::int64_t number = 0; number < loader_->micro_batches_per_step(); ++number) {
+    accumulator_->set(number, loader_->next());
   }
-  sums.seconds_data = loader_->seconds_waiting() - waited;
-  return sums;
+  return loader_->seconds_waiting() - waited;
+}
+
+void Trainer::note_skipped_step(double loss, double norm) {
+  ++skipped_in_a_row_;
+  ++skipped_;
+  if (skipped_in_a_row_ <= config_.train.max_skipped_steps) {
+    log::warn(
+        "step {}: the loss is {} and the gradient norm {}; the update was skipped ({} in a row, {} in all)",
+        state_.step, loss, norm, skipped_in_a_row_, skipped_);
+    return;
+  }
+  save();
+  throw Error(fmt::format(
+      "step {}: the loss is {} and the gradient norm {}, and {} updates in a row were skipped for it "
+      "(train.max_skipped_steps = {}); the parameters of the last good step are saved: lower optim.lr (= {}) "
+      "or raise "
+      "optim.warmup_steps, and continue with --resume",
+      state_.step, loss, norm, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
 }
 
 void Trainer::report_start() {

@@ -11,6 +11,7 @@
 #include "train/checkpoint_reader.h"
 #include "train/config.h"
 #include "train/evaluator.h"
+#include "train/gradient_accumulator.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/run_folder.h"
@@ -35,15 +36,11 @@ class Trainer {
   const TrainState& state() const { return state_; }
 
  private:
-  /// Sums of one step on this rank.
-  struct StepSums {
-    double nll = 0;
-    double penalty = 0;
-    double seconds_data = 0;
-    double seconds_head = 0;
-  };
   StepMetrics train_step(const std::function<bool()>& stop_requested, bool& stop);
-  StepSums accumulate_gradients();
+  /// Takes the step's micro-batches from the loader; returns the seconds waited for them.
+  double load_micro_batches();
+  /// Counts a step whose update was skipped; throws Error, after saving, when there were too many in a row.
+  void note_skipped_step(double loss, double norm);
   void report_start();
   void evaluate(Metrics* metrics);
   void save();
@@ -59,9 +56,9 @@ class Trainer {
   RunFolder folder_;
   TrainState state_;
   std::int64_t saved_step_ = -1;
-  double matmul_peak_;  // FLOP/s of all ranks together
-  Buffer id_storage_, loss_storage_;
-  std::vector<float> losses_;  // (2, n): nll and penalty of a micro-batch
+  std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
+  double matmul_peak_;                               // FLOP/s of all ranks together
+  std::optional<GradientAccumulator> accumulator_;
 };
 
 }  // namespace vqlm

@@ -37,30 +37,23 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                        .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
 }
 
-std::int64_t AttentionLayer::activation_count() const {
+void AttentionLayer::place_activations(TensorArena& arena, Activations& saved) const {
   const std::int64_t rows = shape_.batch * shape_.seq_len;
-  return rows * (shape_.row() + std::int64_t{shape_.heads} * shape_.head_dim + shape_.heads);
-}
-
-AttentionLayer::Activations AttentionLayer::cut_activations(Tensor storage) const {
-  const std::int64_t rows = shape_.batch * shape_.seq_len;
-  const std::int64_t width = std::int64_t{shape_.heads} * shape_.head_dim;
-  const std::int64_t out_begin = rows * shape_.row();
-  const std::int64_t lse_begin = out_begin + rows * width;
-  return {storage.range(0, out_begin).view({rows, shape_.row()}),
-          storage.range(out_begin, rows * width).view({rows, width}),
-          storage.range(lse_begin, rows * shape_.heads).view({shape_.batch, shape_.heads, shape_.seq_len})};
+  const DType a = tensor_.backend().activation_dtype();
+  arena.add(saved.qkv, {rows, shape_.row()}, a);
+  arena.add(saved.out, {rows, std::int64_t{shape_.heads} * shape_.head_dim}, a);
+  arena.add(saved.lse, {shape_.batch, shape_.heads, shape_.seq_len}, DType::f32);
 }
 
 void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
-  backend.matmul(saved.qkv, rows, parameters_.fused_value(qkv_, 3), Transpose::no, Transpose::yes,
+  backend.matmul(saved.qkv, rows, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::yes,
                  Accumulate::no);
   backend.rope_forward(saved.qkv, shape_, theta_);
   backend.attention_forward(saved.out, saved.lse, saved.qkv, shape_);
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
-  backend.matmul(partial, saved.out, parameters_.value(output_), Transpose::no, Transpose::yes,
+  backend.matmul(partial, saved.out, parameters_.operand(output_), Transpose::no, Transpose::yes,
                  Accumulate::no);
   tensor_.reduce_scatter(y, partial);
 }
@@ -71,7 +64,7 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                    // (N, d)
   const Tensor dout = scratch.hidden.range(0, saved.out.numel()).view(saved.out.shape());  // (N, width)
   const Tensor dqkv = scratch.qkv_gradient;                                                // (N, row)
-  backend.matmul(dout, dy_rows, parameters_.value(output_), Transpose::no, Transpose::no, Accumulate::no);
+  backend.matmul(dout, dy_rows, parameters_.operand(output_), Transpose::no, Transpose::no, Accumulate::no);
   backend.matmul(parameters_.gradient(output_), dy_rows, saved.out, Transpose::yes, Transpose::no,
                  Accumulate::yes);
   backend.attention_backward(dqkv, dout, saved.out, saved.lse, saved.qkv, shape_);
@@ -80,7 +73,7 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
   backend.matmul(parameters_.fused_gradient(qkv_, 3), dqkv, rows, Transpose::yes, Transpose::no,
                  Accumulate::yes);
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.matmul(partial, dqkv, parameters_.fused_value(qkv_, 3), Transpose::no, Transpose::no,
+  backend.matmul(partial, dqkv, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::no,
                  Accumulate::no);
   tensor_.reduce_scatter(dx, partial);
 }

@@ -4,6 +4,7 @@
 
 #include "core/model/parameters.h"
 #include "core/model/scratch.h"
+#include "core/model/tensor_arena.h"
 
 namespace vqlm {
 
@@ -11,17 +12,15 @@ class AttentionLayer {
  public:
   /// What backward needs of forward, on this rank.
   struct Activations {
-    Tensor qkv;  // (N, row), rotated
-    Tensor out;  // (N, heads / P * head_dim)
-    Tensor lse;  // (B, heads / P, T)
+    Tensor qkv;  // (N, row) A, rotated
+    Tensor out;  // (N, heads / P * head_dim) A
+    Tensor lse;  // (B, heads / P, T) f32
   };
 
   AttentionLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
                  ParameterStore& parameters, const std::string& prefix);
 
-  /// Floats of Activations, and the views cut from `storage` (that many floats).
-  std::int64_t activation_count() const;
-  Activations cut_activations(Tensor storage) const;
+  void place_activations(TensorArena& arena, Activations& saved) const;
 
   /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
   void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;

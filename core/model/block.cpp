@@ -29,35 +29,25 @@ void Block::add_replicated() {
   middle_gain_ = parameters_.add({norm_gain(prefix_ + "post_attention_layernorm.weight", d_model_)});
 }
 
-std::int64_t Block::activation_count() const {
-  return rows_ * (4 * d_model_ + 2) + attention_.activation_count() + mlp_.activation_count();
-}
-
-Block::Activations Block::cut_activations(Tensor storage) const {
-  std::int64_t begin = 0;
-  auto cut = [&](std::int64_t count) {
-    begin += count;
-    return storage.range(begin - count, count);
-  };
-  Activations saved;
+void Block::place_activations(TensorArena& arena, Activations& saved) const {
+  const DType a = tensor_.backend().activation_dtype();
   for (Tensor* tensor : {&saved.input, &saved.middle, &saved.input_normed, &saved.middle_normed}) {
-    *tensor = cut(rows_ * d_model_).view({rows_, d_model_});
+    arena.add(*tensor, {rows_, d_model_}, a);
   }
-  saved.input_rstd = cut(rows_);
-  saved.middle_rstd = cut(rows_);
-  saved.attention = attention_.cut_activations(cut(attention_.activation_count()));
-  saved.mlp = mlp_.cut_activations(cut(mlp_.activation_count()));
-  return saved;
+  arena.add(saved.input_rstd, {rows_}, DType::f32);
+  arena.add(saved.middle_rstd, {rows_}, DType::f32);
+  attention_.place_activations(arena, saved.attention);
+  mlp_.place_activations(arena, saved.mlp);
 }
 
 void Block::forward(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   VQLM_ASSERT(branch || x.data() == saved.input.data());
   backend.rmsnorm_forward(saved.input_normed, saved.input_rstd, branch ? saved.input : Tensor{}, x, branch,
-                          parameters_.value(input_gain_), norm_eps_);
+                          parameters_.operand(input_gain_), norm_eps_);
   attention_.forward(scratch.branch, saved.input_normed, saved.attention, scratch);
   backend.rmsnorm_forward(saved.middle_normed, saved.middle_rstd, saved.middle, saved.input, scratch.branch,
-                          parameters_.value(middle_gain_), norm_eps_);
+                          parameters_.operand(middle_gain_), norm_eps_);
   mlp_.forward(scratch.branch, saved.middle_normed, saved.mlp, scratch);
 }
 
@@ -66,10 +56,10 @@ void Block::backward(const Activations& saved, const Scratch& scratch) const {
   const Tensor residual = scratch.residual_gradient;
   mlp_.backward(scratch.branch, residual, saved.middle_normed, saved.mlp, scratch);
   backend.rmsnorm_backward(residual, parameters_.gradient(middle_gain_), scratch.branch, saved.middle,
-                           parameters_.value(middle_gain_), saved.middle_rstd, Accumulate::yes);
+                           parameters_.operand(middle_gain_), saved.middle_rstd, Accumulate::yes);
   attention_.backward(scratch.branch, residual, saved.input_normed, saved.attention, scratch);
   backend.rmsnorm_backward(residual, parameters_.gradient(input_gain_), scratch.branch, saved.input,
-                           parameters_.value(input_gain_), saved.input_rstd, Accumulate::yes);
+                           parameters_.operand(input_gain_), saved.input_rstd, Accumulate::yes);
 }
 
 }  // namespace vqlm

@@ -11,10 +11,10 @@ class Block {
  public:
   /// What backward needs of forward; rows n = N / P.
   struct Activations {
-    Tensor input;                        // (n, d): the residual stream entering the block
-    Tensor middle;                       // (n, d): after attention
-    Tensor input_normed, middle_normed;  // (n, d)
-    Tensor input_rstd, middle_rstd;      // (n)
+    Tensor input;                        // (n, d) A: the residual stream entering the block
+    Tensor middle;                       // (n, d) A: after attention
+    Tensor input_normed, middle_normed;  // (n, d) A
+    Tensor input_rstd, middle_rstd;      // (n) f32
     AttentionLayer::Activations attention;
     MlpLayer::Activations mlp;
   };
@@ -25,8 +25,7 @@ class Block {
   /// Adds the norm gains, which every tensor rank holds whole, to the store's open bucket.
   void add_replicated();
 
-  std::int64_t activation_count() const;
-  Activations cut_activations(Tensor storage) const;
+  void place_activations(TensorArena& arena, Activations& saved) const;
 
   /// The stream x (n, d) [+ branch (n, d)] goes in, (saved.middle, scratch.branch) comes out. `branch`
   /// absent: x is saved.input itself; else it may be scratch.branch.

@@ -2,18 +2,24 @@
 
 #include <algorithm>
 
+#include "core/model/tensor_arena.h"
+
 namespace vqlm {
 namespace {
 
-// Memory for one chunk of logits: 64 MiB holds 333 rows at V = 50,257. At V = 50,000, d = 512 the whole head is 4 to 7 %
-// faster than with 32 MiB, and 128 MiB gains nothing more (vqlm bench head).
-constexpr std::int64_t logits_budget = std::int64_t{64} << 20;
+// Memory for one chunk of logits. On a host 64 MiB holds 333 rows at V = 50,257: at V = 50,000, d = 512 the whole head is 4
+// to 7 % faster than with 32 MiB, and 128 MiB gains nothing more (vqlm bench head). A GPU's products want thousands of
+// rows: 512 MiB hold 5,342 at V = 50,257 in bf16 (not measured).
+std::int64_t logits_budget(const Backend& backend) {
+  return std::int64_t{backend.host_accessible() ? 64 : 512} << 20;
+}
+
 constexpr std::int64_t min_chunk_rows = 64;
 
-std::int64_t chunk_rows_for(std::int64_t classes, std::int64_t rows) {
-  const std::int64_t fitting =
-      logits_budget / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(classes, 1));
-  return std::clamp<std::int64_t>(fitting, std::min(min_chunk_rows, rows), rows);
+std::int64_t chunk_rows_for(const Backend& backend, std::int64_t classes, std::int64_t rows) {
+  const auto row_bytes =
+      static_cast<std::int64_t>(size_of(backend.activation_dtype())) * std::max<std::int64_t>(classes, 1);
+  return std::clamp<std::int64_t>(logits_budget(backend) / row_bytes, std::min(min_chunk_rows, rows), rows);
 }
 
 }  // namespace
@@ -41,37 +47,28 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
                               .decay = false}});
   }
 
+  allocate_workspace(context.trainable);
+}
+
+void DenseHead::allocate_workspace(bool trainable) {
+  Backend& backend = tensor_.backend();
+  const DType a = backend.activation_dtype();
   const std::int64_t p = tensor_.size();
   const std::int64_t all_rows = rows_ * p;
   // The chunk follows from the largest part, so that all ranks cut alike.
-  chunk_rows_ = chunk_rows_for((vocab_size_ + p - 1) / p, all_rows);
-  const std::int64_t spread = p == 1 ? 0 : all_rows * d_model_;
-  const std::int64_t counts[] = {
-      chunk_rows_ * part_.count,     chunk_rows_ * 3, p * chunk_rows_ * 3, chunk_rows_, all_rows, spread,
-      context.trainable ? spread : 0};
-  std::int64_t total = 0;
-  for (std::int64_t count : counts) total += count;
-  storage_ =
-      tensor_.backend().allocate(static_cast<std::size_t>(total) * sizeof(float), MemoryUse::workspace);
-  std::int64_t begin = 0;
-  auto cut = [&, index = 0](Shape shape) mutable {
-    const std::int64_t count = counts[index++];
-    begin += count;
-    return count == 0 && shape.numel() > 0 ? Tensor{}
-                                           : storage_.view({total}).range(begin - count, count).view(shape);
-  };
-  logits_ = cut({chunk_rows_, part_.count});
-  statistics_ = cut({chunk_rows_, 3});
-  all_statistics_ = cut({p, chunk_rows_, 3});
-  lse_ = cut({chunk_rows_});
-  all_nll_ = cut({all_rows});
-  h_rows_ = cut({all_rows, d_model_});
-  dh_rows_ = cut({all_rows, d_model_});
+  chunk_rows_ = chunk_rows_for(backend, (vocab_size_ + p - 1) / p, all_rows);
+  TensorArena arena;
+  arena.add(logits_, {chunk_rows_, part_.count}, a);
+  arena.add(statistics_, {chunk_rows_, 3}, DType::f32);
+  arena.add(all_statistics_, {p, chunk_rows_, 3}, DType::f32);
+  arena.add(lse_, {chunk_rows_}, DType::f32);
+  arena.add(all_nll_, {all_rows}, DType::f32);
   if (p > 1) {
-    target_storage_ = tensor_.backend().allocate(static_cast<std::size_t>(all_rows) * sizeof(std::int32_t),
-                                                 MemoryUse::workspace);
-    all_targets_ = target_storage_.view({all_rows}, DType::i32);
+    arena.add(h_rows_, {all_rows, d_model_}, a);
+    if (trainable) arena.add(dh_rows_, {all_rows, d_model_}, a);
+    arena.add(all_targets_, {all_rows}, DType::i32);
   }
+  storage_ = arena.allocate(backend, MemoryUse::workspace);
 }
 
 HeadCost DenseHead::cost() const {
@@ -103,7 +100,7 @@ void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h
 
 void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale) {
   Backend& backend = tensor_.backend();
-  const Tensor weight = parameters_.value(weight_);
+  const Tensor weight = parameters_.operand(weight_);
   const std::int64_t all_rows = h_rows.extent(0);
   for (std::int64_t begin = 0; begin < all_rows; begin += chunk_rows_) {
     const std::int64_t count = std::min(chunk_rows_, all_rows - begin);
@@ -131,7 +128,8 @@ void DenseHead::log_probs(Tensor out, Tensor h) {
     throw Error(
         "log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
   }
-  tensor_.backend().matmul(out, h, parameters_.value(weight_), Transpose::no, Transpose::yes, Accumulate::no);
+  tensor_.backend().matmul(out, h, parameters_.operand(weight_), Transpose::no, Transpose::yes,
+                           Accumulate::no);
   tensor_.backend().log_softmax(out, bias());
 }
 

@@ -22,9 +22,10 @@ class DenseHead : public OutputHead {
   void log_probs(Tensor out, Tensor h) override;
 
  private:
+  void allocate_workspace(bool trainable);
   /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten.
   void run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
-  Tensor bias() const { return bias_ ? parameters_.value(*bias_) : Tensor{}; }
+  Tensor bias() const { return bias_ ? parameters_.operand(*bias_) : Tensor{}; }
 
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
@@ -38,14 +39,13 @@ class DenseHead : public OutputHead {
   bool tied_;
 
   Buffer storage_;
-  Tensor logits_;            // (chunk_rows, part_.count)
+  Tensor logits_;            // (chunk_rows, part_.count) A
   Tensor statistics_;        // (chunk_rows, 3)
   Tensor all_statistics_;    // (P, chunk_rows, 3)
   Tensor lse_;               // (chunk_rows)
   Tensor all_nll_;           // (N)
-  Tensor h_rows_, dh_rows_;  // (N, d), absent at P = 1
-  Buffer target_storage_;
-  Tensor all_targets_;  // (N) i32, absent at P = 1
+  Tensor h_rows_, dh_rows_;  // (N, d) A, absent at P = 1
+  Tensor all_targets_;       // (N) i32, absent at P = 1
 };
 
 }  // namespace vqlm

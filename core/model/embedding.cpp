@@ -25,7 +25,7 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
 
 void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
-  const Tensor table = parameters_.value(table_);
+  const Tensor table = parameters_.operand(table_);
   if (tensor_.size() == 1) {
     backend.embedding_forward(x, ids, table, 0);
   } else if (tied_) {

@@ -25,19 +25,20 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                        .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
 }
 
-MlpLayer::Activations MlpLayer::cut_activations(Tensor storage) const {
-  return {storage.range(0, rows_ * 2 * width_).view({rows_, 2 * width_}),
-          storage.range(rows_ * 2 * width_, rows_ * width_).view({rows_, width_})};
+void MlpLayer::place_activations(TensorArena& arena, Activations& saved) const {
+  const DType a = tensor_.backend().activation_dtype();
+  arena.add(saved.gate_up, {rows_, 2 * width_}, a);
+  arena.add(saved.hidden, {rows_, width_}, a);
 }
 
 void MlpLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
-  backend.matmul(saved.gate_up, rows, parameters_.fused_value(gate_up_, 2), Transpose::no, Transpose::yes,
+  backend.matmul(saved.gate_up, rows, parameters_.fused_operand(gate_up_, 2), Transpose::no, Transpose::yes,
                  Accumulate::no);
   backend.swiglu_forward(saved.hidden, saved.gate_up);
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
-  backend.matmul(partial, saved.hidden, parameters_.value(down_), Transpose::no, Transpose::yes,
+  backend.matmul(partial, saved.hidden, parameters_.operand(down_), Transpose::no, Transpose::yes,
                  Accumulate::no);
   tensor_.reduce_scatter(y, partial);
 }
@@ -48,7 +49,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);  // (N, d)
   const Tensor dhidden =
       scratch.hidden.range(0, saved.hidden.numel()).view(saved.hidden.shape());  // (N, d_ff / P)
-  backend.matmul(dhidden, dy_rows, parameters_.value(down_), Transpose::no, Transpose::no, Accumulate::no);
+  backend.matmul(dhidden, dy_rows, parameters_.operand(down_), Transpose::no, Transpose::no, Accumulate::no);
   backend.matmul(parameters_.gradient(down_), dy_rows, saved.hidden, Transpose::yes, Transpose::no,
                  Accumulate::yes);
   const Tensor dgate_up = saved.gate_up;  // in place: forward's values are not needed again
@@ -57,7 +58,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
   backend.matmul(parameters_.fused_gradient(gate_up_, 2), dgate_up, rows, Transpose::yes, Transpose::no,
                  Accumulate::yes);
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.matmul(partial, dgate_up, parameters_.fused_value(gate_up_, 2), Transpose::no, Transpose::no,
+  backend.matmul(partial, dgate_up, parameters_.fused_operand(gate_up_, 2), Transpose::no, Transpose::no,
                  Accumulate::no);
   tensor_.reduce_scatter(dx, partial);
 }

@@ -4,6 +4,7 @@
 
 #include "core/model/parameters.h"
 #include "core/model/scratch.h"
+#include "core/model/tensor_arena.h"
 
 namespace vqlm {
 
@@ -11,16 +12,14 @@ class MlpLayer {
  public:
   /// What backward needs of forward, on this rank.
   struct Activations {
-    Tensor gate_up;  // (N, 2 d_ff / P); backward overwrites it with its gradient
-    Tensor hidden;   // (N, d_ff / P)
+    Tensor gate_up;  // (N, 2 d_ff / P) A; backward overwrites it with its gradient
+    Tensor hidden;   // (N, d_ff / P) A
   };
 
   MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
            ParameterStore& parameters, const std::string& prefix);
 
-  /// Floats of Activations, and the views cut from `storage` (that many floats).
-  std::int64_t activation_count() const { return rows_ * 3 * width_; }
-  Activations cut_activations(Tensor storage) const;
+  void place_activations(TensorArena& arena, Activations& saved) const;
 
   /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
   void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;

@@ -16,10 +16,11 @@ namespace vqlm {
 
 /// What a head costs, whatever the grid.
 struct HeadCost {
-  std::int64_t matrix_parameters = 0;  // V d for dense (tied: shared with the embedding), (K + Q) d for the VQ head
-  std::int64_t bias_parameters = 0;    // V for dense, K + V for the VQ head
-  std::int64_t code_bytes = 0;         // the VQ head's integer map and sub-codes
-  double multiply_adds = 0;            // per token, forward; backward costs twice that
+  std::int64_t matrix_parameters =
+      0;  // V d for dense (tied: shared with the embedding), (K + Q) d for the VQ head
+  std::int64_t bias_parameters = 0;  // V for dense, K + V for the VQ head
+  std::int64_t code_bytes = 0;       // the VQ head's integer map and sub-codes
+  double multiply_adds = 0;          // per token, forward; backward costs twice that
 };
 
 /// n rows of this rank; the micro-batch's N = P n over the tensor group. targets (n) i32 over the whole

@@ -61,6 +61,7 @@ ParameterId ParameterStore::add(std::vector<Parameter> group) {
     parameter.bucket = static_cast<int>(buckets_.size()) - 1;
     parameter.flat_begin = flat_size_;
     flat_size_ += parameter.shape.numel();
+    if (parameter.global_shape.rank() < 2) buckets_.back().only_matrices = false;
     parameters_.push_back(std::move(parameter));
   }
   return first;
@@ -71,6 +72,10 @@ void ParameterStore::allocate(bool trainable) {
   const auto bytes = static_cast<std::size_t>(flat_size_) * sizeof(float);
   values_ = backend_.allocate(bytes, MemoryUse::parameters);
   backend_.fill(flat_values(), 0.0f);
+  if (const DType a = backend_.activation_dtype(); a != DType::f32) {
+    rounded_ = backend_.allocate(static_cast<std::size_t>(flat_size_) * size_of(a), MemoryUse::parameters);
+    round_values(0, flat_size_);
+  }
   if (!trainable) return;
   gradients_ = backend_.allocate(bytes, MemoryUse::gradients);
   backend_.fill(flat_gradients(), 0.0f);
@@ -90,7 +95,7 @@ void ParameterStore::initialize(std::uint64_t seed) {
         }
       });
     }
-    backend_.copy_from_host(value(static_cast<ParameterId>(id)), slice.data());
+    set_slice(static_cast<ParameterId>(id), slice);
   }
 }
 
@@ -101,7 +106,20 @@ void ParameterStore::set_from_whole(ParameterId id, const std::vector<float>& da
   for_each_run(p, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
     std::copy_n(data.begin() + global, count, slice.begin() + local);
   });
+  set_slice(id, slice);
+}
+
+void ParameterStore::set_slice(ParameterId id, const std::vector<float>& slice) {
+  const Parameter& p = parameters_[static_cast<std::size_t>(id)];
+  VQLM_ASSERT(static_cast<std::int64_t>(slice.size()) == p.shape.numel());
   backend_.copy_from_host(value(id), slice.data());
+  round_values(p.flat_begin, p.shape.numel());
+}
+
+void ParameterStore::round_values(std::int64_t begin, std::int64_t count) {
+  if (const Tensor rounded = flat_rounded()) {
+    backend_.round_to_activation(rounded.range(begin, count), flat_values().range(begin, count));
+  }
 }
 
 std::int64_t ParameterStore::global_count() const {
@@ -110,8 +128,18 @@ std::int64_t ParameterStore::global_count() const {
   return count;
 }
 
-Tensor ParameterStore::fused(const Buffer& buffer, ParameterId first, int count) const {
-  if (buffer.data() == nullptr) return {};
+Tensor ParameterStore::flat(const Buffer& buffer, DType dtype) const {
+  return buffer.data() == nullptr ? Tensor{} : buffer.view({flat_size_}, dtype);
+}
+
+Tensor ParameterStore::fused_operand(ParameterId first, int count) const {
+  const bool matrix = parameters_[static_cast<std::size_t>(first)].global_shape.rank() >= 2;
+  const Tensor rounded = flat_rounded();
+  return fused(matrix && rounded ? rounded : flat_values(), first, count);
+}
+
+Tensor ParameterStore::fused(Tensor flat, ParameterId first, int count) const {
+  if (!flat) return {};
   const Parameter& head = parameters_[static_cast<std::size_t>(first)];
   Shape shape = head.shape;
   std::int64_t end = head.flat_begin + head.shape.numel();
@@ -121,7 +149,7 @@ Tensor ParameterStore::fused(const Buffer& buffer, ParameterId first, int count)
     shape.set(0, shape[0] + next.shape[0]);
     end += next.shape.numel();
   }
-  return buffer.view({flat_size_}).range(head.flat_begin, end - head.flat_begin).view(shape);
+  return flat.range(head.flat_begin, end - head.flat_begin).view(shape);
 }
 
 namespace {

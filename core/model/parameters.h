@@ -1,5 +1,7 @@
-// The parameters of one rank: two flat buffers with the same layout, values and gradients, and named views of
-// them. The optimizer, the reduction buckets and the checkpoint work on ranges of the flat buffers.
+// The parameters of one rank: flat buffers with the same layout, values and gradients in f32, and named views of
+// them. The optimizer, the reduction buckets and the checkpoint work on ranges of the flat buffers. Where the back end's
+// activation dtype A is not f32, a third one holds the values rounded to A: ops read matrices there, and gains and biases
+// from the f32 values.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +38,8 @@ struct ParameterBucket {
   std::string name;
   bool replicated = false;  // over the tensor group: gradients are partial sums there
   std::int64_t begin = 0;
-  std::int64_t count = 0;  // a multiple of the data group's size
+  std::int64_t count = 0;     // a multiple of the data group's size
+  bool only_matrices = true;  // ops read nothing of it in f32 where A is another dtype
 };
 
 /// Index of a parameter in the store.
@@ -59,26 +62,36 @@ class ParameterStore {
   /// Draws every parameter from its initializer.
   void initialize(std::uint64_t seed);
 
-  Tensor value(ParameterId id) const { return fused(values_, id, 1); }
-  Tensor gradient(ParameterId id) const { return fused(gradients_, id, 1); }
+  /// The f32 master value. In a training step on several data ranks with A = bf16, current on its owner only (Optimizer).
+  Tensor value(ParameterId id) const { return fused(flat_values(), id, 1); }
+  /// What ops read: a matrix (rank 2 or more) in A, a vector in f32.
+  Tensor operand(ParameterId id) const { return fused_operand(id, 1); }
+  Tensor gradient(ParameterId id) const { return fused(flat_gradients(), id, 1); }
   /// `count` parameters of one group, stacked along their first axis (all other extents must agree).
-  Tensor fused_value(ParameterId first, int count) const { return fused(values_, first, count); }
-  Tensor fused_gradient(ParameterId first, int count) const { return fused(gradients_, first, count); }
+  Tensor fused_operand(ParameterId first, int count) const;
+  Tensor fused_gradient(ParameterId first, int count) const { return fused(flat_gradients(), first, count); }
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<ParameterBucket>& buckets() const { return buckets_; }
   /// The whole flat buffers, rank 1, padding included (padding stays zero).
-  Tensor flat_values() const { return values_.view({flat_size_}); }
-  Tensor flat_gradients() const { return gradients_.view({flat_size_}); }
+  Tensor flat_values() const { return flat(values_, DType::f32); }
+  Tensor flat_gradients() const { return flat(gradients_, DType::f32); }
+  /// The values rounded to A; absent where A is f32.
+  Tensor flat_rounded() const { return flat(rounded_, backend_.activation_dtype()); }
+  /// Rounds the values [begin, begin + count) of the flat buffer again, after they were changed from outside.
+  void round_values(std::int64_t begin, std::int64_t count);
   std::int64_t flat_size() const { return flat_size_; }
   /// Elements of all logical tensors, whatever the grid.
   std::int64_t global_count() const;
 
   /// Copies this rank's slice out of a whole logical tensor in host memory, `data` (global_shape).
   void set_from_whole(ParameterId id, const std::vector<float>& data);
+  /// Copies this rank's slice from host memory.
+  void set_slice(ParameterId id, const std::vector<float>& slice);
 
  private:
-  Tensor fused(const Buffer& buffer, ParameterId first, int count) const;
+  Tensor flat(const Buffer& buffer, DType dtype) const;
+  Tensor fused(Tensor flat, ParameterId first, int count) const;
   void close_bucket();
 
   Backend& backend_;
@@ -88,6 +101,7 @@ class ParameterStore {
   std::int64_t flat_size_ = 0;
   Buffer values_;
   Buffer gradients_;
+  Buffer rounded_;  // none where A is f32
 };
 
 /// A box of a logical tensor: where it starts and how far it reaches.

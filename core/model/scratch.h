@@ -20,6 +20,8 @@ struct Scratch {
   Tensor qkv_gradient;       // (N, (heads + 2 kv_heads) * head_dim / P), training only
   Buffer storage;
 
+  // All in the back end's activation dtype.
+
   Scratch(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& shape, bool training);
 };
 

@@ -1,19 +1,12 @@
 #include "core/model/transformer.h"
 
-#include <chrono>
 #include <string>
 
 #include "core/model/dense_head.h"
+#include "core/model/tensor_arena.h"
 #include "core/model/vq_head.h"
 
 namespace vqlm {
-namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
 
 Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Options& options,
                          const CodeMap* map)
@@ -52,23 +45,16 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
 }
 
 void Transformer::allocate_activations(Purpose purpose) {
-  const std::int64_t d = config_.d_model;
+  const DType a = backend_.activation_dtype();
   // Evaluation needs no layer's activations after the layer, so all of them share one set.
-  const std::int64_t sets = purpose == Purpose::training ? config_.n_layers : 1;
-  const std::int64_t per_block = blocks_.front().activation_count();
-  const std::int64_t total = sets * per_block + rows_ * (3 * d + 1);
-  activation_storage_ =
-      backend_.allocate(static_cast<std::size_t>(total) * sizeof(float), MemoryUse::activations);
-  const Tensor flat = activation_storage_.view({total});
-  for (std::int64_t set = 0; set < sets; ++set) {
-    activations_.push_back(blocks_.front().cut_activations(flat.range(set * per_block, per_block)));
-  }
-  std::int64_t begin = sets * per_block;
+  activations_.resize(purpose == Purpose::training ? blocks_.size() : 1);
+  TensorArena arena;
+  for (Block::Activations& saved : activations_) blocks_.front().place_activations(arena, saved);
   for (Tensor* tensor : {&final_input_, &hidden_, &hidden_gradient_}) {
-    *tensor = flat.range(begin, rows_ * d).view({rows_, d});
-    begin += rows_ * d;
+    arena.add(*tensor, {rows_, config_.d_model}, a);
   }
-  final_rstd_ = flat.range(begin, rows_);
+  arena.add(final_rstd_, {rows_}, DType::f32);
+  activation_storage_ = arena.allocate(backend_, MemoryUse::activations);
 }
 
 void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts) {
@@ -85,34 +71,30 @@ void Transformer::forward(Tensor tokens) {
     x = saved(layer).middle;
     branch = scratch_.branch;
   }
-  backend_.rmsnorm_forward(hidden_, final_rstd_, final_input_, x, branch, parameters_.value(final_gain_),
+  backend_.rmsnorm_forward(hidden_, final_rstd_, final_input_, x, branch, parameters_.operand(final_gain_),
                            config_.norm_eps);
 }
 
 void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
   forward(tokens);
-  backend_.synchronize();
-  const double begin = seconds_now();
+  head_marks_.begin = backend_.mark_time(backend_.compute_stream());
   head_->forward(nll, hidden_, my_targets(targets));
-  backend_.synchronize();
-  times_.head = seconds_now() - begin;
+  head_marks_.end = backend_.mark_time(backend_.compute_stream());
 }
 
 void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
                                        const BucketReady& ready) {
   forward(tokens);
-  backend_.synchronize();
-  const double begin = seconds_now();
+  head_marks_.begin = backend_.mark_time(backend_.compute_stream());
   head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_targets(targets), scale);
-  backend_.synchronize();
-  times_.head = seconds_now() - begin;
+  head_marks_.end = backend_.mark_time(backend_.compute_stream());
   if (head_bucket_ >= 0) ready(head_bucket_);
   backward(tokens, ready);
 }
 
 void Transformer::backward(Tensor tokens, const BucketReady& ready) {
   backend_.rmsnorm_backward(scratch_.residual_gradient, parameters_.gradient(final_gain_), hidden_gradient_,
-                            final_input_, parameters_.value(final_gain_), final_rstd_, Accumulate::no);
+                            final_input_, parameters_.operand(final_gain_), final_rstd_, Accumulate::no);
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
     blocks_[layer].backward(saved(layer), scratch_);
     ready(layer_buckets_[layer]);

@@ -17,11 +17,6 @@ namespace vqlm {
 
 enum class Purpose { training, evaluation };
 
-/// Seconds spent in the parts of the last call, measured on the host.
-struct ModelTimes {
-  double head = 0;
-};
-
 class Transformer {
  public:
   struct Options {
@@ -61,7 +56,15 @@ class Transformer {
   /// out (N, V) overwritten: log-probabilities after every position of tokens (N). One tensor rank only.
   void log_probs(Tensor out, Tensor tokens);
 
-  const ModelTimes& times() const { return times_; }
+  /// Seconds that the head took in the last evaluate() or accumulate_gradients(), by time marks on the back end's stream;
+  /// blocks until they are known. A graph that recorded such a call sets the marks it was recorded with.
+  struct HeadMarks {
+    Event begin, end;
+  };
+  const HeadMarks& head_marks() const { return head_marks_; }
+  double head_seconds(const HeadMarks& marks) const {
+    return backend_.seconds_between(marks.begin, marks.end);
+  }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
   /// embedding look-up is none), and 6 T heads head_dim for causal attention, where only half of the scores
   /// exist.
@@ -93,9 +96,9 @@ class Transformer {
 
   Buffer activation_storage_;
   std::vector<Block::Activations> activations_;
-  Tensor final_input_, hidden_, hidden_gradient_;  // (n, d)
-  Tensor final_rstd_;                              // (n)
-  ModelTimes times_;
+  Tensor final_input_, hidden_, hidden_gradient_;  // (n, d) A
+  Tensor final_rstd_;                              // (n) f32
+  HeadMarks head_marks_;
 };
 
 }  // namespace vqlm

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "core/model/tensor_arena.h"
+
 namespace vqlm {
 namespace {
 
@@ -15,22 +17,6 @@ Parameter replicated(const std::string& name, Shape shape, float stddev) {
           .init = {.stddev = stddev},
           .decay = shape.rank() >= 2};
 }
-
-/// A place for arrays of one element type, cut one after the other.
-class Cutter {
- public:
-  Cutter(Buffer& storage, DType dtype) : storage_(storage), dtype_(dtype) {}
-  Tensor operator()(Shape shape) {
-    const std::int64_t capacity = static_cast<std::int64_t>(storage_.bytes() / size_of(dtype_));
-    begin_ += shape.numel();
-    return storage_.view({capacity}, dtype_).range(begin_ - shape.numel(), shape.numel()).view(shape);
-  }
-
- private:
-  Buffer& storage_;
-  DType dtype_;
-  std::int64_t begin_ = 0;
-};
 
 }  // namespace
 
@@ -63,11 +49,10 @@ void VqHead::add_parameters(const HeadConfig& head) {
     return;
   }
   Backend& backend = tensor_.backend();
-  fixed_storage_ =
-      backend.allocate(static_cast<std::size_t>(2 * vocab_size_) * sizeof(float), MemoryUse::workspace);
-  Cutter cut(fixed_storage_, DType::f32);
-  fixed_bias_ = cut({vocab_size_});
-  unused_gradient_ = cut({vocab_size_});
+  TensorArena arena;
+  arena.add(fixed_bias_, {vocab_size_}, DType::f32);
+  arena.add(unused_gradient_, {vocab_size_}, DType::f32);
+  fixed_storage_ = arena.allocate(backend, MemoryUse::workspace);
   backend.fill(fixed_bias_, 0.0f);
   backend.fill(unused_gradient_, 0.0f);
 }
@@ -96,39 +81,34 @@ void VqHead::upload(const CodeMap& map) {
   }
 
   Backend& backend = tensor_.backend();
-  map_storage_ =
-      backend.allocate((3 * vocab + member_begin.size()) * sizeof(std::int32_t), MemoryUse::parameters);
-  Cutter cut(map_storage_, DType::i32);
-  map_.cluster_of_token = cut({vocab_size_});
-  map_.position_of_token = cut({vocab_size_});
-  map_.members = cut({vocab_size_});
-  map_.member_begin = cut({clusters_ + 1});
+  TensorArena arena;
+  arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.members, {vocab_size_}, DType::i32);
+  arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
+  if (groups_ > 0) arena.add(map_.member_codes, {vocab_size_, groups_}, DType::u8);
+  map_storage_ = arena.allocate(backend, MemoryUse::parameters);
   backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
   backend.copy_from_host(map_.position_of_token, position.data());
   backend.copy_from_host(map_.members, members.data());
   backend.copy_from_host(map_.member_begin, member_begin.data());
-  if (groups_ > 0) {
-    codes_storage_ = backend.allocate(codes.size(), MemoryUse::parameters);
-    map_.member_codes = codes_storage_.view({vocab_size_, groups_}, DType::u8);
-    backend.copy_from_host(map_.member_codes, codes.data());
-  }
+  if (groups_ > 0) backend.copy_from_host(map_.member_codes, codes.data());
   cluster_of_token_ = map.cluster_of_token;
 }
 
 void VqHead::allocate_workspace() {
   Backend& backend = tensor_.backend();
-  storage_ = backend.allocate(static_cast<std::size_t>(rows_ * (clusters_ + 4)) * sizeof(float),
-                              MemoryUse::workspace);
-  Cutter cut(storage_, DType::f32);
-  logits_ = cut({rows_, clusters_});
-  statistics_ = cut({rows_, 3});
-  lse_ = cut({rows_});
-  index_storage_ = backend.allocate(
-      static_cast<std::size_t>(2 * rows_ + clusters_ + 1) * sizeof(std::int32_t), MemoryUse::workspace);
-  Cutter cut_index(index_storage_, DType::i32);
-  clusters_of_rows_ = cut_index({rows_});
-  order_ = cut_index({rows_});
-  row_begin_ = cut_index({clusters_ + 1});
+  const DType a = backend.activation_dtype();
+  TensorArena arena;
+  arena.add(logits_, {rows_, clusters_}, a);
+  if (a != DType::f32) arena.add(code_log_probs_, {rows_, clusters_}, DType::f32);
+  arena.add(statistics_, {rows_, 3}, DType::f32);
+  arena.add(lse_, {rows_}, DType::f32);
+  arena.add(clusters_of_rows_, {rows_}, DType::i32);
+  arena.add(order_, {rows_}, DType::i32);
+  arena.add(row_begin_, {clusters_ + 1}, DType::i32);
+  storage_ = arena.allocate(backend, MemoryUse::workspace);
+  if (a == DType::f32) code_log_probs_ = logits_;  // never used at the same time
 }
 
 HeadCost VqHead::cost() const {
@@ -156,8 +136,8 @@ void VqHead::initialize(const std::vector<std::int64_t>& counts) {
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
   Backend& backend = tensor_.backend();
   backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
-  backend.matmul(logits_, h, parameters_.value(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
-  backend.softmax_statistics(statistics_, logits_, parameters_.value(cluster_bias_), clusters_of_rows_, 0);
+  backend.matmul(logits_, h, parameters_.operand(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_, 0);
   backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
 }
 
@@ -170,10 +150,10 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   Backend& backend = tensor_.backend();
   codes_forward(nll, h, targets);
-  backend.softmax_gradient(logits_, parameters_.value(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
+  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
   backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no, Accumulate::yes);
   backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
-  backend.matmul(dh, logits_, parameters_.value(codebook_), Transpose::no, Transpose::no, Accumulate::no);
+  backend.matmul(dh, logits_, parameters_.operand(codebook_), Transpose::no, Transpose::no, Accumulate::no);
 
   Backend::MemberGradients gradients;
   gradients.dh = dh;
@@ -184,7 +164,8 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
                          map_);
 
   if (commitment_) {
-    backend.commitment(penalty, dh, h, parameters_.value(codebook_), clusters_of_rows_, *commitment_, scale);
+    backend.commitment(penalty, dh, h, parameters_.operand(codebook_), clusters_of_rows_, *commitment_,
+                       scale);
   } else {
     backend.fill(penalty, 0.0f);
   }
@@ -194,9 +175,9 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   Backend& backend = tensor_.backend();
   const std::int64_t rows = h.extent(0);
   VQLM_ASSERT(rows <= rows_);
-  const Tensor codes = logits_.rows(0, rows);
-  backend.matmul(codes, h, parameters_.value(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
-  backend.log_softmax(codes, parameters_.value(cluster_bias_));
+  const Tensor codes = code_log_probs_.rows(0, rows);
+  backend.matmul(codes, h, parameters_.operand(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
   backend.member_log_probs(out, h, codes, member_codebook(), token_bias(), map_);
 }
 

@@ -33,8 +33,8 @@ class VqHead : public OutputHead {
   void allocate_workspace();
   /// Logits, statistics and nll of the codes, and the rows sorted by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets);
-  Tensor member_codebook() const { return groups_ > 0 ? parameters_.value(member_codebook_) : Tensor{}; }
-  Tensor token_bias() const { return token_bias_ ? parameters_.value(*token_bias_) : fixed_bias_; }
+  Tensor member_codebook() const { return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{}; }
+  Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
@@ -52,10 +52,11 @@ class VqHead : public OutputHead {
   Tensor fixed_bias_,
       unused_gradient_;  // (V) each, zeros and a place to drop its gradient, where head.bias is off
 
-  Buffer map_storage_, codes_storage_;
+  Buffer map_storage_;
   CodeMapView map_;
-  Buffer storage_, index_storage_;
-  Tensor logits_;                                // (n, K)
+  Buffer storage_;
+  Tensor logits_;                                // (n, K) A
+  Tensor code_log_probs_;                        // (n, K) f32
   Tensor statistics_;                            // (n, 3)
   Tensor lse_;                                   // (n)
   Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32

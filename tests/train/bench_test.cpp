@@ -69,6 +69,7 @@ std::vector<std::vector<float>> step_results(Backend& backend, const Config& con
   optimizer.zero_gradients();
   model.accumulate_gradients(losses.view({2 * n}).range(0, n), losses.view({2 * n}).range(n, n), tokens,
                              targets, 0.5f, [&](int bucket) { optimizer.bucket_ready(bucket); });
+  optimizer.finish_reductions();
   optimizer.step(1, 1e-2f);
   const Tensor all_log_probs = log_probs.view({n, config.model.vocab_size});
   model.log_probs(all_log_probs, tokens);

@@ -56,7 +56,7 @@ TEST_P(Checkpoint, LoadsWhatWasSavedBitForBit) {
 
   const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}),
                                 Verify::yes);
-  reader.load_parameters(loaded.backend(), loaded.store());
+  reader.load_parameters(loaded.store());
   reader.load_optimizer(loaded.backend(), loaded.store(), loaded.optimizer());
   for (std::size_t i = 0; i < saved.store().parameters().size(); ++i) {
     const auto id = static_cast<ParameterId>(i);
@@ -167,7 +167,7 @@ TEST_F(CheckpointFolder, SavingAStepAgainReplacesIt) {
   const CheckpointReader reader(save(4, 1), Verify::yes);
   EXPECT_THAT(listed(), ElementsAre("step-00000004"));
   TinyModel loaded(tiny_model_config(HeadKind::vq));
-  reader.load_parameters(loaded.backend(), loaded.store());
+  reader.load_parameters(loaded.store());
   EXPECT_EQ(bytes_of(loaded.store().value(0)), bytes_of(model_.store().value(0)));
 }
 
@@ -212,7 +212,7 @@ TEST_F(CheckpointFolder, AnotherModelNamesTheTensor) {
   const CheckpointReader reader(save(3), Verify::yes);
   const auto message = [&](const Config& config) {
     TinyModel other(config);
-    return message_of([&] { reader.load_parameters(other.backend(), other.store()); });
+    return message_of([&] { reader.load_parameters(other.store()); });
   };
   Config wide = tiny_model_config(HeadKind::vq);
   wide.model.d_model = 24;

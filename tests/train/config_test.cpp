@@ -89,6 +89,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "train.micro_batch=3",
                                               "train.seed=9007199254740991",
                                               "train.grad_clip=0.3",
+                                              "train.max_skipped_steps=4",
                                               "train.precision=bf16",
                                               "train.eval_every=50",
                                               "train.eval_tokens=4096",
@@ -103,13 +104,16 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "optim.decay_fraction=0.33",
                                               "parallel.data=2",
                                               "parallel.tensor=4",
+                                              "parallel.overlap=false",
+                                              "parallel.timeout_seconds=30",
                                               "checkpoint.every=500",
                                               "checkpoint.keep=9",
                                               "run.dir=runs/x",
                                               "run.name=7\t",
                                               "run.device=cpu",
                                               "run.threads=5",
-                                              "run.log_every=3"};
+                                              "run.log_every=3",
+                                              "run.cuda_graphs=false"};
   const Config config = load_config({}, overrides);
   for (const std::string& override_text : overrides) {  // each key alone, so that no two share a member
     const std::vector<std::string> changed = changed_lines(load_config({}, {override_text}));
@@ -207,7 +211,18 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"optim.warmup_steps=1001"}), HasSubstr("warmup_steps <= 1000"));
   EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}),
               HasSubstr("warmup_steps <= 800"));
-  EXPECT_THAT(resolve_error({"train.precision=bf16", "run.device=cpu"}), HasSubstr("fp32"));
+}
+
+TEST_F(ConfigTest, PrecisionIsWhatTheDeviceComputesIn) {
+  Config config;
+  for (const DType activation : {DType::f32, DType::bf16})
+    EXPECT_NO_THROW(check_precision(config, activation));
+  config.train.precision = Precision::bf16;
+  EXPECT_NO_THROW(check_precision(config, DType::bf16));
+  EXPECT_THROW(check_precision(config, DType::f32), UsageError);
+  config.train.precision = Precision::fp32;
+  EXPECT_NO_THROW(check_precision(config, DType::f32));
+  EXPECT_THROW(check_precision(config, DType::bf16), UsageError);
 }
 
 TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {

@@ -58,7 +58,10 @@ class GoldenRun {
     return sums;
   }
 
-  double optimizer_step(int step) { return optimizer_.step(step + 1, golden_.adamw(step).lr); }
+  double optimizer_step(int step) {
+    optimizer_.finish_reductions();
+    return optimizer_.step(step + 1, golden_.adamw(step).lr);
+  }
 
   ParameterId id(const std::string& name) {
     const auto& all = model_.parameters().parameters();

@@ -63,7 +63,7 @@ class TinyModel {
   const ProcessGrid& grid() const { return grid_; }
   const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
   Transformer& model() { return model_; }
-  const ParameterStore& store() { return model_.parameters(); }
+  ParameterStore& store() { return model_.parameters(); }
   Optimizer& optimizer() { return optimizer_; }
 
  private:
