@@ -1,0 +1,59 @@
+// Ranks that meet a failure in their collectives, planted by the stand-in's environment or by the argument. Every rank
+// must end with a message; a rank that comes to the end exits with 0.
+//   mismatch   rank 1 calls another collective than the others
+//   count      rank 1 calls with another count
+//   left       rank 1 does not make the last call, but stays alive for much longer than the time-out
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <string_view>
+#include <thread>
+
+#include "core/error.h"
+#include "tests/nccl/device_arrays.h"
+
+#include "dist/mpi_session.h"
+#include "dist/nccl_communicator.h"
+
+namespace vqlm {
+namespace {
+
+constexpr double timeout_seconds = 2;
+
+void run(const MpiSession& session, std::string_view how) {
+  NcclOptions options;
+  options.timeout_seconds = timeout_seconds;
+  options.on_failure = [&session](const std::string& message) { session.abort(message, 1); };
+  const auto host = session.split(0, session.rank(), "world");
+  const auto world = NcclCommunicator::make_world(*host, options);
+  const auto data = world->split(0, session.rank(), "data");
+  const testing::ComputeStream compute;
+  const bool odd_one = session.rank() == 1;
+  const testing::DeviceArray x(compute, std::vector<int>(8, 1), DType::f32);
+  for (int call = 0; call < 4; ++call) {
+    const bool last = call == 3;
+    if (last && odd_one && how == "left") std::this_thread::sleep_for(std::chrono::seconds(60));
+    if (last && odd_one && how == "mismatch") {
+      compute.wait(data->broadcast(x.view(), 0, compute));
+    } else {
+      compute.wait(
+          data->all_reduce(x.range(0, last && odd_one && how == "count" ? 5 : 8), Reduce::sum, compute));
+    }
+    compute.wait(world->all_reduce(x.view(), Reduce::max, compute));
+  }
+  compute.synchronize();
+  std::printf("rank %d: came to the end\n", session.rank());
+}
+
+}  // namespace
+}  // namespace vqlm
+
+int main(int argc, char** argv) {
+  const vqlm::MpiSession session;
+  try {
+    vqlm::run(session, argc > 1 ? argv[1] : "");
+  } catch (const std::exception& error) {
+    session.abort(error.what(), 1);
+  }
+  return 0;
+}
