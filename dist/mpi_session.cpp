@@ -41,6 +41,28 @@ MpiSession::~MpiSession() {
   mpi_log_failure(MPI_Finalize(), "MPI_Finalize", rank_, "world");
 }
 
+std::string MpiSession::library_version() const {
+  std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
+  int length = 0;
+  mpi_check(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version", rank_, "world");
+  text.resize(static_cast<std::size_t>(length));
+  return text.substr(0, text.find_first_of(",\n"));  // Open MPI goes on with who built it and where
+}
+
+std::string MpiSession::thread_level() const {
+  int level = MPI_THREAD_SINGLE;
+  mpi_check(MPI_Query_thread(&level), "MPI_Query_thread", rank_, "world");
+  if (level == MPI_THREAD_MULTIPLE) return "multiple";
+  return level == MPI_THREAD_SERIALIZED ? "serialized" : "funneled";
+}
+
+int MpiSession::count_ranks(bool yes) const {
+  int count = yes ? 1 : 0;
+  mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_,
+            "world");
+  return count;
+}
+
 std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name,
                                                 MpiChunking chunking) const {
   return MpiCommunicator::split_world(color, key, std::move(name), chunking);

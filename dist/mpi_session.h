@@ -27,6 +27,13 @@ class MpiSession {
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
 
+  /// "Open MPI v4.1.4", and "funneled" or a higher thread level.
+  std::string library_version() const;
+  std::string thread_level() const;
+
+  /// On how many ranks `yes` is true. Collective over the world. Throws Error.
+  int count_ranks(bool yes) const;
+
   /// The group of ranks that give the same color, ordered by key (ties by world rank). Collective over the
   /// world. It must be destroyed before the session. Throws Error.
   std::unique_ptr<Communicator> split(int color, int key, std::string name, MpiChunking chunking = {}) const;

@@ -103,13 +103,15 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& hos
   group->shared->events = NcclEvents::make();
   group->shared->watchdog =
       std::make_unique<Watchdog>(Watchdog::Options{host.rank(), options.timeout_seconds, options.on_failure});
+  group->start();
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.commName = group->name.c_str();
-  ncclComm_t comm = nullptr;
-  group->check(ncclCommInitRankConfig(&comm, group->size, id, group->rank, &config),
-               "ncclCommInitRankConfig");
-  group->comm = comm;
-  group->start();
+  group->watch_host("communicator", [&] {
+    ncclComm_t comm = nullptr;
+    group->check(ncclCommInitRankConfig(&comm, group->size, id, group->rank, &config),
+                 "ncclCommInitRankConfig");
+    group->comm = comm;
+  });
   return std::unique_ptr<NcclCommunicator>(new NcclCommunicator(std::move(group)));
 }
 
@@ -119,11 +121,13 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::split(int color, int key, st
   part->shared = group_->shared;
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.commName = part->name.c_str();
-  ncclComm_t comm = nullptr;
-  group_->check(ncclCommSplit(group_->comm, color, key, &comm, &config), "ncclCommSplit");
-  part->comm = comm;
-  group_->check(ncclCommUserRank(comm, &part->rank), "ncclCommUserRank");
-  group_->check(ncclCommCount(comm, &part->size), "ncclCommCount");
+  group_->watch_host("split", [&] {
+    ncclComm_t comm = nullptr;
+    group_->check(ncclCommSplit(group_->comm, color, key, &comm, &config), "ncclCommSplit");
+    part->comm = comm;
+  });
+  group_->check(ncclCommUserRank(part->comm, &part->rank), "ncclCommUserRank");
+  group_->check(ncclCommCount(part->comm, &part->size), "ncclCommCount");
   part->start();
   return std::unique_ptr<NcclCommunicator>(new NcclCommunicator(std::move(part)));
 }

@@ -58,61 +58,56 @@ std::string NcclGroup::error() const {
   return nccl_error_text(code == ncclSuccess ? state : code, watched_comm);
 }
 
-/// Calls have been handed to NCCL: marks their end and tells the watchdog.
-void NcclGroup::record(const std::vector<Call>& made, bool captured, const Event& done) {
-  NcclEvents::record(done, own_stream());
-  for (const Call& call : made) {
-    std::function<bool()> reached;
-    if (!captured) reached = [events = shared->events, done] { return events->reached(done); };
-    shared->watchdog->begin(watched, call.collective, call.dtype, call.count, std::move(reached));
-  }
+std::shared_ptr<NcclCompletion> NcclGroup::completion_of_next() {
+  VQLM_ASSERT(shared->grouping == nullptr || shared->grouping == this);
+  if (group_completion != nullptr) return group_completion;
+  const auto completion = std::make_shared<NcclCompletion>();
+  completion->event = shared->events->take();
+  return completion;
 }
 
-bool NcclGroup::prepare(const Call& call, Stream caller) {
-  VQLM_ASSERT(shared->grouping == nullptr || shared->grouping == this);
-  shared->watchdog->throw_if_failed();
-  if (call.count == 0) return false;
+std::int64_t NcclGroup::watch(const Call& call, Stream caller,
+                              const std::shared_ptr<NcclCompletion>& completion) {
+  std::function<bool()> done;
+  if (!NcclEvents::capturing(caller)) {
+    done = [events = shared->events, completion] {
+      return completion->recorded && events->reached(completion->event);
+    };
+  }
+  return shared->watchdog->begin(watched, call.collective, call.dtype, call.count, std::move(done));
+}
+
+void NcclGroup::wait_for(Stream caller) {
   const Event ready = shared->events->take();
   NcclEvents::record(ready, caller);
   NcclEvents::wait(own_stream(), ready);
-  return true;
 }
 
-void NcclGroup::check_launch(int code, const Call& call) const {
-  if (code == ncclSuccess) return;
-  const std::int64_t sequence =
-      shared->watchdog->next_sequence(watched) + static_cast<std::int64_t>(grouped.size());
-  nccl_check(code, fmt::format("{} #{}", call.collective, sequence), rank, name, comm);
+void NcclGroup::check_launch(int code, const Call& call, std::int64_t sequence) const {
+  if (code != ncclSuccess) check(code, fmt::format("{} #{}", call.collective, sequence));
 }
 
-Event NcclGroup::launched(const Call& call, Stream caller) {
-  if (shared->grouping == this) {
-    grouped.push_back(call);
-    return group_done;
-  }
-  const Event done = shared->events->take();
-  record({call}, NcclEvents::capturing(caller), done);
-  return done;
+void NcclGroup::record(NcclCompletion& completion) {
+  NcclEvents::record(completion.event, own_stream());
+  completion.recorded = true;
 }
 
 void NcclGroup::begin_calls() {
-  VQLM_ASSERT(shared->grouping == nullptr);
   shared->watchdog->throw_if_failed();
-  check(ncclGroupStart(), "ncclGroupStart");
+  group_completion = completion_of_next();
   shared->grouping = this;
-  group_done = shared->events->take();
+  check(ncclGroupStart(), "ncclGroupStart");
 }
 
 void NcclGroup::end_calls() {
   VQLM_ASSERT(shared->grouping == this);
-  shared->grouping = nullptr;
   {
     const std::lock_guard lock(calls);
+    shared->watchdog->throw_if_failed();
     check(ncclGroupEnd(), "ncclGroupEnd");
   }
-  const std::vector<Call> made = std::exchange(grouped, {});
-  const Event done = std::exchange(group_done, Event());
-  if (!made.empty()) record(made, NcclEvents::capturing(own_stream()), done);
+  record(*std::exchange(group_completion, nullptr));
+  shared->grouping = nullptr;
 }
 
 }  // namespace vqlm

@@ -7,7 +7,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "dist/nccl_check.h"
 #include "dist/nccl_events.h"
@@ -24,7 +23,14 @@ struct NcclRank {
   const void* grouping = nullptr;  // the group between group_begin and group_end
 };
 
+/// The end of one collective, or of all between group_begin and group_end.
+struct NcclCompletion {
+  Event event;
+  std::atomic<bool> recorded = false;  // before, the host itself may be waiting for peers inside NCCL
+};
+
 struct NcclGroup {
+  /// For the watchdog; the count is one rank's.
   struct Call {
     const char* collective;
     DType dtype;
@@ -35,13 +41,12 @@ struct NcclGroup {
   std::string name;
   int rank = 0;
   int size = 1;
-  std::atomic<ncclComm*> comm = nullptr;  // null once aborted
+  std::atomic<ncclComm*> comm = nullptr;  // null before NCCL has made it, and once aborted
   CUstream_st* stream = nullptr;
   void* barrier_flag = nullptr;  // one i32
   std::timed_mutex calls;        // held while the main thread is inside NCCL
   int watched = -1;
-  std::vector<Call> grouped;  // since group_begin
-  Event group_done;
+  std::shared_ptr<NcclCompletion> group_completion;  // between group_begin and group_end
   int exceptions_at_start = std::uncaught_exceptions();
 
   NcclGroup() = default;
@@ -49,9 +54,9 @@ struct NcclGroup {
   NcclGroup& operator=(const NcclGroup&) = delete;
   ~NcclGroup();
 
-  /// Makes the stream and has the group watched, once comm, rank, size and name are set.
+  /// Makes the stream and has the group watched; shared, name, rank and size are set.
   void start();
-  void check(int code, const char* call) const { nccl_check(code, call, rank, name, comm); }
+  void check(int code, const std::string& call) const { nccl_check(code, call, rank, name, comm); }
   void cuda(int code, const char* call) const { nccl_cuda_check(code, call, rank, name); }
   Stream own_stream() const { return Stream{stream}; }
 
@@ -59,22 +64,36 @@ struct NcclGroup {
   /// event of its end.
   template <class Launch>
   Event enqueue(const Call& call, Stream caller, Launch launch) {
-    if (!prepare(call, caller)) return {};
+    shared->watchdog->throw_if_failed();
+    if (call.count == 0) return {};
+    const std::shared_ptr<NcclCompletion> completion = completion_of_next();
+    const std::int64_t sequence = watch(call, caller, completion);
+    wait_for(caller);
     {
       const std::lock_guard lock(calls);
       shared->watchdog->throw_if_failed();
-      check_launch(launch(comm.load(), stream), call);
+      check_launch(launch(comm.load(), stream), call, sequence);
     }
-    return launched(call, caller);
+    if (completion != group_completion) record(*completion);
+    return completion->event;
   }
   void begin_calls();
   void end_calls();
+  /// make() is a call in which the host waits for the other ranks, such as the making of a communicator.
+  template <class Make>
+  void watch_host(const char* what, Make make) {
+    const auto done = std::make_shared<std::atomic<bool>>(false);
+    shared->watchdog->begin(watched, what, DType::u8, 0, [done] { return done->load(); });
+    make();
+    *done = true;
+  }
 
  private:
-  bool prepare(const Call& call, Stream caller);
-  void check_launch(int code, const Call& call) const;
-  Event launched(const Call& call, Stream caller);
-  void record(const std::vector<Call>& made, bool captured, const Event& done);
+  std::shared_ptr<NcclCompletion> completion_of_next();
+  std::int64_t watch(const Call& call, Stream caller, const std::shared_ptr<NcclCompletion>& completion);
+  void wait_for(Stream caller);
+  void check_launch(int code, const Call& call, std::int64_t sequence) const;
+  void record(NcclCompletion& completion);
   void abort();
   std::string error() const;
 };

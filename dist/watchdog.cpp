@@ -64,12 +64,6 @@ std::int64_t Watchdog::begin(int group, std::string_view name, DType dtype, std:
   return sequence;
 }
 
-std::int64_t Watchdog::next_sequence(int group) const {
-  const std::lock_guard lock(entries_mutex_);
-  const auto found = sequences_.find(group);
-  return found == sequences_.end() ? 1 : found->second + 1;
-}
-
 void Watchdog::throw_if_failed() const {
   if (!failed_.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(entries_mutex_);

@@ -53,14 +53,11 @@ class Watchdog {
   /// Forgets the group and its collectives; none of its functions is called from then on.
   void remove_group(int group);
 
-  /// A collective was enqueued. `name`, "all_reduce", must live for ever. `done` tells, from the watchdog's thread,
+  /// A collective is about to be enqueued. `name`, "all_reduce", must live for ever. `done` tells, from the watchdog's thread,
   /// whether it has finished, and must not block; empty for one that was captured into a graph. Returns its number in the group, from 1:
   /// the same on every rank, because all ranks make the same calls in the same order.
   std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
                      std::function<bool()> done);
-
-  /// The number that the group's next collective will have.
-  std::int64_t next_sequence(int group) const;
 
   /// Throws Error once the job is being ended, so that nobody goes on with half a result.
   void throw_if_failed() const;
