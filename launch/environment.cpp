@@ -123,15 +123,29 @@ int Environment::threads(int asked) const {
 }
 
 std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads) const {
-  if (device == DeviceKind::cuda) return make_cuda_backend(mpi_.local_rank());
-  if (device == DeviceKind::automatic && cuda_built()) {
-    try {
-      return make_cuda_backend(mpi_.local_rank());
-    } catch (const Error& error) {
-      log::warn("{}; computing on the CPU (run.device = \"cpu\" says so on purpose)", error.what());
-    }
+  if (device == DeviceKind::cuda || (device == DeviceKind::automatic && gpus_for_all())) {
+    // Without a single GPU the back end itself says why.
+    if (const int gpus = cuda_device_count(); gpus > 0)
+      check_devices(mpi_.local_rank(), mpi_.local_size(), gpus);
+    return make_cuda_backend(mpi_.local_rank());
   }
   return make_cpu_backend(threads(asked_threads));
+}
+
+bool Environment::gpus_for_all() const {
+  if (!cuda_built()) return false;
+  const int with_gpu = mpi_.count_ranks(cuda_device_count() > 0);
+  if (with_gpu == 0) {
+    log::info("{}; computing on the CPU", why_no_cuda_device());
+    return false;
+  }
+  if (with_gpu < mpi_.size()) {
+    throw Error(fmt::format(
+        "run.device = \"auto\": {} of {} ranks see a GPU, but all must compute alike; let every rank see the "
+        "GPUs of its node (CUDA_VISIBLE_DEVICES, srun --gpus-per-node), or set run.device = \"cpu\"",
+        with_gpu, mpi_.size()));
+  }
+  return true;
 }
 
 ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& parallel) const {

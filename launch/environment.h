@@ -36,13 +36,17 @@ class Environment {
   /// Threads of this rank: `asked`, or for 0 OMP_NUM_THREADS where set, else this rank's share of the machine's cores.
   int threads(int asked) const;
 
-  /// The back end for `device`: GPU number local_rank, or the CPU; automatic takes the CPU where there is no GPU.
-  /// It must be destroyed before the environment. Throws Error, UsageError.
+  /// The back end for `device`: GPU number local_rank, or the CPU; automatic takes the CPU where no rank sees a GPU, and says
+  /// so. It must be destroyed before the environment. Collective. Throws Error, UsageError with the counts where a node
+  /// has more ranks than GPUs.
   std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads) const;
   /// The ranks as data x tensor: over NCCL where `backend` is a GPU, else over MPI. Collective.
   ProcessGrid make_grid(Backend& backend, const ParallelSection& parallel) const;
 
  private:
+  /// True where every rank sees a GPU. Collective. Throws Error where some do.
+  bool gpus_for_all() const;
+
   MpiSession mpi_;
 };
 

@@ -24,6 +24,10 @@ int cuda_device_count() {
   return 0;
 }
 
+std::string why_no_cuda_device() {
+  return "this vqlm was built without CUDA";
+}
+
 CudaVersions cuda_versions() {
   return {"none", "none", "none"};
 }

@@ -21,6 +21,9 @@ std::unique_ptr<Backend> make_cuda_backend(int device);
 /// GPUs that this process sees; 0 without CUDA, without a driver, or with CUDA_VISIBLE_DEVICES empty.
 int cuda_device_count();
 
+/// Why there is none, as a sentence for people: "no NVIDIA driver here"; empty where there is one.
+std::string why_no_cuda_device();
+
 /// Versions as "13.0.0"; "none" where there is none.
 struct CudaVersions {
   std::string driver;    // the newest CUDA that the driver serves

@@ -19,27 +19,6 @@ std::string dotted(int version) {
   return version == 0 ? "none" : fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-/// Why cudaGetDeviceCount gave no GPU.
-[[noreturn]] void refuse_without_gpu(cudaError_t status) {
-  constexpr const char* way_out = "use run.device = \"cpu\"";
-  int driver = 0;
-  cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-  if (status == cudaErrorInsufficientDriver && driver > 0) {
-    throw Error(fmt::format(
-        "cuda: the NVIDIA driver serves CUDA {}, but vqlm was built with {}; update the driver, build with "
-        "an older toolkit, or {}",
-        dotted(driver), dotted(CUDART_VERSION), way_out));
-  }
-  if (status != cudaSuccess && status != cudaErrorInsufficientDriver && status != cudaErrorNoDevice) {
-    throw Error(fmt::format("cuda: cudaGetDeviceCount: {}: {}; see nvidia-smi, or {}",
-                            cudaGetErrorName(status), cudaGetErrorString(status), way_out));
-  }
-  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  throw Error(
-      fmt::format("cuda: no GPU here ({}{}); {}", driver > 0 ? "a driver, but no device" : "no NVIDIA driver",
-                  visible == nullptr ? "" : fmt::format(", CUDA_VISIBLE_DEVICES={}", visible), way_out));
-}
-
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   cuda_check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
@@ -55,10 +34,10 @@ std::size_t pool_attribute(cudaMemPool_t pool, cudaMemPoolAttr which) {
 }  // namespace
 
 void require_device(int device) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
-  if (status != cudaSuccess || count == 0) refuse_without_gpu(status);
+  if (const std::string why = why_no_cuda_device(); !why.empty()) {
+    throw Error(fmt::format("cuda: {}; use run.device = \"cpu\"", why));
+  }
+  const int count = cuda_device_count();
   if (device < 0 || device >= count) {
     const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
     throw Error(fmt::format(
@@ -102,6 +81,27 @@ int cuda_device_count() {
     return 0;
   }
   return count;
+}
+
+std::string why_no_cuda_device() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+  if (status == cudaSuccess && count > 0) return "";
+  int driver = 0;
+  cuda::cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  if (status == cudaErrorInsufficientDriver && driver > 0) {
+    return fmt::format("the NVIDIA driver serves CUDA {}, but vqlm was built with {}: update the driver",
+                       cuda::dotted(driver), cuda::dotted(CUDART_VERSION));
+  }
+  if (status == cudaErrorInsufficientDriver) return "no NVIDIA driver here";
+  if (status != cudaSuccess && status != cudaErrorNoDevice) {
+    return fmt::format("cudaGetDeviceCount failed with {} ({}); see nvidia-smi", cudaGetErrorName(status),
+                       cudaGetErrorString(status));
+  }
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible == nullptr ? "an NVIDIA driver, but no GPU here"
+                            : fmt::format("no GPU is visible (CUDA_VISIBLE_DEVICES={})", visible);
 }
 
 CudaVersions cuda_versions() {
