@@ -33,6 +33,7 @@ class Trainer {
   TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested);
 
   Transformer& model() { return model_; }
+  const Optimizer& optimizer() const { return optimizer_; }
   const TrainState& state() const { return state_; }
 
  private:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -79,9 +80,11 @@ struct TrainedRun {
   std::vector<std::string> lines;  // with times, so that no two runs have the same
 };
 
-/// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`.
+/// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. after_update is
+/// called after each step's update.
 inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config config, bool resume = false,
-                            std::int64_t stop_after = 0) {
+                            std::int64_t stop_after = 0,
+                            const std::function<void(Trainer&)>& after_update = {}) {
   config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
@@ -98,15 +101,20 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   run.first_step = trainer.state().step;
   std::optional<Metrics> metrics;
   if (root) metrics.emplace(config, run.first_step, Terminal::no);
-  trainer.run(metrics ? &*metrics : nullptr,
-              [&] { return stop_after > 0 && trainer.state().step + 1 >= stop_after; });
+  trainer.run(metrics ? &*metrics : nullptr, [&] {
+    if (after_update) after_update(trainer);
+    return stop_after > 0 && trainer.state().step + 1 >= stop_after;
+  });
 
   if (!root) return run;
   std::ifstream lines(folder.path() / "metrics.jsonl");
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
     run.lines.push_back(line);
-    if (json.contains("loss")) run.losses.push_back(json.at("loss").get<double>());
+    if (json.contains("loss")) {
+      const auto& loss = json.at("loss");  // null where it was not finite
+      run.losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
+    }
     if (json.contains("heldout_loss")) run.heldout.push_back(json.at("heldout_loss").get<double>());
   }
   return run;
