@@ -1,4 +1,4 @@
-// vqlm bench: how fast a training step and the two output heads are on this machine.
+// vqlm bench: how fast a training step, the two output heads and single ops are on this machine.
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "launch/bench_op_commands.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "train/head_bench.h"
@@ -76,7 +77,7 @@ void bench_step(const StepOptions& options) {
     const Config config = step_config(options, environment.mpi().size());
     check_clock(options.bench.clock, environment.mpi().size(), environment.threads(config.run.threads));
     const auto backend = environment.make_backend(config.run.device, config.run.threads);
-    const ProcessGrid grid(environment.mpi(), *backend, config.parallel.data, config.parallel.tensor);
+    const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
     const StepBenchResult result = run_step_bench(*backend, grid, config, options.bench);
     if (!environment.is_root()) return;
     std::fputs(to_text(result).c_str(), stdout);
@@ -106,7 +107,10 @@ void add_step(CLI::App& bench) {
   size("--codes", "head.codes", "vq: codes Q of a group (default 128)");
   size("--map", "head.map", "vq: random, or by frequency for every other word (default)");
   size("--tensor", "parallel.tensor", "ranks that share one copy of the model (default 1)");
-  size("--threads", "run.threads", "threads of a rank; 0: its share of the cores (default 1)");
+  size("--device", "run.device", "cpu, cuda, or auto: a GPU where there is one (default)");
+  size("--kv-heads", "model.n_kv_heads", "key/value heads (default: as many as query heads)");
+  size("--d-ff", "model.d_ff", "MLP width (default 8/3 of the model's)");
+  size("--threads", "run.threads", "threads of a rank on the CPU; 0: its share of the cores (default 1)");
   command->add_option("--vocab", options->vocabulary, "vocabulary, where --config does not say it")
       ->capture_default_str();
   command->add_option("--micro-batches", options->micro_batches, "forward and backward passes of a step")
@@ -125,11 +129,10 @@ void add_step(CLI::App& bench) {
       ->type_name("KEY=VALUE");
   command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
   command->footer(
-      "Prints tokens/s, seconds a step, model FLOP/s utilisation (tokens/s x FLOPs a token / the best rate "
-      "of a "
-      "1024^3 product,\nmeasured before and after in the same process), each op's share of a step, and the "
-      "peak "
-      "memory by use.\n"
+      "Prints tokens/s, milliseconds a step, model FLOP/s utilisation (tokens/s x FLOPs a token / the best "
+      "rate of matrix\nproducts, measured before and after in the same process), each op's share of a step, "
+      "and the peak memory by use.\nOn a GPU all times are the device's; --set run.cuda_graphs=false and "
+      "--set parallel.overlap=false for comparison.\n"
       "Examples:\n"
       "  vqlm bench step --head dense --batch 4\n"
       "  vqlm bench step --config configs/demo-vq.toml --set parallel.tensor=1 --json step.json\n"
@@ -179,7 +182,8 @@ void add_head(CLI::App& bench) {
   size("--groups", sizes.groups, "groups G of a member vector; 0: the published VQ-Logits");
   size("--codes", sizes.codes, "codes Q of a group, at most 256");
   size("--repeats", sizes.repeats, "timed passes of each head");
-  size("--threads", options->threads, "threads; 0: all cores");
+  size("--threads", options->threads, "threads on the CPU; 0: all cores");
+  add_device_option(*command, options->device);
   command->add_option("--map", sizes.map, "which tokens share a cluster")
       ->check(CLI::IsMember({"random", "frequency"}))
       ->capture_default_str();
@@ -207,10 +211,12 @@ void add_head(CLI::App& bench) {
 
 void add_bench_command(CLI::App& app) {
   CLI::App* command =
-      app.add_subcommand("bench", "Measure the speed of a training step or of the output heads");
+      app.add_subcommand("bench", "Measure the speed of a training step, the output heads or single ops");
   command->require_subcommand(1);
   add_step(*command);
   add_head(*command);
+  add_attention_bench(*command);
+  add_ops_bench(*command);
 }
 
 }  // namespace vqlm

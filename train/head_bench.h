@@ -37,6 +37,8 @@ struct HeadTiming {
 
 struct HeadBenchResult {
   std::string machine;
+  std::string dtype;       // of hidden states, matrices and logits
+  double matmul_peak = 0;  // FLOP/s of products in the same process
   HeadBenchOptions options;
   HeadTiming dense;
   HeadTiming vq;
@@ -50,7 +52,7 @@ HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options
 
 std::string to_text(const HeadBenchResult& result);
 /// Keys: ratio_dense_over_vq, seconds_dense, seconds_vq, and objects dense and vq with seconds, seconds_min,
-/// flops_per_second, bytes, matrix_parameters, bias_parameters, mean_nll; vocab_size, width, rows, clusters, groups, codes.
+/// flops_per_second, bytes, matrix_parameters, bias_parameters, mean_nll; machine, dtype, matmul_peak_flops, vocab_size, width, rows, clusters, groups, codes.
 std::string to_json(const HeadBenchResult& result);
 
 }  // namespace vqlm

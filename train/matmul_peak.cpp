@@ -1,43 +1,79 @@
 #include "train/matmul_peak.h"
 
 #include <algorithm>
-#include <chrono>
+#include <memory>
 
+#include "train/bench_tensors.h"
 #include "train/host_collectives.h"
+#include "train/lap_timer.h"
 
 namespace vqlm {
+namespace {
 
-double measure_matmul_peak(Backend& backend, Communicator& group, double seconds) {
-  constexpr std::int64_t size = 1024;
+class Product {
+ public:
+  Product(Backend& backend, std::int64_t size)
+      : backend_(backend),
+        tensors_(backend),
+        c_(tensors_.make({size, size}, backend.activation_dtype())),
+        a_(tensors_.normal({size, size}, backend.activation_dtype())),
+        b_(tensors_.normal({size, size}, backend.activation_dtype())) {
+    multiply();  // the first call generates code
+    backend_.synchronize();
+  }
+
+  double operations() const {
+    const auto size = static_cast<double>(c_.extent(0));
+    return 2 * size * size * size;
+  }
+
+  /// Of `count` products, one after the other.
+  double seconds(int count) {
+    LapTimer timer(backend_);
+    timer.lap();
+    for (int i = 0; i < count; ++i) multiply();
+    timer.lap();
+    return timer.seconds().front();
+  }
+
+ private:
+  void multiply() { backend_.matmul(c_, a_, b_, Transpose::no, Transpose::yes, Accumulate::no); }
+
+  Backend& backend_;
+  BenchTensors tensors_;
+  Tensor c_, a_, b_;
+};
+
+double seconds_of_one(Product& product) {
+  return std::max(1e-9, std::min({product.seconds(1), product.seconds(1), product.seconds(1)}));
+}
+
+}  // namespace
+
+MatmulPeak measure_matmul_peak(Backend& backend, Communicator& group, double seconds) {
   constexpr int windows = 5;
-  constexpr double operations = 2.0 * size * size * size;
-  const Buffer storage = backend.allocate(3 * size * size * sizeof(float), MemoryUse::workspace);
-  const Tensor all = storage.view({3, size, size});
-  backend.fill(all, 0.5f);
-  const auto matrix = [&](std::int64_t index) { return all.rows(index, 1).view({size, size}); };
-  const auto now = [] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  };
-  const auto multiply = [&] {
-    backend.matmul(matrix(0), matrix(1), matrix(2), Transpose::no, Transpose::yes, Accumulate::no);
-    backend.synchronize();
-  };
-  multiply();  // the first call generates code
+  constexpr std::int64_t largest = 8192;
+  // Smaller products than these do not keep a GPU busy between two of them.
+  constexpr double enough = 1e-3;
+  std::int64_t size = backend.host_accessible() ? 1024 : 256;
+  auto product = std::make_unique<Product>(backend, size);
+  double one = seconds_of_one(*product);
+  while (!backend.host_accessible() && size < largest && one < enough) {
+    product.reset();
+    size *= 2;
+    product = std::make_unique<Product>(backend, size);
+    one = seconds_of_one(*product);
+  }
+  const int count = static_cast<int>(std::clamp(seconds / windows / one, 1.0, 1e6));
   // Mean rates of short windows that all ranks begin together: ranks that take turns on a core each have a best moment
   // alone, but only what they do at the same time adds up to the machine's rate. The best window is the one least disturbed.
   std::vector<double> rates(windows, 0.0);
   for (double& rate : rates) {
     group.barrier();
-    const double begin = now();
-    double done = 0;
-    while (now() - begin < seconds / windows) {
-      multiply();
-      done += operations;
-    }
-    rate = done / (now() - begin);
+    rate = count * product->operations() / product->seconds(count);
   }
   sum_over(backend, group, rates);
-  return *std::max_element(rates.begin(), rates.end());
+  return {*std::max_element(rates.begin(), rates.end()), size};
 }
 
 }  // namespace vqlm

@@ -48,21 +48,49 @@ std::string memory_text(const StepBenchResult& result) {
   return text;
 }
 
+nlohmann::ordered_json shape_json(const StepShape& shape) {
+  const ModelConfig& m = shape.model;
+  const HeadConfig& h = shape.head;
+  return {{"vocab_size", m.vocab_size},
+          {"d_model", m.d_model},
+          {"n_layers", m.n_layers},
+          {"n_heads", m.n_heads},
+          {"n_kv_heads", m.n_kv_heads},
+          {"d_ff", m.d_ff},
+          {"rope_theta", m.rope_theta},
+          {"norm_eps", m.norm_eps},
+          {"tie_embeddings", m.tie_embeddings},
+          {"head", h.kind == HeadKind::dense ? "dense" : "vq"},
+          {"bias", h.bias},
+          {"clusters", h.clusters},
+          {"groups", h.groups},
+          {"codes", h.codes},
+          {"seq_len", shape.seq_len},
+          {"micro_batch", shape.micro_batch},
+          {"micro_batches", shape.micro_batches}};
+}
+
 }  // namespace
 
 std::string to_text(const StepBenchResult& result) {
   const double fastest = *std::min_element(result.seconds.begin(), result.seconds.end());
   std::string text = fmt::format("model   {}: {:.2f} M parameters\n", result.model, 1e-6 * result.parameters);
-  text += fmt::format("machine {}; {}\n", result.machine,
-                      result.clock == "wall" ? "wall clock" : "all times are processor time");
+  const std::string clock = result.clock == "wall"  ? "wall clock"
+                            : result.clock == "cpu" ? "all times are processor time"
+                                                    : "the device's clock";
+  text += fmt::format("machine {}; {}; {}{}\n", result.machine, result.dtype, clock,
+                      result.clock == "device"
+                          ? fmt::format("; graphs {}, overlap {}", result.graphs ? "on" : "off",
+                                        result.overlap ? "on" : "off")
+                          : "");
   text += fmt::format(
-      "step    {:.0f} tokens: {:.3f} s median, {:.3f} s fastest of {}; {:.0f} tokens/s; {:.3f} s in the "
-      "head\n",
-      result.tokens, result.seconds_per_step(), fastest, result.seconds.size(), result.tokens_per_second(),
-      result.seconds_head);
-  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after (fp32 product of 1024^3, {} over 0.5 s)\n",
-                      1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after,
-                      result.clock == "wall" ? "best" : "mean");
+      "step    {:.0f} tokens: {:.2f} ms median, {:.2f} ms fastest of {}; {:.0f} tokens/s; {:.2f} ms in the "
+      "head; last loss {:.4f}\n",
+      result.tokens, 1e3 * result.seconds_per_step(), 1e3 * fastest, result.seconds.size(),
+      result.tokens_per_second(), 1e3 * result.seconds_head, result.mean_nll);
+  text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after ({} products of {}^3, {} of 0.5 s)\n",
+                      1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after, result.dtype,
+                      result.matmul_size, result.clock == "cpu" ? "mean" : "best window");
   text += fmt::format(
       "mfu     {:.1f} % median, {:.1f} % fastest ({:.1f} MFLOP a token); processor time is {:.0f} % of the "
       "steps' time\n",
@@ -76,7 +104,11 @@ std::string to_json(const StepBenchResult& result) {
   nlohmann::ordered_json json;
   json["model"] = result.model;
   json["machine"] = result.machine;
+  json["dtype"] = result.dtype;
   json["clock"] = result.clock;
+  json["graphs"] = result.graphs;
+  json["overlap"] = result.overlap;
+  json["shape"] = shape_json(result.shape);
   json["parameters"] = result.parameters;
   json["tokens_per_step"] = result.tokens;
   json["flops_per_token"] = result.flops_per_token;
@@ -86,6 +118,7 @@ std::string to_json(const StepBenchResult& result) {
   json["seconds_head"] = result.seconds_head;
   json["matmul_peak_flops"] = std::max(result.matmul_peak_before, result.matmul_peak_after);
   json["mfu"] = result.mfu();
+  json["mean_nll"] = result.mean_nll;
   json["cpu_share"] = result.cpu_share;
   json["ops"] = nlohmann::ordered_json::array();
   for (const OpTime& op : result.ops) {

@@ -20,30 +20,53 @@ double attention_forward_flops(const AttentionShape& s) {
 
 void TimingBackend::start() {
   times_.clear();
+  marked_.clear();
   inner_.synchronize();
   running_ = true;
 }
 
-std::vector<OpTime> TimingBackend::times() const {
+std::vector<OpTime> TimingBackend::times() {
+  for (const Marked& op : marked_) entry(op.name).seconds += inner_.seconds_between(op.begin, op.end);
+  marked_.clear();
   std::vector<OpTime> sorted = times_;
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
   return sorted;
 }
 
+OpTime& TimingBackend::entry(std::string_view name) {
+  auto found =
+      std::find_if(times_.begin(), times_.end(), [&](const OpTime& time) { return time.name == name; });
+  if (found == times_.end()) found = times_.insert(times_.end(), OpTime{.name = name});
+  return *found;
+}
+
 template <class Op>
 void TimingBackend::measure(std::string_view name, double flops, const Op& op) {
   if (!running_) return op();
-  const double begin = clock_();
-  op();
-  inner_.synchronize();
-  const double seconds = clock_() - begin;
-  auto entry =
-      std::find_if(times_.begin(), times_.end(), [&](const OpTime& time) { return time.name == name; });
-  if (entry == times_.end()) entry = times_.insert(times_.end(), OpTime{.name = name});
-  ++entry->calls;
-  entry->seconds += seconds;
-  entry->flops += flops;
+  if (inner_.host_accessible()) {
+    const double begin = clock_();
+    op();
+    entry(name).seconds += clock_() - begin;
+  } else {
+    Event begin = inner_.mark_time(inner_.compute_stream());
+    op();
+    marked_.push_back({name, std::move(begin), inner_.mark_time(inner_.compute_stream())});
+  }
+  ++entry(name).calls;
+  entry(name).flops += flops;
+}
+
+Graph TimingBackend::capture(const std::function<void()>& work) {
+  // What is recorded does not run now, and marks between its ops would be recorded, too.
+  const bool was_running = running_;
+  running_ = false;
+  Graph graph = inner_.capture(work);
+  running_ = was_running;
+  return graph;
+}
+void TimingBackend::replay(const Graph& graph) {
+  measure("replay", 0, [&] { inner_.replay(graph); });
 }
 
 void TimingBackend::deallocate(void*, std::size_t, MemoryUse) noexcept {

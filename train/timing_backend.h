@@ -23,12 +23,12 @@ class TimingBackend final : public Backend {
   /// `inner` does the work and owns the memory; it must outlive this object and every buffer made through it.
   explicit TimingBackend(Backend& inner, Clock clock = wall_seconds) : inner_(inner), clock_(clock) {}
 
-  /// Forgets what was measured and begins to measure. Each op is then followed by synchronize(), so that on a device
-  /// ops no longer overlap: measure whole steps while stopped.
+  /// Forgets what was measured and begins to measure. On a device each op stands between two time marks of the compute
+  /// stream, which cost a few microseconds an op: measure whole steps while stopped.
   void start();
   void stop() { running_ = false; }
-  /// The slowest op first.
-  std::vector<OpTime> times() const;
+  /// The slowest op first; waits for the device. What capture() records is not measured, a replayed graph as one op.
+  std::vector<OpTime> times();
 
   std::string description() const override { return inner_.description(); }
   bool host_accessible() const override { return inner_.host_accessible(); }
@@ -48,8 +48,8 @@ class TimingBackend final : public Backend {
   double seconds_between(const Event& begin, const Event& end) override {
     return inner_.seconds_between(begin, end);
   }
-  Graph capture(const std::function<void()>& work) override { return inner_.capture(work); }
-  void replay(const Graph& graph) override { inner_.replay(graph); }
+  Graph capture(const std::function<void()>& work) override;
+  void replay(const Graph& graph) override;
 
   void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
   void add_scaled(Tensor y, Tensor x, float scale) override;
@@ -92,11 +92,19 @@ class TimingBackend final : public Backend {
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
   template <class Op>
   void measure(std::string_view name, double flops, const Op& op);
+  OpTime& entry(std::string_view name);
+
+  /// An op on a device whose time is not known yet.
+  struct Marked {
+    std::string_view name;
+    Event begin, end;
+  };
 
   Backend& inner_;
   Clock clock_;
   bool running_ = false;
   std::vector<OpTime> times_;
+  std::vector<Marked> marked_;
 };
 
 }  // namespace vqlm
