@@ -3,11 +3,13 @@
 #include <string>
 #include <vector>
 
+#include "core/cuda/cuda_backend.h"
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
+#include "train/plan.h"
 #include "train/resume.h"
 #include "train/trainer.h"
 
@@ -25,6 +27,18 @@ struct Options {
     return force ? ExistingRun::replace : ExistingRun::refuse;
   }
 };
+
+/// A run that does not fit on the GPU is refused before it allocates anything, with the settings that shrink it.
+void require_device_memory(const Backend& backend, const Environment& environment, const Config& config,
+                           const TrainingInputs& inputs) {
+  if (backend.host_accessible()) return;
+  const CudaMemory memory = cuda_memory(environment.mpi().local_rank());
+  PlanOptions options;
+  options.activation = backend.activation_dtype();
+  options.map = inputs.map ? &*inputs.map : nullptr;
+  options.rank = environment.mpi().rank();
+  require_memory(config, options, memory.free + memory.pool_reserved - memory.pool_used);
+}
 
 void train(const Options& options, Environment& environment) {
   const auto stop_requested = catch_stop_signals();
@@ -46,6 +60,7 @@ void train(const Options& options, Environment& environment) {
   }
   const TrainingInputs inputs = make_training_inputs(*backend, grid, config, std::move(shards),
                                                      resumed ? resumed->code_map() : std::nullopt);
+  require_device_memory(*backend, environment, config, inputs);
   Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr);
   std::optional<Metrics> metrics;
   if (trainer.state().step >= config.train.steps) {
