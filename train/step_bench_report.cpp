@@ -20,7 +20,7 @@ double mib(double bytes) {
 
 std::string op_line(std::string_view name, std::int64_t calls, double seconds, double step, double flops) {
   std::string line =
-      fmt::format("  {:<24} {:>6} {:>10.1f} {:>7.1f} %", name, calls, 1e3 * seconds, 100 * seconds / step);
+      fmt::format("  {:<24} {:>6} {:>10.2f} {:>7.1f} %", name, calls, 1e3 * seconds, 100 * seconds / step);
   if (flops > 0) line += fmt::format(" {:>9.1f}", 1e-9 * flops / seconds);
   return line + "\n";
 }
