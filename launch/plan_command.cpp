@@ -30,7 +30,7 @@ struct Options {
   std::string device_memory;
   std::string reserve = "1GiB";
   std::int64_t vocabulary = 0;
-  std::string dtype = "bf16";
+  std::string dtype;       // empty: by train.precision
   double peak_tflops = 0;  // 0: by dtype
   double memory_gbs = 4300;
   double network_gbs = 50;
@@ -43,8 +43,13 @@ double positive(const char* option, double value) {
   throw UsageError(fmt::format("plan: {} {}: a rate is a number above 0", option, value));
 }
 
-StatedRates rates_of(const Options& options) {
-  const double by_dtype = options.dtype == "bf16" ? default_tflops_bf16 : default_tflops_fp32;
+DType dtype_of(const Options& options, const Config& config) {
+  if (options.dtype.empty()) return config.train.precision == Precision::fp32 ? DType::f32 : DType::bf16;
+  return options.dtype == "bf16" ? DType::bf16 : DType::f32;
+}
+
+StatedRates rates_of(const Options& options, DType dtype) {
+  const double by_dtype = dtype == DType::bf16 ? default_tflops_bf16 : default_tflops_fp32;
   StatedRates rates;
   rates.product_flops =
       1e12 * positive("--peak-tflops", options.peak_tflops == 0 ? by_dtype : options.peak_tflops);
@@ -111,10 +116,12 @@ void plan(const Options& options) {
   apply_grid(options, config, notes);
   const std::int64_t vocabulary = vocabulary_of(options, config, notes);
   resolve(config, vocabulary, config.parallel.data * config.parallel.tensor);
+  const DType dtype = dtype_of(options, config);
+  check_precision(config, dtype);
   const std::optional<CodeMap> map = map_of(config, notes);
   PlanOptions plan_options;
-  plan_options.activation = options.dtype == "bf16" ? DType::bf16 : DType::f32;
-  plan_options.rates = rates_of(options);
+  plan_options.activation = dtype;
+  plan_options.rates = rates_of(options, dtype);
   plan_options.map = map ? &*map : nullptr;
   const std::size_t reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   std::optional<std::size_t> memory;
@@ -149,9 +156,10 @@ void add_plan_command(CLI::App& app) {
           "--vocab", options->vocabulary,
           "tokens of the vocabulary (default: model.vocab_size, else what the shards of data.train say)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{2147483647}));
-  command->add_option("--dtype", options->dtype, "what the device computes in")
-      ->check(CLI::IsMember({"bf16", "fp32"}))
-      ->capture_default_str();
+  command
+      ->add_option("--dtype", options->dtype,
+                   "what the device computes in (default: bf16, unless train.precision = \"fp32\")")
+      ->check(CLI::IsMember({"bf16", "fp32"}));
   command->add_option("--peak-tflops", options->peak_tflops,
                       "rate of matrix products, TFLOP/s (default 790 in bf16, 67 in fp32: an H200's)");
   command->add_option("--memory-gbs", options->memory_gbs, "rate of device memory, GB/s (an H200's)")

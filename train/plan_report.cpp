@@ -42,7 +42,8 @@ std::string heading_text(const PlanReport& report) {
       config.parallel.data, config.parallel.tensor, report.step.micro_batches, config.train.micro_batch,
       config.data.seq_len, config.parallel.data, report.step.tokens);
   text += fmt::format(
-      "rates   stated, not measured: products {:.4g} TFLOP/s ({}), memory {:.4g} GB/s, network {:.4g} GB/s, "
+      "rates   stated, not measured (defaults: an H200, one link of 400 Gbit/s a GPU): products {:.4g} "
+      "TFLOP/s ({}), memory {:.4g} GB/s, network {:.4g} GB/s, "
       "tensor group {:.4g} GB/s a rank\n",
       1e-12 * rates.product_flops, name_of(report.options.activation), 1e-9 * rates.memory_bytes,
       1e-9 * rates.network_bytes, 1e-9 * rates.tensor_link_bytes);
@@ -73,32 +74,44 @@ std::string memory_text(const PlanReport& report) {
   text += "  one change at a time:\n";
   for (const MemoryChange& change : report.changes) {
     text +=
-        fmt::format("    {:<52} {:>12}  {}\n", change.change, human_bytes(static_cast<double>(change.bytes)),
+        fmt::format("    {:<56} {:>12}  {}\n", change.change, human_bytes(static_cast<double>(change.bytes)),
                     change.fits ? "fits" : "does not fit");
   }
   return text;
+}
+
+void add(OpCount& sum, const OpCount& op) {
+  sum.calls += op.calls;
+  sum.flops += op.flops;
+  sum.bytes_read += op.bytes_read;
+  sum.bytes_written += op.bytes_written;
+  sum.seconds += op.seconds;
 }
 
 std::string work_text(const StepPlan& step) {
   std::string text =
       fmt::format("\nwork of one rank and step\n  {:<22} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n", "op",
                   "calls", "TFLOP", "read", "written", "time", "share");
-  OpCount all{.name = "together"};
   const double compute = step.product_seconds + step.memory_seconds;
-  const auto line = [&](const OpCount& op) {
-    text += fmt::format("  {:<22} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", op.name, op.calls,
+  const auto line = [&](std::string_view name, const OpCount& op) {
+    text += fmt::format("  {:<22} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls,
                         1e-12 * op.flops, human_bytes(op.bytes_read), human_bytes(op.bytes_written),
                         human_seconds(op.seconds), 100 * op.seconds / compute);
   };
+  constexpr double small_share = 1e-3;  // such ops share a line
+  OpCount small, all;
+  int small_ones = 0;
   for (const OpCount& op : step.ops) {
-    line(op);
-    all.calls += op.calls;
-    all.flops += op.flops;
-    all.bytes_read += op.bytes_read;
-    all.bytes_written += op.bytes_written;
-    all.seconds += op.seconds;
+    add(all, op);
+    if (op.seconds >= small_share * compute) {
+      line(op.name, op);
+    } else {
+      ++small_ones;
+      add(small, op);
+    }
   }
-  line(all);
+  if (small_ones > 0) line(fmt::format("{} others", small_ones), small);
+  line("together", all);
   return text;
 }
 

@@ -4,35 +4,34 @@
 
 namespace vqlm {
 
-Event PlanningCommunicator::count(std::string_view collective, Tensor payload, double ring_passes) {
+Event PlanningCommunicator::count(std::string_view collective, Tensor payload, double sent_share) {
   const auto bytes = static_cast<double>(payload.bytes());
-  const double sent = ring_passes * bytes * (size_ - 1) / size_;
-  return Event(
-      std::make_shared<double>(machine_.add_collective(name_, collective, size_, link_, bytes, sent)));
+  return Event(std::make_shared<double>(
+      machine_.add_collective(name_, collective, size_, link_, bytes, sent_share * bytes)));
 }
 
 Event PlanningCommunicator::all_reduce(Tensor x, Reduce /*op*/, Stream /*stream*/) {
-  return count("all_reduce", x, 2);
+  return count("all_reduce", x, 2 * others());
 }
 
 Event PlanningCommunicator::reduce_scatter(Tensor out, Tensor in, Reduce /*op*/, Stream /*stream*/) {
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() * size_ == in.numel());
-  return count("reduce_scatter", in, 1);
+  return count("reduce_scatter", in, others());
 }
 
 Event PlanningCommunicator::all_gather(Tensor out, Tensor in, Stream /*stream*/) {
   VQLM_ASSERT(out.dtype() == in.dtype() && in.numel() * size_ == out.numel());
-  return count("all_gather", out, 1);
+  return count("all_gather", out, others());
 }
 
 Event PlanningCommunicator::all_to_all(Tensor out, Tensor in, Stream /*stream*/) {
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel());
-  return count("all_to_all", in, 1);
+  return count("all_to_all", in, others());
 }
 
 Event PlanningCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
   VQLM_ASSERT(root >= 0 && root < size_);
-  return count("broadcast", x, static_cast<double>(size_) / (size_ - 1));
+  return count("broadcast", x, 1);
 }
 
 ProcessGrid make_planning_grid(PlannedMachine& machine, Backend& backend, int data, int tensor, int rank) {

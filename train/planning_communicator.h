@@ -32,8 +32,10 @@ class PlanningCommunicator final : public Communicator {
   void barrier() override {}
 
  private:
-  /// ring_passes: how often (P - 1) / P of the payload is sent.
-  Event count(std::string_view collective, Tensor payload, double ring_passes);
+  /// sent_share: bytes sent by this rank, in the payload's.
+  Event count(std::string_view collective, Tensor payload, double sent_share);
+  /// (P - 1) / P.
+  double others() const { return static_cast<double>(size_ - 1) / size_; }
 
   PlannedMachine& machine_;
   std::string name_;

@@ -1,0 +1,30 @@
+// A training run that a test looks into while it trains.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "tests/train/tiny_run.h"
+
+namespace vqlm::testing {
+
+/// Trains `config` on the grid. `observe` is called on every rank once a step, after its update and before its statistics
+/// are reduced. config.data and run.dir must be set.
+inline void observe_run(Backend& backend, const ProcessGrid& grid, Config config,
+                        const std::function<void()>& observe) {
+  config.parallel.data = grid.data_size();
+  config.parallel.tensor = grid.tensor_size();
+  ShardSet shards = open_training_shards(config);
+  resolve(config, shards.vocab_size(), grid.world().size());
+  const RunFolder folder(config);
+  if (grid.world().rank() == 0) folder.open(ExistingRun::refuse);
+  grid.world().barrier();
+  const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards), std::nullopt);
+  Trainer trainer(backend, grid, config, inputs, nullptr);
+  trainer.run(nullptr, [&] {
+    observe();
+    return false;
+  });
+}
+
+}  // namespace vqlm::testing

@@ -1,0 +1,270 @@
+// The plan against what it plans: real runs on one rank, and numbers worked out by hand.
+#include "train/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ostream>
+
+#include "core/log.h"
+#include "tests/data/temporary_folder.h"
+#include "tests/train/observed_run.h"
+#include "train/plan_report.h"
+#include "train/planning_backend.h"
+#include "train/planning_communicator.h"
+
+namespace vqlm {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::observe_run;
+using testing::tiny_config;
+
+struct HeadCase {
+  const char* name;
+  HeadKind kind;
+  bool tied = false;
+  bool bias = true;
+  int groups = 8;
+  bool heldout = true;
+};
+void PrintTo(const HeadCase& c, std::ostream* out) {
+  *out << c.name;
+}
+
+Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
+  Config config = tiny_config(head.kind, folder, folder / "run");
+  config.model.tie_embeddings = head.tied;
+  config.head.bias = head.bias;
+  config.head.groups = head.groups;
+  if (!head.heldout) config.data.heldout.clear();
+  config.train.steps = 2;
+  config.train.micro_batch = 3;
+  config.optim.warmup_steps = 1;
+  return config;
+}
+
+Config resolved(Config config, int data, int tensor, std::int64_t vocabulary = testing::tiny_vocabulary) {
+  config.parallel.data = data;
+  config.parallel.tensor = tensor;
+  resolve(config, vocabulary, data * tensor);
+  return config;
+}
+
+class EveryHead : public ::testing::TestWithParam<HeadCase> {};
+
+TEST_P(EveryHead, MemoryIsThatOfARealRunToTheByte) {
+  log::set_level(log::level::warn);
+  const TemporaryFolder folder;
+  testing::write_zipf_shards(folder.path(), "train", 40);
+  testing::write_zipf_shards(folder.path(), "heldout", 6);
+  const Config config = config_of(GetParam(), folder.path());
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(*backend);
+  const MemoryPlan plan = plan_memory(resolved(config, 1, 1), {.activation = DType::f32});
+  int observed = 0;
+  observe_run(*backend, grid, config, [&] {
+    ++observed;
+    for (std::size_t use = 0; use < plan.bytes.size(); ++use) {
+      EXPECT_EQ(plan.bytes[use], backend->memory().in_use[use]) << memory_use_names[use];
+    }
+  });
+  EXPECT_EQ(observed, 2);
+}
+
+// Transformer::flops_per_token counts by formula, the plan by op. All terms are whole numbers below 2^53, the clusters
+// have equal sizes: the sums are exact.
+TEST_P(EveryHead, OperationsAreTheModels) {
+  for (const int tensor : {1, 2, 4}) {
+    SCOPED_TRACE(tensor);
+    Config config = config_of(GetParam(), "none");
+    config.head.clusters = 64;
+    config.train.global_batch = 24;
+    config = resolved(config, 2, tensor, 4096);
+    const StepPlan plan = plan_step(config, {});
+    double flops = 0;
+    for (const OpCount& op : plan.ops) flops += op.flops;
+    EXPECT_EQ(flops * 2 * tensor, plan.flops_per_token * plan.tokens);
+    EXPECT_EQ(plan.micro_batches, 4);
+    EXPECT_GT(plan.seconds, 0);
+    EXPECT_LE(plan.seconds, plan.seconds_without_overlap() * (1 + 1e-12));
+  }
+}
+
+// bf16 runs through the checks of the contract's dtypes, too. The f32 gradients and moments stay; the parameters get a
+// copy of half their size.
+TEST_P(EveryHead, Bf16AddsAParameterCopyAndShrinksActivations) {
+  const Config config = resolved(config_of(GetParam(), "none"), 1, 1);
+  const MemoryPlan f32 = plan_memory(config, {.activation = DType::f32});
+  const MemoryPlan bf16 = plan_memory(config, {.activation = DType::bf16});
+  const auto bytes = [](const MemoryPlan& plan, MemoryUse use) {
+    return plan.bytes[static_cast<std::size_t>(use)];
+  };
+  const std::size_t gradients = bytes(f32, MemoryUse::gradients);
+  EXPECT_EQ(bytes(bf16, MemoryUse::gradients), gradients);
+  EXPECT_EQ(bytes(bf16, MemoryUse::optimizer), bytes(f32, MemoryUse::optimizer));
+  EXPECT_EQ(bytes(bf16, MemoryUse::parameters), bytes(f32, MemoryUse::parameters) + gradients / 2);
+  EXPECT_LT(bytes(bf16, MemoryUse::activations), bytes(f32, MemoryUse::activations) * 6 / 10);
+}
+
+std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
+  return test.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Plan, EveryHead,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                      HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
+                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
+                      HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false}),
+    name_of);
+
+TEST(PlanningBackend, ItsMemoryCannotBeTouched) {
+  PlannedMachine machine{StatedRates{}};
+  PlanningBackend backend(machine, DType::f32);
+  const Buffer buffer = backend.allocate(64, MemoryUse::workspace);
+  const Tensor tensor = buffer.view({16});
+  EXPECT_DEATH(tensor.f32()[3] = 1.0f, "");
+}
+
+TEST(PlanningCommunicator, CountsWhatARingSends) {
+  PlannedMachine machine(StatedRates{.network_bytes = 100});
+  PlanningBackend backend(machine, DType::f32);
+  PlanningCommunicator group(machine, "data", 1, 4, Link::network);
+  const Buffer buffer = backend.allocate(2 * 400, MemoryUse::workspace);
+  const Tensor x = buffer.view({200}).range(0, 100);
+  const Tensor y = buffer.view({200}).range(100, 100);
+  group.all_reduce(x, Reduce::sum, {});
+  group.reduce_scatter(y.range(0, 25), x, Reduce::sum, {});
+  group.all_gather(x, x.range(25, 25), {});
+  group.all_to_all(y, x, {});
+  group.broadcast(x, 2, {});
+  const std::vector<double> sent = {600, 300, 300, 300, 400};  // 2 * 3/4, 3/4 and 1 times 400 bytes
+  ASSERT_EQ(machine.collectives().size(), sent.size());
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    const CollectiveCount& count = machine.collectives()[i];
+    EXPECT_EQ(count.payload_bytes, 400) << count.name;
+    EXPECT_EQ(count.sent_bytes, sent[i]) << count.name;
+    EXPECT_EQ(count.seconds, sent[i] / 100) << count.name;
+    EXPECT_EQ(count.ranks, 4);
+  }
+  EXPECT_EQ(machine.collective_seconds(), 19);
+}
+
+// A collective of 5 seconds begins at 2, an op of 3 seconds runs beside it, and who waits goes on at 7. A second one on
+// the same link waits for the first, one on the other link does not.
+TEST(PlannedMachine, CollectivesRunBesideOpsAndAfterEachOther) {
+  PlannedMachine machine(
+      {.product_flops = 10, .memory_bytes = 1, .network_bytes = 1, .tensor_link_bytes = 2});
+  machine.add_op("matmul", 20, 1, 0);
+  EXPECT_EQ(machine.now(), 2);
+  const double first = machine.add_collective("data", "all_reduce", 2, Link::network, 5, 5);
+  const double second = machine.add_collective("data", "all_reduce", 2, Link::network, 1, 1);
+  const double other = machine.add_collective("tensor", "all_reduce", 2, Link::tensor, 4, 4);
+  machine.add_op("copy", 1, 1, 2);
+  EXPECT_EQ(first, 7);
+  EXPECT_EQ(second, 8);
+  EXPECT_EQ(other, 4);
+  machine.wait_until(other);
+  EXPECT_EQ(machine.now(), 5);
+  machine.wait_until(first);
+  EXPECT_EQ(machine.now(), 7);
+  EXPECT_EQ(machine.product_seconds(), 2);
+  EXPECT_EQ(machine.memory_seconds(), 3);
+  EXPECT_EQ(machine.collective_seconds(), 8);
+  ASSERT_EQ(machine.collectives().size(), 2U);
+  EXPECT_EQ(machine.collectives()[0].calls, 2);
+  machine.clear();
+  EXPECT_EQ(machine.now(), 0);
+  EXPECT_TRUE(machine.ops().empty() && machine.collectives().empty());
+}
+
+Config large_batch(HeadKind head) {
+  HeadCase head_case{.name = "", .kind = head, .tied = false, .bias = true, .groups = 8, .heldout = false};
+  Config config = config_of(head_case, "none");
+  config.train.micro_batch = 6;
+  config.train.global_batch = 24;
+  return resolved(config, 2, 1);
+}
+
+std::size_t bytes_at(Config config, std::int64_t micro_batch) {
+  config.train.micro_batch = micro_batch;
+  return plan_memory(config, {}).total();
+}
+
+TEST(MemoryPlan, TheLargestMicroBatchIsTheLastThatFits) {
+  const Config config =
+      large_batch(HeadKind::dense);  // 12 sequences a data rank: 1, 2, 3, 4, 6 or 12 at once
+  EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 4)), 4);
+  EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 4) - 1), 3);
+  EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 12)), 12);
+  EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 6) + 1), 6);  // not 5: it does not divide 12
+  EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 1) - 1), std::nullopt);
+}
+
+TEST(MemoryPlan, AShortageNamesWhatIsNeededAndTheWayOut) {
+  const Config config = large_batch(HeadKind::dense);
+  const std::size_t needed = bytes_at(config, 6);
+  EXPECT_NO_THROW(require_memory(config, {}, needed));
+  try {
+    require_memory(config, {}, bytes_at(config, 3));
+    FAIL() << "it does not fit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), 1);
+    EXPECT_THAT(error.what(),
+                HasSubstr("out of device memory: needs " + human_bytes(static_cast<double>(needed))));
+    EXPECT_THAT(error.what(), HasSubstr(human_bytes(static_cast<double>(bytes_at(config, 3))) + " free"));
+    EXPECT_THAT(error.what(), HasSubstr("train.micro_batch = 3 (needs"));
+  }
+  try {
+    require_memory(config, {}, 1000);
+    FAIL() << "it does not fit";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("no single key mends that"));
+  }
+}
+
+TEST(MemoryPlan, ChangesSayWhetherTheyFit) {
+  const Config config = large_batch(HeadKind::dense);
+  const std::vector<MemoryChange> changes = memory_changes(config, {}, bytes_at(config, 3));
+  std::string names;
+  for (const MemoryChange& change : changes) {
+    names += change.change + "\n";
+    EXPECT_EQ(change.fits, change.bytes <= bytes_at(config, 3)) << change.change;
+    EXPECT_LT(change.bytes, bytes_at(config, 6)) << change.change;
+  }
+  for (const char* expected :
+       {"train.micro_batch = 3\n", "parallel.tensor = 2, parallel.data = 1 (2 ranks)\n",
+        "parallel.tensor = 2, parallel.data = 2 (4 ranks)\n", "data.seq_len = 16\n", "head.kind = \"vq\""}) {
+    EXPECT_THAT(names, HasSubstr(expected));
+  }
+}
+
+TEST(PlanWords, Sizes) {
+  EXPECT_EQ(parse_bytes("80GB", "-"), 80'000'000'000U);
+  EXPECT_EQ(parse_bytes("80GiB", "-"), std::size_t{80} << 30);
+  EXPECT_EQ(parse_bytes("512M", "-"), 512'000'000U);
+  EXPECT_EQ(parse_bytes("1.5k", "-"), 1500U);
+  EXPECT_EQ(parse_bytes("123", "-"), 123U);
+  EXPECT_EQ(parse_bytes("7b", "-"), 7U);
+  for (const char* wrong :
+       {"", "GB", "80 GB", "80GG", "80XB", "-1GB", "0", "nan", "inf", "1e30", "80GBB", "80iB"}) {
+    EXPECT_THROW(parse_bytes(wrong, "--device-memory"), UsageError) << wrong;
+  }
+  EXPECT_EQ(human_bytes(1023), "1023 B");
+  EXPECT_EQ(human_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(human_bytes(123.4 * 1024 * 1024), "123.4 MiB");
+}
+
+TEST(PlanWords, Grids) {
+  EXPECT_EQ(parse_grid("8x2").data, 8);
+  EXPECT_EQ(parse_grid("8x2").tensor, 2);
+  for (const char* wrong : {"", "8", "x2", "8x", "0x2", "8x0", "8X2", "8x2x1", "-1x2", "1048576x2"}) {
+    EXPECT_THROW(parse_grid(wrong), UsageError) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace vqlm
