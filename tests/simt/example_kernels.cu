@@ -70,6 +70,42 @@ __global__ void histogram_kernel(int* counts, const int* ids, std::int64_t n) {
   if (i < n) atomicAdd(counts + ids[i], 1);
 }
 
+__global__ void load_matrices_kernel(float* plain, float* transposed, float* two,
+                                     const __nv_bfloat16* matrices) {
+  __shared__ __align__(16) __nv_bfloat16 tile[4][8][8];
+  const int lane = static_cast<int>(threadIdx.x);
+  store8(&tile[lane / 8][lane % 8][0], load8(matrices + lane * 8));
+  __syncwarp();
+  const auto unpack = [](float* out, unsigned pair) {
+    out[0] = __uint_as_float(pair << 16);
+    out[1] = __uint_as_float(pair & 0xffff0000u);
+  };
+  unsigned r[4], r2[2];
+  ldmatrix_x4(r, &tile[lane / 8][lane % 8][0]);
+  for (int i = 0; i < 4; ++i) unpack(plain + lane * 8 + i * 2, r[i]);
+  ldmatrix_x4_trans(r, &tile[lane / 8][lane % 8][0]);
+  for (int i = 0; i < 4; ++i) unpack(transposed + lane * 8 + i * 2, r[i]);
+  ldmatrix_x2_trans(r2, lane < 16 ? &tile[lane / 8][lane % 8][0] : nullptr);
+  for (int i = 0; i < 2; ++i) unpack(two + lane * 4 + i * 2, r2[i]);
+}
+
+__global__ void shuffles_kernel(int* out) {
+  const int lane = static_cast<int>(threadIdx.x), value = 100 + lane;
+  int* mine = out + lane * shuffle_results;
+  mine[0] = __shfl_xor_sync(full_mask, value, 5);
+  mine[1] = __shfl_up_sync(full_mask, value, 3);
+  mine[2] = __shfl_down_sync(full_mask, value, 3);
+  mine[3] = __shfl_sync(full_mask, value, 7);
+  mine[4] = __shfl_sync(full_mask, value, 2, 8);
+  mine[5] = __shfl_down_sync(full_mask, value, 1, 8);
+  mine[6] = static_cast<int>(__ballot_sync(full_mask, lane % 2));
+  mine[7] = __any_sync(full_mask, lane == 31);
+  mine[8] = __all_sync(full_mask, lane == 31);
+  mine[9] = lane < 16 ? __shfl_sync(0xffffu, value, 15 - lane) : -1;
+  const long long wide = __shfl_xor_sync(full_mask, 1'000'000'007'000LL + lane, 1);
+  mine[10] = static_cast<int>(wide / 1000 % 1000 + wide % 1000);
+}
+
 }  // namespace
 
 void row_sums(cudaStream_t stream, float* sums, const float* x, int rows, int columns) {
@@ -89,6 +125,15 @@ void tile_matmul(cudaStream_t stream, float* c, const __nv_bfloat16* a, const __
 void histogram(cudaStream_t stream, int* counts, const int* ids, std::int64_t n) {
   if (n == 0) return;
   launch(histogram_kernel, {ceil_div(n, std::int64_t{256}), 256, 0, stream}, counts, ids, n);
+}
+
+void load_matrices(cudaStream_t stream, float* plain, float* transposed, float* two,
+                   const __nv_bfloat16* matrices) {
+  launch(load_matrices_kernel, {1, 32, 0, stream}, plain, transposed, two, matrices);
+}
+
+void shuffles(cudaStream_t stream, int* out) {
+  launch(shuffles_kernel, {1, 32, 0, stream}, out);
 }
 
 }  // namespace vqlm::cuda

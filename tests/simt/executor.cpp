@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::size_t shared_guard_bytes = 256;
 constexpr unsigned char shared_guard = 0xa5;
+constexpr std::size_t shared_room = 227 * 1024 + shared_guard_bytes;  // sm_90, the most of any
 
 }  // namespace
 
@@ -35,8 +36,7 @@ Multiprocessor::Multiprocessor() : threads_(max_threads) {
     order = name == "forward" ? Order::forward : name == "reverse" ? Order::reverse : Order::random;
   }
   if (seed != nullptr) rng = Rng(std::strtoull(seed, nullptr, 10));
-  if (posix_memalign(reinterpret_cast<void**>(&shared), 128, max_shared_bytes + shared_guard_bytes) != 0)
-    std::abort();
+  if (posix_memalign(reinterpret_cast<void**>(&shared), 128, shared_room) != 0) std::abort();
 }
 
 void Multiprocessor::prepare(const Grid& grid) {
@@ -79,7 +79,7 @@ void Multiprocessor::run_block() {
 void Multiprocessor::guard_shared() {
   if (address_sanitizer) {
     asan_unpoison(shared, shared_bytes_);
-    asan_poison(shared + shared_bytes_, max_shared_bytes + shared_guard_bytes - shared_bytes_);
+    asan_poison(shared + shared_bytes_, shared_room - shared_bytes_);
   } else {
     std::memset(shared + shared_bytes_, shared_guard, shared_guard_bytes);
   }
@@ -128,13 +128,17 @@ std::uint64_t switches() {
   return machine().switches;
 }
 
+bool one_fiber_per_thread() {
+  return thread_sanitizer;
+}
+
 const char* invalid_shape(const Grid& grid) {
   const dim3 &g = grid.grid, &b = grid.block;
   if (g.x == 0 || g.y == 0 || g.z == 0) return "empty grid";
   if (g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535) return "grid beyond (2^31 - 1, 65535, 65535)";
   if (b.x == 0 || b.y == 0 || b.z == 0) return "empty block";
   if (std::uint64_t{b.x} * b.y * b.z > max_threads || b.z > 64) return "block of more than 1024 threads";
-  if (grid.shared_bytes > max_shared_bytes) return "more than 227 KiB of shared memory";
+  if (grid.shared_bytes > max_shared_bytes()) return "more shared memory than a block may have";
   return nullptr;
 }
 

@@ -26,7 +26,10 @@ struct Grid {
   std::source_location where;
 };
 
-/// Null where the shape can run, else what is wrong with it (the limits are those of sm_90).
+/// The most dynamic shared memory of a block, by streams.h's compute_capability().
+std::size_t max_shared_bytes();
+
+/// Null where the shape can run, else what is wrong with it.
 const char* invalid_shape(const Grid& grid);
 
 /// Runs `body(argument)` once per thread. Aborts with a message that names block, thread and source line where threads
@@ -36,5 +39,7 @@ void run_grid(const Grid& grid, void (*body)(const void*), const void* argument)
 
 /// Switches between threads since the program began: what a kernel costs here.
 std::uint64_t switches();
+/// True where ThreadSanitizer must see each thread on a fiber of its own.
+bool one_fiber_per_thread();
 
 }  // namespace simt

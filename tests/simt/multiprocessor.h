@@ -13,7 +13,6 @@
 namespace simt {
 
 constexpr unsigned max_threads = 1024;
-constexpr std::size_t max_shared_bytes = 227 * 1024;  // sm_90
 
 enum class State : std::uint8_t { runnable, at_block_barrier, at_warp_operation, exited };
 

@@ -1,0 +1,56 @@
+# The host executor (README.md) as CMake targets:
+#
+#   vqlm_simt_library(NAME SOURCES... [SANITIZE address|thread])
+#
+# makes NAME, a static library of .cu and .cpp files compiled by the host compiler against the executor's headers, and
+# links it to the executor and the stand-ins for the CUDA runtime and cuBLASLt. The same .cu may be compiled by nvcc in
+# another directory: a source's language is a property of the directory that asks. SANITIZE compiles and links with that
+# sanitizer, unless VQLM_SANITIZE already does for everything; executables that link NAME get it too.
+
+set(vqlm_simt_directory ${CMAKE_CURRENT_LIST_DIR})
+
+# vqlm_simt_executor(TARGET SANITIZER): the executor and the stand-ins. They are never compiled for ThreadSanitizer: what
+# they do on behalf of a whole warp would look like races between its lanes; they only tell it of switches and barriers.
+function(vqlm_simt_executor target sanitizer)
+  if(TARGET ${target})
+    return()
+  endif()
+  set(d ${vqlm_simt_directory})
+  add_library(${target} STATIC EXCLUDE_FROM_ALL
+    ${d}/executor.cpp ${d}/scheduler.cpp ${d}/fiber.cpp ${d}/reports.cpp ${d}/warp_operations.cpp
+    ${d}/cudart_streams.cpp ${d}/cudart_events.cpp ${d}/cudart_graphs.cpp ${d}/cudart_memory.cpp
+    ${d}/cudart_device.cpp ${d}/cudart_errors.cpp ${d}/cublaslt.cpp ${d}/cublaslt_product.cpp)
+  target_link_libraries(${target} PUBLIC vqlm_build vqlm_cuda_headers Threads::Threads PRIVATE DNNL::dnnl)
+  if(sanitizer STREQUAL "thread")
+    target_compile_definitions(${target} PRIVATE SIMT_TSAN=1)
+  elseif(sanitizer)
+    target_compile_options(${target} PRIVATE -fsanitize=${sanitizer} -fno-omit-frame-pointer)
+  endif()
+  if(sanitizer)
+    target_link_options(${target} PUBLIC -fsanitize=${sanitizer})
+  endif()
+endfunction()
+
+function(vqlm_simt_library name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SANITIZE" "")
+  if(VQLM_SANITIZE)
+    set(arg_SANITIZE "")
+  endif()
+  set(executor vqlm_simt_executor)
+  if(arg_SANITIZE)
+    string(APPEND executor _${arg_SANITIZE})
+  endif()
+  vqlm_simt_executor(${executor} "${arg_SANITIZE}")
+
+  add_library(${name} STATIC EXCLUDE_FROM_ALL ${arg_UNPARSED_ARGUMENTS})
+  set(kernels ${arg_UNPARSED_ARGUMENTS})
+  list(FILTER kernels INCLUDE REGEX "\\.cu$")
+  set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
+  target_include_directories(${name} BEFORE PRIVATE ${vqlm_simt_directory}/shadow)
+  # Kernels read 16 bytes at a time through other types, and unroll by nvcc's pragma.
+  target_compile_options(${name} PRIVATE -fno-strict-aliasing -Wno-unknown-pragmas)
+  if(arg_SANITIZE)
+    target_compile_options(${name} PRIVATE -fsanitize=${arg_SANITIZE} -fno-omit-frame-pointer)
+  endif()
+  target_link_libraries(${name} PUBLIC vqlm_core ${executor})
+endfunction()
