@@ -1,0 +1,150 @@
+// The VQ head's second factor: cross entropy among the members of the target's cluster. Rows arrive sorted by cluster; a
+// tile is up to 64 rows of one cluster, and all work on it is products with its members' vectors, put together in shared
+// memory. Nothing of size V d or N V is stored, nothing is asked of the device by the host, and there are no atomics: the
+// result is the same in every run.
+//
+// What is stored is the scores of each row's own members, N m numbers (m: members of the row's cluster, averaged over
+// rows; 16,384 * 250 = 4 M), in f32, and their gradient ds in bf16. Their number depends on the batch, so it is bounded:
+// tiles are done in waves whose scores fit, as many waves as the largest cluster could make necessary; a wave without
+// tiles costs its launches. Scores are rounded nowhere before the softmax; ds is rounded to bf16 once, as the gradient of
+// a dense head's logits is.
+//
+// Kernels: plan (member_tiles.cu), scores and softmax (member_scores.cu), dh and dbias (member_gradients.cu), dU
+// (member_codebook_gradient.cu), which state their operations and bytes. Together, forward and backward, at V 128,000,
+// d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.5 GB from the second-level cache, 0.4 GB of memory: about 1 ms on an
+// H100 by these counts, not measured. A dense head does 52 TFLOP there.
+#include <algorithm>
+
+#include "core/cuda/member_entropy.h"
+#include "core/cuda/member_tiles.h"
+#include "core/cuda/ops.h"
+
+namespace vqlm::cuda {
+namespace members {
+namespace {
+
+template <class T>
+T* activations(const Tensor& x) {
+  VQLM_ASSERT(!x || x.dtype() == DType::bf16);
+  return static_cast<T*>(x.data());
+}
+
+bool is_aligned(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+}
+
+/// Carves a block, or counts the bytes of one (null).
+class Cutter {
+ public:
+  explicit Cutter(void* block) : block_(static_cast<std::byte*>(block)) {}
+  template <class T>
+  void cut(T*& pointer, std::int64_t count) {
+    pointer = block_ == nullptr ? nullptr : reinterpret_cast<T*>(block_ + bytes_);
+    bytes_ += ceil_div(static_cast<std::size_t>(count) * sizeof(T), std::size_t{256}) * 256;
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* block_;
+  std::size_t bytes_ = 0;
+};
+
+std::size_t carve(Problem& problem, std::int64_t wave_room, void* block) {
+  Cutter cutter(block);
+  const bool gradients = problem.dh != nullptr;
+  cutter.cut(problem.tiles, problem.max_tiles);
+  cutter.cut(problem.tile_begin, problem.clusters + 1);
+  cutter.cut(problem.scores, wave_room);
+  cutter.cut(problem.ds, gradients ? wave_room : 0);
+  cutter.cut(problem.partials,
+             gradients ? std::int64_t{problem.parts} * problem.codes_per_group * problem.d : 0);
+  return cutter.bytes();
+}
+
+/// The largest number of members that a cluster can have, as far as the host knows.
+std::int64_t most_members(const CodeMapView& map) {
+  return map.members.numel();
+}
+
+/// The whole op where members have vectors.
+void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t largest,
+                    std::int64_t most_scores) {
+  const std::int64_t with_rows = std::min<std::int64_t>(rows, problem.clusters);
+  problem.max_tiles = ceil_div(rows, std::int64_t{tile_rows}) + with_rows;
+  problem.parts = codebook_parts(context, problem.groups, problem.width);
+  const std::int64_t all_scores = largest * (rows + 7 * with_rows);  // rows of a tile are padded to 8
+  const std::int64_t largest_tile = largest * tile_rows;
+  std::int64_t wave_room = all_scores;
+  problem.wave_scores = std::max<std::int64_t>(all_scores, 1);
+  if (all_scores > most_scores) {
+    wave_room = std::max(most_scores, 2 * largest_tile);
+    problem.wave_scores =
+        wave_room - largest_tile;  // a tile begins below and may reach beyond by its own size
+  }
+  carve(problem, wave_room, context.workspace->get(carve(problem, wave_room, nullptr)));
+
+  plan_tiles(context, problem);
+  const auto waves = static_cast<int>(ceil_div(all_scores, problem.wave_scores));
+  for (int wave = 0; wave < waves; ++wave) {
+    score_tiles(context, problem, wave);
+    if (problem.dh == nullptr) continue;
+    tile_gradients(context, problem, wave);
+    codebook_gradient(context, problem, wave, wave + 1 == waves);
+  }
+}
+
+}  // namespace
+
+void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
+                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                    const CodeMapView& map, std::int64_t wave_scores) {
+  VQLM_ASSERT(h.rank() == 2 && nll.numel() == h.extent(0) && targets.numel() == h.extent(0));
+  const std::int64_t rows = h.extent(0), clusters = row_begin.numel() - 1, vocabulary = token_bias.numel();
+  VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary);
+  VQLM_ASSERT(map.position_of_token.numel() == vocabulary && order.numel() == rows);
+  VQLM_ASSERT(!gradients.dh ||
+              (gradients.dh.shape() == h.shape() && gradients.dtoken_bias.numel() == vocabulary &&
+               gradients.dmember_codebook.shape() == member_codebook.shape()));
+  if (rows == 0) return;
+  Problem problem{};
+  problem.h = activations<const bf16>(h);
+  problem.codebook = activations<const bf16>(member_codebook);
+  problem.bias = token_bias.f32();
+  problem.target = targets.i32();
+  problem.order = order.i32();
+  problem.row_begin = row_begin.i32();
+  problem.member_begin = map.member_begin.i32();
+  problem.members = map.members.i32();
+  problem.position_of_token = map.position_of_token.i32();
+  problem.codes = map.member_codes.as<std::uint8_t>();
+  problem.nll = nll.f32();
+  problem.dh = activations<bf16>(gradients.dh);
+  problem.dcodebook = gradients.dmember_codebook.f32();
+  problem.dbias = gradients.dtoken_bias.f32();
+  problem.scale = gradients.scale;
+  problem.d = static_cast<int>(h.extent(1));
+  problem.clusters = static_cast<int>(clusters);
+  if (!member_codebook) {
+    bias_entropy(context, problem);
+    return;
+  }
+  problem.groups = static_cast<int>(member_codebook.extent(0));
+  problem.codes_per_group = static_cast<int>(member_codebook.extent(1));
+  problem.width = static_cast<int>(member_codebook.extent(2));
+  VQLM_ASSERT(problem.groups * problem.width == problem.d && problem.codes_per_group <= 256 &&
+              map.member_codes.numel() == vocabulary * problem.groups);
+  problem.rows_aligned = problem.d % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh);
+  problem.vectors_aligned = problem.width % 8 == 0 && is_aligned(problem.codebook);
+  vector_entropy(context, problem, rows, most_members(map), wave_scores);
+}
+
+}  // namespace members
+
+void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
+                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                    const CodeMapView& map) {
+  members::member_entropy(context, nll, gradients, h, targets, order, row_begin, member_codebook, token_bias,
+                          map, members::most_wave_scores);
+}
+
+}  // namespace vqlm::cuda

@@ -1,0 +1,122 @@
+// What the kernels of the VQ head's members share: the problem, the schedule of tiles, and how rows of h and members'
+// vectors come into shared memory. A member's vector is put together there from its sub-codes, u_w = [U[g, q_g(w), :]
+// for g in 0..G), and exists nowhere else.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "core/cuda/context.h"
+#include "core/cuda/device_utils.h"
+#include "core/cuda/tensor_core.h"
+
+namespace vqlm::cuda::members {
+
+using bf16 = __nv_bfloat16;
+
+constexpr int tile_rows = 64;
+
+/// At most tile_rows rows of one cluster, in sorted order: what one block works on.
+struct Tile {
+  std::int32_t first_row;     // in order
+  std::int32_t rows;          // 1 .. tile_rows
+  std::int32_t first_member;  // in member order
+  std::int32_t members;       // of the cluster, 2 or more
+  std::int32_t wave;          // tiles of one wave have room in the store of scores together
+  std::int64_t offset;        // of the tile's scores (members, padded_rows) in the store
+
+  /// A multiple of 8, so that every member's scores of the tile begin at 16 bytes.
+  __host__ __device__ __forceinline__ int padded_rows() const { return (rows + 7) / 8 * 8; }
+};
+
+/// One call's operands, sizes and workspace; passed to kernels by value.
+struct Problem {
+  const bf16* h;                                                   // (N, d)
+  const bf16* codebook;                                            // (G, Q, width)
+  const float* bias;                                               // (V)
+  const std::int32_t *target, *order, *row_begin;                  // (N), (N), (K + 1)
+  const std::int32_t *member_begin, *members, *position_of_token;  // (K + 1), (V), (V)
+  const std::uint8_t* codes;                                       // (V, G) in member order
+  float* nll;                                                      // (N)
+  bf16* dh;                                                        // (N, d), or null: no gradients
+  float *dcodebook, *dbias;
+  float scale;
+  int d, groups, codes_per_group, width, clusters;
+  bool rows_aligned;     // every 8 elements of a row of h or dh lie at 16 bytes
+  bool vectors_aligned;  // and every 8 of a piece of the codebook
+
+  // Workspace.
+  Tile* tiles;               // at most max_tiles
+  std::int32_t* tile_begin;  // (K + 1): cluster k's tiles; the last entry counts all
+  std::int64_t max_tiles;
+  std::int64_t
+      wave_scores;  // a tile is of the wave in which its first score falls, this many scores to a wave
+  float* scores;    // s_w, (members, padded_rows) for each tile of the wave
+  bf16* ds;         // scale * (softmax - [target]), the same layout
+  float* partials;  // (parts, G, Q, width): sums that make dmember_codebook
+  int parts;
+
+  /// The tile with this index where the wave has it, else a tile without rows.
+  __device__ __forceinline__ Tile tile(std::int64_t index, int wave) const {
+    Tile none{};
+    if (index >= tile_begin[clusters]) return none;
+    const Tile found = tiles[index];
+    return found.wave == wave ? found : none;
+  }
+};
+
+/// Fills tiles and tile_begin: clusters in order, none for clusters without rows or with a single member (it has
+/// probability 1: no loss, no gradient).
+void plan_tiles(const Context& context, const Problem& problem);
+/// nll += lse - s_y of every row; fills ds where there are gradients. scores -> softmax, for one wave.
+void score_tiles(const Context& context, const Problem& problem, int wave);
+/// dh and dbias accumulate the gradients of one wave.
+void tile_gradients(const Context& context, const Problem& problem, int wave);
+/// The partials take up one wave; with the last one, dcodebook accumulates them.
+void codebook_gradient(const Context& context, const Problem& problem, int wave, bool last);
+/// Problem::parts that fill the device.
+int codebook_parts(const Context& context, int groups, int width);
+/// The whole op where members have no vectors (G = 0), s_w = b_w.
+void bias_entropy(const Context& context, const Problem& problem);
+
+/// Element offset of chunk c (8 elements) of row r in a tile of `chunks` chunks a row, chunks a multiple of 8. The chunk's
+/// low bits are mixed with the row's so that the 8 rows which ldmatrix reads at one chunk lie in different banks.
+template <int chunks>
+__device__ __forceinline__ int chunk_offset(int r, int c) {
+  static_assert(chunks % 8 == 0);
+  return (r * chunks + (c ^ (r % 8))) * 8;
+}
+
+/// target[0..8) = source[i] where i < count, else 0; asynchronous where `aligned`. source: 16-byte aligned if so.
+__device__ __forceinline__ void copy_chunk(bf16* target, const bf16* source, int count, bool aligned) {
+  if (aligned) {
+    cp_async_16(target, source, count > 0);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) target[i] = i < count ? source[i] : __float2bfloat16_rn(0.0f);
+}
+
+/// target[0..8) = elements k .. k + 7 of the vector of the member with these codes; zeros from d on, and everywhere where
+/// codes is null. asynchronous where Problem::vectors_aligned.
+__device__ __forceinline__ void gather_chunk(bf16* target, const Problem& problem, const std::uint8_t* codes,
+                                             int k) {
+  const bool valid = codes != nullptr && k < problem.d;
+  const auto source = [&problem, codes](int at) {
+    const int g = at / problem.width;
+    return problem.codebook +
+           (static_cast<std::int64_t>(g) * problem.codes_per_group + codes[g]) * problem.width +
+           (at - g * problem.width);
+  };
+  if (problem.vectors_aligned) {
+    cp_async_16(target, valid ? source(k) : problem.codebook, valid);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    target[i] = valid && k + i < problem.d ? *source(k + i) : __float2bfloat16_rn(0.0f);
+  }
+}
+
+}  // namespace vqlm::cuda::members
