@@ -1,0 +1,79 @@
+#include "tests/cuda/op_testing_cuda.h"
+
+namespace vqlm::testing {
+namespace {
+
+/// Where exp(-|x|) is subnormal it may be flushed to zero: an absolute term far below any gradient's size.
+constexpr double underflow = 1e-33;
+
+/// Relative error of a sigmoid or its complement on the GPU: __expf(x) is off by 2 + 1.173 |x| ulp of 2 u32 (CUDA's manual), in the
+/// numerator and at most once in the denominator; division 2 ulp, sum and product 1 rounding each; the CPU's: 6 u32.
+double sigmoid_error(double gate) {
+  return (4 * (2 + 1.173 * std::abs(gate)) + 4 + 2 + 6) * u32;
+}
+
+/// Normal gates, and some chosen: where exp overflows or vanishes, and where 1 - sigmoid by subtraction has no correct digit
+/// while gate * (1 - sigmoid) still counts.
+HostF32 gates(std::int64_t rows, std::int64_t width) {
+  HostF32 gate_up = random_bf16({rows, 2 * width}, "gate_up", 3.0f);
+  const std::vector<float> chosen{0.0f,  88.5f,  -88.5f, 104.5f, -104.5f, 1e4f,
+                                  -1e4f, -87.0f, 13.0f,  15.5f,  16.5f};
+  for (std::size_t i = 0; rows > 0 && i < std::min(static_cast<std::size_t>(width), chosen.size()); ++i) {
+    gate_up[static_cast<std::int64_t>(i)] = round_to_bf16(chosen[i]);
+  }
+  return gate_up;
+}
+
+class CudaSwigluTest : public CudaOpTest {
+ protected:
+  /// {rows, width}: tails of packs and of blocks, several rows a block, several packs a thread.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> sizes{{1, 1},   {3, 7},   {7, 65},   {65, 100},
+                                                                 {37, 24}, {5, 264}, {3, 2824}, {0, 8}};
+};
+
+TEST_F(CudaSwigluTest, ForwardEqualsTheOracle) {
+  for (const auto& [rows, width] : sizes) {
+    for (const std::int64_t offset : {0, 1}) {
+      HostF32 gate_up = gates(rows, width), expected({rows, width});
+      DeviceArray y = output({rows, width});
+      device->swiglu_forward(y, bf16(gate_up, offset));
+      oracle->swiglu_forward(expected, gate_up);
+      std::vector<double> bound;
+      for (std::int64_t i = 0; i < expected.size(); ++i) {
+        const double gate = gate_up[i / width * 2 * width + i % width];
+        bound.push_back((u16 + sigmoid_error(gate) + 6 * u32) * std::abs(expected[i]) + underflow);
+      }
+      expect_close(y.download(), expected.doubles(), bound, "y");
+    }
+  }
+}
+
+TEST_F(CudaSwigluTest, BackwardEqualsTheOracleAlsoInPlace) {
+  for (const auto& [rows, width] : sizes) {
+    for (const std::int64_t offset : {0, 1}) {
+      HostF32 gate_up = gates(rows, width), dy = random_bf16({rows, width}, "dy");
+      HostF32 expected(gate_up.shape());
+      oracle->swiglu_backward(expected, dy, gate_up);
+      std::vector<double> bound(static_cast<std::size_t>(gate_up.size()));
+      for (std::int64_t i = 0; i < dy.size(); ++i) {
+        const std::int64_t gate_at = i / width * 2 * width + i % width, up_at = gate_at + width;
+        const double gate = gate_up[gate_at], sigmoid = 1 / (1 + std::exp(-gate));
+        const double slope = std::abs(gate) / (1 + std::exp(gate));
+        const double error = sigmoid_error(gate) + 8 * u32;
+        bound[static_cast<std::size_t>(gate_at)] =
+            u16 * std::abs(expected[gate_at]) + underflow +
+            error * std::abs(static_cast<double>(dy[i]) * gate_up[up_at] * sigmoid) * (1 + 2 * slope);
+        bound[static_cast<std::size_t>(up_at)] = (u16 + error) * std::abs(expected[up_at]) + underflow;
+      }
+      DeviceArray dgate_up = output(gate_up.shape()), in_place = bf16(gate_up, offset);
+      const DeviceArray dy_device = bf16(dy, offset);
+      device->swiglu_backward(dgate_up, dy_device, bf16(gate_up));
+      expect_close(dgate_up.download(), expected.doubles(), bound, "dgate_up");
+      device->swiglu_backward(in_place, dy_device, in_place);
+      expect_equal(in_place.download(), dgate_up.download(), "dgate_up in place of gate_up");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vqlm::testing
