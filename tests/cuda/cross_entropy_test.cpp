@@ -1,0 +1,140 @@
+// The sharded softmax ops on the device, against the CPU's on the same bf16 logits.
+#include <gtest/gtest.h>
+
+#include "tests/cuda/op_testing_cuda.h"
+
+namespace vqlm::testing {
+namespace {
+
+struct Classes {
+  std::int64_t rows, classes;
+  bool bias;
+  std::int64_t offset = 0;  // elements by which logits and bias are off the alignment of allocations
+};
+
+std::string name(const ::testing::TestParamInfo<Classes>& info) {
+  return std::to_string(info.param.rows) + "x" + std::to_string(info.param.classes) +
+         (info.param.bias ? "_bias" : "_plain") +
+         (info.param.offset > 0 ? "_off" + std::to_string(info.param.offset) : "");
+}
+
+class CudaCrossEntropyTest : public CudaOpTest, public ::testing::WithParamInterface<Classes> {
+ protected:
+  Classes c = GetParam();
+  HostF32 logits = random_bf16({c.rows, c.classes}, "logits", 5);
+  HostF32 bias = random_normal({c.classes}, "bias");
+  HostI32 targets =
+      random_integers<std::int32_t>({c.rows}, "targets", -1, std::max<std::int64_t>(c.classes - 1, 0));
+
+  Tensor if_biased(Tensor x) const { return c.bias ? x : Tensor{}; }
+  /// Columns [first, first + count) of logits or bias.
+  static HostF32 columns(const HostF32& x, std::int64_t first, std::int64_t count) {
+    const bool matrix = x.shape().rank() == 2;
+    const std::int64_t rows = matrix ? x.shape()[0] : 1, classes = x.shape()[matrix ? 1 : 0];
+    HostF32 part(matrix ? Shape{rows, count} : Shape{count});
+    for (std::int64_t n = 0; n < rows; ++n) {
+      for (std::int64_t i = 0; i < count; ++i) part[n * count + i] = x[n * classes + first + i];
+    }
+    return part;
+  }
+  /// Of lse on either side: |x| < 40 carries a rounding from the bias and one from the shift; exp is off by 2 + 1.2 |x|
+  /// units where its value is exp(x), below 4 in all; each of at most 256 threads adds classes / 256 numbers, and a tree
+  /// adds 8 more times; the host's sum takes 256 + classes / 1024 additions.
+  double lse_bound() const {
+    return 2 * u32 * (40 + 40 + 8 + 256 + static_cast<double>(c.classes) / 32 + 16);
+  }
+};
+
+TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
+  const std::int64_t shards = 3;
+  HostF32 host_statistics({shards, c.rows, 3}), host_nll({c.rows}), host_lse({c.rows});
+  const DeviceArray statistics = output({shards, c.rows, 3}, DType::f32), nll = output({c.rows}, DType::f32),
+                    lse = output({c.rows}, DType::f32), y = upload(targets);
+  const auto first = [&](std::int64_t p) { return p * c.classes / shards; };
+  for (std::int64_t p = 0; p < shards; ++p) {
+    const std::int64_t count = first(p + 1) - first(p);  // 0 for some, where classes are fewer than shards
+    HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
+    device->softmax_statistics(statistics.tensor().rows(p, 1).view({c.rows, 3}), bf16(part, c.offset),
+                               if_biased(upload(part_bias, c.offset)), y, first(p));
+    const Tensor host_part = host_statistics.tensor().rows(p, 1).view({c.rows, 3});
+    if (count > 0) {
+      oracle->softmax_statistics(host_part, part, if_biased(part_bias), targets, first(p));
+    } else {
+      for (std::int64_t n = 0; n < c.rows; ++n) host_part.f32()[3 * n] = -1e30f;
+    }
+  }
+  device->softmax_combine(nll, lse, statistics, y);
+  oracle->softmax_combine(host_nll, host_lse, host_statistics, targets);
+  expect_close(lse.download(), host_lse.doubles(), lse_bound(), "lse");
+  expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32, "nll");
+
+  const float scale = 0.5f;
+  for (std::int64_t p = 0; p < shards; ++p) {
+    const std::int64_t count = first(p + 1) - first(p);
+    if (count == 0) continue;
+    HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
+    const DeviceArray gradient = bf16(part, c.offset);
+    device->softmax_gradient(gradient, if_biased(upload(part_bias, c.offset)), upload(host_lse), y, first(p),
+                             scale);
+    oracle->softmax_gradient(part, if_biased(part_bias), host_lse, targets, first(p), scale);
+    // p <= 1 inherits the absolute error of x - lse (|x - lse| < 80) as a relative one, exp adds 2 + 1.2 |x - lse| units.
+    std::vector<double> bound = rounded_once(part.doubles());
+    for (double& b : bound) b += scale * u32 * (2 * 80 + 4 + 2.4 * 80 + 4);
+    expect_close(gradient.download(), part.doubles(), bound, "gradient");
+  }
+}
+
+TEST_P(CudaCrossEntropyTest, LogSoftmaxEqualsHost) {
+  const DeviceArray out = upload(logits, c.offset);
+  device->log_softmax(out, if_biased(upload(bias, c.offset)));
+  if (c.classes == 0) return;
+  HostF32 expected = logits.clone();
+  oracle->log_softmax(expected, if_biased(bias));
+  expect_close(out.download(), expected.doubles(), lse_bound() + 160 * u32, "log_softmax");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, CudaCrossEntropyTest,
+    ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{19, 7, true}, Classes{11, 65, false},
+                      Classes{9, 509, true}, Classes{9, 509, true, 3}, Classes{10, 1024, true, 1},
+                      Classes{5, 1009, false},
+                      Classes{5, 4099, true},     // a block a row, with a bias of any alignment
+                      Classes{3, 4104, true, 2},  // a bias aligned otherwise than the logits
+                      Classes{3, 9001, false, 5}),
+    name);
+
+TEST_F(CudaOpTest, SoftmaxOfNoRows) {
+  const DeviceArray none = output({0, 5}), statistics = output({0, 3}, DType::f32),
+                    lse = output({0}, DType::f32), targets = output({0}, DType::i32);
+  device->softmax_statistics(statistics, none, {}, targets, 0);
+  device->softmax_combine(lse, lse, statistics.tensor().view({1, 0, 3}), targets);
+  device->softmax_gradient(none, {}, lse, targets, 0, 1.0f);
+  device->synchronize();
+}
+
+TEST_F(CudaOpTest, SoftmaxKeepsLargeLogits) {
+  HostF32 logits({1, 3});
+  logits[0] = 8192, logits[1] = -8192, logits[2] = 8160;  // bf16 holds them
+  HostI32 targets({1}, 2);
+  const DeviceArray statistics = output({1, 1, 3}, DType::f32), nll = output({1}, DType::f32),
+                    lse = output({1}, DType::f32), y = upload(targets);
+  device->softmax_statistics(statistics.tensor().view({1, 3}), bf16(logits), {}, y, 0);
+  device->softmax_combine(nll, lse, statistics, y);
+  EXPECT_EQ(nll.download()[0], 32);
+}
+
+TEST_F(CudaOpTest, SoftmaxShowsNotANumber) {
+  HostF32 logits({2, 40}, 1.0f);
+  logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
+  HostI32 targets({2}, 0);
+  const DeviceArray statistics = output({1, 2, 3}, DType::f32), nll = output({2}, DType::f32),
+                    lse = output({2}, DType::f32), y = upload(targets);
+  device->softmax_statistics(statistics.tensor().view({2, 3}), bf16(logits), {}, y, 0);
+  device->softmax_combine(nll, lse, statistics, y);
+  const HostF32 found = nll.download();
+  EXPECT_TRUE(std::isnan(found[0]));
+  EXPECT_NEAR(found[1], std::log(40.0), 16 * u32);
+}
+
+}  // namespace
+}  // namespace vqlm::testing
