@@ -160,6 +160,23 @@ TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
   EXPECT_EQ(host(c), std::vector<float>(6, 4.0f));
 }
 
+TEST(TimingBackend, MeasuresReplaysAsOneOpAndNotWhatIsRecorded) {
+  const auto backend = make_cpu_backend(1);
+  TimingBackend timing(*backend);
+  const Buffer storage = timing.allocate(4 * sizeof(float), MemoryUse::workspace);
+  const Tensor y = storage.view({4}).range(0, 2), x = storage.view({4}).range(2, 2);
+  timing.fill(storage.view({4}), 1.0f);
+  timing.start();
+  const Graph graph = timing.capture([&] { backend->add_scaled(y, x, 1.0f); });
+  EXPECT_TRUE(timing.times().empty());
+  timing.replay(graph);
+  timing.replay(graph);
+  ASSERT_EQ(timing.times().size(), 1u);
+  EXPECT_EQ(timing.times()[0].name, "replay");
+  EXPECT_EQ(timing.times()[0].calls, 2);
+  EXPECT_EQ(host(y), std::vector<float>(2, 3.0f));
+}
+
 TEST(StepBench, ReportsItsKeys) {
   const auto backend = make_cpu_backend(1);
   const ProcessGrid grid(*backend);
@@ -173,6 +190,14 @@ TEST(StepBench, ReportsItsKeys) {
   }
   EXPECT_EQ(json.at("tokens_per_step"), 16);
   double share = 0;
+  EXPECT_EQ(json.at("dtype"), "f32");
+  EXPECT_EQ(json.at("clock"), "wall");
+  EXPECT_EQ(json.at("graphs"), false);  // a device's
+  EXPECT_EQ(json.at("shape").at("head"), "vq");
+  EXPECT_EQ(json.at("shape").at("micro_batches"), 1);
+  // Untrained: near the entropy of the Zipf distribution, below a uniform guess over 37 tokens.
+  EXPECT_GT(json.at("mean_nll").get<double>(), 0);
+  EXPECT_LT(json.at("mean_nll").get<double>(), std::log(37.0) + 0.1);
   for (const auto& op : json.at("ops")) share += op.at("share").get<double>();
   EXPECT_GT(share, 0);
   EXPECT_LE(share, 1);
