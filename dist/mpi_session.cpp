@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <numeric>
 
 #include "core/error.h"
 #include "dist/mpi_check.h"
@@ -54,6 +55,23 @@ std::string MpiSession::thread_level() const {
   mpi_check(MPI_Query_thread(&level), "MPI_Query_thread", rank_, "world");
   if (level == MPI_THREAD_MULTIPLE) return "multiple";
   return level == MPI_THREAD_SERIALIZED ? "serialized" : "funneled";
+}
+
+std::vector<std::string> MpiSession::gather_texts(const std::string& text) const {
+  const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
+  const auto length = static_cast<int>(text.size());
+  std::vector<int> lengths(static_cast<std::size_t>(size_)), begins(lengths.size());
+  check(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
+  std::exclusive_scan(lengths.begin(), lengths.end(), begins.begin(), 0);
+  std::string all(static_cast<std::size_t>(begins.back() + lengths.back()), '\0');
+  check(MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), begins.data(), MPI_CHAR,
+                       MPI_COMM_WORLD),
+        "MPI_Allgatherv");
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    texts.push_back(all.substr(static_cast<std::size_t>(begins[i]), static_cast<std::size_t>(lengths[i])));
+  }
+  return texts;
 }
 
 int MpiSession::count_ranks(bool yes) const {

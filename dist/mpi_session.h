@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dist/mpi_communicator.h"
 
@@ -30,6 +31,9 @@ class MpiSession {
   /// "Open MPI v4.1.4", and "funneled" or a higher thread level.
   std::string library_version() const;
   std::string thread_level() const;
+
+  /// The texts of all ranks in rank order, on every rank. Collective over the world. Throws Error.
+  std::vector<std::string> gather_texts(const std::string& text) const;
 
   /// On how many ranks `yes` is true. Collective over the world. Throws Error.
   int count_ranks(bool yes) const;

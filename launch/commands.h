@@ -11,6 +11,7 @@ void add_train_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
+void add_doctor_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 
 }  // namespace vqlm

@@ -36,4 +36,8 @@ CudaDevice cuda_device(int /*device*/) {
   refuse();
 }
 
+CudaMemory cuda_memory(int /*device*/) {
+  refuse();
+}
+
 }  // namespace vqlm

@@ -40,12 +40,19 @@ struct CudaDevice {
   int multiprocessors = 0;
   std::size_t shared_memory_per_block = 0;  // bytes that one block may use, opted in
   std::size_t total_bytes = 0;
-  std::size_t free_bytes = 0;     // for all processes together
+  std::vector<bool> peers;  // whether this GPU can read and write GPU i's memory; true for itself
+};
+/// GPU `device` of cuda_device_count(), without taking memory of it. Throws Error.
+CudaDevice cuda_device(int device);
+
+struct CudaMemory {
+  std::size_t total = 0;
+  std::size_t free = 0;           // for all processes together
   std::size_t pool_reserved = 0;  // this process' memory pool: taken from the device,
   std::size_t pool_used = 0;      // and of that in use
-  std::vector<bool> peers;        // whether this GPU can read and write GPU i's memory; true for itself
 };
-/// GPU `device` of cuda_device_count(); makes it the current one of this thread. Throws Error.
-CudaDevice cuda_device(int device);
+/// Makes `device` the thread's current one, which takes some 500 MiB of it where the process had not used it. Throws
+/// Error.
+CudaMemory cuda_memory(int device);
 
 }  // namespace vqlm

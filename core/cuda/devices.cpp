@@ -114,10 +114,9 @@ CudaVersions cuda_versions() {
 }
 
 CudaDevice cuda_device(int device) {
-  using cuda::attribute, cuda::cuda_check, cuda::pool_attribute;
+  using cuda::cuda_check;
   CudaDevice found;
   found.index = device;
-  cuda_check(cudaSetDevice(device), "cudaSetDevice");
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   found.name = properties.name;
@@ -126,11 +125,7 @@ CudaDevice cuda_device(int device) {
   found.compute_capability = 10 * properties.major + properties.minor;
   found.shared_memory_per_block = properties.sharedMemPerBlockOptin;
   found.multiprocessors = properties.multiProcessorCount;
-  cuda_check(cudaMemGetInfo(&found.free_bytes, &found.total_bytes), "cudaMemGetInfo");
-  cudaMemPool_t pool = nullptr;
-  cuda_check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
-  found.pool_reserved = pool_attribute(pool, cudaMemPoolAttrReservedMemCurrent);
-  found.pool_used = pool_attribute(pool, cudaMemPoolAttrUsedMemCurrent);
+  found.total_bytes = properties.totalGlobalMem;
   const int count = cuda_device_count();
   for (int peer = 0; peer < count; ++peer) {
     int reachable = 1;
@@ -139,6 +134,18 @@ CudaDevice cuda_device(int device) {
     found.peers.push_back(reachable != 0);
   }
   return found;
+}
+
+CudaMemory cuda_memory(int device) {
+  using cuda::cuda_check, cuda::pool_attribute;
+  cuda_check(cudaSetDevice(device), "cudaSetDevice");
+  CudaMemory memory;
+  cuda_check(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo");
+  cudaMemPool_t pool = nullptr;
+  cuda_check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  memory.pool_reserved = pool_attribute(pool, cudaMemPoolAttrReservedMemCurrent);
+  memory.pool_used = pool_attribute(pool, cudaMemPoolAttrUsedMemCurrent);
+  return memory;
 }
 
 }  // namespace vqlm
