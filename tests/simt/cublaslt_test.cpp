@@ -3,8 +3,10 @@
 #include <cublasLt.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace {
@@ -145,6 +147,13 @@ std::vector<MatmulCase> all_cases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(, CublasLt, testing::ValuesIn(all_cases()));
+std::string name_of(const testing::TestParamInfo<MatmulCase>& info) {
+  const MatmulCase& p = info.param;
+  return std::string(p.turn_a ? "t" : "n") + (p.turn_b ? "t" : "n") +
+         (p.order == CUBLASLT_ORDER_ROW ? "_rows" : "_columns") +
+         (p.operands == CUDA_R_16BF ? "_bf16" : "_f32") + (p.output == CUDA_R_16BF ? "_to_bf16" : "_to_f32");
+}
+
+INSTANTIATE_TEST_SUITE_P(, CublasLt, testing::ValuesIn(all_cases()), name_of);
 
 }  // namespace

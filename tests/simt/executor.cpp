@@ -51,6 +51,10 @@ void Multiprocessor::prepare(const Grid& grid) {
     thread.warp = static_cast<int>(i / 32);
     thread.lane = static_cast<int>(i % 32);
   }
+  // Others make them as they need them; a vector that grew on a fiber would be a race in ThreadSanitizer's eyes.
+  while (thread_sanitizer && fibers_.size() < count_) {
+    fibers_.push_back(std::make_unique<Fiber>(fiber_main, fibers_.size()));
+  }
 }
 
 void Multiprocessor::run_block() {
@@ -89,7 +93,8 @@ void Multiprocessor::check_shared_guard() {
   if (address_sanitizer) return;
   for (std::size_t i = 0; i < shared_guard_bytes; ++i) {
     if (shared[shared_bytes_ + i] == shared_guard) continue;
-    fail("written " + std::to_string(i) + " bytes past the end of dynamic shared memory (" +
+    current = nullptr;  // any of them
+    fail("written at byte " + std::to_string(i) + " past the end of dynamic shared memory (" +
              std::to_string(shared_bytes_) + " bytes)",
          launch_where_);
   }

@@ -38,7 +38,7 @@ void Multiprocessor::fiber_main() {
       threadIdx = next->index;
       continue;
     }
-    m.idle_fibers_.push_back(self);
+    if (!thread_sanitizer) m.idle_fibers_.push_back(self);
     if (next == nullptr) {
       ++m.switches;
       self->switch_to(m.scheduler_);
@@ -52,7 +52,6 @@ void Multiprocessor::resume(Fiber& from, Thread& next) {
   if (next.fiber == nullptr) {
     if (thread_sanitizer) {
       const auto index = static_cast<std::size_t>(next.warp * 32 + next.lane);
-      while (fibers_.size() <= index) fibers_.push_back(std::make_unique<Fiber>(fiber_main, fibers_.size()));
       next.fiber = fibers_[index].get();
     } else {
       if (idle_fibers_.empty()) {
