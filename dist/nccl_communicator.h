@@ -38,7 +38,7 @@ struct NcclOptions {
   double timeout_seconds = 600;
   /// Ends the job on every rank with exit code 1 and does not return: MpiSession::abort. Called from the watchdog's
   /// thread, once NCCL's communicators are aborted.
-  std::function<void(const std::string& message)> on_failure;
+  std::function<void(const std::string& message)> on_failure = {};
   /// Groups of one rank run through NCCL too, so that one GPU is enough to test it.
   bool force_nccl = false;
 };

@@ -1,5 +1,5 @@
-# vqlm_nccl_standin: NCCL's functions over MPI on the host executor's streams (tests/simt/simt.cmake, which is included
-# first, as is ranks.cmake), and the tests of the NCCL communicators over it.
+# vqlm_nccl_standin: NCCL's functions over MPI on the host executor's streams, and the tests of the NCCL communicators over
+# it. Included after ranks.cmake, simt/simt.cmake and whoever makes vqlm_cuda_simt, the CUDA back end on the executor.
 if(NOT TARGET vqlm_nccl)
   message(STATUS "Tests of the NCCL communicators left out: they need nccl.h and the CUDA toolkit's headers")
   return()
@@ -14,9 +14,16 @@ target_compile_definitions(vqlm_nccl_standin PRIVATE OMPI_SKIP_MPICXX MPICH_SKIP
 set(nccl_tests ${CMAKE_CURRENT_LIST_DIR}/../nccl)
 file(GLOB sources CONFIGURE_DEPENDS ${nccl_tests}/*_ranks.cpp)
 add_executable(nccl_ranks ${sources} ${nccl_tests}/../ranks_main.cpp)
-target_link_libraries(nccl_ranks PRIVATE vqlm_nccl vqlm_nccl_standin GTest::gmock GTest::gtest)
+target_link_libraries(nccl_ranks PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin GTest::gmock GTest::gtest)
 add_executable(nccl_failing ${nccl_tests}/nccl_failing_main.cpp)
 target_link_libraries(nccl_failing PRIVATE vqlm_nccl vqlm_nccl_standin)
+
+# The same tests over NCCL itself, for machines with GPUs: mpirun -n <at most the number of GPUs> nccl_ranks_native.
+if(VQLM_WITH_NCCL)
+  list(FILTER sources EXCLUDE REGEX "/nccl_standin_ranks\\.cpp$")
+  add_executable(nccl_ranks_native ${sources} ${nccl_tests}/../ranks_main.cpp)
+  target_link_libraries(nccl_ranks_native PRIVATE vqlm_devices GTest::gmock GTest::gtest)
+endif()
 
 # Each seed is another order of the streams' work. Messages cut into pieces stand for counts beyond MPI's int.
 foreach(ranks 1 2 3 4)
