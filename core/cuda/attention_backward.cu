@@ -1,0 +1,238 @@
+// Gradients of causal attention with grouped queries (arXiv 2307.08691), without floating-point atomics: sums have one order,
+// and every run gives the same bits. Three kernels: delta = sum_i dout_i out_i of every query; dk and dv, a block for each key
+// tile, which sums over the query heads of its group; dq, a block for each query tile, which computes scores and dp anew.
+//
+// Work of one query head of one sequence at T = 4096, head_dim 128 (heads = kv_heads); not measured: no GPU has run it.
+//   the gradients themselves          5 products  10.7 GFLOP  13.6 us at 790 TFLOP/s
+//   these kernels                     7 products  15.0 GFLOP  19.0 us at 790 TFLOP/s;  14 MB, 3.2 us at 4.3 TB/s
+//   one kernel, partial dq in memory  5 products  13.6 us, but (T / 128 + 1) / 2 partials of T x head_dim floats, written and
+//                                     read: 69 MB, 16 us at 4.3 TB/s, and 35 MB of workspace for every head
+// So two more products (5.4 us) are cheaper than the partials, and they need no memory.
+//
+// Scores are computed transposed, (keys, queries), where keys are the block's rows: p and dscores are then the row operands of
+// the products for dv and dk as they lie in the registers, as dscores (queries, keys) is for dq. Shared memory traffic per
+// mma.m16n8k16 at head_dim 128: 288 bytes for dk and dv (2.25 cycles of 128 bytes: their accumulators leave room for one row
+// tile a warp only, so this is what bounds the kernel), 213 for dq.
+//
+//                                     dk, dv                   dq
+//   head_dim                          32       64      128     32       64      128
+//   registers (sm_80 / sm_90a)   221/224  255/255  255/255  242/242  255/255  255/255   no spills (nvcc 13.0 -Xptxas -v)
+//   shared memory, KiB              24.5     48.5       97     33       65     96.5
+//   blocks of 4 warps on an SM         2        2        2      2        2        2     sm_80 at head_dim 128: 1
+#include <cstdint>
+
+#include "core/cuda/attention_gradient.h"
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+
+namespace vqlm::cuda {
+namespace {
+
+using namespace attention;
+
+constexpr int constants_threads = 256;
+
+/// head_dim / 8 neighbouring lanes share a row (b, t, h), t below padded_len; the grid covers them exactly.
+template <int head_dim>
+__global__ void __launch_bounds__(constants_threads)
+    query_constants_kernel(QueryConstants* constants, const Bf16* dout, const Bf16* out, const float* lse,
+                           Layout layout) {
+  constexpr int lanes = head_dim / 8;
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * constants_threads + threadIdx.x;
+  const std::int64_t row = i / lanes, padded = padded_len(layout.seq_len);
+  const int h = static_cast<int>(row % layout.heads), chunk = static_cast<int>(i % lanes);
+  const std::int64_t t = row / layout.heads % padded, b = row / layout.heads / padded;
+  const std::int64_t head = b * layout.heads + h;
+  float delta = 0;
+  if (t < layout.seq_len) {
+    const std::int64_t at = layout.out_head<head_dim>(b, h) + t * layout.out_row + chunk * 8;
+    float x[8], y[8];
+    load8(x, dout + at);
+    load8(y, out + at);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) delta = fmaf(x[k], y[k], delta);
+  }
+#pragma unroll
+  for (int distance = lanes / 2; distance > 0; distance /= 2)
+    delta += __shfl_xor_sync(full_mask, delta, distance);
+  if (chunk == 0) {
+    const float lse_log2 = t < layout.seq_len ? lse[head * layout.seq_len + t] * log2_e : INFINITY;
+    constants[head * padded + t] = {lse_log2, delta};
+  }
+}
+
+/// Block (x, kv, b): dk and dv of the x-th key tile of key/value head kv of sequence b, summed over the query heads of its
+/// group and their queries from the diagonal on. The first key tiles are the longest and start first.
+template <int head_dim>
+__global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
+    key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
+                        Layout layout) {
+  using Tiles = KeyTiling<head_dim>;
+  constexpr int columns = Tiles::columns, M = Tiles::row_tiles;
+  const int key_begin = static_cast<int>(blockIdx.x) * Tiles::rows, kv = static_cast<int>(blockIdx.y);
+  const std::int64_t b = blockIdx.z;
+  const int group = layout.heads / layout.kv_heads;
+  const std::int64_t key_head = layout.head<head_dim>(b, layout.heads + kv);
+  const std::int64_t value_head = layout.head<head_dim>(b, layout.heads + layout.kv_heads + kv);
+
+  Bf16* const k_tile = dynamic_shared<Bf16>();                // (rows, head_dim)
+  Bf16* const v_tile = k_tile + Tiles::rows * head_dim;       // (rows, head_dim)
+  Bf16* const q_tiles = v_tile + Tiles::rows * head_dim;      // (2, columns, head_dim)
+  Bf16* const dout_tiles = q_tiles + 2 * columns * head_dim;  // (2, columns, head_dim)
+  auto* const constants_tiles =
+      reinterpret_cast<QueryConstants*>(dout_tiles + 2 * columns * head_dim);  // (2, columns)
+
+  // Tiles of queries are counted through the group's heads, so that the stages never run empty between heads.
+  const int first_tile = key_begin / columns, tiles_per_head = ceil_div(layout.seq_len, columns) - first_tile;
+  const auto load_queries = [&](int tile) {
+    const int h = kv * group + tile / tiles_per_head, stage = tile % 2;
+    const int begin = (first_tile + tile % tiles_per_head) * columns;
+    load_tile<columns, head_dim, Tiles::threads>(q_tiles + stage * columns * head_dim,
+                                                 qkv + layout.head<head_dim>(b, h), layout.row, begin,
+                                                 layout.seq_len);
+    load_tile<columns, head_dim, Tiles::threads>(dout_tiles + stage * columns * head_dim,
+                                                 dout + layout.out_head<head_dim>(b, h), layout.out_row,
+                                                 begin, layout.seq_len);
+    const int i = 2 * static_cast<int>(threadIdx.x);  // two queries a copy
+    const QueryConstants* const source =
+        constants + (b * layout.heads + h) * padded_len(layout.seq_len) + begin;
+    if (i < columns) cp_async_16(constants_tiles + stage * columns + i, source + i, true);
+    cp_async_commit();
+  };
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(k_tile, qkv + key_head, layout.row, key_begin,
+                                                   layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(v_tile, qkv + value_head, layout.row, key_begin,
+                                                   layout.seq_len);
+  load_queries(0);
+
+  const int warp = static_cast<int>(threadIdx.x) / warp_size, first_key = key_begin + warp * Tiles::warp_rows;
+  Bf16* const warp_k = k_tile + warp * Tiles::warp_rows * head_dim;
+  Bf16* const warp_v = v_tile + warp * Tiles::warp_rows * head_dim;
+  float dk[M][head_dim / 8][4] = {}, dv[M][head_dim / 8][4] = {};
+#pragma unroll 1
+  for (int tile = 0; tile < group * tiles_per_head; ++tile) {
+    cp_async_wait<0>();
+    __syncthreads();  // this stage is there for all, and nobody reads the other any more
+    if (tile + 1 < group * tiles_per_head) load_queries(tile + 1);
+    const int query_begin = (first_tile + tile % tiles_per_head) * columns;
+    if (query_begin + columns <= first_key) continue;  // all of it in the past of this warp's keys
+    const Bf16* const q = q_tiles + tile % 2 * columns * head_dim;
+    const Bf16* const dout_tile = dout_tiles + tile % 2 * columns * head_dim;
+    float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
+    multiply_transposed<head_dim>(scores, warp_k, q);
+    multiply_transposed<head_dim>(dscores, warp_v, dout_tile);
+    const int lead = query_begin - first_key;
+    if (lead < Tiles::warp_rows - 1) mask_future<KeyAxis::rows>(scores, lead);
+    gradient_of_columns(scores, dscores, constants_tiles + tile % 2 * columns, layout.scale * log2_e);
+    multiply<head_dim>(dv, scores, dout_tile);
+    multiply<head_dim>(dk, dscores, q);
+  }
+  store_rows<head_dim>(dqkv + key_head, layout.row, first_key, layout.seq_len, dk, layout.scale, warp_k);
+  store_rows<head_dim>(dqkv + value_head, layout.row, first_key, layout.seq_len, dv, 1.0f, warp_v);
+}
+
+/// Block (x, h, b): dq of the x-th query tile from the end of query head h of sequence b; the longest start first.
+template <int head_dim>
+__global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
+    query_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
+                          Layout layout) {
+  using Tiles = QueryTiling<head_dim>;
+  constexpr int columns = Tiles::columns, M = Tiles::row_tiles;
+  const int query_begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * Tiles::rows;
+  const int h = static_cast<int>(blockIdx.y), kv = h / (layout.heads / layout.kv_heads);
+  const std::int64_t b = blockIdx.z;
+  const std::int64_t query_head = layout.head<head_dim>(b, h);
+  const Bf16* const keys = qkv + layout.head<head_dim>(b, layout.heads + kv);
+  const Bf16* const values = qkv + layout.head<head_dim>(b, layout.heads + layout.kv_heads + kv);
+
+  Bf16* const q_tile = dynamic_shared<Bf16>();               // (rows, head_dim)
+  Bf16* const dout_tile = q_tile + Tiles::rows * head_dim;   // (rows, head_dim)
+  Bf16* const k_tiles = dout_tile + Tiles::rows * head_dim;  // (2, columns, head_dim)
+  Bf16* const v_tiles = k_tiles + 2 * columns * head_dim;    // (2, columns, head_dim)
+  const auto load_keys = [&](int tile) {
+    const int at = tile % 2 * columns * head_dim;
+    load_tile<columns, head_dim, Tiles::threads>(k_tiles + at, keys, layout.row, tile * columns,
+                                                 layout.seq_len);
+    load_tile<columns, head_dim, Tiles::threads>(v_tiles + at, values, layout.row, tile * columns,
+                                                 layout.seq_len);
+    cp_async_commit();
+  };
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(q_tile, qkv + query_head, layout.row, query_begin,
+                                                   layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(dout_tile, dout + layout.out_head<head_dim>(b, h),
+                                                   layout.out_row, query_begin, layout.seq_len);
+  load_keys(0);
+
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
+  const int first_query = query_begin + warp * Tiles::warp_rows;
+  Bf16* const warp_q = q_tile + warp * Tiles::warp_rows * head_dim;
+  const Bf16* const warp_dout = dout_tile + warp * Tiles::warp_rows * head_dim;
+  QueryConstants of_rows[M][2];
+#pragma unroll
+  for (int i = 0; i < 2 * M; ++i) {
+    of_rows[i / 2][i % 2] =
+        constants[(b * layout.heads + h) * padded_len(layout.seq_len) + first_query + 8 * i + lane / 4];
+  }
+  float dq[M][head_dim / 8][4] = {};
+  const int tiles = ceil_div(min(query_begin + Tiles::rows, layout.seq_len), columns);
+#pragma unroll 1
+  for (int tile = 0; tile < tiles; ++tile) {
+    cp_async_wait<0>();
+    __syncthreads();  // this stage is there for all, and nobody reads the other any more
+    if (tile + 1 < tiles) load_keys(tile + 1);
+    const int key_begin = tile * columns, at = tile % 2 * columns * head_dim;
+    if (key_begin >= first_query + Tiles::warp_rows) continue;  // all of it in this warp's future
+    float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
+    multiply_transposed<head_dim>(scores, warp_q, k_tiles + at);
+    multiply_transposed<head_dim>(dscores, warp_dout, v_tiles + at);
+    if (key_begin + columns > first_query + 1) mask_future<KeyAxis::columns>(scores, first_query - key_begin);
+    gradient_of_rows(scores, dscores, of_rows, layout.scale * log2_e);
+    multiply<head_dim>(dq, dscores, k_tiles + at);
+  }
+  store_rows<head_dim>(dqkv + query_head, layout.row, first_query, layout.seq_len, dq, layout.scale, warp_q);
+}
+
+template <int head_dim>
+void launch_portable(const Context& context, Bf16* dqkv, const Bf16* dout, const Bf16* out, const float* lse,
+                     const Bf16* qkv, const AttentionShape& shape) {
+  using Keys = KeyTiling<head_dim>;
+  using Queries = QueryTiling<head_dim>;
+  const Layout layout(shape);
+  const std::int64_t rows = shape.batch * shape.heads * padded_len(shape.seq_len);
+  auto* const constants = static_cast<QueryConstants*>(
+      context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
+  const auto grid = [&](int tile_rows, int heads) {
+    return dim3(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, tile_rows)),
+                static_cast<unsigned>(heads), static_cast<unsigned>(shape.batch));
+  };
+  const auto blocks = static_cast<unsigned>(rows * (head_dim / 8) / constants_threads);
+  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout,
+         out, lse, layout);
+  launch(key_gradient_kernel<head_dim>,
+         {grid(Keys::rows, shape.kv_heads), Keys::threads, shared_bytes<head_dim, Keys>, context.stream},
+         dqkv, dout, qkv, constants, layout);
+  launch(
+      query_gradient_kernel<head_dim>,
+      {grid(Queries::rows, shape.heads), Queries::threads, shared_bytes<head_dim, Queries>, context.stream},
+      dqkv, dout, qkv, constants, layout);
+}
+
+}  // namespace
+
+void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                        const AttentionShape& shape) {
+  const std::int64_t positions = shape.batch * shape.seq_len;
+  const std::int64_t out_size = positions * shape.heads * shape.head_dim;
+  VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
+  VQLM_ASSERT(qkv.shape().numel() == positions * shape.row() && dqkv.shape().numel() == qkv.shape().numel());
+  VQLM_ASSERT(out.shape().numel() == out_size && dout.shape().numel() == out_size);
+  VQLM_ASSERT(lse.shape().numel() == positions * shape.heads);
+  with_head_dim(shape.head_dim, [&](auto dim) {
+    // The place to choose another path by context.compute_capability, as in attention_forward.
+    if (out_size == 0) return;
+    launch_portable<decltype(dim)::value>(context, bf16(dqkv), bf16(dout), bf16(out), lse.f32(), bf16(qkv),
+                                          shape);
+  });
+}
+
+}  // namespace vqlm::cuda
