@@ -18,8 +18,8 @@ struct Program {
 /// One launch.
 class GraphRun {
  public:
-  explicit GraphRun(std::shared_ptr<Program> program)
-      : program_(std::move(program)), markers_(program_->nodes.size()) {
+  GraphRun(std::shared_ptr<Program> program, std::uint64_t seed)
+      : program_(std::move(program)), markers_(program_->nodes.size()), rng_(seed) {
     for (std::size_t i = 0; i < markers_.size(); ++i) {
       const GraphNode& node = program_->nodes[i];
       if (node.records != nullptr) {
@@ -36,19 +36,18 @@ class GraphRun {
       if (program_->running) return false;
       begin();
     }
-    Runtime& r = runtime();
     bool advanced = true;
     while (advanced && left_ > 0) {
       advanced = false;
-      std::shuffle(ready_.begin(), ready_.end(), r.rng);
+      std::shuffle(ready_.begin(), ready_.end(), rng_);
       for (std::size_t i = 0; i < ready_.size(); ++i) {
         if (!run(ready_[i])) continue;
         finish(i);
-        ++r.work_done;
+        ++runtime().work_done;
         advanced = true;
         break;
       }
-      if (left_ > 0 && r.rng() % 8 == 0) return false;
+      if (left_ > 0 && rng_() % 8 == 0) return false;
     }
     if (left_ > 0) return false;
     program_->running = started_ = false;
@@ -88,6 +87,7 @@ class GraphRun {
 
   std::shared_ptr<Program> program_;
   std::vector<MarkerPointer> markers_;  // of external records and waits, as of the launch
+  std::mt19937_64 rng_;
   bool started_ = false;
   std::size_t left_ = 0;
   std::vector<std::size_t> missing_;
@@ -207,8 +207,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   if (executable == nullptr) return result(cudaErrorInvalidValue);
   auto run = [&] {
-    const Runtime::Lock lock(runtime().mutex);  // recording events anew
-    return std::make_shared<simt::GraphRun>(executable->program);
+    const Runtime::Lock lock(runtime().mutex);  // it records events anew
+    return std::make_shared<simt::GraphRun>(executable->program, runtime().rng());
   }();
   return simt::enqueue(stream, [run = std::move(run)] { return run->poll(); });
 }

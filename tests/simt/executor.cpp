@@ -151,12 +151,6 @@ void run_grid(const Grid& grid, void (*body)(const void*), const void* argument)
   machine().run(grid, body, argument);
 }
 
-void block_barrier(Where where) {
-  machine().block_barrier(where);
-}
-void warp_operation(unsigned mask, void* operand, CompleteWarp complete, Where where) {
-  machine().warp_operation(mask, operand, complete, where);
-}
 unsigned char* dynamic_shared_memory() {
   return machine().shared;
 }

@@ -18,7 +18,7 @@ constexpr std::size_t stack_bytes = address_sanitizer ? 512 * 1024 : 128 * 1024;
 
 }  // namespace
 
-#if defined(__x86_64__)
+#if defined(SIMT_REGISTER_JUMP)
 // The return address is popped and jumped to:
 // a `ret` would miss the processor's return predictor on every switch (40 ns against 10, measured).
 __asm__(
@@ -52,7 +52,7 @@ Fiber::Fiber(void (*entry)(), std::size_t index) : size_(stack_bytes) {
   stack_ = static_cast<char*>(mapping);
   bottom_ = stack_ + guard_bytes;
   tsan_fiber_ = tsan_create_fiber();
-#if defined(__x86_64__)
+#if defined(SIMT_REGISTER_JUMP)
   // Stacks are a power of two apart: without the stagger the tops of all would fall into the same cache sets.
   const std::size_t stagger = (index * 320 % 4096) / 64 * 64;
   void** top = reinterpret_cast<void**>(stack_ + guard_bytes + stack_bytes - 64 - stagger);

@@ -6,13 +6,16 @@
 
 #include "tests/simt/sanitizers.h"
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
+#define SIMT_REGISTER_JUMP 1
+#endif
+#if !defined(SIMT_REGISTER_JUMP)
 #include <ucontext.h>
 #endif
 
 namespace simt {
 
-#if defined(__x86_64__)
+#if defined(SIMT_REGISTER_JUMP)
 /// Saves the registers that a callee must keep and the stack pointer, and goes on where `target` was saved.
 extern "C" void simt_jump(void** save, void* target);
 #endif
@@ -32,7 +35,7 @@ class Fiber {
   void switch_to(Fiber& target) {
     asan_start_switch(&fake_stack_, target.bottom_, target.size_);
     tsan_switch_to(target.tsan_fiber_);
-#if defined(__x86_64__)
+#if defined(SIMT_REGISTER_JUMP)
     simt_jump(&stack_pointer_, target.stack_pointer_);
 #else
     swapcontext(&context_, &target.context_);
@@ -50,7 +53,7 @@ class Fiber {
   std::size_t size_ = 0;
   void* fake_stack_ = nullptr;  // AddressSanitizer's
   void* tsan_fiber_ = nullptr;
-#if !defined(__x86_64__)
+#if !defined(SIMT_REGISTER_JUMP)
   ucontext_t context_{};
 #endif
 };

@@ -45,7 +45,6 @@ class Rng {  // xorshift64
     state_ ^= state_ >> 7;
     return state_ ^= state_ << 17;
   }
-  unsigned below(unsigned bound) { return static_cast<unsigned>(((*this)() >> 32) * bound >> 32); }
 
  private:
   std::uint64_t state_;

@@ -106,7 +106,7 @@ class Runtime {
   bool is_main_thread() const { return std::this_thread::get_id() == main_thread_; }
   bool all_idle() const;
   /// Graphs count what they do inside one poll.
-  std::uint64_t work_done = 0;
+  std::uint64_t work_done = 0;  // the main thread's alone
 
   // Captures (cudart_graphs.cpp).
   /// True where a call that synchronises or allocates is forbidden to this thread by a capture in progress.

@@ -9,9 +9,10 @@
 namespace simt {
 namespace {
 
-unsigned nth_bit(unsigned bits, unsigned n) {
-  while (n-- > 0) bits &= bits - 1;
-  return static_cast<unsigned>(std::countr_zero(bits));
+/// The first set bit from a place on, around the end. Not uniform, but every one is drawn, without a loop.
+unsigned bit_from(unsigned bits, unsigned place) {
+  return (static_cast<unsigned>(std::countr_zero(std::rotr(bits, static_cast<int>(place % 32)))) + place) %
+         32;
 }
 
 bool same_file(const Where& a, const Where& b) {
@@ -82,8 +83,9 @@ Thread* Multiprocessor::pick() {
   }
   unsigned warp = 0, lane = 0;
   if (order == Order::random) {
-    warp = nth_bit(ready_warps_, rng.below(static_cast<unsigned>(std::popcount(ready_warps_))));
-    lane = nth_bit(warps_[warp].ready, rng.below(static_cast<unsigned>(std::popcount(warps_[warp].ready))));
+    const std::uint64_t draw = rng();
+    warp = bit_from(ready_warps_, static_cast<unsigned>(draw >> 32));
+    lane = bit_from(warps_[warp].ready, static_cast<unsigned>(draw >> 40));
   } else if (order == Order::forward) {
     warp = static_cast<unsigned>(std::countr_zero(ready_warps_));
     lane = static_cast<unsigned>(std::countr_zero(warps_[warp].ready));
@@ -203,6 +205,14 @@ void Multiprocessor::warp_operation(unsigned mask, void* operand, CompleteWarp c
     tsan_acquire(&w.clock[generation]);
     if (!whole) tsan_acquire(&w.clock[generation ^ 1]);
   }
+}
+
+void block_barrier(Where where) {
+  machine().block_barrier(where);
+}
+
+void warp_operation(unsigned mask, void* operand, CompleteWarp complete, Where where) {
+  machine().warp_operation(mask, operand, complete, where);
 }
 
 }  // namespace simt

@@ -6,6 +6,11 @@
 # links it to the executor and the stand-ins for the CUDA runtime and cuBLASLt. The same .cu may be compiled by nvcc in
 # another directory: a source's language is a property of the directory that asks. SANITIZE compiles and links with that
 # sanitizer, unless VQLM_SANITIZE already does for everything; executables that link NAME get it too.
+#
+#   vqlm_simt_add_tests(TARGET PREFIX)
+#
+# registers a GoogleTest executable's cases, PREFIX.case each, in forward order, and the whole of it once in reverse and
+# once in random order.
 
 set(vqlm_simt_directory ${CMAKE_CURRENT_LIST_DIR})
 
@@ -53,4 +58,14 @@ function(vqlm_simt_library name)
     target_compile_options(${name} PRIVATE -fsanitize=${arg_SANITIZE} -fno-omit-frame-pointer)
   endif()
   target_link_libraries(${name} PUBLIC vqlm_core ${executor})
+endfunction()
+
+function(vqlm_simt_add_tests target prefix)
+  gtest_discover_tests(${target} TEST_PREFIX ${prefix}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300
+                       ENVIRONMENT "OMP_NUM_THREADS=2")
+  foreach(order reverse random)
+    add_test(NAME ${prefix}.in_${order}_order COMMAND ${target})
+    set_tests_properties(${prefix}.in_${order}_order PROPERTIES TIMEOUT 600
+                         ENVIRONMENT "OMP_NUM_THREADS=2;SIMT_ORDER=${order};SIMT_SEED=1")
+  endforeach()
 endfunction()
