@@ -80,16 +80,26 @@ __device__ __forceinline__ void load_members(bf16* ds, std::uint8_t* codes, cons
   }
 }
 
-/// t[q_g(w)] += ds of member w, for the members of a stage whose codes are this warp's.
+/// t[q_g(w)] += ds of member w, for the members of a stage whose codes are this warp's. The next member is read before
+/// this one's sum is written: the compiler may not exchange the two, and latency is all that this loop costs.
 __device__ __forceinline__ void add_members(float* t, const bf16* ds, const std::uint8_t* codes, int count) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size,
             warp = static_cast<int>(threadIdx.x) / warp_size;
   for (int begin = 0; begin < count; begin += warp_size) {
     const bool own = begin + lane < count && codes[begin + lane] / warp_codes == warp;
-    for (unsigned left = __ballot_sync(full_mask, own); left != 0; left &= left - 1) {
-      const int w = begin + __ffs(static_cast<int>(left)) - 1;
-      const float2 x = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162*>(ds + w * tile_rows)[lane]);
-      float2* const sum = reinterpret_cast<float2*>(t + codes[w] * t_pitch) + lane;
+    unsigned left = __ballot_sync(full_mask, own);
+    const auto row_of = [&](__nv_bfloat162& x) {  // of t, for the lowest member left
+      const int w = begin + (left == 0 ? 0 : __ffs(static_cast<int>(left)) - 1);
+      x = reinterpret_cast<const __nv_bfloat162*>(ds + w * tile_rows)[lane];
+      return codes[w] * t_pitch;
+    };
+    __nv_bfloat162 next;
+    int next_row = row_of(next);
+    while (left != 0) {
+      const float2 x = __bfloat1622float2(next);
+      float2* const sum = reinterpret_cast<float2*>(t + next_row) + lane;
+      left &= left - 1;
+      next_row = row_of(next);
       *sum = make_float2(sum->x + x.x, sum->y + x.y);
     }
   }

@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(block_threads) log_probs_kernel(LogProbs p) {
   float* const shifts = p.shifts + block * N * p.clusters;
   for (std::int64_t row = block * N; row < p.rows; row += static_cast<std::int64_t>(gridDim.x) * N) {
     const int count = static_cast<int>(p.rows - row < N ? p.rows - row : N);
-    make_tables(table, p, row, count);
+    make_tables(table, p, row, count);  // nobody reads the rows before's any more
     __syncthreads();
     for (int k = thread / warp_size; k < p.clusters; k += block_threads / warp_size) {
       score_cluster<N>(scores, shifts, table, p, row, count, k);
@@ -128,7 +128,6 @@ __global__ void __launch_bounds__(block_threads) log_probs_kernel(LogProbs p) {
         p.out[(row + r) * p.vocabulary + v] = scores[r * p.vocabulary + w] + shifts[r * p.clusters + k];
       }
     }
-    __syncthreads();  // the next rows overwrite table and workspace
   }
 }
 

@@ -187,7 +187,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         MemberCase{"PrimeVocabulary", 130, 4, 5, 16, {20, 31, 1, 45, 30}},
         MemberCase{"SingleMembers", 40, 2, 3, 8, {1, 1, 1, 1}}, MemberCase{"OneRow", 1, 2, 16, 4, {30, 7}},
-        MemberCase{"VeryUneven", 40, 9, 7, 8, {1, 300, 1, 2, 17}},  // three chunks of members
+        MemberCase{"VeryUneven", 40, 9, 7, 8, {1, 300, 1, 2, 17}},   // three chunks of members
+        MemberCase{"MoreMembersThanBlocks", 4, 2, 9, 8, {1200, 3}},  // 8 blocks of 128 members loop
         MemberCase{"EmptyClustersInTheBatch", 5, 2, 7, 8, {4, 9, 5, 30, 8, 2, 6, 3, 11, 5, 9}},
         MemberCase{"MostRowsInOneCluster", 270, 8, 16, 4, {50, 3, 1, 9}, true},  // several tiles
         MemberCase{"Width1", 33, 10, 2, 1, {11, 12}}, MemberCase{"Width12", 33, 3, 40, 12, {40, 60}},
