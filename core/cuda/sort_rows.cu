@@ -30,16 +30,13 @@ struct Pass {
   const std::int32_t* order;  // null in the first pass
   const std::int32_t* keys;
   std::int64_t rows;
-  std::int32_t bound;  // stands for key -1, so that it sorts last
   int shift;
 
   __device__ std::int32_t row(std::int64_t i) const {
     return order == nullptr ? static_cast<std::int32_t>(i) : order[i];
   }
-  __device__ int digit(std::int32_t row) const {
-    const std::int32_t key = keys[row];
-    return (key < 0 ? bound : key) >> shift & (digits - 1);
-  }
+  /// All digits of -1 are 255. It sorts last, since the passes are enough for `bound` itself: no key has 255 in each.
+  __device__ int digit(std::int32_t row) const { return keys[row] >> shift & (digits - 1); }
 };
 
 /// What a thread knows of its rows after count_tile; rank is the place among the warp's rows of the same digit.
@@ -74,7 +71,7 @@ __device__ void count_tile(int (&count)[warps][digits], TileRows& tile, const Pa
       const unsigned set = __ballot_sync(full_mask, digit >> bit & 1);
       peers &= (digit >> bit & 1) != 0 ? set : ~set;
     }
-    __syncwarp();  // the counts of the round before
+    __syncwarp();  // the round before has counted
     const int before = digit < 0 ? 0 : count[warp][digit];
     const unsigned lower = peers & ((1u << lane) - 1);
     tile.rank[r] = before + __popc(lower);
@@ -175,7 +172,7 @@ void sort_rows(const Context& context, Tensor order, Tensor keys, std::int64_t b
       reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + Scratch(rows).order_bytes);
   const dim3 grid(static_cast<unsigned>(tiles));
 
-  Pass pass{nullptr, keys.i32(), rows, static_cast<std::int32_t>(bound), 0};
+  Pass pass{nullptr, keys.i32(), rows, 0};
   for (int p = 0; p < passes; ++p, pass.shift += digit_bits) {
     // The last pass writes to `order`, the one before to the scratch, and so on in turn.
     std::int32_t* const to = (passes - p) % 2 == 1 ? order.i32() : other;

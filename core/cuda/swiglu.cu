@@ -12,12 +12,10 @@
 namespace vqlm::cuda {
 namespace {
 
-/// sigmoid(x) and 1 - sigmoid(x), both to float's relative precision: e = exp(-|x|) cannot overflow.
-__device__ __forceinline__ void sigmoid_and_complement(float x, float& sigmoid, float& complement) {
-  const float e = __expf(-fabsf(x));
-  const float larger = __fdividef(1.0f, 1.0f + e), smaller = e * larger;
-  sigmoid = x < 0 ? smaller : larger;
-  complement = x < 0 ? larger : smaller;
+/// To float's relative precision but for x < -87, where it becomes 0. (The CPU op takes 1 - sigmoid(x) apart, too; here the
+/// digits that the subtraction loses are far below bf16's.)
+__device__ __forceinline__ float sigmoid(float x) {
+  return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 template <int width>
@@ -30,11 +28,7 @@ __global__ void swiglu_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* gat
     load_pack(gate, gate_up + 2 * row * columns + c);
     load_pack(up, gate_up + (2 * row + 1) * columns + c);
 #pragma unroll
-    for (int k = 0; k < width; ++k) {
-      float sigmoid, complement;
-      sigmoid_and_complement(gate[k], sigmoid, complement);
-      up[k] *= gate[k] * sigmoid;
-    }
+    for (int k = 0; k < width; ++k) up[k] *= gate[k] * sigmoid(gate[k]);
     store_pack(y + row * columns + c, up);
   }
 }
@@ -53,11 +47,9 @@ __global__ void swiglu_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloa
     load_pack(up, gate_up + up_at);
 #pragma unroll
     for (int k = 0; k < width; ++k) {
-      float sigmoid, complement;
-      sigmoid_and_complement(gate[k], sigmoid, complement);
-      const float dy_sigmoid = gradient[k] * sigmoid, dy_up_sigmoid = dy_sigmoid * up[k];
-      up[k] = dy_sigmoid * gate[k];
-      gate[k] = dy_up_sigmoid * (1.0f + gate[k] * complement);
+      const float g = gate[k], s = sigmoid(g), dy_s = gradient[k] * s;
+      gate[k] = dy_s * up[k] * (1.0f + g * (1.0f - s));
+      up[k] = dy_s * g;
     }
     store_pack(dgate_up + gate_at, gate);
     store_pack(dgate_up + up_at, up);

@@ -77,6 +77,8 @@ TEST_F(CudaRmsnormTest, ZeroRowsGiveZerosAndNoRowsGiveNothing) {
   const DeviceArray gain = upload(HostF32({65}, 1.0f));
   device->rmsnorm_forward(y, rstd, {}, bf16(HostF32({2, 65})), {}, gain, eps);
   expect_equal(y.download(), HostF32({2, 65}), "y");
+  const double root = 1 / std::sqrt(static_cast<double>(eps));
+  expect_close(rstd.download(), {root, root}, 4 * u32 * root, "rstd");  // sum with eps, root, quotient
   const DeviceArray none = output({0, 65}), no_rstd = output({0}, DType::f32),
                     dgain = upload(HostF32({65}, 3.0f));
   device->rmsnorm_forward(none, no_rstd, {}, none, {}, gain, eps);
