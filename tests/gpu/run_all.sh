@@ -100,7 +100,7 @@ environment() {
 op_tests() {
   # The executor's whole suite is a test of its own.
   [ $simt = no ] || export GTEST_TOTAL_SHARDS=50 GTEST_SHARD_INDEX=0
-  ours $cuda_tests --gtest_brief=1
+  ours "$cuda_tests" --gtest_brief=1
   grep -E '^\[  PASSED  \]' "$out/op_tests.log" | tail -1 >"$out/figures"
 }
 # Every n-th test of the suite, since a tool makes a test 10 to 100 times slower: sanitizer TOOL N
@@ -120,8 +120,8 @@ memcheck() { sanitizer memcheck 4; }
 racecheck() { sanitizer racecheck 16; }
 synccheck() { sanitizer synccheck 8; }
 initcheck() { sanitizer initcheck 8; }
-nccl() { ours $nccl_ranks; }
-doctor() { ours $vqlm doctor; }
+nccl() { ours "$nccl_ranks"; }
+doctor() { ours "$vqlm" doctor; }
 
 # Sizes of the real card, or of the executor.
 if [ $simt = yes ]; then
@@ -152,23 +152,23 @@ fi
 # both OURS PEER: a failure of either is the stage's, and neither stops the other.
 both() { local status=0; "$1" || status=$?; "$2" || status=$?; "$3" || true; return $status; }
 attention() {
-  mine() { ours $vqlm bench attention --device cuda "${attention_sizes[@]}" --json "$out/attention.json"; }
+  mine() { ours "$vqlm" bench attention --device cuda "${attention_sizes[@]}" --json "$out/attention.json"; }
   theirs() { peer peer_attention "$out/attention-peer.jsonl" --like "$out/attention.json"; }
   compare() { figures attention "$out/attention.json" "$out/attention-peer.jsonl"; }
   both mine theirs compare
 }
 ops() {
-  ours $vqlm bench ops --device cuda "${op_sizes[@]}" --json "$out/ops.json"
+  ours "$vqlm" bench ops --device cuda "${op_sizes[@]}" --json "$out/ops.json"
   figures ops "$out/ops.json"
 }
 head_pass() {
-  mine() { ours $vqlm bench head --device cuda "${head_sizes[@]}" --json "$out/head.json"; }
+  mine() { ours "$vqlm" bench head --device cuda "${head_sizes[@]}" --json "$out/head.json"; }
   theirs() { peer peer_head "$out/head-peer.jsonl" --like "$out/head.json"; }
   compare() { figures head "$out/head.json" "$out/head-peer.jsonl"; }
   both mine theirs compare
 }
 # step NAME OPTIONS...: the JSON is NAME.json
-step() { local name=$1; shift; ours $vqlm bench step --device cuda "$@" --json "$out/$name.json"; }
+step() { local name=$1; shift; ours "$vqlm" bench step --device cuda "$@" --json "$out/$name.json"; }
 small_steps() {
   dense() { step small-dense --head dense "${small_dense[@]}"; }
   peers() { peer peer_step "$out/small-peer.jsonl" --like "$out/small-dense.json" "${peer_steps[@]}" --loss plain; }
@@ -217,7 +217,7 @@ training() {
   for head in dense vq; do
     [ $simt = no ] || [ $head = dense ] || length+=(--set head.clusters=16 --set head.groups=4 --set head.codes=8 --set head.map=random)
     rm -rf "$out/run-$head"
-    ours $vqlm train --config "configs/gpt2-small-$head.toml" --set run.device=cuda "${length[@]}" \
+    ours "$vqlm" train --config "configs/gpt2-small-$head.toml" --set run.device=cuda "${length[@]}" \
       --set "data.train=$shards/train-*.h5" --set "data.heldout=$shards/heldout-*.h5" --set train.eval_every=0 \
       --set train.eval_tokens=65536 --set optim.schedule=constant --set parallel.tensor=1 \
       --set checkpoint.every=0 --set run.dir="$out/run-$head"
