@@ -1,5 +1,6 @@
 #include "dist/watchdog.h"
 
+#include <signal.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -27,9 +28,15 @@ double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::
 
 }  // namespace
 
+// A new thread inherits the mask: no signal is ever delivered to the watchdog's, which knows nothing about them.
 Watchdog::Watchdog(Options options) : options_(std::move(options)) {
   VQLM_ASSERT(options_.timeout_seconds >= 0 && options_.on_failure);
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  if (::pthread_sigmask(SIG_BLOCK, &all, &before) != 0) throw Error("watchdog: pthread_sigmask failed");
   thread_ = std::thread([this] { run(); });
+  if (::pthread_sigmask(SIG_SETMASK, &before, nullptr) != 0) log::error("watchdog: pthread_sigmask failed");
 }
 
 Watchdog::~Watchdog() {

@@ -59,7 +59,9 @@ class Watchdog {
   std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
                      std::function<bool()> done);
 
-  /// Throws Error once the job is being ended, so that nobody goes on with half a result.
+  /// Throws Error once the job is being ended. Aborted collectives end without a result, so whoever waited for one may
+  /// see anything until on_failure has ended the process; calling this before every further collective and after every
+  /// barrier keeps such a result from reaching other ranks or a finished checkpoint.
   void throw_if_failed() const;
 
   /// The last collectives, oldest first, one a line: what is dumped on a failure.
