@@ -45,7 +45,7 @@ struct NcclOptions {
 
 /// True where the program was built with CUDA and NCCL.
 bool nccl_built();
-/// "2.28.9", or "none" without NCCL.
+/// The library's, "2.28.9", or "none" where the program was built without. Throws Error where the library is missing.
 std::string nccl_version();
 
 class NcclCommunicator final : public Communicator {
