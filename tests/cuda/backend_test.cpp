@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "core/cuda/context.h"
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/handles.h"
 #include "tests/cuda/op_testing_cuda.h"
@@ -222,6 +223,21 @@ TEST_F(CudaBackendTest, AGraphKeepsItsWorkspace) {
   device->add_column_sums(large, bf16(many));  // the workspace grows
   device->replay(graph);
   expect_equal(replayed.download(), direct.download(), "column sums");
+}
+
+TEST_F(CudaBackendTest, WorkspaceThatAGraphHasSeenStays) {
+  DeviceArray x = upload(HostF32({100}));
+  const std::size_t before = in_use(MemoryUse::workspace);
+  cuda::Workspace seen(*device), unseen(*device);
+  void* const block = seen.get(1000);
+  unseen.get(1000);
+  device->capture([&] {
+    EXPECT_EQ(seen.get(500), block);
+    device->fill(x, 1);
+  });
+  seen.get(5000);
+  unseen.get(5000);
+  EXPECT_EQ(in_use(MemoryUse::workspace), before + 1000 + 2 * 5000);
 }
 
 TEST_F(CudaBackendTest, SeveralGraphsAndCallsMix) {
