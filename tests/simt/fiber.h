@@ -1,4 +1,4 @@
-// Machine contexts with stacks of their own, and the jump between them: about 5 ns on x86-64. AddressSanitizer and
+// Machine contexts with stacks of their own, and the jump between them. AddressSanitizer and
 // ThreadSanitizer are told of every jump.
 #pragma once
 
