@@ -9,8 +9,8 @@
 //
 // Operations: the product 2 N Q d, no more than the 2 N m d of a product with the members where m is about Q (34 GFLOP at
 // N 16,384, Q 256, d 4,096; 6 GFLOP at d 768); t takes N m G additions (0.13 G, 0.1 G), 64 of them in a warp's 12 or so
-// instructions. Bytes: ds is read G times from the second-level cache (0.26 GB and 0.2 GB), h once, parts * Q d * 8
-// for the copies (75 MB and 27 MB). Estimate 0.3 ms and 0.1 ms on an H100; not measured.
+// instructions. Bytes: ds is read once for each 64 columns of each group from the second-level cache (0.5 GB and 0.2 GB), h
+// once, parts * Q d * 8 for the copies (75 MB and 27 MB). Estimate 0.3 ms and 0.1 ms on an H100; not measured.
 #include "core/cuda/launch.h"
 #include "core/cuda/member_tiles.h"
 
