@@ -126,6 +126,12 @@ void plan(const Options& options) {
   const std::size_t reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   std::optional<std::size_t> memory;
   if (!options.device_memory.empty()) memory = parse_bytes(options.device_memory, "--device-memory");
+  if (config.parallel.tensor > 1 && options.tensor_gbs == 0) {
+    notes.push_back(
+        "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what "
+        "their "
+        "links give (an H200's NVLink: 450)");
+  }
   const PlanReport report = make_plan_report(config, plan_options, memory, reserve, std::move(notes));
   std::fputs(to_text(report).c_str(), stdout);
   if (!options.json.empty()) write_file_atomically(options.json, to_json(report));

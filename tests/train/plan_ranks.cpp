@@ -136,9 +136,10 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
 };
 
 TEST_P(PlannedGrid, BytesAreThoseOfARealStep) {
-  for (const int tensor : {1, 2, 4}) {
-    const int ranks = session().size();
-    if (ranks % tensor != 0) continue;
+  const int ranks = session().size();
+  for (const int tensor : {1, 2}) {
+    // Four ranks as 2 x 2 only: the other grids show nothing that two ranks do not.
+    if (ranks % tensor != 0 || (ranks == 4 && tensor == 1)) continue;
     const std::string name = std::to_string(ranks / tensor) + "x" + std::to_string(tensor);
     SCOPED_TRACE(name);
     const ProcessGrid grid(session(), *backend_, ranks / tensor, tensor);
