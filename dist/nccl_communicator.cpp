@@ -66,7 +66,11 @@ bool nccl_built() {
 }
 
 std::string nccl_version() {
-  return version_text(linked_version());
+  try {
+    return version_text(linked_version());
+  } catch (const Error& error) {  // vqlm doctor goes on with what else there is to tell
+    return error.what();
+  }
 }
 
 NcclCommunicator::NcclCommunicator(std::unique_ptr<Group> group) : group_(std::move(group)) {}

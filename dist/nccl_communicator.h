@@ -45,7 +45,7 @@ struct NcclOptions {
 
 /// True where the program was built with CUDA and NCCL.
 bool nccl_built();
-/// The library's, "2.28.9", or "none" where the program was built without. Throws Error where the library is missing.
+/// The library's, "2.28.9", or "none" where the program was built without, or why the library cannot be used.
 std::string nccl_version();
 
 class NcclCommunicator final : public Communicator {
