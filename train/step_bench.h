@@ -12,10 +12,9 @@
 namespace vqlm {
 
 struct StepBenchOptions {
-  int warmup =
-      2;  // steps before the clock runs: first touches of memory, generated code; the second records graphs
-  int steps = 5;               // timed whole
-  int profiled = 2;            // further steps, timed op by op
+  int warmup = 2;    // steps before the clock runs: first touches of memory, the second records graphs
+  int steps = 5;     // timed whole
+  int profiled = 2;  // further steps, timed op by op
   Clock clock = wall_seconds;  // of steps, ops and the peak; cpu_seconds: one rank and thread only
 };
 
