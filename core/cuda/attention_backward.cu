@@ -1,22 +1,23 @@
-// Gradients of causal attention with grouped queries (arXiv 2307.08691), without floating-point atomics: sums have one order,
-// and every run gives the same bits. Three kernels: delta = sum_i dout_i out_i of every query; dk and dv, a block for each key
-// tile, which sums over the query heads of its group; dq, a block for each query tile, which computes scores and dp anew.
+// Gradients of causal attention with grouped queries (arXiv 2307.08691), without floating-point atomics: sums have
+// one order, and every run gives the same bits. Three kernels: delta = sum_i dout_i out_i of every query; dk and dv,
+// a block for each key tile, which sums over the query heads of its group; dq, a block for each query tile, which
+// computes scores and dp anew.
 //
-// Work of one query head of one sequence at T = 4096, head_dim 128 (heads = kv_heads); not measured: no GPU has run it.
+// Work of one query head of one sequence at T = 4096, head_dim 128, kv_heads = heads (not measured: no GPU has run it):
 //   the gradients themselves          5 products  10.7 GFLOP  13.6 us at 790 TFLOP/s
 //   these kernels                     7 products  15.0 GFLOP  19.0 us at 790 TFLOP/s;  14 MB, 3.2 us at 4.3 TB/s
-//   one kernel, partial dq in memory  5 products  13.6 us, but (T / 128 + 1) / 2 partials of T x head_dim floats, written and
-//                                     read: 69 MB, 16 us at 4.3 TB/s, and 35 MB of workspace for every head
+//   one kernel, partial dq in memory  5 products  13.6 us, but (T / 128 + 1) / 2 partials of T x head_dim floats,
+//                                     written and read: 69 MB, 16 us at 4.3 TB/s; 35 MB of workspace for every head
 // So two more products (5.4 us) are cheaper than the partials, and they need no memory.
 //
-// Scores are computed transposed, (keys, queries), where keys are the block's rows: p and dscores are then the row operands of
-// the products for dv and dk as they lie in the registers, as dscores (queries, keys) is for dq. Shared memory traffic per
-// mma.m16n8k16 at head_dim 128: 288 bytes for dk and dv (2.25 cycles of 128 bytes: their accumulators leave room for one row
-// tile a warp only, so this is what bounds the kernel), 213 for dq.
+// Scores are computed transposed, (keys, queries), where keys are the block's rows: p and dscores are then the row
+// operands of the products for dv and dk as they lie in the registers, as dscores (queries, keys) is for dq. Shared
+// memory traffic per mma.m16n8k16 at head_dim 128: 288 bytes for dk and dv (2.25 cycles of 128 bytes: their
+// accumulators leave room for one row tile a warp only, so this is what bounds the kernel), 213 for dq.
 //
 //                                     dk, dv                   dq
 //   head_dim                          32       64      128     32       64      128
-//   registers (sm_80 / sm_90a)   221/224  255/255  255/255  242/242  255/255  255/255   no spills (nvcc 13.0 -Xptxas -v)
+//   registers (sm_80 / sm_90a)   218/224  255/255  255/255  242/242  255/255  255/255   no spills (-Xptxas -v)
 //   shared memory, KiB              24.5     48.5       97     33       65     96.5
 //   blocks of 4 warps on an SM         2        2        2      2        2        2     sm_80 at head_dim 128: 1
 #include <cstdint>
@@ -61,8 +62,25 @@ __global__ void __launch_bounds__(constants_threads)
   }
 }
 
-/// Block (x, kv, b): dk and dv of the x-th key tile of key/value head kv of sequence b, summed over the query heads of its
-/// group and their queries from the diagonal on. The first key tiles are the longest and start first.
+/// One warp, one tile of queries: dv += p^T dout and dk += dscores^T q, transposed as they are computed. `lead` is
+/// the position of the tile's first query - that of the warp's first key.
+template <int head_dim, int M, int columns>
+__device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4],
+                                                  float (&dv)[M][head_dim / 8][4], const Bf16* k,
+                                                  const Bf16* v, const Bf16* q, const Bf16* dout,
+                                                  const QueryConstants* constants, int lead,
+                                                  float scale_log2) {
+  float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
+  multiply_transposed<head_dim>(scores, k, q);
+  multiply_transposed<head_dim>(dscores, v, dout);
+  if (lead < 16 * M - 1) mask_future<KeyAxis::rows>(scores, lead);
+  gradient_of_columns(scores, dscores, constants, scale_log2);
+  multiply<head_dim>(dv, scores, dout);
+  multiply<head_dim>(dk, dscores, q);
+}
+
+/// Block (x, kv, b): dk and dv of the x-th key tile of key/value head kv of sequence b, summed over the query heads
+/// of its group and their queries from the diagonal on. The first key tiles are the longest and start first.
 template <int head_dim>
 __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
     key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
@@ -116,19 +134,28 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
     if (tile + 1 < group * tiles_per_head) load_queries(tile + 1);
     const int query_begin = (first_tile + tile % tiles_per_head) * columns;
     if (query_begin + columns <= first_key) continue;  // all of it in the past of this warp's keys
-    const Bf16* const q = q_tiles + tile % 2 * columns * head_dim;
-    const Bf16* const dout_tile = dout_tiles + tile % 2 * columns * head_dim;
-    float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
-    multiply_transposed<head_dim>(scores, warp_k, q);
-    multiply_transposed<head_dim>(dscores, warp_v, dout_tile);
-    const int lead = query_begin - first_key;
-    if (lead < Tiles::warp_rows - 1) mask_future<KeyAxis::rows>(scores, lead);
-    gradient_of_columns(scores, dscores, constants_tiles + tile % 2 * columns, layout.scale * log2_e);
-    multiply<head_dim>(dv, scores, dout_tile);
-    multiply<head_dim>(dk, dscores, q);
+    const int stage_at = tile % 2 * columns * head_dim;
+    add_key_gradients<head_dim, M, columns>(dk, dv, warp_k, warp_v, q_tiles + stage_at, dout_tiles + stage_at,
+                                            constants_tiles + tile % 2 * columns, query_begin - first_key,
+                                            layout.scale * log2_e);
   }
   store_rows<head_dim>(dqkv + key_head, layout.row, first_key, layout.seq_len, dk, layout.scale, warp_k);
   store_rows<head_dim>(dqkv + value_head, layout.row, first_key, layout.seq_len, dv, 1.0f, warp_v);
+}
+
+/// One warp, one tile of keys: dq += dscores k. `lead` is the position of the warp's first query - that of the first
+/// key.
+template <int head_dim, int M, int columns>
+__device__ __forceinline__ void add_query_gradients(float (&dq)[M][head_dim / 8][4], const Bf16* q,
+                                                    const Bf16* dout, const Bf16* k, const Bf16* v,
+                                                    const QueryConstants (&constants)[M][2], int lead,
+                                                    float scale_log2) {
+  float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
+  multiply_transposed<head_dim>(scores, q, k);
+  multiply_transposed<head_dim>(dscores, dout, v);
+  if (lead < columns - 1) mask_future<KeyAxis::columns>(scores, lead);
+  gradient_of_rows(scores, dscores, constants, scale_log2);
+  multiply<head_dim>(dq, dscores, k);
 }
 
 /// Block (x, h, b): dq of the x-th query tile from the end of query head h of sequence b; the longest start first.
@@ -182,12 +209,8 @@ __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
     if (tile + 1 < tiles) load_keys(tile + 1);
     const int key_begin = tile * columns, at = tile % 2 * columns * head_dim;
     if (key_begin >= first_query + Tiles::warp_rows) continue;  // all of it in this warp's future
-    float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
-    multiply_transposed<head_dim>(scores, warp_q, k_tiles + at);
-    multiply_transposed<head_dim>(dscores, warp_dout, v_tiles + at);
-    if (key_begin + columns > first_query + 1) mask_future<KeyAxis::columns>(scores, first_query - key_begin);
-    gradient_of_rows(scores, dscores, of_rows, layout.scale * log2_e);
-    multiply<head_dim>(dq, dscores, k_tiles + at);
+    add_query_gradients<head_dim, M, columns>(dq, warp_q, warp_dout, k_tiles + at, v_tiles + at, of_rows,
+                                              first_query - key_begin, layout.scale * log2_e);
   }
   store_rows<head_dim>(dqkv + query_head, layout.row, first_query, layout.seq_len, dq, layout.scale, warp_q);
 }

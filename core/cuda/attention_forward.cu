@@ -1,18 +1,19 @@
-// Causal attention forward with grouped queries, FlashAttention-2 (arXiv 2307.08691): a block keeps 128 queries, tiles of 64
-// keys and values stream past them through shared memory, scores live in registers only. Products by mma.sync with fp32
-// accumulators, softmax in fp32 and base 2, probabilities rounded to bf16 for the second product.
+// Causal attention forward with grouped queries, FlashAttention-2 (arXiv 2307.08691): a block keeps 128 queries,
+// tiles of 64 keys and values stream past them through shared memory, scores live in registers only. Products by
+// mma.sync with fp32 accumulators, softmax in fp32 and base 2, probabilities rounded to bf16 for the second product.
 //
-// Work of one query head of one sequence at T = 4096, head_dim 128: 2 products, 4 head_dim T (T + 1) / 2 = 4.3 GFLOP, at
-// 790 TFLOP/s 5.4 us; q, k, v read and out written 4.2 MB, at 4.3 TB/s 1.0 us. Not measured: no GPU has run it. Tiles on the
-// diagonal add 1.6 % of scores that the mask throws away (warps skip tiles that lie in their future altogether).
-// Every query tile reads its keys again: 128 FLOP per byte out of the L2 cache, which holds them, because the query tiles
-// of a head start together. A warp has two row tiles, so a fragment read from shared memory serves two mma: 160 bytes of
-// shared memory per mma.m16n8k16 at head_dim 128, 1.25 cycles of its 128 bytes per cycle; with one row tile it would be 2.25.
+// Work of one query head of one sequence at T = 4096, head_dim 128: 2 products, 4 head_dim T (T + 1) / 2 = 4.3 GFLOP,
+// at 790 TFLOP/s 5.4 us; q, k, v read and out written 4.2 MB, at 4.3 TB/s 1.0 us. Not measured: no GPU has run it.
+// Tiles on the diagonal add 1.6 % of scores that the mask throws away (warps skip tiles that lie in their future
+// altogether). Every query tile reads its keys again: 128 FLOP per byte out of the L2 cache, which holds them,
+// because the query tiles of a head start together. A warp has two row tiles, so a fragment read from shared memory
+// serves two mma: 160 bytes of shared memory per mma.m16n8k16 at head_dim 128, 1.25 cycles of its 128 bytes per
+// cycle; with one row tile it would be 2.25.
 //
 //   head_dim                               32       64      128
 //   registers (sm_80 / sm_90a)        184/194  241/242  255/255     no spills (nvcc 13.0 -Xptxas -v)
 //   shared memory, KiB                     24       48       96
-//   blocks of 4 warps on an SM (sm_90)      2        2        2     by registers; sm_80 at head_dim 128: 1, by shared memory
+//   blocks of 4 warps on an SM (sm_90)      2        2        2     sm_80 at head_dim 128: 1
 #include <cstdint>
 
 #include "core/cuda/attention_tiles.h"
@@ -52,8 +53,8 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(full_mask, x, 2);
 }
 
-/// Raw scores become 2^(scale_log2 * (score - maximum)); out is brought to the new maximum. Each row's maximum is finite from
-/// the first tile on, since every query sees key 0.
+/// Raw scores become 2^(scale_log2 * (score - maximum)); out is brought to the new maximum. Each row's maximum is
+/// finite from the first tile on, since every query sees key 0.
 template <int head_dim>
 __device__ __forceinline__ void update_softmax(RunningSoftmax& softmax,
                                                float (&scores)[row_tiles][key_tile / 8][4],

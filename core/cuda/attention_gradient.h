@@ -1,5 +1,5 @@
-// Pieces of attention_backward.cu: how its kernels cut their work, what backward keeps of each query, and the step from
-// scores to their gradient.
+// Pieces of attention_backward.cu: how its kernels cut their work, what backward keeps of each query, and the step
+// from scores to their gradient.
 #pragma once
 
 #include <cmath>
@@ -10,8 +10,8 @@
 
 namespace vqlm::cuda::attention {
 
-/// How a kernel cuts its work: `warps` warps own 16 * row_tiles rows each (keys or queries) and hold their gradients in registers;
-/// tiles of `columns` of the other kind stream past in two stages.
+/// How a kernel cuts its work: `warps` warps own 16 * row_tiles rows each (keys or queries) and hold their gradients
+/// in registers; tiles of `columns` of the other kind stream past in two stages.
 template <int warp_count, int row_tile_count, int column_count>
 struct Tiling {
   static constexpr int threads = warp_count * warp_size;
@@ -57,7 +57,8 @@ template <int head_dim, class Tiles>
 constexpr std::size_t shared_bytes = (2 * Tiles::rows + 4 * Tiles::columns) * head_dim * sizeof(Bf16) +
                                      2 * Tiles::columns * sizeof(QueryConstants);
 
-/// scores (keys, queries) and dscores = dp (keys, queries) become p and the gradient of the scaled scores; a query is a column.
+/// scores (keys, queries) and dscores = dp (keys, queries) become p and the gradient of the scaled scores; a query is
+/// a column.
 template <int M, int N>
 __device__ __forceinline__ void gradient_of_columns(float (&scores)[M][N][4], float (&dscores)[M][N][4],
                                                     const QueryConstants* constants, float scale_log2) {
@@ -78,7 +79,8 @@ __device__ __forceinline__ void gradient_of_columns(float (&scores)[M][N][4], fl
   }
 }
 
-/// The same where a query is a row: scores, dscores (queries, keys); constants of this lane's rows 16 m + 8 half + lane / 4.
+/// The same where a query is a row: scores, dscores (queries, keys); constants of this lane's rows 16 m + 8 half +
+/// lane / 4.
 template <int M, int N>
 __device__ __forceinline__ void gradient_of_rows(float (&scores)[M][N][4], float (&dscores)[M][N][4],
                                                  const QueryConstants (&constants)[M][2], float scale_log2) {

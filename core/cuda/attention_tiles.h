@@ -1,6 +1,6 @@
 // Pieces that the attention kernels share: tiles of a head in shared memory, their products by tensor cores with
-// accumulators in registers, the causal mask. Register layouts are those of core/cuda/tensor_core.h: in an accumulator
-// c[m][n][e] of a warp, lane l holds row 16 m + l / 4 + 8 (e / 2) and column 8 n + 2 (l % 4) + e % 2.
+// accumulators in registers, the causal mask. Register layouts are those of core/cuda/tensor_core.h: in an
+// accumulator c[m][n][e] of a warp, lane l holds row 16 m + l / 4 + 8 (e / 2) and column 8 n + 2 (l % 4) + e % 2.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -67,15 +67,17 @@ void with_head_dim(int head_dim, Run&& run) {
 // ---- tiles in shared memory ---------------------------------------------------------------------------------------
 
 /// Element offset of 16-byte chunk c of row r in a tile of rows of head_dim bf16 without padding. Chunks are permuted
-/// inside a row so that the eight rows which ldmatrix reads at the same c lie in the eight different 16-byte columns of
-/// the banks: rows of 128 bytes and more need c ^ r % 8; two rows of 64 bytes share the banks' 128 bytes: c ^ r / 2 % 4.
+/// inside a row so that the eight rows which ldmatrix reads at the same c lie in the eight different 16-byte columns
+/// of the banks: rows of 128 bytes and more need c ^ r % 8; two rows of 64 bytes share the banks' 128 bytes: c ^ r /
+/// 2 % 4.
 template <int head_dim>
 __device__ __forceinline__ int tile_offset(int r, int c) {
   const int permuted = head_dim >= 64 ? c ^ (r % 8) : c ^ (r / 2 % 4);
   return r * head_dim + permuted * 8;
 }
 
-/// Starts copying rows [begin, begin + rows) of a head into a tile; zeros from row seq_len on. Called by `threads` threads.
+/// Starts copying rows [begin, begin + rows) of a head into a tile; zeros from row seq_len on. Called by `threads`
+/// threads.
 template <int rows, int head_dim, int threads>
 __device__ __forceinline__ void load_tile(Bf16* tile, const Bf16* head, std::int64_t stride, int begin,
                                           int seq_len) {
@@ -93,8 +95,8 @@ __device__ __forceinline__ void load_tile(Bf16* tile, const Bf16* head, std::int
 }
 
 /// Where a lane points for ldmatrix_x4 of four 8x8 matrices in 16 rows x 2 chunks: (rows 0-7, chunk 0), (8-15, 0),
-/// (0-7, 1), (8-15, 1). That is operand a for a tile (row, k) and, transposed, operand b of two neighbouring column groups
-/// for a tile (k, column).
+/// (0-7, 1), (8-15, 1). That is operand a for a tile (row, k) and, transposed, operand b of two neighbouring column
+/// groups for a tile (k, column).
 template <int head_dim>
 __device__ __forceinline__ int down_then_right() {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -109,14 +111,16 @@ __device__ __forceinline__ int right_then_down() {
   return tile_offset<head_dim>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
 
-/// Moves a lane's offset to the row and column given, multiples of 8 and 16. The permutation xors 3 bits of the chunk, so a
-/// column below 64 is xored, too; what lies above is added, which costs no register where it is a constant.
+/// Moves a lane's offset to the row and column given, multiples of 8 and 16. The permutation xors 3 bits of the
+/// chunk, so a column below 64 is xored, too; what lies above is added, which costs no register where it is a
+/// constant.
 template <int head_dim>
 __device__ __forceinline__ int moved(int lane_offset, int row, int column) {
   return (lane_offset ^ (column % 64)) + column / 64 * 64 + row * head_dim;
 }
 
-// ---- products of one warp -------------------------------------------------------------------------------------------
+// ---- products of one warp
+// -------------------------------------------------------------------------------------------
 
 /// c (16 M, 8 N) += a (16 M, head_dim) b (8 N, head_dim)^T, a and b tiles in shared memory.
 template <int head_dim, int M, int N>
@@ -142,8 +146,9 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[M][N][4], const B
   }
 }
 
-/// c (16 M, head_dim) += p (16 M, 8 K) b (8 K, head_dim), p rounded to bf16, b a tile in shared memory. Two neighbouring
-/// column groups of an accumulator are, rounded and packed, operand a of the next product: no way through memory.
+/// c (16 M, head_dim) += p (16 M, 8 K) b (8 K, head_dim), p rounded to bf16, b a tile in shared memory. Two
+/// neighbouring column groups of an accumulator are, rounded and packed, operand a of the next product: no way
+/// through memory.
 template <int head_dim, int M, int K>
 __device__ __forceinline__ void multiply(float (&c)[M][head_dim / 8][4], const float (&p)[M][K][4],
                                          const Bf16* b) {
@@ -195,8 +200,9 @@ __device__ __forceinline__ void mask_future(float (&scores)[M][N][4], int lead) 
   }
 }
 
-/// Writes a warp's 16 M rows scale * c, rounded to bf16, to rows [begin, begin + 16 M) of a head, but none from seq_len
-/// on. They pass through `tile`, 16 M rows that no other warp reads any more, so that lanes write 16 bytes each.
+/// Writes a warp's 16 M rows scale * c, rounded to bf16, to rows [begin, begin + 16 M) of a head, but none from
+/// seq_len on. They pass through `tile`, 16 M rows that no other warp reads any more, so that lanes write 16 bytes
+/// each.
 template <int head_dim, int M>
 __device__ __forceinline__ void store_rows(Bf16* head, std::int64_t stride, int begin, int seq_len,
                                            const float (&c)[M][head_dim / 8][4], float scale, Bf16* tile) {

@@ -1,5 +1,5 @@
-// Attention on the device against the CPU back end, on inputs that bf16 holds exactly. Backward gets the device's own out and
-// lse on both sides, so that what is compared is one op at a time.
+// Attention on the device against the CPU back end, on inputs that bf16 holds exactly. Backward gets the device's own
+// out and lse on both sides, so that what is compared is one op at a time.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,9 +14,10 @@ namespace {
 
 /// What two computations of the same attention may differ by: one in bf16 on the device, one in f32 on the CPU.
 ///
-/// A score is a float sum of head_dim terms, off by (head_dim + 4) u32 of the terms' sizes; the exponential turns that into a
-/// relative error of p, once more in the normaliser, whose sum of t + 1 terms adds its own: `relative`, on either side.
-/// The device rounds p and dscore to bf16 for the products (u16 of each term) and the results when it stores them.
+/// A score is a float sum of head_dim terms, off by (head_dim + 4) u32 of the terms' sizes; the exponential turns
+/// that into a relative error of p, once more in the normaliser, whose sum of t + 1 terms adds its own: `relative`,
+/// on either side. The device rounds p and dscore to bf16 for the products (u16 of each term) and the results when it
+/// stores them.
 class Bounds {
  public:
   Bounds(const AttentionShape& shape, const HostF32& qkv) : shape_(shape), qkv_(qkv) {}
@@ -106,7 +107,8 @@ void Bounds::add_backward(std::int64_t b, std::int64_t t, int h, const HostF32& 
   const Query of = query(b, t, h);
   const std::int64_t out_at = ((b * shape_.seq_len + t) * shape_.heads + h) * dim();
   const double relative = of.relative + 8 * u32 * lse_size;
-  // A float sum over positions and the heads of a group, on either side, and the last rounding of a sum with rounded terms.
+  // A float sum over positions and the heads of a group, on either side, and the last rounding of a sum with rounded
+  // terms.
   const double sums = u32 * 2 * static_cast<double>(shape_.seq_len * (shape_.heads / shape_.kv_heads) + 8);
   const auto add = [&](std::int64_t index, double error) { dqkv[static_cast<std::size_t>(index)] += error; };
   double delta = 0, delta_terms = 0;
@@ -186,7 +188,8 @@ TEST_P(CudaAttentionShapes, EqualsTheCpu) {
   expect_oracle(shape, qkv, dout);
 }
 
-// {batch, seq_len, heads, kv_heads, head_dim}. Tiles are of 128 queries and 32 or 64 keys; of 64 or 128 keys in backward.
+// {batch, seq_len, heads, kv_heads, head_dim}. Tiles are of 128 queries and 32 or 64 keys; of 64 or 128 keys in
+// backward.
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttentionShapes,
                          ::testing::Values(AttentionShape{1, 1, 1, 1, 32}, AttentionShape{2, 1, 4, 2, 128},
                                            AttentionShape{2, 17, 3, 1, 64}, AttentionShape{1, 64, 4, 2, 32},
@@ -209,7 +212,8 @@ TEST_F(CudaAttentionTest, LargeScoresNeitherOverflowNorVanish) {
   expect_oracle(shape, qkv, dout);
 }
 
-/// The latest position wins by 80 in every row, so each tile's maximum takes over and what was summed before vanishes.
+/// The latest position wins by 80 in every row, so each tile's maximum takes over and what was summed before
+/// vanishes.
 TEST_F(CudaAttentionTest, TheMaximumGrowsFromTileToTile) {
   const AttentionShape shape{1, 200, 1, 1, 64};
   HostF32 qkv({1, shape.seq_len, shape.row()}), dout = random_bf16(out_shape(shape), "dout");
@@ -225,8 +229,8 @@ TEST_F(CudaAttentionTest, TheMaximumGrowsFromTileToTile) {
   }
 }
 
-/// Equal rows: every p before normalising is exactly 1, so out is v without any error, and with dp = delta every gradient of a
-/// score is 0 up to the float sums of dp and delta.
+/// Equal rows: every p before normalising is exactly 1, so out is v without any error, and with dp = delta every
+/// gradient of a score is 0 up to the float sums of dp and delta.
 TEST_F(CudaAttentionTest, EqualRowsAverageExactly) {
   const AttentionShape shape{1, 140, 2, 1, 32};
   HostF32 qkv({1, shape.seq_len, shape.row()});
