@@ -1,12 +1,14 @@
 # Tests that run the program itself, as a user does.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
-# vqlm_program_test(NAME SCRIPT): tests/launch/SCRIPT (Python, standard library only) as ctest entry launch.NAME; it
-# finds the program in VQLM_PROGRAM and the sources in VQLM_SOURCE_DIR.
+# vqlm_program_test(NAME SCRIPT [PROGRAM]): tests/launch/SCRIPT (Python, standard library only) as ctest entry launch.NAME;
+# it finds the program (default vqlm) in VQLM_PROGRAM and the sources in VQLM_SOURCE_DIR.
 function(vqlm_program_test name script)
+  set(programs vqlm ${ARGN})
+  list(GET programs -1 program)
   add_test(NAME launch.${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/launch/${script})
-  set_tests_properties(launch.${name} PROPERTIES TIMEOUT 300 PROCESSORS 2 RESOURCE_LOCK mpirun ENVIRONMENT
-    "VQLM_PROGRAM=$<TARGET_FILE:vqlm>;VQLM_SOURCE_DIR=${PROJECT_SOURCE_DIR};${ranks_environment}")
+  set_tests_properties(launch.${name} PROPERTIES TIMEOUT 400 PROCESSORS 2 RESOURCE_LOCK mpirun ENVIRONMENT
+    "VQLM_PROGRAM=$<TARGET_FILE:${program}>;VQLM_SOURCE_DIR=${PROJECT_SOURCE_DIR};${ranks_environment}")
 endfunction()
 
 vqlm_program_test(command_line command_line_test.py)
