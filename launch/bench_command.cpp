@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "data/atomic_file.h"
 #include "launch/bench_op_commands.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "train/head_bench.h"

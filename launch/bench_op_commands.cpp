@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "launch/command_line.h"
 #include "launch/environment.h"
 #include "train/attention_bench.h"
 #include "train/op_bench.h"
@@ -46,19 +47,6 @@ void bench_one_process(const char* name, const Place& place, const Run& run) {
 }
 
 }  // namespace
-
-void add_device_option(CLI::App& command, DeviceKind& device) {
-  command
-      .add_option_function<std::string>(
-          "--device",
-          [&device](const std::string& name) {
-            device = name == "cpu"    ? DeviceKind::cpu
-                     : name == "cuda" ? DeviceKind::cuda
-                                      : DeviceKind::automatic;
-          },
-          "cpu, cuda, or auto: a GPU where there is one (default)")
-      ->check(CLI::IsMember({"cpu", "cuda", "auto"}));
-}
 
 void add_attention_bench(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(

@@ -3,6 +3,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
 
 #include "core/error.h"
 #include "train/nearest_name.h"
@@ -26,6 +28,16 @@ std::vector<std::string> long_options(const CLI::App& app) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
   return names;
+}
+
+void add_device(CLI::App& command, const std::function<void(DeviceKind)>& set, const std::string& otherwise) {
+  const std::map<std::string, DeviceKind> kinds{
+      {"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}, {"auto", DeviceKind::automatic}};
+  command
+      .add_option_function<std::string>(
+          "--device", [set, kinds](const std::string& name) { set(kinds.at(name)); },
+          "cpu, cuda, or auto: a GPU where there is one (default: " + otherwise + ")")
+      ->check(CLI::IsMember({"cpu", "cuda", "auto"}));
 }
 
 }  // namespace
@@ -54,6 +66,16 @@ void check_names(const CLI::App& app, const std::vector<std::string>& arguments)
                                    nearest_name(word, known), path));
     }
   }
+}
+
+void add_device_option(CLI::App& command, std::optional<DeviceKind>& device, const std::string& otherwise) {
+  add_device(
+      command, [&device](DeviceKind kind) { device = kind; }, otherwise);
+}
+
+void add_device_option(CLI::App& command, DeviceKind& device) {
+  add_device(
+      command, [&device](DeviceKind kind) { device = kind; }, "auto");
 }
 
 }  // namespace vqlm

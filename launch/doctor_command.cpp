@@ -12,7 +12,7 @@
 #include "core/error.h"
 #include "data/atomic_file.h"
 #include "dist/nccl_communicator.h"
-#include "launch/bench_op_commands.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"

@@ -1,10 +1,12 @@
 // vqlm eval: a checkpoint's exact loss on held-out shards.
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/log.h"
 #include "data/atomic_file.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "train/checkpoint_reader.h"
@@ -22,7 +24,7 @@ struct Options {
   std::int64_t micro_batch = 0;
   std::int64_t seq_len = 0;
   std::int64_t max_tokens = 0;
-  std::string device;
+  std::optional<DeviceKind> device;
   int threads = 0;
 };
 
@@ -34,8 +36,7 @@ Config job_config(const Options& options, const CheckpointReader& checkpoint, in
   if (options.seq_len > 0) config.data.seq_len = options.seq_len;
   config.train.global_batch = config.train.micro_batch * ranks / options.tensor;
   config.run.threads = options.threads;
-  if (!options.device.empty())
-    config.run.device = options.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
+  if (options.device) config.run.device = *options.device;
   resolve(config, config.model.vocab_size, ranks);
   return config;
 }
@@ -89,8 +90,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tokens", options->max_tokens, "stop after about so many tokens (default: all)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--device", options->device, "cpu or cuda (default: as in training)")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
+  add_device_option(*command, options->device, "as in training");
   command->add_option("--threads", options->threads, "threads of a rank (default: its share of the cores)")
       ->check(CLI::PositiveNumber);
   command->footer(

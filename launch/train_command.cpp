@@ -1,11 +1,13 @@
 // vqlm train: a configuration becomes a run folder.
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/log.h"
 #include "data/code_map_file.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
@@ -19,6 +21,7 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
+  std::optional<DeviceKind> device;
   bool resume = false;
   bool force = false;
 
@@ -43,6 +46,7 @@ void require_device_memory(const Backend& backend, const Environment& environmen
 void train(const Options& options, Environment& environment) {
   const auto stop_requested = catch_stop_signals();
   Config config = load_config(options.config, options.overrides);
+  if (options.device) config.run.device = *options.device;
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
@@ -89,6 +93,7 @@ void add_train_command(CLI::App& app) {
   command->add_option("--config", options->config, "TOML file; every key has a default but data.train");
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false);
+  add_device_option(*command, options->device, "run.device");
   auto* resume =
       command->add_flag("--resume", options->resume,
                         "continue the run in run.dir from its newest checkpoint, on any number of ranks");
