@@ -35,8 +35,19 @@ if(VQLM_CUDA STREQUAL "AUTO" OR VQLM_CUDA)
   endif()
 endif()
 
+# An nvcc that does not get on with the host compiler (too new for it, say) must not end a build that nobody asked CUDA of.
+if(VQLM_WITH_CUDA AND VQLM_CUDA STREQUAL "AUTO" AND NOT CMAKE_CUDA_COMPILER_WORKS)
+  include(CheckLanguage)
+  set(ENV{CUDACXX} ${nvcc})
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(VQLM_WITH_CUDA OFF)
+    set(cuda_problem "${nvcc} cannot compile with ${CMAKE_CXX_COMPILER}; -DVQLM_CUDA=ON shows why")
+  endif()
+endif()
+
 if(VQLM_WITH_CUDA)
-  set(CMAKE_CUDA_COMPILER ${nvcc} CACHE FILEPATH "CUDA compiler")
+  set(CMAKE_CUDA_COMPILER ${nvcc} CACHE FILEPATH "CUDA compiler" FORCE)
   # Machine code for A100 and H100/H200; the PTX of compute_90 serves later chips.
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual CACHE STRING "GPU architectures")
   if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT DEFINED CMAKE_CUDA_COMPILER_LAUNCHER)
