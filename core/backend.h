@@ -58,6 +58,7 @@ struct CodeMapView {
   Tensor members;            // (V) i32: token ids in member order
   Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
   Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where G = 0
+  std::int64_t largest_cluster = 0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
 };
 
 class Backend {

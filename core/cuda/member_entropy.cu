@@ -12,7 +12,7 @@
 // Kernels: plan (member_tiles.cu), scores and softmax (member_scores.cu), dh and dbias (member_gradients.cu), dU
 // (member_codebook_gradient.cu), which state their operations and bytes. Together, forward and backward, at V 128,000,
 // d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.7 GB from the second-level cache, 0.4 GB of memory: about 1 ms on an
-// H100 by these counts, not measured, plus the launches of empty waves. A dense head does 52 TFLOP there.
+// H100 by these counts, not measured. A dense head does 52 TFLOP there.
 #include <algorithm>
 
 #include "core/cuda/member_entropy.h"
@@ -63,7 +63,7 @@ std::size_t carve(Problem& problem, std::int64_t wave_room, void* block) {
 
 /// The largest number of members that a cluster can have, as far as the host knows.
 std::int64_t most_members(const CodeMapView& map) {
-  return map.members.numel();
+  return map.largest_cluster > 0 ? map.largest_cluster : map.members.numel();
 }
 
 /// The whole op where members have vectors.

@@ -39,6 +39,8 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
                                       .shape = {part_.count, d_model_},
                                       .init = {.stddev = 0.02f}}});
   if (context.head.bias) {
+    // A bucket of its own: the vector is gathered in f32, the matrix, where it can be, in half of that.
+    if (!tied_) parameters_.add_bucket("head bias", false);
     bias_ = parameters_.add({{.name = "lm_head.bias",
                               .global_shape = {vocab_size_},
                               .offset = {part_.begin},

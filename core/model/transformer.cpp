@@ -33,8 +33,11 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     blocks_.emplace_back(tensor_, config_, batch_, parameters_, layer);
   }
   if (!vq) {
-    head_bucket_ = parameters_.add_bucket("head", false);
+    head_buckets_ = {parameters_.add_bucket("head", false)};
     head_ = std::make_unique<DenseHead>(context, tied ? std::optional(embedding_->table()) : std::nullopt);
+    for (int next = head_buckets_[0] + 1; next < static_cast<int>(parameters_.buckets().size()); ++next) {
+      head_buckets_.push_back(next);
+    }
   }
   replicated_bucket_ = parameters_.add_bucket("replicated", true);
   for (Block& block : blocks_) block.add_replicated();
@@ -88,7 +91,7 @@ void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens
   head_marks_.begin = backend_.mark_time(backend_.compute_stream());
   head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_targets(targets), scale);
   head_marks_.end = backend_.mark_time(backend_.compute_stream());
-  if (head_bucket_ >= 0) ready(head_bucket_);
+  for (const int bucket : head_buckets_) ready(bucket);
   backward(tokens, ready);
 }
 

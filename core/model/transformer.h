@@ -91,8 +91,8 @@ class Transformer {
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;
   ParameterId final_gain_ = 0;
-  int embedding_bucket_ = 0, head_bucket_ = -1, replicated_bucket_ = 0;
-  std::vector<int> layer_buckets_;
+  int embedding_bucket_ = 0, replicated_bucket_ = 0;
+  std::vector<int> layer_buckets_, head_buckets_;
 
   Buffer activation_storage_;
   std::vector<Block::Activations> activations_;

@@ -1,5 +1,6 @@
 #include "core/model/vq_head.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/model/tensor_arena.h"
@@ -63,6 +64,7 @@ void VqHead::upload(const CodeMap& map) {
   for (std::int32_t cluster : map.cluster_of_token) ++member_begin[static_cast<std::size_t>(cluster) + 1];
   mean_members_ = 0;
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
+    map_.largest_cluster = std::max<std::int64_t>(map_.largest_cluster, member_begin[k + 1]);
     mean_members_ +=
         static_cast<double>(member_begin[k + 1]) * member_begin[k + 1] / static_cast<double>(vocab_size_);
     member_begin[k + 1] += member_begin[k];
