@@ -77,9 +77,10 @@ void Doctor::describe_program() {
   report_["nccl"] = nccl_version();
   report_["mpi"] = {{"library", mpi_.library_version()}, {"thread_level", mpi_.thread_level()}};
   say("vqlm", VQLM_VERSION);
-  say("cuda", cuda_built()
-                  ? fmt::format("{}; driver for {}; cuBLASLt {}", cuda.runtime, cuda.driver, cuda.cublaslt)
-                  : "not built in");
+  say("cuda", cuda_built() ? fmt::format("{}; {}; cuBLASLt {}", cuda.runtime,
+                                         cuda.driver == "none" ? "no driver" : "driver for " + cuda.driver,
+                                         cuda.cublaslt)
+                           : "not built in");
   say("nccl", nccl_built() ? nccl_version() : "not built in");
   say("mpi", fmt::format("{}, thread level {}", mpi_.library_version(), mpi_.thread_level()));
   const Host host = describe_host();
@@ -120,8 +121,11 @@ void Doctor::describe_ranks() {
   const Host host = describe_host();
   const std::string cores =
       fmt::format("{} core{} ({})", host.allowed_cores, host.allowed_cores == 1 ? "" : "s", host.allowed);
-  const std::vector<std::string> ranks = mpi_.gather_texts(
-      fmt::format("{}, number {} of {} there, {}", host.name, mpi_.local_rank(), mpi_.local_size(), cores));
+  const bool has_gpu = options_.device != DeviceKind::cpu && mpi_.local_rank() < cuda_device_count();
+  const std::string gpu =
+      has_gpu ? fmt::format(", gpu {} ({})", mpi_.local_rank(), cuda_device(mpi_.local_rank()).pci) : "";
+  const std::vector<std::string> ranks = mpi_.gather_texts(fmt::format(
+      "{}, number {} of {} there, {}{}", host.name, mpi_.local_rank(), mpi_.local_size(), cores, gpu));
   report_["ranks"] = ranks;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) say(fmt::format("rank {}", rank), ranks[rank]);
 }

@@ -28,7 +28,7 @@ std::string why_no_cuda_device();
 struct CudaVersions {
   std::string driver;    // the newest CUDA that the driver serves
   std::string runtime;   // that the program was built with
-  std::string cublaslt;  // the library found at run time
+  std::string cublaslt;  // the library found at run time, or why there is none
 };
 CudaVersions cuda_versions();
 

@@ -108,9 +108,15 @@ CudaVersions cuda_versions() {
   int driver = 0, runtime = 0;
   cuda::cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   cuda::cuda_check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  const std::size_t cublaslt = cublasLtGetVersion();
-  return {cuda::dotted(driver), cuda::dotted(runtime),
-          fmt::format("{}.{}.{}", cublaslt / 10000, cublaslt % 10000 / 100, cublaslt % 100)};
+  const auto cublaslt = [] {
+    try {
+      const std::size_t version = cublasLtGetVersion();
+      return fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
+    } catch (const Error& error) {  // vqlm doctor goes on with what else there is to tell
+      return std::string(error.what());
+    }
+  };
+  return {cuda::dotted(driver), cuda::dotted(runtime), cublaslt()};
 }
 
 CudaDevice cuda_device(int device) {
