@@ -2,6 +2,7 @@
 // the same counts and dtypes; dist/ implements it alone (self), over MPI and over NCCL.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "core/stream.h"
@@ -41,6 +42,11 @@ class Communicator {
   virtual Event broadcast(Tensor x, int root, Stream stream) = 0;
   /// Returns when every rank has called it (host-blocking). Not inside a group.
   virtual void barrier() = 0;
+
+  /// While what is returned lives, nobody is blamed for being late: one rank does what takes it minutes (`why`, "counting
+  /// tokens") while the others wait in a collective. Every rank opens the same scope, before that work, and leaves it after
+  /// a collective that waits for it. Null where the communicator has no time-out.
+  [[nodiscard]] virtual std::shared_ptr<void> expect_long_wait(const std::string& /*why*/) { return nullptr; }
 
   /// The calls between group_begin() and group_end() may be launched as one, at group_end(): no call reads what another
   /// one of the group writes, no other communicator is used in between, and their events may be waited for from

@@ -14,6 +14,7 @@ namespace vqlm {
 namespace {
 
 constexpr int oldest_version = NCCL_VERSION(2, 26, 0);  // the first with NCCL_LAUNCH_ORDER_IMPLICIT
+
 ncclDataType_t nccl_type(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -91,11 +92,7 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& hos
     throw Error(fmt::format("NCCL {} is too old: several communicators on one GPU need {} or later",
                             version_text(version), version_text(oldest_version)));
   }
-  // Before the first call that reads them; see the header for what they do. The user's own setting stays.
-  for (const auto& [variable, value] :
-       {std::pair{"NCCL_LAUNCH_ORDER_IMPLICIT", "1"}, {"NCCL_NVLS_ENABLE", "0"}}) {
-    if (setenv(variable, value, 0) != 0) throw Error(fmt::format("setenv {}: out of memory", variable));
-  }
+  VQLM_ASSERT(std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT") != nullptr);  // set_nccl_environment() was called
   auto group = std::make_unique<Group>();
   group->name = host.name();
   group->rank = host.rank();
@@ -193,6 +190,10 @@ void NcclCommunicator::barrier() {
   });
   group_->cuda(cudaStreamSynchronize(group_->stream), "barrier");
   group_->shared->watchdog->throw_if_failed();
+}
+
+std::shared_ptr<void> NcclCommunicator::expect_long_wait(const std::string& why) {
+  return group_->shared->watchdog->pause(why);
 }
 
 void NcclCommunicator::group_begin() {

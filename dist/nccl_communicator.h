@@ -17,11 +17,14 @@
 // The same bits in every run. NCCL's rings and trees add in an order that follows from topology, count, dtype and the
 // algorithm it picks for these, and every rank receives the same sum; NVLink SHARP adds in the switch, in an order that
 // its maintainers call not deterministic between calls (NVIDIA/nccl issue 1497). NCCL_NVLS_ENABLE=0 is therefore set.
-// A user who sets either variable has the last word. Reduce::max may lose a NaN here, unlike over MPI.
+// set_nccl_environment() sets both variables; a user who sets either has the last word. Reduce::max may lose a NaN here, unlike over MPI.
 //
-// CUDA graphs. Where the caller's stream is being captured, the events fork the group's stream into the capture and the
+// CUDA graphs. NCCL's user guide ("Using NCCL with CUDA Graphs") warns that the mechanism by which captured and other calls
+// may be in flight together has been seen to make CUDA deadlock where one thread launches the graphs of several
+// communicators, as this program does. run.cuda_graphs=false avoids it: then nothing is captured. Where the caller's stream is being captured, the events fork the group's stream into the capture and the
 // returned event joins it again: the capturing stream must wait for it before the capture ends. Such a call is listed as
-// "captured" by the watchdog, which cannot see its replays.
+// "captured" by the watchdog, which cannot see its replays: one that hangs is reported as the first collective after it, with
+// a remark that graphs were in use.
 #pragma once
 
 #include <functional>
@@ -51,7 +54,7 @@ std::string nccl_version();
 class NcclCommunicator final : public Communicator {
  public:
   /// The group of all ranks of `host` (same ranks), which carries NCCL's unique id from its first rank and is not used
-  /// later. The calling thread's current device is this rank's. Collective. Throws Error.
+  /// later. set_nccl_environment() was called before. The calling thread's current device is this rank's. Collective. Throws Error.
   static std::unique_ptr<NcclCommunicator> make_world(Communicator& host, const NcclOptions& options);
   /// The group of this group's ranks that give the same color, ordered by key (ties by rank). Collective; the parent
   /// must outlive it. Throws Error.
@@ -70,6 +73,8 @@ class NcclCommunicator final : public Communicator {
   Event all_to_all(Tensor out, Tensor in, Stream stream) override;
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override;
+  /// Suspends the time-outs of all of this rank's groups.
+  std::shared_ptr<void> expect_long_wait(const std::string& why) override;
   void group_begin() override;
   void group_end() override;
 

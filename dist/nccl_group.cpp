@@ -4,6 +4,7 @@
 #include <nccl.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -16,7 +17,13 @@ constexpr std::chrono::seconds call_time{1};
 
 }  // namespace
 
+void NcclRank::abort_all() {
+  std::vector<std::jthread> aborts;
+  for (NcclGroup* group : groups) aborts.emplace_back([group] { group->abort(); });
+}
+
 void NcclGroup::start() {
+  shared->groups.push_back(this);
   int least = 0;
   int greatest = 0;
   cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
@@ -33,7 +40,10 @@ NcclGroup::~NcclGroup() {
   if (healthy && stream != nullptr) {
     nccl_cuda_log_failure(cudaStreamSynchronize(stream), "cudaStreamSynchronize", rank, name);
   }
+  if (!healthy && shared != nullptr) shared->abort_all();
   if (watched >= 0) shared->watchdog->remove_group(watched);
+  if (shared != nullptr) std::erase(shared->groups, this);
+  // Not in the list where start() was not reached: then it has no work either.
   if (const ncclComm_t left = comm.exchange(nullptr); left != nullptr) {
     nccl_log_failure(healthy ? ncclCommDestroy(left) : ncclCommAbort(left), "ncclCommDestroy", rank, name);
   }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "dist/nccl_check.h"
 #include "dist/nccl_events.h"
@@ -16,11 +17,18 @@ struct CUstream_st;
 
 namespace vqlm {
 
+struct NcclGroup;
+
 /// What all groups of a rank share.
 struct NcclRank {
   std::unique_ptr<Watchdog> watchdog;
   std::shared_ptr<NcclEvents> events;
   const void* grouping = nullptr;  // the group between group_begin and group_end
+  std::vector<NcclGroup*> groups;  // that exist; for the main thread
+
+  /// Ends the work of every group at once: what one of them frees waits for all of the device's kernels, and those of the
+  /// others wait for peers that may never come. A thread each, because ncclCommAbort may do so itself.
+  void abort_all();
 };
 
 /// The end of one collective, or of all between group_begin and group_end.
@@ -96,6 +104,8 @@ struct NcclGroup {
   void record(NcclCompletion& completion);
   void abort();
   std::string error() const;
+
+  friend NcclRank;
 };
 
 }  // namespace vqlm

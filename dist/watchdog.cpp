@@ -4,6 +4,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,7 @@ int Watchdog::add_group(Group group) {
 void Watchdog::remove_group(int group) {
   const std::scoped_lock lock(groups_mutex_, entries_mutex_);
   groups_.erase(group);
+  progress_.erase(group);
   std::erase_if(entries_, [group](const Entry& entry) { return entry.group == group; });
 }
 
@@ -65,10 +67,27 @@ std::int64_t Watchdog::begin(int group, std::string_view name, DType dtype, std:
                              std::function<bool()> done) {
   const std::lock_guard lock(entries_mutex_);
   const State state = done ? State::queued : State::captured;
-  const std::int64_t sequence = ++sequences_[group];
-  entries_.push_back({group, sequence, name, dtype, count, state, Clock::now(), std::move(done)});
+  Progress& progress = progress_[group];
+  const std::int64_t sequence = ++progress.begun;
+  if (state == State::captured) ++progress.captured;
+  const Clock::time_point now = Clock::now();
+  entries_.push_back({group, sequence, name, dtype, count, state, now, now, std::move(done)});
   while (entries_.size() > kept_entries && entries_.front().state != State::queued) entries_.pop_front();
   return sequence;
+}
+
+std::shared_ptr<void> Watchdog::pause(std::string why) {
+  const std::lock_guard lock(entries_mutex_);
+  if (pauses_.empty()) warned_ = Clock::now();
+  pauses_.push_back(std::move(why));
+  const auto pause = std::prev(pauses_.end());
+  return std::shared_ptr<void>(nullptr, [this, pause](std::nullptr_t) { resume(pause); });
+}
+
+void Watchdog::resume(std::list<std::string>::iterator pause) {
+  const std::lock_guard lock(entries_mutex_);
+  pauses_.erase(pause);
+  for (Entry& entry : entries_) entry.counted_from = Clock::now();
 }
 
 void Watchdog::throw_if_failed() const {
@@ -89,7 +108,7 @@ void Watchdog::run() {
       const std::lock_guard groups_lock(groups_mutex_);
       poll_entries();
       message = find_error();
-      if (message.empty()) message = find_overdue();
+      if (message.empty()) message = overdue_message();
     }
     if (!message.empty()) return fail(message);
     lock.lock();
@@ -104,6 +123,7 @@ void Watchdog::poll_entries() {
     if (entry.state != State::queued || std::count(waiting.begin(), waiting.end(), entry.group) > 0) continue;
     if (entry.done()) {
       entry.state = State::done;
+      progress_[entry.group].completed = entry.sequence;
       entry.done = nullptr;  // gives back what it holds
     } else {
       waiting.push_back(entry.group);
@@ -137,25 +157,64 @@ std::string Watchdog::find_error() {
   return {};
 }
 
-std::string Watchdog::find_overdue() const {
-  if (options_.timeout_seconds == 0) return {};
+/// The oldest collective that is overdue, or null. With entries_mutex_.
+const Watchdog::Entry* Watchdog::find_overdue() const {
+  if (options_.timeout_seconds == 0) return nullptr;
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    return entry.state == State::queued &&
+           seconds_between(entry.counted_from, Clock::now()) > options_.timeout_seconds;
+  });
+  return found != entries_.end() ? &*found : nullptr;
+}
+
+std::string Watchdog::overdue_message() {
   const std::lock_guard lock(entries_mutex_);
-  for (const Entry& entry : entries_) {
-    const double age = seconds_between(entry.enqueued, Clock::now());
-    if (entry.state != State::queued || age <= options_.timeout_seconds) continue;
-    return fmt::format(
-        "{}: not completed {:.1f} s after it was enqueued: a rank of the group died, hangs, or is slower "
-        "than "
-        "parallel.timeout_seconds = {:g} allows; look at the other ranks' last collectives, or raise the "
-        "time-out",
-        describe(entry), age, options_.timeout_seconds);
+  const Entry* overdue = find_overdue();
+  if (overdue == nullptr) return {};
+  if (!pauses_.empty()) {
+    warn_of_long_wait(*overdue);
+    return {};
   }
-  return {};
+  std::int64_t captured = 0;
+  for (const auto& [group, progress] : progress_) captured += progress.captured;
+  const std::string replays =
+      captured == 0 ? ""
+                    : fmt::format(
+                          " (or one of the {} collectives captured into CUDA graphs, whose replays since "
+                          "the last completed one are not listed: run.cuda_graphs=false lists them)",
+                          captured);
+  return fmt::format(
+      "{}: not completed {:.1f} s after it was enqueued{}: a rank of the group died, hangs, or is slower "
+      "than "
+      "parallel.timeout_seconds = {:g} allows; it is the rank that prints no dump, or whose dump has the "
+      "lowest last completed number in its first line; raise the time-out where it is only slow",
+      describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays,
+      options_.timeout_seconds);
+}
+
+void Watchdog::warn_of_long_wait(const Entry& overdue) {
+  const Clock::time_point now = Clock::now();
+  if (seconds_between(warned_, now) <= options_.timeout_seconds) return;
+  warned_ = now;
+  log::warn("{}: not completed {:.0f} s after it was enqueued; waiting on: a rank is {}", describe(overdue),
+            seconds_between(overdue.enqueued, now), pauses_.front());
+}
+
+/// With both mutexes.
+std::string Watchdog::progress() const {
+  std::string text;
+  for (const auto& [id, group] : groups_) {
+    const auto found = progress_.find(id);
+    const Progress progress = found != progress_.end() ? found->second : Progress{};
+    text += fmt::format("{}group '{}': last completed #{} of {}", text.empty() ? "" : "; ", group.name,
+                        progress.completed, progress.begun);
+  }
+  return text;
 }
 
 std::string Watchdog::dump() const {
   const std::scoped_lock lock(groups_mutex_, entries_mutex_);
-  std::string text;
+  std::string text = fmt::format("rank {}: {}\n", options_.rank, progress());
   std::size_t lines = 0;
   for (const Entry& entry : entries_) {
     if (lines++ == dumped_entries) {
@@ -177,7 +236,7 @@ void Watchdog::fail(const std::string& message) {
     failure_ = message;
   }
   failed_.store(true, std::memory_order_release);
-  log::error("watchdog: {}\nthe last collectives of rank {}:\n{}", message, options_.rank, dump());
+  log::error("watchdog: {}\n{}", message, dump());
   spdlog::default_logger_raw()->flush();
   std::this_thread::sleep_for(time_for_others);
 

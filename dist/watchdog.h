@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -59,12 +61,18 @@ class Watchdog {
   std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
                      std::function<bool()> done);
 
+  /// No time-outs while what is returned lives: one rank works for long (`why`, "counting tokens") and the others wait for it.
+  /// Only warns then, each time that the time-out passes. Collectives that are still unfinished afterwards have the whole
+  /// time-out from then on. Pauses may overlap. The watchdog must outlive it.
+  [[nodiscard]] std::shared_ptr<void> pause(std::string why);
+
   /// Throws Error once the job is being ended. Aborted collectives end without a result, so whoever waited for one may
   /// see anything until on_failure has ended the process; calling this before every further collective and after every
   /// barrier keeps such a result from reaching other ranks or a finished checkpoint.
   void throw_if_failed() const;
 
-  /// The last collectives, oldest first, one a line: what is dumped on a failure.
+  /// What is dumped on a failure. First line: how far each group has come, "group 'data': last completed #7 of 9". Then the
+  /// last collectives, oldest first, one a line.
   std::string dump() const;
 
  private:
@@ -78,13 +86,18 @@ class Watchdog {
     std::int64_t count;
     State state;
     Clock::time_point enqueued;
+    Clock::time_point counted_from;  // of the time-out: enqueued, or the end of a later pause
     std::function<bool()> done;
   };
 
   void run();
   std::string find_error();
   void poll_entries();
-  std::string find_overdue() const;
+  const Entry* find_overdue() const;
+  std::string overdue_message();
+  std::string progress() const;
+  void warn_of_long_wait(const Entry& overdue);
+  void resume(std::list<std::string>::iterator pause);
   std::string describe(const Entry& entry) const;
   void fail(const std::string& message);
 
@@ -93,8 +106,15 @@ class Watchdog {
   mutable std::mutex entries_mutex_;
   std::map<int, Group> groups_;
   int groups_made_ = 0;
-  std::deque<Entry> entries_;              // the last 64, and every unfinished one
-  std::map<int, std::int64_t> sequences_;  // the last one of each group
+  std::deque<Entry> entries_;  // the last 64, and every unfinished one
+  struct Progress {
+    std::int64_t begun = 0;
+    std::int64_t completed = 0;
+    std::int64_t captured = 0;  // calls recorded into graphs, which may be replayed unseen
+  };
+  std::map<int, Progress> progress_;  // of each group
+  std::list<std::string> pauses_;     // why
+  Clock::time_point warned_;          // of a long wait, or when the first pause began
   std::string failure_;
   std::atomic<bool> failed_ = false;
   bool stopping_ = false;

@@ -16,6 +16,7 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "dist/nccl_settings.h"
 #include "launch/signals.h"
 
 namespace vqlm {
@@ -156,6 +157,7 @@ ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& para
 
 void run_job(const std::function<void(Environment&)>& work) {
   yield_when_cores_are_shared();
+  set_nccl_environment();
   const int announced = launcher_ranks();  // asked before MPI runs, which may set the variables itself
   block_stop_signals();                    // MPI's threads must not be the ones that a signal ends
   Environment environment;

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "dist/nccl_settings.h"
 #include "tests/ranks.h"
 
 namespace vqlm::testing {
@@ -37,6 +38,7 @@ class RankReporter : public ::testing::EmptyTestEventListener {
 
 int run_on_all_ranks(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  set_nccl_environment();
   const MpiSession session;
   running_session = &session;
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();

@@ -162,6 +162,7 @@ std::filesystem::path save(const std::filesystem::path& folder, const ProcessGri
   const std::filesystem::path final_path = folder / checkpoint_name(contents.state.step);
   const std::filesystem::path partial = final_path.string() + ".partial";
   const int rank = grid.world().rank();
+  const auto wait = grid.world().expect_long_wait("writing the checkpoint " + final_path.string());
   if (rank == 0) {
     std::filesystem::remove_all(partial);
     std::filesystem::create_directories(partial);

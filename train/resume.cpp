@@ -77,8 +77,10 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   }
   broadcast_from(backend, grid.world(), 0, name);
   if (name.empty()) return std::nullopt;
+  const auto wait = grid.world().expect_long_wait("comparing the checkpoint with its manifest");
   CheckpointReader checkpoint(folder.checkpoints() / std::string(name.begin(), name.end()),
                               root ? Verify::yes : Verify::no);
+  grid.world().barrier();
   check_same_model(config, checkpoint);
   check_same_samples(config, checkpoint);
   check_tokenizer(checkpoint, train);

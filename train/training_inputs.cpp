@@ -90,6 +90,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   inputs.tokenizer =
       std::filesystem::path(inputs.train.shards().front().path).parent_path() / "tokenizer.model";
   const bool root = grid.world().rank() == 0;
+  const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   if (root) inputs.counts = count_tokens(inputs.train, statistics_tokens);
   broadcast_from(backend, grid.world(), 0, inputs.counts);
   if (config.head.kind == HeadKind::dense) return inputs;

@@ -56,6 +56,39 @@ TEST(Watchdog, NamesTheOldestCollectiveThatIsOverdue) {
   EXPECT_THROW(watched.dog.throw_if_failed(), Error);
 }
 
+TEST(Watchdog, SaysHowFarEachGroupCameAndThatGraphsMayHideTheHang) {
+  Watched watched(0.2);
+  const int tensor = watched.dog.add_group({"tensor", 0, 2, [] { return std::string(); }, [] {}});
+  watched.dog.begin(watched.group, "all_gather", DType::f32, 7, at_once);
+  watched.dog.begin(tensor, "all_reduce", DType::f32, 7, nullptr);  // captured
+  watched.dog.begin(watched.group, "all_reduce", DType::f64, 1, never);
+  const std::string message = watched.message();
+  EXPECT_THAT(message, HasSubstr("lowest last completed number"));
+  EXPECT_THAT(message, HasSubstr("one of the 1 collectives captured into CUDA graphs"));
+  EXPECT_THAT(message, HasSubstr("run.cuda_graphs=false"));
+  const std::string dump = watched.dog.dump();
+  EXPECT_EQ(dump.substr(0, dump.find('\n')),
+            "rank 3: group 'data': last completed #1 of 2; group 'tensor': last completed #0 of 1");
+}
+
+TEST(Watchdog, APauseSuspendsTimeOutsAndTheWholeTimeOutFollowsIt) {
+  using std::chrono::steady_clock;
+  Watched watched(0.2);
+  auto future = watched.failure.get_future();
+  auto pause = watched.dog.pause("counting tokens");
+  watched.dog.begin(watched.group, "broadcast", DType::u8, 1, never);
+  {
+    const auto inner = watched.dog.pause("hashing");
+    EXPECT_EQ(future.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);
+  }
+  EXPECT_EQ(future.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout);
+  const auto end = steady_clock::now();
+  pause.reset();
+  ASSERT_EQ(future.wait_for(long_enough), std::future_status::ready);
+  EXPECT_GE(steady_clock::now() - end, std::chrono::milliseconds(200));
+  EXPECT_THAT(future.get(), HasSubstr("broadcast #1"));
+}
+
 TEST(Watchdog, AnAsynchronousErrorEndsTheJobWithoutATimeOut) {
   Watched watched(0);
   watched.dog.begin(watched.group, "all_to_all", DType::bf16, 64, never);

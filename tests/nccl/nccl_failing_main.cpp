@@ -2,6 +2,8 @@
 // must end with a message; a rank that comes to the end exits with 0.
 //   mismatch   rank 1 calls another collective than the others
 //   count      rank 1 calls with another count
+//   slow       rank 1 works for longer than the time-out while the others wait for its broadcast; slow_expected: inside
+//              expect_long_wait
 //   left       rank 1 does not make the last call, but stays alive for much longer than the time-out
 #include <chrono>
 #include <cstdio>
@@ -14,6 +16,7 @@
 
 #include "dist/mpi_session.h"
 #include "dist/nccl_communicator.h"
+#include "dist/nccl_settings.h"
 
 namespace vqlm {
 namespace {
@@ -30,6 +33,12 @@ void run(const MpiSession& session, std::string_view how) {
   const testing::ComputeStream compute;
   const bool odd_one = session.rank() == 1;
   const testing::DeviceArray x(compute, std::vector<int>(8, 1), DType::f32);
+  if (how == "slow" || how == "slow_expected") {
+    const auto wait = how == "slow" ? nullptr : world->expect_long_wait("counting tokens");
+    if (odd_one) std::this_thread::sleep_for(std::chrono::duration<double>(2.5 * timeout_seconds));
+    compute.wait(world->broadcast(x.view(), 1, compute));
+    compute.synchronize();
+  }
   for (int call = 0; call < 4; ++call) {
     const bool last = call == 3;
     if (last && odd_one && how == "left") std::this_thread::sleep_for(std::chrono::seconds(60));
@@ -49,6 +58,7 @@ void run(const MpiSession& session, std::string_view how) {
 }  // namespace vqlm
 
 int main(int argc, char** argv) {
+  vqlm::set_nccl_environment();
   const vqlm::MpiSession session;
   try {
     vqlm::run(session, argc > 1 ? argv[1] : "");

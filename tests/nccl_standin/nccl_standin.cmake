@@ -35,6 +35,7 @@ endforeach()
 vqlm_mpirun_test(ranks.nccl.pieces 3 $<TARGET_FILE:nccl_ranks>)
 set_property(TEST ranks.nccl.pieces APPEND PROPERTY ENVIRONMENT NCCL_STANDIN_CHUNK_BYTES=1000)
 vqlm_mpirun_test(ranks.nccl.failing_without_failure 2 $<TARGET_FILE:nccl_failing>)
+vqlm_mpirun_test(ranks.nccl.slow_expected 2 $<TARGET_FILE:nccl_failing> slow_expected)
 
 # vqlm_nccl_failure(NAME STATUS MESSAGE ARGUMENT ENVIRONMENT...): every rank ends, in time, with status and message. The
 # time-out of nccl_failing is 2 s, that of expect_failure.cmake 20 s.
@@ -51,6 +52,7 @@ endfunction()
 vqlm_nccl_failure(mismatch 1 "rank 1 called ncclBroadcast (call 4" mismatch)
 vqlm_nccl_failure(count 1 "rank 1 called ncclAllReduce (call 4, sends 5" count)
 vqlm_nccl_failure(left 1 "of group 'data' (rank 0 of 2, world rank 0), 8 f32: not completed 2." left)
+vqlm_nccl_failure(slow 1 "broadcast #3 of group 'world' (rank 0 of 2, world rank 0), 8 f32: not completed 2." slow)
 vqlm_nccl_failure(asynchronous_error 1
   "all_reduce #2 of group 'data' (rank 1 of 2, world rank 1), 8 f32: NCCL: remote process exited" none
   NCCL_STANDIN_FAIL_AT=2 NCCL_STANDIN_RANK=1 NCCL_STANDIN_GROUP=data)
