@@ -58,7 +58,8 @@ struct CodeMapView {
   Tensor members;            // (V) i32: token ids in member order
   Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
   Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where G = 0
-  std::int64_t largest_cluster = 0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
+  std::int64_t largest_cluster =
+      0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
 };
 
 class Backend {
@@ -85,7 +86,8 @@ class Backend {
   virtual MemoryAccount memory() const = 0;
   /// dst and src: same dtype and number of elements, both on the device.
   virtual void copy(Tensor dst, Tensor src) = 0;
-  /// Host memory to and from the device; both have finished when they return.
+  /// Host memory to and from the device. src of the first may be changed as soon as it returns, and later work on
+  /// compute_stream() finds it copied; the second has finished when it returns.
   virtual void copy_from_host(Tensor dst, const void* src) = 0;
   virtual void copy_to_host(void* dst, Tensor src) = 0;
   /// Sets every element (f32, bf16 or i32; i32 rounds value toward zero).

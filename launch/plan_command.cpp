@@ -28,7 +28,7 @@ struct Options {
   std::vector<std::string> overrides;
   std::string grid;
   std::string device_memory;
-  std::string reserve = "1GiB";
+  std::string reserve;
   std::int64_t vocabulary = 0;
   std::string dtype;       // empty: by train.precision
   double peak_tflops = 0;  // 0: by dtype
@@ -117,15 +117,17 @@ void plan(const Options& options) {
   const std::int64_t vocabulary = vocabulary_of(options, config, notes);
   resolve(config, vocabulary, config.parallel.data * config.parallel.tensor);
   const DType dtype = dtype_of(options, config);
-  check_precision(config, dtype);
+  check_device(config, dtype);
   const std::optional<CodeMap> map = map_of(config, notes);
   PlanOptions plan_options;
   plan_options.activation = dtype;
   plan_options.rates = rates_of(options, dtype);
   plan_options.map = map ? &*map : nullptr;
-  const std::size_t reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   std::optional<std::size_t> memory;
   if (!options.device_memory.empty()) memory = parse_bytes(options.device_memory, "--device-memory");
+  std::size_t reserve = memory ? unaccounted_bytes(*memory) : 0;
+  if (!options.reserve.empty())
+    reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   if (config.parallel.tensor > 1 && options.tensor_gbs == 0) {
     notes.push_back(
         "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what "
@@ -153,10 +155,11 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--device-memory", options->device_memory, "of a rank's device: 80GB, 80GiB, 512M")
       ->type_name("SIZE");
   command
-      ->add_option("--reserve", options->reserve,
-                   "of it, for what is not counted: the driver, the libraries, the kernels' scratch")
-      ->type_name("SIZE")
-      ->capture_default_str();
+      ->add_option(
+          "--reserve", options->reserve,
+          "of it, for what is not counted: the driver, the libraries, the kernels' scratch (default: 1GiB, a "
+          "tenth of a smaller device)")
+      ->type_name("SIZE");
   command
       ->add_option(
           "--vocab", options->vocabulary,

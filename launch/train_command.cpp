@@ -1,4 +1,5 @@
 // vqlm train: a configuration becomes a run folder.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/plan.h"
+#include "train/plan_report.h"
 #include "train/resume.h"
 #include "train/trainer.h"
 
@@ -31,16 +33,25 @@ struct Options {
   }
 };
 
-/// A run that does not fit on the GPU is refused before it allocates anything, with the settings that shrink it.
-void require_device_memory(const Backend& backend, const Environment& environment, const Config& config,
+/// A run that does not fit on the GPU is refused before it allocates anything, with the settings that shrink it; one that
+/// fits gets its memory as one piece.
+void reserve_device_memory(const Backend& backend, const Environment& environment, const Config& config,
                            const TrainingInputs& inputs) {
   if (backend.host_accessible()) return;
-  const CudaMemory memory = cuda_memory(environment.mpi().local_rank());
+  const int device = environment.gpu();
+  const CudaMemory memory = cuda_memory(device);
   PlanOptions options;
   options.activation = backend.activation_dtype();
   options.map = inputs.map ? &*inputs.map : nullptr;
   options.rank = environment.mpi().rank();
-  require_memory(config, options, memory.free + memory.pool_reserved - memory.pool_used);
+  const std::size_t available = memory.free + memory.pool_reserved - memory.pool_used;
+  const std::size_t reserve = std::min(available, unaccounted_bytes(memory.total));
+  const MemoryPlan plan = require_memory(config, options, available - reserve);
+  reserve_cuda_memory(device, memory.pool_used + plan.total());
+  const CudaMemory now = cuda_memory(device);
+  log::info("device memory: {} in the run's pool, {} of {} left for libraries and scratch",
+            human_bytes(static_cast<double>(now.pool_reserved)), human_bytes(static_cast<double>(now.free)),
+            human_bytes(static_cast<double>(now.total)));
 }
 
 void train(const Options& options, Environment& environment) {
@@ -50,7 +61,7 @@ void train(const Options& options, Environment& environment) {
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
-  check_precision(config, backend->activation_dtype());
+  check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   log::info("back end: {}", backend->description());
 
@@ -64,7 +75,7 @@ void train(const Options& options, Environment& environment) {
   }
   const TrainingInputs inputs = make_training_inputs(*backend, grid, config, std::move(shards),
                                                      resumed ? resumed->code_map() : std::nullopt);
-  require_device_memory(*backend, environment, config, inputs);
+  reserve_device_memory(*backend, environment, config, inputs);
   Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr);
   std::optional<Metrics> metrics;
   if (trainer.state().step >= config.train.steps) {

@@ -92,8 +92,9 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 /// naming both keys, their values and a choice that works.
 void resolve(Config& config, std::int64_t vocab_size, int ranks);
 
-/// Throws UsageError where train.precision asks for another dtype than the back end computes in.
-void check_precision(const Config& config, DType activation);
+/// Throws UsageError where the configuration asks for what the device cannot do, the one whose activation dtype this is (f32:
+/// the CPU, bf16: a GPU): another train.precision, or a width of attention heads that the CUDA back end has no kernel for.
+void check_device(const Config& config, DType activation);
 
 /// Every key as TOML; load_config gives the same Config back, bit for bit.
 std::string to_toml(const Config& config);

@@ -140,6 +140,23 @@ void check_schedule(const Config& config) {
                   config.optim.warmup_steps, decay, config.train.steps, config.train.steps - decay));
 }
 
+/// core/cuda's attention has kernels for these widths.
+void check_head_dim(const ModelConfig& model) {
+  constexpr std::int64_t widths[] = {128, 64, 32};
+  const std::int64_t width = model.head_dim();
+  std::string choices;
+  for (const std::int64_t possible : widths) {
+    if (width == possible) return;
+    if (model.d_model % possible != 0) continue;
+    choices += fmt::format("{}{}", choices.empty() ? "" : " or ", model.d_model / possible);
+  }
+  throw UsageError(
+      fmt::format("model.d_model = {} with model.n_heads = {} makes heads {} wide, and the CUDA back end has "
+                  "32, 64 and 128: choose {}",
+                  model.d_model, model.n_heads, width,
+                  choices.empty() ? "model.d_model a multiple of 32" : "model.n_heads = " + choices));
+}
+
 }  // namespace
 
 void resolve(Config& config, std::int64_t vocab_size, int ranks) {
@@ -158,7 +175,8 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_schedule(config);
 }
 
-void check_precision(const Config& config, DType activation) {
+void check_device(const Config& config, DType activation) {
+  if (activation == DType::bf16) check_head_dim(config.model);
   const Precision asked = config.train.precision;
   if (asked == Precision::bf16 && activation != DType::bf16) {
     throw UsageError(

@@ -74,8 +74,12 @@ std::optional<std::int64_t> largest_micro_batch(const Config& config, const Plan
 std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions& options,
                                          std::size_t available);
 
-/// Throws Error where the run needs more than `free_bytes`: what it needs and for what, what is free, and the changes that
+/// What a rank keeps free of a device with `total_bytes` for what no back end accounts for: the driver's context, NCCL's
+/// buffers, graphs, cuBLASLt and kernels' scratch memory. 1 GiB, or a tenth of a smaller device.
+std::size_t unaccounted_bytes(std::size_t total_bytes);
+
+/// What the run needs. Throws Error where that is more than `free_bytes`: what it needs and for what, what is free, and the changes that
 /// make it fit. To be called before anything is allocated.
-void require_memory(const Config& config, const PlanOptions& options, std::size_t free_bytes);
+MemoryPlan require_memory(const Config& config, const PlanOptions& options, std::size_t free_bytes);
 
 }  // namespace vqlm

@@ -106,9 +106,13 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
   return changes;
 }
 
-void require_memory(const Config& config, const PlanOptions& options, std::size_t free_bytes) {
+std::size_t unaccounted_bytes(std::size_t total_bytes) {
+  return std::min(std::size_t{1} << 30, total_bytes / 10);
+}
+
+MemoryPlan require_memory(const Config& config, const PlanOptions& options, std::size_t free_bytes) {
   const MemoryPlan memory = plan_memory(config, options);
-  if (memory.total() <= free_bytes) return;
+  if (memory.total() <= free_bytes) return memory;
   std::string uses;
   for (std::size_t use = 0; use < memory.bytes.size(); ++use) {
     uses += fmt::format("{}{} {}", use == 0 ? "" : ", ", memory_use_names[use], gib(memory.bytes[use]));

@@ -47,11 +47,11 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       grid_(grid),
       config_(config),
       inputs_(inputs),
+      matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second),
       model_(backend, grid.tensor(), model_options(config), inputs.map ? &*inputs.map : nullptr),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
-      folder_(config),
-      matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second) {
+      folder_(config) {
   if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
@@ -76,6 +76,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
   while (state_.step < config_.train.steps && !stop) {
     const StepMetrics step = train_step(stop_requested, stop);
     if (metrics != nullptr) metrics->add(step);
+    note_skipped_update(step);
     const bool last = state_.step == config_.train.steps;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
     if (stop) save();  // before an evaluation: who asked for the end may not wait long
@@ -104,12 +105,6 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   state_.tokens += tokens;
   state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
   stop = all[4] > 0;
-  // The norm is the same on all ranks, so they all skip, and count, the same steps.
-  if (std::isfinite(norm)) {
-    skipped_in_a_row_ = 0;
-  } else {
-    note_skipped_step(all[0] / static_cast<double>(tokens), norm);
-  }
 
   StepMetrics metrics;
   metrics.step = step;
@@ -137,22 +132,25 @@ double Trainer::load_micro_batches() {
   return loader_->seconds_waiting() - waited;
 }
 
-void Trainer::note_skipped_step(double loss, double norm) {
+void Trainer::note_skipped_update(const StepMetrics& step) {
+  if (!step.skipped) {
+    skipped_in_a_row_ = 0;
+    return;
+  }
   ++skipped_in_a_row_;
   ++skipped_;
+  const std::string what =
+      fmt::format("step {}: the loss is {} and the gradient norm {}", step.step, step.loss, step.grad_norm);
   if (skipped_in_a_row_ <= config_.train.max_skipped_steps) {
-    log::warn(
-        "step {}: the loss is {} and the gradient norm {}; the update was skipped ({} in a row, {} in all)",
-        state_.step, loss, norm, skipped_in_a_row_, skipped_);
+    log::warn("{}; the update was skipped ({} in a row, {} in all)", what, skipped_in_a_row_, skipped_);
     return;
   }
   save();
   throw Error(fmt::format(
-      "step {}: the loss is {} and the gradient norm {}, and {} updates in a row were skipped for it "
-      "(train.max_skipped_steps = {}); the parameters of the last good step are saved: lower optim.lr (= {}) "
-      "or raise "
-      "optim.warmup_steps, and continue with --resume",
-      state_.step, loss, norm, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
+      "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the "
+      "last good "
+      "step are saved: lower optim.lr (= {}) or raise optim.warmup_steps, and continue with --resume",
+      what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
 }
 
 void Trainer::report_start() {

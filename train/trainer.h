@@ -40,8 +40,9 @@ class Trainer {
   StepMetrics train_step(const std::function<bool()>& stop_requested, bool& stop);
   /// Takes the step's micro-batches from the loader; returns the seconds waited for them.
   double load_micro_batches();
-  /// Counts a step whose update was skipped; throws Error, after saving, when there were too many in a row.
-  void note_skipped_step(double loss, double norm);
+  /// Counts updates that were skipped (all ranks the same ones, as the norm is the same there); throws Error, after saving,
+  /// when there were too many in a row.
+  void note_skipped_update(const StepMetrics& step);
   void report_start();
   void evaluate(Metrics* metrics);
   void save();
@@ -50,6 +51,7 @@ class Trainer {
   const ProcessGrid& grid_;
   const Config& config_;
   const TrainingInputs& inputs_;
+  double matmul_peak_;  // FLOP/s of all ranks; measured before the model takes that memory
   Transformer model_;
   Optimizer optimizer_;
   std::unique_ptr<BatchLoader> loader_;
@@ -58,7 +60,6 @@ class Trainer {
   TrainState state_;
   std::int64_t saved_step_ = -1;
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
-  double matmul_peak_;                               // FLOP/s of all ranks together
   std::optional<GradientAccumulator> accumulator_;
 };
 

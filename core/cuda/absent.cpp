@@ -40,4 +40,8 @@ CudaMemory cuda_memory(int /*device*/) {
   refuse();
 }
 
+void reserve_cuda_memory(int /*device*/, std::size_t /*bytes*/) {
+  refuse();
+}
+
 }  // namespace vqlm

@@ -55,4 +55,8 @@ struct CudaMemory {
 /// Error.
 CudaMemory cuda_memory(int device);
 
+/// Lets the pool of `device` take memory until it holds `bytes`, so that a run's blocks, asked for one by one, come from one
+/// piece and cost the driver nothing. Throws Error where the device has no more.
+void reserve_cuda_memory(int device, std::size_t bytes);
+
 }  // namespace vqlm

@@ -9,6 +9,7 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/cuda_check.h"
+#include "core/cuda/handles.h"
 #include "core/error.h"
 
 namespace vqlm {
@@ -152,6 +153,16 @@ CudaMemory cuda_memory(int device) {
   memory.pool_reserved = pool_attribute(pool, cudaMemPoolAttrReservedMemCurrent);
   memory.pool_used = pool_attribute(pool, cudaMemPoolAttrUsedMemCurrent);
   return memory;
+}
+
+void reserve_cuda_memory(int device, std::size_t bytes) {
+  using cuda::cuda_check;
+  if (const CudaMemory now = cuda_memory(device); bytes == 0 || now.pool_reserved >= bytes) return;
+  const cuda::DeviceStream stream;
+  void* block = nullptr;
+  cuda_check(cudaMallocAsync(&block, bytes, stream.get()), "cudaMallocAsync");
+  cuda_check(cudaFreeAsync(block, stream.get()), "cudaFreeAsync");
+  cuda_check(cudaStreamSynchronize(stream.get()), "cudaStreamSynchronize");
 }
 
 }  // namespace vqlm

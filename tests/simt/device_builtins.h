@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "builtin_types.h"  // uint3, dim3
+#include <builtin_types.h>  // uint3, dim3
 
 // Set at every change of threads. Kernels only read them.
 extern uint3 threadIdx;

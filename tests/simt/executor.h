@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <source_location>
 
-#include "builtin_types.h"  // dim3
+#include <builtin_types.h>  // dim3
 
 namespace simt {
 

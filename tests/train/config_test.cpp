@@ -213,16 +213,35 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
               HasSubstr("warmup_steps <= 800"));
 }
 
+TEST_F(ConfigTest, GpuHasThreeWidthsOfHeads) {
+  Config config;
+  config.model.d_model = 192;
+  for (const int heads : {6, 3}) {  // 32, 64
+    config.model.n_heads = heads;
+    EXPECT_NO_THROW(check_device(config, DType::bf16));
+  }
+  config.model.n_heads = 12;
+  EXPECT_NO_THROW(check_device(config, DType::f32));
+  try {
+    check_device(config, DType::bf16);
+    ADD_FAILURE() << "heads 16 wide were accepted";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("heads 16 wide"));
+    EXPECT_THAT(error.what(), HasSubstr("model.n_heads = 3 or 6"));
+  }
+}
+
 TEST_F(ConfigTest, PrecisionIsWhatTheDeviceComputesIn) {
   Config config;
-  for (const DType activation : {DType::f32, DType::bf16})
-    EXPECT_NO_THROW(check_precision(config, activation));
+  config.model.d_model = 128;
+  config.model.n_heads = 4;
+  for (const DType activation : {DType::f32, DType::bf16}) EXPECT_NO_THROW(check_device(config, activation));
   config.train.precision = Precision::bf16;
-  EXPECT_NO_THROW(check_precision(config, DType::bf16));
-  EXPECT_THROW(check_precision(config, DType::f32), UsageError);
+  EXPECT_NO_THROW(check_device(config, DType::bf16));
+  EXPECT_THROW(check_device(config, DType::f32), UsageError);
   config.train.precision = Precision::fp32;
-  EXPECT_NO_THROW(check_precision(config, DType::f32));
-  EXPECT_THROW(check_precision(config, DType::bf16), UsageError);
+  EXPECT_NO_THROW(check_device(config, DType::f32));
+  EXPECT_THROW(check_device(config, DType::bf16), UsageError);
 }
 
 TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {
