@@ -99,7 +99,8 @@ train_model() {
       existing=(--force)
     fi
   fi
-  launch/mpirun.sh -n 4 build/vqlm train --config "configs/demo-$1.toml" \
+  # On the CPU also where a GPU is: four ranks would want four of them.
+  launch/mpirun.sh -n 4 build/vqlm train --config "configs/demo-$1.toml" --device cpu \
     --set "data.train=$demo/shards/train-*.h5" --set "data.heldout=$demo/shards/heldout-*.h5" \
     --set "train.steps=$steps" --set "train.eval_every=$((steps / 4))" --set "run.dir=$run" "${existing[@]}"
 }
@@ -110,7 +111,8 @@ evaluate_model() {
     echo "demo: $run is evaluated already"
     return
   fi
-  launch/mpirun.sh -n 2 build/vqlm eval --checkpoint "$run" --data "$demo/shards/heldout-*.h5" --json "$run/eval.json"
+  launch/mpirun.sh -n 2 build/vqlm eval --checkpoint "$run" --device cpu --data "$demo/shards/heldout-*.h5" \
+    --json "$run/eval.json"
 }
 
 say "packages and build"
