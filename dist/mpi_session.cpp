@@ -12,6 +12,39 @@
 #include "dist/mpi_check.h"
 
 namespace vqlm {
+namespace {
+
+/// The ranks that share this rank's memory, ordered by rank.
+MPI_Comm node_of(int rank) {
+  MPI_Comm node = MPI_COMM_NULL;
+  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type", rank, "world");
+  return node;
+}
+
+void free_node(MPI_Comm node, int rank) {
+  mpi_check(MPI_Comm_free(&node), "MPI_Comm_free", rank, "node");
+}
+
+/// The texts of the `size` ranks of `comm`; `rank`, this one's in the world, is for messages.
+std::vector<std::string> gather(MPI_Comm comm, int size, const std::string& text, int rank) {
+  const auto check = [rank](int code, const char* call) { mpi_check(code, call, rank, "world"); };
+  const auto length = static_cast<int>(text.size());
+  std::vector<int> lengths(static_cast<std::size_t>(size)), begins(lengths.size());
+  check(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, comm), "MPI_Allgather");
+  std::exclusive_scan(lengths.begin(), lengths.end(), begins.begin(), 0);
+  std::string all(static_cast<std::size_t>(begins.back() + lengths.back()), '\0');
+  check(MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), begins.data(), MPI_CHAR,
+                       comm),
+        "MPI_Allgatherv");
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    texts.push_back(all.substr(static_cast<std::size_t>(begins[i]), static_cast<std::size_t>(lengths[i])));
+  }
+  return texts;
+}
+
+}  // namespace
 
 MpiSession::MpiSession() : exceptions_at_start_(std::uncaught_exceptions()) {
   const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
@@ -26,12 +59,10 @@ MpiSession::MpiSession() : exceptions_at_start_(std::uncaught_exceptions()) {
                     "MPI_THREAD_FUNNELED ({}); use an MPI built with thread support",
                     provided, static_cast<int>(MPI_THREAD_FUNNELED)));
   }
-  MPI_Comm node = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node),
-        "MPI_Comm_split_type");
+  const MPI_Comm node = node_of(rank_);
   check(MPI_Comm_rank(node, &local_rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(node, &local_size_), "MPI_Comm_size");
-  check(MPI_Comm_free(&node), "MPI_Comm_free");
+  free_node(node, rank_);
 }
 
 MpiSession::~MpiSession() {
@@ -58,19 +89,13 @@ std::string MpiSession::thread_level() const {
 }
 
 std::vector<std::string> MpiSession::gather_texts(const std::string& text) const {
-  const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
-  const auto length = static_cast<int>(text.size());
-  std::vector<int> lengths(static_cast<std::size_t>(size_)), begins(lengths.size());
-  check(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
-  std::exclusive_scan(lengths.begin(), lengths.end(), begins.begin(), 0);
-  std::string all(static_cast<std::size_t>(begins.back() + lengths.back()), '\0');
-  check(MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), begins.data(), MPI_CHAR,
-                       MPI_COMM_WORLD),
-        "MPI_Allgatherv");
-  std::vector<std::string> texts;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    texts.push_back(all.substr(static_cast<std::size_t>(begins[i]), static_cast<std::size_t>(lengths[i])));
-  }
+  return gather(MPI_COMM_WORLD, size_, text, rank_);
+}
+
+std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& text) const {
+  const MPI_Comm node = node_of(rank_);
+  std::vector<std::string> texts = gather(node, local_size_, text, rank_);
+  free_node(node, rank_);
   return texts;
 }
 

@@ -34,6 +34,8 @@ class MpiSession {
 
   /// The texts of all ranks in rank order, on every rank. Collective over the world. Throws Error.
   std::vector<std::string> gather_texts(const std::string& text) const;
+  /// The texts of the ranks on this rank's node, by local rank. Collective over them. Throws Error.
+  std::vector<std::string> gather_texts_of_node(const std::string& text) const;
 
   /// On how many ranks `yes` is true. Collective over the world. Throws Error.
   int count_ranks(bool yes) const;

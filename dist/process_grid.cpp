@@ -2,7 +2,6 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <cstdlib>
 #include <utility>
 
 #include "core/error.h"
@@ -40,19 +39,6 @@ int resolve_data_size(int ranks, int data, int tensor) {
                     data, tensor, wanted, ranks, wanted));
   }
   return ranks / tensor;
-}
-
-void check_devices(int local_rank, int local_size, int device_count) {
-  VQLM_ASSERT(local_rank >= 0 && local_rank < local_size);
-  if (local_size <= device_count) return;
-  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  throw UsageError(fmt::format(
-      "{} ranks on this node, {} GPUs visible ({}): every rank needs a GPU of its own; start at most {} "
-      "ranks a "
-      "node, let each rank see all GPUs of its node, or use run.device = \"cpu\"",
-      local_size, device_count,
-      visible != nullptr ? fmt::format("CUDA_VISIBLE_DEVICES={}", visible) : "CUDA_VISIBLE_DEVICES not set",
-      device_count));
 }
 
 ProcessGrid::ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor) {

@@ -48,9 +48,4 @@ class ProcessGrid {
 /// the product does not fit.
 int resolve_data_size(int ranks, int data, int tensor);
 
-/// Throws UsageError with the counts unless each of a node's local_size ranks has one of its device_count GPUs of its
-/// own (rank local_rank takes GPU local_rank). To be called before any back end or communicator is made, because ranks
-/// that share a GPU fail late and obscurely there.
-void check_devices(int local_rank, int local_size, int device_count);
-
 }  // namespace vqlm

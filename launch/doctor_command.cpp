@@ -37,7 +37,7 @@ std::string gibibytes(std::size_t bytes) {
 /// One run of the command: prints each line as soon as it is known, so that a hang or a crash shows after what.
 class Doctor {
  public:
-  Doctor(const Options& options, const Environment& environment)
+  Doctor(const Options& options, Environment& environment)
       : options_(options), environment_(environment), mpi_(environment.mpi()) {}
 
   void describe_program();
@@ -58,9 +58,11 @@ class Doctor {
   /// in it (Alone::no): then the others are waiting, and the job ends.
   bool check(const std::string& name, Alone alone, const std::function<DoctorCheck()>& run);
   void check_grid(Backend& backend);
+  /// ", gpu 1 (0000:43:00.0)", or "" without one of its own. Collective.
+  std::string own_gpu() const;
 
   const Options& options_;
-  const Environment& environment_;
+  Environment& environment_;
   const MpiSession& mpi_;
   json report_ = json::object();
   int passed_ = 0;
@@ -117,13 +119,20 @@ void Doctor::describe_devices() {
   }
 }
 
+std::string Doctor::own_gpu() const {
+  try {
+    const int gpu = environment_.choose_gpu();
+    return gpu < cuda_device_count() ? fmt::format(", gpu {} ({})", gpu, cuda_device(gpu).pci) : "";
+  } catch (const UsageError&) {  // on all ranks of the node; the device's check says it
+    return "";
+  }
+}
+
 void Doctor::describe_ranks() {
   const Host host = describe_host();
   const std::string cores =
       fmt::format("{} core{} ({})", host.allowed_cores, host.allowed_cores == 1 ? "" : "s", host.allowed);
-  const bool has_gpu = options_.device != DeviceKind::cpu && mpi_.local_rank() < cuda_device_count();
-  const std::string gpu =
-      has_gpu ? fmt::format(", gpu {} ({})", mpi_.local_rank(), cuda_device(mpi_.local_rank()).pci) : "";
+  const std::string gpu = options_.device != DeviceKind::cpu ? own_gpu() : "";
   const std::vector<std::string> ranks = mpi_.gather_texts(fmt::format(
       "{}, number {} of {} there, {}{}", host.name, mpi_.local_rank(), mpi_.local_size(), cores, gpu));
   report_["ranks"] = ranks;
@@ -166,7 +175,7 @@ void Doctor::check_backend() {
     backend = environment_.make_backend(options_.device, 0);
     std::string memory;
     if (!backend->host_accessible()) {
-      const CudaMemory of_device = cuda_memory(mpi_.local_rank());
+      const CudaMemory of_device = cuda_memory(environment_.gpu());
       memory = fmt::format(", {} of {} free", gibibytes(of_device.free), gibibytes(of_device.total));
     }
     return DoctorCheck{.text = backend->description() + memory};

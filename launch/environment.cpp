@@ -16,6 +16,7 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "dist/device_choice.h"
 #include "dist/nccl_settings.h"
 #include "launch/signals.h"
 
@@ -123,14 +124,19 @@ int Environment::threads(int asked) const {
   return bound ? allowed : std::max(1, allowed / local_ranks);
 }
 
-std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads) const {
+std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads) {
   if (device == DeviceKind::cuda || (device == DeviceKind::automatic && gpus_for_all())) {
     // Without a single GPU the back end itself says why.
-    if (const int gpus = cuda_device_count(); gpus > 0)
-      check_devices(mpi_.local_rank(), mpi_.local_size(), gpus);
-    return make_cuda_backend(mpi_.local_rank());
+    gpu_ = choose_gpu();
+    return make_cuda_backend(gpu_);
   }
   return make_cpu_backend(threads(asked_threads));
+}
+
+int Environment::choose_gpu() const {
+  std::vector<std::string> visible;
+  for (int i = 0; i < cuda_device_count(); ++i) visible.push_back(cuda_device(i).pci);
+  return choose_device(mpi_, visible);
 }
 
 bool Environment::gpus_for_all() const {

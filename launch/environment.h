@@ -36,10 +36,16 @@ class Environment {
   /// Threads of this rank: `asked`, or for 0 OMP_NUM_THREADS where set, else this rank's share of the machine's cores.
   int threads(int asked) const;
 
-  /// The back end for `device`: GPU number local_rank, or the CPU; automatic takes the CPU where no rank sees a GPU, and says
+  /// The device index of the GPU that this rank takes of those it sees (dist/device_choice.h). Collective over the ranks of
+  /// a node. Throws UsageError where ranks would share one.
+  int choose_gpu() const;
+  /// The GPU of the back end that make_backend made; 0 where that is the CPU.
+  int gpu() const { return gpu_; }
+
+  /// The back end for `device`: the GPU of choose_gpu(), or the CPU; automatic takes the CPU where no rank sees a GPU, and says
   /// so. It must be destroyed before the environment. Collective. Throws Error, UsageError with the counts where a node
   /// has more ranks than GPUs.
-  std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads) const;
+  std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads);
   /// The ranks as data x tensor: over NCCL where `backend` is a GPU, else over MPI. Collective.
   ProcessGrid make_grid(Backend& backend, const ParallelSection& parallel) const;
 
@@ -48,6 +54,7 @@ class Environment {
   bool gpus_for_all() const;
 
   MpiSession mpi_;
+  int gpu_ = 0;
 };
 
 /// Runs `work` in an Environment. Alone, exceptions leave as they came. With several ranks an exception on any one ends

@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "core/cpu/cpu_backend.h"
 
 namespace vqlm {
@@ -31,19 +29,6 @@ TEST(ResolveDataSize, MessagesCarryTheNumbersAndTheWayOut) {
               ThrowsMessage<UsageError>(HasSubstr("parallel.data = -1")));
   EXPECT_THAT([] { resolve_data_size(4, 0, 0); },
               ThrowsMessage<UsageError>(HasSubstr("parallel.tensor = 0")));
-}
-
-TEST(CheckDevices, RefusesMoreRanksThanGpusWithTheCountsAndTheWayOut) {
-  EXPECT_NO_THROW(check_devices(0, 1, 1));
-  EXPECT_NO_THROW(check_devices(3, 4, 8));
-  ASSERT_EQ(setenv("CUDA_VISIBLE_DEVICES", "0,5", 1), 0);
-  EXPECT_THAT([] { check_devices(0, 3, 2); },
-              ThrowsMessage<UsageError>(::testing::AllOf(
-                  HasSubstr("3 ranks on this node"), HasSubstr("2 GPUs visible (CUDA_VISIBLE_DEVICES=0,5)"),
-                  HasSubstr("at most 2 ranks a node"), HasSubstr("run.device"))));
-  ASSERT_EQ(unsetenv("CUDA_VISIBLE_DEVICES"), 0);
-  EXPECT_THAT([] { check_devices(1, 2, 1); },
-              ThrowsMessage<UsageError>(HasSubstr("CUDA_VISIBLE_DEVICES not set")));
 }
 
 TEST(ProcessGrid, AloneNeedsNoMpi) {

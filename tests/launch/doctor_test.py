@@ -22,11 +22,11 @@ class DoctorTest(unittest.TestCase):
         self.addCleanup(self.folder.cleanup)
         self.path = pathlib.Path(self.folder.name)
 
-    def examine(self, *arguments, ranks=0, environment=None):
+    def examine(self, *arguments, ranks=0, environment=None, shell=None):
         """The result and the JSON report."""
         report = self.path / "doctor.json"
         report.unlink(missing_ok=True)
-        result = run("doctor", "--json", report, *arguments, ranks=ranks, environment=environment)
+        result = run("doctor", "--json", report, *arguments, ranks=ranks, environment=environment, shell=shell)
         return result, json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
 
 
@@ -108,6 +108,14 @@ class DoctorOnDevices(DoctorTest):
         self.assertIn("exact over 2 ranks", report["checks"][3]["text"])
         self.assertIn("gpu 1 (0000:02:00.0)", report["ranks"][1])
         self.assertRegex(report["nccl"], r"^\d+\.\d+\.\d+$")
+
+    def test_one_visible_device_a_rank(self):
+        one_each = "export SIMT_DEVICES=1 SIMT_PCI_BASE=$((7 * OMPI_COMM_WORLD_LOCAL_RANK))"  # srun --gpus-per-task=1
+        result, report = self.examine(ranks=2, shell=one_each)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("gpu 0 (0000:01:00.0)", report["ranks"][0])
+        self.assertIn("gpu 0 (0000:08:00.0)", report["ranks"][1])
+        self.assertIn("exact over 2 ranks", report["checks"][3]["text"])
 
     def test_no_device_is_the_cpu_unless_asked_for(self):
         none = {"SIMT_DEVICES": "0"}

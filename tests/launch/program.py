@@ -7,9 +7,11 @@ PROGRAM = os.environ["VQLM_PROGRAM"]
 SOURCE_DIR = os.environ["VQLM_SOURCE_DIR"]
 
 
-def run(*arguments, ranks=0, cwd=None, timeout=120, environment=None):
-    """ranks = 0: without mpirun; environment: variables to add. Returns subprocess.CompletedProcess with text output."""
+def run(*arguments, ranks=0, cwd=None, timeout=120, environment=None, shell=None):
+    """ranks = 0: without mpirun; environment: variables to add; shell: bash code that each rank runs first. Returns subprocess.CompletedProcess with text output."""
     command = [PROGRAM, *map(str, arguments)]
+    if shell:
+        command = ["bash", "-c", shell + '; exec "$0" "$@"', *command]
     if ranks:
         command = ["mpirun", "-n", str(ranks), "--oversubscribe", "--bind-to", "none", "--timeout", str(timeout), *command]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=timeout + 10, check=False)

@@ -29,6 +29,12 @@ int device_count() {
   return count;
 }
 
+/// SIMT_PCI_BASE (0 unless given): GPUs that a launcher hands to one rank of a node are not those of the next rank.
+int pci_bus(int device) {
+  const char* base = std::getenv("SIMT_PCI_BASE");
+  return (base == nullptr ? 0 : std::atoi(base)) + device + 1;
+}
+
 bool exists(int device) {
   return device >= 0 && device < device_count();
 }
@@ -98,7 +104,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->sharedMemPerBlockOptin = simt::max_shared_bytes();
   properties->l2CacheSize = 40 << 20;
   properties->memoryPoolsSupported = 1;
-  properties->pciBusID = device + 1;
+  properties->pciBusID = simt::pci_bus(device);
   return cudaSuccess;
 }
 
@@ -137,7 +143,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
-  std::snprintf(text, static_cast<size_t>(length), "0000:%02x:00.0", static_cast<unsigned>(device + 1));
+  std::snprintf(text, static_cast<size_t>(length), "0000:%02x:00.0",
+                static_cast<unsigned>(simt::pci_bus(device)));
   return cudaSuccess;
 }
 
