@@ -20,7 +20,8 @@ class PlanningBackend final : public Backend {
       : machine_(machine), activation_(activation), mean_members_(mean_members) {}
 
   std::string description() const override { return "plan"; }
-  bool host_accessible() const override { return false; }
+  /// As the back end it stands for: a host, or a GPU.
+  bool host_accessible() const override { return activation_ == DType::f32; }
   DType activation_dtype() const override { return activation_; }
   Buffer allocate(std::size_t bytes, MemoryUse use) override;
   MemoryAccount memory() const override { return memory_; }
