@@ -1,7 +1,8 @@
 # The CUDA toolkit and NCCL: finds them, decides by VQLM_CUDA whether the back end is built, and sets
 #   VQLM_WITH_CUDA, VQLM_WITH_NCCL   whether vqlm_cuda and vqlm_nccl are built, or vqlm_cuda_absent and vqlm_nccl_absent
-#   CUDA::cudart_static, NCCL::nccl  what they link
-#   vqlm_cuda_headers                the headers alone (nccl.h too, where found), for the host executor of the tests; also where VQLM_CUDA is OFF
+#   vqlm_cuda_headers                the toolkit's headers alone, for the host executor of the tests; also where VQLM_CUDA is OFF
+#   vqlm_nccl_headers                the same with nccl.h, where found
+#   NCCL_LIBRARY                     libnccl, which the program opens where it needs it (dist/nccl_loader.cpp)
 set(VQLM_CUDA AUTO CACHE STRING "Build the CUDA back end and NCCL: AUTO (where nvcc is found), ON or OFF")
 set_property(CACHE VQLM_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(VQLM_WITH_CUDA OFF)
@@ -17,7 +18,9 @@ if(CUDAToolkit_FOUND)
   add_library(vqlm_cuda_headers INTERFACE)
   target_include_directories(vqlm_cuda_headers SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
   if(NCCL_INCLUDE_DIR)
-    target_include_directories(vqlm_cuda_headers SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
+    add_library(vqlm_nccl_headers INTERFACE)
+    target_include_directories(vqlm_nccl_headers SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
+    target_link_libraries(vqlm_nccl_headers INTERFACE vqlm_cuda_headers)
   endif()
 endif()
 
@@ -64,9 +67,6 @@ if(VQLM_WITH_CUDA)
   set(CMAKE_CUDA_EXTENSIONS OFF)
   if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
     set(VQLM_WITH_NCCL ON)
-    add_library(NCCL::nccl UNKNOWN IMPORTED)
-    set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION "${NCCL_LIBRARY}"
-      INTERFACE_INCLUDE_DIRECTORIES "${NCCL_INCLUDE_DIR}")
     message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${nvcc}), NCCL (${NCCL_LIBRARY})")
   else()
     message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${nvcc}); without NCCL (nccl.h, libnccl not found): one GPU only")

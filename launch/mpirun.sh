@@ -5,13 +5,15 @@
 #   launch/mpirun.sh --hosts hosts.txt --ranks-per-node 8 build/vqlm train --config configs/gpt2-small-vq.toml
 #       eight ranks, each bound to its share of the cores, on every machine of hosts.txt (one name a line; all with the
 #       same cores, the same folders and ssh between them)
+# On GPU machines start as many ranks as a machine has GPUs and put launch/near_gpu.sh before the command: local rank r takes
+# GPU r, and the cores near it.
 # SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C reach the ranks as SIGUSR1, so that training saves a checkpoint and ends
 # with exit code 0; a second Ctrl-C kills them. (mpirun itself answers SIGTERM and Ctrl-C with SIGKILL for its ranks.)
 set -euo pipefail
 
 usage() {
   if [ $# -gt 0 ]; then echo "mpirun.sh: $*" >&2; fi
-  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 

@@ -1,14 +1,14 @@
 # vqlm_nccl_standin: NCCL's functions over MPI on the host executor's streams, and the tests of the NCCL communicators over
 # it. Included after ranks.cmake, simt/simt.cmake and whoever makes vqlm_cuda_simt, the CUDA back end on the executor.
 if(NOT TARGET vqlm_nccl)
-  message(STATUS "Tests of the NCCL communicators left out: they need nccl.h and the CUDA toolkit's headers")
+  vqlm_leave_out("Tests of the NCCL communicators" "they need nccl.h: install libnccl-dev, or set -DNCCL_INCLUDE_DIR")
   return()
 endif()
 
 vqlm_simt_executor(vqlm_simt_executor "")
 file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cpp)
 add_library(vqlm_nccl_standin STATIC ${sources})
-target_link_libraries(vqlm_nccl_standin PUBLIC vqlm_build vqlm_cuda_headers vqlm_simt_executor PRIVATE MPI::MPI_C)
+target_link_libraries(vqlm_nccl_standin PUBLIC vqlm_build vqlm_nccl_headers vqlm_simt_executor PRIVATE MPI::MPI_C)
 target_compile_definitions(vqlm_nccl_standin PRIVATE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
 
 set(nccl_tests ${CMAKE_CURRENT_LIST_DIR}/../nccl)
