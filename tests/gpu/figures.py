@@ -25,6 +25,16 @@ def lines(path):
     return [line for line in found if "error" not in line]
 
 
+def no_ratio(path):
+    """Why there is nothing to compare with: run_all.sh leaves the reason in the peer's place."""
+    if path and os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("no ratio"):
+                    return "; " + line.strip()
+    return "; no ratio (no result of PyTorch)"
+
+
 def against(target, of="target"):
     return f" ({of} {target:g})" if target else ""
 
@@ -39,6 +49,8 @@ def step(options):
         ratio = ours["tokens_per_second"] / best["tokens_per_second"]
         text += (f"; {ratio:.2f}x PyTorch{against(options.target_ratio)}: {best['tokens_per_second']:,.0f} tokens/s, "
                  f"mfu {100 * best['mfu']:.1f} % ({best['variant']})")
+    else:
+        text += no_ratio("".join(options.results[1:]))
     return text
 
 
@@ -53,6 +65,8 @@ def head(options):
                  f"({best['variant']})")
         if best["bytes"]:
             text += f", vq memory {100 * ours['vq']['bytes'] / best['bytes']:.2f} % of its (target 1)"
+    else:
+        text += no_ratio("".join(options.results[1:]))
     return text
 
 
@@ -68,7 +82,8 @@ def attention(options):
                 best = min(p[part]["seconds"] for p in same)
                 text += f" ({best / shape[part]['seconds']:.2f}x)"
         texts.append(text)
-    return "; ".join(texts) + " of peak forward, backward (and against PyTorch); targets 60, 45"
+    text = "; ".join(texts) + " of peak forward, backward (and against PyTorch); targets 60, 45"
+    return text if peers else text + no_ratio("".join(options.results[1:]))
 
 
 def ops(options):

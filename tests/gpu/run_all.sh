@@ -10,8 +10,9 @@
 #   --build        cmake and build first (needs nvcc and the packages of launch/packages.sh)
 #   --simt         the same stages, tiny, with the programs of the host executor: tests this script where no GPU is
 #   --quick        with --simt: without the PyTorch peers
-# Logs and results lie in ${OUT:-build/gpu-logs}. Exit status: 0, or 1 where a stage failed. A stage that cannot run here
-# (no compute-sanitizer, no shards, no PyTorch) is skipped and says why.
+# Logs and results lie in ${OUT:-build/gpu-logs}. Exit status: 0, or 1 where a stage failed or had no time left (the limits
+# add up to more than nine minutes; --only runs the rest). A stage that cannot run here (no compute-sanitizer, no shards) is
+# skipped and says why; without PyTorch the figures say that they hold no ratio.
 # shellcheck disable=SC2317  # stages are called by name
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -45,6 +46,7 @@ table=$out/table.tsv
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 whole_limit=525  # seconds of all stages: nine minutes less what ends them
 skip=77          # exit status of a stage that cannot run here
+no_time=78       # of one that was not started
 
 # ---- running -----------------------------------------------------------------------------------------------------------
 stage_end=0
@@ -56,12 +58,12 @@ ours() {
   [ -x "$program" ] || { echo "no $program"; return 127; }
   limited "${runner[@]}" "$program" "$@"
 }
-# A PyTorch peer: JSON lines to a file.
+# A PyTorch peer: JSON lines to a file, or a line that says why there is no ratio.
 peer() {
   local script=$1 results=$2; shift 2
   [ $simt = no ] || set -- "$@" --device cpu --eager
-  [ $quick = no ] || { echo "quick: no peers"; return 0; }
-  "$python" -c 'import torch' 2>/dev/null || { echo "$python has no PyTorch: no peer"; return 0; }
+  [ $quick = no ] || { echo 'no ratio (--quick)' | tee "$results"; return 0; }
+  "$python" -c 'import torch' 2>/dev/null || { echo 'no ratio (PyTorch missing)' | tee "$results"; return 0; }
   limited "$python" -B "$root/tests/bench/$script.py" "$@" | tee "$results"
 }
 figures() { "$python" -B "$here/figures.py" "$@" >"$out/figures"; }
@@ -74,11 +76,12 @@ stage() {
   stage_end=$((SECONDS + limit < whole_limit ? SECONDS + limit : whole_limit))
   : >"$out/figures"
   printf '%-16s ... ' "$name"
-  if [ "$stage_end" -le "$SECONDS" ]; then status=$skip; echo "no time left" >"$out/$name.log"
+  if [ "$stage_end" -le "$SECONDS" ]; then status=$no_time; echo "no time left: --only $name" | tee "$out/figures" >"$out/$name.log"
   else (set -e; cd "$root"; "$work") >"$out/$name.log" 2>&1; status=$?; fi
   case $status in
     0) status=passed ;;
     "$skip") status=skipped; tail -1 "$out/$name.log" >"$out/figures" ;;
+    "$no_time") status='not run' ;;
     124|137) status='timed out' ;;
     127) status=missing; grep -m1 '^no ' "$out/$name.log" >"$out/figures" ;;
     *) status="failed ($status)" ;;
@@ -121,7 +124,7 @@ racecheck() { sanitizer racecheck 16; }
 synccheck() { sanitizer synccheck 8; }
 initcheck() { sanitizer initcheck 8; }
 nccl() { ours "$nccl_ranks"; }
-doctor() { ours "$vqlm" doctor; }
+doctor() { ours "$vqlm" doctor ${shards:+--data "$shards/train-*.h5"}; }
 
 # Sizes of the real card, or of the executor.
 if [ $simt = yes ]; then
@@ -230,6 +233,7 @@ if [ $build = yes ] && [ $dry = no ]; then
   } >"$out/build.log" 2>&1 || { tail -20 "$out/build.log"; exit 1; }
   SECONDS=0
 fi
+# Cheapest first: what does not fit into the time should be the least that only a GPU can show.
 stage environment 15 environment 'what machine this is'
 stage doctor 20 doctor 'vqlm doctor: a second of products, all-reduces and shards'
 stage op_tests 60 op_tests 'every kernel against the CPU back end'
@@ -243,10 +247,10 @@ stage ops 20 ops 'ops that move bytes against the copy rate'
 stage head 70 head_pass 'both heads, V = 128,000, d = 4,096, N = 16,384, against PyTorch'
 stage small 120 small_steps 'training step, GPT-2 small, dense head, against PyTorch compiled'
 stage small_vq 25 small_vq_steps 'training step, GPT-2 small, VQ head'
-stage large 90 large_steps 'training step, 1.5 billion parameters, dense head, against PyTorch compiled'
-stage large_vq 30 large_vq_steps 'training step, 1.5 billion parameters, VQ head'
 stage training 70 training 'short training of both heads on real shards'
 stage graphs 25 graphs_off 'the step without CUDA graphs'
 stage overlap 40 overlap 'the step with and without overlapped reductions'
+stage large 90 large_steps 'training step, 1.5 billion parameters, dense head, against PyTorch compiled'
+stage large_vq 30 large_vq_steps 'training step, 1.5 billion parameters, VQ head'
 [ $dry = no ] || exit 0
 "$python" -B "$here/figures.py" table "$table"
