@@ -226,7 +226,7 @@ __device__ __forceinline__ void store_rows(Bf16* head, std::int64_t stride, int 
   for (int i = lane; i < 16 * M * chunks; i += warp_size) {
     const int r = i / chunks, chunk = i % chunks;
     if (begin + r < seq_len) {
-      store8(head + (begin + r) * stride + chunk * 8, load8(tile + tile_offset<head_dim>(r, chunk)));
+      store_16(head + (begin + r) * stride + chunk * 8, load8(tile + tile_offset<head_dim>(r, chunk)));
     }
   }
 }

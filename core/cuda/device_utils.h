@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "core/cuda/tensor_core.h"
+
 namespace vqlm::cuda {
 
 constexpr int warp_size = 32;
@@ -36,42 +38,31 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/// Eight bf16 in one 16-byte register quad: the widest load and store of a thread.
-struct alignas(16) Bf16x8 {
-  __nv_bfloat162 pair[4];
-
-  __device__ __forceinline__ float operator[](int i) const {
-    return i % 2 == 0 ? __low2float(pair[i / 2]) : __high2float(pair[i / 2]);
-  }
-};
-
-/// Reads 8 elements from a 16-byte aligned address.
-__device__ __forceinline__ Bf16x8 load8(const __nv_bfloat16* source) {
-  return *reinterpret_cast<const Bf16x8*>(source);
+/// Reads 8 bf16 from a 16-byte aligned address as four pairs, the first in the low half of .x. By way of uint4, because
+/// nvcc copies a struct of __nv_bfloat162 member by member: four 4-byte accesses, each of which takes a warp over the same
+/// lines again (seen in the PTX of nvcc 13.0; tests/cuda/vector_access_test.py).
+__device__ __forceinline__ uint4 load8(const __nv_bfloat16* source) {
+  return *reinterpret_cast<const uint4*>(source);
 }
 
 /// Reads 8 elements from a 16-byte aligned address, as floats.
 __device__ __forceinline__ void load8(float (&x)[8], const __nv_bfloat16* source) {
-  const Bf16x8 pack = load8(source);
+  const uint4 words = load8(source);
+  const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float2 both = __bfloat1622float2(pack.pair[i]);
+    const float2 both = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pairs[i]));
     x[2 * i] = both.x;
     x[2 * i + 1] = both.y;
   }
 }
 
-/// Writes 8 elements to a 16-byte aligned address.
-__device__ __forceinline__ void store8(__nv_bfloat16* target, const Bf16x8& pack) {
-  *reinterpret_cast<Bf16x8*>(target) = pack;
-}
-
 /// Writes 8 floats, rounded to nearest even, to a 16-byte aligned address.
 __device__ __forceinline__ void store8(__nv_bfloat16* target, const float (&x)[8]) {
-  Bf16x8 pack;
+  unsigned pairs[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) pack.pair[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-  store8(target, pack);
+  for (int i = 0; i < 4; ++i) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
+  store_16(target, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
 }
 
 /// Sum over the warp, in every lane; the same tree in every run. T is float, double or an integer.

@@ -76,6 +76,15 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, bo
                : "memory");
 }
 
+/// Writes 16 bytes to a 16-byte aligned address of global memory in one access, which the compiler may not break up as it
+/// does with an assignment behind branches (seen in the PTX of nvcc 13.0).
+__device__ __forceinline__ void store_16(void* global, uint4 x) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(global)), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+               : "memory");
+}
+
 /// Closes this thread's group of copies.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -67,6 +67,11 @@ inline void cp_async_16(void* shared, const void* global, bool valid,
   simt::async_copies().copies.push_back({shared, global, valid});
 }
 
+inline void store_16(void* global, uint4 x, simt::Where where = simt::Where::current()) {
+  detail::check_aligned(global, "store_16: the address is not 16-byte aligned", where);
+  *static_cast<uint4*>(global) = x;
+}
+
 inline void cp_async_commit() {
   simt::AsyncCopies& async = simt::async_copies();
   async.group_ends.push_back(async.copies.size());
