@@ -4,6 +4,8 @@
 //   count      rank 1 calls with another count
 //   slow       rank 1 works for longer than the time-out while the others wait for its broadcast; slow_expected: inside
 //              expect_long_wait
+//   thrown     rank 0 throws with a collective of one group in flight that rank 1 never joins: the other group, which is
+//              destroyed first, must not wait for it
 //   left       rank 1 does not make the last call, but stays alive for much longer than the time-out
 #include <chrono>
 #include <cstdio>
@@ -32,6 +34,13 @@ void run(const MpiSession& session, std::string_view how) {
   const auto data = world->split(0, session.rank(), "data");
   const testing::ComputeStream compute;
   const bool odd_one = session.rank() == 1;
+  if (how == "thrown") {
+    if (odd_one) std::this_thread::sleep_for(std::chrono::seconds(60));
+    void* leaked = nullptr;  // freeing it would wait for the collective, too
+    testing::cuda(cudaMalloc(&leaked, 8 * sizeof(float)), "cudaMalloc");
+    world->all_reduce(Tensor(leaked, DType::f32, {8}), Reduce::sum, compute);
+    throw Error("planted failure");
+  }
   const testing::DeviceArray x(compute, std::vector<int>(8, 1), DType::f32);
   if (how == "slow" || how == "slow_expected") {
     const auto wait = how == "slow" ? nullptr : world->expect_long_wait("counting tokens");

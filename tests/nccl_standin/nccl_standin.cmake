@@ -53,6 +53,7 @@ vqlm_nccl_failure(mismatch 1 "rank 1 called ncclBroadcast (call 4" mismatch)
 vqlm_nccl_failure(count 1 "rank 1 called ncclAllReduce (call 4, sends 5" count)
 vqlm_nccl_failure(left 1 "of group 'data' (rank 0 of 2, world rank 0), 8 f32: not completed 2." left)
 vqlm_nccl_failure(slow 1 "broadcast #3 of group 'world' (rank 0 of 2, world rank 0), 8 f32: not completed 2." slow)
+vqlm_nccl_failure(thrown 1 "rank 0: planted failure" thrown)
 vqlm_nccl_failure(asynchronous_error 1
   "all_reduce #2 of group 'data' (rank 1 of 2, world rank 1), 8 f32: NCCL: remote process exited" none
   NCCL_STANDIN_FAIL_AT=2 NCCL_STANDIN_RANK=1 NCCL_STANDIN_GROUP=data)
