@@ -1,50 +1,26 @@
 // NCCL's functions in use, forwarded to libnccl.so.2, which is opened at the first call: the program starts where NCCL is
 // not installed (a laptop, one GPU, the CPU back end), and other starts save the 10 ms that its 218 MB take. The tests'
 // stand-in has its own definitions of these functions in place of this file.
-#include <dlfcn.h>
 #include <nccl.h>
-#include <spdlog/fmt/fmt.h>
 
-#include <string>
-
-#include "core/error.h"
+#include "core/foreign_library.h"
 
 namespace {
 
-void* open_library() {
+const vqlm::ForeignLibrary& library() {
   // The loader's own search first (LD_LIBRARY_PATH, ldconfig), then the library that the program was built with.
-  for (const char* path : {"libnccl.so.2", VQLM_NCCL_LIBRARY}) {
-    if (void* library = ::dlopen(path, RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
-  }
-  throw vqlm::Error(fmt::format(
-      "libnccl.so.2: {}; the ranks of a job talk through it between GPUs: install NCCL 2 or add its "
-      "folder to LD_LIBRARY_PATH, start one rank, or use run.device = \"cpu\"",
-      ::dlerror()));
-}
-
-void* find_function(const char* name) {
-  // Open until the process ends: NCCL has threads of its own.
-  static void* const library = open_library();
-  void* const function = ::dlsym(library, name);
-  if (function == nullptr) {
-    throw vqlm::Error(fmt::format(
-        "libnccl.so.2: has no {} ({}); install NCCL 2.26 or later, or put it first in LD_LIBRARY_PATH", name,
-        ::dlerror()));
-  }
-  return function;
-}
-
-/// The library's function of `declared`'s type.
-template <class Function>
-Function* library_function(Function* /*declared*/, const char* name) {
-  return reinterpret_cast<Function*>(find_function(name));
+  static const vqlm::ForeignLibrary opened({"libnccl.so.2", VQLM_NCCL_LIBRARY},
+                                           "the ranks of a job talk through it between GPUs: install NCCL "
+                                           "2.26 or later, or add its folder to LD_LIBRARY_PATH, "
+                                           "or start one rank, or use --device cpu");
+  return opened;
 }
 
 }  // namespace
 
 // One lookup for each function, at its first call.
-#define VQLM_FORWARD(function, ...)                                         \
-  static auto* const of_library = library_function(&::function, #function); \
+#define VQLM_FORWARD(function, ...)                                       \
+  static auto* const of_library = library().find(&::function, #function); \
   return of_library(__VA_ARGS__)
 
 extern "C" {
