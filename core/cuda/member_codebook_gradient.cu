@@ -49,6 +49,7 @@ struct Shared {
 };
 
 /// Starts copying columns [column, column + slice) of group g of the tile's rows of h; zeros outside.
+template <bool aligned>
 __device__ __forceinline__ void load_rows(bf16* h, const Problem& problem, const Tile& tile, int g,
                                           int column) {
   const int left = problem.width - column;
@@ -59,8 +60,7 @@ __device__ __forceinline__ void load_rows(bf16* h, const Problem& problem, const
         valid ? problem.h + static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d +
                     g * problem.width + column + chunk * 8
               : problem.h;
-    copy_chunk(h + chunk_offset<slice_chunks>(r, chunk), source, valid ? left - chunk * 8 : 0,
-               problem.rows_aligned && problem.width % 8 == 0);
+    copy_chunk<aligned>(h + chunk_offset<slice_chunks>(r, chunk), source, valid ? left - chunk * 8 : 0);
   }
 }
 
@@ -161,6 +161,7 @@ __device__ __forceinline__ void store_part(const float (&acc)[2][8][4], const Pr
 }
 
 /// Blocks (group and slice, part).
+template <bool aligned>
 __global__ void __launch_bounds__(threads) codebook_kernel(Problem problem, int wave) {
   const Shared shared(problem.codes_per_group);
   const int slices = ceil_div(problem.width, slice);
@@ -175,7 +176,7 @@ __global__ void __launch_bounds__(threads) codebook_kernel(Problem problem, int 
     const Tile tile = problem.tiles[index];
     if (tile.wave != wave) continue;
     __syncthreads();  // shared memory may still be read from the tile before
-    load_rows(shared.h, problem, tile, g, column);
+    load_rows<aligned>(shared.h, problem, tile, g, column);
     load_members(shared.ds, shared.codes, problem, tile, g, 0);
     cp_async_commit();
     if (has_codes) {
@@ -228,8 +229,8 @@ int codebook_parts(const Context& context, int groups, int width) {
 void codebook_gradient(const Context& context, const Problem& problem, int wave, bool last) {
   const dim3 blocks(static_cast<unsigned>(problem.groups * ceil_div(problem.width, slice)),
                     static_cast<unsigned>(problem.parts));
-  launch(codebook_kernel, {blocks, threads, Shared::bytes(problem.codes_per_group), context.stream}, problem,
-         wave);
+  launch(problem.aligned ? codebook_kernel<true> : codebook_kernel<false>,
+         {blocks, threads, Shared::bytes(problem.codes_per_group), context.stream}, problem, wave);
   if (!last) return;
   const std::int64_t count = static_cast<std::int64_t>(problem.codes_per_group) * problem.d;
   launch(add_parts_kernel,

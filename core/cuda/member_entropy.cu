@@ -133,8 +133,8 @@ void member_entropy(const Context& context, Tensor nll, const Backend::MemberGra
   problem.width = static_cast<int>(member_codebook.extent(2));
   VQLM_ASSERT(problem.groups * problem.width == problem.d && problem.codes_per_group <= 256 &&
               map.member_codes.numel() == vocabulary * problem.groups);
-  problem.rows_aligned = problem.d % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh);
-  problem.vectors_aligned = problem.width % 8 == 0 && is_aligned(problem.codebook);
+  problem.aligned = problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) &&
+                    is_aligned(problem.codebook);
   vector_entropy(context, problem, rows, most_members(map), wave_scores);
 }
 

@@ -25,6 +25,7 @@ constexpr std::size_t hidden_shared = stages * stage_elements * sizeof(bf16) >
                                           : tile_rows* sum_pitch * sizeof(float);
 
 /// Starts copying members [first, first + depth): ds (member, row), then their vectors' slice (member, column).
+template <bool aligned>
 __device__ __forceinline__ void load_stage(bf16* stage, const Problem& problem, const Tile& tile, int first,
                                            int column) {
   const int thread = static_cast<int>(threadIdx.x), padded_rows = tile.padded_rows();
@@ -36,15 +37,12 @@ __device__ __forceinline__ void load_stage(bf16* stage, const Problem& problem, 
     cp_async_16(stage + chunk_offset<row_chunks>(w, chunk), problem.ds + (valid ? at : 0), valid);
   }
   bf16* const vectors = stage + depth * tile_rows;
-#pragma unroll
-  for (int i = thread; i < depth * slice_chunks; i += hidden_threads) {
-    const int w = i / slice_chunks, chunk = i % slice_chunks;
-    const std::uint8_t* const codes =
-        first + w < tile.members
-            ? problem.codes + static_cast<std::int64_t>(tile.first_member + first + w) * problem.groups
-            : nullptr;
-    gather_chunk(vectors + chunk_offset<slice_chunks>(w, chunk), problem, codes, column + chunk * 8);
-  }
+  constexpr int step = hidden_threads / slice_chunks;
+  const int w = thread / slice_chunks, chunk = thread % slice_chunks;
+  const std::uint8_t* const codes =
+      problem.codes + static_cast<std::int64_t>(tile.first_member + first + w) * problem.groups;
+  gather_chunks<aligned, slice_chunks, step, depth / step>(vectors, problem, codes, tile.members - first - w,
+                                                           w, chunk, column + chunk * 8);
 }
 
 /// acc (64 rows, 32 columns of this warp) += the stage's product. row_slabs: groups of 16 rows that the tile has.
@@ -78,6 +76,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[4][4][4], const bf16
 }
 
 /// dh += sums (64, slice) in shared memory.
+template <bool aligned>
 __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& tile, const float* sums,
                                          int column) {
   for (int i = static_cast<int>(threadIdx.x); i < tile.rows * slice_chunks; i += hidden_threads) {
@@ -86,7 +85,7 @@ __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& til
     const float* const sum = sums + r * sum_pitch + c;
     bf16* const out =
         problem.dh + static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d + column + c;
-    if (problem.rows_aligned) {
+    if constexpr (aligned) {
       float x[8];
       load8(x, out);
 #pragma unroll
@@ -100,6 +99,7 @@ __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& til
   }
 }
 
+template <bool aligned>
 __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem, int wave) {
   const Tile tile = problem.tile(blockIdx.x, wave);
   if (tile.rows == 0) return;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
   const int steps = ceil_div(tile.members, depth), row_slabs = ceil_div(tile.rows, 16);
   float acc[4][4][4] = {};
   for (int s = 0; s < stages - 1; ++s) {
-    if (s < steps) load_stage(shared + s * stage_elements, problem, tile, s * depth, column);
+    if (s < steps) load_stage<aligned>(shared + s * stage_elements, problem, tile, s * depth, column);
     cp_async_commit();
   }
   for (int step = 0; step < steps; ++step) {
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
     __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
     const int next = step + stages - 1;
     if (next < steps)
-      load_stage(shared + next % stages * stage_elements, problem, tile, next * depth, column);
+      load_stage<aligned>(shared + next % stages * stage_elements, problem, tile, next * depth, column);
     cp_async_commit();
     multiply_stage(acc, shared + step % stages * stage_elements, row_slabs);
   }
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
     }
   }
   __syncthreads();
-  add_rows(problem, tile, sums, column);
+  add_rows<aligned>(problem, tile, sums, column);
 }
 
 constexpr int bias_threads = 256;
@@ -173,7 +173,8 @@ __global__ void __launch_bounds__(bias_threads) bias_kernel(Problem problem, int
 void tile_gradients(const Context& context, const Problem& problem, int wave) {
   const dim3 blocks(static_cast<unsigned>(problem.max_tiles),
                     static_cast<unsigned>(ceil_div(problem.d, slice)));
-  launch(hidden_kernel, {blocks, hidden_threads, hidden_shared, context.stream}, problem, wave);
+  launch(problem.aligned ? hidden_kernel<true> : hidden_kernel<false>,
+         {blocks, hidden_threads, hidden_shared, context.stream}, problem, wave);
   launch(bias_kernel,
          {dim3(static_cast<unsigned>(problem.clusters), bias_blocks), bias_threads, 0, context.stream},
          problem, wave);

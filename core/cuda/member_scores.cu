@@ -48,21 +48,19 @@ struct Source {
     }
   }
 
+  template <bool aligned>
   __device__ __forceinline__ void load(bf16* stage, const Problem& problem, int k_begin) const {
     const int first = static_cast<int>(threadIdx.x) / chunks, chunk = static_cast<int>(threadIdx.x) % chunks;
     const int k = k_begin + chunk * 8;
-#pragma unroll
-    for (int i = 0; i < tile_members / step; ++i) {
-      gather_chunk(stage + chunk_offset<chunks>(first + i * step, chunk), problem,
-                   i * step < members ? codes + i * step * problem.groups : nullptr, k);
-    }
+    gather_chunks<aligned, chunks, step, tile_members / step>(stage, problem, codes, members, first, chunk,
+                                                              k);
     bf16* const h_tile = stage + tile_members * depth;
 #pragma unroll
     for (int i = 0; i < tile_rows / step; ++i) {
       const bool valid = rows[i] >= 0 && k < problem.d;
-      copy_chunk(h_tile + chunk_offset<chunks>(first + i * step, chunk),
-                 problem.h + (valid ? static_cast<std::int64_t>(rows[i]) * problem.d + k : 0),
-                 valid ? problem.d - k : 0, problem.rows_aligned);
+      copy_chunk<aligned>(h_tile + chunk_offset<chunks>(first + i * step, chunk),
+                          problem.h + (valid ? static_cast<std::int64_t>(rows[i]) * problem.d + k : 0),
+                          valid ? problem.d - k : 0);
     }
   }
 };
@@ -121,6 +119,7 @@ __device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const 
   }
 }
 
+template <bool aligned>
 __global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, int wave) {
   const Tile tile = problem.tile(blockIdx.x, wave);
   bf16* const shared = dynamic_shared<bf16>();
@@ -132,14 +131,14 @@ __global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, i
     float acc[2][8][4] = {};
     __syncthreads();  // the stages may still be read from the chunk before
     for (int s = 0; s < stages - 1; ++s) {
-      if (s < steps) source.load(shared + s * stage_elements, problem, s * depth);
+      if (s < steps) source.load<aligned>(shared + s * stage_elements, problem, s * depth);
       cp_async_commit();
     }
     for (int step = 0; step < steps; ++step) {
       cp_async_wait<stages - 2>();
       __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
       const int next = step + stages - 1;
-      if (next < steps) source.load(shared + next % stages * stage_elements, problem, next * depth);
+      if (next < steps) source.load<aligned>(shared + next % stages * stage_elements, problem, next * depth);
       cp_async_commit();
       if (first + warp * warp_members < tile.members) {
         multiply_stage(acc, shared + step % stages * stage_elements, row_pairs);
@@ -215,7 +214,7 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
 
 void score_tiles(const Context& context, const Problem& problem, int wave) {
   const auto tiles = static_cast<unsigned>(problem.max_tiles);
-  launch(score_kernel,
+  launch(problem.aligned ? score_kernel<true> : score_kernel<false>,
          {dim3(tiles, member_blocks), score_threads, stages * stage_elements * sizeof(bf16), context.stream},
          problem, wave);
   launch(softmax_kernel, {tiles, softmax_threads, 0, context.stream}, problem, wave);

@@ -43,8 +43,7 @@ struct Problem {
   float *dcodebook, *dbias;
   float scale;
   int d, groups, codes_per_group, width, clusters;
-  bool rows_aligned;     // every 8 elements of a row of h or dh lie at 16 bytes
-  bool vectors_aligned;  // and every 8 of a piece of the codebook
+  bool aligned;  // every 8 elements of a row of h or dh, and of a piece of the codebook, lie at 16 bytes
 
   // Workspace.
   Tile* tiles;               // at most max_tiles
@@ -89,33 +88,50 @@ __device__ __forceinline__ int chunk_offset(int r, int c) {
 }
 
 /// target[0..8) = source[i] where i < count, else 0; asynchronous where `aligned`. source: 16-byte aligned if so.
-__device__ __forceinline__ void copy_chunk(bf16* target, const bf16* source, int count, bool aligned) {
-  if (aligned) {
+template <bool aligned>
+__device__ __forceinline__ void copy_chunk(bf16* target, const bf16* source, int count) {
+  if constexpr (aligned) {
     cp_async_16(target, source, count > 0);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) target[i] = i < count ? source[i] : __float2bfloat16_rn(0.0f);
+    for (int i = 0; i < 8; ++i) target[i] = i < count ? source[i] : __float2bfloat16_rn(0.0f);
+  }
 }
 
-/// target[0..8) = elements k .. k + 7 of the vector of the member with these codes; zeros from d on, and everywhere where
-/// codes is null. asynchronous where Problem::vectors_aligned.
-__device__ __forceinline__ void gather_chunk(bf16* target, const Problem& problem, const std::uint8_t* codes,
-                                             int k) {
-  const bool valid = codes != nullptr && k < problem.d;
-  const auto source = [&problem, codes](int at) {
-    const int g = at / problem.width;
-    return problem.codebook +
-           (static_cast<std::int64_t>(g) * problem.codes_per_group + codes[g]) * problem.width +
-           (at - g * problem.width);
+/// Elements k .. k + 7 of the vectors of every step-th member, `count` of them, to chunk `chunk` of rows first,
+/// first + step, .. of a tile; zeros from d on and from `members` members on. codes: of the first one. Asynchronous where
+/// `aligned` (Problem::aligned); then all codes are on their way before the first copy needs one, and what depends on k
+/// only is computed once.
+template <bool aligned, int chunks, int step, int count>
+__device__ __forceinline__ void gather_chunks(bf16* tile, const Problem& problem, const std::uint8_t* codes,
+                                              int members, int first, int chunk, int k) {
+  const auto piece = [&problem](int g, int code) {
+    return problem.codebook + (static_cast<std::int64_t>(g) * problem.codes_per_group + code) * problem.width;
   };
-  if (problem.vectors_aligned) {
-    cp_async_16(target, valid ? source(k) : problem.codebook, valid);
-    return;
-  }
+  if constexpr (aligned) {
+    const bool inside = k < problem.d;
+    const int g = inside ? k / problem.width : 0;
+    const bf16* const of_code_0 = piece(g, 0) + (inside ? k - g * problem.width : 0);
+    int code[count];  // or -1
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    target[i] = valid && k + i < problem.d ? *source(k + i) : __float2bfloat16_rn(0.0f);
+    for (int i = 0; i < count; ++i) {
+      code[i] = inside && i * step < members ? codes[i * step * problem.groups + g] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      cp_async_16(tile + chunk_offset<chunks>(first + i * step, chunk),
+                  of_code_0 + max(code[i], 0) * problem.width, code[i] >= 0);
+    }
+  } else {
+    for (int i = 0; i < count; ++i) {
+      bf16* const target = tile + chunk_offset<chunks>(first + i * step, chunk);
+      for (int j = 0; j < 8; ++j) {
+        const int g = (k + j) / problem.width;
+        target[j] = i * step < members && k + j < problem.d
+                        ? piece(g, codes[i * step * problem.groups + g])[k + j - g * problem.width]
+                        : __float2bfloat16_rn(0.0f);
+      }
+    }
   }
 }
 
