@@ -192,6 +192,7 @@ INSTANTIATE_TEST_SUITE_P(
         MemberCase{"Width1", 33, 10, 2, 1, {11, 12}}, MemberCase{"Width12", 33, 3, 40, 12, {40, 60}},
         MemberCase{"Width24", 90, 8, 256, 24, {140, 3}},   // two slices of dh
         MemberCase{"OneGroup", 70, 1, 256, 80, {40, 60}},  // two slices of a group
+        MemberCase{"LargestClusterUnknown", 130, 4, 5, 16, {20, 31, 1, 45, 30}, false, false},
         MemberCase{"OneCluster", 50, 4, 8, 8, {97}}, MemberCase{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
         MemberCase{"NoGroupsManyMembers", 70, 0, 0, 16, {2500, 3}}),  // counted in two passes
     [](const auto& test) { return std::string(test.param.name); });

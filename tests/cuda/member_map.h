@@ -1,6 +1,7 @@
 // Code maps for tests of the VQ head's ops: clusters of given sizes, tokens dealt to them in a shuffled order.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <ostream>
@@ -18,6 +19,7 @@ struct MemberCase {
   int groups, codes, width;
   std::vector<std::int64_t> cluster_sizes;
   bool first_cluster_has_most_rows = false;
+  bool largest_cluster_known = true;  // to the host, which bounds its workspace by it
 
   std::int64_t vocabulary() const {
     return std::accumulate(cluster_sizes.begin(), cluster_sizes.end(), std::int64_t{0});
@@ -57,15 +59,21 @@ struct MemberMap {
       }
     }
     member_begin[c.clusters()] = position;
+    if (c.largest_cluster_known) largest_cluster = *std::ranges::max_element(c.cluster_sizes);
   }
 
   CodeMapView view() {
-    return {cluster_of_token, position_of_token, members, member_begin,
-            member_codes.size() > 0 ? member_codes.tensor() : Tensor{}};
+    return {cluster_of_token,
+            position_of_token,
+            members,
+            member_begin,
+            member_codes.size() > 0 ? member_codes.tensor() : Tensor{},
+            largest_cluster};
   }
 
   HostI32 cluster_of_token, position_of_token, members, member_begin;
   HostU8 member_codes;
+  std::int64_t largest_cluster = 0;
 };
 
 /// The same on a device.
@@ -75,14 +83,20 @@ struct DeviceMemberMap {
         position_of_token(device, map.position_of_token),
         members(device, map.members),
         member_begin(device, map.member_begin),
-        member_codes(device, map.member_codes) {}
+        member_codes(device, map.member_codes),
+        largest_cluster(map.largest_cluster) {}
 
   CodeMapView view() const {
-    return {cluster_of_token, position_of_token, members, member_begin,
-            member_codes.tensor().numel() > 0 ? member_codes.tensor() : Tensor{}};
+    return {cluster_of_token,
+            position_of_token,
+            members,
+            member_begin,
+            member_codes.tensor().numel() > 0 ? member_codes.tensor() : Tensor{},
+            largest_cluster};
   }
 
   DeviceArray cluster_of_token, position_of_token, members, member_begin, member_codes;
+  std::int64_t largest_cluster;
 };
 
 }  // namespace vqlm::testing
