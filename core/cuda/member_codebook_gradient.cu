@@ -10,7 +10,7 @@
 // Operations: the product 2 N Q d, no more than the 2 N m d of a product with the members where m is about Q (34 GFLOP at
 // N 16,384, Q 256, d 4,096; 6 GFLOP at d 768); t takes N m G additions (0.13 G, 0.1 G), 64 of them in a warp's 12 or so
 // instructions. Bytes: ds is read once for each 64 columns of each group from the second-level cache (0.5 GB and 0.2 GB), h
-// once, parts * Q d * 8 for the copies (75 MB and 27 MB). Estimate 0.3 ms and 0.1 ms on an H100; not measured.
+// once, parts * Q d * 8 for the copies (75 MB and 27 MB). Estimate 0.3 ms and 0.1 ms on an H200; not measured.
 #include "core/cuda/launch.h"
 #include "core/cuda/member_tiles.h"
 
@@ -64,9 +64,8 @@ __device__ __forceinline__ void load_rows(bf16* h, const Problem& problem, const
   }
 }
 
-/// Starts copying ds (member, row) of members [first, first + depth), zeros outside, and their codes in group g.
-__device__ __forceinline__ void load_members(bf16* ds, std::uint8_t* codes, const Problem& problem,
-                                             const Tile& tile, int g, int first) {
+/// Starts copying ds (member, row) of members [first, first + depth), zeros outside.
+__device__ __forceinline__ void load_members(bf16* ds, const Problem& problem, const Tile& tile, int first) {
   const int thread = static_cast<int>(threadIdx.x), padded_rows = tile.padded_rows();
   for (int i = thread; i < depth * row_chunks; i += threads) {
     const int w = i / row_chunks, chunk = i % row_chunks;
@@ -74,10 +73,15 @@ __device__ __forceinline__ void load_members(bf16* ds, std::uint8_t* codes, cons
     const std::int64_t at = tile.offset + static_cast<std::int64_t>(first + w) * padded_rows + chunk * 8;
     cp_async_16(ds + w * tile_rows + chunk * 8, problem.ds + (valid ? at : 0), valid);
   }
-  if (thread < depth && first + thread < tile.members) {
-    codes[thread] =
-        problem.codes[static_cast<std::int64_t>(tile.first_member + first + thread) * problem.groups + g];
-  }
+}
+
+/// This thread's code, in group g, of the stage of members [first, first + depth): bytes G apart, too small for
+/// asynchronous copies. Read before a stage's sums and written to shared memory after them, it does not hold them up.
+__device__ __forceinline__ std::uint8_t load_code(const Problem& problem, const Tile& tile, int g,
+                                                  int first) {
+  const int w = first + static_cast<int>(threadIdx.x);
+  if (static_cast<int>(threadIdx.x) >= depth || w >= tile.members) return 0;
+  return problem.codes[static_cast<std::int64_t>(tile.first_member + w) * problem.groups + g];
 }
 
 /// t[q_g(w)] += ds of member w, for the members of a stage whose codes are this warp's. The next member is read before
@@ -170,15 +174,19 @@ __global__ void __launch_bounds__(threads) codebook_kernel(Problem problem, int 
   const int lane = static_cast<int>(threadIdx.x) % warp_size,
             warp = static_cast<int>(threadIdx.x) / warp_size;
   const bool has_codes = warp * warp_codes < problem.codes_per_group;
+  const bool stages_code = static_cast<int>(threadIdx.x) < depth;
+  bool has_sums = wave == 0;  // the first wave writes zeros, too; later ones only add
   float acc[2][8][4] = {};
   const std::int32_t tiles = problem.tile_begin[problem.clusters];
   for (std::int32_t index = static_cast<std::int32_t>(blockIdx.y); index < tiles; index += problem.parts) {
     const Tile tile = problem.tiles[index];
     if (tile.wave != wave) continue;
+    has_sums = true;
     __syncthreads();  // shared memory may still be read from the tile before
     load_rows<aligned>(shared.h, problem, tile, g, column);
-    load_members(shared.ds, shared.codes, problem, tile, g, 0);
+    load_members(shared.ds, problem, tile, 0);
     cp_async_commit();
+    if (stages_code) shared.codes[threadIdx.x] = load_code(problem, tile, g, 0);
     if (has_codes) {
       float4* const own = reinterpret_cast<float4*>(shared.t + warp * warp_codes * t_pitch);
       for (int i = lane; i < warp_codes * t_pitch / 4; i += warp_size) own[i] = make_float4(0, 0, 0, 0);
@@ -189,21 +197,22 @@ __global__ void __launch_bounds__(threads) codebook_kernel(Problem problem, int 
       cp_async_wait<0>();
       __syncthreads();  // this stage has arrived, and the other is no longer read
       if (first + depth < tile.members) {
-        load_members(shared.ds + (slot ^ 1) * depth * tile_rows, shared.codes + (slot ^ 1) * depth, problem,
-                     tile, g, first + depth);
+        load_members(shared.ds + (slot ^ 1) * depth * tile_rows, problem, tile, first + depth);
       }
       cp_async_commit();
+      const std::uint8_t next_code = load_code(problem, tile, g, first + depth);
       if (has_codes) {
         add_members(shared.t, shared.ds + slot * depth * tile_rows, shared.codes + slot * depth,
                     min(depth, tile.members - first));
       }
+      if (stages_code) shared.codes[(slot ^ 1) * depth + static_cast<int>(threadIdx.x)] = next_code;
     }
     if (has_codes) {
       __syncwarp();  // lanes own rows above, and read their neighbours' rows below
       multiply_tile(acc, shared.t, shared.h, ceil_div(tile.rows, 16), column_pairs);
     }
   }
-  store_part(acc, problem, g, column, wave == 0);
+  if (has_sums) store_part(acc, problem, g, column, wave == 0);
 }
 
 constexpr int add_threads = 256;
