@@ -12,7 +12,7 @@
 // Kernels: plan (member_tiles.cu), scores and softmax (member_scores.cu), dh and dbias (member_gradients.cu), dU
 // (member_codebook_gradient.cu), which state their operations and bytes. Together, forward and backward, at V 128,000,
 // d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.7 GB from the second-level cache, 0.4 GB of memory: about 1 ms on an
-// H100 by these counts, not measured. A dense head does 52 TFLOP there.
+// H200 by these counts, not measured. A dense head does 52 TFLOP there.
 #include <algorithm>
 
 #include "core/cuda/member_entropy.h"
