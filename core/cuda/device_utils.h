@@ -57,7 +57,7 @@ __device__ __forceinline__ void load8(float (&x)[8], const __nv_bfloat16* source
   }
 }
 
-/// Writes 8 floats, rounded to nearest even, to a 16-byte aligned address.
+/// Writes 8 floats, rounded to nearest even, to a 16-byte aligned address in device memory (not shared memory).
 __device__ __forceinline__ void store8(__nv_bfloat16* target, const float (&x)[8]) {
   unsigned pairs[4];
 #pragma unroll

@@ -74,7 +74,7 @@ __global__ void load_matrices_kernel(float* plain, float* transposed, float* two
                                      const __nv_bfloat16* matrices) {
   __shared__ __align__(16) __nv_bfloat16 tile[4][8][8];
   const int lane = static_cast<int>(threadIdx.x);
-  store8(&tile[lane / 8][lane % 8][0], load8(matrices + lane * 8));
+  *reinterpret_cast<uint4*>(&tile[lane / 8][lane % 8][0]) = load8(matrices + lane * 8);
   __syncwarp();
   const auto unpack = [](float* out, unsigned pair) {
     out[0] = __uint_as_float(pair << 16);
