@@ -28,7 +28,17 @@ struct Options {
   int threads = 0;
 };
 
-/// The run's configuration with the sizes of this job.
+/// A model that a GPU has no kernels for was trained on a CPU, and is evaluated on one unasked.
+DeviceKind automatic_device(const Config& config) {
+  try {
+    check_device(config, DType::bf16);
+    return DeviceKind::automatic;
+  } catch (const UsageError&) {
+    return DeviceKind::cpu;
+  }
+}
+
+/// The run's configuration with the sizes and the device of this job.
 Config job_config(const Options& options, const CheckpointReader& checkpoint, int ranks) {
   Config config = checkpoint.config();
   config.parallel = {.data = 0, .tensor = options.tensor};
@@ -36,8 +46,11 @@ Config job_config(const Options& options, const CheckpointReader& checkpoint, in
   if (options.seq_len > 0) config.data.seq_len = options.seq_len;
   config.train.global_batch = config.train.micro_batch * ranks / options.tensor;
   config.run.threads = options.threads;
-  if (options.device) config.run.device = *options.device;
+  // Neither is the trained run's: this machine may have another device, which computes in its own dtype.
+  config.run.device = options.device.value_or(DeviceKind::automatic);
+  config.train.precision = Precision::automatic;
   resolve(config, config.model.vocab_size, ranks);
+  if (!options.device) config.run.device = automatic_device(config);
   return config;
 }
 
@@ -48,6 +61,7 @@ void evaluate(const Options& options, Environment& environment) {
   check_tokenizer(checkpoint, shards);
   const Config config = job_config(options, checkpoint, environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, {.data = 0, .tensor = options.tensor});
 
   const std::optional<CodeMap> map = checkpoint.code_map();
@@ -90,7 +104,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tokens", options->max_tokens, "stop after about so many tokens (default: all)")
       ->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device, "as in training");
+  add_device_option(*command, options->device, "auto, wherever the model was trained");
   command->add_option("--threads", options->threads, "threads of a rank (default: its share of the cores)")
       ->check(CLI::PositiveNumber);
   command->footer(

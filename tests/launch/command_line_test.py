@@ -7,7 +7,7 @@ import unittest
 
 from program import SOURCE_DIR, error_lines, run
 
-COMMANDS = ["prepare", "train", "eval", "bench", "doctor", "report"]
+COMMANDS = ["prepare", "train", "eval", "bench", "plan", "doctor", "report"]
 
 
 class CommandLine(unittest.TestCase):
