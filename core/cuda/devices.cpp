@@ -157,10 +157,11 @@ CudaMemory cuda_memory(int device) {
 
 void reserve_cuda_memory(int device, std::size_t bytes) {
   using cuda::cuda_check;
-  if (const CudaMemory now = cuda_memory(device); bytes == 0 || now.pool_reserved >= bytes) return;
+  const CudaMemory now = cuda_memory(device);
+  if (bytes <= now.pool_used || now.pool_reserved >= bytes) return;
   const cuda::DeviceStream stream;
   void* block = nullptr;
-  cuda_check(cudaMallocAsync(&block, bytes, stream.get()), "cudaMallocAsync");
+  cuda_check(cudaMallocAsync(&block, bytes - now.pool_used, stream.get()), "cudaMallocAsync");
   cuda_check(cudaFreeAsync(block, stream.get()), "cudaFreeAsync");
   cuda_check(cudaStreamSynchronize(stream.get()), "cudaStreamSynchronize");
 }
