@@ -20,6 +20,9 @@ constexpr std::size_t dumped_entries = 128;
 // The first rank that ends the job ends it for all; until then the others, whose time is up within moments, can dump
 // what they wait for.
 constexpr std::chrono::milliseconds time_for_others{500};
+// NCCL's error is often a peer's that failed by an error of its own, and which says so up to 2 s later (end_job in
+// launch/environment.cpp): that message is the one to be seen.
+constexpr std::chrono::seconds time_for_cause{4};
 // NCCL's abort may itself wait for a peer; the job ends all the same.
 constexpr std::chrono::seconds time_to_abort{5};
 
@@ -92,7 +95,10 @@ void Watchdog::resume(std::list<std::string>::iterator pause) {
 
 void Watchdog::throw_if_failed() const {
   if (!failed_.load(std::memory_order_acquire)) return;
-  const std::lock_guard lock(entries_mutex_);
+  std::unique_lock lock(entries_mutex_);
+  const Clock::time_point end = end_;
+  lock.unlock();
+  std::this_thread::sleep_until(end);  // this rank's error, too, is a consequence
   throw Error(failure_);
 }
 
@@ -100,6 +106,7 @@ void Watchdog::run() {
   const double longest_wait = 0.25;
   const double wait =
       options_.timeout_seconds > 0 ? std::min(options_.timeout_seconds / 20, longest_wait) : longest_wait;
+  std::chrono::milliseconds wait_before_end = time_for_others;
   std::unique_lock lock(entries_mutex_);
   while (!wake_.wait_for(lock, std::chrono::duration<double>(wait), [this] { return stopping_; })) {
     lock.unlock();
@@ -108,9 +115,10 @@ void Watchdog::run() {
       const std::lock_guard groups_lock(groups_mutex_);
       poll_entries();
       message = find_error();
+      if (!message.empty()) wait_before_end = time_for_cause;
       if (message.empty()) message = overdue_message();
     }
-    if (!message.empty()) return fail(message);
+    if (!message.empty()) return fail(message, wait_before_end);
     lock.lock();
   }
 }
@@ -230,15 +238,16 @@ std::string Watchdog::dump() const {
   return text;
 }
 
-void Watchdog::fail(const std::string& message) {
+void Watchdog::fail(const std::string& message, std::chrono::milliseconds wait_before_end) {
   {
     const std::lock_guard lock(entries_mutex_);
     failure_ = message;
+    end_ = Clock::now() + wait_before_end;
   }
   failed_.store(true, std::memory_order_release);
   log::error("watchdog: {}\n{}", message, dump());
   spdlog::default_logger_raw()->flush();
-  std::this_thread::sleep_for(time_for_others);
+  std::this_thread::sleep_until(end_);
 
   std::mutex mutex;
   std::condition_variable aborted_changed;

@@ -66,9 +66,10 @@ class Watchdog {
   /// time-out from then on. Pauses may overlap. The watchdog must outlive it.
   [[nodiscard]] std::shared_ptr<void> pause(std::string why);
 
-  /// Throws Error once the job is being ended. Aborted collectives end without a result, so whoever waited for one may
-  /// see anything until on_failure has ended the process; calling this before every further collective and after every
-  /// barrier keeps such a result from reaching other ranks or a finished checkpoint.
+  /// Throws Error once the job is being ended, but not before others have had the time to say why. Aborted collectives end
+  /// without a result, so whoever waited for one may see anything until on_failure has ended the process; calling this
+  /// before every further collective and after every barrier keeps such a result from reaching other ranks or a finished
+  /// checkpoint.
   void throw_if_failed() const;
 
   /// What is dumped on a failure. First line: how far each group has come, "group 'data': last completed #7 of 9". Then the
@@ -99,7 +100,7 @@ class Watchdog {
   void warn_of_long_wait(const Entry& overdue);
   void resume(std::list<std::string>::iterator pause);
   std::string describe(const Entry& entry) const;
-  void fail(const std::string& message);
+  void fail(const std::string& message, std::chrono::milliseconds wait_before_end);
 
   const Options options_;
   mutable std::mutex groups_mutex_;  // taken before entries_mutex_; held while a group's functions run
@@ -116,6 +117,7 @@ class Watchdog {
   std::list<std::string> pauses_;     // why
   Clock::time_point warned_;          // of a long wait, or when the first pause began
   std::string failure_;
+  Clock::time_point end_;  // when the job is ended for it
   std::atomic<bool> failed_ = false;
   bool stopping_ = false;
   std::condition_variable wake_;

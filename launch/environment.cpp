@@ -65,10 +65,11 @@ void require_launcher_of_this_mpi(int announced) {
 
 [[noreturn]] void end_job(const MpiSession& mpi, const std::string& message, int exit_code) {
   // Ranks usually fail alike (the same configuration, the same file). The others give rank 0 a moment to say it and to
-  // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well.
+  // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well. The peers' watchdogs, which
+  // may see NCCL's errors meanwhile, wait for longer than this.
   unblock_stop_signals();
   if (mpi.rank() > 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 50 * std::min(mpi.rank(), 40)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 25 * std::min(mpi.rank(), 40)));
   mpi.abort(fmt::format("vqlm: error: {}", message), exit_code);
 }
 
