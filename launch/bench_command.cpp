@@ -12,8 +12,8 @@
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
-#include "train/head_bench.h"
-#include "train/step_bench.h"
+#include "train/bench/head_bench.h"
+#include "train/bench/step_bench.h"
 
 namespace vqlm {
 namespace {

@@ -9,9 +9,9 @@
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
-#include "train/checkpoint_reader.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/checkpoint/resume.h"
 #include "train/evaluation_report.h"
-#include "train/resume.h"
 
 namespace vqlm {
 namespace {

@@ -12,9 +12,9 @@
 #include "launch/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
-#include "train/plan.h"
-#include "train/plan_report.h"
-#include "train/resume.h"
+#include "train/checkpoint/resume.h"
+#include "train/plan/plan.h"
+#include "train/plan/plan_report.h"
 #include "train/trainer.h"
 
 namespace vqlm {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "train/bench/matmul_peak.h"
 #include "train/host_collectives.h"
-#include "train/matmul_peak.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

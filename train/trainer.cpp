@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "core/log.h"
-#include "train/checkpoint_writer.h"
+#include "train/bench/matmul_peak.h"
+#include "train/checkpoint/checkpoint_writer.h"
 #include "train/host_collectives.h"
-#include "train/matmul_peak.h"
 #include "train/schedule.h"
 
 namespace vqlm {

@@ -8,7 +8,7 @@
 #include "core/model/transformer.h"
 #include "data/batch_loader.h"
 #include "dist/process_grid.h"
-#include "train/checkpoint_reader.h"
+#include "train/checkpoint/checkpoint_reader.h"
 #include "train/config.h"
 #include "train/evaluator.h"
 #include "train/gradient_accumulator.h"

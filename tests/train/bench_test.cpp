@@ -10,11 +10,11 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
-#include "train/head_bench.h"
+#include "train/bench/head_bench.h"
+#include "train/bench/step_bench.h"
+#include "train/bench/synthetic_tokens.h"
+#include "train/bench/timing_backend.h"
 #include "train/optimizer.h"
-#include "train/step_bench.h"
-#include "train/synthetic_tokens.h"
-#include "train/timing_backend.h"
 
 namespace vqlm {
 namespace {

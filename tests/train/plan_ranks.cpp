@@ -12,7 +12,7 @@
 #include "tests/ranks.h"
 #include "tests/train/observed_run.h"
 #include "train/host_collectives.h"
-#include "train/plan.h"
+#include "train/plan/plan.h"
 
 namespace vqlm {
 namespace {

@@ -1,5 +1,5 @@
 // Negative control of the resume tests: the comparison of losses notices a restore that is wrong in one thing only.
-#include "train/resume.h"
+#include "train/checkpoint/resume.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_run.h"
-#include "train/manifest.h"
+#include "train/checkpoint/manifest.h"
 
 namespace vqlm {
 namespace {

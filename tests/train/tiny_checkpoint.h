@@ -5,8 +5,8 @@
 #include <fstream>
 
 #include "tests/train/tiny_model.h"
-#include "train/checkpoint_reader.h"
-#include "train/checkpoint_writer.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/checkpoint/checkpoint_writer.h"
 
 namespace vqlm::testing {
 

@@ -13,7 +13,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
 #include "data/token_shards.h"
-#include "train/resume.h"
+#include "train/checkpoint/resume.h"
 #include "train/trainer.h"
 
 namespace vqlm::testing {
