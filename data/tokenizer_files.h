@@ -1,0 +1,19 @@
+// The files of a tokenizer as they lie in a folder: beside shards, in a checkpoint, in a Hugging Face model.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace vqlm {
+
+/// Those of tokenizer.model, tokenizer.json, tokenizer_config.json, special_tokens_map.json, vocab.json, merges.txt,
+/// added_tokens.json, chat_template.jinja and generation_config.json that are in the folder, in this order; empty for a
+/// folder that is not there.
+std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& folder);
+
+/// What tells tokenizers apart: the sha256 (lower-case hex) of tokenizer.model, else of tokenizer.json, else of the bytes
+/// of vocab.json and merges.txt in a row; "" where none of them is there. Throws Error for a file that cannot be read.
+std::string tokenizer_identity(const std::filesystem::path& folder);
+
+}  // namespace vqlm
