@@ -73,7 +73,7 @@ MpiSession::~MpiSession() {
   mpi_log_failure(MPI_Finalize(), "MPI_Finalize", rank_, "world");
 }
 
-std::string MpiSession::library_version() const {
+std::string MpiSession::mpi_version() const {
   std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
   int length = 0;
   mpi_check(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version", rank_, "world");

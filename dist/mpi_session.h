@@ -29,7 +29,7 @@ class MpiSession {
   int local_size() const { return local_size_; }
 
   /// "Open MPI v4.1.4", and "funneled" or a higher thread level.
-  std::string library_version() const;
+  std::string mpi_version() const;
   std::string thread_level() const;
 
   /// The texts of all ranks in rank order, on every rank. Collective over the world. Throws Error.

@@ -77,14 +77,14 @@ void Doctor::describe_program() {
                      {"driver", cuda.driver},
                      {"cublaslt", cuda.cublaslt}};
   report_["nccl"] = nccl_version();
-  report_["mpi"] = {{"library", mpi_.library_version()}, {"thread_level", mpi_.thread_level()}};
+  report_["mpi"] = {{"library", mpi_.mpi_version()}, {"thread_level", mpi_.thread_level()}};
   say("vqlm", VQLM_VERSION);
   say("cuda", cuda_built() ? fmt::format("{}; {}; cuBLASLt {}", cuda.runtime,
                                          cuda.driver == "none" ? "no driver" : "driver for " + cuda.driver,
                                          cuda.cublaslt)
                            : "not built in");
   say("nccl", nccl_built() ? nccl_version() : "not built in");
-  say("mpi", fmt::format("{}, thread level {}", mpi_.library_version(), mpi_.thread_level()));
+  say("mpi", fmt::format("{}, thread level {}", mpi_.mpi_version(), mpi_.thread_level()));
   const Host host = describe_host();
   report_["host"] = {{"name", host.name},
                      {"processor", host.processor},
