@@ -4,14 +4,13 @@
 Run   /usr/bin/python3 tests/parity/make_goldens.py     (Debian: python3-torch, python3-h5py; about 3 seconds)
 
 It writes tests/parity/<case>.h5 for every case below; a second run gives the same bytes. Nothing here is derived from
-the C++ code: the decoder is written from the Llama definition, the VQ head from its formulas, gradients come from
+the C++ code: in reference_model.py the decoder is written from the Llama definition, the VQ head from its formulas, gradients come from
 autograd and the update from torch.optim.AdamW. README.md beside this file describes the HDF5 layout.
 
 Notation: B batch, T sequence, N = B*T tokens, d width, V vocabulary, K clusters, G groups, Q codes per group.
 """
 
 import argparse
-import math
 import pathlib
 import zlib
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 import torch
-import torch.nn.functional as F
+
+from reference_model import decoder, log_probs, loss_and_penalty
 
 BATCH, SEQ_LEN, STEPS = 2, 8, 3
 LR, BETA1, BETA2, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0
@@ -133,112 +133,6 @@ def batches(c):
     met = [len(set(clusters[step[:, 1:]].ravel())) for step in ids]
     assert min(met) == len(CLUSTER_SIZES) - 1 and max(met) == len(CLUSTER_SIZES), met
     return ids
-
-
-# ---- the decoder ---------------------------------------------------------------------------------------------------
-
-
-def rmsnorm(x, gain, eps):
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * gain
-
-
-def rope(x, theta):
-    """x (B, T, heads, head_dim): pair (i, i + head_dim/2) is a complex number, turned by t * theta^(-2i/head_dim)."""
-    half = x.shape[-1] // 2
-    t = torch.arange(x.shape[1], dtype=x.dtype)
-    frequency = theta ** (-2 * torch.arange(half, dtype=x.dtype) / x.shape[-1])
-    angle = torch.outer(t, frequency)[:, None, :]  # (T, 1, half)
-    turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angle), angle)
-    return torch.cat([turned.real, turned.imag], -1)
-
-
-def attention(x, w, c):
-    """Causal, grouped-query: query head h reads key/value head h // (n_heads / n_kv_heads)."""
-    b, t, _ = x.shape
-    q = rope((x @ w["q_proj.weight"].T).view(b, t, c.n_heads, c.head_dim), c.rope_theta)
-    k = rope((x @ w["k_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim), c.rope_theta)
-    v = (x @ w["v_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim)
-    future = torch.ones(t, t, dtype=torch.bool).triu(1)
-    heads = []
-    for h in range(c.n_heads):
-        kv = h // (c.n_heads // c.n_kv_heads)
-        scores = q[:, :, h] @ k[:, :, kv].transpose(1, 2) / math.sqrt(c.head_dim)  # (B, T, T)
-        heads.append(torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v[:, :, kv])
-    return torch.cat(heads, -1) @ w["o_proj.weight"].T
-
-
-def mlp(x, w):
-    gate, up = x @ w["gate_proj.weight"].T, x @ w["up_proj.weight"].T
-    return (gate * torch.sigmoid(gate) * up) @ w["down_proj.weight"].T
-
-
-def below(w, prefix):
-    return {name[len(prefix) :]: x for name, x in w.items() if name.startswith(prefix)}
-
-
-def decoder(ids, w, c):
-    """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
-    x = w["model.embed_tokens.weight"][ids]
-    for i in range(c.n_layers):
-        layer = below(w, f"model.layers.{i}.")
-        y = rmsnorm(x, layer["input_layernorm.weight"], c.norm_eps)
-        x = x + attention(y, below(layer, "self_attn."), c)
-        y = rmsnorm(x, layer["post_attention_layernorm.weight"], c.norm_eps)
-        x = x + mlp(y, below(layer, "mlp."))
-    return rmsnorm(x, w["model.norm.weight"], c.norm_eps).reshape(-1, c.d_model)
-
-
-# ---- the heads -----------------------------------------------------------------------------------------------------
-
-
-def dense_logits(h, w):
-    logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
-    return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
-
-
-def vq_nll(h, targets, cluster_of_token, codes, w):
-    """(N): lse_j(a_j) - a_k(y) + lse_{w in k(y)}(s_w) - s_y, one token at a time as the formula reads."""
-    a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
-    out = []
-    for n, y in enumerate(targets.tolist()):
-        k = cluster_of_token[y]
-        members = (cluster_of_token == k).nonzero()[:, 0]
-        s = w["vq_head.token_bias"][members]
-        if "vq_head.member_codebook" in w:
-            u = w["vq_head.member_codebook"]  # (G, Q, d/G)
-            vectors = torch.cat([u[g, codes[members, g]] for g in range(u.shape[0])], -1)  # (members, d)
-            s = s + vectors @ h[n]
-        own = (members == y).nonzero()[0, 0]
-        out.append(torch.logsumexp(a[n], 0) - a[n, k] + torch.logsumexp(s, 0) - s[own])
-    return torch.stack(out)
-
-
-def log_probs(h, c, cluster_of_token, codes, w):
-    """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
-    look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
-    if c.head == "dense":
-        e = torch.exp(dense_logits(h, w))
-        return torch.log(e / e.sum(-1, keepdim=True))
-    s = w["vq_head.token_bias"].expand(h.shape[0], -1)
-    for g in range(c.groups):
-        u = w["vq_head.member_codebook"][g]  # (Q, d/G)
-        table = h.view(-1, c.groups, u.shape[1])[:, g] @ u.T  # (N, Q)
-        s = s + table[:, codes[:, g]]
-    member_of = F.one_hot(cluster_of_token, c.clusters).to(h.dtype)  # (V, K)
-    e = torch.exp(s)
-    inside = e / (e @ member_of @ member_of.T)
-    code = torch.exp(h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"])  # (N, K)
-    return torch.log((code / code.sum(-1, keepdim=True))[:, cluster_of_token] * inside)
-
-
-def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
-    """Means over the batch's tokens; what is minimised is their sum."""
-    if c.head == "dense":
-        return F.cross_entropy(dense_logits(h, w), targets), torch.zeros((), dtype=h.dtype)
-    nll = vq_nll(h, targets, cluster_of_token, codes, w).mean()
-    # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).
-    c_y = w["vq_head.codebook"].detach()[cluster_of_token[targets]]
-    return nll, c.commitment * ((h - c_y) ** 2).sum(-1).mean() / c.d_model
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
