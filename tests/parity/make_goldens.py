@@ -4,8 +4,8 @@
 Run   /usr/bin/python3 tests/parity/make_goldens.py     (Debian: python3-torch, python3-h5py; about 3 seconds)
 
 It writes tests/parity/<case>.h5 for every case below; a second run gives the same bytes. Nothing here is derived from
-the C++ code: in reference_model.py the decoder is written from the Llama definition, the VQ head from its formulas, gradients come from
-autograd and the update from torch.optim.AdamW. README.md beside this file describes the HDF5 layout.
+the C++ code: reference_model.py has the decoder from the Llama definition and the VQ head from its formulas, gradients
+come from autograd and the update from torch.optim.AdamW. README.md beside this file describes the HDF5 layout.
 
 Notation: B batch, T sequence, N = B*T tokens, d width, V vocabulary, K clusters, G groups, Q codes per group.
 """
