@@ -94,6 +94,11 @@ class Backend {
   virtual void fill(Tensor x, float value) = 0;
   /// dst (n) A = src (n) f32, rounded to nearest even; overwritten. A copy where A is f32.
   virtual void round_to_activation(Tensor dst, Tensor src) = 0;
+  /// A number that tells contents apart: the sum over i of mix64(bits_i + (i + 1) * 0x9e3779b97f4a7c15) mod 2^64, mix64 the
+  /// finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) and bits_i element i's bits as an integer. One changed
+  /// element always changes it (mix64 is a bijection), other changes go unseen with a chance of 2^-64. x: f32 or bf16,
+  /// any number of elements. The same on every back end; blocks the host until x is read.
+  virtual std::uint64_t fingerprint(Tensor x) = 0;
 
   // ---- order ------------------------------------------------------------------------------------------------------
   virtual Stream compute_stream() = 0;

@@ -5,6 +5,8 @@
 
 namespace vqlm::cpu {
 
+std::uint64_t fingerprint(Tensor x);
+
 void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate);
 
 void add_scaled(Tensor y, Tensor x, float scale);

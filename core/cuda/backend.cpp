@@ -82,6 +82,11 @@ class CudaBackend final : public Backend {
   void round_to_activation(Tensor dst, Tensor src) override {
     cuda::round_to_activation(context(), dst, src);
   }
+  std::uint64_t fingerprint(Tensor x) override {
+    std::uint64_t result = 0;
+    staging_.to_host(&result, cuda::fingerprint(context(), x), sizeof(result));
+    return result;
+  }
 
   Stream compute_stream() override { return {stream_.get()}; }
   Event record(Stream stream) override {

@@ -89,6 +89,11 @@ void TimingBackend::fill(Tensor x, float value) {
 void TimingBackend::round_to_activation(Tensor dst, Tensor src) {
   measure("round_to_activation", 0, [&] { inner_.round_to_activation(dst, src); });
 }
+std::uint64_t TimingBackend::fingerprint(Tensor x) {
+  std::uint64_t result = 0;
+  measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
+  return result;
+}
 void TimingBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) {
   const std::int64_t inner_extent = ta == Transpose::yes ? a.extent(0) : a.extent(1);
   measure(matmul_name(ta, tb), 2.0 * static_cast<double>(c.numel()) * static_cast<double>(inner_extent),

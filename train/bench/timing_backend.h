@@ -40,6 +40,7 @@ class TimingBackend final : public Backend {
   void copy_to_host(void* dst, Tensor src) override;
   void fill(Tensor x, float value) override;
   void round_to_activation(Tensor dst, Tensor src) override;
+  std::uint64_t fingerprint(Tensor x) override;
   Stream compute_stream() override { return inner_.compute_stream(); }
   Event record(Stream stream) override { return inner_.record(stream); }
   void wait(Stream stream, const Event& event) override { inner_.wait(stream, event); }

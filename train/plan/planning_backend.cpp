@@ -70,6 +70,11 @@ void PlanningBackend::round_to_activation(Tensor dst, Tensor src) {
   count("round_to_activation", 0, {src}, {dst});
 }
 
+std::uint64_t PlanningBackend::fingerprint(Tensor x) {
+  count("fingerprint", 0, {x}, {});
+  return 0;
+}
+
 Event PlanningBackend::record(Stream /*stream*/) {
   return Event(std::make_shared<double>(machine_.now()));
 }
