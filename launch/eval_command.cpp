@@ -1,4 +1,4 @@
-// vqlm eval: a checkpoint's exact loss on held-out shards.
+// vqlm eval: a model's exact loss on held-out shards.
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -9,8 +9,8 @@
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
-#include "train/checkpoint/checkpoint_reader.h"
-#include "train/checkpoint/resume.h"
+#include "train/convert/checkpoint_source.h"
+#include "train/convert/loaded_model.h"
 #include "train/evaluation_report.h"
 
 namespace vqlm {
@@ -38,9 +38,22 @@ DeviceKind automatic_device(const Config& config) {
   }
 }
 
-/// The run's configuration with the sizes and the device of this job.
-Config job_config(const Options& options, const CheckpointReader& checkpoint, int ranks) {
-  Config config = checkpoint.config();
+/// The configuration of the run that made the model, where one of ours did; else the defaults with the model's sizes.
+Config source_config(const Options& options, const ModelSource& source) {
+  if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {
+    return checkpoint->reader().config();
+  }
+  Config config;
+  config.model = source.model();
+  config.head = source.head();
+  if (source.seq_len() > 0) config.data.seq_len = source.seq_len();
+  if (options.seq_len == 0) log::info("samples of {} tokens (--seq-len)", config.data.seq_len);
+  return config;
+}
+
+/// That configuration with the sizes and the device of this job.
+Config job_config(const Options& options, const ModelSource& source, int ranks) {
+  Config config = source_config(options, source);
   config.parallel = {.data = 0, .tensor = options.tensor};
   if (options.micro_batch > 0) config.train.micro_batch = options.micro_batch;
   if (options.seq_len > 0) config.data.seq_len = options.seq_len;
@@ -55,28 +68,21 @@ Config job_config(const Options& options, const CheckpointReader& checkpoint, in
 }
 
 void evaluate(const Options& options, Environment& environment) {
-  const auto folder = find_checkpoint(options.checkpoint);
-  const CheckpointReader checkpoint(folder, environment.is_root() ? Verify::yes : Verify::no);
+  const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
   const ShardSet shards(options.data);
-  check_tokenizer(checkpoint, shards);
-  const Config config = job_config(options, checkpoint, environment.mpi().size());
+  check_tokenizer(*source, shards);
+  const Config config = job_config(options, *source, environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, {.data = 0, .tensor = options.tensor});
 
-  const std::optional<CodeMap> map = checkpoint.code_map();
-  Transformer model(*backend, grid.tensor(),
-                    {.model = config.model,
-                     .head = config.head,
-                     .batch = {config.train.micro_batch, config.data.seq_len},
-                     .purpose = Purpose::evaluation,
-                     .data_size = 1},
-                    map ? &*map : nullptr);
-  checkpoint.load_parameters(model.parameters());
-  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, map ? &*map : nullptr);
+  const LoadedModel loaded =
+      load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
+  Transformer& model = *loaded.transformer;
+  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map());
   const Evaluation result = evaluator.run();
   if (!environment.is_root()) return;
-  const EvaluationSubject subject{folder.string(), options.data, config, model.head().cost()};
+  const EvaluationSubject subject{source->path().string(), options.data, config, model.head().cost()};
   std::fputs(evaluation_text(result, subject).c_str(), stdout);
   log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
   if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));
@@ -86,11 +92,11 @@ void evaluate(const Options& options, Environment& environment) {
 
 void add_eval_command(CLI::App& app) {
   CLI::App* command =
-      app.add_subcommand("eval", "Evaluate a checkpoint on held-out shards, alone or under mpirun");
+      app.add_subcommand("eval", "Evaluate a model on held-out shards, alone or under mpirun");
   auto options = std::make_shared<Options>();
   command
       ->add_option("--checkpoint", options->checkpoint,
-                   "a checkpoint folder, or a run folder (its newest one)")
+                   "a checkpoint, a run folder (its newest one), or a Hugging Face folder")
       ->required();
   command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
   command->add_option("--json", options->json, "write the result into this file, too");
@@ -98,9 +104,13 @@ void add_eval_command(CLI::App& app) {
       ->add_option("--tensor", options->tensor,
                    "ranks that share one model (default 1: each rank holds it whole)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--micro-batch", options->micro_batch, "sequences at a time (default: as in training)")
+  command
+      ->add_option("--micro-batch", options->micro_batch,
+                   "sequences at a time (default: as in training; 8 where no run tells)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--seq-len", options->seq_len, "tokens of a sample (default: as in training)")
+  command
+      ->add_option("--seq-len", options->seq_len,
+                   "tokens of a sample (default: as in training; 512 where no run tells)")
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tokens", options->max_tokens, "stop after about so many tokens (default: all)")
       ->check(CLI::PositiveNumber);
@@ -115,6 +125,8 @@ void add_eval_command(CLI::App& app) {
       "depend on the number of ranks.\n"
       "Examples:\n"
       "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5'\n"
+      "  vqlm eval --checkpoint SmolLM2-135M --data 'shards/heldout-*.h5' --seq-len 1024 --max-tokens "
+      "100000\n"
       "  mpirun -n 4 vqlm eval --checkpoint runs/a/checkpoints/step-00001000 --data 'shards/heldout-*.h5' "
       "--json eval.json");
   command->callback(

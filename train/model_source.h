@@ -2,6 +2,7 @@
 // replaced. Everything that reads models (eval, generate, convert, train --init) reads them through this contract.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -14,6 +15,8 @@
 #include "core/tensor.h"
 
 namespace vqlm {
+
+enum class Verify;  // train/checkpoint/checkpoint_reader.h
 
 /// Logical tensors are named and shaped as in docs/checkpoints.md (Hugging Face's names for Llama); their values are f32
 /// whatever they are stored in. Every Error names the file, and the tensor where there is one.
@@ -46,12 +49,16 @@ class ModelSource {
   virtual std::vector<std::filesystem::path> tokenizer_files() const = 0;
   /// Which tokenizer the model's ids are of, as shards say it; empty where nothing tells.
   virtual std::string tokenizer_sha256() const = 0;
+  /// Tokens of a sample in training; 0 where nothing tells.
+  virtual std::int64_t seq_len() const { return 0; }
 };
 
 /// What a user names with --checkpoint or --input: a checkpoint folder, a run folder (its newest complete checkpoint), or
 /// a Hugging Face folder (config.json and safetensors). A checkpoint is compared with its manifest first. Throws Error
 /// where it is none of them, or one that this program cannot run, and says why.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+/// Without the comparison: for all ranks but the first, and where damage is found soon enough on reading.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verify verify);
 
 /// Fills the store's values, reading no more of each tensor than this rank's slice. Throws Error for a tensor that is
 /// missing or has another shape.
