@@ -37,11 +37,23 @@ Handle make_property_list(hid_t list_class, const std::string& label) {
   return {check(H5Pcreate(list_class), label, "make a property list"), H5Pclose};
 }
 
-/// Property list of a dataset's creation that leaves out times: same contents, same bytes.
-Handle creation_properties(const std::string& label) {
-  Handle list = make_property_list(H5P_DATASET_CREATE, label);
+/// Property list of an object's creation (H5P_DATASET_CREATE, H5P_GROUP_CREATE) that leaves out times: same contents, same
+/// bytes.
+Handle creation_properties(hid_t list_class, const std::string& label) {
+  Handle list = make_property_list(list_class, label);
   check(H5Pset_obj_track_times(list.id(), false), label, "leave out times");
   return list;
+}
+
+/// Makes the groups on the way to `name` that are not there. (HDF5 would make them itself, but with times.)
+void make_groups(hid_t file, const std::string& name, const std::string& label) {
+  for (std::size_t end = name.find('/', 1); end != std::string::npos; end = name.find('/', end + 1)) {
+    const std::string group = name.substr(0, end);
+    if (check(H5Lexists(file, group.c_str(), H5P_DEFAULT), label, "look for a name") > 0) continue;
+    const Handle creation = creation_properties(H5P_GROUP_CREATE, label);
+    const hid_t id = H5Gcreate2(file, group.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT);
+    const Handle made(check(id, label, "make a group"), H5Gclose);
+  }
 }
 
 }  // namespace
@@ -223,10 +235,9 @@ Dataset File::make_dataset(const std::string& name, Type type, const Dims& shape
                            hid_t creation) {
   const std::string label = fmt::format("{}: {}", label_, name);
   Handle space = make_space(shape, max_shape, label);
-  Handle link = make_property_list(H5P_LINK_CREATE, label);
-  check(H5Pset_create_intermediate_group(link.id(), 1), label, "make groups");
+  make_groups(id(), name, label);
   const hid_t id_of_new =
-      H5Dcreate2(id(), name.c_str(), file_type(type), space.id(), link.id(), creation, H5P_DEFAULT);
+      H5Dcreate2(id(), name.c_str(), file_type(type), space.id(), H5P_DEFAULT, creation, H5P_DEFAULT);
   return Dataset(object_, {check(id_of_new, label, "create"), H5Dclose}, label);
 }
 
@@ -235,7 +246,7 @@ Dataset File::create_dataset(const std::string& name, Type type, const Dims& sha
   VQLM_ASSERT(storage.chunk.empty() || storage.chunk.size() == shape.size());
   VQLM_ASSERT(!storage.chunk.empty() || (storage.deflate == 0 && !storage.shuffle && !storage.fletcher32));
   VQLM_ASSERT(!storage.extendible || !storage.chunk.empty());
-  Handle creation = creation_properties(label_);
+  Handle creation = creation_properties(H5P_DATASET_CREATE, label_);
   if (!storage.chunk.empty()) {
     const auto extents = to_hsize(storage.chunk);
     check(H5Pset_chunk(creation.id(), static_cast<int>(extents.size()), extents.data()), label_,
@@ -255,7 +266,7 @@ Dataset File::create_dataset(const std::string& name, Type type, const Dims& sha
 Dataset File::create_virtual_dataset(const std::string& name, Type type, const Dims& shape,
                                      const std::vector<VirtualSource>& sources) {
   LibraryLock lock;
-  Handle creation = creation_properties(label_);
+  Handle creation = creation_properties(H5P_DATASET_CREATE, label_);
   Handle space = make_space(shape, {}, label_);
   for (const VirtualSource& source : sources) {
     VQLM_ASSERT(element_count(source.source_count) == element_count(source.count));

@@ -158,7 +158,10 @@ TEST_F(H5, TheSameContentsGiveTheSameBytes) {
   const auto bytes_of_new_file = [&](const std::string& name) {
     File file = File::create(folder_.file(name));
     file.set_attribute("a", "b");
-    file.create_dataset("x", Type::i32, {3}).write_all<std::int32_t>(std::vector<std::int32_t>{1, 2, 3});
+    for (const char* dataset : {"x", "group/within/x"}) {
+      file.create_dataset(dataset, Type::i32, {3})
+          .write_all<std::int32_t>(std::vector<std::int32_t>{1, 2, 3});
+    }
     file.close();
     return read_bytes(folder_.file(name));
   };
