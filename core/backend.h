@@ -40,6 +40,12 @@ struct AttentionShape {
   std::int64_t row() const { return static_cast<std::int64_t>(heads + 2 * kv_heads) * head_dim; }
 };
 
+/// Which rotation rope_forward gives to row t of a sequence: that of position first + t.
+struct RopePositions {
+  Tensor frequencies;      // (head_dim / 2) f64: radians that pair i turns from one position to the next
+  std::int64_t first = 0;  // position of row t = 0
+};
+
 /// One AdamW step's numbers; step counts from 1.
 struct AdamWStep {
   float lr = 0;
@@ -148,11 +154,12 @@ class Backend {
                                 Accumulate accumulate_dx) = 0;
 
   // ---- attention ----------------------------------------------------------------------------------------------------
-  /// Rotates the query and key heads of qkv in place; row (b, t) has position t. Pairs (i, i + head_dim / 2), angle
-  /// t * theta^(-2i / head_dim): arXiv 2104.09864 in Hugging Face's half-split order. qkv: A.
-  virtual void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) = 0;
+  /// Rotates the query and key heads of qkv in place; row (b, t) has position p = positions.first + t. Pairs
+  /// (i, i + head_dim / 2), angle p * frequencies[i]: arXiv 2104.09864 in Hugging Face's half-split order. Angles are made
+  /// in double up to their remainder in turns. qkv: A.
+  virtual void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) = 0;
   /// The inverse rotation, in place on dqkv.
-  virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) = 0;
+  virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) = 0;
   /// out (B, T, heads * head_dim) = causal softmax(q k^T / sqrt(head_dim)) v; lse (B, heads, T) the log-sum-exp of
   /// each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv 2205.14135).
   /// out, qkv: A; lse: f32. A GPU takes head_dim 32, 64 and 128 and throws Error for others.
@@ -160,6 +167,13 @@ class Backend {
   /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv; all A but lse.
   virtual void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
                                   const AttentionShape& shape) = 0;
+  /// Attention of new rows to all that came before, kept in a cache: generation's attention_forward. The keys and values of
+  /// qkv (B, T, row), rotated already, are written to keys and values (B, kv_heads, capacity, head_dim) at positions
+  /// [past, past + T); then out (B, T, heads * head_dim), overwritten: row t is softmax(q k^T / sqrt(head_dim)) v over
+  /// positions [0, past + t]. past + T <= capacity; what the cache holds from past + T on is neither read nor changed. T = 1
+  /// is decoding, past = 0 the first part of a prompt. All A. Head widths as of attention_forward.
+  virtual void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
+                                const AttentionShape& shape, std::int64_t past) = 0;
 
   // ---- embedding ----------------------------------------------------------------------------------------------------
   /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.
@@ -207,6 +221,12 @@ class Backend {
   /// members.
   virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                                 Tensor token_bias, const CodeMapView& map) = 0;
+  /// Log-probabilities inside chosen clusters: out (m, L) f32 overwritten, L = map.largest_cluster. Row i is, over the
+  /// members w of cluster clusters[i] in member order, s_w - lse_w(s_w) with s_w = sum_g h_g . u_{g, q_g(w)} + b_w for h's
+  /// row rows[i]; -infinity past the cluster's size. rows, clusters (m) i32; h (N, d) and member_codebook A, absent for
+  /// G = 0; token_bias (V) f32. Entries of one row cost least where they stand together.
+  virtual void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                                 Tensor token_bias, const CodeMapView& map) = 0;
   /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
   /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
   /// dh, h, codebook: A.

@@ -71,6 +71,21 @@ void resolve_model(ModelConfig& model) {
   if (model.d_ff == 0) model.d_ff = (8 * model.d_model / 3 + 63) / 64 * 64;
 }
 
+void check_rope(const RopeScaling& rope) {
+  if (rope.kind == RopeScaling::Kind::none && rope.factor != 1) {
+    throw UsageError(
+        fmt::format("model.rope_factor = {} with model.rope_scaling = \"none\" would change nothing: set "
+                    "rope_scaling = \"linear\" or \"llama3\", or rope_factor = 1",
+                    rope.factor));
+  }
+  if (rope.kind == RopeScaling::Kind::llama3 && rope.low_freq_factor >= rope.high_freq_factor) {
+    throw UsageError(
+        fmt::format("model.rope_low_freq_factor = {} is not below model.rope_high_freq_factor = {}: choose 1 "
+                    "and 4, as Llama 3 does, or what the model's config.json says",
+                    rope.low_freq_factor, rope.high_freq_factor));
+  }
+}
+
 void check_tensor_parallel(const Config& config) {
   const int tensor = config.parallel.tensor;
   const auto check_divides = [&](const char* key, std::int64_t value) {
@@ -169,6 +184,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
     config.run.name =
         (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
+  check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);
   check_head(config);

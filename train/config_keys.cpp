@@ -5,21 +5,23 @@
 namespace vqlm::config_keys {
 namespace {
 
-template <auto Section, auto Field>
+/// The member at the end of a path of members: section, field, and a field's own field.
+template <auto... Path>
 auto& at(Config& config) {
-  return (config.*Section).*Field;
+  return (config.*....*Path);
 }
 
-template <auto Section, auto Field>
+template <auto... Path>
 constexpr Choice choice(std::span<const std::string_view> words) {
-  return {words, [](const Config& config) { return static_cast<int>((config.*Section).*Field); },
+  return {words, [](const Config& config) { return static_cast<int>((config.*....*Path)); },
           [](Config& config, int value) {
-            auto& field = (config.*Section).*Field;
+            auto& field = at<Path...>(config);
             field = static_cast<std::remove_reference_t<decltype(field)>>(value);
           }};
 }
 
 // In the order of the enums' values.
+constexpr std::array<std::string_view, 3> rope_scalings = {"none", "linear", "llama3"};
 constexpr std::array<std::string_view, 2> head_kinds = {"dense", "vq"};
 constexpr std::array<std::string_view, 2> codebook_learnings = {"gradient", "commitment"};
 constexpr std::array<std::string_view, 3> precisions = {"auto", "fp32", "bf16"};
@@ -32,6 +34,7 @@ constexpr double ids = 2147483647;  // token ids are 32-bit
 constexpr Range::Low excluded = Range::Low::excluded;
 
 constexpr auto model = &Config::model;
+constexpr auto rope_scaling = &ModelConfig::rope_scaling;
 constexpr auto head = &Config::head;
 constexpr auto data = &Config::data;
 constexpr auto train = &Config::train;
@@ -49,6 +52,11 @@ constexpr Key table[] = {
     {"model", "n_kv_heads", &at<model, &ModelConfig::n_kv_heads>, {0, 65536}, "key/value heads; 0: n_heads"},
     {"model", "d_ff", &at<model, &ModelConfig::d_ff>, {0, 1 << 24}, "MLP width; 0: 8/3 d_model, up to a multiple of 64"},
     {"model", "rope_theta", &at<model, &ModelConfig::rope_theta>, {0, 1e12, excluded}, "rotary base"},
+    {"model", "rope_scaling", choice<model, rope_scaling, &RopeScaling::kind>(rope_scalings), any, "rotary frequencies for contexts longer than in pretraining"},
+    {"model", "rope_factor", &at<model, rope_scaling, &RopeScaling::factor>, {1, 1e6}, "linear, llama3: how many times longer contexts become"},
+    {"model", "rope_low_freq_factor", &at<model, rope_scaling, &RopeScaling::low_freq_factor>, {0, 1e6, excluded}, "llama3: turns over the original positions below which pairs slow down by rope_factor"},
+    {"model", "rope_high_freq_factor", &at<model, rope_scaling, &RopeScaling::high_freq_factor>, {0, 1e6, excluded}, "llama3: turns above which pairs stay as they are"},
+    {"model", "rope_original_positions", &at<model, rope_scaling, &RopeScaling::original_positions>, {1, many}, "llama3: longest context of pretraining"},
     {"model", "norm_eps", &at<model, &ModelConfig::norm_eps>, {0, 1, excluded}, "epsilon of RMSNorm"},
     {"model", "tie_embeddings", &at<model, &ModelConfig::tie_embeddings>, any, "dense head only: its matrix is the embedding table"},
 

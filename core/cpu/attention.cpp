@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/cpu/attention_head.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
@@ -14,11 +15,6 @@
 
 namespace vqlm::cpu {
 namespace {
-
-// Query rows and key columns of a tile of scores: 64 KiB, so that the two tiles of backward and the keys' side stay in
-// a second-level cache. 128 rows make the products 10 % faster and compute 10 % more scores above the diagonal.
-constexpr std::int64_t query_block = 64;
-constexpr std::int64_t key_tile = 256;
 
 /// Strides and sizes of one call; element (t, i) of a head is at head + t * row + i.
 struct Layout {
@@ -41,78 +37,6 @@ struct Layout {
   float scale;
 };
 
-/// The part of a block of query rows that sees a tile of keys.
-struct Tile {
-  std::int64_t query_begin, queries;
-  std::int64_t key_begin, keys;
-
-  /// Keys of the tile that query row r of the block may see, 0 where the tile is in its future.
-  std::int64_t visible(std::int64_t r) const {
-    return std::clamp<std::int64_t>(query_begin + r + 1 - key_begin, 0, keys);
-  }
-};
-
-/// Keys [key_begin, + key_tile) against a query block, cut behind the block's last row.
-Tile make_tile(std::int64_t query_begin, std::int64_t queries, std::int64_t key_begin) {
-  return {query_begin, queries, key_begin, std::min(key_tile, query_begin + queries - key_begin)};
-}
-
-/// The running softmax of a block of queries.
-struct RunningSoftmax {
-  float maximum[query_block];
-  float sum[query_block];
-};
-
-/// Turns a tile of raw scores into probabilities relative to the running maximum, and rescales what the earlier tiles
-/// left in out where the maximum grew. The first tile (key_begin 0) starts the softmax.
-void update_softmax(RunningSoftmax& softmax, float* scores, float* out, const Tile& tile,
-                    const Layout& layout) {
-  for (std::int64_t r = 0; r < tile.queries; ++r) {
-    float* const row = scores + r * tile.keys;
-    const std::int64_t visible = tile.visible(r);
-    if (visible > 0) {
-      const float top = layout.scale * row_maximum(row, visible);
-      if (tile.key_begin == 0) {
-        softmax.maximum[r] = top;
-        softmax.sum[r] = row_exp(row, layout.scale, top, visible);
-      } else {
-        if (top > softmax.maximum[r]) {
-          const float ratio = std::exp(softmax.maximum[r] - top);
-          row_scale(out + r * layout.out_row, ratio, layout.head_dim);
-          softmax.sum[r] *= ratio;
-          softmax.maximum[r] = top;
-        }
-        softmax.sum[r] += row_exp(row, layout.scale, softmax.maximum[r], visible);
-      }
-    }
-    std::fill(row + visible, row + tile.keys, 0.0f);
-  }
-}
-
-/// One head of one sequence: out and lse from q, k, v; scores holds query_block x key_tile floats.
-void forward_head(float* out, float* lse, const float* q, const float* k, const float* v,
-                  const Layout& layout, float* scores) {
-  RunningSoftmax softmax;
-  for (std::int64_t begin = 0; begin < layout.seq_len; begin += query_block) {
-    const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
-    float* const block_out = out + begin * layout.out_row;
-    for (std::int64_t key_begin = 0; key_begin < begin + queries; key_begin += key_tile) {
-      const Tile tile = make_tile(begin, queries, key_begin);
-      sgemm(Transpose::no, Transpose::yes, queries, tile.keys, layout.head_dim, 1.0f,
-            {q + begin * layout.row, layout.row}, {k + key_begin * layout.row, layout.row}, 0.0f, scores,
-            tile.keys);
-      update_softmax(softmax, scores, block_out, tile, layout);
-      sgemm(Transpose::no, Transpose::no, queries, layout.head_dim, tile.keys, 1.0f, {scores, tile.keys},
-            {v + key_begin * layout.row, layout.row}, key_begin == 0 ? 0.0f : 1.0f, block_out,
-            layout.out_row);
-    }
-    for (std::int64_t r = 0; r < queries; ++r) {
-      row_scale(block_out + r * layout.out_row, 1.0f / softmax.sum[r], layout.head_dim);
-      lse[begin + r] = softmax.maximum[r] + std::log(softmax.sum[r]);
-    }
-  }
-}
-
 /// Pointers to one head of one sequence in backward; q, k, v and their gradients have stride layout.row, dout
 /// layout.out_row.
 struct BackwardHead {
@@ -122,7 +46,7 @@ struct BackwardHead {
 };
 
 /// Adds one tile's part to dq, dk and dv. scores and dscores hold query_block x key_tile floats.
-void backward_tile(const BackwardHead& head, const Tile& tile, const Layout& layout, float* scores,
+void backward_tile(const BackwardHead& head, const AttentionTile& tile, const Layout& layout, float* scores,
                    float* dscores) {
   const std::int64_t query_at = tile.query_begin * layout.row, key_at = tile.key_begin * layout.row;
   const MatrixView q{head.q + query_at, layout.row}, k{head.k + key_at, layout.row},
@@ -154,7 +78,7 @@ void backward_head(const BackwardHead& head, const Layout& layout, float* scores
     for (std::int64_t begin = key_begin / query_block * query_block; begin < layout.seq_len;
          begin += query_block) {
       const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
-      backward_tile(head, make_tile(begin, queries, key_begin), layout, scores, dscores);
+      backward_tile(head, attention_tile(begin, queries, key_begin), layout, scores, dscores);
     }
   }
 }
@@ -175,9 +99,16 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
     const std::int64_t b = item / heads, h = item % heads;
     const float* const sequence = in + b * seq_len * layout.row;
     const std::int64_t shared = h / layout.group * layout.head_dim;
-    forward_head(out_data + b * seq_len * layout.out_row + h * layout.head_dim, lse_data + item * seq_len,
-                 sequence + h * layout.head_dim, sequence + layout.key_offset + shared,
-                 sequence + layout.value_offset + shared, layout, scratch.of_thread(omp_get_thread_num()));
+    attend({.q = {sequence + h * layout.head_dim, layout.row},
+            .k = {sequence + layout.key_offset + shared, layout.row},
+            .v = {sequence + layout.value_offset + shared, layout.row},
+            .out = out_data + b * seq_len * layout.out_row + h * layout.head_dim,
+            .out_stride = layout.out_row,
+            .lse = lse_data + item * seq_len,
+            .queries = seq_len,
+            .past = 0,
+            .head_dim = layout.head_dim},
+           scratch.of_thread(omp_get_thread_num()));
   }
 }
 

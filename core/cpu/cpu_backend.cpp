@@ -153,13 +153,13 @@ class CpuBackend final : public Backend {
     cpu::rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx);
   }
 
-  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override {
+  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
     use_threads();
-    cpu::rope_forward(qkv, shape, theta);
+    cpu::rope_forward(qkv, shape, positions);
   }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override {
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
     use_threads();
-    cpu::rope_backward(dqkv, shape, theta);
+    cpu::rope_backward(dqkv, shape, positions);
   }
   void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
     use_threads();
@@ -169,6 +169,11 @@ class CpuBackend final : public Backend {
                           const AttentionShape& shape) override {
     use_threads();
     cpu::attention_backward(dqkv, dout, out, lse, qkv, shape);
+  }
+  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
+                        std::int64_t past) override {
+    use_threads();
+    cpu::attention_cached(out, keys, values, qkv, shape, past);
   }
 
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
@@ -214,6 +219,11 @@ class CpuBackend final : public Backend {
                         Tensor token_bias, const CodeMapView& map) override {
     use_threads();
     cpu::member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
+  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                         Tensor token_bias, const CodeMapView& map) override {
+    use_threads();
+    cpu::cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map);
   }
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override {

@@ -2,42 +2,17 @@
 // of Q numbers; a token's score is then G look-ups, as in product quantisation search (Jegou et al., PAMI 2011).
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "core/cpu/member_kernels.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
-#include "core/cpu/sgemm.h"
 
 namespace vqlm::cpu {
 namespace {
 
 // Rows whose tables are made together: enough for a product, few enough that the tables of all groups stay in cache.
 constexpr std::int64_t row_block = 16;
-
-/// The sum of one row's table entries at a member's codes; four sums hide the latency of addition.
-float look_up(const float* tables, const std::uint8_t* codes, const MemberSizes& sizes) {
-  float sums[4] = {};
-  std::int64_t g = 0;
-  for (; g + 4 <= sizes.groups; g += 4) {
-    for (std::int64_t i = 0; i < 4; ++i) sums[i] += tables[(g + i) * sizes.codes + codes[g + i]];
-  }
-  for (; g < sizes.groups; ++g) sums[0] += tables[g * sizes.codes + codes[g]];
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-/// tables (rows, G, Q) = h_g . u_{g,q} for `rows` rows of h.
-void make_tables(float* tables, const float* h, std::int64_t rows, const float* codebook,
-                 const MemberSizes& sizes) {
-  const std::int64_t d = sizes.vector();
-#pragma omp parallel for schedule(static)
-  for (std::int64_t g = 0; g < sizes.groups; ++g) {
-    sgemm(Transpose::no, Transpose::yes, rows, sizes.codes, sizes.width, 1.0f, {h + g * sizes.width, d},
-          {codebook + g * sizes.codes * sizes.width, sizes.width}, 0.0f, tables + g * sizes.codes,
-          sizes.groups * sizes.codes);
-  }
-}
 
 }  // namespace
 
@@ -65,17 +40,16 @@ void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor 
   for (std::int64_t begin = 0; begin < rows; begin += row_block) {
     const std::int64_t block = std::min(row_block, rows - begin);
     if (sizes.groups > 0)
-      make_tables(tables.of_thread(0), h.f32() + begin * d, block, member_codebook.f32(), sizes);
+      make_member_tables(tables.of_thread(0), h.f32() + begin * d, block, member_codebook.f32(), sizes);
 #pragma omp parallel for collapse(2) schedule(dynamic, 16)
     for (std::int64_t r = 0; r < block; ++r) {
       for (std::int64_t k = 0; k < clusters; ++k) {
         const std::int64_t first = member_begin[k], count = member_begin[k + 1] - first;
         float* const s = scores.of_thread(0) + r * vocabulary + first;
         const float* const table = tables.of_thread(0) + r * row_table;
-        for (std::int64_t w = 0; w < count; ++w) {
-          s[w] = bias[members[first + w]] + look_up(table, codes + (first + w) * sizes.groups, sizes);
-        }
         if (count == 0) continue;
+        look_up_members(s, table, codes + first * sizes.groups, count, sizes);
+        for (std::int64_t w = 0; w < count; ++w) s[w] += bias[members[first + w]];
         const RowStatistics found = row_statistics(s, nullptr, count);
         const float shift = codes_log_probs[(begin + r) * clusters + k] - found.maximum - std::log(found.sum);
         float* const row = out + (begin + r) * vocabulary;

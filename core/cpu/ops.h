@@ -19,11 +19,13 @@ void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
 void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
                       Accumulate accumulate_dx);
 
-void rope_forward(Tensor qkv, const AttentionShape& shape, float theta);
-void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta);
+void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions);
+void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions);
 void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);
 void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
                         const AttentionShape& shape);
+void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
+                      std::int64_t past);
 
 void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
 void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
@@ -42,6 +44,8 @@ void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tenso
                     const CodeMapView& map);
 void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                       Tensor token_bias, const CodeMapView& map);
+void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                       Tensor token_bias, const CodeMapView& map);
 void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                 float scale);
 

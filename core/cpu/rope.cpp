@@ -1,5 +1,5 @@
 // Rotary position embedding (arXiv 2104.09864), half-split pairs as Hugging Face stores them:
-//   (x_i, x_{i+D/2}) -> (x_i cos - x_{i+D/2} sin, x_{i+D/2} cos + x_i sin), angle = t * theta^(-2i / D).
+//   (x_i, x_{i+D/2}) -> (x_i cos - x_{i+D/2} sin, x_{i+D/2} cos + x_i sin), angle = position * frequency_i.
 // The backward pass is the rotation by -angle.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/rope.cpp"
@@ -70,15 +70,14 @@ void advance(Rotation& rotation, const Rotation& step) {
   }
 }
 
-void rotate(Tensor qkv, const AttentionShape& shape, float theta, double direction) {
+void rotate(Tensor qkv, const AttentionShape& shape, const RopePositions& positions, double direction) {
   VQLM_ASSERT(shape.head_dim > 0 && shape.head_dim % 2 == 0);
   VQLM_ASSERT(qkv.numel() == shape.batch * shape.seq_len * shape.row());
   const std::int64_t half = shape.head_dim / 2;
-  std::vector<double> frequencies(static_cast<std::size_t>(half));
-  for (std::int64_t i = 0; i < half; ++i) {
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(shape.head_dim);
-    frequencies[static_cast<std::size_t>(i)] = direction * std::pow(static_cast<double>(theta), exponent);
-  }
+  VQLM_ASSERT(positions.frequencies.numel() == half);
+  const double* const given = positions.frequencies.as<double>();
+  std::vector<double> frequencies(given, given + half);
+  for (double& frequency : frequencies) frequency *= direction;
   const Rotation step = rotation_of(1, frequencies);
   float* const data = qkv.f32();
   const std::int64_t blocks_per_sequence = (shape.seq_len + positions_per_block - 1) / positions_per_block;
@@ -86,7 +85,7 @@ void rotate(Tensor qkv, const AttentionShape& shape, float theta, double directi
     const std::int64_t sequence = block / blocks_per_sequence;
     const std::int64_t begin = block % blocks_per_sequence * positions_per_block;
     const std::int64_t end = std::min(shape.seq_len, begin + positions_per_block);
-    Rotation rotation = rotation_of(begin, frequencies);
+    Rotation rotation = rotation_of(positions.first + begin, frequencies);
     std::vector<float> cosine(frequencies.size()), sine(frequencies.size());
     for (std::int64_t t = begin; t < end; ++t) {
       std::copy(rotation.cosine.begin(), rotation.cosine.end(), cosine.begin());
@@ -100,12 +99,12 @@ void rotate(Tensor qkv, const AttentionShape& shape, float theta, double directi
 
 }  // namespace
 
-void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) {
-  rotate(qkv, shape, theta, 1.0);
+void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
+  rotate(qkv, shape, positions, 1.0);
 }
 
-void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) {
-  rotate(dqkv, shape, theta, -1.0);
+void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) {
+  rotate(dqkv, shape, positions, -1.0);
 }
 
 }  // namespace vqlm::cpu

@@ -135,11 +135,11 @@ class CudaBackend final : public Backend {
     cuda::rmsnorm_backward(context(), dx, dgain, dy, x, gain, rstd, accumulate_dx);
   }
 
-  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override {
-    cuda::rope_forward(context(), qkv, shape, theta);
+  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
+    cuda::rope_forward(context(), qkv, shape, positions);
   }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override {
-    cuda::rope_backward(context(), dqkv, shape, theta);
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
+    cuda::rope_backward(context(), dqkv, shape, positions);
   }
   void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
     cuda::attention_forward(context(), out, lse, qkv, shape);
@@ -149,6 +149,10 @@ class CudaBackend final : public Backend {
     cuda::attention_backward(context(), dqkv, dout, out, lse, qkv, shape);
   }
 
+  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
+                        std::int64_t past) override {
+    cuda::attention_cached(context(), out, keys, values, qkv, shape, past);
+  }
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
     cuda::embedding_forward(context(), out, ids, table, first_row);
   }
@@ -182,6 +186,10 @@ class CudaBackend final : public Backend {
   void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                         Tensor token_bias, const CodeMapView& map) override {
     cuda::member_log_probs(context(), log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
+  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                         Tensor token_bias, const CodeMapView& map) override {
+    cuda::cluster_log_probs(context(), out, h, rows, clusters, member_codebook, token_bias, map);
   }
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override {

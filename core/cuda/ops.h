@@ -33,14 +33,20 @@ void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy
                       Tensor rstd, Accumulate accumulate_dx);
 
 // rope.cu
-void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape, float theta);
-void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape, float theta);
+void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
+                  const RopePositions& positions);
+void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape,
+                   const RopePositions& positions);
 
 // attention_forward.cu, attention_backward.cu
 void attention_forward(const Context& context, Tensor out, Tensor lse, Tensor qkv,
                        const AttentionShape& shape);
 void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
                         const AttentionShape& shape);
+
+// attention_cached.cu
+void attention_cached(const Context& context, Tensor out, Tensor keys, Tensor values, Tensor qkv,
+                      const AttentionShape& shape, std::int64_t past);
 
 // embedding.cu
 void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
@@ -55,7 +61,7 @@ void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor
                       std::int64_t first_class, float scale);
 void log_softmax(const Context& context, Tensor logits, Tensor bias);
 
-// code_entropy.cu, member_entropy.cu, member_log_probs.cu
+// code_entropy.cu, member_entropy.cu, member_log_probs.cu, cluster_log_probs.cu
 void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
                           Tensor targets, const CodeMapView& map);
 void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
@@ -63,6 +69,8 @@ void member_entropy(const Context& context, Tensor nll, const Backend::MemberGra
                     const CodeMapView& map);
 void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor code_log_probs,
                       Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
+void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows, Tensor clusters,
+                       Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
 void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
                 float beta, float scale);
 

@@ -1,5 +1,5 @@
 // Rotary position embedding (arXiv 2104.09864), half-split pairs as Hugging Face stores them:
-//   (x_i, x_{i+D/2}) -> (x_i cos - x_{i+D/2} sin, x_{i+D/2} cos + x_i sin), angle = t * theta^(-2i / D).
+//   (x_i, x_{i+D/2}) -> (x_i cos - x_{i+D/2} sin, x_{i+D/2} cos + x_i sin), angle = position * frequency_i.
 // The backward pass is the rotation by -angle.
 //
 // Bound by memory: 4 bytes for each element of the query and key heads (read and written in place), 3 operations. N = 16,384,
@@ -7,7 +7,7 @@
 //
 // A block takes a few rows of qkv. Its threads first put the rows' cosines and sines into shared memory, one angle each or a
 // few, then turn packs of pairs of all heads. The angle is made in double up to its remainder in turns, in [-1/2, 1/2]: float
-// angles would be wrong by t * 2^-24 radians, 0.004 at t = 65,536; the rest is float's error of sincosf below pi.
+// angles would be wrong by p * 2^-24 radians, 0.004 at position p = 65,536; the rest is float's error of sincosf below pi.
 #include <cmath>
 
 #include "core/cuda/launch.h"
@@ -19,18 +19,18 @@ namespace {
 
 constexpr int threads = 256;
 
-/// `half` = D / 2 pairs a head; `log2_ratio` = log2(theta^(-2 / D)); `turns` = direction / (2 pi): angle i of position t is
-/// t * turns * 2^(i * log2_ratio) full turns.
+/// `half` = D / 2 pairs a head; angle i of position p is p * frequencies[i] * turns full turns, `turns` = direction / (2 pi).
 template <int width>
 __global__ void __launch_bounds__(threads)
     rope_kernel(__nv_bfloat16* qkv, std::int64_t rows, std::int64_t seq_len, std::int64_t row_stride,
-                int heads, int half, int rows_per_block, double log2_ratio, double turns) {
+                int heads, int half, int rows_per_block, const double* frequencies, std::int64_t first,
+                double turns) {
   float* const cosine = dynamic_shared<float>();  // (rows_per_block, half)
   float* const sine = cosine + rows_per_block * half;
   const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * rows_per_block;
   for (int i = static_cast<int>(threadIdx.x); i < rows_per_block * half; i += threads) {
-    const auto position = static_cast<double>((first_row + i / half) % seq_len);
-    const double angle = position * (turns * exp2(i % half * log2_ratio));
+    const auto position = static_cast<double>(first + (first_row + i / half) % seq_len);
+    const double angle = position * (turns * frequencies[i % half]);
     const auto remainder = static_cast<float>(angle - rint(angle));
     sincosf(6.28318530717958648f * remainder, &sine[i], &cosine[i]);
   }
@@ -57,31 +57,34 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-void rotate(const Context& context, Tensor qkv, const AttentionShape& shape, float theta, double direction) {
+void rotate(const Context& context, Tensor qkv, const AttentionShape& shape, const RopePositions& positions,
+            double direction) {
   VQLM_ASSERT(shape.head_dim > 0 && shape.head_dim % 2 == 0);
   const std::int64_t rows = shape.batch * shape.seq_len;
   VQLM_ASSERT(qkv.numel() == rows * shape.row());
   if (qkv.numel() == 0) return;
   const int half = shape.head_dim / 2;
+  VQLM_ASSERT(positions.frequencies.numel() == half);
   const int rows_per_block = std::max(threads / half, 1);
-  const double log2_ratio = -2.0 / shape.head_dim * std::log2(static_cast<double>(theta));
   const double turns = direction / (2 * 3.14159265358979323846);
   const bool wide = half % 8 == 0 && rows_in_packs<8>(shape.row(), bf16(qkv));
   launch(wide ? rope_kernel<8> : rope_kernel<1>,
          {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(rows, rows_per_block))), threads,
           static_cast<std::size_t>(2 * rows_per_block * half) * sizeof(float), context.stream},
          bf16(qkv), rows, shape.seq_len, shape.row(), shape.heads + shape.kv_heads, half, rows_per_block,
-         log2_ratio, turns);
+         positions.frequencies.as<double>(), positions.first, turns);
 }
 
 }  // namespace
 
-void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape, float theta) {
-  rotate(context, qkv, shape, theta, 1.0);
+void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
+                  const RopePositions& positions) {
+  rotate(context, qkv, shape, positions, 1.0);
 }
 
-void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape, float theta) {
-  rotate(context, dqkv, shape, theta, -1.0);
+void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape,
+                   const RopePositions& positions) {
+  rotate(context, dqkv, shape, positions, -1.0);
 }
 
 }  // namespace vqlm::cuda

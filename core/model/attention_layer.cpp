@@ -18,8 +18,12 @@ Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t wi
 }  // namespace
 
 AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& config,
-                               const BatchShape& batch, ParameterStore& parameters, const std::string& prefix)
-    : tensor_(tensor), parameters_(parameters), d_model_(config.d_model), theta_(config.rope_theta) {
+                               const BatchShape& batch, ParameterStore& parameters, Tensor rope_frequencies,
+                               const std::string& prefix)
+    : tensor_(tensor),
+      parameters_(parameters),
+      d_model_(config.d_model),
+      rope_frequencies_(rope_frequencies) {
   shape_ = {batch.batch, batch.seq_len, config.n_heads / tensor.size(), config.n_kv_heads / tensor.size(),
             config.head_dim()};
   const std::int64_t query_rows = std::int64_t{shape_.heads} * shape_.head_dim;
@@ -50,7 +54,7 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
   const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
   backend.matmul(saved.qkv, rows, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::yes,
                  Accumulate::no);
-  backend.rope_forward(saved.qkv, shape_, theta_);
+  backend.rope_forward(saved.qkv, shape_, {.frequencies = rope_frequencies_});
   backend.attention_forward(saved.out, saved.lse, saved.qkv, shape_);
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.matmul(partial, saved.out, parameters_.operand(output_), Transpose::no, Transpose::yes,
@@ -68,7 +72,7 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
   backend.matmul(parameters_.gradient(output_), dy_rows, saved.out, Transpose::yes, Transpose::no,
                  Accumulate::yes);
   backend.attention_backward(dqkv, dout, saved.out, saved.lse, saved.qkv, shape_);
-  backend.rope_backward(dqkv, shape_, theta_);
+  backend.rope_backward(dqkv, shape_, {.frequencies = rope_frequencies_});
   const Tensor rows = tensor_.gather(x, scratch.gathered);
   backend.matmul(parameters_.fused_gradient(qkv_, 3), dqkv, rows, Transpose::yes, Transpose::no,
                  Accumulate::yes);

@@ -17,8 +17,9 @@ class AttentionLayer {
     Tensor lse;  // (B, heads / P, T) f32
   };
 
+  /// rope_frequencies (head_dim / 2) f64 on the device must live as long as the layer.
   AttentionLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-                 ParameterStore& parameters, const std::string& prefix);
+                 ParameterStore& parameters, Tensor rope_frequencies, const std::string& prefix);
 
   void place_activations(TensorArena& arena, Activations& saved) const;
 
@@ -31,7 +32,7 @@ class AttentionLayer {
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   std::int64_t d_model_;
-  float theta_;
+  Tensor rope_frequencies_;
   AttentionShape shape_;  // this rank's heads
   ParameterId qkv_;       // q, k and v projections, fused
   ParameterId output_;

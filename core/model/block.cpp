@@ -14,14 +14,14 @@ Parameter norm_gain(const std::string& name, std::int64_t d_model) {
 }
 
 Block::Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-             ParameterStore& parameters, int layer)
+             ParameterStore& parameters, Tensor rope_frequencies, int layer)
     : tensor_(tensor),
       parameters_(parameters),
       prefix_("model.layers." + std::to_string(layer) + "."),
       d_model_(config.d_model),
       rows_(batch.rows() / tensor.size()),
       norm_eps_(config.norm_eps),
-      attention_(tensor, config, batch, parameters, prefix_ + "self_attn."),
+      attention_(tensor, config, batch, parameters, rope_frequencies, prefix_ + "self_attn."),
       mlp_(tensor, config, batch, parameters, prefix_ + "mlp.") {}
 
 void Block::add_replicated() {

@@ -19,9 +19,9 @@ class Block {
     MlpLayer::Activations mlp;
   };
 
-  /// Adds the projections to the store's open bucket.
+  /// Adds the projections to the store's open bucket. rope_frequencies: as AttentionLayer's.
   Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-        ParameterStore& parameters, int layer);
+        ParameterStore& parameters, Tensor rope_frequencies, int layer);
   /// Adds the norm gains, which every tensor rank holds whole, to the store's open bucket.
   void add_replicated();
 

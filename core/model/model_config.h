@@ -6,6 +6,18 @@
 
 namespace vqlm {
 
+/// How rotary frequencies are changed for contexts longer than those of pretraining; formulas in core/model/rope.h.
+struct RopeScaling {
+  enum class Kind { none, linear, llama3 };
+  Kind kind = Kind::none;
+  float factor = 1;  // how many times longer contexts become; at least 1
+  // llama3 only:
+  float low_freq_factor =
+      1;  // pairs that turn less often than this over the original positions slow down by factor
+  float high_freq_factor = 4;              // pairs that turn more often than this stay as they are
+  std::int64_t original_positions = 8192;  // longest context of pretraining
+};
+
 /// A Llama-style decoder.
 struct ModelConfig {
   std::int64_t vocab_size = 0;  // from the shards
@@ -15,6 +27,7 @@ struct ModelConfig {
   int n_kv_heads = 0;     // 0: n_heads
   std::int64_t d_ff = 0;  // 0: 8/3 d_model, rounded up to a multiple of 64
   float rope_theta = 10000.0f;
+  RopeScaling rope_scaling = {};
   float norm_eps = 1e-5f;
   bool tie_embeddings = false;  // dense head only: the head's matrix is the embedding table
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "core/model/dense_head.h"
+#include "core/model/rope.h"
 #include "core/model/tensor_arena.h"
 #include "core/model/vq_head.h"
 
@@ -24,13 +25,18 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   VQLM_ASSERT(!(vq && tied) && (!vq || map != nullptr));
   const HeadContext context{tensor_, config_, options.head, parameters_, rows_, training};
 
+  const std::vector<double> frequencies = rope_frequencies(config_);
+  rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
+  const Tensor rope = rope_frequencies_.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64);
+  backend_.copy_from_host(rope, frequencies.data());
+
   // Buckets stand in the order of forward; backward completes them from the last to the first.
   embedding_bucket_ = parameters_.add_bucket("embedding", false);
   embedding_.emplace(tensor_, config_, parameters_, tied);
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
-    blocks_.emplace_back(tensor_, config_, batch_, parameters_, layer);
+    blocks_.emplace_back(tensor_, config_, batch_, parameters_, rope, layer);
   }
   if (!vq) {
     head_buckets_ = {parameters_.add_bucket("head", false)};

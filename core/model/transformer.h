@@ -87,6 +87,7 @@ class Transformer {
   ParameterStore parameters_;
   std::int64_t rows_;
   Scratch scratch_;
+  Buffer rope_frequencies_;  // (head_dim / 2) f64
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;

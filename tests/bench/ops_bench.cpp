@@ -5,8 +5,10 @@
 
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "core/cpu/cpu_backend.h"
+#include "core/model/rope.h"
 #include "core/rng.h"
 
 namespace vqlm {
@@ -98,7 +100,9 @@ void rope_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const AttentionShape shape{.batch = 4, .seq_len = 1024, .heads = 12, .kv_heads = 4, .head_dim = 64};
   const Tensor qkv = bench.make({shape.batch, shape.seq_len, shape.row()});
-  for (auto _ : state) bench.backend().rope_forward(qkv, shape, 10'000.0f);
+  std::vector<double> frequencies = rope_frequencies({.d_model = shape.head_dim, .n_heads = 1});
+  const RopePositions positions{Tensor(frequencies.data(), DType::f64, {shape.head_dim / 2})};
+  for (auto _ : state) bench.backend().rope_forward(qkv, shape, positions);
   report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
 }
 

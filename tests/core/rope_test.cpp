@@ -7,17 +7,29 @@
 namespace vqlm::testing {
 namespace {
 
-constexpr float theta = 10'000.0f;
+constexpr double theta = 10'000.0;
+
+/// theta^(-2i / head_dim), the frequencies of the paper.
+std::vector<double> plain_frequencies(int head_dim) {
+  std::vector<double> frequencies;
+  for (int i = 0; i < head_dim / 2; ++i) frequencies.push_back(std::pow(theta, -2.0 * i / head_dim));
+  return frequencies;
+}
+
+RopePositions positions_of(std::vector<double>& frequencies, std::int64_t first = 0) {
+  return {Tensor(frequencies.data(), DType::f64, {static_cast<std::int64_t>(frequencies.size())}), first};
+}
 
 /// The rotation by direction * angle of the query and key heads, in double.
-std::vector<double> rotated(std::vector<double> qkv, const AttentionShape& shape, double direction) {
+std::vector<double> rotated(std::vector<double> qkv, const AttentionShape& shape,
+                            const std::vector<double>& frequencies, double direction,
+                            std::int64_t first = 0) {
   const std::int64_t half = shape.head_dim / 2;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
-    const auto t = static_cast<double>(row % shape.seq_len);
+    const auto t = static_cast<double>(first + row % shape.seq_len);
     for (std::int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
       for (std::int64_t i = 0; i < half; ++i) {
-        const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(shape.head_dim);
-        const double angle = direction * t * std::pow(static_cast<double>(theta), exponent);
+        const double angle = direction * t * frequencies[static_cast<std::size_t>(i)];
         double& low = qkv[static_cast<std::size_t>(row * shape.row() + head * shape.head_dim + i)];
         double& high = qkv[static_cast<std::size_t>(row * shape.row() + head * shape.head_dim + half + i)];
         const double a = low, b = high;
@@ -43,22 +55,26 @@ class RopeTest : public OpTest, public ::testing::WithParamInterface<AttentionSh
 
 TEST_P(RopeTest, ForwardAndBackwardEqualReference) {
   const AttentionShape& shape = GetParam();
+  std::vector<double> frequencies = plain_frequencies(shape.head_dim);
+  const RopePositions positions = positions_of(frequencies);
   HostF32 qkv = random_qkv(shape), dqkv = qkv.clone();
   const std::vector<double> before = qkv.doubles();
-  backend->rope_forward(qkv, shape, theta);
-  expect_close(qkv, rotated(before, shape, 1), bound_of(before), "qkv");
-  backend->rope_backward(dqkv, shape, theta);
-  expect_close(dqkv, rotated(before, shape, -1), bound_of(before), "dqkv");
+  backend->rope_forward(qkv, shape, positions);
+  expect_close(qkv, rotated(before, shape, frequencies, 1), bound_of(before), "qkv");
+  backend->rope_backward(dqkv, shape, positions);
+  expect_close(dqkv, rotated(before, shape, frequencies, -1), bound_of(before), "dqkv");
   // A rotation and its inverse.
-  backend->rope_backward(qkv, shape, theta);
+  backend->rope_backward(qkv, shape, positions);
   expect_close(qkv, before, 2 * bound_of(before), "there and back");
 }
 
 TEST_P(RopeTest, FirstPositionsAndValuesStay) {
   const AttentionShape& shape = GetParam();
+  std::vector<double> frequencies = plain_frequencies(shape.head_dim);
+  const RopePositions positions = positions_of(frequencies);
   HostF32 qkv = random_qkv(shape);
   const HostF32 before = qkv.clone();
-  backend->rope_forward(qkv, shape, theta);
+  backend->rope_forward(qkv, shape, positions);
   const std::int64_t rotated_columns =
       static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
@@ -83,16 +99,33 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
                                            AttentionShape{2, 33, 1, 1, 130}),
                          shape_name);
 
+class RopePositionTest : public OpTest {};
+
+TEST_F(RopePositionTest, RowsFromTheFirstPositionOn) {
+  // Frequencies of no formula, and positions on both sides of a block's length.
+  for (const std::int64_t first : {1, 63, 64, 1'000'000}) {
+    const AttentionShape shape{2, 70, 2, 1, 6};
+    std::vector<double> frequencies = {0.9, 0.31, 1e-4};
+    HostF32 qkv = random_qkv(shape), dqkv = qkv.clone();
+    const std::vector<double> before = qkv.doubles();
+    backend->rope_forward(qkv, shape, positions_of(frequencies, first));
+    expect_close(qkv, rotated(before, shape, frequencies, 1, first), bound_of(before), "qkv");
+    backend->rope_backward(dqkv, shape, positions_of(frequencies, first));
+    expect_close(dqkv, rotated(before, shape, frequencies, -1, first), bound_of(before), "dqkv");
+  }
+}
+
 class RopeGradientTest : public OpTest {};
 
 TEST_F(RopeGradientTest, BackwardEqualsFiniteDifferences) {
   const AttentionShape shape{2, 5, 2, 1, 4};
+  std::vector<double> frequencies = plain_frequencies(shape.head_dim);
   HostF32 dy = random_normal({shape.batch, shape.seq_len, shape.row()}, "dy");
   const std::vector<double> weights = dy.doubles();
-  const std::vector<double> numeric =
-      numeric_gradient([&](const std::vector<double>& x) { return dot(weights, rotated(x, shape, 1)); },
-                       random_qkv(shape).doubles());
-  backend->rope_backward(dy, shape, theta);
+  const std::vector<double> numeric = numeric_gradient(
+      [&](const std::vector<double>& x) { return dot(weights, rotated(x, shape, frequencies, 1)); },
+      random_qkv(shape).doubles());
+  backend->rope_backward(dy, shape, positions_of(frequencies));
   expect_close(dy, numeric, bound_of(weights) + 1e-8, "dqkv");
 }
 

@@ -19,13 +19,21 @@ class CudaRopeTest : public CudaOpTest, public ::testing::WithParamInterface<Att
 
 TEST_P(CudaRopeTest, ForwardAndBackwardEqualTheOracle) {
   const AttentionShape& shape = GetParam();
-  for (const float theta : {10'000.0f, 500'000.0f}) {
+  for (const double theta : {10'000.0, 500'000.0}) {
+    HostArray<double> frequencies({shape.head_dim / 2});
+    for (std::int64_t i = 0; i < frequencies.size(); ++i) {
+      frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / shape.head_dim);
+    }
+    const DeviceArray device_frequencies = upload(frequencies);
+    // The second theta goes with a continued sequence.
+    const std::int64_t first = theta == 500'000.0 ? 1'001 : 0;
+    const RopePositions on_device{device_frequencies, first}, on_host{frequencies, first};
     HostF32 forward = random_qkv(shape), backward = forward.clone();
     const DeviceArray qkv = bf16(forward), dqkv = bf16(backward, 1);  // 1: not aligned for packs
-    device->rope_forward(qkv, shape, theta);
-    device->rope_backward(dqkv, shape, theta);
-    oracle->rope_forward(forward, shape, theta);
-    oracle->rope_backward(backward, shape, theta);
+    device->rope_forward(qkv, shape, on_device);
+    device->rope_backward(dqkv, shape, on_device);
+    oracle->rope_forward(forward, shape, on_host);
+    oracle->rope_backward(backward, shape, on_host);
     expect_close(qkv.download(), forward.doubles(), bound_of(forward), "qkv");
     expect_close(dqkv.download(), backward.doubles(), bound_of(backward), "dqkv");
   }
@@ -34,8 +42,8 @@ TEST_P(CudaRopeTest, ForwardAndBackwardEqualTheOracle) {
 TEST_P(CudaRopeTest, FirstPositionsAndValuesStay) {
   const AttentionShape& shape = GetParam();
   const HostF32 before = random_qkv(shape);
-  const DeviceArray qkv = bf16(before);
-  device->rope_forward(qkv, shape, 10'000.0f);
+  const DeviceArray qkv = bf16(before), frequencies = upload(HostArray<double>({shape.head_dim / 2}, 0.7));
+  device->rope_forward(qkv, shape, {.frequencies = frequencies});
   const HostF32 after = qkv.download();
   const std::int64_t rotated_columns =
       static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;

@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
+#include "core/model/rope.h"
 #include "train/bench/bench_tensors.h"
 #include "train/bench/synthetic_tokens.h"
 
@@ -91,9 +93,13 @@ class OpBench {
     const AttentionShape s{o_.rows / t, t, heads, heads, static_cast<int>(o_.head_dim)};
     const std::string shape = fmt::format("({}, {}, {})", s.batch, t, s.row());
     const Tensor qkv = tensors.normal({s.batch, t, s.row()}, type_);
+    const std::vector<double> frequencies =
+        rope_frequencies({.d_model = o_.head_dim, .n_heads = 1, .rope_theta = 10000.0f});
+    const RopePositions positions{tensors.make({o_.head_dim / 2}, DType::f64)};
+    backend_.copy_from_host(positions.frequencies, frequencies.data());
     const std::int64_t rotated = 2 * width() * o_.rows * (s.heads + s.kv_heads) * s.head_dim;
-    add("rope_forward", shape, rotated, [&] { backend_.rope_forward(qkv, s, 10000.0f); });
-    add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, 10000.0f); });
+    add("rope_forward", shape, rotated, [&] { backend_.rope_forward(qkv, s, positions); });
+    add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, positions); });
   }
 
   void swiglu() {

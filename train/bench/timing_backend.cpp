@@ -16,6 +16,12 @@ double attention_forward_flops(const AttentionShape& s) {
   return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
 }
 
+/// Row t meets past + t + 1 keys.
+double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
+  const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
+  return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
+}
+
 }  // namespace
 
 void TimingBackend::start() {
@@ -126,11 +132,11 @@ void TimingBackend::rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor 
           [&] { inner_.rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx); });
 }
 
-void TimingBackend::rope_forward(Tensor qkv, const AttentionShape& shape, float theta) {
-  measure("rope_forward", 0, [&] { inner_.rope_forward(qkv, shape, theta); });
+void TimingBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
+  measure("rope_forward", 0, [&] { inner_.rope_forward(qkv, shape, positions); });
 }
-void TimingBackend::rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) {
-  measure("rope_backward", 0, [&] { inner_.rope_backward(dqkv, shape, theta); });
+void TimingBackend::rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) {
+  measure("rope_backward", 0, [&] { inner_.rope_backward(dqkv, shape, positions); });
 }
 void TimingBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
   measure("attention_forward", attention_forward_flops(shape),
@@ -140,6 +146,11 @@ void TimingBackend::attention_backward(Tensor dqkv, Tensor dout, Tensor out, Ten
                                        const AttentionShape& shape) {
   measure("attention_backward", 2 * attention_forward_flops(shape),
           [&] { inner_.attention_backward(dqkv, dout, out, lse, qkv, shape); });
+}
+void TimingBackend::attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
+                                     const AttentionShape& shape, std::int64_t past) {
+  measure("attention_cached", attention_cached_flops(shape, past),
+          [&] { inner_.attention_cached(out, keys, values, qkv, shape, past); });
 }
 
 void TimingBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) {
@@ -182,6 +193,11 @@ void TimingBackend::member_log_probs(Tensor log_probs, Tensor h, Tensor code_log
                                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
   measure("member_log_probs", 0,
           [&] { inner_.member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map); });
+}
+void TimingBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters,
+                                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
+  measure("cluster_log_probs", 0,
+          [&] { inner_.cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map); });
 }
 void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
                                float beta, float scale) {

@@ -62,11 +62,13 @@ class TimingBackend final : public Backend {
                        float eps) override;
   void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
                         Accumulate accumulate_dx) override;
-  void rope_forward(Tensor qkv, const AttentionShape& shape, float theta) override;
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, float theta) override;
+  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override;
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override;
   void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;
   void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
                           const AttentionShape& shape) override;
+  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
+                        std::int64_t past) override;
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
   void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
@@ -82,6 +84,8 @@ class TimingBackend final : public Backend {
                       const CodeMapView& map) override;
   void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                         Tensor token_bias, const CodeMapView& map) override;
+  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                         Tensor token_bias, const CodeMapView& map) override;
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
   void add_sum_of_squares(Tensor out, Tensor x) override;

@@ -24,6 +24,16 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   check("model.n_kv_heads", now.n_kv_heads, saved.n_kv_heads);
   check("model.d_ff", now.d_ff, saved.d_ff);
   check("model.rope_theta", now.rope_theta, saved.rope_theta);
+  const RopeScaling &rope = now.rope_scaling, &saved_rope = saved.rope_scaling;
+  const auto scaling_name = [](RopeScaling::Kind kind) {
+    return kind == RopeScaling::Kind::none ? "none" : kind == RopeScaling::Kind::linear ? "linear" : "llama3";
+  };
+  check("model.rope_scaling", std::string(scaling_name(rope.kind)),
+        std::string(scaling_name(saved_rope.kind)));
+  check("model.rope_factor", rope.factor, saved_rope.factor);
+  check("model.rope_low_freq_factor", rope.low_freq_factor, saved_rope.low_freq_factor);
+  check("model.rope_high_freq_factor", rope.high_freq_factor, saved_rope.high_freq_factor);
+  check("model.rope_original_positions", rope.original_positions, saved_rope.original_positions);
   check("model.norm_eps", now.norm_eps, saved.norm_eps);
   check("model.tie_embeddings", now.tie_embeddings, saved.tie_embeddings);
   const HeadConfig& head = config.head;

@@ -9,6 +9,12 @@ double attention_forward_flops(const AttentionShape& s) {
   return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
 }
 
+/// Row t meets past + t + 1 keys.
+double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
+  const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
+  return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
+}
+
 }  // namespace
 
 void PlanningBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
@@ -65,16 +71,19 @@ void PlanningBackend::rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tenso
         {dx, dgain});
 }
 
-void PlanningBackend::rope_forward(Tensor qkv, const AttentionShape& shape, float /*theta*/) {
+void PlanningBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
   expect(activation_, {qkv});
+  expect(DType::f64, {positions.frequencies});
   // The value heads are not touched.
   const double rotated =
       static_cast<double>(qkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
   machine_.add_op("rope_forward", 0, rotated, rotated);
 }
 
-void PlanningBackend::rope_backward(Tensor dqkv, const AttentionShape& shape, float /*theta*/) {
+void PlanningBackend::rope_backward(Tensor dqkv, const AttentionShape& shape,
+                                    const RopePositions& positions) {
   expect(activation_, {dqkv});
+  expect(DType::f64, {positions.frequencies});
   const double rotated =
       static_cast<double>(dqkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
   machine_.add_op("rope_backward", 0, rotated, rotated);
@@ -91,6 +100,16 @@ void PlanningBackend::attention_backward(Tensor dqkv, Tensor dout, Tensor out, T
   expect(activation_, {dqkv, dout, out, qkv});
   expect(DType::f32, {lse});
   count("attention_backward", 2 * attention_forward_flops(shape), {dout, out, lse, qkv}, {dqkv});
+}
+
+void PlanningBackend::attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
+                                       const AttentionShape& shape, std::int64_t past) {
+  expect(activation_, {out, keys, values, qkv});
+  const std::int64_t kept = shape.batch * shape.kv_heads * shape.head_dim;  // numbers of a position
+  const auto width = static_cast<double>(size_of(activation_));
+  machine_.add_op("attention_cached", attention_cached_flops(shape, past),
+                  static_cast<double>(qkv.bytes()) + 2 * width * static_cast<double>(kept * past),
+                  static_cast<double>(out.bytes()) + 2 * width * static_cast<double>(kept * shape.seq_len));
 }
 
 // Rows of the table are counted as many times as they are asked for.
@@ -164,6 +183,18 @@ void PlanningBackend::member_log_probs(Tensor log_probs, Tensor h, Tensor code_l
   count("member_log_probs", 2.0 * rows * static_cast<double>(member_codebook.numel()),
         {h, code_log_probs, member_codebook, token_bias, map.cluster_of_token, map.member_codes},
         {log_probs});
+}
+
+void PlanningBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters,
+                                        Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
+  expect(activation_, {h, member_codebook});
+  expect(DType::f32, {out, token_bias});
+  expect(DType::i32, {rows, clusters});
+  // Every cluster as large as the largest; its members' vectors are put together from the codebook.
+  const double d = member_codebook ? static_cast<double>(h.extent(1)) : 0;
+  const double bytes = static_cast<double>(rows.numel()) * d * static_cast<double>(size_of(activation_));
+  count("cluster_log_probs", 2.0 * static_cast<double>(out.numel()) * d,
+        {rows, clusters, member_codebook, token_bias, map.members, map.member_codes}, {out}, bytes);
 }
 
 void PlanningBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,

@@ -1,0 +1,107 @@
+// Log-probabilities of the members of chosen clusters, for exact sampling and the most probable tokens.
+//
+// A block takes one entry. The row of h stands in shared memory as floats; a warp makes one member's score at a time from
+// the codebook's rows that its codes name, 16 bytes a lane. Bytes of an entry with n members: 2 n d from the second-level
+// cache, which holds the codebook (Q d bf16), 4 L of output; n 200, d 4,096: 1.6 MB, about 20 us for one entry alone by one
+// multiprocessor's 80 GB/s or so, less each for many (estimate); not measured.
+#include <cmath>
+
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/packs.h"
+
+namespace vqlm::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+struct ClusterLogProbs {
+  float* out;              // (m, largest)
+  const __nv_bfloat16* h;  // (N, d)
+  const std::int32_t *rows, *clusters;
+  const __nv_bfloat16* codebook;  // (G, Q, width)
+  const float* bias;
+  const std::int32_t *member_begin, *members;
+  const std::uint8_t* codes;  // (V, G) in member order
+  std::int64_t largest;
+  int d, groups, codes_per_group, width;
+};
+
+/// h . u_w, in every lane of the warp.
+template <int pack>
+__device__ __forceinline__ float member_score(const ClusterLogProbs& p, const float* h,
+                                              const std::uint8_t* codes) {
+  float sum = 0;
+  for (int i = static_cast<int>(threadIdx.x) % warp_size * pack; i < p.d; i += warp_size * pack) {
+    const int g = i / p.width;
+    const std::int64_t row = std::int64_t{g} * p.codes_per_group + codes[g];
+    float u[pack], x[pack];
+    load_pack(u, p.codebook + row * p.width + i % p.width);
+    load_pack(x, h + i);
+#pragma unroll
+    for (int j = 0; j < pack; ++j) sum += x[j] * u[j];
+  }
+  return warp_sum(sum);
+}
+
+template <int pack>
+__global__ void __launch_bounds__(threads) cluster_log_probs_kernel(ClusterLogProbs p) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const std::int64_t entry = blockIdx.x;
+  const std::int32_t cluster = p.clusters[entry];
+  const std::int32_t first = p.member_begin[cluster], count = p.member_begin[cluster + 1] - first;
+  float* const out = p.out + entry * p.largest;
+  float* const h = dynamic_shared<float>();  // (d), none where G = 0
+  if (p.groups > 0) {
+    for (int i = thread; i < p.d; i += threads) h[i] = to_float(p.h[std::int64_t{p.rows[entry]} * p.d + i]);
+    __syncthreads();
+  }
+  for (int w = thread / warp_size; w < count; w += threads / warp_size) {
+    const std::int64_t member = first + w;
+    float score = p.bias[p.members[member]];
+    if (p.groups > 0) score += member_score<pack>(p, h, p.codes + member * p.groups);
+    if (thread % warp_size == 0) out[w] = score;
+  }
+  __syncthreads();
+  float maximum = -INFINITY, sum = 0;
+  for (std::int64_t w = thread; w < count; w += threads) maximum = fmaxf(maximum, out[w]);
+  maximum = block_max(maximum);
+  for (std::int64_t w = thread; w < count; w += threads) sum += expf(out[w] - maximum);
+  const float lse = maximum + logf(block_sum(sum));
+  for (std::int64_t w = thread; w < p.largest; w += threads) out[w] = w < count ? out[w] - lse : -INFINITY;
+}
+
+}  // namespace
+
+void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows, Tensor clusters,
+                       Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
+  const std::int64_t entries = rows.numel();
+  VQLM_ASSERT(clusters.numel() == entries && out.rank() == 2 && out.extent(0) == entries &&
+              out.extent(1) == map.largest_cluster);
+  VQLM_ASSERT(h.rank() == 2 && token_bias.numel() == map.members.numel());
+  if (out.numel() == 0) return;
+  ClusterLogProbs p{};
+  p.out = out.f32();
+  p.h = bf16(h);
+  p.rows = rows.i32();
+  p.clusters = clusters.i32();
+  p.codebook = bf16(member_codebook);
+  p.bias = token_bias.f32();
+  p.member_begin = map.member_begin.i32();
+  p.members = map.members.i32();
+  p.codes = map.member_codes.as<std::uint8_t>();
+  p.largest = map.largest_cluster;
+  p.d = static_cast<int>(h.extent(1));
+  if (member_codebook) {
+    p.groups = static_cast<int>(member_codebook.extent(0));
+    p.codes_per_group = static_cast<int>(member_codebook.extent(1));
+    p.width = static_cast<int>(member_codebook.extent(2));
+    VQLM_ASSERT(p.groups * p.width == p.d && map.member_codes.numel() == map.members.numel() * p.groups);
+  }
+  const bool wide = p.groups > 0 && rows_in_packs<8>(p.width, p.codebook);
+  const std::size_t shared = p.groups > 0 ? static_cast<std::size_t>(p.d) * sizeof(float) : 0;
+  launch(wide ? cluster_log_probs_kernel<8> : cluster_log_probs_kernel<1>,
+         {static_cast<unsigned>(entries), threads, shared, context.stream}, p);
+}
+
+}  // namespace vqlm::cuda
