@@ -55,6 +55,8 @@ class Transformer {
 
   /// out (N, V) overwritten: log-probabilities after every position of tokens (N). One tensor rank only.
   void log_probs(Tensor out, Tensor tokens);
+  /// h (n, d) A: what the head saw in the last of these calls, until the next one.
+  Tensor hidden() const { return hidden_; }
 
   /// Seconds that the head took in the last evaluate() or accumulate_gradients(), by time marks on the back end's stream;
   /// blocks until they are known. A graph that recorded such a call sets the marks it was recorded with.
