@@ -158,7 +158,7 @@ Batch EvalSamples::batch(std::int64_t number) {
       (static_cast<std::uint64_t>(number) * static_cast<std::uint64_t>(options_.size) +
        static_cast<std::uint64_t>(options_.rank)) *
       rows;
-  Batch batch{std::vector<std::int32_t>(rows * seq_len, shards_.eos_id()),
+  Batch batch{std::vector<std::int32_t>(rows * seq_len, std::max(shards_.eos_id(), 0)),
               std::vector<std::int32_t>(rows * seq_len, -1)};
   for (std::uint64_t row = 0; row < rows && first + row < samples_; ++row) {
     const std::uint64_t begin = (first + row) * seq_len;
@@ -168,7 +168,8 @@ Batch EvalSamples::batch(std::int64_t number) {
   return batch;
 }
 
-double EvalSamples::predicted_bytes() {
+std::optional<double> EvalSamples::predicted_bytes() {
+  if (!shards_.text_bytes_known()) return std::nullopt;
   const std::uint64_t end = predicted_tokens_ + 1;  // tokens [1, end) are predicted
   double bytes = 0;
   for (const ShardSet::Document& document : shards_.documents(0, end)) {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -79,8 +80,8 @@ class BatchLoader {
 
 /// The samples in order, the last one short: every token of the stream but the first is a target exactly once. Batch b
 /// of all ranks holds samples [b * rows * size, (b + 1) * rows * size), rank r the r-th of `size` equal parts, so every
-/// rank has the same number of batches, some of them with rows that have nothing to predict (token = end of text,
-/// target = -1).
+/// rank has the same number of batches, some of them with rows that have nothing to predict (token = end of text
+/// or 0, target = -1).
 class EvalSamples {
  public:
   struct Options {
@@ -101,8 +102,8 @@ class EvalSamples {
   /// Targets over all ranks and batches.
   std::uint64_t predicted_tokens() const { return predicted_tokens_; }
   /// UTF-8 bytes of the text that the predicted tokens stand for (for bits per byte). A document that the end cuts
-  /// counts in proportion to its tokens.
-  double predicted_bytes();
+  /// counts in proportion to its tokens. Nothing where the shards do not tell.
+  std::optional<double> predicted_bytes();
 
  private:
   Options options_;

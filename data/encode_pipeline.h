@@ -12,8 +12,8 @@
 
 namespace vqlm {
 
-/// A document goes to the held-out split where a hash of its text, keyed by seed, is below `fraction` of all hashes: the
-/// choice depends on nothing but the text, and copies of a text stay on one side.
+/// A document goes to the held-out split where a hash of its text (or of its ids, where there is no text), keyed by seed,
+/// is below `fraction` of all hashes: the choice depends on nothing else, and copies of a document stay on one side.
 struct HeldoutRule {
   double fraction = 0;  // 0: none, 1: all
   std::uint64_t seed = 0;
@@ -63,17 +63,26 @@ struct Encoder {
   HeldoutRule heldout;
 };
 
-class EncodePipeline {
+/// One file's records as ids, in the order of the file.
+class RecordBatches {
+ public:
+  virtual ~RecordBatches() = default;
+
+  /// The next batch; false at the end of the file. Throws Error for a file that cannot be read or is damaged.
+  virtual bool next(EncodedBatch& batch) = 0;
+};
+
+class EncodePipeline : public RecordBatches {
  public:
   /// One thread per encoder. Records in `skip` (in rising order) are read over. The encoders must outlive the pipeline
   /// and serve one at a time.
   EncodePipeline(const std::string& path, std::vector<RecordRange> skip, std::vector<Encoder>& encoders);
-  ~EncodePipeline();
+  ~EncodePipeline() override;
   EncodePipeline(const EncodePipeline&) = delete;
   EncodePipeline& operator=(const EncodePipeline&) = delete;
 
   /// The next batch; false at the end of the file. Throws what the reader or an encoder threw, in its place.
-  bool next(EncodedBatch& batch);
+  bool next(EncodedBatch& batch) override;
 
  private:
   struct Impl;

@@ -6,42 +6,19 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "data/atomic_file.h"
-#include "data/encode_pipeline.h"
 #include "data/part_writer.h"
 #include "data/prepare_folder.h"
-#include "data/prepare_tokenizer.h"
-#include "data/sha256.h"
-#include "data/tokenizer.h"
+#include "data/tokenization.h"
 
 namespace vqlm {
 
 namespace {
-
-void check(const PrepareOptions& options) {
-  if (options.inputs.empty() && options.heldout_inputs.empty()) throw UsageError("give at least one --input");
-  if (options.out.empty()) throw UsageError("give the folder of the shards with --out");
-  if (options.tokenizer.empty() == (options.train_tokenizer == 0)) {
-    throw UsageError("give either --tokenizer MODEL or --train-tokenizer SIZE");
-  }
-  if (options.train_tokenizer < 0) {
-    throw UsageError(
-        fmt::format("--train-tokenizer {}: the number of pieces must be positive", options.train_tokenizer));
-  }
-  if (!(options.heldout >= 0 && options.heldout < 1)) {
-    throw UsageError(
-        fmt::format("--heldout {}: must be a fraction in [0, 1), for example 0.005", options.heldout));
-  }
-  if (options.jobs < 1 || options.jobs > 1024) {
-    throw UsageError(fmt::format(
-        "--jobs {}: must be from 1 to 1024; more than the machine's cores gain nothing", options.jobs));
-  }
-  if (options.shard_tokens < 1) throw UsageError("--shard-tokens 0: must be at least 1");
-}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -54,6 +31,7 @@ class Preparation {
       : options_(options),
         report_progress_(progress),
         inputs_(find_inputs(options.inputs, options.heldout_inputs)),
+        tokenization_(make_tokenization(options)),
         folder_(options.out) {}
 
   PrepareReport run();
@@ -61,10 +39,9 @@ class Preparation {
  private:
   void open_manifest();
 
-  void prepare_source(std::size_t number, std::vector<Encoder>& encoders);
+  void prepare_source(std::size_t number);
   std::map<std::uint64_t, Part> finished_parts(PreparedSource& source);
-  void encode_source(PreparedSource& source, std::map<std::uint64_t, Part> finished,
-                     std::vector<Encoder>& encoders);
+  void encode_source(PreparedSource& source, const std::map<std::uint64_t, Part>& finished);
   void store(PreparedSource& source, Part part);
   PerSplit<std::uint64_t> shards_before(const PreparedSource& source, std::uint64_t record) const;
   void count_bad(const EncodedRecord& record, const std::string& path);
@@ -74,6 +51,8 @@ class Preparation {
   const PrepareOptions& options_;
   const std::function<void(const PrepareProgress&)>& report_progress_;
   std::vector<PrepareInput> inputs_;
+  // Before the folder is cleared by --force: the tokenizer may lie in it.
+  std::unique_ptr<Tokenization> tokenization_;
   PrepareFolder folder_;
   PrepareManifest manifest_;
   ShardMeta meta_;
@@ -87,14 +66,11 @@ class Preparation {
 PrepareReport Preparation::run() {
   for (const PrepareInput& input : inputs_) progress_.total_file_bytes += input.bytes;
   progress_.source_count = inputs_.size();
-  // Before the folder is cleared by --force: the model may lie in it.
-  std::optional<Tokenizer> given;
-  if (!options_.tokenizer.empty()) given = Tokenizer::load(options_.tokenizer);
   open_manifest();
-  const Tokenizer tokenizer = given ? std::move(*given) : trained_tokenizer(options_, inputs_, folder_);
-  meta_ = {tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.sha256(), {}};
-  const ShardOptions shard_options{tokenizer.sha256(), options_.text_field, options_.heldout, options_.seed,
-                                   options_.shard_tokens};
+  meta_ = tokenization_->begin(inputs_, folder_);
+  ShardOptions shard_options{meta_.tokenizer_sha256, options_.text_field,   options_.heldout,
+                             options_.seed,          options_.shard_tokens, {}};
+  if (options_.ids) shard_options.ids = {meta_.vocab_size, meta_.eos_id};
   if (!manifest_.sources.empty()) {
     if (const std::string what = difference(manifest_.options, shard_options); !what.empty()) {
       throw Error(
@@ -104,21 +80,13 @@ PrepareReport Preparation::run() {
     }
   }
   manifest_.options = shard_options;
-  report_.tokenizer_path = folder_.file(tokenizer_file_name);
-  report_.vocab_size = tokenizer.vocab_size();
-  write_file_atomically(report_.tokenizer_path, tokenizer.bytes());
+  report_.tokenizer = tokenization_->write_files(folder_);
+  report_.vocab_size = meta_.vocab_size;
   manifest_.save(options_.out);
 
   report_.tokenizer_seconds = seconds_since(start_);
   start_ = std::chrono::steady_clock::now();
-  std::vector<Encoder> encoders;
-  encoders.reserve(static_cast<std::size_t>(options_.jobs));
-  for (int i = 0; i < options_.jobs; ++i) encoders.emplace_back(tokenizer, encode_options(options_));
-  if (!encoders[0].words.active()) {
-    log::info("{}: words of this model depend on their neighbours; encoding without the cache of words",
-              report_.tokenizer_path);
-  }
-  for (std::size_t i = 0; i < inputs_.size(); ++i) prepare_source(i, encoders);
+  for (std::size_t i = 0; i < inputs_.size(); ++i) prepare_source(i);
   folder_.remove_unlisted(manifest_);
   summarize();
   return report_;
@@ -137,11 +105,11 @@ void Preparation::open_manifest() {
   }
 }
 
-void Preparation::prepare_source(std::size_t number, std::vector<Encoder>& encoders) {
+void Preparation::prepare_source(std::size_t number) {
   const PrepareInput& input = inputs_[number];
   progress_.source = input.path;
   progress_.source_number = number + 1;
-  const SourceFile file{input.path, input.bytes, sha256_of_file(input.path)};
+  const SourceFile file{input.path, input.bytes, tokenization_->sha256_of_input(input.path)};
   if (number == manifest_.sources.size()) manifest_.sources.push_back({file, input.split, false, {}});
   PreparedSource& source = manifest_.sources[number];
   if (source.file.sha256 != file.sha256) {
@@ -151,10 +119,9 @@ void Preparation::prepare_source(std::size_t number, std::vector<Encoder>& encod
   }
   source.file = file;
   meta_.sources = {file};
-  std::map<std::uint64_t, Part> finished = finished_parts(source);
+  const std::map<std::uint64_t, Part> finished = finished_parts(source);
   report_.parts_kept += finished.size();
-  if (!source.complete || finished.size() < source.parts.size())
-    encode_source(source, std::move(finished), encoders);
+  if (!source.complete || finished.size() < source.parts.size()) encode_source(source, finished);
   if (source.parts.empty()) log::warn("{}: holds no document", input.path);
   file_bytes_before_ += input.bytes;
   tell_progress(0);
@@ -182,11 +149,10 @@ std::map<std::uint64_t, Part> Preparation::finished_parts(PreparedSource& source
   return finished;
 }
 
-void Preparation::encode_source(PreparedSource& source, std::map<std::uint64_t, Part> finished,
-                                std::vector<Encoder>& encoders) {
+void Preparation::encode_source(PreparedSource& source, const std::map<std::uint64_t, Part>& finished) {
   std::vector<RecordRange> skip;
   for (const auto& [first, part] : finished) skip.push_back({first, part.end_record});
-  EncodePipeline pipeline(source.file.path, skip, encoders);
+  const std::unique_ptr<RecordBatches> batches = tokenization_->open(source.file.path, skip);
   std::optional<PartWriter> writer;
   const auto close_part = [&] {
     if (writer) store(source, writer->finish());
@@ -194,7 +160,7 @@ void Preparation::encode_source(PreparedSource& source, std::map<std::uint64_t, 
   };
   std::uint64_t next_record = 0;
   EncodedBatch batch;
-  while (pipeline.next(batch)) {
+  while (batches->next(batch)) {
     std::span<const std::uint32_t> tokens(batch.tokens);
     for (const EncodedRecord& record : batch.records) {
       if (record.index != next_record) close_part();  // finished parts lie between
@@ -208,6 +174,7 @@ void Preparation::encode_source(PreparedSource& source, std::map<std::uint64_t, 
         continue;
       }
       ++progress_.documents;
+      progress_.tokens += record.token_count;
       progress_.text_bytes += record.text_bytes;
       if (writer->full(options_.shard_tokens)) close_part();
     }
@@ -265,6 +232,7 @@ void Preparation::tell_progress(std::uint64_t file_bytes) {
 void Preparation::summarize() {
   report_.sources = inputs_.size();
   report_.documents_encoded = progress_.documents;
+  report_.tokens_encoded = progress_.tokens;
   report_.text_bytes_encoded = progress_.text_bytes;
   report_.encode_seconds = progress_.seconds;
   for (const PreparedSource& source : manifest_.sources) {
@@ -278,8 +246,9 @@ void Preparation::summarize() {
   }
   const auto documents = [&](Split split) { return report_.counts[split].documents; };
   if (documents(Split::train) + documents(Split::heldout) == 0) {
-    throw Error(fmt::format("no documents in {} input files; check --input and --text-field {}",
-                            inputs_.size(), options_.text_field));
+    throw Error(
+        fmt::format("no documents in {} input files; check {}", inputs_.size(),
+                    options_.ids ? "--from-tokens" : "--input and --text-field " + options_.text_field));
   }
   if (options_.heldout > 0 && documents(Split::heldout) == 0) {
     log::warn("no document fell into the held-out split; raise --heldout {} or give --heldout-input",

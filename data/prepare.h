@@ -1,6 +1,6 @@
-// From text to token shards: what `vqlm prepare` does.
+// From text, or from ids that another tokenizer made, to token shards: what `vqlm prepare` does.
 //
-// The unit of work is a part: a run of a source's records that become one training and one held-out shard. A part ends
+// The unit of work is a part: a run of a source's records (documents) that become one training and one held-out shard. A part ends
 // where one of them has shard_tokens tokens, or the source ends. Parts follow the order of the sources and records, so
 // the shards are the same for any number of jobs; and a finished part is never made again, so a stopped run goes on
 // where it was.
@@ -12,23 +12,9 @@
 #include <vector>
 
 #include "data/prepare_manifest.h"
+#include "data/prepare_options.h"
 
 namespace vqlm {
-
-struct PrepareOptions {
-  std::vector<std::string> inputs;          // paths or shell patterns
-  std::vector<std::string> heldout_inputs;  // all of these goes to the held-out split
-  std::string tokenizer;                    // a SentencePiece model, or
-  std::int64_t train_tokenizer = 0;         // the vocabulary size of one to train
-  std::string out;
-  double heldout = 0.005;  // fraction of the documents of `inputs`, chosen by a hash of (seed, text)
-  std::uint64_t seed = 0;
-  std::uint64_t shard_tokens = std::uint64_t{256} << 20;  // a C4 file of 360,000 documents has about 190 M
-  std::uint64_t max_bad_lines = 100;
-  std::string text_field = "text";
-  int jobs = 1;
-  bool force = false;  // remove the shards of other inputs and options that are in `out`
-};
 
 /// Where a run stands.
 struct PrepareProgress {
@@ -36,7 +22,8 @@ struct PrepareProgress {
   std::size_t source_number = 0;  // from 1
   std::size_t source_count = 0;
   std::uint64_t documents = 0;   // encoded by this run
-  std::uint64_t text_bytes = 0;  // encoded by this run
+  std::uint64_t tokens = 0;      // of them
+  std::uint64_t text_bytes = 0;  // of them; 0 where the inputs are ids
   std::uint64_t file_bytes = 0;  // of the inputs on disk, read or found finished
   std::uint64_t total_file_bytes = 0;
   double seconds = 0;  // since encoding began
@@ -51,14 +38,15 @@ struct PrepareReport {
   std::uint64_t parts_kept = 0;  // found finished
   std::uint64_t parts_made = 0;
   std::uint64_t documents_encoded = 0;
-  std::uint64_t text_bytes_encoded = 0;
-  double tokenizer_seconds = 0;  // loading or training it
-  double encode_seconds = 0;     // reading, checking, encoding, writing
-  std::string tokenizer_path;
+  std::uint64_t tokens_encoded = 0;
+  std::uint64_t text_bytes_encoded = 0;  // 0 where the inputs are ids
+  double tokenizer_seconds = 0;          // loading or training it
+  double encode_seconds = 0;             // reading, checking, encoding, writing
+  std::string tokenizer;                 // its path; "none" where the inputs are ids and none was given
   std::int64_t vocab_size = 0;
 };
 
-/// Fills the folder options.out with train-*.h5, heldout-*.h5, tokenizer.model and prepare.json. Bad records and damaged
+/// Fills the folder options.out with train-*.h5, heldout-*.h5, the tokenizer's files and prepare.json. Bad records and damaged
 /// shards are logged. Throws UsageError for options that make no sense, Error for everything in the way: inputs without
 /// match, damaged inputs, more bad records than allowed, a folder that cannot be written or that holds the shards of
 /// other inputs or options, a full disk.

@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "data/atomic_file.h"
 #include "data/shard_set.h"
+#include "data/tokenizer_files.h"
 
 namespace vqlm {
 
@@ -31,7 +32,7 @@ bool is_shard_name(std::string_view name) {
 bool is_own_partial(std::string_view name) {
   if (!name.ends_with(partial_suffix)) return false;
   name.remove_suffix(partial_suffix.size());
-  return is_shard_name(name) || name == PrepareManifest::file_name || name == tokenizer_file_name;
+  return is_shard_name(name) || name == PrepareManifest::file_name || is_tokenizer_file(name);
 }
 
 void remove_file(const std::string& path) {
@@ -117,7 +118,7 @@ void PrepareFolder::clear() {
   // The manifest goes first: without it no shard counts as finished.
   remove_file(file(PrepareManifest::file_name));
   for (const std::string& name : shards()) remove_file(file(name));
-  remove_file(file(tokenizer_file_name));
+  for (const fs::path& path : tokenizer_files(path_)) remove_file(path.string());
 }
 
 void PrepareFolder::remove_unlisted(const PrepareManifest& manifest) {

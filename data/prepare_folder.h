@@ -35,7 +35,7 @@ class PrepareFolder {
   std::string file(const std::string& name) const;
   /// Names of the shards in the folder.
   std::vector<std::string> shards() const;
-  /// Removes shards, prepare.json and tokenizer.model.
+  /// Removes shards, prepare.json and the tokenizer's files.
   void clear();
   /// Removes shards that the manifest does not list: a run was stopped between writing them and saying so.
   void remove_unlisted(const PrepareManifest& manifest);

@@ -17,20 +17,19 @@ using nlohmann::json;
 constexpr const char* manifest_format = "vqlm-prepare";
 constexpr int manifest_version = 1;
 
-json to_json(const Part& part) {
+json to_json(const Part& part, bool text) {
   json out = {{"records", {part.first_record, part.end_record}}, {"bad_records", part.bad}};
   for (const Split split : all_splits) {
     if (part.shards[split].empty()) continue;
     const SplitCounts& counts = part.counts[split];
-    out[name_of(split)] = {{"shard", part.shards[split]},
-                           {"documents", counts.documents},
-                           {"tokens", counts.tokens},
-                           {"text_bytes", counts.text_bytes}};
+    out[name_of(split)] = {
+        {"shard", part.shards[split]}, {"documents", counts.documents}, {"tokens", counts.tokens}};
+    if (text) out[name_of(split)]["text_bytes"] = counts.text_bytes;
   }
   return out;
 }
 
-Part part_from(const json& in) {
+Part part_from(const json& in, bool text) {
   Part part;
   part.first_record = in.at("records").at(0);
   part.end_record = in.at("records").at(1);
@@ -39,24 +38,25 @@ Part part_from(const json& in) {
     if (!in.contains(name_of(split))) continue;
     const json& shard = in.at(name_of(split));
     part.shards[split] = shard.at("shard");
-    part.counts[split] = {shard.at("documents"), shard.at("tokens"), shard.at("text_bytes")};
+    part.counts[split] = {shard.at("documents"), shard.at("tokens"),
+                          text ? shard.at("text_bytes").get<std::uint64_t>() : 0};
   }
   return part;
 }
 
-json to_json(const PreparedSource& source) {
+json to_json(const PreparedSource& source, bool text) {
   json parts = json::array();
-  for (const Part& part : source.parts) parts.push_back(to_json(part));
+  for (const Part& part : source.parts) parts.push_back(to_json(part, text));
   return {{"path", source.file.path},       {"bytes", source.file.bytes},  {"sha256", source.file.sha256},
           {"split", name_of(source.split)}, {"complete", source.complete}, {"parts", std::move(parts)}};
 }
 
-PreparedSource source_from(const json& in) {
+PreparedSource source_from(const json& in, bool text) {
   PreparedSource source;
   source.file = {in.at("path"), in.at("bytes"), in.at("sha256")};
   source.split = in.at("split") == name_of(Split::heldout) ? Split::heldout : Split::train;
   source.complete = in.at("complete");
-  for (const json& part : in.at("parts")) source.parts.push_back(part_from(part));
+  for (const json& part : in.at("parts")) source.parts.push_back(part_from(part, text));
   return source;
 }
 
@@ -86,9 +86,16 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
     }
     PrepareManifest manifest;
     const json& options = in.at("options");
-    manifest.options = {options.at("tokenizer_sha256"), options.at("text_field"), options.at("heldout"),
-                        options.at("seed"), options.at("shard_tokens")};
-    for (const json& source : in.at("sources")) manifest.sources.push_back(source_from(source));
+    manifest.options = {options.at("tokenizer_sha256"), options.at("text_field"),
+                        options.at("heldout"),          options.at("seed"),
+                        options.at("shard_tokens"),     {}};
+    if (options.contains("ids")) {
+      const json& ids = options.at("ids");
+      manifest.options.ids = {ids.at("vocab_size"), ids.at("eos_id")};
+    }
+    for (const json& source : in.at("sources")) {
+      manifest.sources.push_back(source_from(source, !manifest.options.ids));
+    }
     return manifest;
   } catch (const json::exception& error) {
     throw Error(fmt::format("{}: is damaged ({}); choose another --out, or --force to make the shards afresh",
@@ -98,21 +105,33 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
 
 void PrepareManifest::save(const std::string& folder) const {
   json list = json::array();
-  for (const PreparedSource& source : sources) list.push_back(to_json(source));
-  const json out = {{"format", manifest_format},
-                    {"version", manifest_version},
-                    {"options",
-                     {{"tokenizer_sha256", options.tokenizer_sha256},
-                      {"text_field", options.text_field},
-                      {"heldout", options.heldout},
-                      {"seed", options.seed},
-                      {"shard_tokens", options.shard_tokens}}},
-                    {"sources", std::move(list)}};
+  for (const PreparedSource& source : sources) list.push_back(to_json(source, !options.ids));
+  json out = {{"format", manifest_format},
+              {"version", manifest_version},
+              {"options",
+               {{"tokenizer_sha256", options.tokenizer_sha256},
+                {"text_field", options.text_field},
+                {"heldout", options.heldout},
+                {"seed", options.seed},
+                {"shard_tokens", options.shard_tokens}}},
+              {"sources", std::move(list)}};
+  if (options.ids) {
+    out["options"]["ids"] = {{"vocab_size", options.ids->vocab_size}, {"eos_id", options.ids->eos_id}};
+  }
   // Paths are bytes, JSON is UTF-8: replace what is not.
   write_file_atomically(path_in(folder), out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
 std::string difference(const ShardOptions& before, const ShardOptions& now) {
+  if (before.ids.has_value() != now.ids.has_value()) {
+    return before.ids ? "--from-tokens, here --input" : "--input, here --from-tokens";
+  }
+  if (before.ids && before.ids->vocab_size != now.ids->vocab_size) {
+    return fmt::format("--vocab-size {}, here {}", before.ids->vocab_size, now.ids->vocab_size);
+  }
+  if (before.ids && before.ids->eos_id != now.ids->eos_id) {
+    return fmt::format("--eos {}, here {} (-1 is none)", before.ids->eos_id, now.ids->eos_id);
+  }
   if (before.tokenizer_sha256 != now.tokenizer_sha256) {
     return fmt::format("the tokenizer with sha256 {:.12}, here {:.12}", before.tokenizer_sha256,
                        now.tokenizer_sha256);

@@ -29,8 +29,8 @@ struct PerSplit {
 
 struct SplitCounts {
   std::uint64_t documents = 0;
-  std::uint64_t tokens = 0;  // end-of-text tokens included
-  std::uint64_t text_bytes = 0;
+  std::uint64_t tokens = 0;      // end-of-text tokens included
+  std::uint64_t text_bytes = 0;  // 0 where the inputs are ids
   SplitCounts& operator+=(const SplitCounts& other);
 };
 
@@ -58,6 +58,12 @@ struct ShardOptions {
   double heldout = 0;
   std::uint64_t seed = 0;
   std::uint64_t shard_tokens = 0;
+  /// Of inputs that are ids.
+  struct Ids {
+    std::int64_t vocab_size = 0;
+    std::int64_t eos_id = 0;  // no_eos where there is none
+  };
+  std::optional<Ids> ids;
 };
 
 struct PrepareManifest {

@@ -137,6 +137,7 @@ ShardSet::ShardSet(const std::string& glob) : cache_(std::make_unique<ShardToken
     agree(meta.vocab_size, index->meta.vocab_size, "vocab_size");
     agree(meta.eos_id, index->meta.eos_id, "eos_id");
     agree(meta.tokenizer_sha256, index->meta.tokenizer_sha256, "tokenizer_sha256");
+    index->meta.text_bytes_known = index->meta.text_bytes_known && meta.text_bytes_known;
     index->shards.push_back(
         {path, index->tokens, reader.tokens(), reader.document_count(), reader.text_bytes()});
     index->chunk_tokens.push_back(reader.chunk_tokens());
@@ -183,6 +184,10 @@ std::uint64_t ShardSet::total_documents() const {
 }
 std::uint64_t ShardSet::total_text_bytes() const {
   return index_->text_bytes;
+}
+
+bool ShardSet::text_bytes_known() const {
+  return index_->meta.text_bytes_known;
 }
 
 void ShardSet::set_cache_bytes(std::size_t bytes) {

@@ -41,11 +41,13 @@ class ShardSet {
   const std::vector<Shard>& shards() const;
   const std::string& glob() const;
   std::int64_t vocab_size() const;
-  std::int32_t eos_id() const;
+  std::int32_t eos_id() const;  // or no_eos
   const std::string& tokenizer_sha256() const;
   std::uint64_t total_tokens() const;
   std::uint64_t total_documents() const;
   std::uint64_t total_text_bytes() const;
+  /// False where a shard of ids only is among them; then its text_bytes are 0.
+  bool text_bytes_known() const;
 
   /// Tokens [begin, begin + out.size()) of the stream; throws where that passes the end.
   void read(std::uint64_t begin, std::span<std::int32_t> out);

@@ -54,7 +54,7 @@ ShardWriter::ShardWriter(std::string path, ShardMeta meta)
     throw Error(
         fmt::format("{}: a vocabulary of {} tokens; it must have 1 to 2^31", path_, meta_.vocab_size));
   }
-  if (meta_.eos_id < 0 || meta_.eos_id >= meta_.vocab_size) {
+  if (meta_.eos_id < no_eos || meta_.eos_id >= meta_.vocab_size) {
     throw Error(fmt::format("{}: end-of-text id {} is outside the vocabulary [0, {})", path_, meta_.eos_id,
                             meta_.vocab_size));
   }
@@ -75,6 +75,7 @@ ShardWriter::~ShardWriter() {
 
 void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes) {
   VQLM_ASSERT(file_.has_value());
+  VQLM_ASSERT(meta_.text_bytes_known || text_bytes == 0);
   const auto wrong = std::find_if(tokens.begin(), tokens.end(),
                                   [&](std::uint32_t token) { return token >= meta_.vocab_size; });
   if (wrong != tokens.end()) {
@@ -100,7 +101,10 @@ void ShardWriter::write_tokens(std::span<const std::uint32_t> tokens) {
 
 void ShardWriter::write_tables() {
   write_table<std::uint64_t>(*file_, "documents", documents_);
-  write_table<std::uint64_t>(*file_, "bytes", bytes_);
+  if (meta_.text_bytes_known) {
+    write_table<std::uint64_t>(*file_, "bytes", bytes_);
+    file_->set_attribute("text_bytes", static_cast<std::int64_t>(text_bytes_));
+  }
   file_->set_attribute("format", shard_format);
   file_->set_attribute("version", shard_version);
   file_->set_attribute("vocab_size", meta_.vocab_size);
@@ -109,7 +113,6 @@ void ShardWriter::write_tables() {
   file_->set_attribute("sources", to_json(meta_.sources));
   file_->set_attribute("document_count", static_cast<std::int64_t>(documents()));
   file_->set_attribute("token_count", static_cast<std::int64_t>(written_));
-  file_->set_attribute("text_bytes", static_cast<std::int64_t>(text_bytes_));
 }
 
 void ShardWriter::finish() {

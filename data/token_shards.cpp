@@ -58,7 +58,7 @@ void ShardReader::read_header() {
   }
   meta_.vocab_size = file_->int_attribute("vocab_size");
   const std::int64_t eos_id = file_->int_attribute("eos_id");
-  if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31) || eos_id < 0 ||
+  if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31) || eos_id < no_eos ||
       eos_id >= meta_.vocab_size) {
     throw Error(fmt::format("{}: end-of-text id {} does not fit a vocabulary of {} tokens", path_, eos_id,
                             meta_.vocab_size));
@@ -76,7 +76,9 @@ void ShardReader::check_sizes() {
   };
   token_count_ = count_attribute("token_count");
   document_count_ = count_attribute("document_count");
-  text_bytes_ = count_attribute("text_bytes");
+  // Both are there or none is: a lost attribute must not pass for bytes that were never known.
+  meta_.text_bytes_known = file_->has_attribute("text_bytes") || file_->exists("bytes");
+  if (meta_.text_bytes_known) text_bytes_ = count_attribute("text_bytes");
   const auto check_table = [&](const h5::Dataset& table, std::uint64_t length, h5::Type type) {
     if (table.shape() != h5::Dims{length} || table.type() != type) {
       throw Error(
@@ -86,7 +88,7 @@ void ShardReader::check_sizes() {
   tokens_ = file_->dataset("tokens");
   check_table(*tokens_, token_count_, token_storage_type(meta_.vocab_size));
   check_table(file_->dataset("documents"), document_count_ + 1, h5::Type::u64);
-  check_table(file_->dataset("bytes"), document_count_, h5::Type::u64);
+  if (meta_.text_bytes_known) check_table(file_->dataset("bytes"), document_count_, h5::Type::u64);
   const h5::Dims chunk = tokens_->chunk();
   if (!chunk.empty() && std::endian::native == std::endian::little) decoder_.emplace(tokens_->filters());
   chunk_tokens_ = chunk.empty() ? std::max<std::uint64_t>(token_count_, 1) : chunk[0];
@@ -162,6 +164,7 @@ std::vector<std::uint64_t> ShardReader::documents() const {
 }
 
 std::vector<std::uint64_t> ShardReader::bytes() const {
+  if (!meta_.text_bytes_known) return std::vector<std::uint64_t>(document_count_, 0);
   return with_way_out([&] {
     auto bytes = file_->dataset("bytes").read_all<std::uint64_t>();
     std::uint64_t sum = 0;

@@ -2,9 +2,9 @@
 //
 //   /tokens     uint16 (vocab_size <= 65,536) or uint32 (M), chunked, deflate, Fletcher-32
 //   /documents  uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), end-of-text included
-//   /bytes      uint64 (D): UTF-8 bytes of each document's text (for bits per byte)
+//   /bytes      uint64 (D): UTF-8 bytes of each document's text (for bits per byte); absent where only ids were known
 //   attributes  format = "vqlm-tokens", version, vocab_size, eos_id, tokenizer_sha256, document_count,
-//               token_count, text_bytes, sources (JSON list of {path, bytes, sha256})
+//               token_count, text_bytes (absent with /bytes), sources (JSON list of {path, bytes, sha256})
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,8 @@ namespace vqlm {
 
 constexpr const char* shard_format = "vqlm-tokens";
 constexpr std::int64_t shard_version = 1;
+/// eos_id of shards that no id marks the ends of documents in.
+constexpr std::int32_t no_eos = -1;
 
 /// A file that a shard's text came from.
 struct SourceFile {
@@ -33,9 +35,10 @@ struct SourceFile {
 /// What a shard says about itself.
 struct ShardMeta {
   std::int64_t vocab_size = 0;
-  std::int32_t eos_id = 0;
-  std::string tokenizer_sha256;
+  std::int32_t eos_id = 0;       // or no_eos
+  std::string tokenizer_sha256;  // "" where the tokenizer is not known
   std::vector<SourceFile> sources;
+  bool text_bytes_known = true;
 };
 
 /// How tokens are stored: u16 where every id of the vocabulary fits, else u32.
@@ -45,14 +48,14 @@ h5::Type token_storage_type(std::int64_t vocab_size);
 /// destructor removes the partial file. A full disk and the like throw Error naming the file.
 class ShardWriter {
  public:
-  /// Throws where vocab_size is below 1 or eos_id outside the vocabulary.
+  /// Throws where vocab_size is below 1 or eos_id outside the vocabulary and not no_eos.
   ShardWriter(std::string path, ShardMeta meta);
   ~ShardWriter();
   ShardWriter(const ShardWriter&) = delete;
   ShardWriter& operator=(const ShardWriter&) = delete;
 
-  /// One document: its tokens with the closing end-of-text token, and the bytes of its text in UTF-8. Throws
-  /// Error for a token outside the vocabulary.
+  /// One document: its tokens with the closing end-of-text token, and the bytes of its text in UTF-8 (0 where they are
+  /// not known). Throws Error for a token outside the vocabulary.
   void add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes);
 
   std::uint64_t documents() const { return bytes_.size(); }
@@ -92,6 +95,7 @@ class ShardReader {
   const ShardMeta& meta() const { return meta_; }
   std::uint64_t tokens() const { return token_count_; }
   std::uint64_t document_count() const { return document_count_; }
+  /// 0 where meta().text_bytes_known is false.
   std::uint64_t text_bytes() const { return text_bytes_; }
   /// Tokens in a chunk of /tokens.
   std::uint64_t chunk_tokens() const { return chunk_tokens_; }
@@ -113,7 +117,7 @@ class ShardReader {
 
   /// (D + 1) offsets, checked to start at 0, to rise and to end at tokens().
   std::vector<std::uint64_t> documents() const;
-  /// (D) bytes of text.
+  /// (D) bytes of text, all 0 where they are not known.
   std::vector<std::uint64_t> bytes() const;
   /// Reads every token, offset and byte count: throws for any damage. For `vqlm prepare`'s check of finished
   /// shards.

@@ -1,5 +1,6 @@
 #include "data/tokenizer_files.h"
 
+#include <algorithm>
 #include <array>
 
 #include "data/atomic_file.h"
@@ -9,9 +10,9 @@ namespace vqlm {
 
 namespace {
 
-constexpr std::array names = {"tokenizer.model",         "tokenizer.json",      "tokenizer_config.json",
-                              "special_tokens_map.json", "vocab.json",          "merges.txt",
-                              "added_tokens.json",       "chat_template.jinja", "generation_config.json"};
+constexpr std::array<std::string_view, 9> names = {
+    "tokenizer.model", "tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt",      "added_tokens.json", "chat_template.jinja",   "generation_config.json"};
 
 bool is_file(const std::filesystem::path& path) {
   std::error_code not_there;
@@ -22,10 +23,14 @@ bool is_file(const std::filesystem::path& path) {
 
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> found;
-  for (const char* name : names) {
+  for (const std::string_view name : names) {
     if (is_file(folder / name)) found.push_back(folder / name);
   }
   return found;
+}
+
+bool is_tokenizer_file(std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 std::string tokenizer_identity(const std::filesystem::path& folder) {

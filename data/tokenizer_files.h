@@ -1,8 +1,10 @@
 // The files of a tokenizer as they lie in a folder: beside shards, in a checkpoint, in a Hugging Face model.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace vqlm {
@@ -12,8 +14,15 @@ namespace vqlm {
 /// folder that is not there.
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& folder);
 
+/// True for the names of such files.
+bool is_tokenizer_file(std::string_view name);
+
 /// What tells tokenizers apart: the sha256 (lower-case hex) of tokenizer.model, else of tokenizer.json, else of the bytes
 /// of vocab.json and merges.txt in a row; "" where none of them is there. Throws Error for a file that cannot be read.
 std::string tokenizer_identity(const std::filesystem::path& folder);
+
+/// One more than the largest id of the folder's tokenizer: of tokenizer.json (vocabulary and added tokens), else of
+/// tokenizer.model, else of vocab.json; and of added_tokens.json. Throws Error for files that are missing or damaged.
+std::int64_t tokenizer_vocab_size(const std::filesystem::path& folder);
 
 }  // namespace vqlm

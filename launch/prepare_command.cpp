@@ -1,4 +1,4 @@
-// vqlm prepare: text files to token shards.
+// vqlm prepare: text files, or files of ids, to token shards.
 #include <spdlog/fmt/fmt.h>
 #include <unistd.h>
 
@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "core/error.h"
 #include "core/log.h"
 #include "data/prepare.h"
 #include "launch/commands.h"
@@ -21,14 +22,29 @@ constexpr const char* details =
     "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
     "text (.txt), "
     "each plain, .gz or .zst. In plain text a document is what stands between two blank lines.\n"
-    "Output: train-00000.h5 ..., heldout-00000.h5 ..., tokenizer.model, and prepare.json, which says what "
+    "Inputs that are ids already (--from-tokens): NumPy arrays of one axis (.npy), llm.c's files (.bin), "
+    "Megatron-LM's pairs (.bin with .idx beside it). --heldout-input takes the same kinds then. Without text "
+    "there "
+    "are no bits per byte.\n"
+    "Output: train-00000.h5 ..., heldout-00000.h5 ..., the tokenizer's files, and prepare.json, which says "
+    "what "
     "they were made "
     "from. The shards do not depend on --jobs. Running the same command again goes on where the last run "
     "stopped, "
     "checks every finished shard and makes damaged ones again; new inputs behind the old ones are added.\n"
     "Examples:\n"
     "  vqlm prepare --input 'c4-train.*.json.gz' --train-tokenizer 32000 --heldout 0.005 --out shards\n"
-    "  vqlm prepare --input a.jsonl.zst b.txt --tokenizer sp.model --heldout-input c.jsonl --out shards";
+    "  vqlm prepare --input a.jsonl.zst b.txt --tokenizer sp.model --heldout-input c.jsonl --out shards\n"
+    "  vqlm prepare --from-tokens 'fineweb_*.bin' --vocab-size 50257 --eos 50256 --out shards";
+
+/// Text a second, or ids where there is no text.
+std::string rate(std::uint64_t text_bytes, std::uint64_t tokens, double seconds) {
+  const auto millions = [&](std::uint64_t n) {
+    return static_cast<double>(n) / 1e6 / std::max(seconds, 1e-3);
+  };
+  return text_bytes > 0 ? fmt::format("{:.1f} MB/s", millions(text_bytes))
+                        : fmt::format("{:.1f} M tokens/s", millions(tokens));
+}
 
 /// A line that is rewritten on a terminal, a log line now and then elsewhere.
 class ProgressLine {
@@ -54,9 +70,9 @@ class ProgressLine {
     const double done =
         static_cast<double>(p.file_bytes) / std::max(1.0, static_cast<double>(p.total_file_bytes));
     const double left = done > 0 ? p.seconds * (1 - done) / done : 0;
-    return fmt::format("file {}/{}  {:.1f} %  {} documents  {:.1f} MB/s  {:.0f} s, about {:.0f} s left",
+    return fmt::format("file {}/{}  {:.1f} %  {} documents  {}  {:.0f} s, about {:.0f} s left",
                        p.source_number, p.source_count, 100 * done, p.documents,
-                       static_cast<double>(p.text_bytes) / 1e6 / std::max(p.seconds, 1e-3), p.seconds, left);
+                       rate(p.text_bytes, p.tokens, p.seconds), p.seconds, left);
   }
 
   bool terminal_ = ::isatty(STDERR_FILENO) == 1;
@@ -69,9 +85,14 @@ void print_report(const PrepareReport& report, const std::string& out) {
              "tokens/byte");
   SplitCounts all;
   const auto row = [](const char* name, std::uint64_t shards, const SplitCounts& counts) {
-    const double bytes = std::max(1.0, static_cast<double>(counts.text_bytes));
-    fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12.4f}\n", name, shards, counts.documents, counts.tokens,
-               counts.text_bytes, static_cast<double>(counts.tokens) / bytes);
+    std::string bytes = "n/a", density = "n/a";
+    if (counts.text_bytes > 0) {
+      bytes = std::to_string(counts.text_bytes);
+      density =
+          fmt::format("{:.4f}", static_cast<double>(counts.tokens) / static_cast<double>(counts.text_bytes));
+    }
+    fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12}\n", name, shards, counts.documents, counts.tokens,
+               bytes, density);
   };
   for (const Split split : all_splits) {
     row(name_of(split), report.shards[split], report.counts[split]);
@@ -85,11 +106,11 @@ void print_report(const PrepareReport& report, const std::string& out) {
     bad += count;
   }
   if (bad == 0) fmt::print("skipped: none\n");
-  fmt::print("{} files to {}: this run encoded {} documents in {:.1f} s ({:.1f} MB/s)", report.sources, out,
+  fmt::print("{} files to {}: this run encoded {} documents in {:.1f} s ({})", report.sources, out,
              report.documents_encoded, report.encode_seconds,
-             static_cast<double>(report.text_bytes_encoded) / 1e6 / std::max(report.encode_seconds, 1e-3));
+             rate(report.text_bytes_encoded, report.tokens_encoded, report.encode_seconds));
   if (report.parts_kept > 0) fmt::print(", {} parts were finished already", report.parts_kept);
-  fmt::print("\ntokenizer: {} ({} pieces), ready after {:.1f} s\n", report.tokenizer_path, report.vocab_size,
+  fmt::print("\ntokenizer: {} ({} pieces), ready after {:.1f} s\n", report.tokenizer, report.vocab_size,
              report.tokenizer_seconds);
 }
 
@@ -124,6 +145,29 @@ void add_prepare_command(CLI::App& app) {
       ->add_option("--train-tokenizer", options->train_tokenizer,
                    "Train a BPE model of so many pieces on a sample of the inputs")
       ->type_name("PIECES");
+  const auto ids = std::make_shared<TokenInputs>();
+  const auto id_files = std::make_shared<std::vector<std::string>>();
+  command
+      ->add_option(
+          "--from-tokens", *id_files,
+          "Instead of --input: files of ids (.npy, llm.c's .bin, Megatron-LM's .bin); may be repeated")
+      ->type_name("FILES");
+  const CLI::Option* vocab_size =
+      command
+          ->add_option("--vocab-size", ids->vocab_size,
+                       "With --from-tokens: ids are below this (default: what --tokenizer-files hold)")
+          ->type_name("SIZE");
+  const CLI::Option* eos =
+      command
+          ->add_option(
+              "--eos", ids->eos_id,
+              "With --from-tokens: the id that ends a document; Megatron-LM's index tells them itself")
+          ->type_name("ID");
+  const CLI::Option* tokenizer_files =
+      command
+          ->add_option("--tokenizer-files", ids->tokenizer_files,
+                       "With --from-tokens: the folder of the ids' tokenizer, copied beside the shards")
+          ->type_name("FOLDER");
   command->add_option("--out", options->out, "Folder of the shards")->type_name("FOLDER")->required();
   const CLI::Option* heldout =
       command
@@ -149,7 +193,18 @@ void add_prepare_command(CLI::App& app) {
       ->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
       ->capture_default_str();
   command->add_flag("--force", options->force, "Remove the shards that are in the folder first");
-  command->callback([options, heldout] { run_prepare(*options, heldout->count() > 0); });
+  command->callback([=] {
+    if (id_files->empty() && vocab_size->count() + eos->count() + tokenizer_files->count() > 0) {
+      throw UsageError(
+          "--vocab-size, --eos and --tokenizer-files belong to --from-tokens FILES; give that too");
+    }
+    if (!id_files->empty()) {
+      if (!options->inputs.empty()) throw UsageError("give either --input or --from-tokens, not both");
+      options->inputs = *id_files;
+      options->ids = *ids;
+    }
+    run_prepare(*options, heldout->count() > 0);
+  });
 }
 
 }  // namespace vqlm

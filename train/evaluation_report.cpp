@@ -17,17 +17,16 @@ double fraction_of_dense(const EvaluationSubject& subject) {
 }  // namespace
 
 std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject) {
-  nlohmann::ordered_json json = {{"nll", evaluation.nll},
-                                 {"perplexity", evaluation.perplexity},
-                                 {"bits_per_byte", evaluation.bits_per_byte},
-                                 {"tokens", evaluation.tokens},
-                                 {"bytes", evaluation.bytes},
-                                 {"documents", evaluation.documents},
-                                 {"nll_ci95", {evaluation.nll_ci95[0], evaluation.nll_ci95[1]}},
-                                 {"seconds", evaluation.seconds},
-                                 {"checkpoint", subject.checkpoint},
-                                 {"data", subject.data},
-                                 {"seq_len", subject.config.data.seq_len}};
+  nlohmann::ordered_json json = {{"nll", evaluation.nll}, {"perplexity", evaluation.perplexity}};
+  if (evaluation.bits_per_byte) json["bits_per_byte"] = *evaluation.bits_per_byte;
+  json["tokens"] = evaluation.tokens;
+  if (evaluation.bytes) json["bytes"] = *evaluation.bytes;
+  json["documents"] = evaluation.documents;
+  json["nll_ci95"] = {evaluation.nll_ci95[0], evaluation.nll_ci95[1]};
+  json["seconds"] = evaluation.seconds;
+  json["checkpoint"] = subject.checkpoint;
+  json["data"] = subject.data;
+  json["seq_len"] = subject.config.data.seq_len;
   json["head"] = {{"kind", subject.config.head.kind == HeadKind::vq ? "vq" : "dense"},
                   {"parameters", subject.head.matrix_parameters},
                   {"fraction_of_dense", fraction_of_dense(subject)},
@@ -45,11 +44,14 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
   std::string text = fmt::format(
       "perplexity     {:.3f}   (95 %: {:.3f} to {:.3f}, from the losses of {} documents)\n"
       "nll            {:.5f} nats a token\n"
-      "bits per byte  {:.5f}\n"
-      "predicted      {} tokens, {} bytes of text, in samples of {} tokens\n"
+      "bits per byte  {}\n"
+      "predicted      {} tokens, {}in samples of {} tokens\n"
       "output head    {} parameters ({:.2f} % of V x d), {} biases, {} bytes of codes\n",
       evaluation.perplexity, std::exp(evaluation.nll_ci95[0]), std::exp(evaluation.nll_ci95[1]),
-      evaluation.documents, evaluation.nll, evaluation.bits_per_byte, evaluation.tokens, evaluation.bytes,
+      evaluation.documents, evaluation.nll,
+      evaluation.bits_per_byte ? fmt::format("{:.5f}", *evaluation.bits_per_byte)
+                               : "n/a (shards of ids do not tell the bytes of their text)",
+      evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",
       subject.config.data.seq_len, subject.head.matrix_parameters, 100.0 * fraction_of_dense(subject),
       subject.head.bias_parameters, subject.head.code_bytes);
   if (evaluation.code_usage) {

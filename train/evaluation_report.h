@@ -17,7 +17,7 @@ struct EvaluationSubject {
   HeadCost head;
 };
 
-/// One JSON object: nll, perplexity, bits_per_byte, tokens, bytes, documents, nll_ci95 [low, high], seconds, checkpoint,
+/// One JSON object: nll, perplexity, bits_per_byte and bytes (both left out where not known), tokens, documents, nll_ci95 [low, high], seconds, checkpoint,
 /// data, seq_len, head {kind, parameters, fraction_of_dense, biases, code_bytes}, and code_usage for VQ heads.
 std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject);
 

@@ -89,17 +89,17 @@ Evaluation Evaluator::summarize(const Tally& tally) {
   Evaluation result;
   double nll = 0;
   double tokens = 0;
-  const double bytes = samples_.predicted_bytes();
+  const std::optional<double> bytes = samples_.predicted_bytes();
   for (std::size_t i = 0; i < documents_.size(); ++i) {
     nll += tally.document_nll[i];
     tokens += tally.document_tokens[i];
     if (tally.document_tokens[i] > 0) ++result.documents;
   }
   result.tokens = static_cast<std::int64_t>(tokens);
-  result.bytes = static_cast<std::int64_t>(std::llround(bytes));
   result.nll = nll / tokens;
   result.perplexity = std::exp(result.nll);
-  result.bits_per_byte = bytes > 0 ? nll / std::log(2.0) / bytes : 0.0;
+  if (bytes) result.bytes = std::llround(*bytes);
+  if (bytes.value_or(0) > 0) result.bits_per_byte = nll / std::log(2.0) / *bytes;
 
   // Ratio estimator: the mean loss is sum(nll_i) / sum(tokens_i) over documents i drawn at random (Cochran, Sampling
   // Techniques, 6.4).

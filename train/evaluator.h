@@ -27,10 +27,10 @@ struct CodeUsage {
 struct Evaluation {
   double nll = 0;  // mean over the predicted tokens, nats
   double perplexity = 0;
-  double bits_per_byte = 0;
-  std::int64_t tokens = 0;  // predicted
-  std::int64_t bytes =
-      0;  // UTF-8 bytes of the documents' text, in proportion where the evaluation was cut short
+  std::optional<double> bits_per_byte;  // nothing where the shards do not tell the bytes of their text
+  std::int64_t tokens = 0;              // predicted
+  /// UTF-8 bytes of the documents' text, in proportion where the evaluation was cut short; nothing as above.
+  std::optional<std::int64_t> bytes;
   std::int64_t documents = 0;  // with at least one predicted token
   double nll_ci95[2] = {
       0, 0};  // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile)

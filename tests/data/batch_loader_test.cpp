@@ -203,12 +203,12 @@ TEST_F(Batches, EvaluationPredictsEveryTokenButTheFirstOnce) {
 TEST_F(Batches, EvaluationCountsTheBytesOfWhatItPredicts) {
   ShardSet set = shards();
   EvalSamples all(set, {.seq_len = seq_len, .rows = 4});
-  EXPECT_DOUBLE_EQ(all.predicted_bytes(), static_cast<double>(set.total_text_bytes()));
+  EXPECT_DOUBLE_EQ(all.predicted_bytes().value(), static_cast<double>(set.total_text_bytes()));
   // Documents 0 and 1 have 11 and 12 tokens, 34 and 37 bytes: two samples predict tokens 1 to 14, 4 of document 1.
   EvalSamples some(set, {.seq_len = seq_len, .rows = 4, .max_samples = 2});
   EXPECT_EQ(some.predicted_tokens(), 14u);
   EXPECT_EQ(some.batches(), 1);
-  EXPECT_DOUBLE_EQ(some.predicted_bytes(), 34 + 37 * 4.0 / 12);
+  EXPECT_DOUBLE_EQ(some.predicted_bytes().value(), 34 + 37 * 4.0 / 12);
 }
 
 TEST_F(Batches, AStreamOfOneTokenCannotBeEvaluated) {
