@@ -34,6 +34,7 @@ void build_command_line(CLI::App& app) {
   vqlm::add_prepare_command(app);
   vqlm::add_train_command(app);
   vqlm::add_eval_command(app);
+  vqlm::add_convert_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);

@@ -39,6 +39,10 @@ std::vector<float> CheckpointSource::read(const std::string& name, const Shape& 
   return values;
 }
 
+bool CheckpointSource::has_optimizer() const {
+  return file_.exists(std::string(first_moment_prefix) + "model.norm.weight");
+}
+
 std::vector<std::filesystem::path> CheckpointSource::tokenizer_files() const {
   return vqlm::tokenizer_files(path());
 }

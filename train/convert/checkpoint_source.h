@@ -24,6 +24,8 @@ class CheckpointSource : public ModelSource {
   std::int64_t seq_len() const override { return reader_.config().data.seq_len; }
 
   const CheckpointReader& reader() const { return reader_; }
+  /// False for a converted model, which no run can resume from.
+  bool has_optimizer() const;
 
  private:
   CheckpointReader reader_;
