@@ -110,6 +110,13 @@ std::uint32_t Dataset::read_raw_chunk(std::vector<std::uint8_t>& bytes, const Di
   return skipped;
 }
 
+std::uint64_t Dataset::file_offset() const {
+  LibraryLock lock;
+  const haddr_t begin = H5Dget_offset(id());
+  if (begin == HADDR_UNDEF) fail(label_, "tell where in the file the elements are");
+  return begin;
+}
+
 void Dataset::close() {
   LibraryLock lock;
   if (!object_->close()) fail(label_, "close");

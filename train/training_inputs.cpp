@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "data/corpus_map.h"
+#include "data/tokenizer_files.h"
 #include "train/host_collectives.h"
 
 namespace vqlm {
@@ -87,8 +88,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
                                     ShardSet train, std::optional<CodeMap> map) {
   TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
   inputs.heldout = open_heldout_shards(config, inputs.train);
-  inputs.tokenizer =
-      std::filesystem::path(inputs.train.shards().front().path).parent_path() / "tokenizer.model";
+  inputs.tokenizer = tokenizer_files(std::filesystem::path(inputs.train.shards().front().path).parent_path());
   const bool root = grid.world().rank() == 0;
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   if (root) inputs.counts = count_tokens(inputs.train, statistics_tokens);

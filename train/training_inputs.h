@@ -17,9 +17,9 @@ namespace vqlm {
 struct TrainingInputs {
   ShardSet train;
   std::optional<ShardSet> heldout;
-  std::vector<std::int64_t> counts;  // (V) of the training shards
-  std::optional<CodeMap> map;        // VQ head only
-  std::filesystem::path tokenizer;   // tokenizer.model beside the shards, where prepare put it
+  std::vector<std::int64_t> counts;              // (V) of the training shards
+  std::optional<CodeMap> map;                    // VQ head only
+  std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer_files.h)
 };
 
 /// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.

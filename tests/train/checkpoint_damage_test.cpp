@@ -20,7 +20,7 @@ using testing::tiny_model_config;
 using testing::TinyModel;
 
 const std::vector<std::string> hashed_files = {"checkpoint.h5", "config.toml", "rank-00000.h5",
-                                               "tokenizer.model"};
+                                               "rank-00000.json", "tokenizer.model"};
 
 class DamagedCheckpoint : public ::testing::Test {
  protected:
@@ -118,9 +118,9 @@ std::string with(const std::string& manifest, const std::string& key, const nloh
 TEST_F(DamagedCheckpoint, ManifestsThatAreNotOurs) {
   const std::string name = file("manifest.json").string();
   const std::string intact = read_bytes(name);
-  EXPECT_THAT(opened_with("manifest.json", with(intact, "version", 2)),
-              AllOf(HasSubstr(name + ": "), HasSubstr("version 2 is not vqlm-checkpoint version 1")));
-  EXPECT_THAT(opened_with("manifest.json", with(intact, "version", "1")), HasSubstr(name + ": "));
+  EXPECT_THAT(opened_with("manifest.json", with(intact, "version", 3)),
+              AllOf(HasSubstr(name + ": "), HasSubstr("version 3 is not vqlm-checkpoint version 2")));
+  EXPECT_THAT(opened_with("manifest.json", with(intact, "version", "2")), HasSubstr(name + ": "));
   EXPECT_THAT(opened_with("manifest.json", with(intact, "format", "vqlm-code-map")), HasSubstr(name + ": "));
   EXPECT_THAT(opened_with("manifest.json", with(intact, "step", nullptr)), HasSubstr(name + ": "));
   EXPECT_THAT(opened_with("manifest.json", with(intact, "files", {{{"name", 3}}})), HasSubstr(name + ": "));

@@ -33,12 +33,9 @@ void rewrite_rank_file(const fs::path& checkpoint,
                        const std::function<std::string(const std::string&)>& source) {
   const std::string path = checkpoint / "rank-00000.h5";
   std::map<std::string, std::pair<h5::Dims, std::vector<float>>> tensors;
-  std::vector<std::uint8_t> slices;
   {
     const h5::File file = h5::File::open(path);
-    slices = file.dataset("slices").read_all<std::uint8_t>();
     for (const std::string& name : file.names()) {
-      if (name == "slices") continue;
       for (const std::string& piece : file.names(name)) {
         const std::string dataset = name + "/" + piece;
         tensors[dataset] = {file.dataset(dataset).shape(), file.dataset(source(dataset)).read_all<float>()};
@@ -49,8 +46,6 @@ void rewrite_rank_file(const fs::path& checkpoint,
   for (const auto& [name, tensor] : tensors) {
     file.create_dataset(name, h5::Type::f32, tensor.first).write_all(std::span<const float>(tensor.second));
   }
-  file.create_dataset("slices", h5::Type::u8, {slices.size()})
-      .write_all(std::span<const std::uint8_t>(slices));
   file.close();
   rewrite_manifest(checkpoint, read_manifest(checkpoint).state);
 }

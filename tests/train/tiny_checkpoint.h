@@ -24,7 +24,7 @@ inline std::filesystem::path save_tiny(TinyModel& model, const std::filesystem::
                                     .optimizer = model.optimizer(),
                                     .config = model.config(),
                                     .map = model.map(),
-                                    .tokenizer = tokenizer,
+                                    .tokenizer = {tokenizer},
                                     .tokenizer_sha256 = tiny_tokenizer_sha256,
                                     .state = state};
   return save_checkpoint(folder, model.grid(), contents, keep);

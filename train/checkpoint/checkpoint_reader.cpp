@@ -5,13 +5,17 @@
 #include <algorithm>
 
 #include "train/checkpoint/checkpoint_layout.h"
+#include "train/checkpoint/checkpoint_verify.h"
 
 namespace vqlm {
 namespace {
 
 Manifest checked_manifest(const std::filesystem::path& folder, Verify verify) {
   Manifest manifest = read_manifest(folder);
-  if (verify == Verify::yes) verify_manifest(folder, manifest);
+  if (verify == Verify::no) return manifest;
+  if (const std::string damage = find_damage(folder, manifest); !damage.empty()) {
+    throw Error(damage + "; remove this folder, and the checkpoint before it is the newest");
+  }
   return manifest;
 }
 

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "core/model/code_map.h"
 #include "dist/process_grid.h"
@@ -13,9 +14,6 @@
 
 namespace vqlm {
 
-/// "step-00001000".
-std::string checkpoint_name(std::int64_t step);
-
 /// What a checkpoint takes in. All pointers and references are only read; `map` is null for dense heads.
 struct CheckpointContents {
   Backend& backend;
@@ -23,9 +21,9 @@ struct CheckpointContents {
   const Optimizer& optimizer;
   const Config& config;
   const CodeMap* map = nullptr;
-  std::filesystem::path tokenizer;  // copied in where it exists
-  std::string tokenizer_sha256;     // of the training shards
-  std::int64_t train_tokens = 0;    // in the training shards
+  std::vector<std::filesystem::path> tokenizer;  // files, copied in
+  std::string tokenizer_sha256;                  // of the training shards
+  std::int64_t train_tokens = 0;                 // in the training shards
   TrainState state;
 };
 

@@ -1,130 +1,110 @@
 #include "train/checkpoint/manifest.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "train/checkpoint/hash.h"
 
 namespace vqlm {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr const char* manifest_name = "manifest.json";
 constexpr const char* manifest_format = "vqlm-checkpoint";
-constexpr int manifest_version = 1;
+// 1 (until November 2026) had its slices' tables inside the rank files and no hash of the whole manifest.
+constexpr int manifest_version = 2;
+/// Stands before the last member's value; the hash is of all bytes before this.
+constexpr const char* hash_marker = ",\n \"manifest_xxh3\": ";
 
-/// The counts stand in no hashed file, so a damaged digit would move the run unseen without a hash of their own.
-std::string hash_of_counts(const TrainState& state) {
-  const std::string text = fmt::format("{} {} {}", state.step, state.samples, state.tokens);
-  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+std::vector<fs::path> regular_files(const fs::path& folder) {
+  std::error_code failed;
+  std::vector<fs::path> files;
+  for (auto entry = fs::directory_iterator(folder, failed); !failed && entry != fs::directory_iterator();
+       entry.increment(failed)) {
+    if (entry->is_regular_file()) files.push_back(entry->path());
+  }
+  if (failed) throw Error(fmt::format("{}: cannot be listed: {}", folder.string(), failed.message()));
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Error damaged(const std::string& path, const std::string& what) {
+  return Error(
+      fmt::format("{}: {}; remove this folder, and the checkpoint before it is the newest", path, what));
+}
+
+/// Throws where the manifest's bytes are not those that its last member vouches for.
+void check_own_hash(const std::string& path, const std::string& text, const nlohmann::json& json) {
+  const std::size_t end = text.rfind(hash_marker);
+  if (end == std::string::npos || json.at("manifest_xxh3") != xxh3_of(text.data(), end)) {
+    throw damaged(path, "does not match its own hash");
+  }
 }
 
 }  // namespace
 
-std::string hash_of_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error(fmt::format("{}: cannot be read: {}", path.string(), std::strerror(errno)));
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  VQLM_ASSERT(state && XXH3_64bits_reset(state.get()) == XXH_OK);
-  std::vector<char> block(std::size_t{1} << 20);
-  while (in) {
-    in.read(block.data(), static_cast<std::streamsize>(block.size()));
-    VQLM_ASSERT(XXH3_64bits_update(state.get(), block.data(), static_cast<std::size_t>(in.gcount())) ==
-                XXH_OK);
-  }
-  if (!in.eof()) throw Error(fmt::format("{}: reading failed: {}", path.string(), std::strerror(errno)));
-  return fmt::format("{:016x}", XXH3_64bits_digest(state.get()));
-}
-
-void write_manifest(const std::filesystem::path& folder, const TrainState& state) {
+void write_manifest(const fs::path& folder, const TrainState& state,
+                    const std::vector<Manifest::File>& known) {
   nlohmann::ordered_json json;
   json["format"] = manifest_format;
   json["version"] = manifest_version;
   json["step"] = state.step;
   json["samples"] = state.samples;
   json["tokens"] = state.tokens;
-  json["counts_xxh3"] = hash_of_counts(state);
-  std::vector<std::filesystem::path> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.is_regular_file()) names.push_back(entry.path());
-  }
-  std::sort(names.begin(), names.end());
   json["files"] = nlohmann::ordered_json::array();
-  for (const auto& path : names) {
-    json["files"].push_back({{"name", path.filename().string()},
-                             {"bytes", std::filesystem::file_size(path)},
-                             {"xxh3", hash_of_file(path)}});
-    sync_to_disk(path.string());
+  for (const fs::path& path : regular_files(folder)) {
+    const std::string name = path.filename().string();
+    const auto hashed =
+        std::find_if(known.begin(), known.end(), [&](const auto& file) { return file.name == name; });
+    Manifest::File file;
+    if (hashed != known.end()) {
+      file = *hashed;
+    } else {
+      file = {name, fs::file_size(path), xxh3_of_file(path)};
+      sync_to_disk(path.string());
+    }
+    json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3", file.xxh3}});
   }
-  write_file_atomically((folder / manifest_name).string(), json.dump(1) + '\n');
+  std::string text = json.dump(1);
+  text.resize(text.rfind('\n'));  // without the brace that ends it
+  text += fmt::format("{}\"{}\"\n}}\n", hash_marker, xxh3_of(text.data(), text.size()));
+  write_file_atomically((folder / manifest_name).string(), text);
 }
 
-Manifest read_manifest(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / manifest_name;
-  std::ifstream in(path, std::ios::binary);
-  if (!in) {
+Manifest read_manifest(const fs::path& folder) {
+  const std::string path = (folder / manifest_name).string();
+  if (std::error_code unknown; !fs::is_regular_file(path, unknown)) {
     throw Error(
         fmt::format("{}: no readable manifest.json, so this is not a complete checkpoint; name a folder "
                     "such as runs/a/checkpoints/step-00001000",
                     folder.string()));
   }
+  const std::string text = read_file(path);
   try {
-    const nlohmann::json json = nlohmann::json::parse(in);
+    const nlohmann::json json = nlohmann::json::parse(text);
     if (json.at("format") != manifest_format || json.at("version") != manifest_version) {
       throw Error(fmt::format("{}: format {} version {} is not {} version {}; use the vqlm that wrote it",
-                              path.string(), json.at("format").dump(), json.at("version").dump(),
-                              manifest_format, manifest_version));
+                              path, json.at("format").dump(), json.at("version").dump(), manifest_format,
+                              manifest_version));
     }
+    check_own_hash(path, text, json);
     Manifest manifest;
     manifest.state = {json.at("step").get<std::int64_t>(), json.at("samples").get<std::int64_t>(),
                       json.at("tokens").get<std::int64_t>()};
-    if (json.at("counts_xxh3").get<std::string>() != hash_of_counts(manifest.state)) {
-      throw Error(
-          fmt::format("{}: its step, samples and tokens do not match their hash; remove this folder, and the "
-                      "checkpoint before it is the newest",
-                      path.string()));
-    }
     for (const auto& file : json.at("files")) {
       manifest.files.push_back({file.at("name").get<std::string>(), file.at("bytes").get<std::uint64_t>(),
                                 file.at("xxh3").get<std::string>()});
     }
     return manifest;
   } catch (const nlohmann::json::exception& e) {
-    throw Error(
-        fmt::format("{}: damaged ({}); remove this folder, and the checkpoint before it is the newest",
-                    path.string(), e.what()));
-  }
-}
-
-void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest) {
-  for (const Manifest::File& file : manifest.files) {
-    const std::filesystem::path path = folder / file.name;
-    std::error_code failed;
-    const auto bytes = std::filesystem::file_size(path, failed);
-    if (failed) {
-      throw Error(
-          fmt::format("{}: missing ({}); remove this folder, and the checkpoint before it is the newest",
-                      path.string(), failed.message()));
-    }
-    if (bytes != file.bytes) {
-      throw Error(fmt::format(
-          "{}: {} bytes instead of {}; remove this folder, and the checkpoint before it is the newest",
-          path.string(), bytes, file.bytes));
-    }
-    if (hash_of_file(path) != file.xxh3) {
-      throw Error(
-          fmt::format("{}: contents do not match the manifest's hash; remove this folder, and the checkpoint "
-                      "before it is the newest",
-                      path.string()));
-    }
+    throw damaged(path, fmt::format("damaged ({})", e.what()));
   }
 }
 

@@ -26,13 +26,12 @@ struct Manifest {
   std::vector<File> files;
 };
 
-/// XXH3-64 of a file's contents in hex. Throws Error where it cannot be read.
-std::string hash_of_file(const std::filesystem::path& path);
-/// Lists the regular files of `folder` with sizes and hashes and writes manifest.json there (durably).
-void write_manifest(const std::filesystem::path& folder, const TrainState& state);
+/// Lists the regular files of `folder` and writes manifest.json there, with a hash of its own. Files that `known` names are
+/// durable already, and have the size and hash that it says; the others are hashed and made durable here. Throws Error
+/// naming the file.
+void write_manifest(const std::filesystem::path& folder, const TrainState& state,
+                    const std::vector<Manifest::File>& known = {});
 /// Throws Error naming the file and what is wrong with it.
 Manifest read_manifest(const std::filesystem::path& folder);
-/// Throws Error naming the first file that is missing or has another size or hash than the manifest says.
-void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest);
 
 }  // namespace vqlm

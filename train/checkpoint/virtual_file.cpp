@@ -1,0 +1,63 @@
+#include "train/checkpoint/virtual_file.h"
+
+#include <map>
+
+#include "train/checkpoint/checkpoint_layout.h"
+
+namespace vqlm {
+namespace {
+
+void write_map(h5::File& file, const CodeMap& map) {
+  const auto vocab = static_cast<std::uint64_t>(map.vocab_size);
+  auto clusters = file.create_dataset(cluster_of_token_dataset, h5::Type::i32, {vocab});
+  clusters.write_all(std::span<const std::int32_t>(map.cluster_of_token));
+  clusters.set_attribute("clusters", map.clusters);
+  clusters.set_attribute("codes", static_cast<std::int64_t>(map.codes));
+  clusters.set_attribute("groups", static_cast<std::int64_t>(map.groups));
+  clusters.set_attribute("provenance", map.provenance);
+  if (map.groups == 0) return;
+  file.create_dataset(member_codes_dataset, h5::Type::u8, {vocab, static_cast<std::uint64_t>(map.groups)})
+      .write_all(std::span<const std::uint8_t>(map.member_codes));
+}
+
+struct Logical {
+  h5::Dims shape;
+  std::vector<h5::VirtualSource> sources;
+};
+
+std::map<std::string, Logical> logical_tensors(const std::vector<RankTable>& tables) {
+  std::map<std::string, Logical> tensors;
+  for (const RankTable& table : tables) {
+    for (const FileSlice& slice : table.slices) {
+      Logical& tensor = tensors[slice.tensor];
+      tensor.shape = slice.global_shape;
+      tensor.sources.push_back({.file = table.file,
+                                .dataset = slice.dataset,
+                                .source_shape = slice.count,
+                                .source_offset = h5::Dims(slice.count.size(), 0),
+                                .source_count = slice.count,
+                                .offset = slice.offset,
+                                .count = slice.count});
+    }
+  }
+  return tensors;
+}
+
+}  // namespace
+
+void write_virtual_file(const std::filesystem::path& folder, const std::vector<RankTable>& tables,
+                        const VirtualFileExtras& extras) {
+  h5::File file = h5::File::create((folder / checkpoint_file).string());
+  for (const auto& [name, tensor] : logical_tensors(tables)) {
+    std::uint64_t covered = 0;
+    for (const h5::VirtualSource& source : tensor.sources) covered += h5::element_count(source.count);
+    VQLM_ASSERT(covered == h5::element_count(tensor.shape));
+    file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources);
+  }
+  file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
+  file.set_attribute(train_tokens_attribute, extras.train_tokens);
+  if (extras.map != nullptr) write_map(file, *extras.map);
+  file.close();
+}
+
+}  // namespace vqlm

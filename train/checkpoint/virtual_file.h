@@ -1,0 +1,26 @@
+// checkpoint.h5: every logical tensor of a checkpoint whole, as a virtual dataset over the rank files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/model/code_map.h"
+#include "train/checkpoint/rank_file.h"
+
+namespace vqlm {
+
+/// What checkpoint.h5 holds beside the tensors.
+struct VirtualFileExtras {
+  const CodeMap* map = nullptr;   // null for dense heads
+  std::string tokenizer_sha256;   // of the shards that the model was trained on
+  std::int64_t train_tokens = 0;  // in these shards; 0: no run of ours
+};
+
+/// Writes `folder`/checkpoint.h5 over the slices in the rank files' tables, which together must cover every tensor once.
+/// Throws Error naming the file.
+void write_virtual_file(const std::filesystem::path& folder, const std::vector<RankTable>& tables,
+                        const VirtualFileExtras& extras);
+
+}  // namespace vqlm
