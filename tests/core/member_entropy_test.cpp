@@ -3,68 +3,13 @@
 
 #include <numeric>
 
-#include "tests/core/op_testing.h"
+#include "tests/core/member_map.h"
 
 namespace vqlm::testing {
 namespace {
 
-/// A head and a batch. cluster_sizes fixes the members of each cluster; tokens are dealt to them in a shuffled order.
-struct Case {
-  const char* name;
-  std::int64_t rows;
-  int groups, codes, width;
-  std::vector<std::int64_t> cluster_sizes;
-  bool one_cluster_has_most_rows = false;
-
-  std::int64_t vocabulary() const {
-    return std::accumulate(cluster_sizes.begin(), cluster_sizes.end(), std::int64_t{0});
-  }
-  std::int64_t clusters() const { return static_cast<std::int64_t>(cluster_sizes.size()); }
-  std::int64_t d() const { return std::int64_t{groups == 0 ? 1 : groups} * width; }
-};
-
-std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << c.name;
-}
-
-/// The code map's tensors.
-struct Map {
-  explicit Map(const Case& c)
-      : cluster_of_token({c.vocabulary()}),
-        position_of_token({c.vocabulary()}),
-        members({c.vocabulary()}),
-        member_begin({c.clusters() + 1}),
-        member_codes(
-            random_integers<std::uint8_t>({c.vocabulary(), c.groups}, "codes", 0, std::max(0, c.codes - 1))) {
-    std::vector<std::int32_t> cluster;
-    for (std::int64_t k = 0; k < c.clusters(); ++k) {
-      cluster.insert(cluster.end(), static_cast<std::size_t>(c.cluster_sizes[static_cast<std::size_t>(k)]),
-                     static_cast<std::int32_t>(k));
-    }
-    const Philox rng(7, "deal");
-    for (std::size_t v = cluster.size(); v > 1; --v) std::swap(cluster[v - 1], cluster[rng.below(v, v)]);
-    std::int32_t position = 0;
-    for (std::int64_t k = 0; k < c.clusters(); ++k) {
-      member_begin[k] = position;
-      for (std::int64_t v = 0; v < c.vocabulary(); ++v) {
-        if (cluster[static_cast<std::size_t>(v)] != k) continue;
-        cluster_of_token[v] = static_cast<std::int32_t>(k);
-        members[position] = static_cast<std::int32_t>(v);
-        position_of_token[v] = position++;
-      }
-    }
-    member_begin[c.clusters()] = position;
-    view.cluster_of_token = cluster_of_token;
-    view.position_of_token = position_of_token;
-    view.members = members;
-    view.member_begin = member_begin;
-    if (c.groups > 0) view.member_codes = member_codes;
-  }
-
-  HostI32 cluster_of_token, position_of_token, members, member_begin;
-  HostU8 member_codes;
-  CodeMapView view;
-};
+using Case = MemberCase;
+using Map = MemberMap;
 
 /// Everything that member_entropy accumulates, in double, and what float may lose in each.
 struct Reference {
@@ -75,12 +20,12 @@ struct Reference {
 class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Case> {
  protected:
   MemberEntropyTest() {
-    if (c.one_cluster_has_most_rows) {
+    if (c.first_cluster_has_most_rows) {
       for (std::int64_t n = 0; n < c.rows; ++n) {
         if (n % 10 != 0) targets[n] = map.members[map.member_begin[0] + n % c.cluster_sizes[0]];
       }
     }
-    backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view);
+    backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
   }
 
   Case c = GetParam();
@@ -186,7 +131,8 @@ TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
   const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
              dbias_0 = dbias.doubles();
   Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
-  backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias, map.view);
+  backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias,
+                          map.view());
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
@@ -197,7 +143,8 @@ TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
       "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
-  backend->member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view);
+  backend->member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias,
+                          map.view());
   expect_close(nll_alone, expected.nll, bound(expected.nll_bound, expected.nll, 1), "nll without gradients");
 }
 
@@ -231,7 +178,7 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
     HostF32 nll({c.rows}), dh({c.rows, c.d()}), dbias({c.vocabulary()});
     Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
     backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias,
-                            map.view);
+                            map.view());
   }
   expect_equal(first, second, "dmember_codebook");
 }
@@ -241,8 +188,8 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
   HostF32 codes = random_normal({c.rows, c.clusters()}, "code logits");
   backend->log_softmax(codes, Tensor{});
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), nll({c.rows});
-  backend->member_log_probs(log_probs, h, codes, codebook_or_absent(), bias, map.view);
-  backend->member_entropy(nll, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view);
+  backend->member_log_probs(log_probs, h, codes, codebook_or_absent(), bias, map.view());
+  backend->member_entropy(nll, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
   const Reference expected = reference(h.doubles(), codebook.doubles(), 1);
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0, tolerance = 0;
@@ -275,10 +222,10 @@ TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {
   Map map(c);
   HostF32 h = random_normal({5, 16}, "h"), codebook = random_normal({2, 4, 8}, "codebook"), bias({11});
   HostI32 targets({5}, -1), clusters({5}), order({5}), row_begin({3});
-  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view);
+  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
   HostF32 nll({5}, 3.0f), dh({5, 16}, 3.0f), dcodebook({2, 4, 8}, 3.0f), dbias({11}, 3.0f);
   backend->member_entropy(nll, {dh, dcodebook, dbias, 1.0f}, h, targets, order, row_begin, codebook, bias,
-                          map.view);
+                          map.view());
   expect_equal(nll, HostF32({5}, 3.0f), "nll");
   expect_equal(dh, HostF32({5, 16}, 3.0f), "dh");
   expect_equal(dcodebook, HostF32({2, 4, 8}, 3.0f), "dmember_codebook");
