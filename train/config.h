@@ -28,6 +28,7 @@ struct TrainSection {
   std::int64_t seed = 1;
   float grad_clip = 1.0f;               // global gradient norm; 0: off
   std::int64_t max_skipped_steps = 10;  // in a row, for a gradient that is not finite; then the run stops
+  std::int64_t check_replicas_every = 100;  // steps; 0: off
   Precision precision = Precision::automatic;
   std::int64_t eval_every = 0;   // steps between held-out evaluations; 0: at the end only
   std::int64_t eval_tokens = 0;  // tokens of a held-out evaluation; 0: all

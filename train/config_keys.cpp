@@ -79,6 +79,7 @@ constexpr Key table[] = {
     {"train", "seed", &at<train, &TrainSection::seed>, {0, 9007199254740992.0}, "seed of weights, map and sample order"},
     {"train", "grad_clip", &at<train, &TrainSection::grad_clip>, {0, 1e9}, "largest global gradient norm; 0: off"},
     {"train", "max_skipped_steps", &at<train, &TrainSection::max_skipped_steps>, {0, many}, "updates skipped in a row for a gradient that is not finite, before the run stops"},
+    {"train", "check_replicas_every", &at<train, &TrainSection::check_replicas_every>, {0, many}, "steps between comparisons of what ranks hold copies of; 0: off"},
     {"train", "precision", choice<train, &TrainSection::precision>(precisions), any, "of activations and products; auto: fp32 on the CPU, bf16 on a GPU"},
     {"train", "eval_every", &at<train, &TrainSection::eval_every>, {0, many}, "steps between held-out evaluations; 0: at the end only"},
     {"train", "eval_tokens", &at<train, &TrainSection::eval_tokens>, {0, many}, "tokens of a held-out evaluation; 0: all"},

@@ -23,6 +23,21 @@ void broadcast_vector(Backend& backend, Communicator& group, int root, std::vect
   if (count > 0) broadcast_bytes(backend, group, root, values.data(), values.size() * sizeof(T));
 }
 
+template <class T>
+std::vector<T> gather_vector(Backend& backend, Communicator& group, const std::vector<T>& values) {
+  if (group.size() == 1 || values.empty()) return values;
+  const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
+  const Buffer buffer =
+      backend.allocate(static_cast<std::size_t>((1 + group.size()) * bytes), MemoryUse::workspace);
+  const Tensor all = buffer.view({1 + group.size(), bytes}, DType::u8);
+  const Tensor own = all.rows(0, 1), gathered = all.rows(1, group.size());
+  backend.copy_from_host(own, values.data());
+  backend.wait(backend.compute_stream(), group.all_gather(gathered, own, backend.compute_stream()));
+  std::vector<T> result(values.size() * static_cast<std::size_t>(group.size()));
+  backend.copy_to_host(result.data(), gathered);
+  return result;
+}
+
 }  // namespace
 
 void sum_over(Backend& backend, Communicator& group, std::vector<double>& values) {
@@ -42,6 +57,15 @@ void broadcast_from(Backend& backend, Communicator& group, int root, std::vector
 }
 void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::uint8_t>& values) {
   broadcast_vector(backend, group, root, values);
+}
+
+std::vector<std::uint64_t> gather_from_all(Backend& backend, Communicator& group,
+                                           const std::vector<std::uint64_t>& values) {
+  return gather_vector(backend, group, values);
+}
+std::vector<std::uint8_t> gather_from_all(Backend& backend, Communicator& group,
+                                          const std::vector<std::uint8_t>& values) {
+  return gather_vector(backend, group, values);
 }
 
 }  // namespace vqlm

@@ -17,4 +17,10 @@ void broadcast_from(Backend& backend, Communicator& group, int root, std::vector
 void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int32_t>& values);
 void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::uint8_t>& values);
 
+/// The ranks' values in rank order, on every rank. Collective; the same length everywhere.
+std::vector<std::uint64_t> gather_from_all(Backend& backend, Communicator& group,
+                                           const std::vector<std::uint64_t>& values);
+std::vector<std::uint8_t> gather_from_all(Backend& backend, Communicator& group,
+                                          const std::vector<std::uint8_t>& values);
+
 }  // namespace vqlm

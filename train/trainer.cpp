@@ -51,6 +51,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       model_(backend, grid.tensor(), model_options(config), inputs.map ? &*inputs.map : nullptr),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
+      replica_check_(backend, grid, model_.parameters()),
       folder_(config) {
   if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
@@ -79,6 +80,8 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     note_skipped_update(step);
     const bool last = state_.step == config_.train.steps;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+    const std::int64_t check_every = config_.train.check_replicas_every;
+    if (check_every > 0 && (last || due(check_every))) replica_check_.run(state_.step);  // before a save
     if (stop) save();  // before an evaluation: who asked for the end may not wait long
     if (evaluator_ && !stop && (last || due(config_.train.eval_every))) evaluate(metrics);
     if (last || due(config_.checkpoint.every)) save();

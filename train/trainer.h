@@ -14,6 +14,7 @@
 #include "train/gradient_accumulator.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/replica_check.h"
 #include "train/run_folder.h"
 #include "train/training_inputs.h"
 
@@ -54,6 +55,7 @@ class Trainer {
   double matmul_peak_;  // FLOP/s of all ranks; measured before the model takes that memory
   Transformer model_;
   Optimizer optimizer_;
+  ReplicaCheck replica_check_;
   std::unique_ptr<BatchLoader> loader_;
   std::optional<Evaluator> evaluator_;
   RunFolder folder_;

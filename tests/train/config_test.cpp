@@ -95,6 +95,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "train.seed=9007199254740991",
                                               "train.grad_clip=0.3",
                                               "train.max_skipped_steps=4",
+                                              "train.check_replicas_every=25",
                                               "train.precision=bf16",
                                               "train.eval_every=50",
                                               "train.eval_tokens=4096",

@@ -4,35 +4,20 @@
 #include <algorithm>
 #include <ostream>
 
-#include "core/log.h"
-#include "tests/data/temporary_folder.h"
-#include "tests/ranks.h"
-#include "tests/train/tiny_run.h"
-#include "train/host_collectives.h"
+#include "tests/train/training_world.h"
 
 namespace vqlm {
 namespace {
 
+using testing::grids_of;
+using testing::GridSize;
 using testing::session;
 using testing::tiny_config;
 using testing::tiny_steps;
 using testing::tiny_vocabulary;
 using testing::train_run;
 using testing::TrainedRun;
-
-struct GridSize {
-  int data;
-  int tensor;
-};
-
-/// The grids of this many ranks over which 4 heads divide.
-std::vector<GridSize> grids_of(int ranks) {
-  std::vector<GridSize> grids;
-  for (int tensor : {1, 2, 4}) {
-    if (ranks % tensor == 0) grids.push_back({ranks / tensor, tensor});
-  }
-  return grids;
-}
+using testing::TrainingWorld;
 
 /// One head of the comparison.
 struct HeadCase {
@@ -50,27 +35,6 @@ void PrintTo(const HeadCase& c, std::ostream* out) {
 
 class Training : public ::testing::TestWithParam<HeadCase> {
  protected:
-  Training() : backend_(make_cpu_backend(1)), alone_(*backend_), world_(session(), *backend_, 0, 1) {
-    log::set_level(log::level::warn);
-    shards_ = shared_path("shards");
-    if (session().rank() == 0) {
-      std::filesystem::create_directories(shards_);
-      testing::write_zipf_shards(shards_, "train", 120, GetParam().vocabulary);
-      testing::write_zipf_shards(shards_, "heldout", 6, GetParam().vocabulary);
-    }
-    world_.world().barrier();
-  }
-  // The folder is the first rank's: nobody may leave before all are done with it.
-  ~Training() override { world_.world().barrier(); }
-
-  /// A path in the first rank's temporary folder, known to all ranks.
-  std::filesystem::path shared_path(const std::string& name) {
-    const std::string own = folder_.path();
-    std::vector<std::uint8_t> bytes(own.begin(), own.end());
-    broadcast_from(*backend_, world_.world(), 0, bytes);
-    return std::filesystem::path(std::string(bytes.begin(), bytes.end())) / name;
-  }
-
   static Config config(const std::filesystem::path& shards, const std::filesystem::path& run) {
     Config config = tiny_config(GetParam().kind, shards, run);
     config.model.tie_embeddings = GetParam().tied;
@@ -79,18 +43,15 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.train.steps = GetParam().steps;
     return config;
   }
-  Config config_of(const std::string& name) { return config(shards_, shared_path(name)); }
+  Config config_of(const std::string& name) { return config(world_.shards, world_.shared_path(name)); }
 
   /// The whole run on one rank alone; every rank computes it for itself.
   TrainedRun run_alone() {
-    return train_run(*backend_, alone_, config(shards_, std::filesystem::path(folder_.path()) / "alone"));
+    return train_run(*world_.backend, world_.alone,
+                     config(world_.shards, std::filesystem::path(world_.folder.path()) / "alone"));
   }
 
-  TemporaryFolder folder_;
-  std::unique_ptr<Backend> backend_;
-  ProcessGrid alone_;
-  ProcessGrid world_;
-  std::filesystem::path shards_;
+  TrainingWorld world_{GetParam().vocabulary};
 };
 
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
@@ -113,10 +74,10 @@ TEST_P(EveryGrid, LossesAgree) {
   ASSERT_EQ(expected.heldout.size(), 1U);
   EXPECT_LT(expected.losses.back(), expected.losses.front());  // it trains
   for (const GridSize size : grids_of(session().size())) {
-    const ProcessGrid grid(session(), *backend_, size.data, size.tensor);
-    const std::string name = std::to_string(size.data) + "x" + std::to_string(size.tensor);
+    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
+    const std::string name = size.name();
     SCOPED_TRACE(name);
-    const TrainedRun run = train_run(*backend_, grid, config_of(name));
+    const TrainedRun run = train_run(*world_.backend, grid, config_of(name));
     EXPECT_EQ(run.first_step, 0);
     if (session().rank() > 0) continue;
     expect_close(run.losses, expected.losses);
@@ -145,8 +106,8 @@ class Resumed : public Training {
   /// Trains until step `stop_after` on the first grid and then on from there on the second; asserts that it did.
   TrainedRun run_in_two_parts(const ProcessGrid& first, const ProcessGrid& second, const Config& config,
                               std::int64_t stop_after) {
-    const TrainedRun begun = train_run(*backend_, first, config, false, stop_after);
-    const TrainedRun run = train_run(*backend_, second, config, true);
+    const TrainedRun begun = train_run(*world_.backend, first, config, false, stop_after);
+    const TrainedRun run = train_run(*world_.backend, second, config, true);
     EXPECT_EQ(begun.first_step, 0);
     EXPECT_EQ(run.first_step, stop_after);
     if (session().rank() > 0) return run;
@@ -160,10 +121,10 @@ class Resumed : public Training {
 
 TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
   for (const GridSize size : grids_of(session().size())) {
-    const ProcessGrid grid(session(), *backend_, size.data, size.tensor);
-    const std::string name = std::to_string(size.data) + "x" + std::to_string(size.tensor);
+    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
+    const std::string name = size.name();
     SCOPED_TRACE(name);
-    const TrainedRun whole = train_run(*backend_, grid, config_of(name + "-whole"));
+    const TrainedRun whole = train_run(*world_.backend, grid, config_of(name + "-whole"));
     const TrainedRun resumed = run_in_two_parts(grid, grid, config_of(name + "-cut"), 7);
     EXPECT_EQ(resumed.losses, whole.losses);
     EXPECT_EQ(resumed.heldout, whole.heldout);
@@ -173,8 +134,8 @@ TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
 TEST_P(Resumed, OnAnotherGridContinues) {
   const TrainedRun expected = run_alone();
   const auto sizes = grids_of(session().size());
-  const ProcessGrid first(session(), *backend_, sizes.front().data, sizes.front().tensor);
-  const ProcessGrid second(session(), *backend_, sizes.back().data, sizes.back().tensor);
+  const ProcessGrid first(session(), *world_.backend, sizes.front().data, sizes.front().tensor);
+  const ProcessGrid second(session(), *world_.backend, sizes.back().data, sizes.back().tensor);
   const TrainedRun run = run_in_two_parts(first, second, config_of("moving"), 9);
   if (session().rank() > 0) return;
   expect_close(run.losses, expected.losses, 9);

@@ -1,0 +1,181 @@
+// A gradient that is not finite on one rank: all ranks skip the same update and stay the same.
+#include <gmock/gmock.h>
+
+#include <limits>
+#include <utility>
+
+#include "tests/train/training_world.h"
+
+namespace vqlm {
+namespace {
+
+using testing::GridSize;
+using testing::session;
+using testing::tiny_config;
+using testing::train_run;
+using testing::TrainedRun;
+using testing::TrainingWorld;
+
+constexpr std::int64_t vocabulary = 211, steps = 8, step_of_spike = 4;
+
+/// What this rank does to its gradients, and when.
+struct Spike {
+  Tensor gradients;                  // the flat ones; absent until the trainer is known
+  std::int64_t from = 0, count = 0;  // the bucket
+  float value = 0;
+  bool armed = false;
+};
+
+/// Forwards every call. While the spike is armed, the bucket that comes to be reduced gets the value as one of its elements
+/// first: as if this rank's backward had computed it.
+class SpikedCommunicator final : public Communicator {
+ public:
+  SpikedCommunicator(std::unique_ptr<Communicator> inner, Spike& spike)
+      : inner_(std::move(inner)), spike_(spike) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  const std::string& name() const override { return inner_->name(); }
+  Event all_reduce(Tensor x, Reduce op, Stream stream) override {
+    strike(x);
+    return inner_->all_reduce(x, op, stream);
+  }
+  Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override {
+    strike(in);
+    return inner_->reduce_scatter(out, in, op, stream);
+  }
+  Event all_gather(Tensor out, Tensor in, Stream stream) override {
+    return inner_->all_gather(out, in, stream);
+  }
+  Event all_to_all(Tensor out, Tensor in, Stream stream) override {
+    return inner_->all_to_all(out, in, stream);
+  }
+  Event broadcast(Tensor x, int root, Stream stream) override { return inner_->broadcast(x, root, stream); }
+  void barrier() override { inner_->barrier(); }
+
+ private:
+  void strike(Tensor x) {
+    if (!spike_.armed || x.data() != spike_.gradients.range(spike_.from, 1).data() ||
+        x.numel() != spike_.count)
+      return;
+    x.f32()[spike_.count / 2] = spike_.value;
+    spike_.armed = false;
+  }
+
+  std::unique_ptr<Communicator> inner_;
+  Spike& spike_;
+};
+
+/// Where and what strikes.
+struct Case {
+  int rank;
+  const char* bucket;
+  float value;
+};
+
+class SpikesTest : public ::testing::TestWithParam<HeadKind> {
+ protected:
+  SpikesTest() { log::set_level(log::level::err); }  // a skipped update warns
+
+  struct Observed {
+    std::vector<double> losses;         // on the first rank
+    std::vector<std::int64_t> skipped;  // steps whose update changed nothing on this rank
+    std::vector<std::uint64_t> states;  // by step
+  };
+
+  /// The grid of `size` whose reductions the spike may strike.
+  static ProcessGrid spiked_grid(const GridSize& size, Spike& spike) {
+    const int rank = session().rank(), data = rank / size.tensor, tensor = rank % size.tensor;
+    const auto group = [&](int color, int key, const char* name) {
+      return std::make_unique<SpikedCommunicator>(session().split(color, key, name), spike);
+    };
+    auto world = group(0, rank, "world");
+    auto data_group = group(tensor, data, "data");
+    return ProcessGrid(std::move(world), std::move(data_group), group(data, tensor, "tensor"));
+  }
+
+  Observed train(const GridSize& size, const Case& c) {
+    Spike spike;
+    const ProcessGrid grid = spiked_grid(size, spike);
+    Config config = tiny_config(GetParam(), world_.shards, world_.shared_path(std::to_string(runs_++)));
+    config.data.heldout.clear();
+    config.head.clusters = 7;
+    config.train.steps = steps;
+    config.train.check_replicas_every = 1;  // ends the run where copies differ
+    Observed observed;
+    const TrainedRun run = train_run(*world_.backend, grid, config, false, 0, [&](Trainer& trainer) {
+      ParameterStore& store = trainer.model().parameters();
+      const std::int64_t step = trainer.state().step + 1;
+      if (c.rank == session().rank() && step + 1 == step_of_spike) spike = aimed(store, c);
+      observed.states.push_back(state_of(trainer));
+      if (step > 1 && observed.states[observed.states.size() - 2] == observed.states.back())
+        observed.skipped.push_back(step);
+    });
+    EXPECT_FALSE(spike.armed) << "the bucket was not reduced";
+    observed.losses = run.losses;
+    if (session().rank() == 0) {
+      for (std::size_t i = 0; i < run.lines.size(); ++i) {
+        const bool skipped = i + 1 == step_of_spike;
+        EXPECT_EQ(run.lines[i].find("\"skipped\":true") != std::string::npos, skipped) << run.lines[i];
+      }
+    }
+    return observed;
+  }
+
+  static Spike aimed(ParameterStore& store, const Case& c) {
+    for (const ParameterBucket& b : store.buckets()) {
+      if (b.name == c.bucket) return {store.flat_gradients(), b.begin, b.count, c.value, true};
+    }
+    ADD_FAILURE() << "no bucket " << c.bucket;
+    return {};
+  }
+
+  /// Of parameters and moments on this rank.
+  std::uint64_t state_of(Trainer& trainer) {
+    Backend& backend = *world_.backend;
+    return backend.fingerprint(trainer.model().parameters().flat_values()) +
+           3 * backend.fingerprint(trainer.optimizer().first_moment()) +
+           5 * backend.fingerprint(trainer.optimizer().second_moment());
+  }
+
+  TrainingWorld world_{vocabulary, 40};
+  int runs_ = 0;
+};
+
+/// 2 x 1 and 1 x 2, or 2 x 2.
+std::vector<GridSize> grids() {
+  switch (session().size()) {
+    case 2:
+      return {{2, 1}, {1, 2}};
+    case 4:
+      return {{2, 2}};
+    default:
+      return {};
+  }
+}
+
+TEST_P(SpikesTest, OneRanksGradientThatIsNotFiniteSkipsTheStepOnAll) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN(),
+                  infinity = std::numeric_limits<float>::infinity();
+  const Case on_last{session().size() - 1, "layer 1", nan}, on_first{0, "replicated", -infinity};
+  for (const GridSize& size : grids()) {
+    SCOPED_TRACE(size.name());
+    const Observed run = train(size, on_last), other = train(size, on_first);
+    // On every rank that update, and no other, changed neither parameters nor moments ...
+    EXPECT_EQ(run.skipped, (std::vector<std::int64_t>{step_of_spike}));
+    EXPECT_EQ(other.skipped, run.skipped);
+    // ... so the run is the same, bit for bit, wherever the spike was ...
+    EXPECT_EQ(other.states, run.states);
+    EXPECT_EQ(other.losses, run.losses);
+    // ... and goes on; the losses are finite throughout, because only the gradient was struck.
+    if (session().rank() > 0) continue;
+    EXPECT_EQ(run.losses.size(), static_cast<std::size_t>(steps));
+    for (const double loss : run.losses) EXPECT_TRUE(std::isfinite(loss));
+    EXPECT_LT(run.losses.back(), run.losses.front());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, SpikesTest, ::testing::Values(HeadKind::dense, HeadKind::vq),
+                         [](const auto& test) { return test.param == HeadKind::vq ? "vq" : "dense"; });
+
+}  // namespace
+}  // namespace vqlm
