@@ -13,6 +13,8 @@
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/checkpoint/resume.h"
+#include "train/convert/initial_model.h"
+#include "train/convert/loaded_model.h"
 #include "train/plan/plan.h"
 #include "train/plan/plan_report.h"
 #include "train/trainer.h"
@@ -23,6 +25,7 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
+  std::string init;
   std::optional<DeviceKind> device;
   bool resume = false;
   bool force = false;
@@ -73,10 +76,19 @@ void train(const Options& options, Environment& environment) {
     resumed = open_newest_checkpoint(*backend, grid, folder, config, shards);
     if (!resumed) log::info("{}: no checkpoint to resume from; starting at step 0", folder.path().string());
   }
-  const TrainingInputs inputs = make_training_inputs(*backend, grid, config, std::move(shards),
-                                                     resumed ? resumed->code_map() : std::nullopt);
+  std::unique_ptr<ModelSource> initial;
+  if (!options.init.empty()) {
+    initial = open_model(options.init, environment.is_root() ? Verify::yes : Verify::no);
+    check_initial_model(config, *initial);
+    check_tokenizer(*initial, shards);
+    log::info("parameters of {} ({})", initial->path().string(), initial->description());
+  }
+  std::optional<CodeMap> map = resumed ? resumed->code_map() : std::nullopt;
+  if (initial) map = initial->code_map();
+  const TrainingInputs inputs =
+      make_training_inputs(*backend, grid, config, std::move(shards), std::move(map));
   reserve_device_memory(*backend, environment, config, inputs);
-  Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr);
+  Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr, initial.get());
   std::optional<Metrics> metrics;
   if (trainer.state().step >= config.train.steps) {
     log::info("{}: has {} of {} steps already; raise train.steps to go on", folder.path().string(),
@@ -108,6 +120,11 @@ void add_train_command(CLI::App& app) {
   auto* resume =
       command->add_flag("--resume", options->resume,
                         "continue the run in run.dir from its newest checkpoint, on any number of ranks");
+  command
+      ->add_option("--init", options->init,
+                   "start from this model's parameters: a checkpoint, a run folder or a Hugging Face folder")
+      ->type_name("MODEL")
+      ->excludes(resume);
   command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
   command->footer(
       "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
@@ -120,6 +137,8 @@ void add_train_command(CLI::App& app) {
       "  vqlm train --config configs/smoke.toml --set data.train='shards/train-*.h5' --set run.dir=runs/a\n"
       "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b\n"
       "  mpirun -n 2 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b --resume\n"
+      "  vqlm train --config CKPT/config.toml --init CKPT --set data.train='shards/train-*.h5' --set "
+      "run.dir=runs/c\n"
       "Keys (default):\n" +
       describe_keys());
   command->callback([options] { run_job([&](Environment& environment) { train(*options, environment); }); });

@@ -42,7 +42,7 @@ LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, cons
 }  // namespace
 
 Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config,
-                 const TrainingInputs& inputs, const CheckpointReader* resumed)
+                 const TrainingInputs& inputs, const CheckpointReader* resumed, const ModelSource* initial)
     : backend_(backend),
       grid_(grid),
       config_(config),
@@ -53,7 +53,9 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
       replica_check_(backend, grid, model_.parameters()),
       folder_(config) {
-  if (resumed == nullptr) {
+  if (resumed == nullptr && initial != nullptr) {
+    load_parameters(*initial, model_.parameters());
+  } else if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
     resumed->load_parameters(model_.parameters());

@@ -13,6 +13,7 @@
 #include "train/evaluator.h"
 #include "train/gradient_accumulator.h"
 #include "train/metrics.h"
+#include "train/model_source.h"
 #include "train/optimizer.h"
 #include "train/replica_check.h"
 #include "train/run_folder.h"
@@ -24,10 +25,11 @@ enum class TrainOutcome { finished, stopped };
 
 class Trainer {
  public:
-  /// Collective. `resumed`: the checkpoint to continue from, or null. config must be resolved; the back end, the grid, the
+  /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not
+  /// resumed starts from (check_initial_model), null for random ones. config must be resolved; the back end, the grid, the
   /// configuration and the inputs must outlive the trainer.
   Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
-          const CheckpointReader* resumed);
+          const CheckpointReader* resumed, const ModelSource* initial = nullptr);
 
   /// Trains to config.train.steps. `stop_requested` is asked between steps on every rank; where any rank says yes, the run is
   /// saved and left. `metrics` is null on all ranks but one.

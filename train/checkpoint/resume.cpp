@@ -82,6 +82,12 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   // One rank chooses: what a shared file system shows may differ from rank to rank.
   std::vector<std::uint8_t> name;
   if (root) {
+    if (std::filesystem::exists(folder.path() / "manifest.json")) {
+      throw UsageError(fmt::format(
+          "run.dir = {}: a checkpoint, not a run's folder; start a run from it with --init {} and "
+          "another run.dir",
+          folder.path().string(), folder.path().string()));
+    }
     const std::string newest = newest_checkpoint(folder.checkpoints());
     name.assign(newest.begin(), newest.end());
   }
@@ -91,6 +97,13 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   CheckpointReader checkpoint(folder.checkpoints() / std::string(name.begin(), name.end()),
                               root ? Verify::yes : Verify::no);
   grid.world().barrier();
+  if (checkpoint.train_tokens() == 0) {
+    throw UsageError(
+        fmt::format("{}: a converted model without optimizer state, nothing to resume; start a run from it "
+                    "with --init {} "
+                    "and another run.dir",
+                    checkpoint.folder().string(), checkpoint.folder().string()));
+  }
   check_same_model(config, checkpoint);
   check_same_samples(config, checkpoint);
   check_tokenizer(checkpoint, train);
