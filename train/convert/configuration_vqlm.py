@@ -1,0 +1,34 @@
+"""Configuration of models written by `vqlm convert --to hf` that no stock class computes: Llama's, and the output head."""
+
+from transformers import LlamaConfig
+
+
+class VqlmConfig(LlamaConfig):
+    """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q);
+    head_kind "dense": Llama's matrix, with a bias where head_bias says so."""
+
+    model_type = "vqlm"
+
+    def __init__(
+        self,
+        head_kind="dense",
+        head_bias=True,
+        vq_clusters=None,
+        vq_groups=0,
+        vq_codes=0,
+        vq_map="",
+        vq_map_provenance="",
+        vq_learning="gradient",
+        vq_commitment=0.25,
+        **kwargs,
+    ):
+        self.head_kind = head_kind
+        self.head_bias = head_bias
+        self.vq_clusters = vq_clusters
+        self.vq_groups = vq_groups
+        self.vq_codes = vq_codes
+        self.vq_map = vq_map
+        self.vq_map_provenance = vq_map_provenance
+        self.vq_learning = vq_learning
+        self.vq_commitment = vq_commitment
+        super().__init__(**kwargs)
