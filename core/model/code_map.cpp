@@ -48,6 +48,17 @@ std::vector<std::int32_t> tokens_in_order(std::int64_t vocab_size) {
 
 }  // namespace
 
+MemberOrder::MemberOrder(const std::vector<std::int32_t>& cluster_of_token, std::int64_t clusters)
+    : members(cluster_of_token.size()), begin(static_cast<std::size_t>(clusters) + 1, 0) {
+  for (const std::int32_t cluster : cluster_of_token) ++begin[static_cast<std::size_t>(cluster) + 1];
+  for (std::size_t k = 1; k < begin.size(); ++k) begin[k] += begin[k - 1];
+  std::vector<std::int32_t> next(begin.begin(), begin.end() - 1);
+  for (std::size_t token = 0; token < cluster_of_token.size(); ++token) {
+    const auto place = static_cast<std::size_t>(next[static_cast<std::size_t>(cluster_of_token[token])]++);
+    members[place] = static_cast<std::int32_t>(token);
+  }
+}
+
 void check_code_map_sizes(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes) {
   if (clusters < 1 || clusters > vocab_size) {
     throw UsageError(fmt::format("head.clusters = {}: it must be 1 to the {} tokens of the vocabulary",

@@ -21,6 +21,14 @@ struct CodeMap {
   void validate(const std::string& origin) const;
 };
 
+/// Tokens by cluster: what CodeMapView calls member order.
+struct MemberOrder {
+  std::vector<std::int32_t> members;  // (V): tokens sorted by (cluster, id)
+  std::vector<std::int32_t> begin;    // (K + 1): cluster k's members are [begin[k], begin[k + 1])
+
+  MemberOrder(const std::vector<std::int32_t>& cluster_of_token, std::int64_t clusters);
+};
+
 /// Throws UsageError for sizes that no map can have: 1 <= K <= V, G >= 0, 1 <= Q <= 256 where G > 0, Q = 0 where G = 0.
 void check_code_map_sizes(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes);
 

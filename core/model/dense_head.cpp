@@ -145,4 +145,31 @@ void DenseHead::log_probs(Tensor out, Tensor h) {
   tensor_.backend().log_softmax(out, bias());
 }
 
+std::span<const float> DenseHead::host_log_probs(Tensor h) {
+  Backend& backend = tensor_.backend();
+  if (row_.empty()) {
+    row_storage_ =
+        backend.allocate(static_cast<std::size_t>(vocab_size_) * sizeof(float), MemoryUse::workspace);
+    row_.resize(static_cast<std::size_t>(vocab_size_));
+  }
+  const Tensor row = row_storage_.view({1, vocab_size_});
+  log_probs(row, h);
+  backend.copy_to_host(row_.data(), row);
+  return row_;
+}
+
+std::vector<TokenLogProb> DenseHead::most_probable(Tensor h, std::int64_t count, double mass) {
+  return most_probable_of(host_log_probs(h), count, mass);
+}
+
+std::int32_t DenseHead::sample(Tensor h, float temperature, const std::function<double()>& uniform) {
+  VQLM_ASSERT(temperature > 0);
+  const std::span<const float> row = host_log_probs(h);
+  scaled_.resize(row.size());
+  for (std::size_t v = 0; v < row.size(); ++v) {
+    scaled_[v] = static_cast<double>(row[v]) / static_cast<double>(temperature);
+  }
+  return static_cast<std::int32_t>(draw(scaled_, uniform, weights_));
+}
+
 }  // namespace vqlm

@@ -21,11 +21,16 @@ class DenseHead : public OutputHead {
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
                         float scale) override;
   void log_probs(Tensor out, Tensor h) override;
+  /// Both need the whole product: (V, d) times h.
+  std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
+  std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
 
  private:
   void allocate_workspace(bool trainable);
   /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten.
   void run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
+  /// log_probs() of h (1, d) in host memory, valid until the next call.
+  std::span<const float> host_log_probs(Tensor h);
   Tensor bias() const { return bias_ ? parameters_.operand(*bias_) : Tensor{}; }
 
   const TensorParallel& tensor_;
@@ -47,6 +52,12 @@ class DenseHead : public OutputHead {
   Tensor all_nll_;           // (N)
   Tensor h_rows_, dh_rows_;  // (N, d) A, absent at P = 1
   Tensor all_targets_;       // (N) i32, absent at P = 1
+
+  // Generation's, made at its first token.
+  Buffer row_storage_;          // (1, V)
+  std::vector<float> row_;      // the same on the host
+  std::vector<double> scaled_;  // (V): log weights of a sample
+  std::vector<double> weights_;
 };
 
 }  // namespace vqlm

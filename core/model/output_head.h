@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "core/model/model_config.h"
 #include "core/model/parameters.h"
 #include "core/model/tensor_parallel.h"
+#include "core/model/token_choice.h"
 
 namespace vqlm {
 
@@ -42,6 +44,14 @@ class OutputHead {
   /// out (n, V) overwritten: log p(v | h) of every token. Throws Error where the vocabulary is split over
   /// several ranks.
   virtual void log_probs(Tensor out, Tensor h) = 0;
+
+  /// The most probable tokens after the hidden state h (1, d), in falling order of probability (the lower id first among
+  /// equals): as many as it takes to have `count` of them, or a total probability of at least `mass`; at least one.
+  /// Exact: the same tokens as log_probs() gives, with log-probabilities equal to rounding. Blocks. One tensor rank only.
+  virtual std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) = 0;
+  /// A token drawn exactly from p(v | h)^(1 / temperature), normalised; temperature above 0. Takes as many numbers in
+  /// [0, 1) from `uniform` as it needs. Blocks. One tensor rank only.
+  virtual std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) = 0;
 };
 
 /// What a head is built from. Sharded heads add their parameters to the store's open bucket when they are

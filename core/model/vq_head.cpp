@@ -60,24 +60,20 @@ void VqHead::add_parameters(const HeadConfig& head) {
 
 void VqHead::upload(const CodeMap& map) {
   const auto vocab = static_cast<std::size_t>(vocab_size_);
-  std::vector<std::int32_t> member_begin(static_cast<std::size_t>(clusters_) + 1, 0);
-  for (std::int32_t cluster : map.cluster_of_token) ++member_begin[static_cast<std::size_t>(cluster) + 1];
+  const MemberOrder order(map.cluster_of_token, clusters_);
   mean_members_ = 0;
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
-    map_.largest_cluster = std::max<std::int64_t>(map_.largest_cluster, member_begin[k + 1]);
-    mean_members_ +=
-        static_cast<double>(member_begin[k + 1]) * member_begin[k + 1] / static_cast<double>(vocab_size_);
-    member_begin[k + 1] += member_begin[k];
+    const std::int64_t size = order.begin[k + 1] - order.begin[k];
+    map_.largest_cluster = std::max(map_.largest_cluster, size);
+    mean_members_ += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
   }
-  std::vector<std::int32_t> next(member_begin.begin(), member_begin.end() - 1);
-  std::vector<std::int32_t> members(vocab), position(vocab);
+  std::vector<std::int32_t> position(vocab);
   std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
-  for (std::size_t token = 0; token < vocab; ++token) {
-    const std::int32_t place = next[static_cast<std::size_t>(map.cluster_of_token[token])]++;
-    members[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(token);
-    position[token] = place;
+  for (std::size_t place = 0; place < vocab; ++place) {
+    const auto token = static_cast<std::size_t>(order.members[place]);
+    position[token] = static_cast<std::int32_t>(place);
     for (std::size_t g = 0; g < static_cast<std::size_t>(groups_); ++g) {
-      codes[static_cast<std::size_t>(place) * static_cast<std::size_t>(groups_) + g] =
+      codes[place * static_cast<std::size_t>(groups_) + g] =
           map.member_codes[token * static_cast<std::size_t>(groups_) + g];
     }
   }
@@ -92,8 +88,8 @@ void VqHead::upload(const CodeMap& map) {
   map_storage_ = arena.allocate(backend, MemoryUse::parameters);
   backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
   backend.copy_from_host(map_.position_of_token, position.data());
-  backend.copy_from_host(map_.members, members.data());
-  backend.copy_from_host(map_.member_begin, member_begin.data());
+  backend.copy_from_host(map_.members, order.members.data());
+  backend.copy_from_host(map_.member_begin, order.begin.data());
   if (groups_ > 0) backend.copy_from_host(map_.member_codes, codes.data());
   cluster_of_token_ = map.cluster_of_token;
 }

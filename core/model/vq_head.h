@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "core/model/output_head.h"
+#include "core/model/vq_head_choice.h"
 
 namespace vqlm {
 
@@ -26,11 +27,19 @@ class VqHead : public OutputHead {
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
                         float scale) override;
   void log_probs(Tensor out, Tensor h) override;
+  /// Both look at the K codes and at the members of a few clusters (core/model/cluster_search.h).
+  std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
+  std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
 
  private:
   void add_parameters(const HeadConfig& head);
   void upload(const CodeMap& map);
   void allocate_workspace();
+  /// Made at generation's first token.
+  VqHeadChoice& choice();
+  /// log p(k) of h (1, d) in host memory.
+  std::span<const float> host_code_log_probs(Tensor h);
+  ClusterSearch::MemberRows member_rows(Tensor h, std::span<const std::int32_t> clusters);
   /// Logits, statistics and nll of the codes, and the rows sorted by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets);
   Tensor member_codebook() const { return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{}; }
@@ -61,6 +70,7 @@ class VqHead : public OutputHead {
   Tensor lse_;                                   // (n)
   Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32
   std::vector<std::int32_t> cluster_of_token_;   // (V)
+  std::optional<VqHeadChoice> choice_;
 };
 
 }  // namespace vqlm
