@@ -62,6 +62,21 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
   tensor_.reduce_scatter(y, partial);
 }
 
+AttentionLayer::Activations AttentionLayer::first_rows(const Activations& saved, std::int64_t rows) {
+  return {.qkv = saved.qkv.rows(0, rows), .out = saved.out.rows(0, rows), .lse = {}};
+}
+
+void AttentionLayer::advance(Tensor y, Tensor x, const Activations& saved, const CachedLayer& cache) const {
+  Backend& backend = tensor_.backend();
+  AttentionShape shape = shape_;
+  shape.seq_len = x.extent(0) / shape.batch;
+  backend.matmul(saved.qkv, x, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::yes,
+                 Accumulate::no);
+  backend.rope_forward(saved.qkv, shape, {.frequencies = rope_frequencies_, .first = cache.past});
+  backend.attention_cached(saved.out, cache.keys, cache.values, saved.qkv, shape, cache.past);
+  backend.matmul(y, saved.out, parameters_.operand(output_), Transpose::no, Transpose::yes, Accumulate::no);
+}
+
 void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved,
                               const Scratch& scratch) const {
   Backend& backend = tensor_.backend();

@@ -2,6 +2,7 @@
 // output projection. Heads are split over the tensor group.
 #pragma once
 
+#include "core/model/kv_cache.h"
 #include "core/model/parameters.h"
 #include "core/model/scratch.h"
 #include "core/model/tensor_arena.h"
@@ -22,9 +23,14 @@ class AttentionLayer {
                  ParameterStore& parameters, Tensor rope_frequencies, const std::string& prefix);
 
   void place_activations(TensorArena& arena, Activations& saved) const;
+  /// Views of the first `rows` rows, for advance().
+  static Activations first_rows(const Activations& saved, std::int64_t rows);
 
   /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
   void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;
+  /// The same for B sequences' next tokens: x (B T, d), T as many as there are rows for; saved by first_rows(). Their keys
+  /// and values join the cache. One tensor rank only.
+  void advance(Tensor y, Tensor x, const Activations& saved, const CachedLayer& cache) const;
   /// dx (n, d) overwritten from dy (n, d); weight gradients accumulate. dx must not be dy.
   void backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved, const Scratch& scratch) const;
 

@@ -51,6 +51,29 @@ void Block::forward(Tensor x, Tensor branch, const Activations& saved, const Scr
   mlp_.forward(scratch.branch, saved.middle_normed, saved.mlp, scratch);
 }
 
+Block::Activations Block::first_rows(const Activations& saved, std::int64_t rows) {
+  return {.input = saved.input.rows(0, rows),
+          .middle = saved.middle.rows(0, rows),
+          .input_normed = saved.input_normed.rows(0, rows),
+          .middle_normed = saved.middle_normed.rows(0, rows),
+          .input_rstd = saved.input_rstd.rows(0, rows),
+          .middle_rstd = saved.middle_rstd.rows(0, rows),
+          .attention = AttentionLayer::first_rows(saved.attention, rows),
+          .mlp = MlpLayer::first_rows(saved.mlp, rows)};
+}
+
+void Block::advance(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch,
+                    const CachedLayer& cache) const {
+  Backend& backend = tensor_.backend();
+  const Tensor output = scratch.branch.rows(0, saved.input.extent(0));
+  backend.rmsnorm_forward(saved.input_normed, saved.input_rstd, branch ? saved.input : Tensor{}, x, branch,
+                          parameters_.operand(input_gain_), norm_eps_);
+  attention_.advance(output, saved.input_normed, saved.attention, cache);
+  backend.rmsnorm_forward(saved.middle_normed, saved.middle_rstd, saved.middle, saved.input, output,
+                          parameters_.operand(middle_gain_), norm_eps_);
+  mlp_.forward(output, saved.middle_normed, saved.mlp, scratch);
+}
+
 void Block::backward(const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor residual = scratch.residual_gradient;

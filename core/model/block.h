@@ -26,10 +26,16 @@ class Block {
   void add_replicated();
 
   void place_activations(TensorArena& arena, Activations& saved) const;
+  /// Views of the first `rows` rows, for advance().
+  static Activations first_rows(const Activations& saved, std::int64_t rows);
 
   /// The stream x (n, d) [+ branch (n, d)] goes in, (saved.middle, scratch.branch) comes out. `branch`
   /// absent: x is saved.input itself; else it may be scratch.branch.
   void forward(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch) const;
+  /// The same for B sequences' next tokens, as many rows as saved by first_rows() has; scratch.branch's first rows come
+  /// out. One tensor rank only.
+  void advance(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch,
+               const CachedLayer& cache) const;
   /// scratch.residual_gradient: from the gradient of the block's output to that of its input.
   void backward(const Activations& saved, const Scratch& scratch) const;
 

@@ -20,6 +20,10 @@ class MlpLayer {
            ParameterStore& parameters, const std::string& prefix);
 
   void place_activations(TensorArena& arena, Activations& saved) const;
+  /// Views of the first `rows` rows: forward() takes them with as many of x at P = 1.
+  static Activations first_rows(const Activations& saved, std::int64_t rows) {
+    return {saved.gate_up.rows(0, rows), saved.hidden.rows(0, rows)};
+  }
 
   /// y (n, d) overwritten, from x (n, d), the normalised residual stream.
   void forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const;

@@ -23,7 +23,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const bool vq = options.head.kind == HeadKind::vq;
   const bool tied = config_.tie_embeddings;
   VQLM_ASSERT(!(vq && tied) && (!vq || map != nullptr));
-  const HeadContext context{tensor_, config_, options.head, parameters_, rows_, training};
+  const bool generation = options.purpose == Purpose::generation;
+  if (generation && tensor_.size() != 1) {
+    throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
+                " share this model; use parallel.tensor=1");
+  }
+  const HeadContext context{tensor_, config_, options.head, parameters_, generation ? batch_.batch : rows_,
+                            training};
 
   const std::vector<double> frequencies = rope_frequencies(config_);
   rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
@@ -51,11 +57,12 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   if (vq) head_ = std::make_unique<VqHead>(context, *map);
   parameters_.allocate(training);
   allocate_activations(options.purpose);
+  if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
 }
 
 void Transformer::allocate_activations(Purpose purpose) {
   const DType a = backend_.activation_dtype();
-  // Evaluation needs no layer's activations after the layer, so all of them share one set.
+  // Without backward no layer's activations are needed after the layer, so all of them share one set.
   activations_.resize(purpose == Purpose::training ? blocks_.size() : 1);
   TensorArena arena;
   for (Block::Activations& saved : activations_) blocks_.front().place_activations(arena, saved);
@@ -63,6 +70,7 @@ void Transformer::allocate_activations(Purpose purpose) {
     arena.add(*tensor, {rows_, config_.d_model}, a);
   }
   arena.add(final_rstd_, {rows_}, DType::f32);
+  if (purpose == Purpose::generation) arena.add(last_hidden_, {batch_.batch, config_.d_model}, a);
   activation_storage_ = arena.allocate(backend_, MemoryUse::activations);
 }
 
@@ -116,6 +124,29 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
 void Transformer::log_probs(Tensor out, Tensor tokens) {
   forward(tokens);
   head_->log_probs(out, hidden_);
+}
+
+Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
+  VQLM_ASSERT(cache_ && tokens.rank() == 2 && tokens.extent(0) == batch_.batch && past >= 0);
+  const std::int64_t rows = tokens.numel(), length = tokens.extent(1);
+  VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
+  const Block::Activations rows_of = Block::first_rows(saved(0), rows);
+  Tensor x = rows_of.input;
+  Tensor branch;
+  embedding_->forward(x, tokens.view({rows}), scratch_);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer].advance(x, branch, rows_of, scratch_, cache_->layer(layer, past));
+    x = rows_of.middle;
+    branch = scratch_.branch.rows(0, rows);
+  }
+  const Tensor hidden = hidden_.rows(0, rows);
+  backend_.rmsnorm_forward(hidden, final_rstd_.rows(0, rows), final_input_.rows(0, rows), x, branch,
+                           parameters_.operand(final_gain_), config_.norm_eps);
+  if (length == 1) return hidden;
+  for (std::int64_t b = 0; b < batch_.batch; ++b) {
+    backend_.copy(last_hidden_.rows(b, 1), hidden.rows((b + 1) * length - 1, 1));
+  }
+  return last_hidden_;
 }
 
 double Transformer::flops_per_token() const {

@@ -11,23 +11,26 @@
 #include "core/model/batch_shape.h"
 #include "core/model/block.h"
 #include "core/model/embedding.h"
+#include "core/model/kv_cache.h"
 #include "core/model/output_head.h"
 
 namespace vqlm {
 
-enum class Purpose { training, evaluation };
+/// A model for training or evaluation takes whole sequences, one for generation takes them piece by piece: advance() alone.
+enum class Purpose { training, evaluation, generation };
 
 class Transformer {
  public:
   struct Options {
     ModelConfig model;
     HeadConfig head;
-    BatchShape batch;
+    BatchShape batch;  // for generation: B sequences, and the most tokens of each in one advance()
     Purpose purpose = Purpose::training;
-    int data_size = 1;  // ranks that share the optimizer's work (bucket padding)
+    int data_size = 1;         // ranks that share the optimizer's work (bucket padding)
+    std::int64_t context = 0;  // generation only: the most tokens of a sequence, which memory is kept for
   };
 
-  /// `map`: needed by a VQ head, else null. The back end and the group must outlive the model. Shapes must
+  /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
   /// already be checked against the group's size (train/config does, with messages for the user).
   Transformer(Backend& backend, Communicator& tensor_group, const Options& options, const CodeMap* map);
 
@@ -57,6 +60,11 @@ class Transformer {
   void log_probs(Tensor out, Tensor tokens);
   /// h (n, d) A: what the head saw in the last of these calls, until the next one.
   Tensor hidden() const { return hidden_; }
+
+  /// Generation: the next tokens (B, T) i32 of B sequences that `past` tokens of each came before (in earlier calls; what came
+  /// after them is forgotten). Returns the hidden states (B, d) A of the last ones, for head(), until the next call.
+  Tensor advance(Tensor tokens, std::int64_t past);
+  std::int64_t context() const { return cache_ ? cache_->capacity() : 0; }
 
   /// Seconds that the head took in the last evaluate() or accumulate_gradients(), by time marks on the back end's stream;
   /// blocks until they are known. A graph that recorded such a call sets the marks it was recorded with.
@@ -101,7 +109,9 @@ class Transformer {
   std::vector<Block::Activations> activations_;
   Tensor final_input_, hidden_, hidden_gradient_;  // (n, d) A
   Tensor final_rstd_;                              // (n) f32
+  Tensor last_hidden_;                             // (B, d) A, generation only
   HeadMarks head_marks_;
+  std::optional<KvCache> cache_;  // generation only
 };
 
 }  // namespace vqlm
