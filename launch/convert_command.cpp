@@ -16,6 +16,7 @@
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/convert/checkpoint_source.h"
+#include "train/convert/hf_writer.h"
 #include "train/convert/loaded_model.h"
 #include "train/convert/model_checkpoint.h"
 #include "train/convert/model_info.h"
@@ -174,6 +175,12 @@ void write(const Options& options, const ModelSource& source) {
   const InterruptibleSource interruptible(source);
   if (options.to == "npz") {
     write_npz(interruptible, options.out);
+  } else if (options.to == "hf") {
+    HfWriteOptions hf{.expand = options.expand};
+    if (!options.dtype.empty()) hf.dtype = options.dtype;
+    OutputFolder folder(options.out);
+    write_hf(interruptible, folder.partial(), hf);
+    folder.publish();
   } else {
     write_model_checkpoint(interruptible, options.out);
   }

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "train/convert/checkpoint_source.h"
+#include "train/convert/hf_model.h"
 #include "train/model_source.h"
 
 namespace vqlm {
@@ -20,6 +21,8 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verif
         "and safetensors)",
         path.string()));
   }
+  const bool checkpoint = std::filesystem::exists(path / "manifest.json");
+  if (!checkpoint && std::filesystem::exists(path / "config.json")) return open_hf_model(path);
   return std::make_unique<CheckpointSource>(find_checkpoint(path), verify);
 }
 
