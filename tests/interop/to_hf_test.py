@@ -1,0 +1,132 @@
+"""Models that this program trained, in transformers: the same log-probabilities, the same tokens, and generation."""
+
+import os
+import pathlib
+import tempfile
+import unittest
+
+from interop import load, log_probs, np, their_log_probs, torch
+from program import error_lines, run
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+SOURCE = pathlib.Path(os.environ["VQLM_SOURCE_DIR"])
+MODEL = ["model.d_model=32", "model.n_layers=2", "model.n_heads=4", "model.n_kv_heads=2", "model.d_ff=64",
+         "data.seq_len=64", "train.global_batch=8", "train.micro_batch=2", "train.steps=8", "optim.warmup_steps=2",
+         "optim.lr=0.01", "run.device=cpu"]
+VQ = ["head.kind=vq", "head.clusters=8", "head.codes=8", "head.map=random"]
+RUNS = {
+    "dense": (["head.kind=dense", "head.bias=false"], "LlamaForCausalLM"),
+    "tied": (["head.kind=dense", "head.bias=false", "model.tie_embeddings=true", "model.rope_scaling=linear",
+              "model.rope_factor=2"], "LlamaForCausalLM"),
+    "dense_bias": (["head.kind=dense"], "VqlmForCausalLM"),
+    "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
+    "vq": ([*VQ, "head.groups=4"], "VqlmForCausalLM"),
+    "vq_without_bias": ([*VQ, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
+    "vq_published": ([*VQ, "head.groups=0"], "VqlmForCausalLM"),
+}
+# fp32 sums in other orders, as in from_hf_test.py.
+TOLERANCE = 1e-4
+
+
+def set_options(values):
+    return [word for value in values for word in ("--set", value)]
+
+
+class ToHf(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.folder = pathlib.Path(temporary.name)
+        cls.texts = [path.read_text() for path in sorted((SOURCE / "docs").glob("*.md"))]
+        for number, text in enumerate(cls.texts):
+            (cls.folder / f"{number}.txt").write_text(text)
+        cls.succeed("prepare", "--input", cls.folder / "*.txt", "--train-tokenizer", "400", "--out", cls.folder / "shards")
+
+    @classmethod
+    def succeed(cls, *arguments):
+        result = run(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result
+
+    def trained(self, name, options):
+        data = [f"data.train={self.folder}/shards/train-*.h5", f"run.dir={self.folder}/{name}"]
+        self.succeed("train", *set_options([*MODEL, *options, *data]))
+        return self.folder / name
+
+    def converted(self, name, options, *more):
+        checkpoint, out = self.trained(name, options), self.folder / f"{name}-hf"
+        self.succeed("convert", "--to", "hf", "--checkpoint", checkpoint, "--out", out, *more)
+        return checkpoint, out
+
+    def ids(self, folder, length=64, rows=3):
+        ids = AutoTokenizer.from_pretrained(folder)(self.texts[0])["input_ids"][: rows * length]
+        return np.array(ids).reshape(rows, length)
+
+    def test_log_probabilities_and_generation(self):
+        for name, (options, architecture) in RUNS.items():
+            with self.subTest(name):
+                checkpoint, out = self.converted(name, options)
+                ids = self.ids(out)
+                model = load(out)
+                self.assertEqual(type(model).__name__, architecture)
+                theirs = their_log_probs(model, ids)
+                ours = log_probs(checkpoint, ids, self.folder)
+                print(f"{name}: {architecture}, largest difference {np.abs(ours - theirs).max():.2g}")
+                self.assertLess(np.abs(ours - theirs).max(), TOLERANCE)
+                # The folder read by this program again is the model that was written.
+                np.testing.assert_array_equal(log_probs(out, ids, self.folder), ours)
+                # Greedy choice by the cached model and by the whole prefix.
+                prompt = torch.tensor(ids[:1, :10])
+                cached, whole = (model.generate(prompt, max_new_tokens=12, do_sample=False, use_cache=use_cache, eos_token_id=None,
+                                                pad_token_id=0) for use_cache in (True, False))
+                self.assertEqual(cached.tolist(), whole.tolist())
+                self.assertEqual(cached.shape[1], 22)
+
+    def test_the_native_form_reads_back_into_the_same_tensors(self):
+        checkpoint, out = self.converted("again", [*VQ, "head.groups=4"])
+        back, twice = self.folder / "again-checkpoint", self.folder / "again-twice"
+        self.succeed("convert", "--from", "hf", "--input", out, "--out", back)
+        self.succeed("convert", "--to", "hf", "--checkpoint", back, "--out", twice)
+        for name in ("model.safetensors", "tokenizer.model", "tokenizer_config.json", "modeling_vqlm.py", "config.json"):
+            self.assertEqual((out / name).read_bytes(), (twice / name).read_bytes(), name)
+        ids = self.ids(out)
+        np.testing.assert_array_equal(log_probs(back, ids, self.folder), log_probs(checkpoint, ids, self.folder))
+
+    def test_sixteen_bits(self):
+        for dtype in ("bfloat16", "float16"):
+            checkpoint, out = self.converted(dtype, RUNS["vq"][0], "--dtype", dtype)
+            ids = self.ids(out)
+            # The rounded values, computed with in float32 on both sides.
+            self.assertLess(np.abs(log_probs(out, ids, self.folder) - their_log_probs(load(out), ids)).max(), TOLERANCE)
+            self.assertGreater(np.abs(log_probs(checkpoint, ids, self.folder) - log_probs(out, ids, self.folder)).max(), 0)
+
+    def test_tokens(self):
+        import sentencepiece
+        _, out = self.converted("tokens", RUNS["dense"][0])
+        ours = sentencepiece.SentencePieceProcessor(model_file=str(out / "tokenizer.model"))
+        texts = [*self.texts, "", " ", "  two  spaces\n\n\tand 123 tabs\r\n", " caf\u00e9 \u65e5\u672c \U0001f600", "\n"]
+        for use_fast in (True, False):
+            theirs = AutoTokenizer.from_pretrained(out, use_fast=use_fast)
+            for text in texts:
+                self.assertEqual(theirs(text)["input_ids"], ours.encode(text), (use_fast, text[:40]))
+            self.assertEqual(theirs.eos_token_id, ours.eos_id())
+
+    def test_expand_gives_stock_llama_or_the_reason_why_not(self):
+        # A bias that stays the same for every token: none is trained, and the clusters are equally large (400 / 8).
+        options = [*VQ, "head.groups=0", "head.bias=false", "train.steps=1", "optim.lr=1e-12", "optim.warmup_steps=0"]
+        checkpoint, out = self.converted("expanded", options, "--expand")
+        model = load(out)
+        self.assertIs(type(model), LlamaForCausalLM)
+        ids = self.ids(out)
+        self.assertLess(np.abs(log_probs(checkpoint, ids, self.folder) - their_log_probs(model, ids)).max(), TOLERANCE)
+        for name, reason in (("vq", "no matrix equals"), ("vq_published", "no bias"), ("dense_bias", "no bias")):
+            checkpoint = self.trained(f"{name}-refused", RUNS[name][0])
+            result = run("convert", "--to", "hf", "--checkpoint", checkpoint, "--out", self.folder / "never", "--expand")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(reason, error_lines(result)[0])
+            self.assertFalse((self.folder / "never").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
