@@ -7,37 +7,18 @@
 #include <cmath>
 #include <vector>
 
+#include "core/adamw.h"
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
-
-#ifndef VQLM_CORE_CPU_ADAMW_COEFFICIENTS
-#define VQLM_CORE_CPU_ADAMW_COEFFICIENTS  // once, not once per instruction set
-namespace vqlm::cpu {
-
-/// What one step's update is made of; computed in double from AdamWStep.
-struct AdamWCoefficients {
-  float grad_scale;  // clipping
-  float keep_m;      // beta1
-  float add_m;       // 1 - beta1
-  float keep_v;      // beta2
-  float add_v;       // 1 - beta2
-  float keep_param;  // 1 - lr * weight_decay
-  float step_size;   // lr / (1 - beta1^step)
-  float root_scale;  // 1 / sqrt(1 - beta2^step)
-  float eps;
-};
-
-}  // namespace vqlm::cpu
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
 
 void adamw_range(float* param, float* m, float* v, const float* grad, const AdamWCoefficients& k,
-                 std::int64_t begin, std::int64_t end) {
+                 float grad_scale, std::int64_t begin, std::int64_t end) {
   for_lanes(begin, end, [&](auto d, std::int64_t i) HWY_ATTR {
-    const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, k.grad_scale));
+    const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, grad_scale));
     const auto m_i = hn::MulAdd(hn::Set(d, k.keep_m), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, k.add_m), g));
     const auto v_i =
         hn::MulAdd(hn::Set(d, k.keep_v), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, k.add_v), hn::Mul(g, g)));
@@ -98,27 +79,17 @@ void add_sum_of_squares(Tensor out, Tensor x) {
 void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step) {
   const std::int64_t n = param.numel();
   VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n);
-  VQLM_ASSERT(step.step >= 1);
   VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
   const double norm = norm_squared ? std::sqrt(*norm_squared.as<double>()) : 0.0;
   if (!std::isfinite(norm)) return;
-  const double grad_scale = step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0;
-  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
-  const auto steps = static_cast<double>(step.step);
-  const AdamWCoefficients coefficients{
-      .grad_scale = static_cast<float>(grad_scale),
-      .keep_m = step.beta1,
-      .add_m = static_cast<float>(1 - beta1),
-      .keep_v = step.beta2,
-      .add_v = static_cast<float>(1 - beta2),
-      .keep_param = static_cast<float>(1 - lr * static_cast<double>(step.weight_decay)),
-      .step_size = static_cast<float>(lr / (1 - std::pow(beta1, steps))),
-      .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps))),
-      .eps = step.eps};
+  const auto grad_scale =
+      static_cast<float>(step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0);
+  const AdamWCoefficients coefficients = adamw_coefficients(step);
   float *const param_data = param.f32(), *const m_data = m.f32(), *const v_data = v.f32();
   const float* const grad_data = grad.f32();
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
-    HWY_DYNAMIC_DISPATCH(adamw_range)(param_data, m_data, v_data, grad_data, coefficients, begin, end);
+    HWY_DYNAMIC_DISPATCH(adamw_range)
+    (param_data, m_data, v_data, grad_data, coefficients, grad_scale, begin, end);
   });
 }
 

@@ -8,6 +8,7 @@
 // over the blocks' sums, always in the same order.
 #include <cmath>
 
+#include "core/adamw.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
@@ -17,40 +18,14 @@ namespace {
 
 constexpr int threads = 256;
 
-/// What one step's update is made of; computed in double from AdamWStep.
-struct Coefficients {
-  float max_norm;    // 0 = no clipping
-  float keep_m;      // beta1
-  float add_m;       // 1 - beta1
-  float keep_v;      // beta2
-  float add_v;       // 1 - beta2
-  float keep_param;  // 1 - lr * weight_decay
-  float step_size;   // lr / (1 - beta1^step)
-  float root_scale;  // 1 / sqrt(1 - beta2^step)
-  float eps;
-};
-
-Coefficients coefficients_of(const AdamWStep& step) {
-  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
-  const auto steps = static_cast<double>(step.step);
-  return {.max_norm = step.max_norm,
-          .keep_m = step.beta1,
-          .add_m = static_cast<float>(1 - beta1),
-          .keep_v = step.beta2,
-          .add_v = static_cast<float>(1 - beta2),
-          .keep_param = static_cast<float>(1 - lr * static_cast<double>(step.weight_decay)),
-          .step_size = static_cast<float>(lr / (1 - std::pow(beta1, steps))),
-          .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps))),
-          .eps = step.eps};
-}
-
 __global__ void __launch_bounds__(threads)
     adamw_kernel(float* param, __nv_bfloat16* rounded, float* m, float* v, const float* grad,
-                 const double* norm_squared, std::int64_t n, std::int64_t head, Coefficients k) {
+                 const double* norm_squared, std::int64_t n, std::int64_t head, AdamWCoefficients k,
+                 float max_norm) {
   const double norm = norm_squared == nullptr ? 0.0 : sqrt(*norm_squared);
   if (!(norm < HUGE_VAL)) return;  // infinite or NaN
   const float grad_scale =
-      k.max_norm > 0 && norm > static_cast<double>(k.max_norm) ? static_cast<float>(k.max_norm / norm) : 1.0f;
+      max_norm > 0 && norm > static_cast<double>(max_norm) ? static_cast<float>(max_norm / norm) : 1.0f;
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
     float p[width], m_i[width], v_i[width], g[width];
@@ -126,7 +101,6 @@ void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tenso
            Tensor norm_squared, const AdamWStep& step) {
   const std::int64_t n = param.numel();
   VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n && (!rounded || rounded.numel() == n));
-  VQLM_ASSERT(step.step >= 1);
   VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
   if (n == 0) return;
   // An absent copy does not matter for alignment: param stands in.
@@ -134,7 +108,8 @@ void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tenso
       rounded ? elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32(), bf16(rounded))
               : elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32());
   launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, param.f32(), bf16(rounded),
-         m.f32(), v.f32(), grad.f32(), norm_squared.as<double>(), n, head, coefficients_of(step));
+         m.f32(), v.f32(), grad.f32(), norm_squared.as<double>(), n, head, adamw_coefficients(step),
+         step.max_norm);
 }
 
 }  // namespace vqlm::cuda

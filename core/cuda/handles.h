@@ -36,8 +36,6 @@ class DeviceEvent {
   DeviceEvent& operator=(DeviceEvent&&) = delete;
   ~DeviceEvent();
   cudaEvent_t get() const { return event_; }
-  /// Gives the event up to the caller.
-  cudaEvent_t release() { return std::exchange(event_, nullptr); }
 
  private:
   cudaEvent_t event_ = nullptr;

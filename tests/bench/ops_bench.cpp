@@ -106,6 +106,18 @@ void rope_forward(benchmark::State& state) {
   report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
 }
 
+/// Decoding over `past` positions: sequences, past, key/value heads of 12 query heads, threads.
+void attention_cached(benchmark::State& state) {
+  Bench bench(state.range(3));
+  const auto past = state.range(1), sequences = state.range(0);
+  const AttentionShape shape{sequences, 1, 12, static_cast<int>(state.range(2)), 64};
+  const Tensor keys = bench.make({sequences, shape.kv_heads, past + 1, 64}),
+               values = bench.make({sequences, shape.kv_heads, past + 1, 64});
+  const Tensor qkv = bench.make({sequences, 1, shape.row()}), out = bench.make({sequences, 1, 12 * 64});
+  for (auto _ : state) bench.backend().attention_cached(out, keys, values, qkv, shape, past);
+  report_floats(state, 2 * keys.numel());
+}
+
 void embedding_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0), rows = 50'257;
@@ -132,6 +144,36 @@ void embedding_backward(benchmark::State& state) {
   }
   for (auto _ : state) bench.backend().embedding_backward(dtable, dout, ids, 0);
   report_floats(state, 3 * dout.numel());
+}
+
+/// One row's log-probabilities inside `entries` of 256 clusters of 196 members; G = 32, Q, d = 768.
+void cluster_log_probs(benchmark::State& state) {
+  Bench bench(state.range(2));
+  const std::int64_t entries = state.range(0), codes = state.range(1);
+  constexpr std::int64_t clusters = 256, size = 196, groups = 32, d = 768, vocabulary = clusters * size;
+  const Tensor h = bench.make({1, d}), codebook = bench.make({groups, codes, d / groups}),
+               bias = bench.make({vocabulary}), out = bench.make({entries, size});
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(entries)), asked, begin, members;
+  std::vector<std::uint8_t> member_codes;
+  for (std::int64_t k = 0; k <= clusters; ++k) begin.push_back(static_cast<std::int32_t>(k * size));
+  for (std::int64_t k = 0; k < entries; ++k) asked.push_back(static_cast<std::int32_t>(k * 37 % clusters));
+  const Philox rng(3, 0);
+  for (std::int64_t w = 0; w < vocabulary; ++w) members.push_back(static_cast<std::int32_t>(w));
+  for (std::int64_t i = 0; i < vocabulary * groups; ++i) {
+    member_codes.push_back(static_cast<std::uint8_t>(
+        rng.below(static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(codes))));
+  }
+  const auto ids = [](std::vector<std::int32_t>& x) {
+    return Tensor(x.data(), DType::i32, {static_cast<std::int64_t>(x.size())});
+  };
+  CodeMapView map;
+  map.members = ids(members);
+  map.member_begin = ids(begin);
+  map.member_codes = Tensor(member_codes.data(), DType::u8, {vocabulary, groups});
+  map.largest_cluster = size;
+  for (auto _ : state) {
+    bench.backend().cluster_log_probs(out, h, ids(rows), ids(asked), codebook, bias, map);
+  }
 }
 
 void adamw(benchmark::State& state) {
@@ -169,8 +211,17 @@ BENCHMARK(rmsnorm_backward)->ArgsProduct({{256, 768, 2048}, {1, 2}})->UseRealTim
 BENCHMARK(swiglu_forward)->ArgsProduct({{2048}, {1, 2}})->UseRealTime();
 BENCHMARK(swiglu_backward)->ArgsProduct({{2048}, {1, 2}})->UseRealTime();
 BENCHMARK(rope_forward)->ArgsProduct({{0}, {1, 2}})->UseRealTime();
+BENCHMARK(attention_cached)
+    ->Args({1, 1023, 12, 1})
+    ->Args({1, 1023, 12, 2})
+    ->Args({1, 1023, 4, 2})
+    ->Args({1, 16'383, 4, 1})
+    ->Args({1, 16'383, 4, 2})
+    ->Args({8, 4095, 12, 2})
+    ->UseRealTime();
 BENCHMARK(embedding_forward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
 BENCHMARK(embedding_backward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
+BENCHMARK(cluster_log_probs)->ArgsProduct({{1, 2, 4, 16}, {256}, {1, 2}})->UseRealTime();
 BENCHMARK(adamw)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
 BENCHMARK(add_sum_of_squares)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
 BENCHMARK(matmul)

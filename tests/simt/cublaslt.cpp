@@ -217,8 +217,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations,
       !aligned(a, algorithm.alignment[0]) || !aligned(b, algorithm.alignment[1]) ||
       !aligned(c, algorithm.alignment[2]) || !aligned(d, algorithm.alignment[3]) ||
       workspace_bytes < algorithm.workspace_bytes ||
-      (algorithm.workspace_bytes > 0 && !aligned(workspace, 256)) ||
-      (algorithm.workspace_bytes > 0 && workspace == nullptr)) {
+      (algorithm.workspace_bytes > 0 && (workspace == nullptr || !aligned(workspace, 256)))) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   const cudaError_t status = simt::enqueue(stream, [call] { return call.run(); });

@@ -110,6 +110,8 @@ TEST(OpBench, ReportsEveryOpWithItsBytes) {
   EXPECT_EQ(bytes.at("adamw"), 7 * 4 * 100);
   EXPECT_EQ(bytes.at("rmsnorm_forward"), 2 * 4 * 48 + 4 * (6 + 8));
   EXPECT_EQ(bytes.at("rope_forward"), 2 * 4 * 2 * 48);  // queries and keys, read and written
+  // Two sequences: qkv read, keys, values and out written, and two positions of the past read.
+  EXPECT_EQ(bytes.at("attention_cached"), 4 * 2 * (3 * 8 + 3 * 8 + 2 * 2 * 8));
   EXPECT_EQ(bytes.at("swiglu_backward"), 5 * 4 * 30);
   EXPECT_TRUE(bytes.contains("embedding_backward") && bytes.contains("softmax_gradient"));
   options.head_dim = 3;

@@ -102,6 +102,22 @@ class OpBench {
     add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, positions); });
   }
 
+  /// Decoding: the last token of as many sequences as have room, over a cache of all that came before it.
+  void cached_attention() {
+    BenchTensors tensors(backend_);
+    const std::int64_t t = o_.seq_len, batch = std::max<std::int64_t>(o_.rows / t, 1), d = o_.head_dim;
+    const int heads = static_cast<int>(o_.width / d);
+    const AttentionShape s{batch, 1, heads, heads, static_cast<int>(d)};
+    const std::string shape = fmt::format("({}, {}, {}, {})", batch, heads, t, d);
+    const Tensor keys = tensors.normal({batch, heads, t, d}, type_),
+                 values = tensors.normal({batch, heads, t, d}, type_);
+    const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_),
+                 out = tensors.make({batch, 1, o_.width}, type_);
+    // The new position's keys and values are read with qkv and written, the past's are read.
+    add("attention_cached", shape, width() * batch * (s.row() + 3 * o_.width + 2 * (t - 1) * o_.width),
+        [&] { backend_.attention_cached(out, keys, values, qkv, s, t - 1); });
+  }
+
   void swiglu() {
     BenchTensors tensors(backend_);
     const std::int64_t n = o_.rows, f = o_.d_ff;
@@ -181,6 +197,7 @@ OpBenchResult run_op_bench(Backend& backend, const OpBenchOptions& options) {
   bench.flat();
   bench.norms();
   bench.positions();
+  bench.cached_attention();
   bench.swiglu();
   bench.embedding();
   bench.softmax();
