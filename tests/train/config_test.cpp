@@ -170,6 +170,8 @@ TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {
   EXPECT_THAT(override_error("train.steps="), HasSubstr("whole number"));
   EXPECT_THAT(override_error("train.steps=0"), AllOf(HasSubstr("train.steps = 0"), HasSubstr("from 1")));
   EXPECT_THAT(override_error("optim.lr=0"), HasSubstr("above 0"));
+  EXPECT_THAT(override_error("model.rope_factor=0.5"), HasSubstr("from 1"));
+  EXPECT_THAT(override_error("model.rope_scaling=yarn"), HasSubstr("none, linear, llama3"));
   EXPECT_THAT(override_error("optim.lr=nan"), HasSubstr("out of range"));
   EXPECT_THAT(override_error("optim.beta1=1"), HasSubstr("out of range"));
   EXPECT_THAT(override_error("head.codes=257"), HasSubstr("from 1 to 256"));
@@ -209,6 +211,12 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
               AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
   EXPECT_THAT(resolve_error({"model.d_model=12"}), HasSubstr("odd head width 3"));
   EXPECT_THAT(resolve_error({"model.n_kv_heads=3"}), HasSubstr("choose n_kv_heads = 2"));
+  EXPECT_THAT(resolve_error({"model.rope_factor=8"}),
+              AllOf(HasSubstr("model.rope_factor = 8"), HasSubstr("model.rope_scaling = \"none\"")));
+  EXPECT_EQ(resolve_error({"model.rope_factor=8", "model.rope_scaling=llama3"}), "");
+  EXPECT_EQ(resolve_error({"model.rope_scaling=linear", "model.rope_low_freq_factor=5"}), "");
+  EXPECT_THAT(resolve_error({"model.rope_scaling=llama3", "model.rope_low_freq_factor=4"}),
+              AllOf(HasSubstr("rope_low_freq_factor = 4"), HasSubstr("rope_high_freq_factor = 4")));
   EXPECT_THAT(resolve_error({"head.clusters=1001"}), HasSubstr("clusters <= 1000"));
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
