@@ -8,15 +8,16 @@
 namespace vqlm {
 
 LoadedModel load_model(const ModelSource& source, Backend& backend, Communicator& tensor_group,
-                       const BatchShape& batch) {
+                       const BatchShape& batch, Purpose purpose, std::int64_t context) {
   LoadedModel loaded;
   loaded.map = source.code_map();
   loaded.transformer = std::make_unique<Transformer>(backend, tensor_group,
                                                      Transformer::Options{.model = source.model(),
                                                                           .head = source.head(),
                                                                           .batch = batch,
-                                                                          .purpose = Purpose::evaluation,
-                                                                          .data_size = 1},
+                                                                          .purpose = purpose,
+                                                                          .data_size = 1,
+                                                                          .context = context},
                                                      loaded.code_map());
   load_parameters(source, loaded.transformer->parameters());
   return loaded;
