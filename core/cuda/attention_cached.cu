@@ -123,7 +123,8 @@ __global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
     const int at = thread / lanes * group + h;
 #pragma unroll
     for (int i = 0; i < 8; ++i) shared_out[at * head_dim + column + i] = running.out[h][i];
-    shared_maximum[at] = running.maximum[h];  // the same from all threads of a key
+    if (column != 0) continue;  // all threads of a key have the same
+    shared_maximum[at] = running.maximum[h];
     shared_sum[at] = running.sum[h];
   }
   __syncthreads();
