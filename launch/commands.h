@@ -13,6 +13,7 @@ void add_convert_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
+void add_selftest_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 
 }  // namespace vqlm

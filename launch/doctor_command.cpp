@@ -1,8 +1,6 @@
 // vqlm doctor: what this program finds on this machine, and whether it works.
 #include <spdlog/fmt/fmt.h>
 
-#include <cstdio>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,8 +8,8 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
-#include "data/atomic_file.h"
 #include "dist/nccl_communicator.h"
+#include "launch/check_list.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
@@ -38,25 +36,21 @@ std::string gibibytes(std::size_t bytes) {
 class Doctor {
  public:
   Doctor(const Options& options, Environment& environment)
-      : options_(options), environment_(environment), mpi_(environment.mpi()) {}
+      : options_(options),
+        environment_(environment),
+        mpi_(environment.mpi()),
+        checks_(environment, "doctor") {}
 
   void describe_program();
   void describe_devices();
   void describe_ranks();
   void check_backend();
   void check_data();
-  /// Writes the JSON file; throws Error where a check failed.
-  void conclude();
+  void conclude() { checks_.conclude(options_.json); }
 
  private:
-  void say(const std::string& subject, const std::string& text) const {
-    if (environment_.is_root()) std::printf("%-8s%s\n", subject.c_str(), text.c_str());
-    std::fflush(stdout);
-  }
-  enum class Alone { yes, no };
-  /// Runs a check on every rank; true where it passed on all. What it throws is its failure, unless ranks work together
-  /// in it (Alone::no): then the others are waiting, and the job ends.
-  bool check(const std::string& name, Alone alone, const std::function<DoctorCheck()>& run);
+  using Alone = CheckList::Alone;
+  void say(const std::string& subject, const std::string& text) const { checks_.say(subject, text); }
   void check_grid(Backend& backend);
   /// ", gpu 1 (0000:43:00.0)", or "" without one of its own. Collective.
   std::string own_gpu() const;
@@ -64,9 +58,8 @@ class Doctor {
   const Options& options_;
   Environment& environment_;
   const MpiSession& mpi_;
-  json report_ = json::object();
-  int passed_ = 0;
-  std::vector<std::string> failed_;
+  CheckList checks_;
+  json& report_ = checks_.report();
 };
 
 void Doctor::describe_program() {
@@ -139,39 +132,9 @@ void Doctor::describe_ranks() {
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) say(fmt::format("rank {}", rank), ranks[rank]);
 }
 
-bool Doctor::check(const std::string& name, Alone alone, const std::function<DoctorCheck()>& run) {
-  DoctorCheck mine;
-  try {
-    mine = run();
-  } catch (const std::exception& error) {
-    if (alone == Alone::no && mpi_.size() > 1) throw;
-    mine = {.ok = false, .text = error.what()};
-  }
-  const json of_this_rank = {{"ok", mine.ok}, {"text", mine.text}, {"rate", mine.rate}};
-  constexpr auto replace = json::error_handler_t::replace;  // paths may hold any bytes
-  json all = {{"name", name}, {"ok", true}, {"rate", 0.0}, {"unit", mine.unit}};
-  for (const std::string& text : mpi_.gather_texts(of_this_rank.dump(-1, ' ', false, replace))) {
-    const json of_rank = json::parse(text);
-    // The text of the first failure, or of rank 0.
-    if (!all.contains("text") || (all["ok"] && !of_rank["ok"])) all["text"] = of_rank["text"];
-    all["ok"] = all["ok"] && of_rank["ok"];
-    if (alone == Alone::yes) all["rate"] = all["rate"].get<double>() + of_rank["rate"].get<double>();
-  }
-  if (alone == Alone::no) all["rate"] = mine.rate;
-  const bool ok = all["ok"];
-  say(ok ? "ok" : "FAILED", fmt::format("{:<18}{}", name, all["text"].get<std::string>()));
-  report_["checks"].push_back(std::move(all));
-  if (ok) {
-    ++passed_;
-  } else {
-    failed_.push_back(name);
-  }
-  return ok;
-}
-
 void Doctor::check_backend() {
   std::unique_ptr<Backend> backend;
-  const bool opened = check("device", Alone::yes, [&] {
+  const bool opened = checks_.run("device", Alone::yes, [&] {
     backend = environment_.make_backend(options_.device, 0);
     std::string memory;
     if (!backend->host_accessible()) {
@@ -180,7 +143,7 @@ void Doctor::check_backend() {
     }
     return DoctorCheck{.text = backend->description() + memory};
   });
-  if (opened && check("matmul result", Alone::yes, [&] { return check_matmul_result(*backend); }))
+  if (opened && checks_.run("matmul result", Alone::yes, [&] { return check_matmul_result(*backend); }))
     check_grid(*backend);
 }
 
@@ -190,31 +153,21 @@ void Doctor::check_grid(Backend& backend) {
   parallel.tensor = options_.tensor;
   // Failing here ends the job: other ranks may be waiting inside MPI or NCCL.
   const ProcessGrid grid = environment_.make_grid(backend, parallel);
-  check("matmul speed", Alone::no, [&] { return check_matmul_speed(backend, grid.world()); });
+  checks_.run("matmul speed", Alone::no, [&] { return check_matmul_speed(backend, grid.world()); });
   for (Communicator* group : {&grid.world(), &grid.data(), &grid.tensor()}) {
     // A group as large as the world is the world.
     if (group != &grid.world() && (group->size() == 1 || group->size() == mpi_.size())) continue;
-    check("all-reduce " + group->name(), Alone::no, [&] { return check_all_reduce(backend, *group); });
+    checks_.run("all-reduce " + group->name(), Alone::no, [&] { return check_all_reduce(backend, *group); });
   }
 }
 
 void Doctor::check_data() {
   if (options_.data.empty()) {
-    say("skipped", fmt::format("{:<18}name shards with --data 'shards/*.h5'", "shard read"));
+    checks_.skip("shard read", "name shards with --data 'shards/*.h5'");
     return;
   }
-  check("shard read", Alone::yes, [&] { return check_shards(options_.data, mpi_.rank(), mpi_.size()); });
-}
-
-void Doctor::conclude() {
-  report_["ok"] = failed_.empty();
-  if (environment_.is_root() && !options_.json.empty())
-    write_file_atomically(options_.json, report_.dump(2) + "\n");
-  if (!failed_.empty()) {
-    throw Error(fmt::format("doctor: {} of {} checks failed: {}", failed_.size(),
-                            passed_ + static_cast<int>(failed_.size()), fmt::join(failed_, ", ")));
-  }
-  say("doctor", fmt::format("all {} checks passed", passed_));
+  checks_.run("shard read", Alone::yes,
+              [&] { return check_shards(options_.data, mpi_.rank(), mpi_.size()); });
 }
 
 void examine(const Options& options, Environment& environment) {

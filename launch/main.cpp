@@ -38,6 +38,7 @@ void build_command_line(CLI::App& app) {
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);
+  vqlm::add_selftest_command(app);
   vqlm::add_report_command(app);
 }
 

@@ -4,17 +4,20 @@
 #include <limits>
 #include <utility>
 
+#include "tests/train/forwarding_communicator.h"
 #include "tests/train/training_world.h"
 
 namespace vqlm {
 namespace {
 
+using testing::ForwardingCommunicator;
 using testing::GridSize;
 using testing::session;
 using testing::tiny_config;
 using testing::train_run;
 using testing::TrainedRun;
 using testing::TrainingWorld;
+using testing::wrapped_grid;
 
 constexpr std::int64_t vocabulary = 211, steps = 8, step_of_spike = 4;
 
@@ -28,29 +31,18 @@ struct Spike {
 
 /// Forwards every call. While the spike is armed, the bucket that comes to be reduced gets the value as one of its elements
 /// first: as if this rank's backward had computed it.
-class SpikedCommunicator final : public Communicator {
+class SpikedCommunicator final : public ForwardingCommunicator {
  public:
   SpikedCommunicator(std::unique_ptr<Communicator> inner, Spike& spike)
-      : inner_(std::move(inner)), spike_(spike) {}
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  const std::string& name() const override { return inner_->name(); }
+      : ForwardingCommunicator(std::move(inner)), spike_(spike) {}
   Event all_reduce(Tensor x, Reduce op, Stream stream) override {
     strike(x);
-    return inner_->all_reduce(x, op, stream);
+    return ForwardingCommunicator::all_reduce(x, op, stream);
   }
   Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override {
     strike(in);
-    return inner_->reduce_scatter(out, in, op, stream);
+    return ForwardingCommunicator::reduce_scatter(out, in, op, stream);
   }
-  Event all_gather(Tensor out, Tensor in, Stream stream) override {
-    return inner_->all_gather(out, in, stream);
-  }
-  Event all_to_all(Tensor out, Tensor in, Stream stream) override {
-    return inner_->all_to_all(out, in, stream);
-  }
-  Event broadcast(Tensor x, int root, Stream stream) override { return inner_->broadcast(x, root, stream); }
-  void barrier() override { inner_->barrier(); }
 
  private:
   void strike(Tensor x) {
@@ -61,7 +53,6 @@ class SpikedCommunicator final : public Communicator {
     spike_.armed = false;
   }
 
-  std::unique_ptr<Communicator> inner_;
   Spike& spike_;
 };
 
@@ -82,20 +73,9 @@ class SpikesTest : public ::testing::TestWithParam<HeadKind> {
     std::vector<std::uint64_t> states;  // by step
   };
 
-  /// The grid of `size` whose reductions the spike may strike.
-  static ProcessGrid spiked_grid(const GridSize& size, Spike& spike) {
-    const int rank = session().rank(), data = rank / size.tensor, tensor = rank % size.tensor;
-    const auto group = [&](int color, int key, const char* name) {
-      return std::make_unique<SpikedCommunicator>(session().split(color, key, name), spike);
-    };
-    auto world = group(0, rank, "world");
-    auto data_group = group(tensor, data, "data");
-    return ProcessGrid(std::move(world), std::move(data_group), group(data, tensor, "tensor"));
-  }
-
   Observed train(const GridSize& size, const Case& c) {
     Spike spike;
-    const ProcessGrid grid = spiked_grid(size, spike);
+    const ProcessGrid grid = wrapped_grid<SpikedCommunicator>(size.tensor, spike);
     Config config = tiny_config(GetParam(), world_.shards, world_.shared_path(std::to_string(runs_++)));
     config.data.heldout.clear();
     config.head.clusters = 7;
