@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "data/json_number.h"
 
 namespace vqlm {
 
@@ -31,15 +32,18 @@ json to_json(const Part& part, bool text) {
 
 Part part_from(const json& in, bool text) {
   Part part;
-  part.first_record = in.at("records").at(0);
-  part.end_record = in.at("records").at(1);
-  part.bad = in.at("bad_records").get<BadRecordCounts>();
+  part.first_record = whole_number<std::uint64_t>(in.at("records").at(0));
+  part.end_record = whole_number<std::uint64_t>(in.at("records").at(1));
+  for (std::size_t i = 0; i < part.bad.size(); ++i) {
+    part.bad[i] = whole_number<std::size_t>(in.at("bad_records").at(i));
+  }
   for (const Split split : all_splits) {
     if (!in.contains(name_of(split))) continue;
     const json& shard = in.at(name_of(split));
     part.shards[split] = shard.at("shard");
-    part.counts[split] = {shard.at("documents"), shard.at("tokens"),
-                          text ? shard.at("text_bytes").get<std::uint64_t>() : 0};
+    part.counts[split] = {whole_number<std::uint64_t>(shard.at("documents")),
+                          whole_number<std::uint64_t>(shard.at("tokens")),
+                          text ? whole_number<std::uint64_t>(shard.at("text_bytes")) : 0};
   }
   return part;
 }
@@ -53,7 +57,7 @@ json to_json(const PreparedSource& source, bool text) {
 
 PreparedSource source_from(const json& in, bool text) {
   PreparedSource source;
-  source.file = {in.at("path"), in.at("bytes"), in.at("sha256")};
+  source.file = {in.at("path"), whole_number<std::uint64_t>(in.at("bytes")), in.at("sha256")};
   source.split = in.at("split") == name_of(Split::heldout) ? Split::heldout : Split::train;
   source.complete = in.at("complete");
   for (const json& part : in.at("parts")) source.parts.push_back(part_from(part, text));
@@ -75,6 +79,10 @@ SplitCounts& SplitCounts::operator+=(const SplitCounts& other) {
 
 std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) {
   const std::string path = path_in(folder);
+  const auto damaged = [&](const std::exception& why) {
+    return Error(fmt::format(
+        "{}: is damaged ({}); choose another --out, or --force to make the shards afresh", path, why.what()));
+  };
   if (!std::filesystem::exists(path)) return std::nullopt;
   try {
     const json in = json::parse(read_file(path));
@@ -86,20 +94,25 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
     }
     PrepareManifest manifest;
     const json& options = in.at("options");
-    manifest.options = {options.at("tokenizer_sha256"), options.at("text_field"),
-                        options.at("heldout"),          options.at("seed"),
-                        options.at("shard_tokens"),     {}};
+    manifest.options = {options.at("tokenizer_sha256"),
+                        options.at("text_field"),
+                        options.at("heldout"),
+                        whole_number<std::uint64_t>(options.at("seed")),
+                        whole_number<std::uint64_t>(options.at("shard_tokens")),
+                        {}};
     if (options.contains("ids")) {
       const json& ids = options.at("ids");
-      manifest.options.ids = {ids.at("vocab_size"), ids.at("eos_id")};
+      manifest.options.ids = {whole_number<std::int64_t>(ids.at("vocab_size")),
+                              whole_number<std::int64_t>(ids.at("eos_id"))};
     }
     for (const json& source : in.at("sources")) {
       manifest.sources.push_back(source_from(source, !manifest.options.ids));
     }
     return manifest;
   } catch (const json::exception& error) {
-    throw Error(fmt::format("{}: is damaged ({}); choose another --out, or --force to make the shards afresh",
-                            path, error.what()));
+    throw damaged(error);
+  } catch (const NotWholeNumber& error) {
+    throw damaged(error);
   }
 }
 

@@ -219,7 +219,7 @@ void SafetensorsFolder::open_index(const std::string& index) {
     }
     const auto& entries = shard->header().tensors;
     const auto entry = std::find_if(entries.begin(), entries.end(),
-                                    [&](const SafetensorsEntry& e) { return e.name == tensor; });
+                                    [&name = tensor](const SafetensorsEntry& e) { return e.name == name; });
     if (entry == entries.end())
       throw Error(
           fmt::format("{}: tensor {} is not in it, where {} says it is", shard->path(), tensor, index));

@@ -6,6 +6,8 @@
 #include <bit>
 #include <nlohmann/json.hpp>
 
+#include "data/json_number.h"
+
 namespace vqlm {
 namespace {
 
@@ -22,13 +24,18 @@ auto with_way_out(Action action) {
 }
 
 std::vector<SourceFile> from_json(const std::string& text, const std::string& path) {
+  const auto damaged = [&](const std::exception& why) {
+    return Error(fmt::format("{}: attribute sources is not a list of files ({})", path, why.what()));
+  };
   std::vector<SourceFile> sources;
   try {
     for (const auto& item : nlohmann::json::parse(text)) {
-      sources.push_back({item.at("path"), item.at("bytes"), item.at("sha256")});
+      sources.push_back({item.at("path"), whole_number<std::uint64_t>(item.at("bytes")), item.at("sha256")});
     }
   } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: attribute sources is not a list of files ({})", path, error.what()));
+    throw damaged(error);
+  } catch (const NotWholeNumber& error) {
+    throw damaged(error);
   }
   return sources;
 }

@@ -70,10 +70,16 @@ void require_launcher_of_this_mpi(int announced) {
   unblock_stop_signals();
   if (mpi.rank() > 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 25 * std::min(mpi.rank(), 40)));
-  mpi.abort(fmt::format("vqlm: error: {}", message), exit_code);
+  mpi.abort(fmt::format("vqlm: error: {}", one_line(message)), exit_code);
 }
 
 }  // namespace
+
+std::string one_line(std::string message) {
+  std::replace_if(
+      message.begin(), message.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
+  return message;
+}
 
 int launcher_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {

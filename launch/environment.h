@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/backend.h"
 #include "dist/mpi_session.h"
@@ -14,6 +15,9 @@ namespace vqlm {
 
 /// This process' rank as the launcher (mpirun, srun) announced it, before MPI runs; 0 without a launcher.
 int launcher_rank();
+
+/// A message as it leaves the program: one line, whatever line ends and terminal codes a file or an option put into it.
+std::string one_line(std::string message);
 
 /// How many processes the launcher announced, before MPI runs; 1 without a launcher. Not of MPI: under `srun` without
 /// PMIx the launcher starts several, and MPI sees one in each.

@@ -23,7 +23,7 @@ constexpr const char* examples =
 
 /// Ranks of one mpirun are given the same words, so one of them answers for a mistake in these.
 int fail(const char* message, int exit_code) {
-  if (vqlm::launcher_rank() == 0) std::fprintf(stderr, "vqlm: error: %s\n", message);
+  if (vqlm::launcher_rank() == 0) std::fprintf(stderr, "vqlm: error: %s\n", vqlm::one_line(message).c_str());
   return exit_code;
 }
 
@@ -35,6 +35,7 @@ void build_command_line(CLI::App& app) {
   vqlm::add_train_command(app);
   vqlm::add_eval_command(app);
   vqlm::add_convert_command(app);
+  vqlm::add_generate_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "data/json_number.h"
 #include "train/checkpoint/hash.h"
 
 namespace vqlm {
@@ -96,14 +97,18 @@ Manifest read_manifest(const fs::path& folder) {
     }
     check_own_hash(path, text, json);
     Manifest manifest;
-    manifest.state = {json.at("step").get<std::int64_t>(), json.at("samples").get<std::int64_t>(),
-                      json.at("tokens").get<std::int64_t>()};
+    manifest.state = {whole_number<std::int64_t>(json.at("step")),
+                      whole_number<std::int64_t>(json.at("samples")),
+                      whole_number<std::int64_t>(json.at("tokens"))};
     for (const auto& file : json.at("files")) {
-      manifest.files.push_back({file.at("name").get<std::string>(), file.at("bytes").get<std::uint64_t>(),
+      manifest.files.push_back({file.at("name").get<std::string>(),
+                                whole_number<std::uint64_t>(file.at("bytes")),
                                 file.at("xxh3").get<std::string>()});
     }
     return manifest;
   } catch (const nlohmann::json::exception& e) {
+    throw damaged(path, fmt::format("damaged ({})", e.what()));
+  } catch (const NotWholeNumber& e) {
     throw damaged(path, fmt::format("damaged ({})", e.what()));
   }
 }

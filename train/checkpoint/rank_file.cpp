@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/atomic_file.h"
+#include "data/json_number.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/hash.h"
 
@@ -92,19 +93,23 @@ RankTable read_rank_table(const std::filesystem::path& folder, const std::string
   const std::string text = read_file(path);
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
-    RankTable table{
-        .file = json.at("file"), .bytes = json.at("bytes"), .xxh3 = json.at("xxh3"), .slices = {}};
+    RankTable table{.file = json.at("file"),
+                    .bytes = whole_number<std::uint64_t>(json.at("bytes")),
+                    .xxh3 = json.at("xxh3"),
+                    .slices = {}};
     for (const auto& slice : json.at("slices")) {
       table.slices.push_back({.tensor = slice.at("name"),
                               .dataset = slice.at("dataset"),
-                              .global_shape = slice.at("global_shape"),
-                              .offset = slice.at("offset"),
-                              .count = slice.at("count"),
-                              .first_byte = slice.at("first_byte"),
+                              .global_shape = whole_numbers<std::uint64_t>(slice.at("global_shape")),
+                              .offset = whole_numbers<std::uint64_t>(slice.at("offset")),
+                              .count = whole_numbers<std::uint64_t>(slice.at("count")),
+                              .first_byte = whole_number<std::uint64_t>(slice.at("first_byte")),
                               .xxh3 = slice.at("xxh3")});
     }
     return table;
   } catch (const nlohmann::json::exception& e) {
+    throw Error(fmt::format("{}: not a table of slices ({})", path, e.what()));
+  } catch (const NotWholeNumber& e) {
     throw Error(fmt::format("{}: not a table of slices ({})", path, e.what()));
   }
 }
