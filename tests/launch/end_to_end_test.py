@@ -6,6 +6,7 @@ import math
 import pathlib
 import random
 import shutil
+import struct
 import tempfile
 import unittest
 
@@ -109,6 +110,26 @@ class EndToEnd(unittest.TestCase):
         other = f"{self.folder}/other/heldout-*.h5"
         self.assert_fails(run("eval", "--checkpoint", self.folder / "fits", "--data", other), 1, "tokenize", other)
         self.assert_fails(self.train("mixed", *DENSE, f"data.heldout={other}"), 1, "tokenize", other)
+
+    def test_ids_that_another_tokenizer_made(self):
+        rng = random.Random(3)
+        ids = [token for _ in range(400) for token in (*(rng.randint(1, 99) for _ in range(rng.randint(5, 40))), 0)]
+        header = "{'descr': '<u2', 'fortran_order': False, 'shape': (%d,), }\n" % len(ids)
+        (self.folder / "ids.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack(f"<H{len(header)}s{len(ids)}H", len(header), header.encode(), *ids))
+        prepared = run("prepare", "--from-tokens", self.folder / "ids.npy", "--vocab-size", "100", "--eos", "0", "--heldout", "0.1", "--out", self.folder / "ids")
+        self.assert_succeeds(prepared)
+        self.assertIn("n/a", prepared.stdout)
+        self.assert_succeeds(self.train("of_ids", *DENSE, "train.eval_every=3", shards="ids", steps=3))
+        heldout = [line for line in self.metrics("of_ids") if "heldout_loss" in line]
+        self.assertTrue(heldout)
+        self.assertNotIn("heldout_bits_per_byte", heldout[-1])
+        result = self.evaluate("of_ids", shards="ids")
+        self.assertLess(result["nll"], 10)
+        self.assertLessEqual(EVAL_KEYS - {"bits_per_byte", "bytes"}, set(result))
+        self.assertFalse({"bits_per_byte", "bytes"} & set(result))
+        raw = self.folder / "train.bin"
+        raw.write_bytes(struct.pack(f"<{len(ids)}H", *ids))
+        self.assert_fails(run("prepare", "--from-tokens", raw, "--vocab-size", "100", "--out", self.folder / "raw"), 1, "train.bin", "numpy.save")
 
     def test_a_truncated_shard(self):
         shutil.copytree(self.folder / "shards", self.folder / "cut")
