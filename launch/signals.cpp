@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <ctime>
@@ -48,6 +49,9 @@ void unblock_stop_signals() {
 
 std::function<bool()> catch_stop_signals() {
   block_stop_signals();
+  // Beyond `ulimit -f` a write should fail like one on a full disk, not end the process.
+  if (::signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
+    throw Error(fmt::format("cannot ignore SIGXFSZ: {}", std::strerror(errno)));
   return [stopped = false]() mutable {
     if (!stopped && take_stop_signal()) {
       stopped = true;

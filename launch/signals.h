@@ -16,8 +16,10 @@ void block_stop_signals();
 /// Lets them end the process again, also those that arrived meanwhile.
 void unblock_stop_signals();
 
-/// Blocks them and returns the question "did one arrive?", which stays answered with yes. After that a
-/// second Ctrl-C ends the process as usual; the others stay without effect, for batch systems send several. Every other thread must have been started with them blocked.
+/// Blocks them and returns the question "did one arrive?", which stays answered with yes. After that a second Ctrl-C ends
+/// the process as usual; the others stay without effect, for batch systems send several. Every other thread must have been
+/// started with them blocked. From now on a file that grows beyond the process' limit is an error of the write (EFBIG),
+/// not a signal.
 std::function<bool()> catch_stop_signals();
 
 }  // namespace vqlm

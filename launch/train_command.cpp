@@ -1,5 +1,10 @@
 // vqlm train: a configuration becomes a run folder.
+#include <spdlog/fmt/chrono.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,12 +16,15 @@
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
+#include "launch/host.h"
 #include "launch/signals.h"
 #include "train/checkpoint/resume.h"
 #include "train/convert/initial_model.h"
 #include "train/convert/loaded_model.h"
 #include "train/plan/plan.h"
 #include "train/plan/plan_report.h"
+#include "train/run_lock.h"
+#include "train/time_limit.h"
 #include "train/trainer.h"
 
 namespace vqlm {
@@ -29,6 +37,7 @@ struct Options {
   std::optional<DeviceKind> device;
   bool resume = false;
   bool force = false;
+  std::string time_limit;
 
   ExistingRun existing() const {
     if (resume) return ExistingRun::resume;
@@ -57,7 +66,29 @@ void reserve_device_memory(const Backend& backend, const Environment& environmen
             human_bytes(static_cast<double>(now.total)));
 }
 
+/// Who trains here, for a second job that wants to.
+std::string describe_job() {
+  const char* slurm_job = std::getenv("SLURM_JOB_ID");
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  ::localtime_r(&now, &local);
+  return fmt::format("host {}, process {}, since {:%Y-%m-%d %H:%M:%S}{}", describe_host().name, ::getpid(),
+                     local, slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
+}
+
+/// The steps done, and why there are no more of them yet.
+void report_end(TrainOutcome outcome, std::int64_t steps, const Options& options) {
+  if (outcome == TrainOutcome::stopped) {
+    log::info("stopped by a signal after step {}; continue with --resume", steps);
+  } else if (outcome == TrainOutcome::out_of_time) {
+    log::info("left after step {}, saved, before --time-limit {}; continue with --resume", steps,
+              options.time_limit);
+  }
+}
+
 void train(const Options& options, Environment& environment) {
+  const TimeLimit limit =
+      options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
   const auto stop_requested = catch_stop_signals();
   Config config = load_config(options.config, options.overrides);
   if (options.device) config.run.device = *options.device;
@@ -69,7 +100,12 @@ void train(const Options& options, Environment& environment) {
   log::info("back end: {}", backend->description());
 
   const RunFolder folder(config);
-  if (environment.is_root()) folder.open(options.existing());
+  std::optional<RunLock> lock;
+  if (environment.is_root()) {
+    folder.make();
+    lock.emplace(folder.path(), describe_job());
+    folder.open(options.existing());
+  }
   grid.world().barrier();
   std::optional<CheckpointReader> resumed;
   if (options.resume) {
@@ -102,10 +138,8 @@ void train(const Options& options, Environment& environment) {
     if (inputs.map) save_code_map((folder.path() / "code_map.h5").string(), *inputs.map);
     metrics.emplace(config, trainer.state().step, environment.terminal());
   }
-  const TrainOutcome outcome = trainer.run(metrics ? &*metrics : nullptr, stop_requested);
-  if (outcome == TrainOutcome::stopped) {
-    log::info("stopped by a signal after step {}; continue with --resume", trainer.state().step);
-  }
+  const TrainOutcome outcome = trainer.run(metrics ? &*metrics : nullptr, stop_requested, limit);
+  report_end(outcome, trainer.state().step, options);
 }
 
 }  // namespace
@@ -126,6 +160,10 @@ void add_train_command(CLI::App& app) {
       ->type_name("MODEL")
       ->excludes(resume);
   command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
+  command->add_option(
+      "--time-limit", options->time_limit,
+      "save and leave with exit code 0 before this time is over, counted from the start: seconds, "
+      "90m, 12h, 23:55:00 or 1-12:00:00");
   command->footer(
       "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
       "a checkpoint\n"

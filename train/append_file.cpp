@@ -21,19 +21,27 @@ AppendFile::AppendFile(const std::filesystem::path& path) : path_(path) {
 }
 
 AppendFile::~AppendFile() {
+  if (!write_pending()) {
+    log::error("{}: the last {} bytes could not be written: {}", path_.string(), pending_.size(),
+               std::strerror(errno));
+  }
   if (::close(descriptor_) != 0) log::error("{}: close failed: {}", path_.string(), std::strerror(errno));
 }
 
 void AppendFile::append(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+  pending_ += bytes;
+  if (write_pending()) return;
+  throw Error(fmt::format("{}: cannot write: {}; free some space", path_.string(), std::strerror(errno)));
+}
+
+bool AppendFile::write_pending() {
+  while (!pending_.empty()) {
+    const ssize_t written = ::write(descriptor_, pending_.data(), pending_.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      throw Error(fmt::format("{}: cannot write: {}; free some space, then continue with --resume",
-                              path_.string(), std::strerror(errno)));
-    }
-    bytes.remove_prefix(static_cast<std::size_t>(written));
+    if (written < 0) return false;
+    pending_.erase(0, static_cast<std::size_t>(written));
   }
+  return true;
 }
 
 }  // namespace vqlm

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace vqlm {
@@ -14,13 +15,18 @@ class AppendFile {
   AppendFile& operator=(const AppendFile&) = delete;
   ~AppendFile();
 
-  /// Throws Error with the path, for example where the disk is full.
+  /// Throws Error with the path, for example where the disk is full; what was not written is kept and goes first the next
+  /// time.
   void append(std::string_view bytes);
 
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  /// Writes what is pending; false with errno set where some of it stays.
+  bool write_pending();
+
   std::filesystem::path path_;
+  std::string pending_;
   int descriptor_ = -1;
 };
 

@@ -26,8 +26,8 @@ struct TrainSection {
   std::int64_t global_batch = 32;  // sequences a step, over all ranks
   std::int64_t micro_batch = 8;    // sequences a forward pass of one tensor-parallel group
   std::int64_t seed = 1;
-  float grad_clip = 1.0f;               // global gradient norm; 0: off
-  std::int64_t max_skipped_steps = 10;  // in a row, for a gradient that is not finite; then the run stops
+  float grad_clip = 1.0f;                   // global gradient norm; 0: off
+  std::int64_t max_skipped_steps = 10;      // in a row, for a gradient that is not finite; then the run stops
   std::int64_t check_replicas_every = 100;  // steps; 0: off
   Precision precision = Precision::automatic;
   std::int64_t eval_every = 0;   // steps between held-out evaluations; 0: at the end only
@@ -56,8 +56,9 @@ struct ParallelSection {
 };
 
 struct CheckpointSection {
-  std::int64_t every = 0;  // steps; 0: at the end only
-  int keep = 2;            // newest checkpoints kept; 0: all
+  std::int64_t every = 0;       // steps; 0: at the end only
+  int keep = 2;                 // newest checkpoints kept; 0: all
+  std::int64_t keep_every = 0;  // steps; checkpoints at multiples of it stay for good; 0: none
 };
 
 enum class DeviceKind { automatic, cpu, cuda };

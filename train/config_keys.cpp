@@ -101,6 +101,7 @@ constexpr Key table[] = {
 
     {"checkpoint", "every", &at<checkpoint, &CheckpointSection::every>, {0, many}, "steps between checkpoints; 0: at the end only"},
     {"checkpoint", "keep", &at<checkpoint, &CheckpointSection::keep>, {0, 1 << 30}, "newest checkpoints kept; 0: all"},
+    {"checkpoint", "keep_every", &at<checkpoint, &CheckpointSection::keep_every>, {0, many}, "checkpoints of steps that this divides stay for good; 0: none"},
 
     {"run", "dir", &at<run, &RunSection::dir>, any, "folder of the run"},
     {"run", "name", &at<run, &RunSection::name>, any, "name in tables and plots; empty: the last part of dir"},

@@ -38,15 +38,34 @@ std::vector<T> gather_vector(Backend& backend, Communicator& group, const std::v
   return result;
 }
 
-}  // namespace
-
-void sum_over(Backend& backend, Communicator& group, std::vector<double>& values) {
+void reduce_over(Backend& backend, Communicator& group, std::vector<double>& values, Reduce how) {
   if (group.size() == 1 || values.empty()) return;
   const Buffer buffer = backend.allocate(values.size() * sizeof(double), MemoryUse::workspace);
   const Tensor device = buffer.view({static_cast<std::int64_t>(values.size())}, DType::f64);
   backend.copy_from_host(device, values.data());
-  backend.wait(backend.compute_stream(), group.all_reduce(device, Reduce::sum, backend.compute_stream()));
+  backend.wait(backend.compute_stream(), group.all_reduce(device, how, backend.compute_stream()));
   backend.copy_to_host(values.data(), device);
+}
+
+}  // namespace
+
+void sum_over(Backend& backend, Communicator& group, std::vector<double>& values) {
+  reduce_over(backend, group, values, Reduce::sum);
+}
+
+double max_over(Backend& backend, Communicator& group, double value) {
+  std::vector<double> values = {value};
+  reduce_over(backend, group, values, Reduce::max);
+  return values.front();
+}
+
+std::string first_text(Backend& backend, Communicator& group, const std::string& text) {
+  const int none = -group.size();
+  const auto speaker = -static_cast<int>(max_over(backend, group, text.empty() ? none : -group.rank()));
+  if (speaker == group.size()) return "";
+  std::vector<std::uint8_t> bytes(text.begin(), text.end());
+  broadcast_from(backend, group, speaker, bytes);
+  return {bytes.begin(), bytes.end()};
 }
 
 void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int64_t>& values) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/backend.h"
@@ -11,6 +12,12 @@ namespace vqlm {
 
 /// values: the sum over all ranks of theirs. Collective; the same length everywhere.
 void sum_over(Backend& backend, Communicator& group, std::vector<double>& values);
+
+/// The largest of the ranks' values. Collective.
+double max_over(Backend& backend, Communicator& group, double value);
+
+/// The text of the lowest rank whose text is not empty, on every rank; empty where all are. Collective.
+std::string first_text(Backend& backend, Communicator& group, const std::string& text);
 
 /// values: root's on every rank, whatever length they had elsewhere.
 void broadcast_from(Backend& backend, Communicator& group, int root, std::vector<std::int64_t>& values);

@@ -73,9 +73,33 @@ void Metrics::add(const StepMetrics& step) {
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
   if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
-  lines_.append(object.dump() + '\n');
-  events_.add(step.step, scalars);
+  write(step.step, object.dump(), scalars);
   progress_.add(step);
+}
+
+void Metrics::write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars) {
+  std::string failure;
+  const auto attempt = [&](const auto& append) {
+    try {
+      append();
+    } catch (const Error& error) {
+      failure = error.what();
+    }
+  };
+  attempt([&] { lines_.append(line + '\n'); });
+  if (!scalars.empty()) attempt([&] { events_.add(step, scalars); });
+  if (!failure.empty() && !full_)
+    log::error("{}; the run goes on and keeps its lines until there is room", failure);
+  full_ = !failure.empty();
+}
+
+void Metrics::add(const CheckpointMetrics& checkpoint) {
+  const Json object = {{"step", checkpoint.step},
+                       {"checkpoint", checkpoint.name},
+                       {"seconds_wait", checkpoint.wait_seconds},
+                       {"seconds_copy", checkpoint.copy_seconds},
+                       {"seconds_write", checkpoint.write_seconds}};
+  write(checkpoint.step, object.dump(), {});
 }
 
 void Metrics::add(const HeldoutMetrics& heldout) {
@@ -91,8 +115,7 @@ void Metrics::add(const HeldoutMetrics& heldout) {
     object["heldout_bits_per_byte"] = *heldout.bits_per_byte;
     scalars.push_back({"heldout/bits_per_byte", static_cast<float>(*heldout.bits_per_byte)});
   }
-  lines_.append(object.dump() + '\n');
-  events_.add(heldout.step, scalars);
+  write(heldout.step, object.dump(), scalars);
   log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {})", heldout.step, heldout.loss,
             std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds));
 }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "train/append_file.h"
 #include "train/config.h"
@@ -39,6 +41,15 @@ struct HeldoutMetrics {
   double seconds = 0;
 };
 
+/// A checkpoint that is on disk.
+struct CheckpointMetrics {
+  std::int64_t step = 0;  // that it holds; later steps may have been written before this
+  std::string name;
+  double wait_seconds = 0;   // that the run waited for the checkpoint before it,
+  double copy_seconds = 0;   // and for the copy
+  double write_seconds = 0;  // in the background
+};
+
 /// Rewrites the file without lines of steps after `last_step` and without a last line that a crash cut; a
 /// missing file is left missing. Throws Error naming the file, and the line where an earlier one is not JSON.
 void cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
@@ -49,14 +60,18 @@ class Metrics {
   /// what the files say about later steps is cut.
   Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal);
 
-  /// Both throw Error where the file cannot be written.
+  /// What cannot be written (a full disk) is reported once and kept for the next line: the run goes on.
   void add(const StepMetrics& step);
   void add(const HeldoutMetrics& heldout);
+  void add(const CheckpointMetrics& checkpoint);
 
  private:
+  void write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars);
+
   AppendFile lines_;
   EventFile events_;
   Progress progress_;
+  bool full_ = false;  // the last line could not be written
 };
 
 }  // namespace vqlm

@@ -23,6 +23,10 @@ void RunFolder::open(ExistingRun existing) const {
                     "choose another run.dir",
                     path_.string()));
   }
+  make();
+}
+
+void RunFolder::make() const {
   std::error_code failure;
   fs::create_directories(checkpoints(), failure);
   if (failure) {

@@ -19,6 +19,8 @@ class RunFolder {
   /// The run of an earlier job is here.
   bool holds_run() const;
 
+  /// One rank only. Makes the folder; whoever locks it (RunLock) does this first. Throws Error where it cannot be made.
+  void make() const;
   /// One rank only. Makes the folder; with ExistingRun::refuse throws UsageError where it holds a run. Throws Error where
   /// the folder cannot be written.
   void open(ExistingRun existing) const;

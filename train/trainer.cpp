@@ -2,22 +2,18 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "core/log.h"
 #include "train/bench/matmul_peak.h"
-#include "train/checkpoint/checkpoint_writer.h"
 #include "train/host_collectives.h"
 #include "train/schedule.h"
+#include "train/stopwatch.h"
 
 namespace vqlm {
 namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Transformer::Options model_options(const Config& config) {
   return {.model = config.model,
@@ -52,7 +48,16 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
       replica_check_(backend, grid, model_.parameters()),
-      folder_(config) {
+      folder_(config),
+      saver_({.backend = backend,
+              .parameters = model_.parameters(),
+              .optimizer = optimizer_,
+              .config = config,
+              .map = inputs.map ? &*inputs.map : nullptr,
+              .tokenizer = inputs.tokenizer,
+              .tokenizer_sha256 = inputs.train.tokenizer_sha256(),
+              .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens())},
+             grid, folder_.checkpoints()) {
   if (resumed == nullptr && initial != nullptr) {
     load_parameters(*initial, model_.parameters());
   } else if (resumed == nullptr) {
@@ -62,6 +67,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
     resumed->load_optimizer(backend, model_.parameters(), optimizer_);
     state_ = resumed->state();
     saved_step_ = state_.step;
+    newest_checkpoint_ = resumed->folder();
   }
   loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
   if (inputs.heldout) {
@@ -73,26 +79,45 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
                        config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
 }
 
-TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested) {
+TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
+                          const TimeLimit& limit) {
   report_start();
-  bool stop = false;
-  while (state_.step < config_.train.steps && !stop) {
-    const StepMetrics step = train_step(stop_requested, stop);
+  if (grid_.world().rank() == 0) remove_unfinished(folder_.checkpoints());
+  Wishes wishes;
+  while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
+    const StepMetrics step = train_step(stop_requested, limit, wishes);
     if (metrics != nullptr) metrics->add(step);
-    note_skipped_update(step);
+    report_saved(metrics);
+    note_skipped_update(step, metrics);
     const bool last = state_.step == config_.train.steps;
-    const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+    const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
-    if (check_every > 0 && (last || due(check_every))) replica_check_.run(state_.step);  // before a save
-    if (stop) save();  // before an evaluation: who asked for the end may not wait long
-    if (evaluator_ && !stop && (last || due(config_.train.eval_every))) evaluate(metrics);
-    if (last || due(config_.checkpoint.every)) save();
+    if (check_every > 0 && (last || is_due(check_every, state_.step))) {
+      replica_check_.run(state_.step);  // before a save
+    }
+    // Not where the run is left: who asked for the end may not wait long.
+    if (evaluator_ && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
+    if (leaves || last) {
+      save_and_wait(metrics);
+    } else if (is_due(config_.checkpoint.every, state_.step)) {
+      save();
+    }
   }
-  return state_.step < config_.train.steps ? TrainOutcome::stopped : TrainOutcome::finished;
+  if (state_.step == config_.train.steps) return TrainOutcome::finished;
+  return wishes.stop ? TrainOutcome::stopped : TrainOutcome::out_of_time;
 }
 
-StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, bool& stop) {
-  const double begin = seconds_now();
+bool Trainer::time_is_up(const TimeLimit& limit) const {
+  const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
+  // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
+  const double needed =
+      2 * longest_step_seconds_ + 2 * saver_.expected_seconds() + (evaluates ? evaluation_seconds_ : 0.0) + 1;
+  return limit.seconds_left() < needed;
+}
+
+StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit,
+                                Wishes& wishes) {
+  const double begin = wall_seconds();
   const std::int64_t step = state_.step + 1;
   const float lr = learning_rate(config_.optim, config_.train.steps, step);
   const double seconds_data = load_micro_batches();
@@ -100,16 +125,25 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   const double norm = optimizer_.step(step, lr);
   const StepSums sums = accumulator_->sums();
 
-  // One small reduction carries every statistic of the step, the commitment loss and the wish to stop among them.
-  std::vector<double> all = {sums.nll, sums.penalty, seconds_data, sums.seconds_head,
-                             stop_requested() ? 1.0 : 0.0};
+  // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
+  // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
+  longest_step_seconds_ = std::max(wall_seconds() - begin, 0.9 * longest_step_seconds_);
+  const bool clock_says_so = grid_.world().rank() == 0 && time_is_up(limit);
+  std::vector<double> all = {sums.nll,
+                             sums.penalty,
+                             seconds_data,
+                             sums.seconds_head,
+                             stop_requested() ? 1.0 : 0.0,
+                             clock_says_so ? 1.0 : 0.0,
+                             saver_.progress()};
   sum_over(backend_, grid_.world(), all);
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
   state_.step = step;
   state_.tokens += tokens;
   state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
-  stop = all[4] > 0;
+  wishes = {.stop = all[4] > 0, .time_is_up = all[5] > 0};
+  saver_.advance(all[6]);
 
   StepMetrics metrics;
   metrics.step = step;
@@ -120,7 +154,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, boo
   if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::commitment) {
     metrics.commitment = all[1] / static_cast<double>(tokens);
   }
-  metrics.seconds = seconds_now() - begin;
+  metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
   metrics.seconds_data = all[2] / ranks;
   metrics.seconds_head = all[3] / ranks;
@@ -137,7 +171,7 @@ double Trainer::load_micro_batches() {
   return loader_->seconds_waiting() - waited;
 }
 
-void Trainer::note_skipped_update(const StepMetrics& step) {
+void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
   if (!step.skipped) {
     skipped_in_a_row_ = 0;
     return;
@@ -150,7 +184,7 @@ void Trainer::note_skipped_update(const StepMetrics& step) {
     log::warn("{}; the update was skipped ({} in a row, {} in all)", what, skipped_in_a_row_, skipped_);
     return;
   }
-  save();
+  save_and_wait(metrics);
   throw Error(fmt::format(
       "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the "
       "last good "
@@ -188,6 +222,7 @@ void Trainer::report_start() {
 
 void Trainer::evaluate(Metrics* metrics) {
   const Evaluation result = evaluator_->run();
+  evaluation_seconds_ = result.seconds;
   if (metrics == nullptr) return;
   HeldoutMetrics heldout;
   heldout.step = state_.step;
@@ -201,18 +236,35 @@ void Trainer::evaluate(Metrics* metrics) {
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  const CheckpointContents contents{.backend = backend_,
-                                    .parameters = model_.parameters(),
-                                    .optimizer = optimizer_,
-                                    .config = config_,
-                                    .map = inputs_.map ? &*inputs_.map : nullptr,
-                                    .tokenizer = inputs_.tokenizer,
-                                    .tokenizer_sha256 = inputs_.train.tokenizer_sha256(),
-                                    .train_tokens = static_cast<std::int64_t>(inputs_.train.total_tokens()),
-                                    .state = state_};
-  const auto path = save_checkpoint(folder_.checkpoints(), grid_, contents, config_.checkpoint.keep);
+  saver_.begin(state_);
   saved_step_ = state_.step;
-  log::info("checkpoint: {}", path.string());
+}
+
+void Trainer::save_and_wait(Metrics* metrics) {
+  save();
+  report_saved(metrics);  // of the one before, which save() has waited for
+  saver_.finish();
+  report_saved(metrics);
+  if (saver_.failure().empty()) return;
+  throw Error(fmt::format(
+      "the checkpoint of step {} was not saved: {}; {}: make room, and continue with --resume", state_.step,
+      saver_.failure(),
+      newest_checkpoint_.empty() ? "this run has none yet" : "the newest is " + newest_checkpoint_.string()));
+}
+
+void Trainer::report_saved(Metrics* metrics) {
+  const auto saved = saver_.take_saved();
+  if (!saved) return;
+  newest_checkpoint_ = saved->path;
+  log::info("checkpoint: {} (copy {:.2f} s, written in {:.2f} s in the background)", saved->path.string(),
+            saved->copy_seconds, saved->write_seconds);
+  if (metrics != nullptr) {
+    metrics->add(CheckpointMetrics{.step = saved->step,
+                                   .name = saved->path.filename().string(),
+                                   .wait_seconds = saved->wait_seconds,
+                                   .copy_seconds = saved->copy_seconds,
+                                   .write_seconds = saved->write_seconds});
+  }
 }
 
 }  // namespace vqlm

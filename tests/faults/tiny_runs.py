@@ -54,6 +54,8 @@ def history(run):
     told = {}
     for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
         values = json.loads(line)
+        if "checkpoint" in values:
+            continue  # seconds of a save
         kind = "evaluation" if "heldout_loss" in values else "step"
         names = ("tokens", "loss", "lr", "grad_norm", "commitment", "skipped", "heldout_loss", "heldout_tokens")
         key = (values["step"], kind)
@@ -61,6 +63,15 @@ def history(run):
             raise AssertionError(f"{path}: {kind} {values['step']} is there twice")
         told[key] = {name: values[name] for name in names if name in values}
     return told
+
+
+def wait_for_step(job, run, step):
+    """Until the run folder tells of the step; the job must not end before."""
+    path = run / "metrics.jsonl"
+    while not path.exists() or f'"step":{step},' not in path.read_text(encoding="utf-8", errors="replace"):
+        if job.process.poll() is not None:
+            raise AssertionError(f"the run ended before step {step}:\n{job.words()}")
+        time.sleep(0.0003)
 
 
 def newest_checkpoint(run):

@@ -40,6 +40,7 @@ class Checkpoint : public ::testing::TestWithParam<Case> {
     config.model.tie_embeddings = GetParam().tied;
     config.head.groups = GetParam().groups;
     config.optim.lr = 0.1f / 3;  // no short decimal
+    config.checkpoint.keep = 0;
     return config;
   }
   fs::path folder() const { return folder_.path(); }
@@ -140,7 +141,8 @@ class CheckpointFolder : public ::testing::Test {
   }
   std::vector<std::string> listed() const {
     std::vector<std::string> names;
-    for (const fs::path& path : list_checkpoints(checkpoints())) names.push_back(path.filename());
+    for (const auto& checkpoint : list_checkpoints(checkpoints()))
+      names.push_back(checkpoint.path.filename());
     return names;
   }
 

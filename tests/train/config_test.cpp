@@ -114,6 +114,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "parallel.timeout_seconds=30",
                                               "checkpoint.every=500",
                                               "checkpoint.keep=9",
+                                              "checkpoint.keep_every=10000",
                                               "run.dir=runs/x",
                                               "run.name=7\t",
                                               "run.device=cpu",

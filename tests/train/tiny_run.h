@@ -77,7 +77,7 @@ struct TrainedRun {
   std::int64_t first_step = 0;     // steps already done when it began: 0, or the checkpoint's
   std::vector<double> losses;      // by step
   std::vector<double> heldout;     // by evaluation
-  std::vector<std::string> lines;  // with times, so that no two runs have the same
+  std::vector<std::string> lines;  // of both, with times, so that no two runs have the same
 };
 
 /// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. after_update is
@@ -110,6 +110,7 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   std::ifstream lines(folder.path() / "metrics.jsonl");
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
+    if (json.contains("checkpoint")) continue;
     run.lines.push_back(line);
     if (json.contains("loss")) {
       const auto& loss = json.at("loss");  // null where it was not finite

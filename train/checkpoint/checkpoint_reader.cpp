@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
@@ -21,23 +22,22 @@ Manifest checked_manifest(const std::filesystem::path& folder, Verify verify) {
 
 }  // namespace
 
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder,
-                                                    std::vector<std::string>* unreadable) {
-  std::vector<std::pair<std::int64_t, std::filesystem::path>> found;
+std::vector<ListedCheckpoint> list_checkpoints(const std::filesystem::path& folder,
+                                               std::vector<std::string>* unreadable) {
+  std::vector<ListedCheckpoint> found;
   if (!std::filesystem::is_directory(folder)) return {};
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with("step-") || name.find(".partial") != std::string::npos) continue;
     try {
-      found.emplace_back(read_manifest(entry.path()).state.step, entry.path());
+      found.push_back({read_manifest(entry.path()).state.step, entry.path()});
     } catch (const Error& error) {
       if (unreadable != nullptr) unreadable->push_back(error.what());
     }
   }
-  std::sort(found.begin(), found.end());
-  std::vector<std::filesystem::path> paths;
-  for (auto& [step, path] : found) paths.push_back(std::move(path));
-  return paths;
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return std::tie(a.step, a.path) < std::tie(b.step, b.path); });
+  return found;
 }
 
 std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
@@ -49,7 +49,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
         "checkpoints/; name one of these",
         path.string()));
   }
-  return found.back();
+  return found.back().path;
 }
 
 CheckpointReader::CheckpointReader(std::filesystem::path folder, Verify verify)

@@ -13,10 +13,15 @@
 
 namespace vqlm {
 
+struct ListedCheckpoint {
+  std::int64_t step = 0;
+  std::filesystem::path path;
+};
+
 /// The folders step-... of `folder` that have a readable manifest, in the order of their steps; none where `folder` does
-/// not exist. `unreadable`, where given, takes what is wrong with the others.
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& folder,
-                                                    std::vector<std::string>* unreadable = nullptr);
+/// not exist. `unreadable`, where given, takes what is wrong with the others. Files are not compared with the manifest.
+std::vector<ListedCheckpoint> list_checkpoints(const std::filesystem::path& folder,
+                                               std::vector<std::string>* unreadable = nullptr);
 
 /// What a user means by --checkpoint: a checkpoint folder itself, or a run folder, whose newest checkpoint is taken. Throws
 /// Error where neither is there.
@@ -26,7 +31,7 @@ enum class Verify { no, yes };
 
 class CheckpointReader {
  public:
-  /// Verify::yes compares every file with the manifest (one rank is enough). Throws Error naming the file.
+  /// Verify::yes compares every file with the manifest (by one rank alone; resume.h spreads it over all). Throws Error naming the file.
   CheckpointReader(std::filesystem::path folder, Verify verify);
 
   const std::filesystem::path& folder() const { return folder_; }

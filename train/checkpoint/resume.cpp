@@ -2,7 +2,11 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <sstream>
+
 #include "core/log.h"
+#include "train/checkpoint/checkpoint_verify.h"
 #include "train/host_collectives.h"
 
 namespace vqlm {
@@ -60,17 +64,89 @@ void check_same_samples(const Config& config, const CheckpointReader& checkpoint
   check("data.seq_len", config.data.seq_len, checkpoint.config().data.seq_len);
 }
 
-/// The folder name of the newest complete checkpoint, empty where there never was one. Throws Error where checkpoints are
-/// there and none can be read.
-std::string newest_checkpoint(const std::filesystem::path& folder) {
+/// The names of the checkpoints in `folder`, newest first, and what is wrong with folders that are none, as lines.
+struct Candidates {
+  std::vector<std::string> names;
   std::vector<std::string> unreadable;
-  const auto found = list_checkpoints(folder, &unreadable);
-  if (found.empty() && !unreadable.empty()) {
-    throw Error(
-        fmt::format("--resume: no checkpoint in {} can be read: {}", folder.string(), unreadable.front()));
+};
+
+Candidates list_candidates(const std::filesystem::path& folder) {
+  Candidates found;
+  for (const ListedCheckpoint& checkpoint : list_checkpoints(folder, &found.unreadable))
+    found.names.push_back(checkpoint.path.filename().string());
+  std::reverse(found.names.begin(), found.names.end());
+  return found;
+}
+
+/// One rank lists: what a shared file system shows may differ from rank to rank.
+std::vector<std::string> agree_on(Backend& backend, Communicator& world,
+                                  const std::vector<std::string>& names) {
+  const std::string text = fmt::format("{}", fmt::join(names, "\n"));
+  std::vector<std::uint8_t> bytes(text.begin(), text.end());
+  broadcast_from(backend, world, 0, bytes);
+  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
+  std::vector<std::string> agreed;
+  for (std::string name; std::getline(lines, name);) agreed.push_back(name);
+  return agreed;
+}
+
+/// The checkpoint once every rank has compared its share of the files and opened it; what is wrong with it where one could
+/// not, the same words on every rank. Nobody opens a file before all files are known to be intact.
+std::optional<CheckpointReader> open_intact(Backend& backend, const ProcessGrid& grid,
+                                            const std::filesystem::path& folder, std::string& problem) {
+  Communicator& world = grid.world();
+  const auto attempt = [&](const auto& work) {
+    std::string own;
+    try {
+      own = work();
+    } catch (const Error& error) {
+      own = error.what();
+    }
+    problem = first_text(backend, world, own);
+    return problem.empty();
+  };
+  const auto compare = [&] { return find_damage(folder, read_manifest(folder), world.rank(), world.size()); };
+  if (!attempt(compare)) return std::nullopt;
+  std::optional<CheckpointReader> checkpoint;
+  const auto open = [&] {
+    checkpoint.emplace(folder, Verify::no);
+    return std::string();
+  };
+  if (!attempt(open)) return std::nullopt;
+  return checkpoint;
+}
+
+/// The newest intact checkpoint; says which ones were passed over. None where there never was one; throws Error where there
+/// are some and all are damaged.
+std::optional<CheckpointReader> open_newest_intact(Backend& backend, const ProcessGrid& grid,
+                                                   const std::filesystem::path& folder) {
+  const bool root = grid.world().rank() == 0;
+  Candidates found;
+  if (root) found = list_candidates(folder);
+  const auto wait = grid.world().expect_long_wait("comparing a checkpoint with its manifest");
+  std::string first_problem =
+      first_text(backend, grid.world(), found.unreadable.empty() ? "" : found.unreadable.back());
+  for (const std::string& problem : found.unreadable) log::warn("passed over: {}", problem);
+  for (const std::string& name : agree_on(backend, grid.world(), found.names)) {
+    std::string problem;
+    auto checkpoint = open_intact(backend, grid, folder / name, problem);
+    if (checkpoint) {
+      if (root && !first_problem.empty()) log::warn("falling back to {}", checkpoint->folder().string());
+      return checkpoint;
+    }
+    if (root) log::warn("passed over: {}", problem);
+    if (first_problem.empty()) first_problem = problem;
   }
-  for (const std::string& reason : unreadable) log::warn("passed over: {}", reason);
-  return found.empty() ? "" : found.back().filename().string();
+  if (first_problem.empty()) return std::nullopt;
+  throw Error(fmt::format("--resume: no checkpoint in {} is intact: {}; --force starts the run again",
+                          folder.string(), first_problem));
+}
+
+/// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
+[[noreturn]] void refuse_converted(const std::filesystem::path& path) {
+  throw UsageError(fmt::format(
+      "{}: a model and no run to resume; start a run from it with --init {} and another run.dir",
+      path.string(), path.string()));
 }
 
 }  // namespace
@@ -79,31 +155,11 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train) {
   const bool root = grid.world().rank() == 0;
-  // One rank chooses: what a shared file system shows may differ from rank to rank.
-  std::vector<std::uint8_t> name;
-  if (root) {
-    if (std::filesystem::exists(folder.path() / "manifest.json")) {
-      throw UsageError(fmt::format(
-          "run.dir = {}: a checkpoint, not a run's folder; start a run from it with --init {} and "
-          "another run.dir",
-          folder.path().string(), folder.path().string()));
-    }
-    const std::string newest = newest_checkpoint(folder.checkpoints());
-    name.assign(newest.begin(), newest.end());
-  }
-  broadcast_from(backend, grid.world(), 0, name);
-  if (name.empty()) return std::nullopt;
-  const auto wait = grid.world().expect_long_wait("comparing the checkpoint with its manifest");
-  CheckpointReader checkpoint(folder.checkpoints() / std::string(name.begin(), name.end()),
-                              root ? Verify::yes : Verify::no);
-  grid.world().barrier();
-  if (checkpoint.train_tokens() == 0) {
-    throw UsageError(
-        fmt::format("{}: a converted model without optimizer state, nothing to resume; start a run from it "
-                    "with --init {} "
-                    "and another run.dir",
-                    checkpoint.folder().string(), checkpoint.folder().string()));
-  }
+  if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
+  auto newest = open_newest_intact(backend, grid, folder.checkpoints());
+  if (!newest) return std::nullopt;
+  const CheckpointReader& checkpoint = *newest;
+  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.folder());
   check_same_model(config, checkpoint);
   check_same_samples(config, checkpoint);
   check_tokenizer(checkpoint, train);
@@ -118,7 +174,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
     log::warn("head.map = {}: not read; the run goes on with the map that its checkpoint holds",
               config.head.map);
   }
-  return checkpoint;
+  return newest;
 }
 
 void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards) {

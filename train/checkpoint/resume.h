@@ -10,9 +10,10 @@
 
 namespace vqlm {
 
-/// The newest complete checkpoint of the run, chosen and verified by rank 0 (collective), or none where it has none yet.
-/// Throws UsageError where its model, head or order of samples is not the configuration's, naming the key, and Error for
-/// damaged files and for other training shards.
+/// The newest intact checkpoint of the run, or none where it has none yet (collective). Each rank compares its share of the
+/// files with the manifest; a damaged checkpoint is passed over on all ranks, with a warning that names file and tensors.
+/// Throws UsageError where its model, head or order of samples is not the configuration's, naming the key, and Error where
+/// all checkpoints are damaged and for other training shards.
 std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train);

@@ -1,0 +1,47 @@
+#include "train/checkpoint/checkpoint_snapshot.h"
+
+#include <span>
+
+#include "train/checkpoint/checkpoint_layout.h"
+#include "train/checkpoint/rank_file.h"
+
+namespace vqlm {
+
+CheckpointSnapshot::CheckpointSnapshot(const ParameterStore& parameters, const Optimizer& optimizer) {
+  for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
+    if (!optimizer.is_primary(slice.parameter)) continue;
+    const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
+    const auto moment = [&](Tensor all) { return all.range(slice.moment_begin, slice.count); };
+    add(p.name, p, slice.begin, parameters.flat_values().range(p.flat_begin + slice.begin, slice.count));
+    add(first_moment_prefix + p.name, p, slice.begin, moment(optimizer.first_moment()));
+    add(second_moment_prefix + p.name, p, slice.begin, moment(optimizer.second_moment()));
+  }
+}
+
+void CheckpointSnapshot::add(const std::string& tensor, const Parameter& parameter, std::int64_t begin,
+                             Tensor source) {
+  parts_.push_back({tensor, &parameter, begin, elements_, source});
+  elements_ += static_cast<std::size_t>(source.numel());
+}
+
+void CheckpointSnapshot::take(Backend& backend) {
+  if (!host_) host_ = std::make_unique_for_overwrite<float[]>(elements_);
+  for (const Part& part : parts_) backend.copy_to_host(host_.get() + part.first, part.source);
+}
+
+void CheckpointSnapshot::write(const std::filesystem::path& folder, int rank) const {
+  RankFileWriter writer(folder, rank);
+  for (const Part& part : parts_) {
+    const Parameter& p = *part.parameter;
+    std::size_t first = part.first;
+    for (const Box& box : boxes_of_range(p.shape, part.begin, part.begin + part.source.numel())) {
+      const auto count = static_cast<std::size_t>(box.extent.numel());
+      writer.add(part.tensor, p.global_shape, {shifted(box.offset, p.offset), box.extent},
+                 std::span<const float>(host_.get() + first, count));
+      first += count;
+    }
+  }
+  writer.finish();
+}
+
+}  // namespace vqlm
