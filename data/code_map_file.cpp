@@ -16,15 +16,16 @@ constexpr std::int64_t map_version = 1;
 constexpr const char* way_out = "name another map, or head.map=corpus";
 
 void write_map(const std::string& path, const CodeMap& map) {
+  // Deflate beside the checksum: Fletcher-32 of zeros is zero, so a chunk lost as a whole would read as codes of 0.
   h5::File file = h5::File::create(path);
   const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
   const auto groups = static_cast<std::uint64_t>(map.groups);
   file.create_dataset("cluster_of_token", h5::Type::i32, {vocab_size},
-                      {.chunk = {vocab_size}, .fletcher32 = true})
+                      {.chunk = {vocab_size}, .deflate = 1, .fletcher32 = true})
       .write_all<std::int32_t>(map.cluster_of_token);
   if (groups > 0) {
     file.create_dataset("member_codes", h5::Type::u8, {vocab_size, groups},
-                        {.chunk = {vocab_size, groups}, .fletcher32 = true})
+                        {.chunk = {vocab_size, groups}, .deflate = 1, .fletcher32 = true})
         .write_all<std::uint8_t>(map.member_codes);
   }
   file.set_attribute("format", map_format);

@@ -1,10 +1,15 @@
-# The proof kit for failures: kills, damage, full disks. Tests that run the program itself (Python, standard library only).
+# The proof kit for failures: kills, damage, full disks (docs/reliability.md). faults.NAME are tests that run the program itself
+# (Python, standard library only); cases inside one program are faults_tests.
 
-# vqlm_fault_test(NAME [ARGUMENTS...]): tests/faults/NAME_test.py as ctest entry faults.NAME.
+# vqlm_fault_test(NAME): tests/faults/NAME_test.py as ctest entry faults.NAME.
 function(vqlm_fault_test name)
-  add_test(NAME faults.${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/faults/${name}_test.py ${ARGN})
+  add_test(NAME faults.${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/faults/${name}_test.py)
   set_tests_properties(faults.${name} PROPERTIES TIMEOUT 400 PROCESSORS 2 RESOURCE_LOCK mpirun ENVIRONMENT
     "VQLM_PROGRAM=$<TARGET_FILE:vqlm>;VQLM_SOURCE_DIR=${PROJECT_SOURCE_DIR};${ranks_environment}")
 endfunction()
 
+vqlm_fault_test(broken_restore)
+vqlm_fault_test(clock)
 vqlm_fault_test(kill)
+
+vqlm_test(faults vqlm_data nlohmann_json::nlohmann_json)
