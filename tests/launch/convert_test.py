@@ -1,0 +1,128 @@
+"""vqlm convert and train --init as a user runs them, on a model of milliseconds."""
+
+import json
+import pathlib
+import re
+import tempfile
+import unittest
+
+from end_to_end_test import MODEL, set_options, write_text
+from program import error_lines, run
+
+DENSE = ["head.kind=dense"]
+
+
+class Convert(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = pathlib.Path(cls.temporary.name)
+        cls.addClassCleanup(cls.temporary.cleanup)
+        write_text(cls.folder / "c4-train.00000-of-00001.json.gz", 200, seed=1)
+        cls.ok("prepare", "--input", cls.folder / "c4-train.*.json.gz", "--train-tokenizer", "320", "--heldout", "0.1",
+               "--out", cls.folder / "shards")
+        cls.ok("train", *cls.training("dense", *MODEL, *DENSE))
+
+    @classmethod
+    def training(cls, name, *more, steps=4):
+        return set_options([*more, f"data.train={cls.folder}/shards/train-*.h5", f"train.steps={steps}",
+                            f"data.heldout={cls.folder}/shards/heldout-*.h5", f"run.dir={cls.folder}/{name}"])
+
+    @staticmethod
+    def ok(*arguments, **more):
+        result = run(*arguments, **more)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def refused(self, exit_code, words, *arguments):
+        result = run(*arguments)
+        lines = error_lines(result)
+        self.assertEqual((result.returncode, len(lines)), (exit_code, 1), result.stderr)
+        self.assertIn(words, lines[0])
+
+    def convert(self, *arguments):
+        return self.ok("convert", *arguments)
+
+    def test_npz_is_what_numpy_reads(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest("NumPy is not here")
+        out = self.folder / "dense.npz"
+        self.convert("--to", "npz", "--checkpoint", self.folder / "dense", "--out", out)
+        with numpy.load(out) as arrays:
+            self.assertEqual(arrays["lm_head.weight"].shape, (320, 32))
+            self.assertEqual(arrays["lm_head.weight"].dtype, numpy.float32)
+            self.assertEqual(arrays["model.norm.weight"].shape, (32,))
+            self.assertTrue(all(numpy.isfinite(arrays[name]).all() for name in arrays.files))
+            self.assertEqual(len(arrays.files), 1 + 2 * 9 + 1 + 2)
+        again = self.folder / "again.npz"
+        self.convert("--to", "npz", "--checkpoint", self.folder / "dense", "--out", again)
+        self.assertEqual(out.read_bytes(), again.read_bytes())
+
+    def test_a_head_is_replaced_and_the_model_trains_on(self):
+        vq = self.folder / "vq"
+        said = self.convert("--head", "vq", "--checkpoint", self.folder / "dense", "--groups", "8", "--codes", "32",
+                            "--clusters", "16", "--data", f"{self.folder}/shards/heldout-*.h5", "--out", vq)
+        before, after = (float(x) for x in re.findall(r"perplexity \w+ +([0-9.]+)", said))
+        self.assertLess(abs(after / before - 1), 0.1, said)
+        self.assertIn("variance kept", said)
+        self.assertIn("VQ: 16 clusters, 8 groups of 32 codes", self.convert("--info", vq))
+        evaluation = self.folder / "vq.json"
+        self.ok("eval", "--checkpoint", vq, "--data", f"{self.folder}/shards/heldout-*.h5", "--json", evaluation)
+        self.assertAlmostEqual(json.loads(evaluation.read_text())["perplexity"], after, delta=0.01 * after)
+
+        init = ["--config", vq / "config.toml", "--init", vq]
+        batch = ["train.global_batch=8", "optim.warmup_steps=1", "train.micro_batch=2", "run.device=cpu", "optim.lr=1e-5"]
+        self.ok("train", *init, *self.training("alone", *batch))
+        self.ok("train", *init, *self.training("grid", *batch, "parallel.tensor=2"), ranks=4)
+        losses = [[json.loads(line)["loss"] for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()
+                   if '"loss"' in line] for name in ("alone", "grid")]
+        self.assertEqual(len(losses[0]), 4)
+        for alone, grid in zip(*losses):
+            self.assertAlmostEqual(alone / grid, 1, delta=1e-5)
+
+        self.refused(2, "start a run from it with --init", "train", "--config", vq / "config.toml", "--resume",
+                     *self.training("vq", *batch))
+        self.refused(2, "model.d_ff = 96, but the model of --init", "train", *init,
+                     *self.training("other", *batch, "model.d_ff=96"))
+        self.refused(2, "--resume", "train", *init, "--resume", *self.training("alone", *batch))
+
+        dense = self.folder / "vq-dense"
+        self.assertIn("an approximation", self.convert("--head", "dense", "--checkpoint", vq, "--out", dense))
+        self.assertIn("dense, with a token bias", self.convert("--info", dense))
+
+    def test_hugging_face_and_back_is_the_same_model(self):
+        hf, back = self.folder / "hf", self.folder / "back"
+        self.convert("--to", "hf", "--checkpoint", self.folder / "dense", "--out", hf)
+        self.convert("--from", "hf", "--input", hf, "--out", back)
+        self.assertIn("dense, with a token bias", self.convert("--info", hf))
+        nll = []
+        for model in (self.folder / "dense", hf, back):
+            out = self.folder / "nll.json"
+            self.ok("eval", "--checkpoint", model, "--data", f"{self.folder}/shards/heldout-*.h5", "--seq-len", "32",
+                    "--json", out)
+            nll.append(json.loads(out.read_text())["nll"])
+        self.assertEqual(nll[0], nll[1])
+        self.assertEqual(nll[0], nll[2])
+
+    def test_usage(self):
+        dense, out = self.folder / "dense", self.folder / "nowhere"
+        self.refused(2, "name a model", "convert", "--out", out)
+        self.refused(2, "say what to do", "convert", "--checkpoint", dense, "--out", out)
+        self.refused(2, "--out: name", "convert", "--checkpoint", dense, "--to", "npz")
+        self.refused(2, "is there already", "convert", "--checkpoint", dense, "--to", "npz", "--out", dense)
+        self.refused(2, "--clusters: only with --head vq", "convert", "--checkpoint", dense, "--to", "npz", "--out", out,
+                     "--clusters", "7")
+        self.refused(2, "--dtype: only with --to hf", "convert", "--checkpoint", dense, "--to", "npz", "--out", out,
+                     "--dtype", "bfloat16")
+        self.refused(2, "--groups 7: it must divide", "convert", "--checkpoint", dense, "--head", "vq", "--groups", "7",
+                     "--out", out)
+        self.refused(2, "is one already", "convert", "--checkpoint", dense, "--head", "dense", "--out", out)
+        self.refused(2, "--input: only with --from hf", "convert", "--input", dense, "--to", "npz", "--out", out)
+        self.refused(1, "no such folder", "convert", "--info", out)
+        self.assertFalse(out.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
