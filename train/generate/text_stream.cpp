@@ -27,11 +27,14 @@ bool inside_character(char byte) {
 
 TextStream::TextStream(const Tokenizer& tokenizer, const std::vector<std::int32_t>& before)
     : tokenizer_(tokenizer), window_(before) {
+  std::erase_if(window_, [&](std::int32_t token) { return token >= tokenizer_.vocab_size(); });
   shorten();
   printed_ = tokenizer_.decode(window_);
 }
 
 std::string TextStream::push(std::int32_t token) {
+  // Embedding tables are often padded: ids beyond the tokenizer's have no text.
+  if (token >= tokenizer_.vocab_size()) return {};
   window_.push_back(token);
   return take(false);
 }
