@@ -52,6 +52,7 @@ std::vector<T> read_table(const h5::File& file, const char* name, const h5::Dims
   if (table.shape() != shape || table.type() != h5::type_of<T>()) {
     throw Error(fmt::format("{}: shape or type do not agree with the attributes", table.label()));
   }
+  table.require_stored();
   return table.read_all<T>();
 }
 

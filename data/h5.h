@@ -184,6 +184,10 @@ class Dataset : public Object {
   /// result has a bit set for every filter of the pipeline that was skipped for this chunk.
   std::uint32_t read_raw_chunk(std::vector<std::uint8_t>& bytes, const Dims& offset) const;
 
+  /// Throws Error where the file holds too few bytes for this shape to have been written: a size that a damaged file makes
+  /// up must not decide how much memory and time reading takes. Filters: at most deflate.
+  void require_stored() const;
+
   /// Where in the file the elements of a dataset without chunks begin, row-major; it must have been written.
   std::uint64_t file_offset() const;
 

@@ -110,6 +110,20 @@ std::uint32_t Dataset::read_raw_chunk(std::vector<std::uint8_t>& bytes, const Di
   return skipped;
 }
 
+void Dataset::require_stored() const {
+  LibraryLock lock;
+  // zlib's page of technical details: deflate makes data at most 1,032 times smaller. Small ones may be all fill value.
+  constexpr std::uint64_t most_deflated = 1032;
+  constexpr std::uint64_t small_bytes = std::uint64_t{1} << 20;
+  const std::uint64_t most_bytes = H5Dget_storage_size(id()) * most_deflated + small_bytes;
+  std::uint64_t elements = most_bytes / size_of(type_);
+  for (const std::uint64_t extent : shape_) elements = extent == 0 ? elements : elements / extent;
+  if (elements == 0) {
+    throw Error(fmt::format("{}: the file is too small for the elements that its shape tells; it is damaged",
+                            label_));
+  }
+}
+
 std::uint64_t Dataset::file_offset() const {
   LibraryLock lock;
   const haddr_t begin = H5Dget_offset(id());

@@ -87,6 +87,7 @@ void ShardReader::check_sizes() {
   meta_.text_bytes_known = file_->has_attribute("text_bytes") || file_->exists("bytes");
   if (meta_.text_bytes_known) text_bytes_ = count_attribute("text_bytes");
   const auto check_table = [&](const h5::Dataset& table, std::uint64_t length, h5::Type type) {
+    table.require_stored();
     if (table.shape() != h5::Dims{length} || table.type() != type) {
       throw Error(
           fmt::format("{}: does not hold the {} elements that the attributes tell", table.label(), length));

@@ -234,5 +234,25 @@ TEST_F(TokenShards, OtherFormatsVersionsAndSizesAreRefused) {
               HasSubstr("/documents does not rise from 0 to 4"));
 }
 
+TEST_F(TokenShards, SizesThatTheFileDoesNotHoldAreRefusedAtOnce) {
+  // 2 TiB of tokens in a file of some KB: reading them all would take hours.
+  constexpr std::uint64_t huge = std::uint64_t{1} << 40;
+  h5::File file = h5::File::create(path_);
+  file.create_dataset("tokens", h5::Type::u16, {huge}, {.chunk = {4096}, .deflate = 4});
+  file.create_dataset("documents", h5::Type::u64, {huge + 1}, {.chunk = {4096}, .deflate = 4});
+  file.create_dataset("bytes", h5::Type::u64, {huge}, {.chunk = {4096}, .deflate = 4});
+  file.set_attribute("format", shard_format);
+  file.set_attribute("version", shard_version);
+  file.set_attribute("vocab_size", std::int64_t{10});
+  file.set_attribute("eos_id", std::int64_t{0});
+  for (const char* name : {"document_count", "token_count", "text_bytes"}) {
+    file.set_attribute(name, static_cast<std::int64_t>(huge));
+  }
+  file.set_attribute("tokenizer_sha256", "t");
+  file.set_attribute("sources", "[]");
+  file.close();
+  EXPECT_THAT(damage_of(path_), HasSubstr("the file is too small for the elements that its shape tells"));
+}
+
 }  // namespace
 }  // namespace vqlm

@@ -14,6 +14,8 @@ std::int64_t odd_number(Choices& choices) {
   constexpr std::int64_t limits[] = {
       -1, 0, 1, 2, 65535, 65536, 1 << 20, INT32_MAX, std::int64_t{INT32_MAX} + 1, INT64_MAX, INT64_MIN};
   const std::uint8_t choice = choices.byte();
+  // Powers of two (and one more, for offsets), so that attributes and shapes can agree about what is too large.
+  if (choice >= 128) return (std::int64_t{1} << (choice / 2 % 48)) + choice % 2;
   return choice < std::size(limits) ? limits[choice] : static_cast<std::int64_t>(choices.number());
 }
 
@@ -140,7 +142,7 @@ void H5FileMaker::dataset(const char* name, hid_t type, const std::vector<hsize_
     for (hsize_t& extent : extents) extent = choices_.byte();
   }
   // Large without data: such files are small, and must not decide how much memory a reader takes.
-  if ((choice & 8) != 0 && !extents.empty()) extents[0] = choices_.number(5);
+  if ((choice & 8) != 0 && !extents.empty()) extents[0] = static_cast<hsize_t>(odd_number(choices_));
   if ((choice & 16) != 0) {
     for (std::int64_t& value : contents) value = odd_number(choices_);
   }
