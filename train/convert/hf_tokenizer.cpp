@@ -1,6 +1,7 @@
 #include "train/convert/hf_tokenizer.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -48,6 +49,31 @@ std::optional<std::int32_t> id_of(const nlohmann::json& json, const char* key) {
   return value.is_number_integer() ? std::optional(value.get<std::int32_t>()) : std::nullopt;
 }
 
+/// The ids of tokenizer_config.json's special tokens, as transformers writes them since 4.34 (added_tokens_decoder).
+SpecialTokens described_tokens(const std::filesystem::path& file) {
+  SpecialTokens tokens;
+  const auto json = nlohmann::json::parse(read_file(file.string()), nullptr, false);
+  if (!json.is_object() || !json.contains("added_tokens_decoder")) return tokens;
+  const auto id_of_token = [&](const char* key) -> std::optional<std::int32_t> {
+    if (!json.contains(key)) return std::nullopt;
+    const nlohmann::json& token =
+        json[key].is_object() && json[key].contains("content") ? json[key]["content"] : json[key];
+    for (const auto& [id, added] : json["added_tokens_decoder"].items()) {
+      if (added.is_object() && added.contains("content") && added["content"] == token)
+        return std::atoi(id.c_str());
+    }
+    return std::nullopt;
+  };
+  return {.bos = id_of_token("bos_token"), .eos = id_of_token("eos_token")};
+}
+
+/// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
+SpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
+  const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
+  describe_sentencepiece(tokenizer, out);
+  return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
+}
+
 }  // namespace
 
 SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
@@ -57,12 +83,10 @@ SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesyste
     names.insert(file.filename().string());
   }
   SpecialTokens tokens;
-  if (names.contains("tokenizer.model")) {
-    const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
-    // A document of ours follows the end of the one before it.
-    tokens = {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
-    if (!names.contains("tokenizer_config.json") && !names.contains("tokenizer.json"))
-      describe_sentencepiece(tokenizer, out);
+  if (names.contains("tokenizer_config.json")) {
+    tokens = described_tokens(out / "tokenizer_config.json");
+  } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {
+    tokens = sentencepiece_tokens(out);
   }
   const std::filesystem::path generation = out / "generation_config.json";
   if (names.contains("generation_config.json")) {
