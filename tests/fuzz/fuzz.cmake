@@ -24,6 +24,7 @@ set(fuzz_build ${CMAKE_BINARY_DIR}/fuzz)
 file(GLOB fuzz_corpora RELATIVE ${CMAKE_CURRENT_LIST_DIR}/corpus ${CMAKE_CURRENT_LIST_DIR}/corpus/*)
 add_custom_target(fuzz_targets ALL
   COMMAND ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR} -B ${fuzz_build} -G ${CMAKE_GENERATOR} --log-level=WARNING
+          -DVQLM_FUZZ_OPTIMIZATION=-O0  # 37 s of clang's time for all; -O1: 68 s
           -DCMAKE_C_COMPILER=${fuzz_c_compiler} -DCMAKE_CXX_COMPILER=${fuzz_compiler}
           -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER} -DCMAKE_PREFIX_PATH=${CMAKE_PREFIX_PATH}
   COMMAND ${CMAKE_COMMAND} --build ${fuzz_build} --parallel 1
