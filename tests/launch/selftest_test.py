@@ -46,7 +46,8 @@ class Selftest(SelftestTest):
         result = run("selftest", "--device", "cpu", "--dir", self.path / "missing", ranks=2)
         self.assertEqual(result.returncode, 1)
         self.assertRegex(result.stdout, rf"FAILED  folder .*{self.path}/missing: .*choose another --dir")
-        self.assertEqual(error_lines(result), ["vqlm: error: selftest: 1 of 7 checks failed: folder"])
+        (line,) = error_lines(result)
+        self.assertIn("vqlm: error: selftest: 1 of 7 checks failed: folder", line)
 
     def test_bad_arguments(self):
         self.assertEqual(run("selftest", "--tensor", "-1").returncode, 2)
