@@ -60,7 +60,7 @@ void CheckList::conclude(const std::string& json_file) {
     throw Error(fmt::format("{}: {} of {} checks failed: {}", command_, failed_.size(),
                             passed_ + static_cast<int>(failed_.size()), fmt::join(failed_, ", ")));
   }
-  say(command_, fmt::format("all {} checks passed", passed_));
+  say(command_ + " ", fmt::format("all {} checks passed", passed_));  // a long name fills the column
 }
 
 }  // namespace vqlm
