@@ -126,6 +126,7 @@ Batch BatchLoader::read_batch(std::uint64_t number) {
     const Permutation permutation(samples_per_epoch_, options_.seed, epoch);
     const std::uint64_t sample = permutation((first + row) % samples_per_epoch_);
     read_sample(shards_, sample * seq_len, seq_len, batch, row * seq_len);
+    batch.samples.push_back(static_cast<std::int64_t>(sample));
   }
   return batch;
 }

@@ -19,6 +19,8 @@ namespace vqlm {
 struct Batch {
   std::vector<std::int32_t> tokens;   // (rows, T)
   std::vector<std::int32_t> targets;  // (rows, T)
+  std::vector<std::int64_t> samples =
+      {};  // (rows): the numbers of these samples in the stream; training only
 };
 
 struct LoaderOptions {

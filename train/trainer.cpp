@@ -165,8 +165,11 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
 
 double Trainer::load_micro_batches() {
   const double waited = loader_->seconds_waiting();
+  step_samples_.clear();
   for (std::int64_t number = 0; number < loader_->micro_batches_per_step(); ++number) {
-    accumulator_->set(number, loader_->next());
+    const Batch batch = loader_->next();
+    accumulator_->set(number, batch);
+    step_samples_.insert(step_samples_.end(), batch.samples.begin(), batch.samples.end());
   }
   return loader_->seconds_waiting() - waited;
 }

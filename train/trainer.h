@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "core/model/transformer.h"
 #include "data/batch_loader.h"
@@ -44,6 +45,8 @@ class Trainer {
   Transformer& model() { return model_; }
   const Optimizer& optimizer() const { return optimizer_; }
   const TrainState& state() const { return state_; }
+  /// The numbers of the samples that this rank took for the newest step, in their order (BatchLoader).
+  const std::vector<std::int64_t>& step_samples() const { return step_samples_; }
 
  private:
   /// What ranks ask for between steps; the same on all of them.
@@ -81,6 +84,7 @@ class Trainer {
   std::optional<Evaluator> evaluator_;
   RunFolder folder_;
   TrainState state_;
+  std::vector<std::int64_t> step_samples_;
   std::int64_t saved_step_ = -1;                     // of the newest save begun
   std::filesystem::path newest_checkpoint_;          // complete; empty where there is none
   double longest_step_seconds_ = 0;                  // of late

@@ -81,6 +81,29 @@ class Stop(unittest.TestCase):
                 _, words = process.communicate(timeout=60)
             self.assert_saved(process, words)
 
+    def test_a_time_limit_saves_and_resume_goes_on(self):
+        endless = [*self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=0"]
+        for existing in ([], ["--resume"]):
+            done = self.steps()[-1] if existing else 0
+            result = run(*endless, "--time-limit", "4s", *existing, cwd=self.folder)
+            self.assert_saved(result, result.stderr)
+            self.assertIn("--time-limit 4s; continue with --resume", result.stderr)
+            self.assertGreater(self.steps()[-1], done)
+        self.assertEqual(run(*endless, "--time-limit", "soon", cwd=self.folder).returncode, 2)
+
+    def test_a_second_job_is_refused_and_a_killed_one_frees_the_folder(self):
+        endless = [*self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=0"]
+        with subprocess.Popen([PROGRAM, *endless, "--set", "checkpoint.every=2"], cwd=self.folder, stderr=subprocess.DEVNULL) as process:
+            self.wait_for_step(5, process)
+            for existing in ("--resume", "--force"):
+                refused = run(*endless, existing, cwd=self.folder)
+                self.assertEqual(refused.returncode, 1, refused.stderr)
+                self.assertIn(f"process {process.pid}", refused.stderr)
+            self.assertIsNone(process.poll(), "the first job did not survive the second")
+            process.kill()
+        result = run(*endless, "--resume", "--time-limit", "2s", cwd=self.folder)
+        self.assert_saved(result, result.stderr)
+
     def test_the_launch_script_returns_the_exit_code(self):
         launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", PROGRAM]
         result = subprocess.run([*launch, "train", "--set", "train.steps=none"], capture_output=True, check=False)

@@ -84,6 +84,36 @@ TEST_F(DamagedCheckpoint, FlippedBits) {
   }
 }
 
+TEST_F(DamagedCheckpoint, TheTensorsThatAreDamagedAreNamed) {
+  const std::string bytes = read_bytes(file("rank-00000.h5"));
+  const auto table = nlohmann::json::parse(read_bytes(file("rank-00000.json")));
+  std::size_t in_tensors = 0;
+  for (const auto& slice : table.at("slices")) {
+    const auto first = slice.at("first_byte").get<std::size_t>();
+    std::size_t elements = 1;
+    for (const auto& extent : slice.at("count")) elements *= extent.get<std::size_t>();
+    in_tensors += 4 * elements;
+    for (const std::size_t place : {first, first + 4 * elements - 1}) {
+      std::string damaged = bytes;
+      damaged[place] = static_cast<char>(damaged[place] ^ 16);
+      EXPECT_THAT(opened_with("rank-00000.h5", damaged),
+                  HasSubstr("rank-00000.h5: contents do not match the manifest's hash: damaged in " +
+                            slice.at("name").get<std::string>() + ";"));
+    }
+  }
+  EXPECT_LT(in_tensors, bytes.size());
+  std::string damaged = bytes;
+  damaged[0] = 'x';  // HDF5's signature
+  EXPECT_THAT(opened_with("rank-00000.h5", damaged),
+              HasSubstr(": damaged in what HDF5 keeps around the tensors"));
+  // Cut in half: more tensors than a line should list.
+  EXPECT_THAT(opened_with("rank-00000.h5", bytes.substr(0, bytes.size() / 2)),
+              ::testing::ContainsRegex("and [0-9]+ more;"));
+  // Without its table nothing can be told, and the table, which comes later in the manifest, is not trusted.
+  write_bytes(file("rank-00000.json"), "{}");
+  EXPECT_THAT(opened_with("rank-00000.h5", damaged), HasSubstr("its table is damaged, too"));
+}
+
 TEST_F(DamagedCheckpoint, MissingFiles) {
   for (const std::string& name : hashed_files) {
     fs::rename(file(name), folder_.file("aside"));

@@ -1,6 +1,7 @@
 // Negative control of the resume tests: the comparison of losses notices a restore that is wrong in one thing only.
 #include "train/checkpoint/resume.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -8,6 +9,7 @@
 
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
+#include "tests/data/test_shards.h"
 #include "tests/train/tiny_run.h"
 #include "train/checkpoint/manifest.h"
 
@@ -79,6 +81,13 @@ class ResumeControl : public ::testing::Test {
     return tiny_config(HeadKind::vq, folder_.path(), fs::path(folder_.path()) / run);
   }
 
+  /// Changes one byte in the middle of a file.
+  static void damage(const fs::path& path) {
+    std::string bytes = read_bytes(path);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    write_bytes(path, bytes);
+  }
+
   /// Resumes a copy of the cut run after `tamper` has changed its checkpoint.
   TrainedRun resume_after(const std::function<void(const fs::path&)>& tamper) {
     const std::string name = "copy-" + std::to_string(copies_++);
@@ -106,6 +115,28 @@ TEST_F(ResumeControl, AnUntouchedOrFaithfullyRewrittenCheckpointIsBitIdentical) 
     EXPECT_EQ(run.losses, whole_.losses);
     EXPECT_EQ(run.heldout, whole_.heldout);
   }
+}
+
+TEST_F(ResumeControl, FallsBackToTheNewestIntactCheckpoint) {
+  Config with_more = config("more");
+  with_more.checkpoint.every = 2;
+  with_more.checkpoint.keep = 0;
+  train_run(*backend_, grid_, with_more, false, stop_after);  // 2, 4, 6 and 7
+  const fs::path checkpoints = fs::path(with_more.run.dir) / "checkpoints";
+  damage(checkpoints / "step-00000007" / "rank-00000.h5");
+  damage(checkpoints / "step-00000006" / "manifest.json");
+  const TrainedRun run = train_run(*backend_, grid_, with_more, true);
+  EXPECT_EQ(run.first_step, 4);
+  EXPECT_EQ(run.losses, whole_.losses);
+  // What was passed over has been written again on the way.
+  EXPECT_EQ(CheckpointReader(checkpoints / "step-00000006", Verify::yes).state().step, 6);
+}
+
+TEST_F(ResumeControl, WithoutAnyIntactCheckpointNothingIsTrained) {
+  damage(fs::path(folder_.file("cut")) / "checkpoints" / "step-00000007" / "config.toml");
+  EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config("cut"), true); }),
+              ::testing::AllOf(::testing::HasSubstr("is intact: "), ::testing::HasSubstr("config.toml"),
+                               ::testing::HasSubstr("--force")));
 }
 
 TEST_F(ResumeControl, AStaleDataCursorIsNoticed) {

@@ -46,9 +46,10 @@ class Training : public ::testing::TestWithParam<HeadCase> {
   Config config_of(const std::string& name) { return config(world_.shards, world_.shared_path(name)); }
 
   /// The whole run on one rank alone; every rank computes it for itself.
-  TrainedRun run_alone() {
+  TrainedRun run_alone(const std::function<void(Trainer&)>& after_update = {}) {
     return train_run(*world_.backend, world_.alone,
-                     config(world_.shards, std::filesystem::path(world_.folder.path()) / "alone"));
+                     config(world_.shards, std::filesystem::path(world_.folder.path()) / "alone"), false, 0,
+                     after_update);
   }
 
   TrainingWorld world_{GetParam().vocabulary};
@@ -101,13 +102,35 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient}),
     name_of);
 
+/// The samples of each step in their order over all ranks, seen from a run's after_update.
+class SampleRecord {
+ public:
+  explicit SampleRecord(Backend& backend) : backend_(backend) {}
+
+  std::function<void(Trainer&)> of(const ProcessGrid& grid) {
+    return [this, &grid](Trainer& trainer) {
+      const std::vector<std::int64_t>& own = trainer.step_samples();
+      std::vector<double> all(own.size() * static_cast<std::size_t>(grid.data_size()), 0.0);
+      const auto first = static_cast<std::ptrdiff_t>(own.size()) * grid.data_rank();
+      if (grid.tensor_rank() == 0) std::copy(own.begin(), own.end(), all.begin() + first);
+      sum_over(backend_, grid.world(), all);
+      steps.push_back(all);
+    };
+  }
+
+  std::vector<std::vector<double>> steps;
+
+ private:
+  Backend& backend_;
+};
+
 class Resumed : public Training {
  protected:
   /// Trains until step `stop_after` on the first grid and then on from there on the second; asserts that it did.
   TrainedRun run_in_two_parts(const ProcessGrid& first, const ProcessGrid& second, const Config& config,
-                              std::int64_t stop_after) {
-    const TrainedRun begun = train_run(*world_.backend, first, config, false, stop_after);
-    const TrainedRun run = train_run(*world_.backend, second, config, true);
+                              std::int64_t stop_after, SampleRecord& samples) {
+    const TrainedRun begun = train_run(*world_.backend, first, config, false, stop_after, samples.of(first));
+    const TrainedRun run = train_run(*world_.backend, second, config, true, 0, samples.of(second));
     EXPECT_EQ(begun.first_step, 0);
     EXPECT_EQ(run.first_step, stop_after);
     if (session().rank() > 0) return run;
@@ -125,18 +148,23 @@ TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
     const std::string name = size.name();
     SCOPED_TRACE(name);
     const TrainedRun whole = train_run(*world_.backend, grid, config_of(name + "-whole"));
-    const TrainedRun resumed = run_in_two_parts(grid, grid, config_of(name + "-cut"), 7);
+    SampleRecord samples(*world_.backend);
+    const TrainedRun resumed = run_in_two_parts(grid, grid, config_of(name + "-cut"), 7, samples);
     EXPECT_EQ(resumed.losses, whole.losses);
     EXPECT_EQ(resumed.heldout, whole.heldout);
   }
 }
 
 TEST_P(Resumed, OnAnotherGridContinues) {
-  const TrainedRun expected = run_alone();
+  SampleRecord expected_samples(*world_.backend), samples(*world_.backend);
+  const TrainedRun expected = run_alone(expected_samples.of(world_.alone));
   const auto sizes = grids_of(session().size());
   const ProcessGrid first(session(), *world_.backend, sizes.front().data, sizes.front().tensor);
   const ProcessGrid second(session(), *world_.backend, sizes.back().data, sizes.back().tensor);
-  const TrainedRun run = run_in_two_parts(first, second, config_of("moving"), 9);
+  const TrainedRun run = run_in_two_parts(first, second, config_of("moving"), 9, samples);
+  // Every step trains on the very samples of the uninterrupted run, in their order.
+  EXPECT_EQ(samples.steps.size(), static_cast<std::size_t>(tiny_steps));
+  EXPECT_EQ(samples.steps, expected_samples.steps);
   if (session().rank() > 0) return;
   expect_close(run.losses, expected.losses, 9);
   expect_close(run.heldout, expected.heldout);

@@ -8,18 +8,14 @@
 #include "train/checkpoint/checkpoint_reader.h"
 
 namespace vqlm {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// A checkpoint that is there in full stays worth having, whatever happens to the ones that should go.
 void remove_folder(const fs::path& path) {
   std::error_code failed;
   fs::remove_all(path, failed);
   if (failed) log::warn("{}: cannot be removed: {}; remove it yourself", path.string(), failed.message());
 }
-
-}  // namespace
 
 void remove_unfinished(const fs::path& folder) {
   std::error_code failed;

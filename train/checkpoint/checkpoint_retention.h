@@ -11,8 +11,10 @@ struct Retention {
   std::int64_t keep_every = 0;  // those of steps that this divides stay for good; 0: none
 };
 
-/// Removes what saves that were killed or failed have left in `folder`, while none is under way. What cannot be removed is
-/// logged and stays.
+/// Removes a folder with what is in it, where it is there. What cannot be removed is logged and stays.
+void remove_folder(const std::filesystem::path& path);
+
+/// Removes what saves that were killed have left in `folder`, while none is under way.
 void remove_unfinished(const std::filesystem::path& folder);
 
 /// Removes checkpoints of `folder` that are not to stay. Those of steps beyond `newest`, the one just written, neither

@@ -93,10 +93,9 @@ void CheckpointSaver::complete() {
                          .state = state_});
     publish_checkpoint(partial, pending_.path);
   } catch (...) {
-    remove_unfinished(folder_);
+    remove_folder(partial);
     throw;
   }
-  remove_unfinished(folder_);
   const CheckpointSection& section = contents_.config.checkpoint;
   remove_old(folder_, {section.keep, section.keep_every}, state_.step);
 }
@@ -129,7 +128,7 @@ void CheckpointSaver::end_writing(const Outcome& mine) {
   if (stage_ == Stage::completing) {
     start([this] { complete(); });
   } else {
-    start([this] { remove_unfinished(folder_); });
+    start([this] { remove_folder(partial_path(pending_.path)); });
   }
 }
 

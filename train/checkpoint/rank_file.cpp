@@ -76,6 +76,7 @@ void RankFileWriter::add(const std::string& name, const Shape& global_shape, con
   h5::Dataset dataset = file_.create_dataset(slice.dataset, h5::Type::f32, slice.count);
   slice.xxh3 = write_in_pieces(dataset, box.extent, values);
   slice.first_byte = dataset.file_offset();
+  dataset.close();  // which writes what HDF5 still holds back
   table_.slices.push_back(std::move(slice));
 }
 

@@ -15,9 +15,12 @@ void write_map(h5::File& file, const CodeMap& map) {
   clusters.set_attribute("codes", static_cast<std::int64_t>(map.codes));
   clusters.set_attribute("groups", static_cast<std::int64_t>(map.groups));
   clusters.set_attribute("provenance", map.provenance);
+  clusters.close();
   if (map.groups == 0) return;
-  file.create_dataset(member_codes_dataset, h5::Type::u8, {vocab, static_cast<std::uint64_t>(map.groups)})
-      .write_all(std::span<const std::uint8_t>(map.member_codes));
+  const auto groups = static_cast<std::uint64_t>(map.groups);
+  auto codes = file.create_dataset(member_codes_dataset, h5::Type::u8, {vocab, groups});
+  codes.write_all(std::span<const std::uint8_t>(map.member_codes));
+  codes.close();
 }
 
 struct Logical {
@@ -52,7 +55,7 @@ void write_virtual_file(const std::filesystem::path& folder, const std::vector<R
     std::uint64_t covered = 0;
     for (const h5::VirtualSource& source : tensor.sources) covered += h5::element_count(source.count);
     VQLM_ASSERT(covered == h5::element_count(tensor.shape));
-    file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources);
+    file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources).close();
   }
   file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
   file.set_attribute(train_tokens_attribute, extras.train_tokens);
