@@ -156,7 +156,7 @@ TEST_P(EvaluatorTest, MeansAreThoseOfTheTokens) {
     EXPECT_EQ(actual.documents, e.documents);
     EXPECT_NEAR(actual.nll, e.nll, tolerance);
     EXPECT_NEAR(actual.perplexity, std::exp(e.nll), tolerance * std::exp(e.nll));
-    EXPECT_NEAR(static_cast<double>(actual.bytes), e.bytes, 0.5);  // rounded
+    EXPECT_NEAR(static_cast<double>(actual.bytes.value()), e.bytes, 0.5);  // rounded
     EXPECT_NEAR(actual.bits_per_byte.value(),
                 e.nll * static_cast<double>(e.tokens) / (std::log(2.0) * e.bytes), tolerance);
     EXPECT_GT(actual.nll, 1.0);  // the model says something: not a comparison of zeros
