@@ -144,9 +144,9 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
 
 /// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
 [[noreturn]] void refuse_converted(const std::filesystem::path& path) {
-  throw UsageError(fmt::format(
-      "{}: a model and no run to resume; start a run from it with --init {} and another run.dir",
-      path.string(), path.string()));
+  throw UsageError(
+      fmt::format("{}: a model and no run to resume; start a run from it with --init {} and another run.dir",
+                  path.string(), path.string()));
 }
 
 }  // namespace
