@@ -93,7 +93,8 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
     if (check_every > 0 && (last || is_due(check_every, state_.step))) {
-      replica_check_.run(state_.step);  // before a save
+      saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
+      replica_check_.run(state_.step);  // before a save of this one
     }
     // Not where the run is left: who asked for the end may not wait long.
     if (evaluator_ && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
@@ -136,6 +137,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
                              stop_requested() ? 1.0 : 0.0,
                              clock_says_so ? 1.0 : 0.0,
                              saver_.progress()};
+  VQLM_ASSERT(all.size() == step_statistics);
   sum_over(backend_, grid_.world(), all);
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;

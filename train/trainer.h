@@ -27,6 +27,9 @@ namespace vqlm {
 
 enum class TrainOutcome { finished, stopped, out_of_time };
 
+/// Numbers (f64) that every step sums over all ranks: losses, times, wishes to end the run, the state of a save.
+constexpr std::size_t step_statistics = 7;
+
 class Trainer {
  public:
   /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not

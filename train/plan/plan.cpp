@@ -10,12 +10,10 @@
 #include "train/optimizer.h"
 #include "train/plan/planning_backend.h"
 #include "train/plan/planning_communicator.h"
+#include "train/trainer.h"
 
 namespace vqlm {
 namespace {
-
-// Trainer::train_step sums this many numbers over all ranks: losses, times, the wish to stop.
-constexpr std::size_t step_statistics = 5;
 
 /// Clusters whose sizes are equal to within one; the members' codes do not matter.
 CodeMap balanced_map(const Config& config) {
