@@ -1,6 +1,7 @@
 #include "data/prepare_manifest.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <xxhash.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,21 @@ using nlohmann::json;
 
 constexpr const char* manifest_format = "vqlm-prepare";
 constexpr int manifest_version = 1;
+/// Absent from files written before November 2026. A record number that damage turned into another would shift the text of
+/// the next shard, and nothing else would notice.
+constexpr const char* hash_name = "xxh3";
+
+std::string text_of(const json& manifest) {
+  // Paths are bytes, JSON is UTF-8: replace what is not.
+  return manifest.dump(1, ' ', false, json::error_handler_t::replace);
+}
+
+/// XXH3-64 in hex of everything but the hash itself.
+std::string hash_of(json manifest) {
+  manifest.erase(hash_name);
+  const std::string text = text_of(manifest);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
 
 json to_json(const Part& part, bool text) {
   json out = {{"records", {part.first_record, part.end_record}}, {"bad_records", part.bad}};
@@ -92,6 +108,9 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
                       "make the shards afresh",
                       path));
     }
+    if (in.contains(hash_name) && in.at(hash_name) != hash_of(in)) {
+      throw damaged(Error("it does not match its own hash"));
+    }
     PrepareManifest manifest;
     const json& options = in.at("options");
     manifest.options = {options.at("tokenizer_sha256"),
@@ -131,8 +150,8 @@ void PrepareManifest::save(const std::string& folder) const {
   if (options.ids) {
     out["options"]["ids"] = {{"vocab_size", options.ids->vocab_size}, {"eos_id", options.ids->eos_id}};
   }
-  // Paths are bytes, JSON is UTF-8: replace what is not.
-  write_file_atomically(path_in(folder), out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  out[hash_name] = hash_of(out);
+  write_file_atomically(path_in(folder), text_of(out) + "\n");
 }
 
 std::string difference(const ShardOptions& before, const ShardOptions& now) {
@@ -146,8 +165,9 @@ std::string difference(const ShardOptions& before, const ShardOptions& now) {
     return fmt::format("--eos {}, here {} (-1 is none)", before.ids->eos_id, now.ids->eos_id);
   }
   if (before.tokenizer_sha256 != now.tokenizer_sha256) {
-    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12}", before.tokenizer_sha256,
-                       now.tokenizer_sha256);
+    return fmt::format(
+        "the tokenizer with sha256 {:.12}, here {:.12} (tokenizer.model is another, or damaged)",
+        before.tokenizer_sha256, now.tokenizer_sha256);
   }
   if (before.text_field != now.text_field) {
     return fmt::format("--text-field {}, here {}", before.text_field, now.text_field);

@@ -47,6 +47,22 @@ void broadcast_map(Backend& backend, Communicator& group, const Config& config, 
   map.provenance.assign(text.begin(), text.end());
 }
 
+/// The tokenizer beside the shards, which checkpoints carry on. Training reads ids alone, so that another one, or a damaged
+/// one, is no reason to stop, but the text that `vqlm generate` makes of ids would be wrong.
+std::vector<std::filesystem::path> tokenizer_of(const ShardSet& train, bool root) {
+  const std::filesystem::path folder = std::filesystem::path(train.shards().front().path).parent_path();
+  std::vector<std::filesystem::path> files = tokenizer_files(folder);
+  if (!root || files.empty()) return files;
+  if (const std::string here = tokenizer_identity(folder); here != train.tokenizer_sha256()) {
+    log::warn(
+        "{}: is another tokenizer than the shards were made with, or damaged (sha256 {:.12}, theirs {:.12}); "
+        "training "
+        "needs none, but checkpoints will carry it",
+        files.front().string(), here, train.tokenizer_sha256());
+  }
+  return files;
+}
+
 }  // namespace
 
 void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
@@ -88,8 +104,8 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
                                     ShardSet train, std::optional<CodeMap> map) {
   TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
   inputs.heldout = open_heldout_shards(config, inputs.train);
-  inputs.tokenizer = tokenizer_files(std::filesystem::path(inputs.train.shards().front().path).parent_path());
   const bool root = grid.world().rank() == 0;
+  inputs.tokenizer = tokenizer_of(inputs.train, root);
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   if (root) inputs.counts = count_tokens(inputs.train, statistics_tokens);
   broadcast_from(backend, grid.world(), 0, inputs.counts);

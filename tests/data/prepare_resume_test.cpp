@@ -121,6 +121,25 @@ TEST_F(PrepareResumeTest, RefusesShardsOfOtherInputsAndOptions) {
   EXPECT_THAT(error_of(options()), HasSubstr("prepare.json: is damaged"));
 }
 
+TEST_F(PrepareResumeTest, ADigitOfTheManifestThatIsAnotherIsNoticed) {
+  prepare(options());
+  const std::string intact = read_bytes(shard("prepare.json"));
+  const std::size_t begin = intact.find("\"records\"");
+  for (std::size_t at = begin; at < begin + 200; ++at) {
+    if (intact[at] < '0' || intact[at] > '8') continue;
+    std::string damaged = intact;
+    ++damaged[at];
+    write_bytes(shard("prepare.json"), damaged);
+    EXPECT_THAT(error_of(options()), HasSubstr("prepare.json: is damaged (it does not match its own hash)"))
+        << at;
+  }
+  const std::size_t hash = intact.rfind(",\n \"xxh3\"");  // files of earlier versions have none
+  ASSERT_NE(hash, std::string::npos);
+  write_bytes(shard("prepare.json"), intact.substr(0, hash) + "\n}\n");
+  EXPECT_EQ(prepare(options()).parts_made, 0u);
+  EXPECT_EQ(read_bytes(shard("prepare.json")), intact);
+}
+
 TEST_F(PrepareResumeTest, MakesChangedInputsAgain) {
   PrepareOptions o = options();
   o.shard_tokens = 5000;

@@ -10,6 +10,8 @@ endfunction()
 
 vqlm_fault_test(broken_restore)
 vqlm_fault_test(clock)
+vqlm_fault_test(damage)
+vqlm_fault_test(disk)
 vqlm_fault_test(kill)
 
 vqlm_test(faults vqlm_data nlohmann_json::nlohmann_json)

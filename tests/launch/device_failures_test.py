@@ -33,7 +33,7 @@ class DeviceFailures(DeviceRuns):
     def files_of_ranks(self, name, step):
         """The content hashes of a checkpoint's rank files."""
         manifest = json.loads((self.folder / name / f"checkpoints/step-{step:08}/manifest.json").read_text())
-        return {file["name"]: file["xxh3"] for file in manifest["files"] if file["name"].startswith("rank-")}
+        return {file["name"]: file["xxh3"] for file in manifest["files"] if re.fullmatch(r"rank-\d+\.h5", file["name"])}
 
     def fault(self, name, kind, at, group, rank):
         """A run that must not end well, and of which no process may be left."""
