@@ -115,7 +115,8 @@ class ToHf(unittest.TestCase):
         import sentencepiece
         _, out = self.converted("dense")
         ours = sentencepiece.SentencePieceProcessor(model_file=str(out / "tokenizer.model"))
-        texts = [*self.texts, "", " ", "  two  spaces\n\n\tand 123 tabs\r\n", " caf\u00e9 \u65e5\u672c \U0001f600", "\n"]
+        # transformers takes text that spells a special token for that token.
+        texts = [*(text.replace("</s>", "") for text in self.texts), "", " ", "  two  spaces\n\n\tand 123 tabs\r\n", " caf\u00e9 \u65e5\u672c \U0001f600", "\n"]
         for use_fast in (True, False):
             theirs = AutoTokenizer.from_pretrained(out, use_fast=use_fast)
             for text in texts:
