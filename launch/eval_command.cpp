@@ -28,16 +28,6 @@ struct Options {
   int threads = 0;
 };
 
-/// A model that a GPU has no kernels for was trained on a CPU, and is evaluated on one unasked.
-DeviceKind automatic_device(const Config& config) {
-  try {
-    check_device(config, DType::bf16);
-    return DeviceKind::automatic;
-  } catch (const UsageError&) {
-    return DeviceKind::cpu;
-  }
-}
-
 /// The configuration of the run that made the model, where one of ours did; else the defaults with the model's sizes.
 Config source_config(const Options& options, const ModelSource& source) {
   if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {

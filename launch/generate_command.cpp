@@ -170,17 +170,6 @@ void report(const Generation& generation, const Transformer& model) {
   }
 }
 
-/// A model that a GPU has no kernels for runs on the CPU, unasked.
-DeviceKind device_for(const Config& config, const std::optional<DeviceKind>& asked) {
-  if (asked) return *asked;
-  try {
-    check_device(config, DType::bf16);
-    return DeviceKind::automatic;
-  } catch (const UsageError&) {
-    return DeviceKind::cpu;
-  }
-}
-
 void generate(const Options& options, Environment& environment) {
   const auto source = open_model(options.checkpoint);
   log::info("{}: {}", source->path().string(), source->description());
@@ -191,7 +180,8 @@ void generate(const Options& options, Environment& environment) {
 
   Config config;
   config.model = source->model();
-  const auto backend = environment.make_backend(device_for(config, options.device), options.threads);
+  const auto backend =
+      environment.make_backend(options.device.value_or(automatic_device(config)), options.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, {.data = 1, .tensor = 1});
   constexpr std::int64_t prompt_rows = 512;  // at a time, of all samples: enough to fill a product

@@ -97,6 +97,8 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks);
 /// Throws UsageError where the configuration asks for what the device cannot do, the one whose activation dtype this is (f32:
 /// the CPU, bf16: a GPU): another train.precision, or a width of attention heads that the CUDA back end has no kernel for.
 void check_device(const Config& config, DType activation);
+/// Where a model runs that nobody named a device for: automatic, or the CPU where a GPU has no kernels for it.
+DeviceKind automatic_device(const Config& config);
 
 /// Every key as TOML; load_config gives the same Config back, bit for bit.
 std::string to_toml(const Config& config);

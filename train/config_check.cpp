@@ -206,6 +206,15 @@ void check_device(const Config& config, DType activation) {
   }
 }
 
+DeviceKind automatic_device(const Config& config) {
+  try {
+    check_device(config, DType::bf16);
+    return DeviceKind::automatic;
+  } catch (const UsageError&) {
+    return DeviceKind::cpu;
+  }
+}
+
 HeadParameters head_parameters(const Config& config) {
   const HeadConfig& head = config.head;
   const std::int64_t d = config.model.d_model;

@@ -22,7 +22,7 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   json["tokens"] = evaluation.tokens;
   if (evaluation.bytes) json["bytes"] = *evaluation.bytes;
   json["documents"] = evaluation.documents;
-  json["nll_ci95"] = {evaluation.nll_ci95[0], evaluation.nll_ci95[1]};
+  if (evaluation.nll_ci95) json["nll_ci95"] = *evaluation.nll_ci95;
   json["seconds"] = evaluation.seconds;
   json["checkpoint"] = subject.checkpoint;
   json["data"] = subject.data;
@@ -40,15 +40,22 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   return json.dump(2) + "\n";
 }
 
+/// What is known of the perplexity's error.
+std::string interval_text(const Evaluation& evaluation) {
+  if (!evaluation.nll_ci95) return "one document, so no interval";
+  const auto [low, high] = *evaluation.nll_ci95;
+  return fmt::format("95 %: {:.3f} to {:.3f}, from the losses of {} documents", std::exp(low), std::exp(high),
+                     evaluation.documents);
+}
+
 std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject) {
   std::string text = fmt::format(
-      "perplexity     {:.3f}   (95 %: {:.3f} to {:.3f}, from the losses of {} documents)\n"
+      "perplexity     {:.3f}   ({})\n"
       "nll            {:.5f} nats a token\n"
       "bits per byte  {}\n"
       "predicted      {} tokens, {}in samples of {} tokens\n"
       "output head    {} parameters ({:.2f} % of V x d), {} biases, {} bytes of codes\n",
-      evaluation.perplexity, std::exp(evaluation.nll_ci95[0]), std::exp(evaluation.nll_ci95[1]),
-      evaluation.documents, evaluation.nll,
+      evaluation.perplexity, interval_text(evaluation), evaluation.nll,
       evaluation.bits_per_byte ? fmt::format("{:.5f}", *evaluation.bits_per_byte)
                                : "n/a (shards of ids do not tell the bytes of their text)",
       evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",

@@ -17,8 +17,8 @@ struct EvaluationSubject {
   HeadCost head;
 };
 
-/// One JSON object: nll, perplexity, bits_per_byte and bytes (both left out where not known), tokens, documents, nll_ci95 [low, high], seconds, checkpoint,
-/// data, seq_len, head {kind, parameters, fraction_of_dense, biases, code_bytes}, and code_usage for VQ heads.
+/// One JSON object: nll, perplexity, bits_per_byte and bytes (both left out where not known), tokens, documents, nll_ci95
+/// [low, high] (left out where there is one document), seconds, checkpoint, data, seq_len, head {kind, parameters, fraction_of_dense, biases, code_bytes}, and code_usage for VQ heads.
 std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject);
 
 /// A few lines.

@@ -109,9 +109,10 @@ Evaluation Evaluator::summarize(const Tally& tally) {
     squares += residual * residual;
   }
   const double n = static_cast<double>(result.documents);
-  const double deviation = n > 1 ? std::sqrt(squares * n / (n - 1)) / tokens : 0.0;
-  result.nll_ci95[0] = result.nll - 1.96 * deviation;
-  result.nll_ci95[1] = result.nll + 1.96 * deviation;
+  if (result.documents > 1) {
+    const double deviation = std::sqrt(squares * n / (n - 1)) / tokens;
+    result.nll_ci95 = {result.nll - 1.96 * deviation, result.nll + 1.96 * deviation};
+  }
 
   if (map_ != nullptr) {
     CodeUsage usage{.codes = map_->clusters};

@@ -5,6 +5,7 @@
 // exactly once.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -32,8 +33,8 @@ struct Evaluation {
   /// UTF-8 bytes of the documents' text, in proportion where the evaluation was cut short; nothing as above.
   std::optional<std::int64_t> bytes;
   std::int64_t documents = 0;  // with at least one predicted token
-  double nll_ci95[2] = {
-      0, 0};  // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile)
+  // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile); none of a single document.
+  std::optional<std::array<double, 2>> nll_ci95;
   std::optional<CodeUsage> code_usage;
   double seconds = 0;
 };

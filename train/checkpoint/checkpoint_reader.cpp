@@ -1,10 +1,12 @@
 #include "train/checkpoint/checkpoint_reader.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
 #include <algorithm>
 #include <tuple>
 
+#include "core/log.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
 
@@ -42,13 +44,20 @@ std::vector<ListedCheckpoint> list_checkpoints(const std::filesystem::path& fold
 
 std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   if (std::filesystem::exists(path / "manifest.json")) return path;
-  const auto found = list_checkpoints(path / "checkpoints");
-  if (found.empty()) {
-    throw Error(fmt::format(
-        "{}: neither a checkpoint (no manifest.json) nor a run folder with complete checkpoints in "
-        "checkpoints/; name one of these",
-        path.string()));
+  std::vector<std::string> unreadable;
+  const auto found = list_checkpoints(path / "checkpoints", &unreadable);
+  if (found.empty() && !unreadable.empty()) {
+    throw Error(fmt::format("{}: no checkpoint of this run can be read: {}", path.string(),
+                            fmt::join(unreadable, "; ")));
   }
+  if (found.empty()) {
+    throw Error(
+        fmt::format("{}: neither a checkpoint (no manifest.json), nor a run folder with complete checkpoints "
+                    "in checkpoints/, "
+                    "nor a Hugging Face folder (no config.json); name one of these",
+                    path.string()));
+  }
+  for (const std::string& words : unreadable) log::warn("passed over: {}", words);
   return found.back().path;
 }
 

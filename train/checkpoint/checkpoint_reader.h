@@ -23,8 +23,8 @@ struct ListedCheckpoint {
 std::vector<ListedCheckpoint> list_checkpoints(const std::filesystem::path& folder,
                                                std::vector<std::string>* unreadable = nullptr);
 
-/// What a user means by --checkpoint: a checkpoint folder itself, or a run folder, whose newest checkpoint is taken. Throws
-/// Error where neither is there.
+/// What a user means by --checkpoint: a checkpoint folder itself, or a run folder, whose newest readable checkpoint is taken,
+/// with a warning for every one that is not. Throws Error where there is none, with the reason.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 enum class Verify { no, yes };
