@@ -20,13 +20,11 @@ void write_map(const std::string& path, const CodeMap& map) {
   h5::File file = h5::File::create(path);
   const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
   const auto groups = static_cast<std::uint64_t>(map.groups);
-  file.create_dataset("cluster_of_token", h5::Type::i32, {vocab_size},
-                      {.chunk = {vocab_size}, .deflate = 1, .fletcher32 = true})
-      .write_all<std::int32_t>(map.cluster_of_token);
+  file.write_dataset<std::int32_t>("cluster_of_token", {vocab_size}, map.cluster_of_token,
+                                   {.chunk = {vocab_size}, .deflate = 1, .fletcher32 = true});
   if (groups > 0) {
-    file.create_dataset("member_codes", h5::Type::u8, {vocab_size, groups},
-                        {.chunk = {vocab_size, groups}, .deflate = 1, .fletcher32 = true})
-        .write_all<std::uint8_t>(map.member_codes);
+    file.write_dataset<std::uint8_t>("member_codes", {vocab_size, groups}, map.member_codes,
+                                     {.chunk = {vocab_size, groups}, .deflate = 1, .fletcher32 = true});
   }
   file.set_attribute("format", map_format);
   file.set_attribute("version", map_version);

@@ -231,6 +231,14 @@ class File : public Object {
   Dataset dataset(const std::string& name) const;
   /// Groups on the way to `name` are made as needed.
   Dataset create_dataset(const std::string& name, Type type, const Dims& shape, const Storage& storage = {});
+  /// A whole dataset at once, closed with errors checked: HDF5 may write a chunk no sooner than that.
+  template <class T>
+  void write_dataset(const std::string& name, const Dims& shape, std::span<const T> values,
+                     const Storage& storage) {
+    Dataset dataset = create_dataset(name, type_of<T>(), shape, storage);
+    dataset.write_all(values);
+    dataset.close();
+  }
   /// A dataset without data of its own. Elements that no source covers read as 0.
   Dataset create_virtual_dataset(const std::string& name, Type type, const Dims& shape,
                                  const std::vector<VirtualSource>& sources);

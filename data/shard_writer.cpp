@@ -40,7 +40,7 @@ void write_table(h5::File& file, const std::string& name, std::span<const T> val
                .shuffle = true,
                .fletcher32 = true};
   }
-  file.create_dataset(name, h5::type_of<T>(), shape, storage).template write_all<T>(values);
+  file.write_dataset(name, shape, values, storage);
 }
 
 }  // namespace
