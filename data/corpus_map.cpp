@@ -9,6 +9,28 @@
 #include "data/token_vectors.h"
 
 namespace vqlm {
+namespace {
+
+/// Rows and weights of the tokens that share clusters. vectors (V, dims); counts (V).
+WeightedVectors vectors_to_fit(const std::vector<float>& vectors, std::int64_t dims,
+                               const std::vector<std::int64_t>& counts,
+                               const std::vector<std::int32_t>& own) {
+  std::vector<std::int64_t> tokens(counts.size());
+  std::iota(tokens.begin(), tokens.end(), std::int64_t{0});
+  tokens = without_tokens(tokens, own);
+  WeightedVectors x{
+      .rows = static_cast<std::int64_t>(tokens.size()), .dims = dims, .values = {}, .weight = {}};
+  x.values.reserve(static_cast<std::size_t>(x.rows * dims));
+  for (const std::int64_t token : tokens) {
+    const auto row = vectors.begin() + token * dims;
+    x.values.insert(x.values.end(), row, row + dims);
+    // Square root: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
+    x.weight.push_back(std::sqrt(static_cast<float>(counts[static_cast<std::size_t>(token)]) + 1));
+  }
+  return x;
+}
+
+}  // namespace
 
 std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens) {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(shards.vocab_size()), 0);
@@ -37,17 +59,18 @@ CodeMap make_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>&
   }
   const std::int64_t counted = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 
+  VQLM_ASSERT(options.own_tokens >= 0 && options.own_tokens < options.clusters);
+  const std::vector<std::int32_t> own = most_frequent_tokens(counts, options.own_tokens);
+
   SparseRows neighbours = count_neighbours(shards, options.max_tokens, counts, options.contexts);
   to_positive_pmi(neighbours, 2);
-  WeightedVectors x;
   const int groups = std::max(options.groups, 1);
-  x.rows = map.vocab_size;
-  x.dims = static_cast<std::int64_t>((options.dims + groups - 1) / groups) * groups;
-  x.values = truncated_svd(neighbours, static_cast<int>(x.dims), options.seed);
-  // Square root: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
-  for (const std::int64_t count : counts) x.weight.push_back(std::sqrt(static_cast<float>(count) + 1));
-
+  const std::int64_t dims = static_cast<std::int64_t>((options.dims + groups - 1) / groups) * groups;
+  WeightedVectors x =
+      vectors_to_fit(truncated_svd(neighbours, static_cast<int>(dims), options.seed), dims, counts, own);
   centre_rotate_normalise(x, options.seed);
+  map.vocab_size = x.rows;
+  map.clusters = options.clusters - options.own_tokens;
   map.cluster_of_token = balanced_clusters(x, map.clusters, options.seed, backend);
   if (map.groups > 0) {
     subtract_cluster_means(x, map.cluster_of_token, map.clusters);
@@ -55,7 +78,7 @@ CodeMap make_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>&
   }
   map.provenance = fmt::format("corpus: neighbours of {} tokens of {}, {} contexts, {} dimensions, seed {}",
                                counted, shards.glob(), neighbours.columns / 2, x.dims, options.seed);
-  return map;
+  return with_own_clusters(map, own);
 }
 
 }  // namespace vqlm

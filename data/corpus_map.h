@@ -18,6 +18,7 @@ struct CorpusMapOptions {
   std::int64_t clusters = 128;  // K
   int groups = 32;              // G; 0 = no member codes
   int codes = 128;              // Q; 0 where G = 0
+  std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own; below K
   std::uint64_t seed = 0;
   int contexts = 2000;  // the most frequent tokens, whose appearance beside a token is counted
   int dims = 128;       // of the token vectors, rounded up to a multiple of G

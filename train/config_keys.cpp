@@ -65,7 +65,8 @@ constexpr Key table[] = {
     {"head", "clusters", &at<head, &HeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens"},
     {"head", "groups", &at<head, &HeadConfig::groups>, {0, 65536}, "vq: groups G of a member vector; 0: the published VQ-Logits"},
     {"head", "codes", &at<head, &HeadConfig::codes>, {1, 256}, "vq: codes Q of a group (one byte each)"},
-    {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, frequency, corpus, or the path of a map file"},
+    {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, or the path of a map file"},
+    {"head", "own_tokens", &at<head, &HeadConfig::own_tokens>, {0, ids}, "vq: the most frequent tokens that have clusters of their own, of the K"},
     {"head", "learning", choice<head, &HeadConfig::learning>(codebook_learnings), any, "vq: how the codes learn"},
     {"head", "commitment", &at<head, &HeadConfig::commitment>, {0, 1e6}, "vq: weight of the commitment loss"},
 

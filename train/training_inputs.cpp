@@ -19,18 +19,34 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
   const HeadConfig& head = config.head;
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   const int codes = head.groups > 0 ? head.codes : 0;
+  const std::vector<std::int32_t> own = most_frequent_tokens(counts, head.own_tokens);
+  const std::int64_t tokens = config.model.vocab_size - head.own_tokens;
+  const std::int64_t clusters = head.clusters - head.own_tokens;
   if (head.map == "random") {
-    return make_random_map(config.model.vocab_size, head.clusters, head.groups, codes, seed);
+    return with_own_clusters(make_random_map(tokens, clusters, head.groups, codes, seed), own);
   }
-  if (head.map == "frequency") return make_frequency_map(counts, head.clusters, head.groups, codes, seed);
+  if (head.map == "contiguous") {
+    return with_own_clusters(make_contiguous_map(tokens, clusters, head.groups, codes, seed), own);
+  }
+  if (head.map == "frequency") {
+    return with_own_clusters(
+        make_frequency_map(without_tokens(counts, own), clusters, head.groups, codes, seed), own);
+  }
   if (head.map == "corpus") {
     CorpusMapOptions options;
     options.clusters = head.clusters;
     options.groups = head.groups;
     options.codes = codes;
     options.seed = seed;
+    options.own_tokens = head.own_tokens;
     options.max_tokens = statistics_tokens;
     return make_corpus_map(train, counts, backend, options);
+  }
+  if (head.own_tokens > 0) {
+    throw UsageError(
+        fmt::format("head.own_tokens = {} with head.map = {}: the clusters of a map file are made already; "
+                    "set own_tokens = 0, or head.map = \"corpus\" to make a map",
+                    head.own_tokens, head.map));
   }
   return load_code_map(head.map);
 }

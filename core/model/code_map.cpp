@@ -126,14 +126,51 @@ CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int grou
 CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t clusters, int groups,
                            int codes, std::uint64_t seed) {
   CodeMap map = empty_map(static_cast<std::int64_t>(counts.size()), clusters, groups, codes);
-  std::vector<std::int32_t> order = tokens_in_order(map.vocab_size);
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return counts[static_cast<std::size_t>(a)] > counts[static_cast<std::size_t>(b)];
-  });
-  cut_into_clusters(map, order);
+  cut_into_clusters(map, most_frequent_tokens(counts, map.vocab_size));
   draw_codes(map, seed);
   map.provenance = fmt::format("frequency: {} counted tokens, seed {}",
                                std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), seed);
+  return map;
+}
+
+CodeMap make_contiguous_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
+                            std::uint64_t seed) {
+  CodeMap map = empty_map(vocab_size, clusters, groups, codes);
+  cut_into_clusters(map, tokens_in_order(vocab_size));
+  draw_codes(map, seed);
+  map.provenance = fmt::format("contiguous: seed {}", seed);
+  return map;
+}
+
+std::vector<std::int32_t> most_frequent_tokens(const std::vector<std::int64_t>& counts, std::int64_t n) {
+  VQLM_ASSERT(n >= 0 && n <= static_cast<std::int64_t>(counts.size()));
+  std::vector<std::int32_t> order = tokens_in_order(static_cast<std::int64_t>(counts.size()));
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return counts[static_cast<std::size_t>(a)] > counts[static_cast<std::size_t>(b)];
+  });
+  order.resize(static_cast<std::size_t>(n));
+  return order;
+}
+
+CodeMap with_own_clusters(const CodeMap& rest, const std::vector<std::int32_t>& own) {
+  if (own.empty()) return rest;
+  const auto n = static_cast<std::int64_t>(own.size());
+  CodeMap map = empty_map(rest.vocab_size + n, rest.clusters + n, rest.groups, rest.codes);
+  constexpr std::int32_t none = -1;
+  std::fill(map.cluster_of_token.begin(), map.cluster_of_token.end(), none);
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    map.cluster_of_token[static_cast<std::size_t>(own[i])] = static_cast<std::int32_t>(i);
+  }
+  const auto groups = static_cast<std::size_t>(rest.groups);
+  std::size_t row = 0;
+  for (std::size_t token = 0; token < map.cluster_of_token.size(); ++token) {
+    if (map.cluster_of_token[token] != none) continue;
+    map.cluster_of_token[token] = rest.cluster_of_token[row] + static_cast<std::int32_t>(n);
+    std::copy_n(rest.member_codes.data() + row * groups, groups, map.member_codes.data() + token * groups);
+    ++row;
+  }
+  map.provenance =
+      fmt::format("{}; the {} most frequent tokens have clusters of their own", rest.provenance, n);
   return map;
 }
 

@@ -43,7 +43,8 @@ struct HeadConfig {
   std::int64_t clusters = 128;  // K
   int groups = 32;              // G; 0 = the published VQ-Logits method
   int codes = 128;              // Q, at most 256
-  std::string map = "corpus";   // "random", "frequency", "corpus", or the path of a map file
+  std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
+  std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
   CodebookLearning learning = CodebookLearning::gradient;
   float commitment = 0.25f;  // beta; read where learning is commitment
 };

@@ -50,6 +50,32 @@ TEST(CodeMap, FrequencyMapsCutTheRankedTokensIntoBlocks) {
   make_frequency_map(std::vector<std::int64_t>(37, 1), 4, 2, 8, 1).validate("test");
 }
 
+TEST(CodeMap, ContiguousMapsCutTheIdsIntoBlocks) {
+  EXPECT_THAT(make_contiguous_map(5, 2, 0, 0, 1).cluster_of_token, ElementsAre(0, 0, 0, 1, 1));
+  make_contiguous_map(37, 4, 2, 8, 1).validate("test");
+}
+
+TEST(CodeMap, FrequentTokensGetClustersOfTheirOwn) {
+  const std::vector<std::int64_t> counts = {5, 9, 1, 9, 0, 2};
+  const std::vector<std::int32_t> own = most_frequent_tokens(counts, 2);
+  EXPECT_THAT(own, ElementsAre(1, 3));
+  EXPECT_THAT(without_tokens(counts, own), ElementsAre(5, 1, 0, 2));
+  const CodeMap rest = make_frequency_map(without_tokens(counts, own), 2, 3, 8, 1);
+  const CodeMap map = with_own_clusters(rest, own);
+  map.validate("test");
+  // The others rank 0, 5 | 2, 4: clusters 2 and 3, after the two of one token.
+  EXPECT_THAT(map.cluster_of_token, ElementsAre(2, 0, 3, 1, 3, 2));
+  const std::vector<std::int32_t> others = {0, 2, 4, 5};
+  for (std::size_t row = 0; row < others.size(); ++row) {
+    for (std::size_t g = 0; g < 3; ++g) {
+      EXPECT_EQ(map.member_codes[static_cast<std::size_t>(others[row]) * 3 + g],
+                rest.member_codes[row * 3 + g]);
+    }
+  }
+  EXPECT_THAT(map.provenance, AllOf(HasSubstr(rest.provenance), HasSubstr("2 most frequent")));
+  EXPECT_EQ(with_own_clusters(rest, {}).cluster_of_token, rest.cluster_of_token);
+}
+
 TEST(CodeMap, LogUnigramIsSmoothedAndSumsToOne) {
   const std::vector<float> bias = log_unigram({3, 0, 1});
   EXPECT_FLOAT_EQ(bias[0], std::log(4.0f / 7));
@@ -121,8 +147,7 @@ TEST_F(CodeMapFile, DamageIsNamedWithTheWayOut) {
   const auto complaint = [&] { return message_of([&] { load_code_map(path_); }); };
   for (const std::size_t kept : {whole.size() - 1, whole.size() / 2, std::size_t{40}, std::size_t{0}}) {
     write_bytes(path_, whole.substr(0, kept));
-    EXPECT_THAT(complaint(),
-                AllOf(HasSubstr("map.h5"), HasSubstr("name another map"), Not(HasSubstr("\n"))));
+    EXPECT_THAT(complaint(), AllOf(HasSubstr("map.h5"), HasSubstr("name another map"), Not(HasSubstr("\n"))));
   }
   const Philox rng(2, "flips");
   int found = 0;

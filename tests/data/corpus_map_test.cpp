@@ -98,6 +98,24 @@ TEST_F(CorpusMap, ClustersAreEqualToWithinOneAndFollowTheSeed) {
   EXPECT_NE(make_corpus_map(shards, *backend_, other).member_codes, map.member_codes);
 }
 
+TEST_F(CorpusMap, OwnTokensStandAloneAndTheOthersAreBalanced) {
+  const ShardSet shards = shards_of(planted_documents(101, 7, 30'000, 2), 101);
+  const CodeMap map = make_corpus_map(shards, *backend_,
+                                      {.clusters = 12, .groups = 3, .codes = 8, .own_tokens = 5, .seed = 5});
+  map.validate("test");
+  std::vector<int> sizes(12, 0);
+  for (const std::int32_t cluster : map.cluster_of_token) ++sizes[static_cast<std::size_t>(cluster)];
+  const std::vector<std::int32_t> own = most_frequent_tokens(count_tokens(shards, 1'000'000), 5);
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    EXPECT_EQ(map.cluster_of_token[static_cast<std::size_t>(own[i])], static_cast<std::int32_t>(i));
+    EXPECT_EQ(sizes[i], 1);
+  }
+  for (std::size_t k = own.size(); k < sizes.size(); ++k) {  // 96 tokens in 7 clusters
+    EXPECT_GE(sizes[k], 13);
+    EXPECT_LE(sizes[k], 14);
+  }
+}
+
 TEST_F(CorpusMap, WorksForTinyVocabulariesAndOddSizes) {
   const ShardSet shards = shards_of(planted_documents(37, 5, 5'000, 3), 37);
   struct Sizes {

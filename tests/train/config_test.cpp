@@ -84,6 +84,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "head.groups=4",
                                               "head.codes=31",
                                               "head.map=maps/\"odd\" name\\.h5",
+                                              "head.own_tokens=3",
                                               "head.learning=commitment",
                                               "head.commitment=0.1",
                                               "data.train=shards/train-*.h5",
@@ -219,6 +220,8 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"model.rope_scaling=llama3", "model.rope_low_freq_factor=4"}),
               AllOf(HasSubstr("rope_low_freq_factor = 4"), HasSubstr("rope_high_freq_factor = 4")));
   EXPECT_THAT(resolve_error({"head.clusters=1001"}), HasSubstr("clusters <= 1000"));
+  EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
+  EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
   EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
