@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "core/error.h"
@@ -15,7 +17,7 @@ constexpr const char* map_format = "vqlm-code-map";
 constexpr std::int64_t map_version = 1;
 constexpr const char* way_out = "name another map, or head.map=corpus";
 
-void write_map(const std::string& path, const CodeMap& map) {
+void write_map(const std::string& path, const CodeMap& map, const MapEvidence& evidence) {
   // Deflate beside the checksum: Fletcher-32 of zeros is zero, so a chunk lost as a whole would read as codes of 0.
   h5::File file = h5::File::create(path);
   const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
@@ -25,6 +27,16 @@ void write_map(const std::string& path, const CodeMap& map) {
   if (groups > 0) {
     file.write_dataset<std::uint8_t>("member_codes", {vocab_size, groups}, map.member_codes,
                                      {.chunk = {vocab_size, groups}, .deflate = 1, .fletcher32 = true});
+  }
+  if (!evidence.counts.empty()) {
+    file.write_dataset<std::int64_t>("counts", {vocab_size}, evidence.counts,
+                                     {.chunk = {vocab_size}, .deflate = 1, .fletcher32 = true});
+  }
+  if (!evidence.vectors.empty()) {
+    const auto dims = static_cast<std::uint64_t>(evidence.dims);
+    file.write_dataset<float>(
+        "vectors", {vocab_size, dims}, evidence.vectors,
+        {.chunk = {std::min<std::uint64_t>(vocab_size, 4096), dims}, .deflate = 1, .fletcher32 = true});
   }
   file.set_attribute("format", map_format);
   file.set_attribute("version", map_version);
@@ -81,11 +93,14 @@ CodeMap read_map(const std::string& path) {
 
 }  // namespace
 
-void save_code_map(const std::string& path, const CodeMap& map) {
+void save_code_map(const std::string& path, const CodeMap& map, const MapEvidence& evidence) {
   map.validate(path);
+  VQLM_ASSERT(evidence.counts.empty() || evidence.counts.size() == map.cluster_of_token.size());
+  VQLM_ASSERT(evidence.vectors.size() ==
+              map.cluster_of_token.size() * static_cast<std::size_t>(evidence.dims));
   const std::string partial = path + std::string(partial_suffix);
   try {
-    write_map(partial, map);
+    write_map(partial, map, evidence);
     publish_file(partial, path);
   } catch (const Error&) {
     std::error_code ignored;  // the error above is what the user needs
@@ -104,6 +119,35 @@ CodeMap load_code_map(const std::string& path) {
   } catch (const Error& error) {
     throw Error(fmt::format("{}; {}", error.what(), way_out));
   }
+}
+
+MapEvidence load_map_evidence(const std::string& path) {
+  const h5::File file = h5::File::open(path);
+  const auto vocab_size =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(file.int_attribute("vocab_size"), 0));
+  MapEvidence evidence;
+  if (file.exists("counts")) {
+    evidence.counts = read_table<std::int64_t>(file, "counts", {vocab_size});
+    const auto wrong =
+        std::find_if(evidence.counts.begin(), evidence.counts.end(), [](auto n) { return n < 0; });
+    if (wrong != evidence.counts.end()) {
+      throw Error(fmt::format("{}: /counts: token {} was seen {} times; remake the map, or name --data", path,
+                              wrong - evidence.counts.begin(), *wrong));
+    }
+  }
+  if (file.exists("vectors")) {
+    const h5::Dims shape = file.dataset("vectors").shape();
+    if (shape.size() != 2) throw Error(fmt::format("{}: /vectors has {} axes, not 2", path, shape.size()));
+    evidence.dims = static_cast<std::int64_t>(shape[1]);
+    evidence.vectors = read_table<float>(file, "vectors", {vocab_size, shape[1]});
+    const auto wrong = std::find_if(evidence.vectors.begin(), evidence.vectors.end(),
+                                    [](float x) { return !std::isfinite(x); });
+    if (wrong != evidence.vectors.end()) {
+      throw Error(fmt::format("{}: /vectors: {} in the row of token {}; remake the map", path, *wrong,
+                              (wrong - evidence.vectors.begin()) / std::max<std::int64_t>(evidence.dims, 1)));
+    }
+  }
+  return evidence;
 }
 
 }  // namespace vqlm

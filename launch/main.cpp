@@ -35,6 +35,7 @@ void build_command_line(CLI::App& app) {
   vqlm::add_train_command(app);
   vqlm::add_eval_command(app);
   vqlm::add_convert_command(app);
+  vqlm::add_codes_command(app);
   vqlm::add_generate_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);

@@ -6,6 +6,7 @@
 #include "data/code_map_file.h"
 #include "data/corpus_map.h"
 #include "data/tokenizer_files.h"
+#include "train/codes/map_maker.h"
 #include "train/host_collectives.h"
 
 namespace vqlm {
@@ -14,33 +15,19 @@ namespace {
 // Unigram counts and corpus statistics change little beyond this many tokens, and reading them stays a matter of seconds.
 constexpr std::uint64_t statistics_tokens = 200'000'000;
 
+/// Collective; the map is the root's.
 CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
-                 const std::vector<std::int64_t>& counts) {
+                 const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
   const HeadConfig& head = config.head;
-  const auto seed = static_cast<std::uint64_t>(config.train.seed);
-  const int codes = head.groups > 0 ? head.codes : 0;
-  const std::vector<std::int32_t> own = most_frequent_tokens(counts, head.own_tokens);
-  const std::int64_t tokens = config.model.vocab_size - head.own_tokens;
-  const std::int64_t clusters = head.clusters - head.own_tokens;
-  if (head.map == "random") {
-    return with_own_clusters(make_random_map(tokens, clusters, head.groups, codes, seed), own);
-  }
-  if (head.map == "contiguous") {
-    return with_own_clusters(make_contiguous_map(tokens, clusters, head.groups, codes, seed), own);
-  }
-  if (head.map == "frequency") {
-    return with_own_clusters(
-        make_frequency_map(without_tokens(counts, own), clusters, head.groups, codes, seed), own);
-  }
-  if (head.map == "corpus") {
+  if (is_made_map(head.map)) {
     CorpusMapOptions options;
     options.clusters = head.clusters;
     options.groups = head.groups;
-    options.codes = codes;
-    options.seed = seed;
+    options.codes = head.codes;
+    options.seed = static_cast<std::uint64_t>(config.train.seed);
     options.own_tokens = head.own_tokens;
     options.max_tokens = statistics_tokens;
-    return make_corpus_map(train, counts, backend, options);
+    return make_code_map(head.map, options, train, counts, backend, ranks).map;
   }
   if (head.own_tokens > 0) {
     throw UsageError(
@@ -48,7 +35,7 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
                     "set own_tokens = 0, or head.map = \"corpus\" to make a map",
                     head.own_tokens, head.map));
   }
-  return load_code_map(head.map);
+  return ranks.is_root() ? load_code_map(head.map) : CodeMap{};
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
@@ -123,14 +110,16 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const bool root = grid.world().rank() == 0;
   inputs.tokenizer = tokenizer_of(inputs.train, root);
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
-  if (root) inputs.counts = count_tokens(inputs.train, statistics_tokens);
-  broadcast_from(backend, grid.world(), 0, inputs.counts);
+  const CountingRanks ranks = counting_ranks(backend, grid.world());
+  inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
   if (config.head.kind == HeadKind::dense) return inputs;
 
+  // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
+  const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
   inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
-  if (root && inputs.map->cluster_of_token.empty()) {
-    log::info("making the code map ({})", config.head.map);
-    *inputs.map = make_map(backend, config, inputs.train, inputs.counts);
+  if (made) {
+    if (root) log::info("making the code map ({})", config.head.map);
+    *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
   }
   if (root) check_map(*inputs.map, config, config.head.map);
   broadcast_map(backend, grid.world(), config, *inputs.map);

@@ -31,7 +31,7 @@ std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet
 /// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was made.
 void check_map(const CodeMap& map, const Config& config, const std::string& origin);
 
-/// Counts tokens and makes the map on rank 0 and gives them to all ranks (collective). A map in hand (from a checkpoint) is
+/// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of ranks). A map in hand (from a checkpoint) is
 /// taken as it is. config must be resolved.
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
                                     ShardSet train, std::optional<CodeMap> map);
