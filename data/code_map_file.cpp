@@ -91,6 +91,35 @@ CodeMap read_map(const std::string& path) {
   return map;
 }
 
+MapEvidence read_evidence(const std::string& path) {
+  const h5::File file = h5::File::open(path);
+  const auto vocab_size =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(file.int_attribute("vocab_size"), 0));
+  MapEvidence evidence;
+  if (file.exists("counts")) {
+    evidence.counts = read_table<std::int64_t>(file, "counts", {vocab_size});
+    const auto wrong =
+        std::find_if(evidence.counts.begin(), evidence.counts.end(), [](auto n) { return n < 0; });
+    if (wrong != evidence.counts.end()) {
+      throw Error(fmt::format("{}: counts: token {} was seen {} times", path, wrong - evidence.counts.begin(),
+                              *wrong));
+    }
+  }
+  if (file.exists("vectors")) {
+    const h5::Dims shape = file.dataset("vectors").shape();
+    if (shape.size() != 2) throw Error(fmt::format("{}: vectors has {} axes, not 2", path, shape.size()));
+    evidence.dims = static_cast<std::int64_t>(shape[1]);
+    evidence.vectors = read_table<float>(file, "vectors", {vocab_size, shape[1]});
+    const auto wrong = std::find_if(evidence.vectors.begin(), evidence.vectors.end(),
+                                    [](float x) { return !std::isfinite(x); });
+    if (wrong != evidence.vectors.end()) {
+      throw Error(fmt::format("{}: vectors: {} in the row of token {}", path, *wrong,
+                              (wrong - evidence.vectors.begin()) / std::max<std::int64_t>(evidence.dims, 1)));
+    }
+  }
+  return evidence;
+}
+
 }  // namespace
 
 void save_code_map(const std::string& path, const CodeMap& map, const MapEvidence& evidence) {
@@ -122,32 +151,11 @@ CodeMap load_code_map(const std::string& path) {
 }
 
 MapEvidence load_map_evidence(const std::string& path) {
-  const h5::File file = h5::File::open(path);
-  const auto vocab_size =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(file.int_attribute("vocab_size"), 0));
-  MapEvidence evidence;
-  if (file.exists("counts")) {
-    evidence.counts = read_table<std::int64_t>(file, "counts", {vocab_size});
-    const auto wrong =
-        std::find_if(evidence.counts.begin(), evidence.counts.end(), [](auto n) { return n < 0; });
-    if (wrong != evidence.counts.end()) {
-      throw Error(fmt::format("{}: /counts: token {} was seen {} times; remake the map, or name --data", path,
-                              wrong - evidence.counts.begin(), *wrong));
-    }
+  try {
+    return read_evidence(path);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; make the map again", error.what()));
   }
-  if (file.exists("vectors")) {
-    const h5::Dims shape = file.dataset("vectors").shape();
-    if (shape.size() != 2) throw Error(fmt::format("{}: /vectors has {} axes, not 2", path, shape.size()));
-    evidence.dims = static_cast<std::int64_t>(shape[1]);
-    evidence.vectors = read_table<float>(file, "vectors", {vocab_size, shape[1]});
-    const auto wrong = std::find_if(evidence.vectors.begin(), evidence.vectors.end(),
-                                    [](float x) { return !std::isfinite(x); });
-    if (wrong != evidence.vectors.end()) {
-      throw Error(fmt::format("{}: /vectors: {} in the row of token {}; remake the map", path, *wrong,
-                              (wrong - evidence.vectors.begin()) / std::max<std::int64_t>(evidence.dims, 1)));
-    }
-  }
-  return evidence;
 }
 
 }  // namespace vqlm

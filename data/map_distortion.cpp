@@ -60,9 +60,10 @@ std::vector<BandDistortion> distortion_by_frequency(const CodeMap& map, const st
       return map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
     });
   }
-  // A constant of a whole cluster is the codebook's to give.
-  subtract_means(x, weight, 0, dims, map.clusters,
-                 [&](std::int64_t v) { return map.cluster_of_token[static_cast<std::size_t>(v)]; });
+  if (map.groups > 0) {  // a constant of a whole cluster is the codebook's to give
+    subtract_means(x, weight, 0, dims, map.clusters,
+                   [&](std::int64_t v) { return map.cluster_of_token[static_cast<std::size_t>(v)]; });
+  }
   const std::vector<double> after_codes = squares_of(x, weight);
 
   std::vector<std::int32_t> order(weight.size());

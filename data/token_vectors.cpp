@@ -90,7 +90,7 @@ void to_positive_pmi(SparseRows& counts, int parts) {
   }
 }
 
-std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t seed) {
+std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t seed, double power) {
   constexpr int oversampling = 20;
   constexpr int power_iterations = 4;
   const std::int64_t width = std::min<std::int64_t>({dims + oversampling, a.rows(), a.columns});
@@ -114,7 +114,7 @@ std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t se
   out.leftCols(kept) = basis * vectors;
   for (std::int64_t j = 0; j < kept; ++j) {
     const double squared = std::max(0.0, eigen.eigenvalues()(width - 1 - j));  // singular value squared
-    out.col(j) *= static_cast<float>(std::sqrt(std::sqrt(squared)));
+    out.col(j) *= static_cast<float>(std::pow(squared, power / 2));
   }
   return x;
 }
@@ -129,7 +129,8 @@ std::vector<float> chi_square_vectors(SparseRows counts, int dims, std::uint64_t
   for_each_value(counts, [&](std::size_t row, std::size_t column, float& n) {
     n = static_cast<float>(static_cast<double>(n) / std::sqrt(row_sum[row] * column_sum[column]));
   });
-  std::vector<float> x = truncated_svd(counts, dims, seed);
+  std::vector<float> x =
+      truncated_svd(counts, dims, seed, 1);
   // Rows per occurrence: without it their lengths follow the square root of the counts.
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double n = row_sum[i / static_cast<std::size_t>(dims)];

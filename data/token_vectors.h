@@ -13,9 +13,9 @@ namespace vqlm {
 /// from word embeddings", TACL 2015 (the power takes weight from rare contexts).
 void to_positive_pmi(SparseRows& counts, int parts);
 
-/// X (V, dims) = U S^(1/2) of the truncated SVD A ~ U S V^T; columns beyond the rank of A are 0. Randomized range
+/// X (V, dims) = U S^power of the truncated SVD A ~ U S V^T; columns beyond the rank of A are 0. Randomized range
 /// finder with 4 power iterations: Halko, Martinsson and Tropp, SIAM Review 2011.
-std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t seed);
+std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t seed, double power = 0.5);
 
 /// Row coordinates of correspondence analysis: D_r^(-1/2) U S of the SVD of n(v, c) / sqrt(n(v) n(c)), distances of
 /// which are chi-square distances between rows. The constant first axis is left in; centring takes it out.

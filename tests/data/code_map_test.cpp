@@ -168,6 +168,37 @@ TEST_F(CodeMapFile, DamageIsNamedWithTheWayOut) {
   EXPECT_GT(found, 0);
 }
 
+TEST_F(CodeMapFile, KeepsWhatTheMapWasMadeFromAndNamesTheDamagedDataset) {
+  const CodeMap map = make_random_map(300, 10, 4, 16, 1);
+  save_code_map(path_, map);
+  EXPECT_TRUE(load_map_evidence(path_).counts.empty());
+  EXPECT_TRUE(load_map_evidence(path_).vectors.empty());
+  MapEvidence evidence{std::vector<std::int64_t>(300, std::int64_t{1} << 40), 24,
+                       std::vector<float>(300 * 24)};
+  const Philox rng(3, "vectors");
+  for (std::size_t i = 0; i < evidence.vectors.size(); ++i) evidence.vectors[i] = rng.normal(i);
+  save_code_map(path_, map, evidence);
+  EXPECT_EQ(load_code_map(path_).member_codes, map.member_codes);
+  EXPECT_EQ(load_map_evidence(path_).counts, evidence.counts);
+  EXPECT_EQ(load_map_evidence(path_).dims, 24);
+  EXPECT_EQ(load_map_evidence(path_).vectors, evidence.vectors);
+  std::string damaged = read_bytes(path_);
+  damaged[damaged.size() / 2] ^= 1;  // most of the file are the vectors
+  write_bytes(path_, damaged);
+  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }),
+              AllOf(HasSubstr("map.h5: vectors"), HasSubstr("make the map again")));
+
+  evidence.counts[7] = -1;
+  save_code_map(path_, map, evidence);
+  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }),
+              HasSubstr("map.h5: counts: token 7 was seen -1"));
+  evidence.counts[7] = 1;
+  evidence.vectors[24] = NAN;
+  save_code_map(path_, map, evidence);
+  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }),
+              HasSubstr("map.h5: vectors: nan in the row of token 1"));
+}
+
 TEST_F(CodeMapFile, OtherFormatsAndVersionsAreRefused) {
   const auto complaint = [&](const std::string& format, std::int64_t version, std::int64_t clusters) {
     h5::File file = h5::File::create(path_);

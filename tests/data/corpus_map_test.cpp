@@ -186,34 +186,40 @@ TEST_F(CorpusMap, CountsNeighboursOfBothSides) {
   EXPECT_EQ(found, expected);
 }
 
-TEST(TokenVectors, PositivePmiFollowsItsFormula) {
-  // Two rows, one part of two columns: n = [[8, 1], [8, 0]]; context weights 16^0.75 = 8 and 1^0.75 = 1, over 9.
-  SparseRows n{.columns = 2, .row_begin = {0, 2, 3}, .column = {0, 1, 0}, .value = {8, 1, 8}};
-  to_positive_pmi(n, 1);
-  EXPECT_FLOAT_EQ(n.value[0], std::max(0.0f, std::log(8.0f / (9 * 8.0f / 9))));
-  EXPECT_FLOAT_EQ(n.value[1], std::max(0.0f, std::log(1.0f / (9 * 1.0f / 9))));
-  EXPECT_FLOAT_EQ(n.value[2], std::log(8.0f / (8 * 8.0f / 9)));
+TEST_F(CorpusMap, CountsNeighboursAtGivenDistances) {
+  const auto documents = random_documents(20, 1000, 6);
+  const ShardSet shards = shards_of(documents, 20);
+  const auto counts = count_tokens(shards, 1'000'000);
+  const SparseRows rows =
+      count_neighbours(shards, 1'000'000, counts, 20, {-2, 3});  // every token is a context
+  const std::vector<std::int32_t> context = most_frequent_tokens(counts, 20);
+  const auto stream = concatenated(documents);
+  std::vector<float> expected(20 * 40, 0.0f), found(20 * 40, 0.0f);
+  const auto column_of = [&](std::int32_t token) {
+    return static_cast<std::size_t>(std::find(context.begin(), context.end(), token) - context.begin());
+  };
+  for (std::size_t i = 0; i < stream.size(); ++i) {
+    float* row = expected.data() + static_cast<std::size_t>(stream[i]) * 40;
+    if (i >= 2) row[column_of(stream[i - 2])] += 1;
+    if (i + 3 < stream.size()) row[20 + column_of(stream[i + 3])] += 1;
+  }
+  for (std::size_t v = 0; v < 20; ++v) {
+    for (auto i = static_cast<std::size_t>(rows.row_begin[v]);
+         i < static_cast<std::size_t>(rows.row_begin[v + 1]); ++i) {
+      found[v * 40 + static_cast<std::size_t>(rows.column[i])] = rows.value[i];
+    }
+  }
+  EXPECT_EQ(found, expected);
 }
 
-TEST(TokenVectors, TruncatedSvdGivesTheScaledLeftVectors) {
-  // A = diag(9, 4, 1) in a 5 x 4 matrix with rows turned about: X X^T = U S U^T has the diagonal (9, 4, 1) there.
-  const SparseRows a{.columns = 4, .row_begin = {0, 0, 1, 2, 2, 3}, .column = {2, 0, 3}, .value = {4, 9, 1}};
-  const std::vector<float> x = truncated_svd(a, 2, 1);  // (5, 2)
-  const auto product = [&](std::size_t i, std::size_t j) {
-    return x[2 * i] * x[2 * j] + x[2 * i + 1] * x[2 * j + 1];
-  };
-  // Float products of orthonormal bases a few wide: some ten roundings of values up to 9.
-  const float bound = 9 * 20 * 0x1p-24f;
-  const std::vector<float> diagonal{0, 4, 9, 0, 0};  // the third singular value is cut off
-  for (std::size_t i = 0; i < 5; ++i) {
-    for (std::size_t j = 0; j < 5; ++j)
-      EXPECT_NEAR(product(i, j), i == j ? diagonal[i] : 0.0f, bound) << i << j;
+TEST_F(CorpusMap, EveryKindOfVectorFindsPlantedWordClasses) {
+  constexpr int classes = 20;
+  const ShardSet shards = shards_of(planted_documents(400, classes, 200'000, 1), 400);
+  for (const VectorKind kind : {VectorKind::chi_square, VectorKind::indexing}) {
+    const CodeMap map = make_corpus_map(
+        shards, *backend_, {.clusters = 2 * classes, .groups = 4, .codes = 16, .seed = 1, .vectors = kind});
+    EXPECT_GT(pair_precision(map, classes), kind == VectorKind::chi_square ? 0.9 : 0.5);
   }
-  // More dimensions than the rank: the rest is zero.
-  const std::vector<float> wide = truncated_svd(a, 8, 1);
-  double energy = 0;
-  for (const float value : wide) energy += static_cast<double>(value * value);
-  EXPECT_NEAR(energy, 14, 5 * bound);
 }
 
 TEST(MapFit, GreedyAndExchangesReachTheBestBalancedAssignmentOfASmallCase) {

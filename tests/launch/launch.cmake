@@ -12,6 +12,7 @@ function(vqlm_program_test name script)
 endfunction()
 
 vqlm_program_test(command_line command_line_test.py)
+vqlm_program_test(codes codes_test.py)
 vqlm_program_test(convert convert_test.py)
 vqlm_program_test(doctor doctor_test.py)
 vqlm_program_test(end_to_end end_to_end_test.py)
