@@ -28,8 +28,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
                 " share this model; use parallel.tensor=1");
   }
-  const HeadContext context{tensor_, config_, options.head, parameters_, generation ? batch_.batch : rows_,
-                            training};
+  const HeadContext context{tensor_,
+                            config_,
+                            options.head,
+                            parameters_,
+                            generation ? batch_.batch : rows_,
+                            training,
+                            options.step_tokens};
 
   const std::vector<double> frequencies = rope_frequencies(config_);
   rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
