@@ -77,8 +77,8 @@ class Transformer {
     return backend_.seconds_between(marks.begin, marks.end);
   }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
-  /// embedding look-up is none), and 6 T heads head_dim for causal attention, where only half of the scores
-  /// exist.
+  /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
+  /// where only half of the scores exist.
   double flops_per_token() const;
 
  private:
