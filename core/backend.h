@@ -232,6 +232,9 @@ class Backend {
   /// dh, h, codebook: A.
   virtual void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                           float scale) = 0;
+  /// Codes from moving averages of their clusters (van den Oord, 1711.00937, appendix A.1): codebook (K, d) f32 row k is
+  /// overwritten with scale * sums_k / counts_k from sums (K, d) and counts (K); where counts_k is below 1e-30 it stays.
+  virtual void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) = 0;
 
   // ---- optimizer ------------------------------------------------------------------------------------------------------
   /// out (1) f64 accumulates the sum of squares of x (n).
@@ -243,6 +246,9 @@ class Backend {
   /// is overwritten with the updated param (the copy that ops read where A is not f32).
   virtual void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
                      const AdamWStep& step) = 0;
+  /// average (n) = decay * average + (1 - decay) * x (n), in place; nothing changes where norm_squared (1) f64 is not finite,
+  /// as in adamw.
+  virtual void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) = 0;
 
  private:
   friend class Buffer;

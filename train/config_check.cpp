@@ -126,6 +126,11 @@ void check_batch(const Config& config) {
 
 void check_head(const Config& config) {
   const HeadConfig& head = config.head;
+  if (head.kind == HeadKind::dense && head.learning == CodebookLearning::ema) {
+    throw UsageError(
+        "head.learning = \"ema\" with head.kind = \"dense\": a dense head has no codes to average; set "
+        "head.kind = \"vq\" or head.learning = \"gradient\"");
+  }
   if (head.kind == HeadKind::dense) return;
   if (config.model.tie_embeddings) {
     throw UsageError(

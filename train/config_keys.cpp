@@ -23,7 +23,7 @@ constexpr Choice choice(std::span<const std::string_view> words) {
 // In the order of the enums' values.
 constexpr std::array<std::string_view, 3> rope_scalings = {"none", "linear", "llama3"};
 constexpr std::array<std::string_view, 2> head_kinds = {"dense", "vq"};
-constexpr std::array<std::string_view, 2> codebook_learnings = {"gradient", "commitment"};
+constexpr std::array<std::string_view, 3> codebook_learnings = {"gradient", "commitment", "ema"};
 constexpr std::array<std::string_view, 3> precisions = {"auto", "fp32", "bf16"};
 constexpr std::array<std::string_view, 3> schedules = {"constant", "cosine", "wsd"};
 constexpr std::array<std::string_view, 3> devices = {"auto", "cpu", "cuda"};
@@ -68,7 +68,9 @@ constexpr Key table[] = {
     {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, or the path of a map file"},
     {"head", "own_tokens", &at<head, &HeadConfig::own_tokens>, {0, ids}, "vq: the most frequent tokens that have clusters of their own, of the K"},
     {"head", "learning", choice<head, &HeadConfig::learning>(codebook_learnings), any, "vq: how the codes learn"},
-    {"head", "commitment", &at<head, &HeadConfig::commitment>, {0, 1e6}, "vq: weight of the commitment loss"},
+    {"head", "commitment", &at<head, &HeadConfig::commitment>, {0, 1e6}, "vq, learning commitment or ema: weight of the commitment loss"},
+    {"head", "ema_decay", &at<head, &HeadConfig::ema_decay>, {0, 0.99999}, "vq, learning ema: decay of the clusters' moving averages, a step"},
+    {"head", "dead_code_share", &at<head, &HeadConfig::dead_code_share>, {0, 0.5}, "vq, learning ema: codes below this part of the mean count are revived; 0: none"},
 
     {"data", "train", &at<data, &DataSection::train>, any, "glob of the training shards"},
     {"data", "heldout", &at<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},

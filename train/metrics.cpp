@@ -72,6 +72,10 @@ void Metrics::add(const StepMetrics& step) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
+  if (step.revived_codes) {
+    object["revived_codes"] = *step.revived_codes;
+    scalars.push_back({"train/revived_codes", static_cast<float>(*step.revived_codes)});
+  }
   if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
   write(step.step, object.dump(), scalars);
   progress_.add(step);

@@ -29,6 +29,7 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  std::optional<std::int64_t> revived_codes;  // after this step's update, where codes are moving averages
 };
 
 /// One held-out evaluation while training.

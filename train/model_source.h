@@ -60,7 +60,7 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 /// Without the comparison: for all ranks but the first, and where damage is found soon enough on reading.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verify verify);
 
-/// Fills the store's values, reading no more of each tensor than this rank's slice. Throws Error for a tensor that is
+/// Fills the store's values but moving averages, reading no more of each tensor than this rank's slice. Throws Error for a tensor that is
 /// missing or has another shape.
 void load_parameters(const ModelSource& source, ParameterStore& parameters);
 

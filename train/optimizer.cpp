@@ -60,21 +60,33 @@ bool Optimizer::is_primary(ParameterId id) const {
 }
 
 void Optimizer::make_segments() {
+  bool interrupted = false;  // by values that are not updated here, since the last segment
   for (const OwnedSlice& slice : owned_slices()) {
     const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(slice.parameter)];
-    const Segment segment{p.flat_begin + slice.begin, slice.count, slice.moment_begin, p.decay,
-                          is_primary(slice.parameter)};
-    // Neighbours with the same decay become one range; the padding between them is zero and stays zero.
+    if (p.rule == UpdateRule::derived) {
+      interrupted = true;
+      continue;
+    }
+    const bool learned = p.rule == UpdateRule::gradient;
+    const Segment segment{p.flat_begin + slice.begin,
+                          slice.count,
+                          slice.moment_begin,
+                          p.decay,
+                          learned && is_primary(slice.parameter),
+                          p.rule,
+                          p.average_decay};
+    // Neighbours that are updated in one way become one range; the padding between them is zero and stays zero.
     if (!segments_.empty()) {
       Segment& last = segments_.back();
       const std::int64_t gap = segment.flat_begin - last.flat_begin - last.count;
-      if (last.decay == segment.decay && last.counts_in_norm == segment.counts_in_norm &&
-          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin && gap >= 0) {
+      if (!interrupted && last.same_way(segment) && gap >= 0 &&
+          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin) {
         last.count += gap + segment.count;
         continue;
       }
     }
     segments_.push_back(segment);
+    interrupted = false;
   }
   for (const BucketRange& piece : owned_) owned_count_ += piece.count;
 }
@@ -116,14 +128,20 @@ void Optimizer::update(std::int64_t step, float lr) {
                     .step = step,
                     .max_norm = grad_clip_};
   const Tensor rounded = parameters_.flat_rounded();
+  const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
   for (const Segment& s : segments_) {
+    if (s.rule == UpdateRule::moving_average) {
+      backend_.moving_average(parameters_.flat_values().range(s.flat_begin, s.count),
+                              parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared,
+                              s.average_decay);
+      continue;
+    }
     numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
     backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
                    rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
                    first_moment().range(s.moment_begin, s.count),
                    second_moment().range(s.moment_begin, s.count),
-                   parameters_.flat_gradients().range(s.flat_begin, s.count),
-                   norm_squared_.view({1}, DType::f64), numbers);
+                   parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared, numbers);
   }
 }
 

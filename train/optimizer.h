@@ -1,6 +1,7 @@
 // AdamW with ZeRO-1 over the process grid: gradients are reduced bucket by bucket while backward runs, every data rank
 // updates its own range of the flat parameters and holds moments for that range only, and the updated parameters are
-// gathered again.
+// gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the gradients, averaged by
+// their owners and gathered; they are no part of the gradient norm.
 #pragma once
 
 #include <vector>
@@ -47,13 +48,20 @@ class Optimizer {
   Tensor second_moment() const { return moments_.view({2, owned_count_}).rows(1, 1).view({owned_count_}); }
 
  private:
-  /// A range of the flat buffers with one weight decay.
+  /// A range of the flat buffers that is updated in one way.
   struct Segment {
     std::int64_t flat_begin;
     std::int64_t count;
     std::int64_t moment_begin;
     bool decay;
     bool counts_in_norm;
+    UpdateRule rule;  // gradient or moving_average
+    float average_decay;
+
+    bool same_way(const Segment& other) const {
+      return decay == other.decay && counts_in_norm == other.counts_in_norm && rule == other.rule &&
+             average_decay == other.average_decay;
+    }
   };
   void make_segments();
   void update(std::int64_t step, float lr);

@@ -20,7 +20,8 @@ Transformer::Options model_options(const Config& config) {
           .head = config.head,
           .batch = {config.train.micro_batch, config.data.seq_len},
           .purpose = Purpose::training,
-          .data_size = config.parallel.data};
+          .data_size = config.parallel.data,
+          .step_tokens = config.train.global_batch * config.data.seq_len};
 }
 
 LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, const TrainState& state) {
@@ -60,6 +61,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
              grid, folder_.checkpoints()) {
   if (resumed == nullptr && initial != nullptr) {
     load_parameters(*initial, model_.parameters());
+    model_.head().start_averages(inputs.counts);
   } else if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
@@ -124,6 +126,9 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   const double seconds_data = load_micro_batches();
   accumulator_->enqueue();
   const double norm = optimizer_.step(step, lr);
+  const std::int64_t revived =
+      std::isfinite(norm) ? model_.head().after_update(static_cast<std::uint64_t>(config_.train.seed), step)
+                          : 0;
   const StepSums sums = accumulator_->sums();
 
   // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
@@ -153,8 +158,11 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.loss = all[0] / static_cast<double>(tokens);
   metrics.lr = static_cast<double>(lr);
   metrics.grad_norm = norm;
-  if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::commitment) {
+  if (config_.head.kind == HeadKind::vq && config_.head.learning != CodebookLearning::gradient) {
     metrics.commitment = all[1] / static_cast<double>(tokens);
+  }
+  if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::ema) {
+    metrics.revived_codes = revived;
   }
   metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;

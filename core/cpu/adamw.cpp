@@ -93,5 +93,17 @@ void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, c
   });
 }
 
+void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) {
+  const std::int64_t n = average.numel();
+  VQLM_ASSERT(x.numel() == n && norm_squared.numel() == 1);
+  if (!std::isfinite(*norm_squared.as<double>())) return;
+  float* const y = average.f32();
+  const float* const added = x.f32();
+  const float add = 1.0f - decay;  // exact from a half on (Sterbenz)
+  parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) y[i] = decay * y[i] + add * added[i];
+  });
+}
+
 }  // namespace vqlm::cpu
 #endif  // HWY_ONCE

@@ -1,4 +1,5 @@
-// The VQ head's bookkeeping around its K codes: rows sorted by cluster, and the commitment loss.
+// The VQ head's bookkeeping around its K codes: rows sorted by cluster, the commitment loss, and
+// codes as means.
 #include <utility>
 #include <vector>
 
@@ -7,6 +8,11 @@
 #include "core/cpu/row_kernels.h"
 
 namespace vqlm::cpu {
+namespace {
+
+constexpr float least_count = 1e-30f;  // core/backend.h; its reciprocal is far from overflow
+
+}  // namespace
 
 void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                           const CodeMapView& map) {
@@ -53,6 +59,21 @@ void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clu
       float* const row_gradient = gradient == nullptr ? nullptr : gradient + n * width;
       out[n] = rate * row_add_difference(row_gradient, h_data + n * width, code + cluster[n] * width,
                                          scale * 2 * rate, width);
+    }
+  });
+}
+
+void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) {
+  VQLM_ASSERT(codebook.rank() == 2 && sums.shape() == codebook.shape());
+  const std::int64_t codes = codebook.extent(0), width = codebook.extent(1);
+  VQLM_ASSERT(counts.numel() == codes);
+  float* const code = codebook.f32();
+  const float *const sum = sums.f32(), *const count = counts.f32();
+  parallel_blocks(codes, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      if (!(count[k] >= least_count)) continue;
+      const float factor = scale / count[k];
+      for (std::int64_t i = k * width; i < (k + 1) * width; ++i) code[i] = factor * sum[i];
     }
   });
 }

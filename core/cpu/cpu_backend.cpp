@@ -230,6 +230,10 @@ class CpuBackend final : public Backend {
     use_threads();
     cpu::commitment(penalty, dh, h, codebook, clusters, beta, scale);
   }
+  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override {
+    use_threads();
+    cpu::codes_from_averages(codebook, sums, counts, scale);
+  }
 
   void add_sum_of_squares(Tensor out, Tensor x) override {
     use_threads();
@@ -240,6 +244,10 @@ class CpuBackend final : public Backend {
     VQLM_ASSERT(!rounded);  // ops read param itself
     use_threads();
     cpu::adamw(param, m, v, grad, norm_squared, step);
+  }
+  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override {
+    use_threads();
+    cpu::moving_average(average, x, norm_squared, decay);
   }
 
  private:

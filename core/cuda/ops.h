@@ -73,10 +73,12 @@ void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows
                        Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
 void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
                 float beta, float scale);
+void codes_from_averages(const Context& context, Tensor codebook, Tensor sums, Tensor counts, float scale);
 
 // adamw.cu
 void add_sum_of_squares(const Context& context, Tensor out, Tensor x);
 void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
            Tensor norm_squared, const AdamWStep& step);
+void moving_average(const Context& context, Tensor average, Tensor x, Tensor norm_squared, float decay);
 
 }  // namespace vqlm::cuda

@@ -35,7 +35,7 @@ struct ModelConfig {
 };
 
 enum class HeadKind { dense, vq };
-enum class CodebookLearning { gradient, commitment };
+enum class CodebookLearning { gradient, commitment, ema };
 
 struct HeadConfig {
   HeadKind kind = HeadKind::vq;
@@ -46,7 +46,9 @@ struct HeadConfig {
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
   CodebookLearning learning = CodebookLearning::gradient;
-  float commitment = 0.25f;  // beta; read where learning is commitment
+  float commitment = 0.25f;        // beta; read where learning is commitment or ema
+  float ema_decay = 0.99f;         // of the clusters' moving averages, a step; read where learning is ema
+  float dead_code_share = 0.001f;  // codes below this part of the mean count are revived; 0: none
 };
 
 }  // namespace vqlm

@@ -35,6 +35,13 @@ class OutputHead {
   /// Starts what does not come from the parameters' initializers: biases from the unigram counts (V) of the
   /// training set.
   virtual void initialize(const std::vector<std::int64_t>& counts) = 0;
+  /// Starts what the head averages over steps (UpdateRule::moving_average) from its parameters and the unigram counts (V).
+  /// initialize() does it, too: this is for parameters that came from a model without averages.
+  virtual void start_averages(const std::vector<std::int64_t>& /*counts*/) {}
+  /// Makes the parameters that follow from moving averages (UpdateRule::derived), after an optimizer step that was not
+  /// skipped; `step` counts from 1. Returns how many codes were revived. The same on every rank, without a collective. May
+  /// block.
+  virtual std::int64_t after_update(std::uint64_t /*seed*/, std::int64_t /*step*/) { return 0; }
   /// nll (n) overwritten: -log p(target | h) for h (n, d).
   virtual void forward(Tensor nll, Tensor h, Tensor targets) = 0;
   /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
@@ -63,6 +70,8 @@ struct HeadContext {
   ParameterStore& parameters;
   std::int64_t rows;  // n
   bool trainable;
+  std::int64_t step_tokens =
+      1;  // of an optimizer step, over all ranks: moving averages start with their counts
 };
 
 }  // namespace vqlm

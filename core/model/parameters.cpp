@@ -7,8 +7,7 @@
 namespace vqlm {
 namespace {
 
-// Groups start at multiples of 64 floats, so that every matrix is aligned for vector loads on all back ends.
-constexpr std::int64_t alignment = 64;
+constexpr std::int64_t alignment = parameter_alignment;
 
 std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -124,7 +123,9 @@ void ParameterStore::round_values(std::int64_t begin, std::int64_t count) {
 
 std::int64_t ParameterStore::global_count() const {
   std::int64_t count = 0;
-  for (const Parameter& p : parameters_) count += p.global_shape.numel();
+  for (const Parameter& p : parameters_) {
+    if (p.rule != UpdateRule::moving_average) count += p.global_shape.numel();
+  }
   return count;
 }
 

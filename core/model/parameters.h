@@ -12,11 +12,22 @@
 
 namespace vqlm {
 
+/// Groups of parameters start at multiples of so many floats, so that every matrix is aligned for vector loads on all back
+/// ends.
+constexpr std::int64_t parameter_alignment = 64;
+
 /// How a parameter starts: value + stddev * normal, drawn by (seed, logical name, logical element), so that
 /// every process grid starts with the same model.
 struct Initializer {
   float value = 0;
   float stddev = 0;
+};
+
+/// What changes a parameter's values in a training step.
+enum class UpdateRule {
+  gradient,        // the optimizer follows the gradient
+  moving_average,  // the optimizer averages what was accumulated in the gradient's place (Parameter::average_decay)
+  derived,         // nothing here: the layer makes the values from other parameters after the update
 };
 
 /// A logical tensor (named as in Hugging Face's Llama) and this rank's slice of it.
@@ -27,6 +38,8 @@ struct Parameter {
   Shape shape;   // of the slice
   Initializer init;
   bool decay = true;  // weight decay applies (matrices only)
+  UpdateRule rule = UpdateRule::gradient;
+  float average_decay = 0;  // of a moving average, a step
   // Set by the store:
   int bucket = 0;
   std::int64_t flat_begin = 0;  // of the slice in the flat buffers
@@ -81,7 +94,7 @@ class ParameterStore {
   /// Rounds the values [begin, begin + count) of the flat buffer again, after they were changed from outside.
   void round_values(std::int64_t begin, std::int64_t count);
   std::int64_t flat_size() const { return flat_size_; }
-  /// Elements of all logical tensors, whatever the grid.
+  /// Elements of all logical tensors, whatever the grid; moving averages, which are no part of the model, left out.
   std::int64_t global_count() const;
 
   /// Copies this rank's slice out of a whole logical tensor in host memory, `data` (global_shape).

@@ -28,8 +28,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
                 " share this model; use parallel.tensor=1");
   }
-  const HeadContext context{tensor_, config_, options.head, parameters_, generation ? batch_.batch : rows_,
-                            training};
+  const HeadContext context{tensor_,
+                            config_,
+                            options.head,
+                            parameters_,
+                            generation ? batch_.batch : rows_,
+                            training,
+                            options.step_tokens};
 
   const std::vector<double> frequencies = rope_frequencies(config_);
   rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
@@ -150,13 +155,15 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
 }
 
 double Transformer::flops_per_token() const {
-  double weights = 0;
+  double weights = 0, without_gradient = 0;
   for (const Parameter& p : parameters_.parameters()) {
     const bool in_block = p.name.starts_with("model.layers.") && p.global_shape.rank() == 2;
     if (in_block) weights += static_cast<double>(p.global_shape.numel());
+    if (p.rule == UpdateRule::derived) without_gradient += static_cast<double>(p.global_shape.numel());
   }
   const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();
-  return 6.0 * (weights + head_->cost().multiply_adds) + attention * config_.n_layers;
+  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient +
+         attention * config_.n_layers;
 }
 
 }  // namespace vqlm

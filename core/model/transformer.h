@@ -26,8 +26,9 @@ class Transformer {
     HeadConfig head;
     BatchShape batch;  // for generation: B sequences, and the most tokens of each in one advance()
     Purpose purpose = Purpose::training;
-    int data_size = 1;         // ranks that share the optimizer's work (bucket padding)
-    std::int64_t context = 0;  // generation only: the most tokens of a sequence, which memory is kept for
+    int data_size = 1;             // ranks that share the optimizer's work (bucket padding)
+    std::int64_t step_tokens = 1;  // training: of an optimizer step, over all ranks
+    std::int64_t context = 0;      // generation only: the most tokens of a sequence, which memory is kept for
   };
 
   /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
@@ -76,8 +77,8 @@ class Transformer {
     return backend_.seconds_between(marks.begin, marks.end);
   }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
-  /// embedding look-up is none), and 6 T heads head_dim for causal attention, where only half of the scores
-  /// exist.
+  /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
+  /// where only half of the scores exist.
   double flops_per_token() const;
 
  private:

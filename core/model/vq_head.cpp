@@ -29,17 +29,23 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
       rows_(context.rows),
       clusters_(map.clusters),
       groups_(map.groups),
-      codes_(map.codes) {
+      codes_(map.codes),
+      step_tokens_(context.step_tokens) {
   VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == context.head.clusters &&
               map.groups == context.head.groups && (groups_ == 0 || map.codes == context.head.codes));
-  if (context.head.learning == CodebookLearning::commitment) commitment_ = context.head.commitment;
-  add_parameters(context.head);
+  if (context.head.learning != CodebookLearning::gradient) commitment_ = context.head.commitment;
+  add_parameters(context);
   upload(map);
   allocate_workspace();
 }
 
-void VqHead::add_parameters(const HeadConfig& head) {
-  codebook_ = parameters_.add({replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f)});
+void VqHead::add_parameters(const HeadContext& context) {
+  const HeadConfig& head = context.head;
+  const bool averaged = context.trainable && head.learning == CodebookLearning::ema;
+  Parameter codebook = replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f);
+  if (averaged) codebook.rule = UpdateRule::derived;
+  codebook_ = parameters_.add({codebook});
+  if (averaged) averages_.emplace(tensor_, parameters_, codebook_, head, rows_);
   if (groups_ > 0) {
     member_codebook_ = parameters_.add(
         {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
@@ -122,13 +128,27 @@ void VqHead::initialize(const std::vector<std::int64_t>& counts) {
   // does.
   const std::vector<float> unigram = log_unigram(counts);
   if (token_bias_) parameters_.set_from_whole(*token_bias_, unigram);
+  const std::vector<double> mass = cluster_mass(unigram);
+  std::vector<float> bias(mass.size());
+  for (std::size_t k = 0; k < mass.size(); ++k) bias[k] = static_cast<float>(std::log(mass[k]));
+  parameters_.set_from_whole(cluster_bias_, bias);
+  if (averages_) averages_->start(mass, step_tokens_);
+}
+
+std::vector<double> VqHead::cluster_mass(const std::vector<float>& unigram) const {
   std::vector<double> mass(static_cast<std::size_t>(clusters_), 0.0);
   for (std::size_t token = 0; token < unigram.size(); ++token) {
     mass[static_cast<std::size_t>(cluster_of_token_[token])] += std::exp(static_cast<double>(unigram[token]));
   }
-  std::vector<float> bias(mass.size());
-  for (std::size_t k = 0; k < mass.size(); ++k) bias[k] = static_cast<float>(std::log(mass[k]));
-  parameters_.set_from_whole(cluster_bias_, bias);
+  return mass;
+}
+
+void VqHead::start_averages(const std::vector<std::int64_t>& counts) {
+  if (averages_) averages_->start(cluster_mass(log_unigram(counts)), step_tokens_);
+}
+
+std::int64_t VqHead::after_update(std::uint64_t seed, std::int64_t step) {
+  return averages_ ? averages_->after_update(seed, step) : 0;
 }
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
@@ -149,7 +169,12 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   Backend& backend = tensor_.backend();
   codes_forward(nll, h, targets);
   backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
-  backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no, Accumulate::yes);
+  if (averages_) {
+    averages_->accumulate(h, clusters_of_rows_);
+  } else {
+    backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
+                   Accumulate::yes);
+  }
   backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
   backend.matmul(dh, logits_, parameters_.operand(codebook_), Transpose::no, Transpose::no, Accumulate::no);
 
@@ -161,9 +186,9 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   backend.member_entropy(nll, gradients, h, targets, order_, row_begin_, member_codebook(), token_bias(),
                          map_);
 
-  if (commitment_) {
-    backend.commitment(penalty, dh, h, parameters_.operand(codebook_), clusters_of_rows_, *commitment_,
-                       scale);
+  if (commitment_ > 0) {
+    const Tensor committed_to = averages_ ? averages_->means() : parameters_.operand(codebook_);
+    backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
   } else {
     backend.fill(penalty, 0.0f);
   }

@@ -10,6 +10,7 @@
 
 #include <optional>
 
+#include "core/model/code_averages.h"
 #include "core/model/output_head.h"
 #include "core/model/vq_head_choice.h"
 
@@ -23,6 +24,8 @@ class VqHead : public OutputHead {
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
+  void start_averages(const std::vector<std::int64_t>& counts) override;
+  std::int64_t after_update(std::uint64_t seed, std::int64_t step) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
                         float scale) override;
@@ -32,8 +35,10 @@ class VqHead : public OutputHead {
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
 
  private:
-  void add_parameters(const HeadConfig& head);
+  void add_parameters(const HeadContext& context);
   void upload(const CodeMap& map);
+  /// (K): the clusters' shares of the tokens, from log_unigram's (V).
+  std::vector<double> cluster_mass(const std::vector<float>& unigram) const;
   void allocate_workspace();
   /// Made at generation's first token.
   VqHeadChoice& choice();
@@ -50,12 +55,14 @@ class VqHead : public OutputHead {
   std::int64_t vocab_size_, d_model_, rows_;
   std::int64_t clusters_;
   int groups_, codes_;
-  std::optional<float> commitment_;  // beta
-  double mean_members_;              // of a token's cluster, over the vocabulary
+  std::int64_t step_tokens_;
+  float commitment_ = 0;  // beta
+  double mean_members_;   // of a token's cluster, over the vocabulary
 
   ParameterId codebook_;                   // (K, d)
   ParameterId cluster_bias_;               // (K)
   ParameterId member_codebook_ = 0;        // (G, Q, d / G)
+  std::optional<CodeAverages> averages_;   // training with learning ema
   std::optional<ParameterId> token_bias_;  // (V); none where head.bias is off
   Buffer fixed_storage_;
   Tensor fixed_bias_,

@@ -111,5 +111,30 @@ TEST_F(AdamWTest, SumOfSquaresDoesNotDependOnThreads) {
   expect_equal(shared, alone, "out");
 }
 
+TEST_F(AdamWTest, MovingAverageKeepsAndAdds) {
+  for (const std::int64_t n : {0, 1, 7, 65, 40'001}) {
+    HostF32 average = random_normal({n}, "average"), x = random_normal({n}, "x");
+    const float decay = 0.99f;
+    std::vector<double> expected, bound;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double kept = double{decay} * average[i], added = (1 - double{decay}) * x[i];
+      expected.push_back(kept + added);
+      bound.push_back(3 * u32 * (std::abs(kept) + std::abs(added)));  // coefficient, product, sum
+    }
+    backend->moving_average(average, x, HostF64({1}, 2.0), decay);
+    expect_close(average, expected, bound, "average");
+  }
+}
+
+TEST_F(AdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
+  for (const double norm :
+       {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    HostF32 average = random_normal({65}, "average"), x = random_normal({65}, "x");
+    const HostF32 before = average.clone();
+    backend->moving_average(average, x, HostF64({1}, norm), 0.5f);
+    expect_equal(average, before, "average");
+  }
+}
+
 }  // namespace
 }  // namespace vqlm::testing

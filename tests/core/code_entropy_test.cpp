@@ -76,5 +76,22 @@ TEST_P(CommitmentTest, EqualsReference) {
 
 INSTANTIATE_TEST_SUITE_P(Widths, CommitmentTest, ::testing::Values(1, 7, 64, 130));
 
+TEST_P(CommitmentTest, CodesFromAveragesDivideByTheCounts) {
+  const std::int64_t codes = 6, width = GetParam();
+  const float scale = 0.75f;
+  HostF32 sums = random_normal({codes, width}, "sums"), counts({codes}), codebook({codes, width}, 3.5f);
+  const float of_code[] = {1.0f, 0.0f, 300.0f, 1e-30f, 0.9e-30f, 0.3f};
+  for (std::int64_t k = 0; k < codes; ++k) counts[k] = of_code[k];
+  std::vector<double> expected, bound;
+  for (std::int64_t i = 0; i < sums.size(); ++i) {
+    const double count = of_code[i / width];
+    const bool stays = of_code[i / width] < 1e-30f;
+    expected.push_back(stays ? 3.5 : scale * double{sums[i]} / count);
+    bound.push_back(stays ? 0 : 3 * u32 * std::abs(expected.back()));  // quotient, product and a spare
+  }
+  backend->codes_from_averages(codebook, sums, counts, scale);
+  expect_close(codebook, expected, bound, "codebook");
+}
+
 }  // namespace
 }  // namespace vqlm::testing

@@ -136,5 +136,31 @@ TEST_F(CudaAdamWTest, ANotANumberInTheGradientShowsInTheNorm) {
   EXPECT_TRUE(std::isnan(out.download<double>()[0]));
 }
 
+TEST_F(CudaAdamWTest, MovingAverageEqualsTheOracle) {
+  HostF64 finite({1}, 4.0);
+  for (const std::int64_t n : {0, 1, 7, 65, 40'001}) {
+    for (const auto& offsets : {std::pair{0, 0}, {3, 3}, {1, 2}}) {
+      HostF32 average = random_normal({n}, "average"), x = random_normal({n}, "x");
+      const DeviceArray y = upload(average, offsets.first), added = upload(x, offsets.second);
+      device->moving_average(y, added, upload(finite), 0.99f);
+      std::vector<double> bound;
+      for (std::int64_t i = 0; i < n; ++i)
+        bound.push_back(6 * u32 * (std::abs(double{average[i]}) + 0.01 * std::abs(double{x[i]})));
+      oracle->moving_average(average, x, finite, 0.99f);
+      expect_close(y.download(), average.doubles(), bound, "average");
+    }
+  }
+}
+
+TEST_F(CudaAdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
+  for (const double norm :
+       {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    HostF32 average = random_normal({1003}, "average"), x = random_normal({1003}, "x");
+    const DeviceArray y = upload(average);
+    device->moving_average(y, upload(x), upload(HostF64({1}, norm)), 0.5f);
+    expect_equal(y.download(), average, "average");
+  }
+}
+
 }  // namespace
 }  // namespace vqlm::testing

@@ -65,5 +65,22 @@ TEST_P(CudaCommitmentTest, EqualsHost) {
 
 INSTANTIATE_TEST_SUITE_P(Widths, CudaCommitmentTest, ::testing::Values(1, 7, 64, 130, 520));
 
+TEST_P(CudaCommitmentTest, CodesFromAveragesEqualTheHosts) {
+  const std::int64_t codes = 300, width = GetParam();
+  HostF32 sums = random_normal({codes, width}, "sums"), counts = random_normal({codes}, "counts");
+  for (std::int64_t k = 0; k < codes; ++k) counts[k] = k % 7 == 0 ? 0.0f : std::abs(counts[k]) + 1e-3f;
+  HostF32 codebook = random_normal({codes, width}, "codebook");
+  for (const std::int64_t offset : {0, 3}) {
+    const DeviceArray device_codebook = upload(codebook, offset), device_sums = upload(sums, offset),
+                      device_counts = upload(counts, offset);
+    device->codes_from_averages(device_codebook, device_sums, device_counts, 0.75f);
+    HostF32 expected = codebook.clone();
+    oracle->codes_from_averages(expected, sums, counts, 0.75f);
+    std::vector<double> bound;
+    for (double value : expected.doubles()) bound.push_back(6 * u32 * std::abs(value));
+    expect_close(device_codebook.download(), expected.doubles(), bound, "codebook");
+  }
+}
+
 }  // namespace
 }  // namespace vqlm::testing

@@ -87,6 +87,8 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "head.own_tokens=3",
                                               "head.learning=commitment",
                                               "head.commitment=0.1",
+                                              "head.ema_decay=0.95",
+                                              "head.dead_code_share=0.02",
                                               "data.train=shards/train-*.h5",
                                               "data.heldout=shards/heldout-*.h5",
                                               "data.seq_len=77",
@@ -225,6 +227,11 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
   EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
+  EXPECT_THAT(resolve_error({"head.learning=ema", "head.kind=dense"}),
+              AllOf(HasSubstr("head.learning = \"ema\""), HasSubstr("head.kind = \"vq\"")));
+  EXPECT_EQ(resolve_error({"head.learning=ema"}), "");
+  EXPECT_THAT(override_error("head.ema_decay=1"), HasSubstr("head.ema_decay"));
+  EXPECT_THAT(override_error("head.dead_code_share=0.6"), HasSubstr("head.dead_code_share"));
   EXPECT_THAT(resolve_error({"train.global_batch=12"}), HasSubstr("choose global_batch = 16"));
   EXPECT_THAT(resolve_error({"optim.warmup_steps=1001"}), HasSubstr("warmup_steps <= 1000"));
   EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}),

@@ -64,6 +64,13 @@ Config config_of(HeadKind kind, bool bias = true, bool tied = false, int groups 
   return config;
 }
 
+Config averaged(Config config) {
+  config.head.learning = CodebookLearning::ema;
+  config.head.ema_decay = 0.9f;
+  config.head.dead_code_share = 0.02f;
+  return config;
+}
+
 std::string error_of(const std::function<void()>& run) {
   try {
     run();
@@ -88,6 +95,7 @@ TEST(HfModel, WhatIsWrittenComesBack) {
                         {config_of(HeadKind::dense, true, true), true, 1 << 20},
                         {config_of(HeadKind::vq), true, 4000},
                         {config_of(HeadKind::vq, false), true, 1 << 20},
+                        {averaged(config_of(HeadKind::vq)), true, 1 << 20},
                         {config_of(HeadKind::vq, true, false, 0), true, 1 << 20}};
   for (const Case& c : cases) {
     const TinySource source(c.config);
@@ -112,6 +120,11 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(back->seq_len(), 8);
     ASSERT_EQ(back->code_map().has_value(), source.code_map().has_value());
     if (!back->code_map()) continue;
+    EXPECT_EQ(back->head().learning, c.config.head.learning);
+    if (back->head().learning == CodebookLearning::ema) {
+      EXPECT_EQ(back->head().ema_decay, 0.9f);
+      EXPECT_EQ(back->head().dead_code_share, 0.02f);
+    }
     EXPECT_EQ(back->code_map()->cluster_of_token, source.code_map()->cluster_of_token);
     EXPECT_EQ(back->code_map()->member_codes, source.code_map()->member_codes);
     EXPECT_EQ(back->code_map()->provenance, source.code_map()->provenance);

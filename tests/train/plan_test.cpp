@@ -27,6 +27,7 @@ struct HeadCase {
   bool bias = true;
   int groups = 8;
   bool heldout = true;
+  CodebookLearning learning = CodebookLearning::commitment;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -37,6 +38,7 @@ Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
   config.model.tie_embeddings = head.tied;
   config.head.bias = head.bias;
   config.head.groups = head.groups;
+  config.head.learning = head.learning;
   if (!head.heldout) config.data.heldout.clear();
   config.train.steps = 2;
   config.train.micro_batch = 3;
@@ -118,7 +120,8 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
-                      HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false}),
+                      HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
     name_of);
 
 TEST(PlanningBackend, ItsMemoryCannotBeTouched) {

@@ -26,11 +26,19 @@ ParameterId find(ParameterStore& store, const std::string& name) {
   return 0;
 }
 
-class SkippedUpdateTest : public ::testing::TestWithParam<HeadKind> {
+struct HeadCase {
+  const char* name;
+  HeadKind kind;
+  CodebookLearning learning = CodebookLearning::commitment;
+};
+
+class SkippedUpdateTest : public ::testing::TestWithParam<HeadCase> {
  protected:
   SkippedUpdateTest() {
     testing::write_zipf_shards(folder_.path(), "train", 40);
-    config_ = tiny_config(GetParam(), folder_.path(), folder_.file("run"));
+    config_ = tiny_config(GetParam().kind, folder_.path(), folder_.file("run"));
+    config_.head.learning = GetParam().learning;
+    config_.head.dead_code_share = 0.2f;  // reviving must wait, too
     config_.data.heldout.clear();
     config_.train.grad_clip = 0;  // the check must not hang on clipping
   }
@@ -99,8 +107,10 @@ TEST_P(SkippedUpdateTest, TooManyInARowEndTheRunWithACheckpoint) {
                                       "step-00000008" / "manifest.json"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, SkippedUpdateTest, ::testing::Values(HeadKind::dense, HeadKind::vq),
-                         [](const auto& test) { return test.param == HeadKind::vq ? "vq" : "dense"; });
+INSTANTIATE_TEST_SUITE_P(Heads, SkippedUpdateTest,
+                         ::testing::Values(HeadCase{"dense", HeadKind::dense}, HeadCase{"vq", HeadKind::vq},
+                                           HeadCase{"vq_ema", HeadKind::vq, CodebookLearning::ema}),
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace vqlm

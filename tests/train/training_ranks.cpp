@@ -41,6 +41,10 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.head.groups = GetParam().groups;
     config.head.learning = GetParam().learning;
     config.train.steps = GetParam().steps;
+    if (GetParam().learning == CodebookLearning::ema) {
+      config.head.dead_code_share = 0.2f;  // the rarest clusters have less, so that codes are revived
+      config.train.check_replicas_every = 1;
+    }
     return config;
   }
   Config config_of(const std::string& name) { return config(world_.shards, world_.shared_path(name)); }
@@ -99,6 +103,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
         HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
+        HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient}),
     name_of);
 
@@ -170,9 +175,41 @@ TEST_P(Resumed, OnAnotherGridContinues) {
   expect_close(run.heldout, expected.heldout);
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, Resumed,
-                         ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
-                                           HeadCase{.name = "vq", .kind = HeadKind::vq}),
+INSTANTIATE_TEST_SUITE_P(
+    Heads, Resumed,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
+    name_of);
+
+/// Codes revived in each step.
+std::vector<std::int64_t> revived_of(const TrainedRun& run) {
+  std::vector<std::int64_t> revived;
+  for (const std::string& line : run.lines) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("loss")) revived.push_back(json.at("revived_codes").get<std::int64_t>());
+  }
+  return revived;
+}
+
+class MovingAverages : public Training {};
+
+// Counts are sums of small integers, exact in any order: every grid revives the same codes in the same steps.
+TEST_P(MovingAverages, ReviveTheSameCodesOnEveryGrid) {
+  const std::vector<std::int64_t> expected = revived_of(run_alone());
+  EXPECT_EQ(expected.size(), static_cast<std::size_t>(tiny_steps));
+  EXPECT_GT(*std::max_element(expected.begin(), expected.end()), 0);
+  for (const GridSize size : grids_of(session().size())) {
+    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
+    const TrainedRun run = train_run(*world_.backend, grid, config_of(size.name()));
+    if (session().rank() > 0) continue;
+    EXPECT_EQ(revived_of(run), expected) << size.name();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, MovingAverages,
+                         ::testing::Values(HeadCase{
+                             .name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
                          name_of);
 
 }  // namespace

@@ -82,6 +82,7 @@ class SyntheticTraining {
   void run(GradientAccumulator& accumulator) {
     accumulator.enqueue();
     optimizer_.step(++steps_, config_.optim.lr);
+    model_.head().after_update(seed(), steps_);
   }
 
   const Config& config_;

@@ -203,6 +203,9 @@ void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codeb
                                float beta, float scale) {
   measure("commitment", 0, [&] { inner_.commitment(penalty, dh, h, codebook, clusters, beta, scale); });
 }
+void TimingBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) {
+  measure("codes_from_averages", 0, [&] { inner_.codes_from_averages(codebook, sums, counts, scale); });
+}
 
 void TimingBackend::add_sum_of_squares(Tensor out, Tensor x) {
   measure("add_sum_of_squares", 0, [&] { inner_.add_sum_of_squares(out, x); });
@@ -210,6 +213,9 @@ void TimingBackend::add_sum_of_squares(Tensor out, Tensor x) {
 void TimingBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
                           const AdamWStep& step) {
   measure("adamw", 0, [&] { inner_.adamw(param, rounded, m, v, grad, norm_squared, step); });
+}
+void TimingBackend::moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) {
+  measure("moving_average", 0, [&] { inner_.moving_average(average, x, norm_squared, decay); });
 }
 
 }  // namespace vqlm

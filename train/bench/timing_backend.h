@@ -86,11 +86,13 @@ class TimingBackend final : public Backend {
                         Tensor token_bias, const CodeMapView& map) override;
   void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
                          Tensor token_bias, const CodeMapView& map) override;
+  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
   void add_sum_of_squares(Tensor out, Tensor x) override;
   void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
              const AdamWStep& step) override;
+  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
 
  private:
   /// Buffers belong to `inner`, so nothing is ever given back here.

@@ -118,6 +118,7 @@ void CheckpointReader::load_optimizer(Backend& backend, const ParameterStore& pa
                                       const Optimizer& optimizer) const {
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
+    if (p.rule != UpdateRule::gradient) continue;  // no moments
     std::int64_t begin = slice.moment_begin;
     for (const Box& box : boxes_of_range(p.shape, slice.begin, slice.begin + slice.count)) {
       const Shape offset = shifted(box.offset, p.offset);

@@ -13,6 +13,7 @@ CheckpointSnapshot::CheckpointSnapshot(const ParameterStore& parameters, const O
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
     const auto moment = [&](Tensor all) { return all.range(slice.moment_begin, slice.count); };
     add(p.name, p, slice.begin, parameters.flat_values().range(p.flat_begin + slice.begin, slice.count));
+    if (p.rule != UpdateRule::gradient) continue;  // no moments
     add(first_moment_prefix + p.name, p, slice.begin, moment(optimizer.first_moment()));
     add(second_moment_prefix + p.name, p, slice.begin, moment(optimizer.second_moment()));
   }

@@ -49,6 +49,16 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   check("head.clusters", head.clusters, saved_head.clusters);
   check("head.groups", head.groups, saved_head.groups);
   if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
+  // With ema the checkpoint holds moving averages and no moments of the codes; the other two may be exchanged.
+  const auto learning_name = [](CodebookLearning learning) {
+    return learning == CodebookLearning::ema          ? "ema"
+           : learning == CodebookLearning::commitment ? "commitment"
+                                                      : "gradient";
+  };
+  if (head.learning == CodebookLearning::ema || saved_head.learning == CodebookLearning::ema) {
+    check("head.learning", std::string(learning_name(head.learning)),
+          std::string(learning_name(saved_head.learning)));
+  }
 }
 
 /// Keys that say which samples come next.

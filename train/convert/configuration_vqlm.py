@@ -20,6 +20,8 @@ class VqlmConfig(LlamaConfig):
         vq_map_provenance="",
         vq_learning="gradient",
         vq_commitment=0.25,
+        vq_ema_decay=0.99,
+        vq_dead_code_share=0.001,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -31,4 +33,6 @@ class VqlmConfig(LlamaConfig):
         self.vq_map_provenance = vq_map_provenance
         self.vq_learning = vq_learning
         self.vq_commitment = vq_commitment
+        self.vq_ema_decay = vq_ema_decay
+        self.vq_dead_code_share = vq_dead_code_share
         super().__init__(**kwargs)

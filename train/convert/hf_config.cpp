@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -160,6 +162,9 @@ ModelConfig parse_model(const Section& config, const std::string& model_type) {
   return model;
 }
 
+// In the order of CodebookLearning.
+constexpr std::array<std::string_view, 3> codebook_learnings = {"gradient", "commitment", "ema"};
+
 HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   HeadConfig head;
   const std::string kind = config.text("head_kind");
@@ -184,10 +189,13 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   }
   head.map = config.text("vq_map", head.map);
   const std::string learning = config.text("vq_learning", "gradient");
-  if (learning != "gradient" && learning != "commitment")
-    config.refuse("vq_learning", "is not supported: only gradient and commitment are");
-  head.learning = learning == "gradient" ? CodebookLearning::gradient : CodebookLearning::commitment;
+  const auto* const found = std::find(codebook_learnings.begin(), codebook_learnings.end(), learning);
+  if (found == codebook_learnings.end())
+    config.refuse("vq_learning", "is not supported: only gradient, commitment and ema are");
+  head.learning = static_cast<CodebookLearning>(found - codebook_learnings.begin());
   head.commitment = config.number("vq_commitment", head.commitment);
+  head.ema_decay = config.number("vq_ema_decay", head.ema_decay);
+  head.dead_code_share = config.number("vq_dead_code_share", head.dead_code_share);
   return head;
 }
 
@@ -226,8 +234,11 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   }
   json["vq_map"] = head.map;
   json["vq_map_provenance"] = config.map_provenance;
-  json["vq_learning"] = head.learning == CodebookLearning::gradient ? "gradient" : "commitment";
+  json["vq_learning"] = codebook_learnings[static_cast<std::size_t>(head.learning)];
   json["vq_commitment"] = shortest(head.commitment);
+  if (head.learning != CodebookLearning::ema) return;
+  json["vq_ema_decay"] = shortest(head.ema_decay);
+  json["vq_dead_code_share"] = shortest(head.dead_code_share);
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ void load_parameters(const ModelSource& source, ParameterStore& parameters) {
   for (const ModelSource::TensorInfo& tensor : source.tensors()) shapes[tensor.name] = tensor.shape;
   for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
     const Parameter& p = parameters.parameters()[id];
+    if (p.rule == UpdateRule::moving_average) continue;  // a training's own; OutputHead::start_averages
     const auto found = shapes.find(p.name);
     if (found == shapes.end()) {
       throw Error(fmt::format("{}: has no tensor {}; its model or head is another than the one asked for",

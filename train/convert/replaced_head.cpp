@@ -22,6 +22,7 @@ HeadConfig dense_head(const ModelSource& trunk) {
   HeadConfig head = trunk.head();
   head.kind = HeadKind::dense;
   head.bias = true;
+  head.learning = CodebookLearning::gradient;  // it has no codes
   return head;
 }
 

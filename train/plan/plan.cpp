@@ -74,6 +74,7 @@ class PlannedTraining {
     accumulator_.enqueue();
     constexpr float lr = 1e-3f;
     optimizer_.step(1, lr);
+    model_.head().after_update(0, 1);
     const double head = accumulator_.sums().seconds_head;
     std::vector<double> statistics(step_statistics, 0.0);
     sum_over(backend_, grid_.world(), statistics);

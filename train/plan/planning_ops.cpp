@@ -204,6 +204,11 @@ void PlanningBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor cod
   count("commitment", 0, {h, clusters, dh}, {penalty, dh}, static_cast<double>(h.bytes()));
 }
 
+void PlanningBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float /*scale*/) {
+  expect(DType::f32, {codebook, sums, counts});
+  count("codes_from_averages", 0, {sums, counts}, {codebook});
+}
+
 void PlanningBackend::add_sum_of_squares(Tensor out, Tensor x) {
   expect(DType::f64, {out});
   count("add_sum_of_squares", 0, {x}, {out});
@@ -215,6 +220,12 @@ void PlanningBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Te
   expect(activation_, {rounded});
   expect(DType::f64, {norm_squared});
   count("adamw", 0, {param, m, v, grad, norm_squared}, {param, m, v, rounded});
+}
+
+void PlanningBackend::moving_average(Tensor average, Tensor x, Tensor norm_squared, float /*decay*/) {
+  expect(DType::f32, {average, x});
+  expect(DType::f64, {norm_squared});
+  count("moving_average", 0, {average, x, norm_squared}, {average});
 }
 
 }  // namespace vqlm
