@@ -54,6 +54,12 @@ class OutputHead {
   virtual std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) = 0;
 };
 
+/// How a dense head holds its logits in training.
+enum class LogitChunks {
+  by_budget,   // a chunk of rows at a time
+  one_for_all  // (N, V): only for benchmarks, which show what the chunks save
+};
+
 /// What a head is built from. Sharded heads add their parameters to the store's open bucket when they are
 /// made; replicated ones when add_replicated() is called.
 struct HeadContext {
@@ -63,6 +69,7 @@ struct HeadContext {
   ParameterStore& parameters;
   std::int64_t rows;  // n
   bool trainable;
+  LogitChunks logits = LogitChunks::by_budget;
 };
 
 }  // namespace vqlm
