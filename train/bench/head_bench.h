@@ -90,12 +90,12 @@ struct HeadBenchResult {
   double decode_ratio(const std::string& operation, BenchedHead over = BenchedHead::vq) const;
 };
 
-/// Rates of the machine, measured in this process.
+/// Rates of the machine, measured in this process by the clock that the heads are timed with.
 struct MachineRates {
   double matmul_peak = 0;  // FLOP/s
   double memory_rate = 0;  // bytes/s
 };
-MachineRates measure_rates(Backend& backend);
+MachineRates measure_rates(Backend& backend, Clock clock);
 
 /// Times the heads in turns, so that all meet the same state of the machine. A head that does not fit in memory, or would
 /// take too long, is left out with the reason in its place. Throws UsageError for sizes that make no heads, with a choice

@@ -64,7 +64,7 @@ std::vector<HeadBenchResult> run_head_grid(Backend& backend, const HeadBenchOpti
                                    sizes == &vocabularies ? "vocabs" : "widths", size));
     }
   }
-  const MachineRates rates = measure_rates(backend);
+  const MachineRates rates = measure_rates(backend, options.clock);
   std::vector<HeadBenchResult> grid;
   for (const std::int64_t vocabulary : vocabularies) {
     for (const std::int64_t width : widths) {
