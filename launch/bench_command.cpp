@@ -12,7 +12,6 @@
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
-#include "train/bench/head_bench.h"
 #include "train/bench/step_bench.h"
 
 namespace vqlm {
@@ -20,25 +19,6 @@ namespace {
 
 void write_json(const std::string& path, const std::string& json) {
   if (!path.empty()) write_file_atomically(path, json);
-}
-
-/// --clock of both benchmarks.
-void add_clock(CLI::App& command, Clock& clock) {
-  command
-      .add_option_function<std::string>(
-          "--clock",
-          [&clock](const std::string& name) { clock = name == "cpu" ? cpu_seconds : wall_seconds; },
-          "wall (default), or cpu: processor time, where other work keeps the machine busy (one rank and "
-          "thread)")
-      ->check(CLI::IsMember({"wall", "cpu"}));
-}
-
-void check_clock(Clock clock, int ranks, int threads) {
-  if (clock == wall_seconds || (ranks == 1 && threads == 1)) return;
-  throw UsageError(fmt::format(
-      "bench: --clock cpu with {} ranks of {} threads: their processor time adds up; use one rank and "
-      "--threads 1, or --clock wall",
-      ranks, threads));
 }
 
 struct StepOptions {
@@ -141,73 +121,6 @@ void add_step(CLI::App& bench) {
   command->callback([options] { bench_step(*options); });
 }
 
-struct HeadOptions {
-  HeadBenchOptions bench;
-  int threads = 1;
-  DeviceKind device = DeviceKind::automatic;
-  std::string json;
-};
-
-void bench_head(const HeadOptions& options) {
-  if (options.threads < 0 || options.threads > 4096) {
-    throw UsageError(
-        fmt::format("bench head: --threads {}: choose 1 to 4096, or 0 for all cores", options.threads));
-  }
-  run_job([&](Environment& environment) {
-    if (environment.mpi().size() != 1) {
-      throw UsageError(
-          fmt::format("bench head: measures one process, but mpirun started {}; start it without "
-                      "mpirun",
-                      environment.mpi().size()));
-    }
-    check_clock(options.bench.clock, 1, environment.threads(options.threads));
-    const auto backend = environment.make_backend(options.device, options.threads);
-    const HeadBenchResult result = run_head_bench(*backend, options.bench);
-    std::fputs(to_text(result).c_str(), stdout);
-    write_json(options.json, to_json(result));
-  });
-}
-
-void add_head(CLI::App& bench) {
-  CLI::App* command =
-      bench.add_subcommand("head", "Time the dense and the VQ output head on the same hidden states");
-  const auto options = std::make_shared<HeadOptions>();
-  HeadBenchOptions& sizes = options->bench;
-  const auto size = [&](const char* name, auto& target, const char* help) {
-    command->add_option(name, target, help)->capture_default_str();
-  };
-  size("--vocab", sizes.vocab_size, "vocabulary V");
-  size("--width", sizes.width, "model width d");
-  size("--rows", sizes.rows, "tokens N");
-  size("--clusters", sizes.clusters, "clusters K");
-  size("--groups", sizes.groups, "groups G of a member vector; 0: the published VQ-Logits");
-  size("--codes", sizes.codes, "codes Q of a group, at most 256");
-  size("--repeats", sizes.repeats, "timed passes of each head");
-  size("--threads", options->threads, "threads on the CPU; 0: all cores");
-  add_device_option(*command, options->device);
-  command->add_option("--map", sizes.map, "which tokens share a cluster")
-      ->check(CLI::IsMember({"random", "frequency"}))
-      ->capture_default_str();
-  command
-      ->add_option_function<std::string>(
-          "--targets",
-          [&sizes](const std::string& name) {
-            sizes.targets = name == "uniform" ? TokenDistribution::uniform : TokenDistribution::zipf;
-          },
-          "how often each token is a target (default zipf)")
-      ->check(CLI::IsMember({"zipf", "uniform"}));
-  add_clock(*command, sizes.clock);
-  command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
-  command->footer(
-      "One pass is forward and backward of all rows. A random map spreads the targets over all clusters, "
-      "which is "
-      "the harder\ncase for the VQ head; with a frequency map most rows share a few clusters.\n"
-      "Examples:\n"
-      "  vqlm bench head\n"
-      "  vqlm bench head --vocab 128000 --width 1024 --clusters 512 --targets uniform --json head.json");
-  command->callback([options] { bench_head(*options); });
-}
-
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
@@ -215,7 +128,7 @@ void add_bench_command(CLI::App& app) {
       app.add_subcommand("bench", "Measure the speed of a training step, the output heads or single ops");
   command->require_subcommand(1);
   add_step(*command);
-  add_head(*command);
+  add_head_bench(*command);
   add_attention_bench(*command);
   add_ops_bench(*command);
 }

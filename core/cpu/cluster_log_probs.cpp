@@ -57,7 +57,7 @@ void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tenso
   const float *const bias = token_bias.f32(), *const codebook = member_codebook.f32();
   const std::vector<Run> runs = find_runs(row_of, cluster_of, entries, member_begin, sizes);
   const bool tables = std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.table; });
-  const Scratch table(1, tables ? sizes.groups * sizes.codes : 0);
+  const Scratch table(1, tables ? sizes.table() : 0);
 
   const auto score = [&](std::int64_t i, bool by_table) {
     const std::int64_t first = member_begin[cluster_of[i]], count = member_begin[cluster_of[i] + 1] - first;

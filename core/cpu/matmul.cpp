@@ -1,9 +1,11 @@
-// Matrix products by oneDNN's sgemm, which takes row-major matrices with C's argument order.
+// Matrix products by oneDNN's sgemm, which takes row-major matrices with C's argument order; a single row times a matrix by
+// a kernel of our own, which reads the matrix at the memory's rate.
 #include <oneapi/dnnl/dnnl.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 
+#include "core/cpu/matrix_vector.h"
 #include "core/cpu/ops.h"
 
 namespace vqlm::cpu {
@@ -19,6 +21,7 @@ void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate
     if (accumulate == Accumulate::no) std::fill_n(c.f32(), m * n, 0.0f);
     return;
   }
+  if (m == 1 && tb == Transpose::yes) return matrix_vector(c.f32(), b.f32(), a.f32(), n, k, accumulate);
   const float beta = accumulate == Accumulate::yes ? 1.0f : 0.0f;
   const dnnl_status_t status =
       dnnl_sgemm(ta == Transpose::yes ? 'T' : 'N', tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0f, a.f32(),

@@ -2,6 +2,9 @@
 #define HWY_TARGET_INCLUDE "core/cpu/member_kernels.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once per instruction set
 
+#include <algorithm>
+#include <bit>
+
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/member_kernels.h"
 #include "core/cpu/sgemm.h"
@@ -102,6 +105,82 @@ void score(float* scores, const float* h, const float* codebook, const std::uint
   });
 }
 
+/// The sum of one row's table entries at a member's codes; table (G, table_stride). Four sums hide the latency of addition.
+HWY_INLINE float look_up_member(const float* table, const std::uint8_t* codes, std::int64_t groups) {
+  float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  std::int64_t g = 0;
+  for (; g + 8 <= groups; g += 8, table += 8 * table_stride) {
+    // Eight codes come in one load: with a load for each, the loads are the limit.
+    std::uint64_t eight;
+    hwy::CopyBytes<sizeof eight>(codes + g, &eight);
+    s0 += table[eight & 255];
+    s1 += table[table_stride + static_cast<std::int64_t>(eight >> 8 & 255)];
+    s2 += table[2 * table_stride + static_cast<std::int64_t>(eight >> 16 & 255)];
+    s3 += table[3 * table_stride + static_cast<std::int64_t>(eight >> 24 & 255)];
+    s0 += table[4 * table_stride + static_cast<std::int64_t>(eight >> 32 & 255)];
+    s1 += table[5 * table_stride + static_cast<std::int64_t>(eight >> 40 & 255)];
+    s2 += table[6 * table_stride + static_cast<std::int64_t>(eight >> 48 & 255)];
+    s3 += table[7 * table_stride + static_cast<std::int64_t>(eight >> 56)];
+  }
+  for (; g < groups; ++g, table += table_stride) s0 += table[codes[g]];
+  return (s0 + s1) + (s2 + s3);
+}
+
+void look_up(float* scores, const float* table, const std::uint8_t* codes, std::int64_t count,
+             std::int64_t groups) {
+  for (std::int64_t w = 0; w < count; ++w) scores[w] = look_up_member(table, codes + w * groups, groups);
+}
+
+/// The sums of `members` members' table entries for `table_rows` rows; tables (G, Q, table_rows).
+template <int members, class D>
+HWY_INLINE void look_up_rows_of_some(D d, float* sums, const float* tables, const std::uint8_t* codes,
+                                     std::int64_t groups, std::int64_t table) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t r = 0; r < table_rows; r += lanes) {
+    auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+    const float* entries = tables + r;
+    for (std::int64_t g = 0; g < groups; ++g, entries += table) {
+      const auto at = [&](int w) HWY_ATTR {
+        return hn::LoadU(d, entries + std::int64_t{codes[w * groups + g]} * table_rows);
+      };
+      s0 = hn::Add(s0, at(0));
+      if constexpr (members > 1) {
+        s1 = hn::Add(s1, at(1));
+        s2 = hn::Add(s2, at(2));
+        s3 = hn::Add(s3, at(3));
+      }
+    }
+    hn::StoreU(s0, d, sums + r);
+    if constexpr (members > 1) {
+      hn::StoreU(s1, d, sums + table_rows + r);
+      hn::StoreU(s2, d, sums + 2 * table_rows + r);
+      hn::StoreU(s3, d, sums + 3 * table_rows + r);
+    }
+  }
+}
+
+void look_up_rows(float* scores, std::int64_t stride, std::int64_t rows, const float* tables,
+                  const std::uint8_t* codes, std::int64_t count, std::int64_t groups, std::int64_t table) {
+  const hn::CappedTag<float, table_rows> d;
+  constexpr std::int64_t tile = 64;  // members whose sums are turned around together
+  float sums[tile * table_rows];
+  for (std::int64_t begin = 0; begin < count; begin += tile, codes += tile * groups) {
+    const std::int64_t in_tile = count - begin < tile ? count - begin : tile;
+    std::int64_t w = 0;
+    for (; w + members_at_once <= in_tile; w += members_at_once) {
+      look_up_rows_of_some<members_at_once>(d, sums + w * table_rows, tables, codes + w * groups, groups,
+                                            table);
+    }
+    for (; w < in_tile; ++w) {
+      look_up_rows_of_some<1>(d, sums + w * table_rows, tables, codes + w * groups, groups, table);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float* const row = scores + r * stride + begin;
+      for (w = 0; w < in_tile; ++w) row[w] = sums[w * table_rows + r];
+    }
+  }
+}
+
 }  // namespace vqlm::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -111,21 +190,8 @@ namespace vqlm::cpu {
 HWY_EXPORT(gather);
 HWY_EXPORT(scatter_add);
 HWY_EXPORT(score);
-
-namespace {
-
-/// The sum of one row's table entries at a member's codes; four sums hide the latency of addition.
-float look_up_member(const float* tables, const std::uint8_t* codes, const MemberSizes& sizes) {
-  float sums[4] = {};
-  std::int64_t g = 0;
-  for (; g + 4 <= sizes.groups; g += 4) {
-    for (std::int64_t i = 0; i < 4; ++i) sums[i] += tables[(g + i) * sizes.codes + codes[g + i]];
-  }
-  for (; g < sizes.groups; ++g) sums[0] += tables[g * sizes.codes + codes[g]];
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-}  // namespace
+HWY_EXPORT(look_up);
+HWY_EXPORT(look_up_rows);
 
 void gather_members(float* vectors, const float* codebook, const std::uint8_t* codes, std::int64_t count,
                     const MemberSizes& sizes) {
@@ -151,14 +217,33 @@ void make_member_tables(float* tables, const float* h, std::int64_t rows, const 
 #pragma omp parallel for schedule(static)
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
     sgemm(Transpose::no, Transpose::yes, rows, sizes.codes, sizes.width, 1.0f, {h + g * sizes.width, d},
-          {codebook + g * sizes.codes * sizes.width, sizes.width}, 0.0f, tables + g * sizes.codes,
-          sizes.groups * sizes.codes);
+          {codebook + g * sizes.codes * sizes.width, sizes.width}, 0.0f, tables + g * table_stride,
+          sizes.table());
   }
+}
+
+void make_interleaved_tables(float* tables, const float* h, std::int64_t rows, const float* codebook,
+                             const MemberSizes& sizes) {
+  const std::int64_t table = sizes.codes * table_rows;
+  if (rows < table_rows) std::fill_n(tables, sizes.groups * table, 0.0f);
+#pragma omp parallel for schedule(static)
+  for (std::int64_t g = 0; g < sizes.groups; ++g) {
+    sgemm(Transpose::no, Transpose::yes, sizes.codes, rows, sizes.width, 1.0f,
+          {codebook + g * sizes.codes * sizes.width, sizes.width}, {h + g * sizes.width, sizes.vector()},
+          0.0f, tables + g * table, table_rows);
+  }
+}
+
+void look_up_member_rows(float* scores, std::int64_t stride, std::int64_t rows, const float* tables,
+                         const std::uint8_t* codes, std::int64_t count, const MemberSizes& sizes) {
+  HWY_DYNAMIC_DISPATCH(look_up_rows)
+  (scores, stride, rows, tables, codes, count, sizes.groups, sizes.codes * table_rows);
 }
 
 void look_up_members(float* scores, const float* table, const std::uint8_t* codes, std::int64_t count,
                      const MemberSizes& sizes) {
-  for (std::int64_t w = 0; w < count; ++w) scores[w] = look_up_member(table, codes + w * sizes.groups, sizes);
+  static_assert(std::endian::native == std::endian::little);  // of eight codes in one load
+  HWY_DYNAMIC_DISPATCH(look_up)(scores, table, codes, count, sizes.groups);
 }
 
 }  // namespace vqlm::cpu

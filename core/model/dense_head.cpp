@@ -59,16 +59,18 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
                               .decay = false}});
   }
 
-  allocate_workspace(context.trainable);
+  allocate_workspace(context.trainable, context.logits);
 }
 
-void DenseHead::allocate_workspace(bool trainable) {
+void DenseHead::allocate_workspace(bool trainable, LogitChunks chunks) {
   Backend& backend = tensor_.backend();
   const DType a = backend.activation_dtype();
   const std::int64_t p = tensor_.size();
   const std::int64_t all_rows = rows_ * p;
   // The chunk follows from the largest part, so that all ranks cut alike.
-  chunk_rows_ = chunk_rows_for(backend, (vocab_size_ + p - 1) / p, all_rows);
+  chunk_rows_ = chunks == LogitChunks::one_for_all
+                    ? all_rows
+                    : chunk_rows_for(backend, (vocab_size_ + p - 1) / p, all_rows);
   TensorArena arena;
   arena.add(logits_, {chunk_rows_, part_.count}, a);
   arena.add(statistics_, {chunk_rows_, 3}, DType::f32);

@@ -26,7 +26,7 @@ class DenseHead : public OutputHead {
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
 
  private:
-  void allocate_workspace(bool trainable);
+  void allocate_workspace(bool trainable, LogitChunks chunks);
   /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten.
   void run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
   /// log_probs() of h (1, d) in host memory, valid until the next call.

@@ -61,6 +61,12 @@ class OutputHead {
   virtual std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) = 0;
 };
 
+/// How a dense head holds its logits in training.
+enum class LogitChunks {
+  by_budget,   // a chunk of rows at a time
+  one_for_all  // (N, V): only for benchmarks, which show what the chunks save
+};
+
 /// What a head is built from. Sharded heads add their parameters to the store's open bucket when they are
 /// made; replicated ones when add_replicated() is called.
 struct HeadContext {
@@ -72,6 +78,7 @@ struct HeadContext {
   bool trainable;
   std::int64_t step_tokens =
       1;  // of an optimizer step, over all ranks: moving averages start with their counts
+  LogitChunks logits = LogitChunks::by_budget;
 };
 
 }  // namespace vqlm

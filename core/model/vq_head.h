@@ -33,6 +33,8 @@ class VqHead : public OutputHead {
   /// Both look at the K codes and at the members of a few clusters (core/model/cluster_search.h).
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
+  /// Clusters whose members the last most_probable() or sample() asked for; 0 before the first.
+  std::int64_t clusters_visited() const { return choice_ ? choice_->search.visited() : 0; }
 
  private:
   void add_parameters(const HeadContext& context);

@@ -92,6 +92,8 @@ INSTANTIATE_TEST_SUITE_P(Maps, ClusterLogProbsTest,
                                            MemberCase{"Width12", 9, 3, 40, 12, {40, 60}},
                                            MemberCase{"OddWidth", 9, 3, 90, 5, {11, 12}},
                                            MemberCase{"OneRow", 1, 1, 256, 64, {40, 63}},
+                                           MemberCase{"OneRowOddGroups", 1, 19, 200, 4, {30, 7}},
+                                           MemberCase{"OddGroups", 21, 19, 7, 4, {70, 1, 66, 30}},
                                            MemberCase{"LargeCluster", 4, 2, 256, 8, {1030, 2}},
                                            MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}}),
                          [](const auto& test) { return std::string(test.param.name); });

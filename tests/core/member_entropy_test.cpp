@@ -208,13 +208,16 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
 
 INSTANTIATE_TEST_SUITE_P(
     Maps, MemberEntropyTest,
-    ::testing::Values(Case{"PrimeVocabulary", 130, 4, 5, 16, {20, 31, 1, 45, 30}},
-                      Case{"SingleMembers", 40, 2, 3, 8, {1, 1, 1, 1}}, Case{"OneRow", 1, 2, 16, 4, {30, 7}},
-                      Case{"VeryUneven", 40, 32, 7, 16, {1, 300, 1, 2, 17}},  // several member tiles
-                      Case{"FewRowsManyMembers", 9, 32, 7, 16, {300, 4}},
-                      Case{"MostRowsInOneCluster", 400, 8, 16, 4, {50, 3, 1, 9}, true},  // several units
-                      Case{"OddWidth", 33, 3, 2, 5, {11, 12}}, Case{"OneGroup", 70, 1, 256, 64, {40, 60}},
-                      Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}}),
+    ::testing::Values(
+        Case{"PrimeVocabulary", 130, 4, 5, 16, {20, 31, 1, 45, 30}},
+        Case{"SingleMembers", 40, 2, 3, 8, {1, 1, 1, 1}}, Case{"OneRow", 1, 2, 16, 4, {30, 7}},
+        Case{"OneRowOddGroups", 1, 19, 256, 4, {30, 7}},        // a table of its own, 8 codes at a time
+        Case{"OddGroups", 21, 19, 7, 4, {70, 1, 66, 30}},       // interleaved tables, the last of 5 rows
+        Case{"VeryUneven", 40, 32, 7, 16, {1, 300, 1, 2, 17}},  // several member tiles
+        Case{"FewRowsManyMembers", 9, 32, 7, 16, {300, 4}},
+        Case{"MostRowsInOneCluster", 400, 8, 16, 4, {50, 3, 1, 9}, true},  // several units
+        Case{"OddWidth", 33, 3, 2, 5, {11, 12}}, Case{"OneGroup", 70, 1, 256, 64, {40, 60}},
+        Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {

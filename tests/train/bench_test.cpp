@@ -10,7 +10,6 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
-#include "train/bench/head_bench.h"
 #include "train/bench/step_bench.h"
 #include "train/bench/synthetic_tokens.h"
 #include "train/bench/timing_backend.h"
@@ -211,67 +210,6 @@ TEST(StepBench, RefusesToTimeNothing) {
   const auto backend = make_cpu_backend(1);
   const ProcessGrid grid(*backend);
   EXPECT_THROW(run_step_bench(*backend, grid, tiny_config(HeadKind::dense), {.steps = 0}), UsageError);
-}
-
-HeadBenchOptions tiny_heads() {
-  HeadBenchOptions options;
-  options.vocab_size = 101;
-  options.width = 16;
-  options.rows = 33;
-  options.clusters = 7;
-  options.groups = 4;
-  options.codes = 5;
-  options.repeats = 2;
-  return options;
-}
-
-TEST(HeadBench, ReportsItsKeysAndSizes) {
-  const auto backend = make_cpu_backend(1);
-  for (const char* map : {"random", "frequency"}) {
-    HeadBenchOptions options = tiny_heads();
-    options.map = map;
-    const HeadBenchResult result = run_head_bench(*backend, options);
-    const auto json = nlohmann::json::parse(to_json(result));
-    for (const char* key : {"ratio_dense_over_vq", "seconds_dense", "seconds_vq"}) {
-      EXPECT_GT(json.at(key).get<double>(), 0) << key;
-    }
-    EXPECT_EQ(json.at("dense").at("matrix_parameters"), 101 * 16);
-    EXPECT_EQ(json.at("vq").at("matrix_parameters"), (7 + 5) * 16);
-    // Untrained heads predict about the unigram distribution: above 0 and below twice a uniform guess.
-    for (const char* head : {"dense", "vq"}) {
-      EXPECT_GT(json.at(head).at("mean_nll").get<double>(), 0) << head;
-      EXPECT_LT(json.at(head).at("mean_nll").get<double>(), 2 * std::log(101.0)) << head;
-    }
-    EXPECT_THAT(to_text(result), HasSubstr("dense / vq"));
-  }
-}
-
-std::string refusal(const HeadBenchOptions& options) {
-  const auto backend = make_cpu_backend(1);
-  try {
-    run_head_bench(*backend, options);
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return "accepted";
-}
-
-TEST(HeadBench, RefusesSizesWithTheWayOut) {
-  HeadBenchOptions options = tiny_heads();
-  options.groups = 3;
-  EXPECT_THAT(refusal(options), HasSubstr("--groups 3 does not divide --width 16: choose --groups 2"));
-  options = tiny_heads();
-  options.clusters = 102;
-  EXPECT_THAT(refusal(options), HasSubstr("at most 101"));
-  options = tiny_heads();
-  options.codes = 257;
-  EXPECT_THAT(refusal(options), HasSubstr("1 to 256"));
-  options = tiny_heads();
-  options.rows = 0;
-  EXPECT_THAT(refusal(options), HasSubstr("--rows 0"));
-  options = tiny_heads();
-  options.map = "corpus";
-  EXPECT_THAT(refusal(options), HasSubstr("--map corpus"));
 }
 
 TEST(SyntheticTokens, FollowTheirCounts) {

@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <vector>
 
-#include "core/model/dense_head.h"
-#include "core/model/vq_head.h"
 #include "core/rng.h"
 #include "dist/self_communicator.h"
+#include "train/bench/bench_head.h"
 #include "train/bench/bench_tensors.h"
+#include "train/bench/head_decoding.h"
 #include "train/bench/lap_timer.h"
 #include "train/bench/matmul_peak.h"
 
@@ -31,6 +30,19 @@ std::int64_t divisor_below(std::int64_t number, std::int64_t most) {
   return divisor;
 }
 
+void check_groups(const HeadBenchOptions& options) {
+  if (options.groups < 0 || (options.groups > 0 && options.width % options.groups != 0)) {
+    throw UsageError(
+        fmt::format("bench head: --groups {} does not divide --width {}: choose --groups {}, or 0 for "
+                    "VQ-Logits",
+                    options.groups, options.width, divisor_below(options.width, options.groups)));
+  }
+  if (options.groups > 0 && (options.codes < 1 || options.codes > 256)) {
+    throw UsageError(
+        fmt::format("bench head: --codes {}: a code is one byte, choose 1 to 256", options.codes));
+  }
+}
+
 void check(const Backend& backend, const HeadBenchOptions& options) {
   if (options.clock != wall_seconds && !backend.host_accessible()) {
     throw UsageError(
@@ -42,6 +54,14 @@ void check(const Backend& backend, const HeadBenchOptions& options) {
   check_at_least_one("rows", options.rows);
   check_at_least_one("clusters", options.clusters);
   check_at_least_one("repeats", options.repeats);
+  check_at_least_one("top-k", options.top_k);
+  if (options.decode_tokens < 0) {
+    throw UsageError(fmt::format("bench head: --decode {}: choose 1 or more tokens, or 0 for no decoding",
+                                 options.decode_tokens));
+  }
+  if (!(options.spread >= 0 && options.spread <= 1000)) {
+    throw UsageError(fmt::format("bench head: --spread {}: choose 0 to 1000", options.spread));
+  }
   if (options.vocab_size > INT32_MAX) {
     throw UsageError(fmt::format("bench head: --vocab {}: token ids are 32-bit, choose at most {}",
                                  options.vocab_size, INT32_MAX));
@@ -55,24 +75,10 @@ void check(const Backend& backend, const HeadBenchOptions& options) {
   if (options.map != "random" && options.map != "frequency") {
     throw UsageError(fmt::format("bench head: --map {}: choose random or frequency", options.map));
   }
-  if (options.groups < 0 || (options.groups > 0 && options.width % options.groups != 0)) {
-    throw UsageError(
-        fmt::format("bench head: --groups {} does not divide --width {}: choose --groups {}, or 0 for "
-                    "VQ-Logits",
-                    options.groups, options.width, divisor_below(options.width, options.groups)));
-  }
-  if (options.groups > 0 && (options.codes < 1 || options.codes > 256)) {
-    throw UsageError(
-        fmt::format("bench head: --codes {}: a code is one byte, choose 1 to 256", options.codes));
-  }
+  check_groups(options);
 }
 
-std::size_t bytes_in_use(Backend& backend) {
-  const auto in_use = backend.memory().in_use;
-  return std::accumulate(in_use.begin(), in_use.end(), std::size_t{0});
-}
-
-/// Hidden states, targets and results that both heads share.
+/// Hidden states, targets and results that all heads share.
 struct HeadInputs {
   BenchTensors storage;
   Tensor h, dh;         // (N, d) of the activation dtype
@@ -97,31 +103,18 @@ struct HeadInputs {
   }
 };
 
-/// One head with parameters of its own.
+/// A head that is timed in training.
 class TimedHead {
  public:
-  /// map: null for the dense head.
-  TimedHead(const TensorParallel& tensor, const ModelConfig& model, const HeadConfig& config,
-            const HeadBenchOptions& options, const std::vector<std::int64_t>& counts, const CodeMap* map)
-      : backend_(tensor.backend()),
-        clock_(options.clock),
-        bytes_before_(bytes_in_use(backend_)),
-        parameters_(backend_, 1) {
-    parameters_.add_bucket("head", map != nullptr);
-    const HeadContext context{tensor, model, config, parameters_, options.rows, true};
-    if (map != nullptr) {
-      head_ = std::make_unique<VqHead>(context, *map);
-    } else {
-      head_ = std::make_unique<DenseHead>(context, std::nullopt);
-    }
-    parameters_.allocate(true);
-    parameters_.initialize(options.seed);
-    head_->initialize(counts);
-    bytes_ = bytes_in_use(backend_) - bytes_before_;
-  }
+  TimedHead(const HeadSetting& setting, HeadResult& result)
+      : backend_(setting.tensor.backend()),
+        clock_(setting.options.clock),
+        result_(result),
+        head_(setting, result.head, HeadUse::training) {}
 
   void pass(const HeadInputs& inputs) {
-    head_->forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets, inputs.scale);
+    head_.head().forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets,
+                                  inputs.scale);
   }
   /// A device gets several passes at once, so that the host's part of one is hidden behind the one before.
   void timed_passes(const HeadInputs& inputs) {
@@ -133,129 +126,142 @@ class TimedHead {
     seconds_.push_back(timer.seconds().front() / passes);
   }
 
-  HeadTiming timing(const HeadInputs& inputs) {
+  void finish(const HeadInputs& inputs, const MachineRates& rates) {
     pass(inputs);
     backend_.synchronize();
     const std::int64_t rows = inputs.nll.numel();
     std::vector<float> nll(static_cast<std::size_t>(rows));
     backend_.copy_to_host(nll.data(), inputs.nll);
-    const HeadCost cost = head_->cost();
-    HeadTiming timing;
+    const HeadCost cost = head_.head().cost();
+    const double operations = 6.0 * cost.multiply_adds * static_cast<double>(rows);
+    const auto activation = static_cast<double>(size_of(backend_.activation_dtype()));
+    // Matrices are read, biases too, their f32 gradients read and written; hidden states read, their gradients written.
+    const double bytes = static_cast<double>(cost.matrix_parameters) * (activation + 8) +
+                         12 * static_cast<double>(cost.bias_parameters) +
+                         static_cast<double>(cost.code_bytes) +
+                         2 * activation * static_cast<double>(inputs.h.numel());
+    HeadTiming& timing = result_.training;
     timing.seconds = median(seconds_);
     timing.seconds_min = *std::min_element(seconds_.begin(), seconds_.end());
-    timing.flops_per_second = 6.0 * cost.multiply_adds * static_cast<double>(rows) / timing.seconds;
-    timing.bytes = static_cast<double>(bytes_);
+    timing.flops_per_second = operations / timing.seconds;
+    timing.floor_seconds = std::max(operations / rates.matmul_peak, bytes / rates.memory_rate);
+    timing.bytes = static_cast<double>(head_.bytes());
     timing.matrix_parameters = cost.matrix_parameters;
     timing.bias_parameters = cost.bias_parameters;
     timing.mean_nll = std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(rows);
-    return timing;
   }
 
  private:
   Backend& backend_;
   Clock clock_;
-  std::size_t bytes_before_, bytes_ = 0;
-  ParameterStore parameters_;
-  std::unique_ptr<OutputHead> head_;
+  HeadResult& result_;
+  BenchHead head_;
   std::vector<double> seconds_;
 };
 
-std::string line_of(const char* name, const HeadTiming& head) {
-  return fmt::format("  {:<6} {:>10.2f} {:>10.2f} {:>10.1f} {:>10.1f} {:>14} {:>12} {:>10.4f}\n", name,
-                     1e3 * head.seconds, 1e3 * head.seconds_min, 1e-9 * head.flops_per_second,
-                     head.bytes / (1 << 20), head.matrix_parameters, head.bias_parameters, head.mean_nll);
+/// Why a head's passes are not made: memory or time; empty where they are.
+std::string training_refusal(const HeadBenchResult& result, const Backend& backend, BenchedHead head) {
+  const HeadBenchOptions& o = result.options;
+  const std::string memory = memory_refusal(backend, o, head, HeadUse::training);
+  if (!memory.empty()) return memory;
+  const bool dense = head == BenchedHead::dense || head == BenchedHead::dense_plain;
+  const double products = dense ? static_cast<double>(o.vocab_size)
+                                : static_cast<double>(o.clusters) +
+                                      static_cast<double>(o.vocab_size) / static_cast<double>(o.clusters);
+  const double one =
+      6 * products * static_cast<double>(o.width) * static_cast<double>(o.rows) / result.matmul_peak;
+  const double seconds = one * (o.repeats + 2);
+  if (seconds <= o.time_limit) return {};
+  return fmt::format("would take about {:.0f} s, above --time-limit {:.0f}; fewer --rows or --repeats",
+                     seconds, o.time_limit);
 }
 
-nlohmann::ordered_json json_of(const HeadTiming& head) {
-  return {{"seconds", head.seconds},
-          {"seconds_min", head.seconds_min},
-          {"flops_per_second", head.flops_per_second},
-          {"bytes", head.bytes},
-          {"matrix_parameters", head.matrix_parameters},
-          {"bias_parameters", head.bias_parameters},
-          {"mean_nll", head.mean_nll}};
-}
-
-const char* name_of(TokenDistribution distribution) {
-  return distribution == TokenDistribution::zipf ? "zipf" : "uniform";
+void run_training(HeadBenchResult& result, const HeadSetting& setting) {
+  Backend& backend = setting.tensor.backend();
+  std::vector<std::unique_ptr<TimedHead>> heads;
+  for (HeadResult& head : result.heads) {
+    head.training_skipped = training_refusal(result, backend, head.head);
+    if (!head.training_skipped.empty()) continue;
+    try {
+      heads.push_back(std::make_unique<TimedHead>(setting, head));
+    } catch (const UsageError&) {
+      throw;
+    } catch (const Error& error) {  // a device without room
+      head.training_skipped = error.what();
+    }
+  }
+  const HeadInputs inputs(backend, setting.options, setting.counts);
+  for (const auto& head : heads) head->pass(inputs);  // the first pass touches memory and generates code
+  backend.synchronize();
+  for (int i = 0; i < setting.options.repeats; ++i) {
+    for (const auto& head : heads) head->timed_passes(inputs);
+  }
+  for (const auto& head : heads) head->finish(inputs, {result.matmul_peak, result.memory_rate});
 }
 
 }  // namespace
 
+MachineRates measure_rates(Backend& backend, Clock clock) {
+  const auto seconds_of = [&](const auto& work) {
+    work();  // touches memory, generates code
+    LapTimer timer(backend, clock);
+    timer.lap();
+    for (int i = 0; i < 7; ++i) {
+      work();
+      timer.lap();
+    }
+    return median(timer.seconds());
+  };
+  // No last-level cache holds them.
+  const std::int64_t numbers = std::int64_t{1} << (backend.host_accessible() ? 24 : 28);
+  BenchTensors tensors(backend);
+  const Tensor from = tensors.normal({numbers}, DType::f32), to = tensors.make({numbers}, DType::f32);
+  const Tensor sum = tensors.make({1}, DType::f64);
+  const double zero = 0;
+  backend.copy_from_host(sum, &zero);
+  const double copies = 8.0 * static_cast<double>(numbers) / seconds_of([&] { backend.copy(to, from); });
+  const double reads =
+      4.0 * static_cast<double>(numbers) / seconds_of([&] { backend.add_sum_of_squares(sum, from); });
+  const double rate = std::max(copies, reads);
+  if (clock == wall_seconds) {
+    SelfCommunicator self(backend, "rates");
+    return {measure_matmul_peak(backend, self).flops_per_second, rate};
+  }
+  // measure_matmul_peak() reads the wall clock; its product by the other one.
+  constexpr std::int64_t size = 1024;
+  const DType type = backend.activation_dtype();
+  const Tensor a = tensors.normal({size, size}, type), b = tensors.normal({size, size}, type),
+               c = tensors.make({size, size}, type);
+  const double product =
+      seconds_of([&] { backend.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); });
+  return {2.0 * size * size * size / product, rate};
+}
+
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options) {
   check(backend, options);
-  const std::vector<std::int64_t> counts = synthetic_counts(options.targets, options.vocab_size);
-  const int codes = options.groups > 0 ? options.codes : 0;
-  const CodeMap map =
-      options.map == "frequency"
-          ? make_frequency_map(counts, options.clusters, options.groups, codes, options.seed)
-          : make_random_map(options.vocab_size, options.clusters, options.groups, codes, options.seed);
-  ModelConfig model;
-  model.vocab_size = options.vocab_size;
-  model.d_model = options.width;
-  HeadConfig config;
-  config.clusters = options.clusters;
-  config.groups = options.groups;
-  config.codes = options.codes;
+  return run_head_bench(backend, options, measure_rates(backend, options.clock));
+}
 
+HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options, const MachineRates& rates) {
+  check(backend, options);
+  const std::vector<std::int64_t> counts = synthetic_counts(options.targets, options.vocab_size);
   SelfCommunicator self(backend, "tensor");
   const TensorParallel tensor(backend, self);
-  const HeadInputs inputs(backend, options, counts);
-  TimedHead dense(tensor, model, config, options, counts, nullptr);
-  TimedHead vq(tensor, model, config, options, counts, &map);
-  dense.pass(inputs);  // the first pass touches memory and generates code
-  vq.pass(inputs);
-  backend.synchronize();
-  for (int i = 0; i < options.repeats; ++i) {
-    dense.timed_passes(inputs);
-    vq.timed_passes(inputs);
-  }
   HeadBenchResult result;
   result.machine = backend.description();
   result.dtype = name_of(backend.activation_dtype());
+  result.matmul_peak = rates.matmul_peak;
+  result.memory_rate = rates.memory_rate;
   result.options = options;
-  result.dense = dense.timing(inputs);
-  result.vq = vq.timing(inputs);
-  result.matmul_peak = measure_matmul_peak(backend, self).flops_per_second;
+  for (const BenchedHead head :
+       {BenchedHead::dense_plain, BenchedHead::dense, BenchedHead::vq, BenchedHead::vq_logits}) {
+    if (head == BenchedHead::vq_logits && options.groups == 0) continue;  // the vq row is it already
+    result.heads.emplace_back().head = head;
+  }
+  const HeadSetting setting{tensor, result.options, counts};
+  run_training(result, setting);
+  if (options.decode_tokens > 0) run_head_decoding(result, setting);
   return result;
-}
-
-std::string to_text(const HeadBenchResult& result) {
-  const HeadBenchOptions& o = result.options;
-  std::string text = fmt::format(
-      "forward and backward of {} rows of width {}, vocabulary {}, {} targets, K={} G={} Q={}, {} map\n"
-      "machine {}; {}; medians of {} passes in turns; products peak at {:.1f} GFLOP/s\n\n",
-      o.rows, o.width, o.vocab_size, name_of(o.targets), o.clusters, o.groups, o.codes, o.map, result.machine,
-      result.dtype, o.repeats, 1e-9 * result.matmul_peak);
-  text += fmt::format("  {:<6} {:>10} {:>10} {:>10} {:>10} {:>14} {:>12} {:>10}\n", "head", "ms", "fastest",
-                      "GFLOP/s", "MiB", "parameters", "biases", "nll");
-  text += line_of("dense", result.dense) + line_of("vq", result.vq);
-  return text + fmt::format("\ndense / vq: {:.1f} times the seconds, {:.1f} times the parameters\n",
-                            result.ratio_dense_over_vq(),
-                            static_cast<double>(result.dense.matrix_parameters) /
-                                static_cast<double>(result.vq.matrix_parameters));
-}
-
-std::string to_json(const HeadBenchResult& result) {
-  const HeadBenchOptions& o = result.options;
-  nlohmann::ordered_json json;
-  json["ratio_dense_over_vq"] = result.ratio_dense_over_vq();
-  json["seconds_dense"] = result.dense.seconds;
-  json["seconds_vq"] = result.vq.seconds;
-  json["dense"] = json_of(result.dense);
-  json["vq"] = json_of(result.vq);
-  json["machine"] = result.machine;
-  json["dtype"] = result.dtype;
-  json["matmul_peak_flops"] = result.matmul_peak;
-  json["vocab_size"] = o.vocab_size;
-  json["width"] = o.width;
-  json["rows"] = o.rows;
-  json["clusters"] = o.clusters;
-  json["groups"] = o.groups;
-  json["codes"] = o.codes;
-  json["targets"] = name_of(o.targets);
-  json["map"] = o.map;
-  return json.dump(2) + "\n";
 }
 
 }  // namespace vqlm

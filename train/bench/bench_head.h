@@ -1,0 +1,50 @@
+// One output head with parameters of its own, for benchmarks.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/model/dense_head.h"
+#include "core/model/vq_head.h"
+#include "train/bench/head_bench.h"
+
+namespace vqlm {
+
+/// What all heads of a benchmark share.
+struct HeadSetting {
+  const TensorParallel& tensor;
+  const HeadBenchOptions& options;
+  const std::vector<std::int64_t>& counts;  // (V): targets' frequencies, biases' start
+};
+
+enum class HeadUse { training, decoding };
+
+class BenchHead {
+ public:
+  /// Throws Error where the back end has no memory.
+  BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use);
+
+  OutputHead& head() { return *head_; }
+  /// Parameters, gradients, map and workspace.
+  std::size_t bytes() const { return bytes_; }
+  /// Of the last search; 0 for dense heads.
+  std::int64_t clusters_visited() const { return vq_ == nullptr ? 0 : vq_->clusters_visited(); }
+  std::int64_t clusters() const { return config_.clusters; }
+
+ private:
+  ModelConfig model_;
+  HeadConfig config_;
+  ParameterStore parameters_;
+  std::unique_ptr<OutputHead> head_;
+  const VqHead* vq_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+/// Bytes that a head takes, about, before it is made.
+double expected_bytes(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind, HeadUse use);
+
+/// Why a head cannot be made within `memory` bytes: a sentence with both numbers and the way out; empty where it can.
+std::string memory_refusal(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
+                           HeadUse use);
+
+}  // namespace vqlm
