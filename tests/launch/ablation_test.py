@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import statistics
 import subprocess
@@ -52,6 +53,8 @@ broken      size=10% head.map={broken}
 
 
 class Study(unittest.TestCase):
+    """In order: later ones compare with, and go on from, the study that the first one makes."""
+
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
@@ -100,7 +103,7 @@ class Study(unittest.TestCase):
         ood = str(self.folder / "shards" / "heldout-*.h5")
         result = self.study("whole", "--ood", ood, "--jobs", "2")
         self.assertEqual(result.returncode, 1, result.stderr)  # one row fails
-        failed = [line for line in result.stderr.splitlines() if line.startswith("ablation: ")]
+        failed = [line for line in result.stderr.splitlines() if "-s0: " in line]
         self.assertEqual(len(failed), 2, result.stderr)
         self.assertRegex(failed[0], "refused-s0: refused: .*head.learning.*rote")
         self.assertRegex(failed[1], "broken-s0: failed: .*broken.h5")
@@ -123,6 +126,11 @@ class Study(unittest.TestCase):
         course = self.cells("whole", "While training")
         self.assertEqual(course["head"], ["0.01 M tokens", "0.03 M tokens", "0.04 M tokens", "0.05 M tokens"])
         self.assertEqual(course["dense"][3], f"{dense['perplexity']:.2f}")
+
+        if shutil.which("gnuplot"):
+            for plot, title in (("perplexity-parameters.svg", "from-dense"), ("gap-tokens.svg", "tokens trained on")):
+                self.assertIn(title, (self.folder / "whole" / plot).read_text())
+                self.assertIn(f"]({plot})", (self.folder / "whole" / "results.md").read_text())
 
         # Finished rows are left alone.
         before = (self.folder / "whole" / "rows" / "vq-s0" / "run" / "metrics.jsonl").stat().st_mtime_ns
