@@ -6,6 +6,8 @@
 
 #include "core/log.h"
 #include "data/atomic_file.h"
+#include "data/map_counts.h"
+#include "launch/codes_job.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
@@ -20,6 +22,7 @@ struct Options {
   std::string checkpoint;
   std::string data;
   std::string json;
+  std::string bands_from;
   int tensor = 1;
   std::int64_t micro_batch = 0;
   std::int64_t seq_len = 0;
@@ -57,6 +60,18 @@ Config job_config(const Options& options, const ModelSource& source, int ranks) 
   return config;
 }
 
+/// Bands by the counts of --bands-from; none without it. Collective.
+std::optional<FrequencyBands> make_bands(const Options& options, const ModelSource& source, Backend& backend,
+                                         Communicator& world) {
+  if (options.bands_from.empty()) return std::nullopt;
+  const ShardSet shards(options.bands_from);
+  check_tokenizer(source, shards);
+  const auto wait = world.expect_long_wait("counting tokens");
+  std::vector<std::int64_t> counts = count_tokens(shards, counted_tokens, counting_ranks(backend, world));
+  counts.resize(static_cast<std::size_t>(source.model().vocab_size), 0);  // rows that only pad the matrix
+  return make_frequency_bands(counts);
+}
+
 void evaluate(const Options& options, Environment& environment) {
   const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
   const ShardSet shards(options.data);
@@ -69,7 +84,9 @@ void evaluate(const Options& options, Environment& environment) {
   const LoadedModel loaded =
       load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
   Transformer& model = *loaded.transformer;
-  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map());
+  const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
+  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map(),
+                      bands ? &*bands : nullptr);
   const Evaluation result = evaluator.run();
   if (!environment.is_root()) return;
   const EvaluationSubject subject{source->path().string(), options.data, config, model.head().cost()};
@@ -90,6 +107,11 @@ void add_eval_command(CLI::App& app) {
       ->required();
   command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
   command->add_option("--json", options->json, "write the result into this file, too");
+  command
+      ->add_option(
+          "--bands-from", options->bands_from,
+          "also the losses by frequency of the target, as it was in these shards (best the training shards)")
+      ->type_name("GLOB");
   command
       ->add_option("--tensor", options->tensor,
                    "ranks that share one model (default 1: each rank holds it whole)")
@@ -112,13 +134,17 @@ void add_eval_command(CLI::App& app) {
       "from the tokens\n"
       "before it in its sample, and every token but the stream's first is predicted exactly once. The result "
       "does not\n"
-      "depend on the number of ranks.\n"
+      "depend on the number of ranks. VQ heads' loss is shown in its two parts, cluster and member in it; "
+      "--bands-from cuts\n"
+      "it by the rank of the target among the training tokens: 1-16, 17-128, 129-1,024, 1,025-8,192, the "
+      "rest.\n"
       "Examples:\n"
       "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5'\n"
       "  vqlm eval --checkpoint SmolLM2-135M --data 'shards/heldout-*.h5' --seq-len 1024 --max-tokens "
       "100000\n"
       "  mpirun -n 4 vqlm eval --checkpoint runs/a/checkpoints/step-00001000 --data 'shards/heldout-*.h5' "
-      "--json eval.json");
+      "--json eval.json\n"
+      "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5' --bands-from 'shards/train-*.h5'");
   command->callback(
       [options] { run_job([&](Environment& environment) { evaluate(*options, environment); }); });
 }

@@ -14,6 +14,51 @@ double fraction_of_dense(const EvaluationSubject& subject) {
          static_cast<double>(model.vocab_size * model.d_model);
 }
 
+double share_of(const BandLoss& loss, const Evaluation& evaluation) {
+  return static_cast<double>(loss.means.tokens) / static_cast<double>(evaluation.tokens);
+}
+
+nlohmann::ordered_json band_json(const BandLoss& loss, const Evaluation& evaluation) {
+  const LossMeans& means = loss.means;
+  nlohmann::ordered_json json = {{"first_rank", loss.band.first_rank},
+                                 {"last_rank", loss.band.last_rank},
+                                 {"tokens", means.tokens},
+                                 {"share", share_of(loss, evaluation)}};
+  if (means.tokens == 0) return json;
+  json["nll"] = means.nll;
+  json["perplexity"] = std::exp(means.nll);
+  if (means.cluster_nll) json["cluster_nll"] = *means.cluster_nll;
+  if (means.member_nll) json["member_nll"] = *means.member_nll;
+  return json;
+}
+
+/// What is known of the perplexity's error.
+std::string interval_text(const Evaluation& evaluation) {
+  if (!evaluation.nll_ci95) return "one document, so no interval";
+  const auto [low, high] = *evaluation.nll_ci95;
+  return fmt::format("95 %: {:.3f} to {:.3f}, from the losses of {} documents", std::exp(low), std::exp(high),
+                     evaluation.documents);
+}
+
+std::string bands_text(const Evaluation& evaluation) {
+  if (evaluation.bands.empty()) return "";
+  std::string text = fmt::format(
+      "targets by rank in the training text\n{:>16}  {:>10}  {:>7}  {:>10}  {:>9}  {:>9}  {:>9}\n", "ranks",
+      "tokens", "share", "perplexity", "nll", "cluster", "member");
+  for (const BandLoss& loss : evaluation.bands) {
+    const LossMeans& means = loss.means;
+    const auto shown = [&](const std::optional<double>& value) {
+      return value && means.tokens > 0 ? fmt::format("{:.5f}", *value) : "-";
+    };
+    text += fmt::format("{:>16}  {:>10}  {:>5.1f} %  {:>10}  {:>9}  {:>9}  {:>9}\n",
+                        fmt::format("{}-{}", loss.band.first_rank, loss.band.last_rank), means.tokens,
+                        100 * share_of(loss, evaluation),
+                        means.tokens > 0 ? fmt::format("{:.3f}", std::exp(means.nll)) : "-", shown(means.nll),
+                        shown(means.cluster_nll), shown(means.member_nll));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject) {
@@ -31,21 +76,18 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
                   {"parameters", subject.head.matrix_parameters},
                   {"fraction_of_dense", fraction_of_dense(subject)},
                   {"biases", subject.head.bias_parameters},
-                  {"code_bytes", subject.head.code_bytes}};
+                  {"code_bytes", subject.head.code_bytes},
+                  {"multiply_adds", subject.head.multiply_adds}};
   if (evaluation.code_usage) {
     json["code_usage"] = {{"codes", evaluation.code_usage->codes},
                           {"used", evaluation.code_usage->used},
                           {"perplexity", evaluation.code_usage->perplexity}};
   }
+  if (evaluation.cluster_nll) {
+    json["parts"] = {{"cluster_nll", *evaluation.cluster_nll}, {"member_nll", *evaluation.member_nll}};
+  }
+  for (const BandLoss& band : evaluation.bands) json["bands"].push_back(band_json(band, evaluation));
   return json.dump(2) + "\n";
-}
-
-/// What is known of the perplexity's error.
-std::string interval_text(const Evaluation& evaluation) {
-  if (!evaluation.nll_ci95) return "one document, so no interval";
-  const auto [low, high] = *evaluation.nll_ci95;
-  return fmt::format("95 %: {:.3f} to {:.3f}, from the losses of {} documents", std::exp(low), std::exp(high),
-                     evaluation.documents);
 }
 
 std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject) {
@@ -65,7 +107,11 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
     text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,
                         evaluation.code_usage->codes, evaluation.code_usage->perplexity);
   }
-  return text;
+  if (evaluation.cluster_nll) {
+    text += fmt::format("nll in parts   {:.5f} for the target's cluster, {:.5f} for the member in it\n",
+                        *evaluation.cluster_nll, *evaluation.member_nll);
+  }
+  return text + bands_text(evaluation);
 }
 
 }  // namespace vqlm

@@ -23,22 +23,28 @@ EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& 
 }  // namespace
 
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
-                     std::int64_t max_tokens, const CodeMap* map)
+                     std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands)
     : backend_(backend),
       grid_(grid),
       model_(model),
       samples_(shards, samples_options(grid, model.batch(), max_tokens)),
-      map_(map) {
+      map_(map),
+      bands_(bands) {
   documents_ = ShardSet(shards).documents(1, samples_.predicted_tokens() + 1);
   const auto rows = static_cast<std::size_t>(model.batch().rows());
   nll_.resize(static_cast<std::size_t>(model.local_rows()));
+  if (model.head().cluster_nll()) cluster_nll_.resize(nll_.size());
   id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
   nll_storage_ = backend.allocate(nll_.size() * sizeof(float), MemoryUse::workspace);
 }
 
 Evaluation Evaluator::run() {
   const auto begin = std::chrono::steady_clock::now();
-  Tally tally;
+  const LossParts parts = cluster_nll_.empty() ? LossParts::whole : LossParts::cluster_and_member;
+  Tally tally{.document_nll = {},
+              .document_tokens = {},
+              .code_tokens = {},
+              .bands = LossTally(bands_ != nullptr ? bands_->bands.size() : 1, parts)};
   tally.document_nll.assign(documents_.size(), 0.0);
   tally.document_tokens.assign(documents_.size(), 0.0);
   if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
@@ -53,11 +59,13 @@ Evaluation Evaluator::run() {
     backend_.copy_from_host(targets, batch.targets.data());
     model_.evaluate(nll, tokens, targets);
     backend_.copy_to_host(nll_.data(), nll);
+    if (!cluster_nll_.empty()) backend_.copy_to_host(cluster_nll_.data(), model_.head().cluster_nll());
     add_rows(number, batch.targets, tally);
   }
   sum_over(backend_, grid_.world(), tally.document_nll);
   sum_over(backend_, grid_.world(), tally.document_tokens);
   sum_over(backend_, grid_.world(), tally.code_tokens);
+  tally.bands.sum_over_ranks(backend_, grid_.world());
   Evaluation result = summarize(tally);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
@@ -78,6 +86,8 @@ void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& t
     const auto index = static_cast<std::size_t>(document - documents_.begin());
     tally.document_nll[index] += static_cast<double>(nll_[i]);
     tally.document_tokens[index] += 1;
+    const std::size_t band = bands_ != nullptr ? bands_->band_of_token[static_cast<std::size_t>(target)] : 0;
+    tally.bands.add(band, nll_[i], cluster_nll_.empty() ? 0.0f : cluster_nll_[i]);
     if (map_ != nullptr) {
       tally.code_tokens[static_cast<std::size_t>(map_->cluster_of_token[static_cast<std::size_t>(target)])] +=
           1;
@@ -125,7 +135,17 @@ Evaluation Evaluator::summarize(const Tally& tally) {
     usage.perplexity = std::exp(entropy);
     result.code_usage = usage;
   }
+  summarize_losses(tally.bands, result);
   return result;
+}
+
+void Evaluator::summarize_losses(const LossTally& losses, Evaluation& result) const {
+  const LossMeans total = losses.total();
+  result.cluster_nll = total.cluster_nll;
+  result.member_nll = total.member_nll;
+  if (bands_ == nullptr) return;
+  for (std::size_t i = 0; i < bands_->bands.size(); ++i)
+    result.bands.push_back({bands_->bands[i], losses.means(i)});
 }
 
 }  // namespace vqlm

@@ -15,6 +15,8 @@
 #include "data/batch_loader.h"
 #include "data/shard_set.h"
 #include "dist/process_grid.h"
+#include "train/frequency_bands.h"
+#include "train/loss_tally.h"
 
 namespace vqlm {
 
@@ -23,6 +25,12 @@ struct CodeUsage {
   std::int64_t codes = 0;  // K
   std::int64_t used = 0;   // codes that at least one held-out token has
   double perplexity = 0;   // exp of the entropy of the tokens' code distribution; K when all are used equally
+};
+
+/// The predicted tokens whose target belongs to a band.
+struct BandLoss {
+  FrequencyBands::Band band;
+  LossMeans means;
 };
 
 struct Evaluation {
@@ -36,15 +44,19 @@ struct Evaluation {
   // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile); none of a single document.
   std::optional<std::array<double, 2>> nll_ci95;
   std::optional<CodeUsage> code_usage;
+  // Means over all predicted tokens in the head's parts; none for heads without clusters. From sums in whole steps (see
+  // LossTally): their sum is nll to 2e-9.
+  std::optional<double> cluster_nll, member_nll;
+  std::vector<BandLoss> bands;  // where the evaluator was given some
   double seconds = 0;
 };
 
 class Evaluator {
  public:
   /// max_tokens: predicted tokens to stop after, rounded up to whole samples; 0 = all. `map` for a VQ head's code usage,
-  /// else null. All must outlive the evaluator. Throws Error where the stream has fewer than two tokens.
+  /// else null. `bands` (of the model's V) or null. All must outlive the evaluator. Throws Error where the stream has fewer than two tokens.
   Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
-            std::int64_t max_tokens, const CodeMap* map);
+            std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands = nullptr);
 
   /// Collective over the grid; the same result on every rank.
   Evaluation run();
@@ -55,18 +67,21 @@ class Evaluator {
     std::vector<double> document_nll;
     std::vector<double> document_tokens;
     std::vector<double> code_tokens;
+    LossTally bands;  // one class where there are no bands
   };
   /// Adds the losses of this rank's rows of batch `number`, whose targets are given.
   void add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally);
   Evaluation summarize(const Tally& tally);
+  void summarize_losses(const LossTally& losses, Evaluation& result) const;
 
   Backend& backend_;
   const ProcessGrid& grid_;
   Transformer& model_;
   EvalSamples samples_;
   const CodeMap* map_;
+  const FrequencyBands* bands_;
   std::vector<ShardSet::Document> documents_;
-  std::vector<float> nll_;  // (n)
+  std::vector<float> nll_, cluster_nll_;  // (n); cluster_nll_ empty for heads without clusters
   Buffer id_storage_, nll_storage_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <filesystem>
+
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "data/corpus_map.h"
@@ -34,6 +36,11 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
         fmt::format("head.own_tokens = {} with head.map = {}: the clusters of a map file are made already; "
                     "set own_tokens = 0, or head.map = \"corpus\" to make a map",
                     head.own_tokens, head.map));
+  }
+  if (ranks.is_root() && !std::filesystem::exists(head.map)) {
+    throw UsageError(fmt::format(
+        "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one",
+        head.map));
   }
   return ranks.is_root() ? load_code_map(head.map) : CodeMap{};
 }

@@ -44,6 +44,9 @@ class OutputHead {
   virtual std::int64_t after_update(std::uint64_t /*seed*/, std::int64_t /*step*/) { return 0; }
   /// nll (n) overwritten: -log p(target | h) for h (n, d).
   virtual void forward(Tensor nll, Tensor h, Tensor targets) = 0;
+  /// (n) f32: the part of the last forward()'s nll that choosing the target's cluster cost, -log p(cluster | h); the rest
+  /// is the choice inside it. Absent for heads without clusters.
+  virtual Tensor cluster_nll() const { return {}; }
   /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
   /// accumulate. penalty (n) overwritten: the head's auxiliary loss (commitment), zeros where it has none.
   virtual void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,

@@ -108,6 +108,7 @@ void VqHead::allocate_workspace() {
   if (a != DType::f32) arena.add(code_log_probs_, {rows_, clusters_}, DType::f32);
   arena.add(statistics_, {rows_, 3}, DType::f32);
   arena.add(lse_, {rows_}, DType::f32);
+  arena.add(cluster_nll_, {rows_}, DType::f32);
   arena.add(clusters_of_rows_, {rows_}, DType::i32);
   arena.add(order_, {rows_}, DType::i32);
   arena.add(row_begin_, {clusters_ + 1}, DType::i32);
@@ -161,6 +162,7 @@ void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
 
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   codes_forward(nll, h, targets);
+  tensor_.backend().copy(cluster_nll_, nll);
   tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
                                    member_codebook(), token_bias(), map_);
 }

@@ -27,6 +27,7 @@ class VqHead : public OutputHead {
   void start_averages(const std::vector<std::int64_t>& counts) override;
   std::int64_t after_update(std::uint64_t seed, std::int64_t step) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
+  Tensor cluster_nll() const override { return cluster_nll_; }
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
                         float scale) override;
   void log_probs(Tensor out, Tensor h) override;
@@ -77,6 +78,7 @@ class VqHead : public OutputHead {
   Tensor code_log_probs_;                        // (n, K) f32
   Tensor statistics_;                            // (n, 3)
   Tensor lse_;                                   // (n)
+  Tensor cluster_nll_;                           // (n), of the last forward()
   Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32
   std::vector<std::int32_t> cluster_of_token_;   // (V)
   std::optional<VqHeadChoice> choice_;

@@ -82,6 +82,8 @@ class Codes(unittest.TestCase):
         self.make(dense, "--map", "from-dense", "--from", self.folder / "dense")
         self.assertIn("variance kept", self.ok("codes", "show", dense, "--from", self.folder / "dense"))
         self.refused(2, ["--from", "VQ"], "codes", "show", dense, "--from", self.folder / "vq")
+        nowhere = f"head.map={self.folder}/nowhere.h5"
+        self.refused(2, [nowhere.replace("=", " = "), "no such file"], "train", *set_options([*training, *head[:-1], nowhere, f"run.dir={self.folder}/no"]))
 
     def test_mistakes_and_damage_are_named(self):
         out = self.folder / "never.h5"

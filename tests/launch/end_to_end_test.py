@@ -16,7 +16,7 @@ MODEL = ["model.d_model=32", "model.n_layers=2", "model.n_heads=4", "model.d_ff=
          "train.global_batch=8", "train.micro_batch=2", "optim.warmup_steps=2", "run.device=cpu"]
 VQ = ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=corpus"]
 DENSE = ["head.kind=dense"]
-EVAL_KEYS = {"nll", "perplexity", "bits_per_byte", "tokens", "bytes", "documents", "nll_ci95"}
+EVAL_KEYS = {"nll", "perplexity", "bits_per_byte", "tokens", "bytes", "documents", "nll_ci95", "bands"}
 STEP_KEYS = {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "seconds_data", "seconds_head", "mfu"}
 
 
@@ -58,7 +58,7 @@ class EndToEnd(unittest.TestCase):
     def evaluate(self, name, ranks=0, shards="shards"):
         out = self.folder / f"{name}-{ranks}.json"
         result = run("eval", "--checkpoint", self.folder / name, "--data", f"{self.folder}/{shards}/heldout-*.h5",
-                     "--json", out, ranks=ranks)
+                     "--bands-from", f"{self.folder}/{shards}/train-*.h5", "--json", out, ranks=ranks)
         self.assertEqual(result.returncode, 0, result.stderr)
         return json.loads(out.read_text())
 
@@ -87,6 +87,15 @@ class EndToEnd(unittest.TestCase):
                 spread = self.evaluate(kind, ranks=3)
                 self.assertLessEqual(EVAL_KEYS, set(alone))
                 self.assertEqual(alone["nll"], spread["nll"])
+                self.assertEqual(alone["bands"], spread["bands"])
+                self.assertEqual(alone.get("parts"), spread.get("parts"))
+                self.assertEqual("parts" in alone, kind == "vq")
+                self.assertEqual([band["first_rank"] for band in alone["bands"]], [1, 17, 129])
+                self.assertEqual(sum(band["tokens"] for band in alone["bands"]), alone["tokens"])
+                self.assertLess(alone["bands"][0]["perplexity"], alone["bands"][1]["perplexity"])
+                self.assertNotIn("nll", alone["bands"][2])  # byte pieces, which the text does not have
+                self.assertGreater(alone["bands"][0]["share"], 0.2)
+                self.assertAlmostEqual(sum(band["share"] * band.get("nll", 0) for band in alone["bands"]), alone["nll"], places=6)
                 self.assertAlmostEqual(alone["perplexity"], math.exp(alone["nll"]), places=6)
                 self.assertLess(alone["nll"], math.log(320))
                 self.assertLess(alone["nll_ci95"][0], alone["nll"])

@@ -11,6 +11,7 @@ function(vqlm_program_test name script)
     "VQLM_PROGRAM=$<TARGET_FILE:${program}>;VQLM_SOURCE_DIR=${PROJECT_SOURCE_DIR};${ranks_environment}")
 endfunction()
 
+vqlm_program_test(ablation ablation_test.py)
 vqlm_program_test(command_line command_line_test.py)
 vqlm_program_test(codes codes_test.py)
 vqlm_program_test(convert convert_test.py)

@@ -77,13 +77,27 @@ class EvaluatorTest : public ::testing::TestWithParam<Case> {
     return documents;
   }
 
-  Evaluation evaluate(std::int64_t max_tokens) {
+  Evaluation evaluate(std::int64_t max_tokens, const FrequencyBands* bands = nullptr) {
     const ShardSet shards(folder_.file("heldout-*.h5"));
-    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, model_.map()).run();
+    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, model_.map(), bands)
+        .run();
   }
 
-  /// -log p of the stream's tokens 1, 2, ...: each predicted from those before it in its sample.
-  std::vector<double> losses() {
+  /// Tokens whose probabilities are one event's: the target alone, or all members of its cluster.
+  enum class Event { target, cluster };
+
+  double nll_of(const float* log_probs, std::size_t target, Event event) const {
+    if (event == Event::target) return -static_cast<double>(log_probs[target]);
+    const std::vector<std::int32_t>& cluster = model_.map()->cluster_of_token;
+    double p = 0;
+    for (std::size_t token = 0; token < cluster.size(); ++token) {
+      if (cluster[token] == cluster[target]) p += std::exp(static_cast<double>(log_probs[token]));
+    }
+    return -std::log(p);
+  }
+
+  /// -log p of the stream's tokens 1, 2, ... or of their clusters: each predicted from those before it in its sample.
+  std::vector<double> losses(Event event = Event::target) {
     const std::int64_t rows = model_.model().batch().rows();
     const std::int64_t vocab = model_.config().model.vocab_size;
     std::vector<std::int32_t> ids(static_cast<std::size_t>(rows), 0);
@@ -96,7 +110,7 @@ class EvaluatorTest : public ::testing::TestWithParam<Case> {
                                Tensor(ids.data(), DType::i32, {rows}));
       for (std::size_t i = 0; i < n; ++i) {
         const auto target = static_cast<std::size_t>(stream_[begin + i + 1]);
-        result.push_back(-static_cast<double>(log_probs[i * static_cast<std::size_t>(vocab) + target]));
+        result.push_back(nll_of(&log_probs[i * static_cast<std::size_t>(vocab)], target, event));
       }
     }
     return result;
@@ -216,6 +230,47 @@ TEST_P(EvaluatorTest, CodeUsageIsThatOfTheTargets) {
     EXPECT_EQ(actual.code_usage->used, used);
     EXPECT_NEAR(actual.code_usage->perplexity, std::exp(log_perplexity), 1e-12 * 5);
   }
+}
+
+// Bands of the ids themselves (counts fall with the id): 0-15, 16-60; the second one has bands of its own tokens only.
+TEST_P(EvaluatorTest, BandsAndPartsAreMeansOfTheirTokens) {
+  std::vector<std::int64_t> counts(61);
+  for (std::size_t token = 0; token < counts.size(); ++token)
+    counts[token] = 1000 - static_cast<std::int64_t>(token);
+  const FrequencyBands bands = make_frequency_bands(counts);
+  const bool parts = GetParam().kind == HeadKind::vq;
+  const std::vector<double> nll = losses();
+  const std::vector<double> cluster = parts ? losses(Event::cluster) : nll;
+  for (const Cut cut : {Cut{0, 91}, Cut{8, 8}}) {
+    const Evaluation actual = evaluate(cut.max_tokens, &bands);
+    ASSERT_EQ(actual.bands.size(), 2U);
+    double whole_cluster = 0;
+    for (const BandLoss& loss : actual.bands) {
+      double sum = 0;
+      double cluster_sum = 0;
+      double tokens = 0;
+      for (std::size_t place = 1; place <= cut.predicted; ++place) {
+        if (stream_[place] + 1 < loss.band.first_rank || stream_[place] + 1 > loss.band.last_rank) continue;
+        sum += nll[place - 1];
+        cluster_sum += cluster[place - 1];
+        ++tokens;
+      }
+      ASSERT_GT(tokens, 0);
+      whole_cluster += cluster_sum;
+      EXPECT_EQ(loss.means.tokens, static_cast<std::int64_t>(tokens));
+      EXPECT_NEAR(loss.means.nll, sum / tokens, tolerance);
+      ASSERT_EQ(loss.means.cluster_nll.has_value(), parts);
+      if (!parts) continue;
+      EXPECT_NEAR(*loss.means.cluster_nll, cluster_sum / tokens, tolerance);
+      EXPECT_NEAR(*loss.means.member_nll, (sum - cluster_sum) / tokens, 2 * tolerance);
+      EXPECT_GT(*loss.means.member_nll, 0.1);  // both parts say something
+    }
+    ASSERT_EQ(actual.cluster_nll.has_value(), parts);
+    if (!parts) continue;
+    EXPECT_NEAR(*actual.cluster_nll, whole_cluster / static_cast<double>(actual.tokens), tolerance);
+    EXPECT_NEAR(*actual.cluster_nll + *actual.member_nll, actual.nll, 2e-9);
+  }
+  EXPECT_TRUE(evaluate(0).bands.empty());
 }
 
 TEST_P(EvaluatorTest, RunningAgainGivesTheSame) {

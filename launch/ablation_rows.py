@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""The rows of a study: what launch/ablation.sh trains, from a grid of heads, a base configuration and a vocabulary.
+
+    ablation_rows.py --grid configs/ablation-heads.txt --base configs/ablation.toml --vocab 16384 --heads all --seeds 0,1
+
+Prints a line for each row, columns separated by tabs: id (NAME-sSEED), the id of the row whose model it needs or -, the
+map file to make first (in the study's maps/) or -, the options of `vqlm codes make` for it or -, and the overrides,
+separated by spaces. Rows that others need come before them. With --steps prints the number of steps alone.
+Errors are one line on standard error, with exit code 2.
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
+KEY = re.compile(r"[a-z]+\.[a-z0-9_]+$")
+MOST_CODES = 256  # of a group: a code is a byte
+FROM = "from:"
+
+
+class GridError(Exception):
+    """What is wrong with the user's grid or options, in one line."""
+
+
+class Head:
+    """A line of the grid."""
+
+    def __init__(self, name, words, place):
+        self.name = name
+        self.place = place
+        self.baseline = False
+        self.size = None  # K + Q as a fraction of V
+        self.overrides = {}
+        for word in words:
+            self._take(word)
+
+    def _take(self, word):
+        key, equals, value = word.partition("=")
+        if word == "baseline":
+            self.baseline = True
+        elif key == "size" and equals:
+            number = value.removesuffix("%")
+            if number == value or not re.fullmatch(r"[0-9]*\.?[0-9]+", number) or not 0 < float(number) <= 100:
+                raise GridError(f"{self.place}: {word}: write a part of the vocabulary such as size=1.5%")
+            self.size = float(number) / 100
+        elif equals and KEY.match(key) and value:
+            self.overrides[key] = value
+        else:
+            raise GridError(f"{self.place}: {word}: neither section.key=value nor size=P% nor baseline")
+
+    @property
+    def needs(self):
+        """The name of the row whose matrix the map is made of, or None."""
+        value = self.overrides.get("head.map", "")
+        return value.removeprefix(FROM) if value.startswith(FROM) else None
+
+
+def read_grid(path):
+    """The heads of a grid file in its order. Exactly one is the baseline."""
+    heads = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GridError(f"{path}: cannot read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        place = f"{path}:{number}"
+        if not NAME.match(words[0]):
+            raise GridError(f"{place}: {words[0]}: a name has letters, digits and . _ - only")
+        if words[0] in heads:
+            raise GridError(f"{place}: {words[0]}: stands on {heads[words[0]].place} already; choose another name")
+        heads[words[0]] = Head(words[0], words[1:], place)
+    baselines = [head.name for head in heads.values() if head.baseline]
+    if len(baselines) != 1:
+        raise GridError(f"{path}: {len(baselines)} lines say baseline; let one")
+    for head in heads.values():
+        if head.needs is not None and (head.needs not in heads or heads[head.needs].needs is not None):
+            raise GridError(f"{head.place}: head.map=from:{head.needs}: name a row of the grid that needs no other row")
+    return heads
+
+
+def choose(heads, wanted):
+    """The heads named by `wanted` ("all" or names with commas), with the baseline and what they need, in the grid's order;
+    rows that need others last."""
+    names = set(heads) if wanted == "all" else set(wanted.split(","))
+    for name in sorted(names - set(heads)):
+        raise GridError(f"--heads {name}: not in the grid; it has {', '.join(heads)}")
+    names |= {name for name, head in heads.items() if head.baseline}
+    names |= {heads[name].needs for name in names} - {None}
+    chosen = [head for head in heads.values() if head.name in names]
+    return sorted(chosen, key=lambda head: head.needs is not None)
+
+
+def rounded(number):
+    """Sizes that fast kernels like, where that changes little."""
+    return max(1, round(number) if number < 32 else 8 * round(number / 8))
+
+
+def sizes(head, base, vocab):
+    """{head.clusters, head.codes} that `size=` stands for."""
+    total = head.size * vocab
+    groups = int(head.overrides.get("head.groups", base.get("head.groups", 1)))
+    if groups == 0:
+        return {"head.clusters": str(rounded(total))}
+    half = rounded(total / 2)
+    if "head.codes" not in head.overrides and half <= MOST_CODES:
+        return {"head.clusters": str(half), "head.codes": str(half)}
+    codes = int(head.overrides.get("head.codes", MOST_CODES))
+    if codes >= total:
+        raise GridError(f"{head.place}: size={100 * head.size:g}% of {vocab} tokens are {total:.0f} vectors: "
+                        f"no clusters are left beside head.codes={codes}")
+    return {"head.clusters": str(rounded(total - codes)), "head.codes": str(codes)}
+
+
+def shared_map(settings, overrides, seed, source):
+    """(file, options of `vqlm codes make`) of a map that is made before training, or None where the run makes its own.
+    `source`: the id of the row with the matrix, or None for a corpus map."""
+    keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
+    if settings.get("head.kind") == "dense" or (source is None and settings.get("head.map") != "corpus"):
+        return None
+    if None in keys:
+        if source is not None:
+            raise GridError("head.map=from: needs head.clusters, head.groups and head.codes on its line or in the base configuration")
+        return None
+    clusters, groups, codes = keys
+    own = overrides.get("head.own_tokens", settings.get("head.own_tokens", "0"))
+    options = ["--map", "corpus" if source is None else "from-dense", "--clusters", clusters, "--groups", groups, "--seed", str(seed)]
+    if groups != "0":
+        options += ["--codes", codes]
+    if own != "0" and source is None:
+        options += ["--own-tokens", own]
+    kind = "corpus" if source is None else f"from-{source.rpartition('-s')[0]}"
+    file = f"{kind}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
+    return file, options
+
+
+def row(head, base, vocab, seed):
+    """(id, needs, map file, map options, overrides) as printed."""
+    overrides = dict(head.overrides)
+    if head.size is not None:
+        overrides |= sizes(head, base, vocab)
+    source = f"{head.needs}-s{seed}" if head.needs is not None else None
+    settings = base | overrides
+    made = shared_map(settings, overrides, seed, source)
+    words = [f"{key}={value}" for key, value in sorted(overrides.items()) if made is None or key not in ("head.map", "head.own_tokens")]
+    if made is not None and settings.get("head.own_tokens", "0") != "0":
+        words.append("head.own_tokens=0")  # the map file has them already
+    return [f"{head.name}-s{seed}", source or "-", made[0] if made else "-", " ".join(made[1]) if made else "-", " ".join(words) or "-"]
+
+
+def text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_base(path, extra):
+    """The base configuration and --set overrides as {section.key: text}."""
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise GridError(f"{path}: {error}") from error
+    base = {f"{section}.{key}": text(value) for section, keys in tables.items() if isinstance(keys, dict) for key, value in keys.items()}
+    for word in extra:
+        key, equals, value = word.partition("=")
+        if not equals or not KEY.match(key):
+            raise GridError(f"--set {word}: write section.key=value")
+        base[key] = value.strip('"')
+    return base
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid")
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--vocab", type=int)
+    parser.add_argument("--heads", default="all")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--steps", action="store_true")
+    options = parser.parse_args()
+    base = read_base(options.base, options.set)
+    if options.steps:
+        if "train.steps" not in base:
+            raise GridError(f"{options.base}: no train.steps; say --steps")
+        print(base["train.steps"])
+        return
+    if not re.fullmatch(r"[0-9]+(,[0-9]+)*", options.seeds):
+        raise GridError(f"--seeds {options.seeds}: write numbers with commas, such as 0,1,2")
+    for head in choose(read_grid(options.grid), options.heads):
+        for seed in dict.fromkeys(map(int, options.seeds.split(","))):
+            print("\t".join(row(head, base, options.vocab, seed)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GridError as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        sys.exit(2)
