@@ -44,9 +44,17 @@ struct HeadConfig {
   int groups = 32;              // G; 0 = the published VQ-Logits method
   int codes = 128;              // Q, at most 256
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
-  std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
+  std::string map =
+      "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file
+  // learned: steps between re-fits of the map, and the last step that may have one; 0: resolve() chooses
+  std::int64_t refit_every = 0;
+  std::int64_t refit_until = 0;
+  std::int64_t refit_dims = 64;  // learned: dimensions of the hidden states' projection, at most d
   CodebookLearning learning = CodebookLearning::gradient;
   float commitment = 0.25f;  // beta; read where learning is commitment
+
+  /// Whether the map is re-fit while the model trains.
+  bool map_is_learned() const { return kind == HeadKind::vq && map == "learned"; }
 };
 
 }  // namespace vqlm

@@ -21,6 +21,10 @@ class VqHead : public OutputHead {
   /// bucket.
   VqHead(const HeadContext& context, const CodeMap& map);
 
+  /// Goes on with another map of the same sizes, in the same device memory. Graphs that recorded this head must be
+  /// recorded again: the largest cluster may have changed.
+  void set_map(const CodeMap& map);
+
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
@@ -33,6 +37,7 @@ class VqHead : public OutputHead {
 
  private:
   void add_parameters(const HeadConfig& head);
+  void allocate_map();
   void upload(const CodeMap& map);
   void allocate_workspace();
   /// Made at generation's first token.

@@ -72,6 +72,7 @@ struct HeadCase {
   const char* name;
   HeadKind kind;
   bool tied = false;
+  const char* map = "frequency";
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -97,6 +98,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
   Config config(const std::string& run) const {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
+    config.head.map = GetParam().map;  // learned: re-fit after step 1, before the step that is watched
     config.train.steps = 3;
     config.train.micro_batch = 2;
     config.train.global_batch = 24;
@@ -163,12 +165,13 @@ TEST_P(PlannedGrid, BytesAreThoseOfARealStep) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Plan, PlannedGrid,
-                         ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
-                                           HeadCase{
-                                               .name = "dense_tied", .kind = HeadKind::dense, .tied = true},
-                                           HeadCase{.name = "vq", .kind = HeadKind::vq}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Plan, PlannedGrid,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace vqlm
