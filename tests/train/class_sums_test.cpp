@@ -74,8 +74,8 @@ TEST(ClassVectors, TheCoarseGridHidesTheLastBits) {
   std::vector<double> x(drawn_values.begin(), drawn_values.end()), noisy = x;
   const Philox rng(5, "noise");
   for (std::size_t i = 0; i < x.size(); ++i) noisy[i] *= 1 + 1e-9 * static_cast<double>(rng.normal(i));
-  const std::vector<float> on_grid = on_coarse_grid(x);
-  EXPECT_EQ(on_grid, on_coarse_grid(noisy));
+  const std::vector<float> on_grid = on_coarse_grid(x, 8);
+  EXPECT_EQ(on_grid, on_coarse_grid(noisy, 8));
   EXPECT_NE(x, noisy);
   // Steps of an eighth of the root mean square: values are off by 8 / sqrt(12) % of it, uniformly.
   double squares = 0, errors = 0;
@@ -84,7 +84,7 @@ TEST(ClassVectors, TheCoarseGridHidesTheLastBits) {
   for (std::size_t i = 0; i < x.size(); ++i)
     errors += std::pow(static_cast<double>(on_grid[i]) - x[i] / step, 2);
   EXPECT_NEAR(errors / static_cast<double>(x.size()), 1.0 / 12, 0.01);
-  EXPECT_EQ(on_coarse_grid({0, 0}), (std::vector<float>{0, 0}));
+  EXPECT_EQ(on_coarse_grid({0, 0}, 8), (std::vector<float>{0, 0}));
 }
 
 TEST(ProjectionMatrix, HasOrthonormalColumnsInBlocks) {

@@ -29,7 +29,6 @@ class LearnedMapRanks : public ::testing::Test {
     config.head.refit_every = 4;
     config.head.refit_until = 9;
     config.head.refit_dims = 32;
-    config.optim.lr = 1e-2f;
     return config;
   }
   Config config_of(const std::string& name) { return config(world_.shards, world_.shared_path(name)); }

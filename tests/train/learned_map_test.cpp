@@ -122,8 +122,7 @@ TEST_F(LearnedMapRun, CheckpointsHoldTheMapInUseAndTheUnfinishedWindow) {
   const CheckpointReader middle(checkpoint(run), Verify::yes);
   EXPECT_EQ(middle.code_map()->cluster_of_token, in_use.cluster_of_token);
   EXPECT_EQ(middle.code_map()->member_codes, in_use.member_codes);
-  EXPECT_THAT(middle.code_map()->provenance,
-              HasSubstr("learned: hidden states of 1536 tokens up to step 4"));
+  EXPECT_THAT(middle.code_map()->provenance, HasSubstr("learned: hidden states of 1536 tokens up to step 4"));
   const std::string file = (std::filesystem::path(run.run.dir) / "code_map.h5").string();
   EXPECT_EQ(load_code_map(file).cluster_of_token, in_use.cluster_of_token);
   const ClassSums sums = middle.class_sums().value();

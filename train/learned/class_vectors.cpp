@@ -58,8 +58,7 @@ void subtract_mean(std::vector<double>& x, std::int64_t dims, const std::vector<
   for (std::size_t j = 0; j < x.size(); ++j) x[j] -= mean[j % width] / total;
 }
 
-std::vector<float> on_coarse_grid(const std::vector<double>& x) {
-  constexpr double steps = 8;
+std::vector<float> on_coarse_grid(const std::vector<double>& x, double steps) {
   std::vector<float> result(x.size(), 0.0f);
   const double squares = std::inner_product(x.begin(), x.end(), x.begin(), 0.0);
   if (!(squares > 0)) return result;

@@ -23,10 +23,10 @@ std::vector<double> shrunk_class_means(const ClassSums& sums,
 /// Subtracts from every row of x (V, r) the mean of all rows, weighted by weight (V).
 void subtract_mean(std::vector<double>& x, std::int64_t dims, const std::vector<float>& weight);
 
-/// Every value as a whole number of steps, a step being an eighth of the root mean square of all of them (which itself is
-/// rounded to 8 bits): x / step, rounded to nearest. The rounding is 0.13 % of the variance. What is decided from such values
+/// Every value as a whole number of steps: x / step, rounded to nearest, where the root mean square of all values (itself
+/// rounded to 8 bits) has `steps` of them. The rounding is 1 / (12 steps^2) of the variance. What is decided from such values
 /// is the same for inputs that differ in their last bits (another process grid), but where one lies that close to a boundary:
-/// of n values that differ by e root mean squares, about 8 n e do. Zeros stay.
-std::vector<float> on_coarse_grid(const std::vector<double>& x);
+/// of n values that differ by e root mean squares, about n e steps do. Zeros stay.
+std::vector<float> on_coarse_grid(const std::vector<double>& x, double steps);
 
 }  // namespace vqlm

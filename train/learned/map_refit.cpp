@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 
 #include "data/map_fit.h"
@@ -12,6 +11,10 @@
 
 namespace vqlm {
 namespace {
+
+// Of on_coarse_grid(). Class means are noisy, and 2 % of their variance does not matter; member vectors of different codes must
+// not fall together, and there are few of them.
+constexpr double mean_steps = 2, member_steps = 8;
 
 /// As in corpus maps: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
 std::vector<float> fit_weights(const std::vector<std::int64_t>& counts) {
@@ -85,16 +88,13 @@ std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values
       learned.insert(learned.end(), from, from + part);
       start.push_back(map.member_codes[static_cast<std::size_t>(token * groups + g)]);
     }
-    const std::vector<float> keep = on_coarse_grid(kept), learn = on_coarse_grid(learned);
-    static const float say = std::getenv("SAY") ? static_cast<float>(std::atof(std::getenv("SAY"))) : 1.0f;
-    const bool cold = std::getenv("COLD") != nullptr;
+    const std::vector<float> keep = on_coarse_grid(kept, member_steps),
+                             learn = on_coarse_grid(learned, member_steps);
     WeightedVectors x{.rows = residual.rows, .dims = width + part, .values = {}, .weight = residual.weight};
     for (std::int64_t row = 0; row < x.rows; ++row) {
       x.values.insert(x.values.end(), keep.begin() + row * width, keep.begin() + (row + 1) * width);
-      for (std::int64_t i = 0; i < part; ++i)
-        x.values.push_back(say * learn[static_cast<std::size_t>(row * part + i)]);
+      x.values.insert(x.values.end(), learn.begin() + row * part, learn.begin() + (row + 1) * part);
     }
-    if (cold) start.clear();
     const std::vector<std::uint8_t> fitted = product_codes(x, 1, map.codes, seed, start);
     for (std::size_t row = 0; row < tokens.size(); ++row)
       codes[static_cast<std::size_t>(tokens[row] * groups + g)] = fitted[row];
@@ -111,7 +111,7 @@ Refit refit_map(const CodeMap& map, const HeadState& head, const ClassSums& sums
   const std::vector<float> weight = fit_weights(counts);
   std::vector<double> means = shrunk_class_means(sums, map.cluster_of_token, map.clusters);
   subtract_mean(means, sums.dims, weight);
-  WeightedVectors x = rows_of(on_coarse_grid(means), sums.dims, weight, tokens);
+  WeightedVectors x = rows_of(on_coarse_grid(means, mean_steps), sums.dims, weight, tokens);
   normalise_rows(x);
 
   CodeMap rest{.vocab_size = x.rows,
@@ -121,8 +121,7 @@ Refit refit_map(const CodeMap& map, const HeadState& head, const ClassSums& sums
                .cluster_of_token = {},
                .member_codes = {},
                .provenance = {}};
-  std::vector<std::int32_t> start = start_of(map.cluster_of_token, tokens, rest.clusters);
-  if (std::getenv("COLDK")) start.clear();
+  const std::vector<std::int32_t> start = start_of(map.cluster_of_token, tokens, rest.clusters);
   rest.cluster_of_token = balanced_clusters(x, rest.clusters, options.seed, backend, start);
   rest.member_codes.resize(tokens.size() * static_cast<std::size_t>(map.groups));
   rest.provenance = fmt::format("learned: hidden states of {} tokens up to step {}, {} dimensions, seed {}",
