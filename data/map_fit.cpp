@@ -103,18 +103,44 @@ RowMajor first_centres(const WeightedVectors& x, std::int64_t clusters, std::uin
   return centres;
 }
 
-/// Weighted k-means of the columns [first, first + width) of x; writes the codes of group `group`.
+/// Centres (codes, width) become the weighted means of the rows of `part` with each code; one without rows a drawn row.
+void move_to_means(Eigen::MatrixXf& centres, const RowMajor& part, const std::vector<float>& weight,
+                   const std::vector<std::uint8_t>& code_of_row, WeightedSample& sample) {
+  Eigen::MatrixXd sums = Eigen::MatrixXd::Zero(centres.rows(), centres.cols());
+  Eigen::VectorXd weights = Eigen::VectorXd::Zero(centres.rows());
+  for (std::int64_t row = 0; row < part.rows(); ++row) {
+    const auto i = static_cast<std::size_t>(row);
+    sums.row(code_of_row[i]) += (weight[i] * part.row(row)).cast<double>();
+    weights(code_of_row[i]) += static_cast<double>(weight[i]);
+  }
+  for (std::int64_t q = 0; q < centres.rows(); ++q) {
+    if (weights(q) > 0) {
+      centres.row(q) = (sums.row(q) / weights(q)).cast<float>();
+    } else {
+      centres.row(q) = part.row(sample.draw());
+    }
+  }
+}
+
+/// Weighted k-means of the columns [first, first + width) of x; writes the codes of group `group`. start: of product_codes.
 void code_group(const WeightedVectors& x, int group, int groups, int codes, std::uint64_t seed,
-                std::vector<std::uint8_t>& out) {
+                const std::vector<std::uint8_t>& start, std::vector<std::uint8_t>& out) {
   const std::int64_t width = x.dims / groups;
   const RowMajor part = matrix_of(x).middleCols(group * width, width);
-  const std::int64_t centres_count = std::min<std::int64_t>(codes, x.rows);
+  const std::int64_t centres_count = start.empty() ? std::min<std::int64_t>(codes, x.rows) : codes;
   WeightedSample sample(x.weight, seed, "map_fit.codes." + std::to_string(group));
-  const std::vector<std::int64_t> drawn = sample.without_replacement(centres_count);
   // Dimension-major centres: the loop over centres below is then one of neighbouring floats.
   Eigen::MatrixXf centres(centres_count, width);  // column-major
-  for (std::int64_t q = 0; q < centres_count; ++q)
-    centres.row(q) = part.row(drawn[static_cast<std::size_t>(q)]);
+  if (start.empty()) {
+    const std::vector<std::int64_t> drawn = sample.without_replacement(centres_count);
+    for (std::int64_t q = 0; q < centres_count; ++q)
+      centres.row(q) = part.row(drawn[static_cast<std::size_t>(q)]);
+  } else {
+    std::vector<std::uint8_t> first(static_cast<std::size_t>(x.rows));
+    for (std::size_t row = 0; row < first.size(); ++row)
+      first[row] = start[row * static_cast<std::size_t>(groups) + static_cast<std::size_t>(group)];
+    move_to_means(centres, part, x.weight, first, sample);
+  }
 
   Eigen::VectorXf score(centres_count);
   std::vector<std::uint8_t> nearest(static_cast<std::size_t>(x.rows));
@@ -129,20 +155,7 @@ void code_group(const WeightedVectors& x, int group, int groups, int codes, std:
       nearest[static_cast<std::size_t>(row)] = static_cast<std::uint8_t>(q);
     }
     if (iteration == code_iterations) break;  // the last pass only assigns
-    Eigen::MatrixXd sums = Eigen::MatrixXd::Zero(centres_count, width);
-    Eigen::VectorXd weights = Eigen::VectorXd::Zero(centres_count);
-    for (std::int64_t row = 0; row < x.rows; ++row) {
-      const auto i = static_cast<std::size_t>(row);
-      sums.row(nearest[i]) += (x.weight[i] * part.row(row)).cast<double>();
-      weights(nearest[i]) += static_cast<double>(x.weight[i]);
-    }
-    for (std::int64_t q = 0; q < centres_count; ++q) {
-      if (weights(q) > 0) {
-        centres.row(q) = (sums.row(q) / weights(q)).cast<float>();
-      } else {
-        centres.row(q) = part.row(sample.draw());
-      }
-    }
+    move_to_means(centres, part, x.weight, nearest, sample);
   }
   for (std::int64_t row = 0; row < x.rows; ++row) {
     out[static_cast<std::size_t>(row * groups + group)] = nearest[static_cast<std::size_t>(row)];
@@ -164,10 +177,13 @@ void centre_rotate_normalise(WeightedVectors& x, std::uint64_t seed) {
 }
 
 std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters,
-                                            std::uint64_t seed, Backend& backend) {
-  VQLM_ASSERT(clusters >= 1 && clusters <= x.rows);
+                                            std::uint64_t seed, Backend& backend,
+                                            const std::vector<std::int32_t>& start) {
+  VQLM_ASSERT(clusters >= 1 && clusters <= x.rows &&
+              (start.empty() || static_cast<std::int64_t>(start.size()) == x.rows));
   Similarities similarities(x, clusters, backend);
-  RowMajor centres = first_centres(x, clusters, seed, similarities);
+  RowMajor centres =
+      start.empty() ? first_centres(x, clusters, seed, similarities) : centres_of(x, start, clusters);
   std::vector<std::int32_t> cluster_of_row;
   for (int iteration = 0; iteration < balanced_iterations; ++iteration) {
     const bool last = iteration + 1 == balanced_iterations;
@@ -199,11 +215,13 @@ void subtract_cluster_means(WeightedVectors& x, const std::vector<std::int32_t>&
   }
 }
 
-std::vector<std::uint8_t> product_codes(const WeightedVectors& x, int groups, int codes, std::uint64_t seed) {
+std::vector<std::uint8_t> product_codes(const WeightedVectors& x, int groups, int codes, std::uint64_t seed,
+                                        const std::vector<std::uint8_t>& start) {
   VQLM_ASSERT(groups >= 1 && x.dims % groups == 0 && codes >= 1 && codes <= 256);
   std::vector<std::uint8_t> out(static_cast<std::size_t>(x.rows * groups));
+  VQLM_ASSERT(start.empty() || start.size() == out.size());
 #pragma omp parallel for schedule(dynamic)  // groups do not depend on each other
-  for (int group = 0; group < groups; ++group) code_group(x, group, groups, codes, seed, out);
+  for (int group = 0; group < groups; ++group) code_group(x, group, groups, codes, seed, start, out);
   return out;
 }
 

@@ -124,6 +124,39 @@ void check_batch(const Config& config) {
                   nearest_multiple(config.train.global_batch, at_once)));
 }
 
+/// A tenth of the run between re-fits, the last one at half of it: the rest is for what follows from the last map.
+void resolve_refits(Config& config) {
+  HeadConfig& head = config.head;
+  const std::int64_t steps = config.train.steps;
+  if (head.map_is_learned() && head.learning == CodebookLearning::ema) {
+    throw UsageError(
+        "head.map = \"learned\" with head.learning = \"ema\": a re-fit moves codes that ema would move back "
+        "to its own "
+        "averages; choose head.learning = \"gradient\" or \"commitment\", or another map");
+  }
+  if (!head.map_is_learned()) {
+    if (head.refit_every == 0 && head.refit_until == 0) return;
+    throw UsageError(fmt::format(
+        "head.refit_every = {} and head.refit_until = {} with head.kind = \"{}\", head.map = {}: "
+        "only a learned map is re-fit; set both 0, or head.kind = \"vq\" and head.map = \"learned\"",
+        head.refit_every, head.refit_until, head.kind == HeadKind::vq ? "vq" : "dense", head.map));
+  }
+  if (head.refit_every == 0) head.refit_every = std::max<std::int64_t>(1, steps / 10);
+  if (head.refit_until == 0) head.refit_until = std::max<std::int64_t>(1, steps / 2);
+  if (head.refit_until >= steps) {
+    throw UsageError(fmt::format(
+        "head.refit_until = {} of train.steps = {}: the codes must be trained after the last re-fit; "
+        "choose refit_until = {} (or 0: half of the steps) or more steps",
+        head.refit_until, steps, std::max<std::int64_t>(1, steps / 2)));
+  }
+  if (head.refit_every > head.refit_until) {
+    throw UsageError(fmt::format(
+        "head.refit_every = {} is beyond head.refit_until = {}: the map would never be re-fit; choose "
+        "refit_every <= {}, or head.map = \"corpus\"",
+        head.refit_every, head.refit_until, head.refit_until));
+  }
+}
+
 void check_head(const Config& config) {
   const HeadConfig& head = config.head;
   if (head.kind == HeadKind::dense && head.learning == CodebookLearning::ema) {
@@ -199,6 +232,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_tensor_parallel(config);
   check_batch(config);
   check_head(config);
+  resolve_refits(config);
   check_schedule(config);
 }
 

@@ -97,6 +97,22 @@ void Metrics::write(std::int64_t step, const std::string& line, const std::vecto
   full_ = !failure.empty();
 }
 
+void Metrics::add(const RefitMetrics& refit) {
+  const Json object = {{"step", refit.step},
+                       {"refit_moved_tokens", refit.moved_tokens},
+                       {"refit_moved_mass", refit.moved_mass},
+                       {"refit_rows", refit.rows},
+                       {"refit_loss_before", refit.loss_before},
+                       {"refit_loss_after", refit.loss_after},
+                       {"seconds", refit.seconds}};
+  write(refit.step, object.dump(), {{"map/moved_tokens", static_cast<float>(refit.moved_tokens)}});
+  log::info(
+      "step {}: code map re-fit to {:.0f} hidden states, {:.1f} % of the tokens moved, loss {:.4f} -> "
+      "{:.4f}, {}",
+      refit.step, refit.rows, 100 * refit.moved_tokens, refit.loss_before, refit.loss_after,
+      duration_text(refit.seconds));
+}
+
 void Metrics::add(const CheckpointMetrics& checkpoint) {
   const Json object = {{"step", checkpoint.step},
                        {"checkpoint", checkpoint.name},

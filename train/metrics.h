@@ -42,6 +42,17 @@ struct HeldoutMetrics {
   double seconds = 0;
 };
 
+/// One re-fit of a learned code map, after a step's update.
+struct RefitMetrics {
+  std::int64_t step = 0;
+  double moved_tokens = 0;  // the share of tokens whose cluster changed,
+  double moved_mass = 0;    // and of the training shards' tokens
+  double rows = 0;          // hidden states that it was fitted to
+  double loss_before = 0;   // of the step's last micro-batches with the updated parameters, nats
+  double loss_after = 0;
+  double seconds = 0;
+};
+
 /// A checkpoint that is on disk.
 struct CheckpointMetrics {
   std::int64_t step = 0;  // that it holds; later steps may have been written before this
@@ -64,6 +75,7 @@ class Metrics {
   /// What cannot be written (a full disk) is reported once and kept for the next line: the run goes on.
   void add(const StepMetrics& step);
   void add(const HeldoutMetrics& heldout);
+  void add(const RefitMetrics& refit);
   void add(const CheckpointMetrics& checkpoint);
 
  private:

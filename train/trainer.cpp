@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/log.h"
+#include "data/code_map_file.h"
 #include "train/bench/matmul_peak.h"
 #include "train/host_collectives.h"
 #include "train/schedule.h"
@@ -44,8 +45,9 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       grid_(grid),
       config_(config),
       inputs_(inputs),
+      map_(inputs.map),
       matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second),
-      model_(backend, grid.tensor(), model_options(config), inputs.map ? &*inputs.map : nullptr),
+      model_(backend, grid.tensor(), model_options(config), map()),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
       replica_check_(backend, grid, model_.parameters()),
@@ -54,7 +56,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
               .parameters = model_.parameters(),
               .optimizer = optimizer_,
               .config = config,
-              .map = inputs.map ? &*inputs.map : nullptr,
+              .map = map(),
               .tokenizer = inputs.tokenizer,
               .tokenizer_sha256 = inputs.train.tokenizer_sha256(),
               .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens())},
@@ -73,12 +75,21 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   }
   loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
   if (inputs.heldout) {
-    evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens,
-                       inputs.map ? &*inputs.map : nullptr);
+    evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens, map());
   }
   const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
   accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
                        config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
+  if (!config.head.map_is_learned()) return;
+  learned_.emplace(LearnedMap::Parts{.backend = backend,
+                                     .grid = grid,
+                                     .config = config,
+                                     .counts = inputs.counts,
+                                     .model = model_,
+                                     .optimizer = optimizer_,
+                                     .accumulator = *accumulator_,
+                                     .map = *map_},
+                   state_.step, resumed != nullptr ? resumed->class_sums() : std::nullopt);
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
@@ -91,6 +102,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     if (metrics != nullptr) metrics->add(step);
     report_saved(metrics);
     note_skipped_update(step, metrics);
+    refit_map(metrics);
     const bool last = state_.step == config_.train.steps;
     const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
@@ -113,8 +125,9 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
 bool Trainer::time_is_up(const TimeLimit& limit) const {
   const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
   // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
-  const double needed =
-      2 * longest_step_seconds_ + 2 * saver_.expected_seconds() + (evaluates ? evaluation_seconds_ : 0.0) + 1;
+  const double needed = 2 * longest_step_seconds_ + 2 * saver_.expected_seconds() +
+                        (evaluates ? evaluation_seconds_ : 0.0) +
+                        (refits_after(config_, state_.step + 1) ? refit_seconds_ : 0.0) + 1;
   return limit.seconds_left() < needed;
 }
 
@@ -130,6 +143,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
       std::isfinite(norm) ? model_.head().after_update(static_cast<std::uint64_t>(config_.train.seed), step)
                           : 0;
   const StepSums sums = accumulator_->sums();
+  if (learned_ && std::isfinite(norm)) learned_->add_step(step);  // the norm is the same on all ranks
 
   // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
   // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
@@ -247,9 +261,25 @@ void Trainer::evaluate(Metrics* metrics) {
   metrics->add(heldout);
 }
 
+void Trainer::refit_map(Metrics* metrics) {
+  if (!refits_after(config_, state_.step)) return;
+  const RefitReport refit = learned_->refit(state_.step);
+  refit_seconds_ = refit.seconds;
+  if (metrics == nullptr) return;
+  // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's.
+  save_code_map((folder_.path() / "code_map.h5").string(), *map_);
+  metrics->add(RefitMetrics{.step = state_.step,
+                            .moved_tokens = refit.moved_tokens,
+                            .moved_mass = refit.moved_mass,
+                            .rows = refit.rows,
+                            .loss_before = refit.loss_before,
+                            .loss_after = refit.loss_after,
+                            .seconds = refit.seconds});
+}
+
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  saver_.begin(state_);
+  saver_.begin(state_, learned_ ? learned_->unfinished(state_.step) : std::nullopt);
   saved_step_ = state_.step;
 }
 

@@ -15,6 +15,7 @@
 #include "train/config.h"
 #include "train/evaluator.h"
 #include "train/gradient_accumulator.h"
+#include "train/learned/learned_map.h"
 #include "train/metrics.h"
 #include "train/model_source.h"
 #include "train/optimizer.h"
@@ -48,6 +49,8 @@ class Trainer {
   Transformer& model() { return model_; }
   const Optimizer& optimizer() const { return optimizer_; }
   const TrainState& state() const { return state_; }
+  /// The VQ head's map in use; null for a dense head.
+  const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
   /// The numbers of the samples that this rank took for the newest step, in their order (BatchLoader).
   const std::vector<std::int64_t>& step_samples() const { return step_samples_; }
 
@@ -68,6 +71,8 @@ class Trainer {
   void note_skipped_update(const StepMetrics& step, Metrics* metrics);
   void report_start();
   void evaluate(Metrics* metrics);
+  /// Re-fits a learned map where that is due after this step.
+  void refit_map(Metrics* metrics);
   /// Starts a checkpoint of the state where there is none yet.
   void save();
   /// The same, and waits until it is on disk. Throws Error where it could not be written.
@@ -79,7 +84,8 @@ class Trainer {
   const ProcessGrid& grid_;
   const Config& config_;
   const TrainingInputs& inputs_;
-  double matmul_peak_;  // FLOP/s of all ranks; measured before the model takes that memory
+  std::optional<CodeMap> map_;  // in use
+  double matmul_peak_;          // FLOP/s of all ranks; measured before the model takes that memory
   Transformer model_;
   Optimizer optimizer_;
   ReplicaCheck replica_check_;
@@ -93,7 +99,9 @@ class Trainer {
   double longest_step_seconds_ = 0;                  // of late
   double evaluation_seconds_ = 0;                    // of the last one
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
+  double refit_seconds_ = 0;                         // of the last re-fit
   std::optional<GradientAccumulator> accumulator_;
+  std::optional<LearnedMap> learned_;
   CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold
 };
 

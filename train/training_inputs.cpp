@@ -21,7 +21,8 @@ constexpr std::uint64_t statistics_tokens = 200'000'000;
 CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
                  const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
   const HeadConfig& head = config.head;
-  if (is_made_map(head.map)) {
+  const std::string made = head.map_is_learned() ? "corpus" : head.map;  // where learning starts
+  if (is_made_map(made)) {
     CorpusMapOptions options;
     options.clusters = head.clusters;
     options.groups = head.groups;
@@ -29,7 +30,7 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
     options.seed = static_cast<std::uint64_t>(config.train.seed);
     options.own_tokens = head.own_tokens;
     options.max_tokens = statistics_tokens;
-    return make_code_map(head.map, options, train, counts, backend, ranks).map;
+    return make_code_map(made, options, train, counts, backend, ranks).map;
   }
   if (head.own_tokens > 0) {
     throw UsageError(

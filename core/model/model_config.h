@@ -44,11 +44,19 @@ struct HeadConfig {
   int groups = 32;              // G; 0 = the published VQ-Logits method
   int codes = 128;              // Q, at most 256
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
-  std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
+  std::string map =
+      "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file
+  // learned: steps between re-fits of the map, and the last step that may have one; 0: resolve() chooses
+  std::int64_t refit_every = 0;
+  std::int64_t refit_until = 0;
+  std::int64_t refit_dims = 64;  // learned: dimensions of the hidden states' projection, at most d
   CodebookLearning learning = CodebookLearning::gradient;
   float commitment = 0.25f;        // beta; read where learning is commitment or ema
   float ema_decay = 0.99f;         // of the clusters' moving averages, a step; read where learning is ema
   float dead_code_share = 0.001f;  // codes below this part of the mean count are revived; 0: none
+
+  /// Whether the map is re-fit while the model trains.
+  bool map_is_learned() const { return kind == HeadKind::vq && map == "learned"; }
 };
 
 }  // namespace vqlm

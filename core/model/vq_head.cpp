@@ -35,6 +35,7 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
               map.groups == context.head.groups && (groups_ == 0 || map.codes == context.head.codes));
   if (context.head.learning != CodebookLearning::gradient) commitment_ = context.head.commitment;
   add_parameters(context);
+  allocate_map();
   upload(map);
   allocate_workspace();
 }
@@ -64,10 +65,28 @@ void VqHead::add_parameters(const HeadContext& context) {
   backend.fill(unused_gradient_, 0.0f);
 }
 
+void VqHead::allocate_map() {
+  TensorArena arena;
+  arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.members, {vocab_size_}, DType::i32);
+  arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
+  if (groups_ > 0) arena.add(map_.member_codes, {vocab_size_, groups_}, DType::u8);
+  map_storage_ = arena.allocate(tensor_.backend(), MemoryUse::parameters);
+}
+
+void VqHead::set_map(const CodeMap& map) {
+  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == clusters_ && map.groups == groups_ &&
+              (groups_ == 0 || map.codes == codes_));
+  upload(map);
+  choice_.reset();  // its search holds the old clusters' members
+}
+
 void VqHead::upload(const CodeMap& map) {
   const auto vocab = static_cast<std::size_t>(vocab_size_);
   const MemberOrder order(map.cluster_of_token, clusters_);
   mean_members_ = 0;
+  map_.largest_cluster = 0;
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
     const std::int64_t size = order.begin[k + 1] - order.begin[k];
     map_.largest_cluster = std::max(map_.largest_cluster, size);
@@ -85,13 +104,6 @@ void VqHead::upload(const CodeMap& map) {
   }
 
   Backend& backend = tensor_.backend();
-  TensorArena arena;
-  arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
-  arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
-  arena.add(map_.members, {vocab_size_}, DType::i32);
-  arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
-  if (groups_ > 0) arena.add(map_.member_codes, {vocab_size_, groups_}, DType::u8);
-  map_storage_ = arena.allocate(backend, MemoryUse::parameters);
   backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
   backend.copy_from_host(map_.position_of_token, position.data());
   backend.copy_from_host(map_.members, order.members.data());

@@ -22,6 +22,10 @@ class VqHead : public OutputHead {
   /// bucket.
   VqHead(const HeadContext& context, const CodeMap& map);
 
+  /// Goes on with another map of the same sizes, in the same device memory. Graphs that recorded this head must be
+  /// recorded again: the largest cluster may have changed.
+  void set_map(const CodeMap& map);
+
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
   void start_averages(const std::vector<std::int64_t>& counts) override;
@@ -39,6 +43,7 @@ class VqHead : public OutputHead {
 
  private:
   void add_parameters(const HeadContext& context);
+  void allocate_map();
   void upload(const CodeMap& map);
   /// (K): the clusters' shares of the tokens, from log_unigram's (V).
   std::vector<double> cluster_mass(const std::vector<float>& unigram) const;

@@ -73,6 +73,7 @@ struct HeadCase {
   HeadKind kind;
   bool tied = false;
   CodebookLearning learning = CodebookLearning::commitment;
+  const char* map = "frequency";
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -99,6 +100,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
     config.head.learning = GetParam().learning;
+    config.head.map = GetParam().map;  // learned: re-fit after step 1, before the step that is watched
     config.train.steps = 3;
     config.train.micro_batch = 2;
     config.train.global_batch = 24;
@@ -170,7 +172,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
                       HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
-                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
+                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

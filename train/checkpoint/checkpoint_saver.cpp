@@ -27,12 +27,14 @@ CheckpointSaver::CheckpointSaver(CheckpointContents contents, const ProcessGrid&
       folder_(std::move(folder)),
       snapshot_(contents_.parameters, contents_.optimizer) {}
 
-void CheckpointSaver::begin(const TrainState& state) {
+void CheckpointSaver::begin(const TrainState& state, std::optional<ClassSums> sums) {
   double begun = wall_seconds();
   const bool waits = stage_ != Stage::none;
   finish();
   failure_.clear();
   state_ = state;
+  sums_ = std::move(sums);
+  if (is_root() && contents_.map != nullptr) map_ = *contents_.map;  // training may go on with another one
   pending_ = {.step = state.step, .path = folder_ / checkpoint_name(state.step)};
   if (waits) {
     pending_.wait_seconds = wall_seconds() - begun;
@@ -89,7 +91,10 @@ void CheckpointSaver::complete() {
     complete_checkpoint(partial, grid_.world().size(),
                         {.config = to_toml(contents_.config),
                          .tokenizer = contents_.tokenizer,
-                         .extras = {contents_.map, contents_.tokenizer_sha256, contents_.train_tokens},
+                         .extras = {.map = map_ ? &*map_ : nullptr,
+                                    .sums = sums_ ? &*sums_ : nullptr,
+                                    .tokenizer_sha256 = contents_.tokenizer_sha256,
+                                    .train_tokens = contents_.train_tokens},
                          .state = state_});
     publish_checkpoint(partial, pending_.path);
   } catch (...) {

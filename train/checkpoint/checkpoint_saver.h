@@ -19,11 +19,12 @@
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config.h"
+#include "train/learned/class_sums.h"
 
 namespace vqlm {
 
 /// What a checkpoint takes in. All pointers and references are only read and must outlive the saver; `map` is null for
-/// dense heads.
+/// dense heads, and may change between saves.
 struct CheckpointContents {
   Backend& backend;
   const ParameterStore& parameters;
@@ -51,8 +52,9 @@ class CheckpointSaver {
   /// Saves into `folder`/step-...; config.checkpoint says which ones stay.
   CheckpointSaver(CheckpointContents contents, const ProcessGrid& grid, std::filesystem::path folder);
 
-  /// Copies the state that belongs to `state` and starts to write it. Waits for an earlier save first.
-  void begin(const TrainState& state);
+  /// Copies the state that belongs to `state` and starts to write it. Waits for an earlier save first. sums: rank 0's, of a
+  /// learned map's unfinished window (LearnedMap::unfinished).
+  void begin(const TrainState& state, std::optional<ClassSums> sums = {});
   /// 1 where this rank's thread has ended, else 0: to be summed over all ranks for advance().
   double progress() const;
   /// Goes on to the next stage when the sum says that all ranks have done the one in flight.
@@ -91,7 +93,9 @@ class CheckpointSaver {
   CheckpointSnapshot snapshot_;
   Stage stage_ = Stage::none;
   TrainState state_;
-  SavedCheckpoint pending_;  // the one in flight
+  std::optional<CodeMap> map_;     // as it was at begin(), rank 0 only
+  std::optional<ClassSums> sums_;  // likewise
+  SavedCheckpoint pending_;        // the one in flight
   std::optional<SavedCheckpoint> saved_;
   std::string failure_;
   double slowest_seconds_ = 0;
