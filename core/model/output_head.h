@@ -63,6 +63,7 @@ struct HeadContext {
   ParameterStore& parameters;
   std::int64_t rows;  // n
   bool trainable;
+  ParameterId embedding = 0;  // the model's embedding table; read by a VQ head whose members are its rows
 };
 
 }  // namespace vqlm

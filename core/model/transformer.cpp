@@ -28,9 +28,6 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
                 " share this model; use parallel.tensor=1");
   }
-  const HeadContext context{tensor_, config_, options.head, parameters_, generation ? batch_.batch : rows_,
-                            training};
-
   const std::vector<double> frequencies = rope_frequencies(config_);
   rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
   const Tensor rope = rope_frequencies_.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64);
@@ -39,6 +36,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   // Buckets stand in the order of forward; backward completes them from the last to the first.
   embedding_bucket_ = parameters_.add_bucket("embedding", false);
   embedding_.emplace(tensor_, config_, parameters_, tied);
+  const HeadContext context{tensor_,
+                            config_,
+                            options.head,
+                            parameters_,
+                            generation ? batch_.batch : rows_,
+                            training,
+                            embedding_->table()};
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
