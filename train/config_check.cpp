@@ -157,6 +157,22 @@ void resolve_refits(Config& config) {
   }
 }
 
+/// Every (d / r)-th column of the embedding, as many of them on each tensor rank.
+void check_member_rank(const Config& config) {
+  const std::int64_t d = config.model.d_model, rank = config.head.member_rank;
+  if (d % rank != 0) {
+    throw UsageError(
+        fmt::format("head.member_rank = {} does not divide model.d_model = {}: choose member_rank = {}", rank,
+                    d, largest_divisor(d, rank)));
+  }
+  if (rank % config.parallel.tensor != 0) {
+    throw UsageError(
+        fmt::format("head.member_rank = {} does not divide by parallel.tensor = {}, whose ranks share the "
+                    "embedding's columns: choose member_rank = {}, or fewer tensor ranks",
+                    rank, config.parallel.tensor, d));
+  }
+}
+
 void check_head(const Config& config) {
   const HeadConfig& head = config.head;
   if (head.kind == HeadKind::dense && head.learning == CodebookLearning::ema) {
@@ -183,11 +199,20 @@ void check_head(const Config& config) {
         "tokens: choose own_tokens <= {} or more clusters",
         head.own_tokens, head.clusters, head.clusters - 1));
   }
+  if (head.members == MemberVectors::embedding) check_member_rank(config);
   if (head.groups > 0 && config.model.d_model % head.groups != 0) {
     throw UsageError(fmt::format("head.groups = {} does not divide model.d_model = {}: choose groups = {}",
                                  head.groups, config.model.d_model,
                                  largest_divisor(config.model.d_model, head.groups)));
   }
+}
+
+/// Members that are rows of the embedding need no codes, so that their map has none: groups = 0.
+void resolve_head(Config& config) {
+  HeadConfig& head = config.head;
+  if (head.members == MemberVectors::codes) return;
+  head.groups = 0;
+  if (head.member_rank == 0) head.member_rank = config.model.d_model;
 }
 
 void check_schedule(const Config& config) {
@@ -228,6 +253,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
     config.run.name =
         (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
+  resolve_head(config);
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);
@@ -265,8 +291,9 @@ HeadParameters head_parameters(const Config& config) {
   const std::int64_t d = config.model.d_model;
   const std::int64_t token_bias = head.bias ? config.model.vocab_size : 0;
   if (head.kind == HeadKind::dense) return {.matrices = config.model.vocab_size * d, .biases = token_bias};
-  const std::int64_t vectors = head.clusters + (head.groups > 0 ? head.codes : 0);
-  return {.matrices = vectors * d, .biases = head.clusters + token_bias};
+  const bool projected = head.members == MemberVectors::embedding && head.member_rank < d;
+  const std::int64_t members = projected ? head.member_rank : head.groups > 0 ? head.codes : 0;
+  return {.matrices = (head.clusters + members) * d, .biases = head.clusters + token_bias};
 }
 
 }  // namespace vqlm

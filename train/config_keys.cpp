@@ -24,6 +24,7 @@ constexpr Choice choice(std::span<const std::string_view> words) {
 constexpr std::array<std::string_view, 3> rope_scalings = {"none", "linear", "llama3"};
 constexpr std::array<std::string_view, 2> head_kinds = {"dense", "vq"};
 constexpr std::array<std::string_view, 3> codebook_learnings = {"gradient", "commitment", "ema"};
+constexpr std::array<std::string_view, 2> member_vectors = {"codes", "embedding"};
 constexpr std::array<std::string_view, 3> precisions = {"auto", "fp32", "bf16"};
 constexpr std::array<std::string_view, 3> schedules = {"constant", "cosine", "wsd"};
 constexpr std::array<std::string_view, 3> devices = {"auto", "cpu", "cuda"};
@@ -65,6 +66,9 @@ constexpr Key table[] = {
     {"head", "clusters", &at<head, &HeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens"},
     {"head", "groups", &at<head, &HeadConfig::groups>, {0, 65536}, "vq: groups G of a member vector; 0: the published VQ-Logits"},
     {"head", "codes", &at<head, &HeadConfig::codes>, {1, 256}, "vq: codes Q of a group (one byte each)"},
+    {"head", "members", choice<head, &HeadConfig::members>(member_vectors), any, "vq: vectors of a cluster's members: codes, or embedding: rows of the input embedding (no groups and codes then)"},
+    {"head", "member_rank", &at<head, &HeadConfig::member_rank>, {0, 1 << 20}, "vq, members = embedding: columns of the embedding that are used; 0: all"},
+    {"head", "member_scale", &at<head, &HeadConfig::member_scale>, {0, 1e6, excluded}, "vq, members = embedding: factor of these vectors"},
     {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, learned, or the path of a map file"},
     {"head", "refit_every", &at<head, &HeadConfig::refit_every>, {0, many}, "learned map: steps between re-fits; 0: a tenth of train.steps"},
     {"head", "refit_until", &at<head, &HeadConfig::refit_until>, {0, many}, "learned map: the last step that may have a re-fit; 0: half of train.steps"},

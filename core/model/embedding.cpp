@@ -3,13 +3,13 @@
 namespace vqlm {
 
 Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters,
-                     bool tied)
+                     bool tied, float stddev)
     : tensor_(tensor), parameters_(parameters), tied_(tied) {
   Parameter table{.name = "model.embed_tokens.weight",
                   .global_shape = {config.vocab_size, config.d_model},
                   .offset = {},
                   .shape = {},
-                  .init = {.stddev = 0.02f}};
+                  .init = {.stddev = stddev}};
   if (tied) {
     const auto part = tensor.part_of(config.vocab_size);
     first_row_ = part.begin;

@@ -36,6 +36,8 @@ struct ModelConfig {
 
 enum class HeadKind { dense, vq };
 enum class CodebookLearning { gradient, commitment, ema };
+/// What a VQ head scores the members of a cluster with.
+enum class MemberVectors { codes, embedding };
 
 struct HeadConfig {
   HeadKind kind = HeadKind::vq;
@@ -43,6 +45,11 @@ struct HeadConfig {
   std::int64_t clusters = 128;  // K
   int groups = 32;              // G; 0 = the published VQ-Logits method
   int codes = 128;              // Q, at most 256
+  MemberVectors members =
+      MemberVectors::codes;  // embedding: rows of the input embedding; then G = 0 and no codes
+  std::int64_t member_rank =
+      0;  // r: columns of the embedding that are used, 0 = all; read where members = embedding
+  float member_scale = 4;       // of these vectors
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map =
       "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file

@@ -82,6 +82,7 @@ struct HeadContext {
   std::int64_t step_tokens =
       1;  // of an optimizer step, over all ranks: moving averages start with their counts
   LogitChunks logits = LogitChunks::by_budget;
+  ParameterId embedding = 0;  // the model's embedding table; read by a VQ head whose members are its rows
 };
 
 }  // namespace vqlm

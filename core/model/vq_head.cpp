@@ -37,6 +37,10 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
   add_parameters(context);
   allocate_map();
   upload(map);
+  if (context.head.members == MemberVectors::embedding) {
+    VQLM_ASSERT(groups_ == 0);
+    embedding_.emplace(context, map_.members);
+  }
   allocate_workspace();
 }
 
@@ -130,10 +134,13 @@ void VqHead::allocate_workspace() {
 
 HeadCost VqHead::cost() const {
   const double d = static_cast<double>(d_model_);
-  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
+  const std::int64_t projection = embedding_ ? embedding_->matrix_parameters() : 0;
+  const double member_numbers = embedding_ ? static_cast<double>(embedding_->rank()) : groups_ > 0 ? d : 0.0;
+  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_ + projection,
           .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
           .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
-          .multiply_adds = (static_cast<double>(clusters_) + (groups_ > 0 ? mean_members_ : 0.0)) * d};
+          .multiply_adds = static_cast<double>(clusters_) * d + static_cast<double>(projection) +
+                           mean_members_ * member_numbers};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -172,11 +179,17 @@ void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
   backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
 }
 
+Tensor VqHead::member_vectors() {
+  if (embedding_) return embedding_->vectors();
+  return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{};
+}
+
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   codes_forward(nll, h, targets);
   tensor_.backend().copy(cluster_nll_, nll);
-  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
-                                   member_codebook(), token_bias(), map_);
+  const Tensor vectors = member_vectors();
+  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, query(h), targets, order_, row_begin_,
+                                   vectors, token_bias(), map_);
 }
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
@@ -191,21 +204,30 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   }
   backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
   backend.matmul(dh, logits_, parameters_.operand(codebook_), Transpose::no, Transpose::no, Accumulate::no);
-
-  Backend::MemberGradients gradients;
-  gradients.dh = dh;
-  if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
-  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
-  gradients.scale = scale;
-  backend.member_entropy(nll, gradients, h, targets, order_, row_begin_, member_codebook(), token_bias(),
-                         map_);
-
+  members_forward_backward(nll, dh, h, targets, scale);
   if (commitment_ > 0) {
     const Tensor committed_to = averages_ ? averages_->means() : parameters_.operand(codebook_);
     backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
   } else {
     backend.fill(penalty, 0.0f);
   }
+}
+
+void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, float scale) {
+  const Tensor vectors = member_vectors();
+  Backend::MemberGradients gradients;
+  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
+  gradients.scale = scale;
+  if (embedding_) {
+    gradients.dh = embedding_->clear_query_gradient(dh);
+    gradients.dmember_codebook = embedding_->clear_gradient();
+  } else {
+    gradients.dh = dh;
+    if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
+  }
+  tensor_.backend().member_entropy(nll, gradients, query(h), targets, order_, row_begin_, vectors,
+                                   token_bias(), map_);
+  if (embedding_) embedding_->backward(dh, h);
 }
 
 void VqHead::log_probs(Tensor out, Tensor h) {
@@ -215,7 +237,8 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   const Tensor codes = code_log_probs_.rows(0, rows);
   backend.matmul(codes, h, parameters_.operand(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
   backend.log_softmax(codes, parameters_.operand(cluster_bias_));
-  backend.member_log_probs(out, h, codes, member_codebook(), token_bias(), map_);
+  const Tensor vectors = member_vectors();
+  backend.member_log_probs(out, query(h), codes, vectors, token_bias(), map_);
 }
 
 }  // namespace vqlm

@@ -4,13 +4,14 @@
 //   a_j = h . c_j + beta_j
 //   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
 //   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
-// The parameters are replicated over the whole grid; every rank works on its own n rows without any
+// With head.members = embedding the members' vectors are rows of the input embedding (embedding_members.h). The parameters are replicated over the whole grid; every rank works on its own n rows without any
 // collective.
 #pragma once
 
 #include <optional>
 
 #include "core/model/code_averages.h"
+#include "core/model/embedding_members.h"
 #include "core/model/output_head.h"
 #include "core/model/vq_head_choice.h"
 
@@ -55,7 +56,12 @@ class VqHead : public OutputHead {
   ClusterSearch::MemberRows member_rows(Tensor h, std::span<const std::int32_t> clusters);
   /// Logits, statistics and nll of the codes, and the rows sorted by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets);
-  Tensor member_codebook() const { return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{}; }
+  /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, r), or nothing for G = 0.
+  Tensor member_vectors();
+  /// What they score: h, or its r coordinates that meet the embedding.
+  Tensor query(Tensor h) { return embedding_ ? embedding_->query(h) : h; }
+  /// The member ops' part of forward_backward().
+  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, float scale);
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;
@@ -78,6 +84,7 @@ class VqHead : public OutputHead {
 
   Buffer map_storage_;
   CodeMapView map_;
+  std::optional<EmbeddingMembers> embedding_;  // where members are rows of the embedding
   Buffer storage_;
   Tensor logits_;                                // (n, K) A
   Tensor code_log_probs_;                        // (n, K) f32

@@ -36,7 +36,8 @@ VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t clu
 
 VqHeadChoice& VqHead::choice() {
   if (!choice_) {
-    choice_.emplace(tensor_.backend(), MemberOrder(cluster_of_token_, clusters_), clusters_, map_.largest_cluster);
+    choice_.emplace(tensor_.backend(), MemberOrder(cluster_of_token_, clusters_), clusters_,
+                    map_.largest_cluster);
   }
   return *choice_;
 }
@@ -56,7 +57,8 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
   const auto count = static_cast<std::int64_t>(clusters.size());
   const Tensor ids = c.clusters.rows(0, count), rows = c.member_rows.rows(0, count);
   backend.copy_from_host(ids, clusters.data());
-  backend.cluster_log_probs(rows, h, c.rows_of_h.rows(0, count), ids, member_codebook(), token_bias(), map_);
+  const Tensor vectors = member_vectors();
+  backend.cluster_log_probs(rows, query(h), c.rows_of_h.rows(0, count), ids, vectors, token_bias(), map_);
   backend.copy_to_host(c.host_rows.data(), rows);
   return {c.host_rows, static_cast<std::size_t>(map_.largest_cluster)};
 }

@@ -35,6 +35,8 @@ class Case:
     groups: int = 0  # G
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
+    member_rank: int = 0  # r: members are r columns of the embedding; 0: they are not
+    member_scale: float = 1.0
     vocab_size: int = 37
     d_model: int = 16
     n_layers: int = 2
@@ -56,6 +58,8 @@ CASES = [
     Case("vq", "vq", clusters=5, groups=4, codes=3),
     Case("vq_g0", "vq", clusters=5),
     Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
+    Case("vq_embedding", "vq", clusters=5, member_rank=16, member_scale=4.0),
+    Case("vq_embedding_r4", "vq", clusters=5, member_rank=4, member_scale=2.0),
 ]
 
 # Members per cluster: uneven, one cluster of a single token (whose member loss and gradients are exactly zero).
@@ -96,6 +100,8 @@ def shapes(c):
         out["vq_head.cluster_bias"] = (c.clusters,)
         if c.groups:
             out["vq_head.member_codebook"] = (c.groups, c.codes, c.d_model // c.groups)
+        if 0 < c.member_rank < c.d_model:
+            out["vq_head.member_projection"] = (c.d_model, c.member_rank)
         out["vq_head.token_bias"] = (c.vocab_size,)
     return out
 
@@ -200,6 +206,9 @@ def write(path, c, golden):
                            "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": WEIGHT_DECAY,
                            "grad_clip": GRAD_CLIP}.items():
             file.attrs[key] = np.float64(value)
+        if c.member_rank:
+            file.attrs["member_rank"] = np.int64(c.member_rank)
+            file.attrs["member_scale"] = np.float64(c.member_scale)
 
         put("batches", batches(c), np.int32)
         for name, x in initial_weights(c).items():

@@ -71,7 +71,15 @@ def dense_logits(h, w):
     return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
 
 
-def vq_nll(h, targets, cluster_of_token, codes, w):
+def embedding_members(w, c):
+    """(V, d): the vectors that h itself scores members with, where these are columns 0, d / r, 2 d / r, ... of the embedding
+    met by h B; without B (r = d) the rows themselves."""
+    table = c.member_scale * w["model.embed_tokens.weight"]
+    b = w.get("vq_head.member_projection")
+    return table if b is None else table[:, :: c.d_model // c.member_rank] @ b.T
+
+
+def vq_nll(h, targets, c, cluster_of_token, codes, w):
     """(N): lse_j(a_j) - a_k(y) + lse_{w in k(y)}(s_w) - s_y, one token at a time as the formula reads."""
     a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
     out = []
@@ -83,6 +91,8 @@ def vq_nll(h, targets, cluster_of_token, codes, w):
             u = w["vq_head.member_codebook"]  # (G, Q, d/G)
             vectors = torch.cat([u[g, codes[members, g]] for g in range(u.shape[0])], -1)  # (members, d)
             s = s + vectors @ h[n]
+        if c.member_rank:
+            s = s + embedding_members(w, c)[members] @ h[n]
         own = (members == y).nonzero()[0, 0]
         out.append(torch.logsumexp(a[n], 0) - a[n, k] + torch.logsumexp(s, 0) - s[own])
     return torch.stack(out)
@@ -99,6 +109,11 @@ def log_probs(h, c, cluster_of_token, codes, w):
         u = w["vq_head.member_codebook"][g]  # (Q, d/G)
         table = h.view(-1, c.groups, u.shape[1])[:, g] @ u.T  # (N, Q)
         s = s + table[:, codes[:, g]]
+    if c.member_rank:
+        query = h @ w.get("vq_head.member_projection", torch.eye(c.d_model, dtype=h.dtype))
+        for j in range(c.member_rank):  # coordinate by coordinate
+            column = w["model.embed_tokens.weight"][:, j * (c.d_model // c.member_rank)]
+            s = s + c.member_scale * query[:, j : j + 1] * column
     member_of = F.one_hot(cluster_of_token, c.clusters).to(h.dtype)  # (V, K)
     e = torch.exp(s)
     inside = e / (e @ member_of @ member_of.T)
@@ -110,7 +125,7 @@ def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
     if c.head == "dense":
         return F.cross_entropy(dense_logits(h, w), targets), torch.zeros((), dtype=h.dtype)
-    nll = vq_nll(h, targets, cluster_of_token, codes, w).mean()
+    nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()
     # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).
     c_y = w["vq_head.codebook"].detach()[cluster_of_token[targets]]
     return nll, c.commitment * ((h - c_y) ** 2).sum(-1).mean() / c.d_model

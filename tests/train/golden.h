@@ -45,10 +45,15 @@ class Golden {
     head_.groups = static_cast<int>(file_.int_attribute("groups"));
     head_.codes = static_cast<int>(file_.int_attribute("codes"));
     head_.commitment = static_cast<float>(file_.double_attribute("commitment"));
+    if (file_.has_attribute("member_rank")) {
+      head_.members = MemberVectors::embedding;
+      head_.member_rank = file_.int_attribute("member_rank");
+      head_.member_scale = static_cast<float>(file_.double_attribute("member_scale"));
+    }
     head_.learning = head_.commitment > 0 ? CodebookLearning::commitment : CodebookLearning::gradient;
   }
 
-  /// "dense", "dense_bias", "dense_tied", "vq", "vq_g0" or "vq_commitment".
+  /// "dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment", "vq_embedding" or "vq_embedding_r4".
   static Golden of_case(const std::string& name) {
     return Golden(std::string(VQLM_SOURCE_DIR) + "/tests/parity/" + name + ".h5");
   }

@@ -27,6 +27,7 @@ struct Kind {
   int groups;
   float spread;  // standard deviation of the codes and the members' vectors
   bool bias = true;
+  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
 };
 
 void PrintTo(const Kind& kind, std::ostream* out) {
@@ -45,8 +46,24 @@ class LoneHead {
     config_.clusters = kind.clusters;
     config_.groups = kind.groups;
     config_.codes = 5;
+    if (kind.member_rank > 0) {
+      config_.members = MemberVectors::embedding;
+      config_.member_rank = kind.member_rank;
+      config_.member_scale = 1;
+    }
     store_.add_bucket("head", false);
-    const HeadContext context{tensor_, model_, config_, store_, 1, false};
+    const ParameterId table = store_.add({{.name = "model.embed_tokens.weight",
+                                           .global_shape = {kind.vocabulary, width},
+                                           .offset = {0, 0},
+                                           .shape = {kind.vocabulary, width},
+                                           .init = {}}});
+    const HeadContext context{.tensor = tensor_,
+                              .model = model_,
+                              .head = config_,
+                              .parameters = store_,
+                              .rows = 1,
+                              .trainable = false,
+                              .embedding = table};
     if (kind.kind == HeadKind::vq) {
       head_ = std::make_unique<VqHead>(
           context, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
@@ -151,19 +168,21 @@ TEST_P(HeadChoice, SamplesFollowTheProbabilities) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, HeadChoice,
-                         ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
-                                           Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
-                                           Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
-                                           Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
-                                           Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},
-                                           Kind{"vq_without_groups", HeadKind::vq, 97, 9, 0, 0.5f},
-                                           Kind{"vq_all_of_a_cluster_equal", HeadKind::vq, 97, 9, 0, 0.5f,
-                                                false},
-                                           Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
-                                           Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
-                                           Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Heads, HeadChoice,
+    ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
+                      Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
+                      Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
+                      Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
+                      Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},
+                      Kind{"vq_without_groups", HeadKind::vq, 97, 9, 0, 0.5f},
+                      Kind{"vq_all_of_a_cluster_equal", HeadKind::vq, 97, 9, 0, 0.5f, false},
+                      Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
+                      Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
+                      Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, width},
+                      Kind{"vq_embedding_of_4_columns", HeadKind::vq, 97, 9, 0, 0.5f, true, 4},
+                      Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 TEST(HeadChoice, TokensThatWereBiasedAway) {
   LoneHead lone({"vq", HeadKind::vq, 97, 9, 4, 0.5f});

@@ -26,6 +26,7 @@ struct HeadCase {
   bool tied = false;
   int groups = 8;
   CodebookLearning learning = CodebookLearning::commitment;
+  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
   std::int64_t vocabulary = tiny_vocabulary;
   std::int64_t steps = tiny_steps;
 };
@@ -40,6 +41,11 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.model.tie_embeddings = GetParam().tied;
     config.head.groups = GetParam().groups;
     config.head.learning = GetParam().learning;
+    if (GetParam().member_rank > 0) {
+      config.head.members = MemberVectors::embedding;
+      config.head.groups = 0;
+      config.head.member_rank = GetParam().member_rank;
+    }
     config.train.steps = GetParam().steps;
     if (GetParam().learning == CodebookLearning::ema) {
       config.head.dead_code_share = 0.2f;  // the rarest clusters have less, so that codes are revived
@@ -104,7 +110,9 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
         HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-        HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient}),
+        HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
+        HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
+        HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     name_of);
 
 /// The samples of each step in their order over all ranks, seen from a run's after_update.
@@ -179,7 +187,8 @@ INSTANTIATE_TEST_SUITE_P(
     Heads, Resumed,
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
-                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
+                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     name_of);
 
 /// Codes revived in each step.

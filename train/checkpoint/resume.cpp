@@ -47,6 +47,15 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   check("head.bias", head.bias, saved_head.bias);
   if (head.kind == HeadKind::dense) return;
   check("head.clusters", head.clusters, saved_head.clusters);
+  const auto members_name = [](MemberVectors members) {
+    return members == MemberVectors::embedding ? "embedding" : "codes";
+  };
+  check("head.members", std::string(members_name(head.members)),
+        std::string(members_name(saved_head.members)));
+  if (head.members == MemberVectors::embedding) {
+    check("head.member_rank", head.member_rank, saved_head.member_rank);
+    check("head.member_scale", head.member_scale, saved_head.member_scale);
+  }
   check("head.groups", head.groups, saved_head.groups);
   if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
   // With ema the checkpoint holds moving averages and no moments of the codes; the other two may be exchanged.

@@ -4,7 +4,8 @@ from transformers import LlamaConfig
 
 
 class VqlmConfig(LlamaConfig):
-    """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q);
+    """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q),
+    or vq_members "embedding" with vq_member_rank (r) and vq_member_scale;
     head_kind "dense": Llama's matrix, with a bias where head_bias says so."""
 
     model_type = "vqlm"
@@ -22,6 +23,9 @@ class VqlmConfig(LlamaConfig):
         vq_commitment=0.25,
         vq_ema_decay=0.99,
         vq_dead_code_share=0.001,
+        vq_members="codes",
+        vq_member_rank=0,
+        vq_member_scale=1.0,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -35,4 +39,7 @@ class VqlmConfig(LlamaConfig):
         self.vq_commitment = vq_commitment
         self.vq_ema_decay = vq_ema_decay
         self.vq_dead_code_share = vq_dead_code_share
+        self.vq_members = vq_members
+        self.vq_member_rank = vq_member_rank
+        self.vq_member_scale = vq_member_scale
         super().__init__(**kwargs)

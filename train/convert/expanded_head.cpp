@@ -37,11 +37,14 @@ std::vector<double> cluster_log_sums(const CodeMap& map, const std::vector<float
 ExpandedHead expand_vq(const ModelSource& source) {
   const CodeMap map = source.code_map().value();
   const bool alone = map.clusters == map.vocab_size;  // then the scores inside a cluster cancel
-  if (map.groups > 0 && !alone) {
+  const bool embedding = source.head().members == MemberVectors::embedding;
+  if ((map.groups > 0 || embedding) && !alone) {
     throw Error(fmt::format(
-        "{}: --expand: no matrix equals this head (head.groups = {}): inside a cluster, the sum that makes "
+        "{}: --expand: no matrix equals this head ({}): inside a cluster, the sum that makes "
         "probabilities of scores depends on the hidden state; leave --expand out for the native form",
-        source.path().string(), map.groups));
+        source.path().string(),
+        embedding ? std::string("head.members = \"embedding\"")
+                  : fmt::format("head.groups = {}", map.groups)));
   }
   std::vector<float> bias(static_cast<std::size_t>(map.vocab_size), 0.0f);
   if (source.head().bias) bias = read_vector(source, "vq_head.token_bias", map.vocab_size);

@@ -182,6 +182,17 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
     if (model.d_model % head.groups != 0)
       config.refuse("vq_groups", fmt::format("does not divide hidden_size = {}", model.d_model));
   }
+  const std::string members = config.text("vq_members", "codes");
+  if (members == "embedding") {
+    head.members = MemberVectors::embedding;
+    head.groups = 0;
+    head.member_rank = config.integer("vq_member_rank");
+    head.member_scale = config.number("vq_member_scale", head.member_scale);
+    if (head.member_rank < 1 || model.d_model % head.member_rank != 0)
+      config.refuse("vq_member_rank", fmt::format("does not divide hidden_size = {}", model.d_model));
+  } else if (members != "codes") {
+    config.refuse("vq_members", "is not supported: only codes and embedding are");
+  }
   try {
     check_code_map_sizes(model.vocab_size, head.clusters, head.groups, head.groups > 0 ? head.codes : 0);
   } catch (const Error& error) {
@@ -228,6 +239,11 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["head_bias"] = head.bias;
   if (head.kind == HeadKind::dense) return;
   json["vq_clusters"] = head.clusters;
+  if (head.members == MemberVectors::embedding) {
+    json["vq_members"] = "embedding";
+    json["vq_member_rank"] = head.member_rank;
+    json["vq_member_scale"] = shortest(head.member_scale);
+  }
   if (head.groups > 0) {
     json["vq_groups"] = head.groups;
     json["vq_codes"] = head.codes;

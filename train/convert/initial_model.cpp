@@ -30,7 +30,9 @@ bool matters(const std::string& key, const HeadConfig& head) {
   if (key == "head.kind" || key == "head.bias") return true;
   if (head.kind == HeadKind::dense) return false;
   if (key == "head.codes") return head.groups > 0;
-  return key == "head.clusters" || key == "head.groups";
+  if (key == "head.member_rank" || key == "head.member_scale")
+    return head.members == MemberVectors::embedding;
+  return key == "head.clusters" || key == "head.groups" || key == "head.members";
 }
 
 }  // namespace

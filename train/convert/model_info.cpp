@@ -21,6 +21,10 @@ std::string head_text(const ModelSource& source) {
   if (head.kind == HeadKind::dense) return head.bias ? "dense, with a token bias" : "dense, no bias";
   std::string text = fmt::format("VQ: {} clusters, {} groups", head.clusters, head.groups);
   if (head.groups > 0) text += fmt::format(" of {} codes", head.codes);
+  if (head.members == MemberVectors::embedding) {
+    text = fmt::format("VQ: {} clusters, members by {} columns of the embedding times {}", head.clusters,
+                       head.member_rank, head.member_scale);
+  }
   text += head.bias ? ", with a token bias" : ", no token bias";
   if (const std::optional<CodeMap> map = source.code_map()) text += "; map: " + map->provenance;
   return text;

@@ -9,7 +9,8 @@ from .configuration_vqlm import VqlmConfig
 
 
 class VqHead(nn.Module):
-    """a_j = h . c_j + beta_j over the K clusters; inside the cluster k(v), s_v = sum_g h_g . u_{g, q_g(v)} + b_v;
+    """a_j = h . c_j + beta_j over the K clusters; inside the cluster k(v), s_v = sum_g h_g . u_{g, q_g(v)} + b_v,
+    or with members "embedding" s_v = scale * (h B) . (every (d / r)-th number of v's input embedding) + b_v;
     log p(v | h) = log_softmax(a)_{k(v)} + s_v - logsumexp of s over the cluster."""
 
     def __init__(self, config):
@@ -17,6 +18,12 @@ class VqHead(nn.Module):
         vocab, width = config.vocab_size, config.hidden_size
         clusters, groups, codes = config.vq_clusters, config.vq_groups, config.vq_codes
         self.groups = groups
+        self.rank = config.vq_member_rank if config.vq_members == "embedding" else 0
+        self.scale = config.vq_member_scale
+        self.embedding = None  # in a list, set by the model: the input embedding is the model's to move and to save
+        self.member_projection = None
+        if 0 < self.rank < width:
+            self.member_projection = nn.Parameter(config.initializer_range * torch.randn(width, self.rank))
         self.codebook = nn.Parameter(config.initializer_range * torch.randn(clusters, width))
         self.cluster_bias = nn.Parameter(torch.zeros(clusters))
         self.token_bias = nn.Parameter(torch.zeros(vocab)) if config.head_bias else None
@@ -37,6 +44,11 @@ class VqHead(nn.Module):
             )
             for table, codes in zip(tables, self.member_codes.long().t()):
                 scores = scores + table[:, codes]
+        if self.rank > 0:
+            table = self.embedding[0].weight
+            rows = table[:, :: table.shape[1] // self.rank].float()
+            query = h if self.member_projection is None else h @ self.member_projection.float()
+            scores = scores + self.scale * query @ rows.t()
         return scores.expand(h.shape[0], vocab)
 
     def forward(self, hidden_states):
@@ -59,6 +71,7 @@ class VqlmForCausalLM(LlamaForCausalLM):
         super().__init__(config)
         if config.head_kind == "vq":
             self.lm_head = VqHead(config)
+            self.lm_head.embedding = [self.model.embed_tokens]
         else:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()

@@ -23,6 +23,7 @@ HeadConfig dense_head(const ModelSource& trunk) {
   head.kind = HeadKind::dense;
   head.bias = true;
   head.learning = CodebookLearning::gradient;  // it has no codes
+  head.members = MemberVectors::codes;
   return head;
 }
 
@@ -41,6 +42,27 @@ std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bi
   }
   for (std::size_t k = 0; k < clusters; ++k) sum[k] = most[k] + std::log(sum[k]);
   return sum;
+}
+
+/// scale B u_v of every token v, (V, d): what h is multiplied with to score it (core/model/embedding_members.h).
+std::vector<float> embedding_members(const ModelSource& source) {
+  const std::int64_t d = source.model().d_model, rank = source.head().member_rank, stride = d / rank;
+  std::vector<float> vectors = read_whole(source, "model.embed_tokens.weight");
+  const std::vector<float> projection =
+      rank < d ? read_whole(source, "vq_head.member_projection") : std::vector<float>{};
+  std::vector<float> row(static_cast<std::size_t>(d));
+  for (std::int64_t v = 0; v < source.model().vocab_size; ++v) {
+    float* const vector = vectors.data() + v * d;
+    for (std::int64_t i = 0; i < d; ++i) {
+      float sum = projection.empty() ? vector[i] : 0.0f;
+      for (std::int64_t j = 0; !projection.empty() && j < rank; ++j) {
+        sum += projection[static_cast<std::size_t>(i * rank + j)] * vector[j * stride];
+      }
+      row[static_cast<std::size_t>(i)] = source.head().member_scale * sum;
+    }
+    std::copy(row.begin(), row.end(), vector);
+  }
+  return vectors;
 }
 
 }  // namespace
@@ -79,13 +101,14 @@ DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, d
   const std::vector<float> cluster_bias = read_whole(trunk, "vq_head.cluster_bias");
   codebook_ = read_whole(trunk, "vq_head.codebook");
   if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
+  if (trunk.head().members == MemberVectors::embedding) member_vectors_ = embedding_members(trunk);
   const std::vector<double> lse = cluster_lse(map_, member_bias);
   bias_.resize(vocab);
   for (std::size_t v = 0; v < vocab; ++v) {
     const auto k = static_cast<std::size_t>(map_.cluster_of_token[v]);
     const double share = static_cast<double>(member_bias[v]) - lse[k];  // log pi(v)
     bias_[v] = static_cast<float>(static_cast<double>(cluster_bias[k]) + share);
-    if (map_.groups > 0) {
+    if (!exact()) {
       const auto token = static_cast<std::int64_t>(v);
       add_member(token, -static_cast<float>(std::exp(share)),
                  codebook_.data() + static_cast<std::int64_t>(k) * model().d_model);
@@ -94,6 +117,12 @@ DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, d
 }
 
 void DenseExpansion::add_member(std::int64_t token, float scale, float* out) const {
+  if (!member_vectors_.empty()) {
+    const std::int64_t d = model().d_model;
+    const float* const u = member_vectors_.data() + token * d;
+    for (std::int64_t i = 0; i < d; ++i) out[i] += scale * u[i];
+    return;
+  }
   const std::int64_t groups = map_.groups;
   const std::int64_t width = groups > 0 ? model().d_model / groups : 0;
   for (std::int64_t g = 0; g < groups; ++g) {

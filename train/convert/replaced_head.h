@@ -37,8 +37,8 @@ class ReplacedHead : public ModelSource {
   std::map<std::string, Shape> head_shapes_;
 };
 
-/// The VQ head of `trunk` as the dense head with a bias that gives the same probabilities for G = 0, and for G > 0 the same
-/// to first order in h. With pi(v) = softmax over the cluster of v's member biases,
+/// The VQ head of `trunk` as the dense head with a bias that gives the same probabilities for G = 0, and for members with
+/// vectors (G > 0, or rows of the embedding) the same to first order in h. With pi(v) = softmax over the cluster of v's member biases,
 ///
 ///   log p(v|h) = a_k - lse_j(a_j) + s_v - lse_{w in k}(s_w),   a_k = h . c_k + beta_k,   s_v = h . u_v + b_v
 ///
@@ -56,8 +56,8 @@ class DenseExpansion : public ReplacedHead {
   explicit DenseExpansion(const ModelSource& trunk);
 
   std::optional<CodeMap> code_map() const override { return std::nullopt; }
-  /// True for G = 0.
-  bool exact() const { return map_.groups == 0; }
+  /// True where members have no vectors.
+  bool exact() const { return map_.groups == 0 && member_vectors_.empty(); }
 
  private:
   std::vector<float> read_head(const std::string& name, const Shape& offset,
@@ -69,6 +69,7 @@ class DenseExpansion : public ReplacedHead {
   CodeMap map_;
   std::vector<float> codebook_;         // (K, d), for G > 0 less m_k
   std::vector<float> member_codebook_;  // (G, Q, d / G)
+  std::vector<float> member_vectors_;   // (V, d), where members are rows of the embedding: scale B u
   std::vector<float> bias_;             // (V), of the dense head
 };
 
