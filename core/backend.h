@@ -63,7 +63,7 @@ struct CodeMapView {
   Tensor position_of_token;  // (V) i32: a token's place in member order
   Tensor members;            // (V) i32: token ids in member order
   Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
-  Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where G = 0
+  Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where members have no codes
   std::int64_t largest_cluster =
       0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
 };
@@ -181,6 +181,14 @@ class Backend {
   virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
   /// dtable (R, w) f32 accumulates dout's rows (N, w) A; rows outside are skipped.
   virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
+  /// Rows of a table in another order, thinned out to every stride-th column: out (V, w) overwritten with
+  /// out[i, j] = scale * table[rows[i], j * stride]. table (R, c), rows (V) i32 in [0, R), (w - 1) * stride < c. out, table:
+  /// A; the product is made in f32 and rounded once.
+  virtual void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) = 0;
+  /// Its backward: dtable (R, c) f32 accumulates scale * dout[i, j] at (rows[i], j * stride); dout (V, w) f32. No number
+  /// may stand in `rows` twice.
+  virtual void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
+                                   float scale) = 0;
 
   // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
   /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
@@ -204,13 +212,17 @@ class Backend {
   virtual void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                                     const CodeMapView& map) = 0;
   /// The cross entropy inside the target's cluster, DESIGN of the VQ head: with w over the members of k(y),
-  ///   s_w = sum_g h_g . u_{g, q_g(w)} + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
-  /// h (N, d) A; member_codebook (G, Q, d/G) A, absent for G = 0 where s_w = b_w; token_bias (V) f32.
-  /// Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d) accumulates sum_w ds_w u_w;
-  /// dmember_codebook accumulates ds_w h_g at (g, q_g(w)); dtoken_bias (V) accumulates ds_w.
+  ///   s_w = h . u_w + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
+  /// Where u_w comes from is member_codebook's form, in this op and in the two below:
+  ///   (G, Q, d/G) A: sub-codes, u_w = [u_{g, q_g(w)} for g in 0..G) by map.member_codes;
+  ///   (V, d) A: the members' own vectors in member order, row i is u_w of w = map.members[i]; member_codes is not read;
+  ///   absent: s_w = b_w.
+  /// h (N, d) A; token_bias (V) f32. Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d)
+  /// accumulates sum_w ds_w u_w; dmember_codebook accumulates ds_w h_g at (g, q_g(w)), or ds_w h at w's row;
+  /// dtoken_bias (V) accumulates ds_w.
   struct MemberGradients {
     Tensor dh;                // (N, d) A, or absent: no gradients at all
-    Tensor dmember_codebook;  // (G, Q, d/G) f32, absent where G = 0
+    Tensor dmember_codebook;  // f32, of member_codebook's form, absent where that is
     Tensor dtoken_bias;       // (V) f32
     float scale = 1;
   };
@@ -222,9 +234,9 @@ class Backend {
   virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
                                 Tensor token_bias, const CodeMapView& map) = 0;
   /// Log-probabilities inside chosen clusters: out (m, L) f32 overwritten, L = map.largest_cluster. Row i is, over the
-  /// members w of cluster clusters[i] in member order, s_w - lse_w(s_w) with s_w = sum_g h_g . u_{g, q_g(w)} + b_w for h's
-  /// row rows[i]; -infinity past the cluster's size. rows, clusters (m) i32; h (N, d) and member_codebook A, absent for
-  /// G = 0; token_bias (V) f32. Entries of one row cost least where they stand together.
+  /// members w of cluster clusters[i] in member order, s_w - lse_w(s_w) with s_w = h . u_w + b_w for h's row rows[i];
+  /// -infinity past the cluster's size. rows, clusters (m) i32; h (N, d) and member_codebook (one of its forms) A;
+  /// token_bias (V) f32. Entries of one row cost least where they stand together.
   virtual void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
                                  Tensor token_bias, const CodeMapView& map) = 0;
   /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh

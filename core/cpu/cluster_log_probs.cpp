@@ -4,13 +4,15 @@
 // dot products with all sub-codes, Q d multiply-adds as a product of matrices and n G look-ups. A table serves all
 // entries of a row that stand together, so a run of entries takes the table where its clusters have more than 4 Q members
 // together. Floor: the members' n d floats out of a codebook that stays in cache. 196 members, d = 768, Q = 256, G = 32, one
-// AVX-512 thread (processor time): an entry takes 7 us by vectors; a table 26 us, and then 1.6 us an entry.
+// AVX-512 thread (processor time): an entry takes 7 us by vectors; a table 26 us, and then 1.6 us an entry. Members' own
+// vectors (member_rows.h) are n d floats from memory.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "core/cpu/member_kernels.h"
+#include "core/cpu/member_rows.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
@@ -46,8 +48,11 @@ void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tenso
               out.extent(1) == largest);
   VQLM_ASSERT(h.rank() == 2 && token_bias.numel() == map.members.numel());
   const std::int64_t d = h.extent(1);
-  MemberSizes sizes{0, 0, 0};
-  if (member_codebook) {
+  MemberSizes sizes{0, 0, 0};  // no codes
+  const bool own_vectors = are_own_vectors(member_codebook);
+  if (own_vectors) {
+    VQLM_ASSERT(member_codebook.shape() == Shape({map.members.numel(), d}));
+  } else if (member_codebook) {
     sizes = {member_codebook.extent(0), member_codebook.extent(1), member_codebook.extent(2)};
     VQLM_ASSERT(sizes.vector() == d && map.member_codes.numel() == map.members.numel() * sizes.groups);
   }
@@ -65,7 +70,9 @@ void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tenso
     float* const s = out.f32() + i * largest;
     std::fill(s + count, s + largest, -std::numeric_limits<float>::infinity());
     if (count == 0) return;
-    if (by_table) {
+    if (own_vectors) {
+      score_member_rows(s, h.f32() + row_of[i] * d, codebook + first * d, count, d);
+    } else if (by_table) {
       look_up_members(s, table.of_thread(0), codes + first * sizes.groups, count, sizes);
     } else if (sizes.groups > 0) {
       score_members(s, h.f32() + row_of[i] * d, codebook, codes + first * sizes.groups, count, sizes);

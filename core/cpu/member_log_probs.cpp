@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "core/cpu/member_kernels.h"
+#include "core/cpu/member_rows.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
@@ -83,6 +84,9 @@ void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor 
   VQLM_ASSERT(log_probs.extent(0) == rows && code_log_probs.extent(0) == rows &&
               token_bias.numel() == vocabulary);
   VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary);
+  if (are_own_vectors(member_codebook)) {
+    return own_vector_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
   MemberSizes sizes{0, 0, 0};
   if (member_codebook) {
     sizes = {member_codebook.extent(0), member_codebook.extent(1), member_codebook.extent(2)};

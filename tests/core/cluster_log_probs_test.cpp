@@ -28,7 +28,7 @@ class ClusterLogProbsTest : public OpTest, public ::testing::WithParamInterface<
   MemberCase c = GetParam();
   MemberMap map{c};
   HostF32 h = random_normal({c.rows, c.d()}, "h");
-  HostF32 codebook = random_normal({c.groups, c.codes, c.width}, "codebook", 0.5f);
+  HostF32 codebook = random_normal(c.codebook_shape(), "codebook", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   std::vector<std::int32_t> row_of, cluster_of;
 };
@@ -38,7 +38,7 @@ double ClusterLogProbsTest::score(std::int64_t n, std::int64_t position, double&
   double sum = bias[map.members[position]];
   terms = std::abs(sum);
   for (int g = 0; g < c.groups; ++g) {
-    const std::int64_t code = g * c.codes + map.member_codes[position * c.groups + g];
+    const std::int64_t code = g * c.codes + map.code(position, g);
     for (int i = 0; i < c.width; ++i) {
       const double term = double{h[n * c.d() + g * c.width + i]} * codebook[code * c.width + i];
       sum += term;
@@ -95,7 +95,10 @@ INSTANTIATE_TEST_SUITE_P(Maps, ClusterLogProbsTest,
                                            MemberCase{"OneRowOddGroups", 1, 19, 200, 4, {30, 7}},
                                            MemberCase{"OddGroups", 21, 19, 7, 4, {70, 1, 66, 30}},
                                            MemberCase{"LargeCluster", 4, 2, 256, 8, {1030, 2}},
-                                           MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}}),
+                                           MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}},
+                                           with_own_vectors("OwnVectors", 13, 48, {20, 31, 1, 45, 30}),
+                                           with_own_vectors("OwnVectorsOddWidth", 3, 67, {11, 12, 1}),
+                                           with_own_vectors("OwnVectorsOneRow", 1, 5, {3, 2})),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(OpTest, ClusterLogProbsOfNothing) {

@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "core/cpu/member_units.h"
 #include "tests/core/member_map.h"
 
 namespace vqlm::testing {
@@ -31,7 +32,7 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
   Case c = GetParam();
   Map map{c};
   HostF32 h = random_normal({c.rows, c.d()}, "h");
-  HostF32 codebook = random_normal({c.groups, c.codes, c.width}, "codebook", 0.5f);
+  HostF32 codebook = random_normal(c.codebook_shape(), "codebook", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, c.vocabulary() - 1);
   HostI32 clusters{Shape{c.rows}}, order{Shape{c.rows}}, row_begin{Shape{c.clusters() + 1}};
@@ -40,7 +41,7 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
   /// Where member w's group g begins in the codebook.
   std::size_t entry(std::int64_t w, int g) const {
     const std::int64_t position = map.position_of_token[w];
-    return static_cast<std::size_t>((g * c.codes + map.member_codes[position * c.groups + g]) * c.width);
+    return static_cast<std::size_t>((g * c.codes + map.code(position, g)) * c.width);
   }
   /// s of every member of token y's cluster, in member order; `terms` is the largest sum of |terms| of a score.
   std::vector<double> scores(const std::vector<double>& rows, const std::vector<double>& u, std::int64_t n,
@@ -63,6 +64,7 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
     return s;
   }
   Reference reference(const std::vector<double>& rows, const std::vector<double>& u, double scale) const;
+  void expect_reference(Backend& tested, const Reference& expected, float scale);
 };
 
 double log_sum_exp(const std::vector<double>& x) {
@@ -117,9 +119,7 @@ Reference MemberEntropyTest::reference(const std::vector<double>& rows, const st
   return r;
 }
 
-TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
-  const float scale = 0.25f;
-  const Reference expected = reference(h.doubles(), codebook.doubles(), scale);
+void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expected, float scale) {
   // Small integers at the start: adding to them costs one rounding of at most 4 + |gradient|.
   HostF32 nll = random_integers({c.rows}, "nll", -4, 4), dh = random_integers({c.rows, c.d()}, "dh", -4, 4);
   HostF32 dcodebook = random_integers(codebook.shape(), "dcodebook", -4, 4);
@@ -131,8 +131,7 @@ TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
   const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
              dbias_0 = dbias.doubles();
   Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
-  backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias,
-                          map.view());
+  tested.member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
@@ -143,9 +142,17 @@ TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
       "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
-  backend->member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias,
-                          map.view());
+  tested.member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
   expect_close(nll_alone, expected.nll, bound(expected.nll_bound, expected.nll, 1), "nll without gradients");
+}
+
+TEST_P(MemberEntropyTest, EqualsReferenceAndAccumulates) {
+  const float scale = 0.25f;
+  const Reference expected = reference(h.doubles(), codebook.doubles(), scale);
+  for (const int threads : {1, 2, 3}) {
+    SCOPED_TRACE(threads);
+    expect_reference(*make_cpu_backend(threads), expected, scale);
+  }
 }
 
 /// The reference's gradients are the slopes of its loss, at a few coordinates of each operand.
@@ -217,7 +224,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"FewRowsManyMembers", 9, 32, 7, 16, {300, 4}},
         Case{"MostRowsInOneCluster", 400, 8, 16, 4, {50, 3, 1, 9}, true},  // several units
         Case{"OddWidth", 33, 3, 2, 5, {11, 12}}, Case{"OneGroup", 70, 1, 256, 64, {40, 60}},
-        Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}}),
+        Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
+        with_own_vectors("OwnVectors", 130, 64, {20, 31, 1, 45, 30}),
+        with_own_vectors("OwnVectorsOfSingleMembers", 40, 16, {1, 1, 1, 1}),
+        with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
+        with_own_vectors("OwnVectorsVeryUneven", 40, 512, {1, 300, 1, 2, 17}),  // two tiles
+        with_own_vectors("OwnVectorsMostRowsInOneCluster", 400, 32, {50, 3, 1, 9}, true),
+        with_own_vectors("OwnVectorsOddWidth", 33, 15, {11, 12}),
+        with_own_vectors("OwnVectorsOneCluster", 30, 33, {97})),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {
@@ -233,6 +247,72 @@ TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {
   expect_equal(dh, HostF32({5, 16}, 3.0f), "dh");
   expect_equal(dcodebook, HostF32({2, 4, 8}, 3.0f), "dmember_codebook");
   expect_equal(dbias, HostF32({11}, 3.0f), "dtoken_bias");
+}
+
+/// Codes that spell the members' own vectors: one group whose sub-code i is the vector of the member at i.
+TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
+  const Case c = with_own_vectors("", 70, 40, {20, 31, 1, 45, 30});
+  Map map(c);
+  HostF32 h = random_normal({c.rows, c.d()}, "h"), u = random_normal(c.codebook_shape(), "u", 0.5f);
+  HostF32 bias = random_normal({c.vocabulary()}, "bias");
+  HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, c.vocabulary() - 1);
+  HostI32 clusters({c.rows}), order({c.rows}), row_begin({c.clusters() + 1});
+  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+  HostU8 codes({c.vocabulary(), 1});
+  for (std::int64_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i);
+  CodeMapView coded = map.view();
+  coded.member_codes = codes;
+  HostF32 of_codes = random_normal({c.rows, c.clusters()}, "code logits");
+
+  HostF32 nll({c.rows}), dh(h.shape()), du(u.shape()), dbias({c.vocabulary()});
+  HostF32 coded_nll({c.rows}), coded_dh(h.shape()), coded_du(u.shape()), coded_dbias({c.vocabulary()});
+  HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), coded_log_probs = poisoned(log_probs.shape());
+  const Tensor group = u.tensor().view({1, c.vocabulary(), c.d()}),
+               dgroup = coded_du.tensor().view({1, c.vocabulary(), c.d()});
+  backend->member_entropy(nll, {dh, du, dbias, 0.5f}, h, targets, order, row_begin, u, bias, map.view());
+  backend->member_entropy(coded_nll, {coded_dh, dgroup, coded_dbias, 0.5f}, h, targets, order, row_begin,
+                          group, bias, coded);
+  backend->member_log_probs(log_probs, h, of_codes, u, bias, map.view());
+  backend->member_log_probs(coded_log_probs, h, of_codes, group, bias, coded);
+  // Scores of d + 1 terms, each below max |h| max |u| or max |b|, in any order, twice (s and lse), on both sides; a
+  // gradient's probability is off by that much, relatively, and its sums of at most N + V terms by one unit each.
+  const double terms = static_cast<double>(c.d()) * max_abs(h.doubles()) * max_abs(u.doubles()) + 4;
+  const double of_score = u32 * (4 * static_cast<double>(c.d() + 4) * terms + 600);
+  const auto additions = static_cast<double>(c.rows + c.vocabulary());
+  const double of_gradient = 2 * (of_score + u32 * additions) * additions;
+  expect_close(nll, coded_nll.doubles(), of_score, "nll");
+  expect_close(log_probs, coded_log_probs.doubles(), of_score, "log_probs");
+  expect_close(dbias, coded_dbias.doubles(), of_gradient, "dtoken_bias");
+  expect_close(dh, coded_dh.doubles(), of_gradient * max_abs(u.doubles()), "dh");
+  expect_close(du, coded_du.doubles(), of_gradient * max_abs(h.doubles()), "dmember_codebook");
+}
+
+/// Threads share a cluster's units only where the rows that each of them then sums apart are few.
+TEST(MemberPlanTest, LargeClustersStayWithOneThread) {
+  const Case c = with_own_vectors("", 900, 16, {50, 2}, true);
+  Map map(c);
+  HostI32 row_begin({3});
+  row_begin[1] = 880;
+  row_begin[2] = 900;
+  cpu::members::Problem problem{};
+  problem.sizes = {1, c.vocabulary(), c.d()};
+  problem.row_begin = row_begin.tensor().i32();
+  problem.member_begin = map.member_begin.tensor().i32();
+  const auto clusters_of_parts = [&](std::int64_t most_shared) {
+    const cpu::members::Plan plan = cpu::members::make_plan(problem, 2, 3, most_shared);
+    std::vector<std::int64_t> units_of_first;
+    for (std::size_t part = 0; part < 3; ++part) {
+      std::int64_t count = 0;
+      for (std::size_t u = plan.part_begin[part]; u < plan.part_begin[part + 1]; ++u) {
+        count += plan.units[u].cluster == 0 ? 1 : 0;
+      }
+      units_of_first.push_back(count);
+    }
+    EXPECT_EQ(plan.part_begin.back(), plan.units.size());
+    return units_of_first;
+  };
+  EXPECT_EQ(clusters_of_parts(50 * 16), (std::vector<std::int64_t>{3, 2, 2}));  // 7 units of up to 128 rows
+  EXPECT_EQ(clusters_of_parts(50 * 16 - 1), (std::vector<std::int64_t>{7, 0, 0}));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // The ops of PlanningBackend: what each reads and writes, and the operations of products.
 #include "train/plan/planning_backend.h"
 
+#include <algorithm>
+
 namespace vqlm {
 namespace {
 
@@ -13,6 +15,17 @@ double attention_forward_flops(const AttentionShape& s) {
 double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
   const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
   return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
+}
+
+/// What members' vectors are put together by, where they are.
+Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
+  return member_codebook && member_codebook.rank() == 3 ? map.member_codes : Tensor{};
+}
+
+/// Bytes that memory moves for `count` elements which stand `stride` elements apart: lines of 64 bytes.
+double bytes_of_columns(std::int64_t count, std::int64_t stride, std::size_t element) {
+  const std::int64_t per_line = 64 / static_cast<std::int64_t>(element);
+  return static_cast<double>(count * std::min(stride, per_line)) * static_cast<double>(element);
 }
 
 }  // namespace
@@ -127,6 +140,26 @@ void PlanningBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids,
   machine_.add_op("embedding_backward", 0, static_cast<double>(ids.bytes() + dout.bytes()) + rows, rows);
 }
 
+void PlanningBackend::gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride,
+                                     float /*scale*/) {
+  VQLM_ASSERT(out.extent(0) == rows.numel() && (out.extent(1) - 1) * stride < table.extent(1));
+  expect(activation_, {out, table});
+  expect(DType::i32, {rows});
+  const double touched = bytes_of_columns(out.numel(), stride, size_of(activation_));
+  machine_.add_op("gather_columns", 0, static_cast<double>(rows.bytes()) + touched,
+                  static_cast<double>(out.bytes()));
+}
+
+void PlanningBackend::scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
+                                          float /*scale*/) {
+  VQLM_ASSERT(dout.extent(0) == rows.numel() && (dout.extent(1) - 1) * stride < dtable.extent(1));
+  expect(DType::f32, {dtable, dout});
+  expect(DType::i32, {rows});
+  const double touched = bytes_of_columns(dout.numel(), stride, sizeof(float));
+  machine_.add_op("scatter_add_columns", 0, static_cast<double>(rows.bytes() + dout.bytes()) + touched,
+                  touched);
+}
+
 void PlanningBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
                                          std::int64_t /*first_class*/) {
   expect(DType::f32, {statistics, bias});
@@ -170,7 +203,7 @@ void PlanningBackend::member_entropy(Tensor nll, const MemberGradients& gradient
   const double flops = member_codebook ? passes * 2.0 * static_cast<double>(h.numel()) * members : 0.0;
   count("member_entropy", flops,
         {nll, h, targets, order, row_begin, member_codebook, token_bias, map.members, map.member_begin,
-         map.member_codes, gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias},
+         codes_of(member_codebook, map), gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias},
         {nll, gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias});
 }
 
@@ -178,11 +211,12 @@ void PlanningBackend::member_log_probs(Tensor log_probs, Tensor h, Tensor code_l
                                        Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
   expect(activation_, {h, member_codebook});
   expect(DType::f32, {log_probs, code_log_probs, token_bias});
-  // Tables of h_g . u_{g, q}: Q d multiply-adds a row.
+  // Tables of h_g . u_{g, q}, Q d multiply-adds a row; or V d with the members' own vectors.
   const double rows = static_cast<double>(h.extent(0));
-  count("member_log_probs", 2.0 * rows * static_cast<double>(member_codebook.numel()),
-        {h, code_log_probs, member_codebook, token_bias, map.cluster_of_token, map.member_codes},
-        {log_probs});
+  count(
+      "member_log_probs", 2.0 * rows * static_cast<double>(member_codebook.numel()),
+      {h, code_log_probs, member_codebook, token_bias, map.cluster_of_token, codes_of(member_codebook, map)},
+      {log_probs});
 }
 
 void PlanningBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters,
@@ -190,11 +224,14 @@ void PlanningBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tenso
   expect(activation_, {h, member_codebook});
   expect(DType::f32, {out, token_bias});
   expect(DType::i32, {rows, clusters});
-  // Every cluster as large as the largest; its members' vectors are put together from the codebook.
+  // Every cluster as large as the largest; its members' vectors are put together from the codebook, or read in place.
+  const bool own_vectors = member_codebook && member_codebook.rank() == 2;
   const double d = member_codebook ? static_cast<double>(h.extent(1)) : 0;
-  const double bytes = static_cast<double>(rows.numel()) * d * static_cast<double>(size_of(activation_));
+  const double vectors = static_cast<double>(rows.numel() + (own_vectors ? out.numel() : 0));
   count("cluster_log_probs", 2.0 * static_cast<double>(out.numel()) * d,
-        {rows, clusters, member_codebook, token_bias, map.members, map.member_codes}, {out}, bytes);
+        {rows, clusters, own_vectors ? Tensor{} : member_codebook, token_bias, map.members,
+         codes_of(member_codebook, map)},
+        {out}, vectors * d * static_cast<double>(size_of(activation_)));
 }
 
 void PlanningBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
