@@ -111,7 +111,7 @@ vocabulary() {
 }
 
 write_tables() {
-  python3 -B "$home/launch/ablation_tables.py" "$out" --grid "$grid" --jobs "$jobs"
+  python3 -B "$home/launch/ablation_tables.py" "$out" --grid "$grid"
 }
 
 . "$home/launch/ablation_job.sh"

@@ -2,8 +2,8 @@
 # The jobs of launch/ablation.sh, which sources this file: one row of a study trained and evaluated, and all of them, some
 # side by side. Reads its variables: home program out base shards train heldout ood steps device ranks jobs sets plan.
 #
-# rows/ID/: overrides.txt (what was trained), status (one line: done, or refused:, failed:, stopped and why), log.txt, run/
-# (the run folder), eval-in.json and eval-ood.json.
+# rows/ID/: overrides.txt (what was trained), jobs.txt (how many rows side by side), status (one line: done, or stopped,
+# refused: or failed: and why), log.txt, run/ (the run folder), eval-in.json and eval-ood.json.
 
 # shellcheck disable=SC2154  # variables of ablation.sh
 last_checkpoint() { printf '%s/rows/%s/run/checkpoints/step-%08d/manifest.json' "$out" "$1" "$steps"; }
@@ -65,6 +65,7 @@ train_row() {
   elif [ -e "$folder/run/config.toml" ]; then
     existing=(--force)
   fi
+  echo "$jobs" >"$folder/jobs.txt"
   run_program "$folder/log.txt" "${launcher[@]}" "$program" train --config "$base" --device "$device" "${words[@]}" "${existing[@]}"
 }
 

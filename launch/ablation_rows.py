@@ -121,6 +121,8 @@ def shared_map(settings, overrides, seed, source):
     """(file, options of `vqlm codes make`) of a map that is made before training, or None where the run makes its own.
     `source`: the id of the row with the matrix, or None for a corpus map."""
     keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
+    if keys[1] == "0":
+        keys[2] = "0"  # no groups, no codes
     if settings.get("head.kind") == "dense" or (source is None and settings.get("head.map") != "corpus"):
         return None
     if None in keys:

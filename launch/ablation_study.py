@@ -16,6 +16,8 @@ class Row:
         with open(folder / "run" / "config.toml", "rb") as file:
             self.config = tomllib.load(file)
         self.inside = json.loads((folder / "eval-in.json").read_text())
+        jobs = folder / "jobs.txt"
+        self.jobs = int(jobs.read_text()) if jobs.exists() else 1
         outside = folder / "eval-ood.json"
         self.outside = json.loads(outside.read_text()) if outside.exists() else None
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]

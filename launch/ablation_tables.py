@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables and plots of a study that launch/ablation.sh trained.
 
-    ablation_tables.py STUDY --grid configs/ablation-heads.txt [--jobs N]
+    ablation_tables.py STUDY --grid configs/ablation-heads.txt
 
 Writes STUDY/results.md, results.json, and with gnuplot perplexity-parameters.svg and gap-tokens.svg. docs/ablation.md
 says what the columns mean.
@@ -117,12 +117,13 @@ def others_list(study):
     return "".join(f"- `{name}`: {said}\n" for name, said in study.others.items())
 
 
-def results(study, jobs, plots):
+def results(study, plots):
     """The page."""
     base = study.baseline
     parts = ["# Heads compared\n"]
     if study.rows:
-        beside = f"Speeds were measured while {jobs} trainings shared the machine.\n" if jobs > 1 else ""
+        jobs = max(row.jobs for seeds in study.rows.values() for row in seeds.values())
+        beside = f"Speeds were measured while up to {jobs} trainings shared the machine.\n" if jobs > 1 else ""
         parts += [f"Perplexities are exact, on held-out text; percentages are against `{base}` with the same seed; ± is the standard deviation over seeds.\n",
                   "## Perplexity\n", quality_table(study), "## Cost\n", beside, cost_table(study),
                   "## Perplexity by rank of the target in the training text\n", band_table(study),
@@ -148,14 +149,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=pathlib.Path)
     parser.add_argument("--grid", required=True)
-    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     try:
         study = study_of.Study(options.study, read_grid(options.grid))
     except (OSError, KeyError, ValueError, GridError) as error:
         sys.exit(f"ablation: {options.study}: cannot read its rows: {error}")
     plots = ablation_plots.draw(study, options.study) if study.rows else {}
-    (options.study / "results.md").write_text(results(study, options.jobs, plots), encoding="utf-8")
+    (options.study / "results.md").write_text(results(study, plots), encoding="utf-8")
     (options.study / "results.json").write_text(json.dumps(as_json(study), indent=1) + "\n")
 
 

@@ -111,6 +111,7 @@ class Study(unittest.TestCase):
 
         cost = self.cells("whole", "Cost")
         self.assertEqual(cost["dense"][:5], ["10,240", "100.00", "320", "0", "10,240"])
+        self.assertIn("while up to 2 trainings", (self.folder / "whole" / "results.md").read_text())
         self.assertEqual(cost["vq"][:4], ["1,024", "10.00", "336", "2,560"])  # K = Q = 16 of V = 320, d = 32
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
@@ -222,6 +223,7 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["vq"][2], "corpus-k120-g32-q120-s3.h5")
         self.assertEqual(rows["commitment"][2], rows["vq"][2])  # one map for both
         self.assertEqual(rows["map-random"][2], "-")
+        self.assertEqual(rows["published"][2], "corpus-k160-g0-s3.h5")
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertIn("--own-tokens 32", rows["own-32"][3])
         self.assertNotIn("own_tokens=32", rows["own-32"][4])
