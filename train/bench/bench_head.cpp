@@ -57,13 +57,13 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   const bool trains = use == HeadUse::training;
   parameters_.add_bucket("head", !is_dense(kind));
   const HeadContext context{
-      setting.tensor,
-      model_,
-      config_,
-      parameters_,
-      trains ? options.rows : 1,
-      trains,
-      kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget};
+      .tensor = setting.tensor,
+      .model = model_,
+      .head = config_,
+      .parameters = parameters_,
+      .rows = trains ? options.rows : 1,
+      .trainable = trains,
+      .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget};
   if (is_dense(kind)) {
     head_ = std::make_unique<DenseHead>(context, std::nullopt);
   } else {
