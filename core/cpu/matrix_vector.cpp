@@ -1,7 +1,8 @@
 // y (n) = [y +] W (n, k) x (k): the product of one-token decoding, of every linear layer and of the dense head.
 //
 // n k multiply-adds on n k floats that are read once: the floor is the machine's rate of reading. Row by row, since four
-// rows at a time are four places in memory and were 20 % slower.
+// rows at a time are four places in memory and were 20 % slower. (50,257, 768), 154 MB, one AVX-512 thread (Zen 4) on a busy
+// memory bus: 22 GB/s where copies run at 29; oneDNN 2.6's sgemm with one row reads 12 GB/s.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/matrix_vector.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once per instruction set
