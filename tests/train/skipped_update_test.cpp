@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <ostream>
 
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_run.h"
@@ -31,6 +32,9 @@ struct HeadCase {
   HeadKind kind;
   CodebookLearning learning = CodebookLearning::commitment;
 };
+void PrintTo(const HeadCase& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class SkippedUpdateTest : public ::testing::TestWithParam<HeadCase> {
  protected:
