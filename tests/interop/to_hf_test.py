@@ -25,6 +25,8 @@ RUNS = {
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
     "vq": ([*VQ, "head.groups=4"], "VqlmForCausalLM"),
     "vq_without_bias": ([*VQ, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
+    "vq_embedding": ([*VQ, "head.members=embedding"], "VqlmForCausalLM"),
+    "vq_embedding_r8": ([*VQ, "head.members=embedding", "head.member_rank=8", "head.bias=false"], "VqlmForCausalLM"),
     "vq_published": ([*VQ, "head.groups=0"], "VqlmForCausalLM"),
     "vq_published_without_bias": ([*VQ, "head.groups=0", "head.bias=false"], "VqlmForCausalLM"),
 }
@@ -136,7 +138,7 @@ class ToHf(unittest.TestCase):
             model, ids = load(expanded), self.ids(out)
             self.assertIs(type(model), LlamaForCausalLM)
             self.assertLess(np.abs(log_probs(out, ids, self.folder) - their_log_probs(model, ids)).max(), TOLERANCE)
-        for name, reason in (("vq", "no matrix equals"), ("vq_published", "no bias"), ("dense_bias", "no bias")):
+        for name, reason in (("vq", "no matrix equals"), ("vq_embedding", "no matrix equals"), ("vq_published", "no bias"), ("dense_bias", "no bias")):
             checkpoint = self.trained(name)
             result = run("convert", "--to", "hf", "--checkpoint", checkpoint, "--out", self.folder / "never", "--expand")
             self.assertEqual(result.returncode, 1)

@@ -88,6 +88,9 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "head.refit_until=88",
                                               "head.refit_dims=48",
                                               "head.own_tokens=3",
+                                              "head.members=embedding",
+                                              "head.member_rank=64",
+                                              "head.member_scale=2.5",
                                               "head.learning=commitment",
                                               "head.commitment=0.1",
                                               "head.ema_decay=0.95",
@@ -228,6 +231,9 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
   EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
+  EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
+              HasSubstr("choose member_rank = 32"));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
   EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
   EXPECT_THAT(resolve_error({"head.learning=ema", "head.kind=dense"}),
@@ -281,6 +287,8 @@ TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {
                     HasSubstr("choose n_heads = 8 or tensor = 3")));
   EXPECT_THAT(resolve_error({"model.n_kv_heads=2", "parallel.tensor=4"}, 4), HasSubstr("n_kv_heads = 2"));
   EXPECT_THAT(resolve_error({"model.d_ff=701", "parallel.tensor=2"}, 2), HasSubstr("d_ff = 701"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=1", "parallel.tensor=2"}, 2),
+              HasSubstr("head.member_rank = 1 does not divide by parallel.tensor = 2"));
   EXPECT_THAT(resolve_error({"train.micro_batch=1", "data.seq_len=511", "parallel.tensor=2"}, 2),
               HasSubstr("choose seq_len = 512"));
 }
@@ -292,6 +300,11 @@ TEST_F(ConfigTest, HeadParameters) {
   EXPECT_EQ(head_parameters(config).biases, 10 + 1000);
   config.head.groups = 0;
   EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
+  config.head.members = MemberVectors::embedding;
+  config.head.member_rank = 64;
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
+  config.head.member_rank = 16;
+  EXPECT_EQ(head_parameters(config).matrices, (10 + 16) * 64);
   config.head.kind = HeadKind::dense;
   EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
   EXPECT_EQ(head_parameters(config).biases, 1000);
@@ -302,6 +315,7 @@ TEST_F(ConfigTest, HeadParameters) {
 TEST_F(ConfigTest, TheConfigurationsOfTheRepositoryAreRead) {
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(VQLM_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".toml") continue;  // ablation-heads.txt is a script's
     Config config = load_config(entry.path());
     config.parallel.data = 0;
     EXPECT_NO_THROW(resolve(config, 50257, config.parallel.tensor)) << entry.path();

@@ -166,8 +166,19 @@ class ScaledHidden : public ReplacedHead {
   float scale_;
 };
 
-TEST(Convert, ExpansionWithMemberCodesIsOfFirstOrder) {
-  const Saved saved(config_of(HeadKind::vq, 4));
+/// Members that are `rank` of the embedding's 16 columns.
+Config config_with_embedding(std::int64_t rank) {
+  Config config = config_of(HeadKind::vq, 0);
+  config.head.members = MemberVectors::embedding;
+  config.head.member_rank = rank;
+  config.head.member_scale = 0.5f;
+  return config;
+}
+
+class FirstOrder : public ::testing::TestWithParam<Config> {};
+
+TEST_P(FirstOrder, ExpansionOfMembersWithVectors) {
+  const Saved saved(GetParam());
   const auto error_at = [&](float scale) {
     const ScaledHidden scaled(saved.source(), scale);
     return largest_difference(log_probs(scaled), log_probs(DenseExpansion(scaled)));
@@ -178,6 +189,15 @@ TEST(Convert, ExpansionWithMemberCodesIsOfFirstOrder) {
   EXPECT_LT(ratio, 4.8);
   EXPECT_FALSE(DenseExpansion(saved.source()).exact());
 }
+
+INSTANTIATE_TEST_SUITE_P(Convert, FirstOrder,
+                         ::testing::Values(config_of(HeadKind::vq, 4), config_with_embedding(16),
+                                           config_with_embedding(4)),
+                         [](const auto& test) {
+                           const HeadConfig& head = test.param.head;
+                           return head.groups > 0 ? std::string("codes")
+                                                  : "embedding_r" + std::to_string(head.member_rank);
+                         });
 
 TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {
   const Saved saved(config_of(HeadKind::dense));

@@ -71,6 +71,14 @@ Config averaged(Config config) {
   return config;
 }
 
+Config with_embedding(std::int64_t rank) {
+  Config config = config_of(HeadKind::vq, true, false, 0);
+  config.head.members = MemberVectors::embedding;
+  config.head.member_rank = rank;
+  config.head.member_scale = 2.5f;
+  return config;
+}
+
 std::string error_of(const std::function<void()>& run) {
   try {
     run();
@@ -96,6 +104,8 @@ TEST(HfModel, WhatIsWrittenComesBack) {
                         {config_of(HeadKind::vq), true, 4000},
                         {config_of(HeadKind::vq, false), true, 1 << 20},
                         {averaged(config_of(HeadKind::vq)), true, 1 << 20},
+                        {with_embedding(16), true, 1 << 20},
+                        {with_embedding(4), true, 4000},
                         {config_of(HeadKind::vq, true, false, 0), true, 1 << 20}};
   for (const Case& c : cases) {
     const TinySource source(c.config);
@@ -121,6 +131,11 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     ASSERT_EQ(back->code_map().has_value(), source.code_map().has_value());
     if (!back->code_map()) continue;
     EXPECT_EQ(back->head().learning, c.config.head.learning);
+    EXPECT_EQ(back->head().members, c.config.head.members);
+    if (back->head().members == MemberVectors::embedding) {
+      EXPECT_EQ(back->head().member_rank, c.config.head.member_rank);
+      EXPECT_EQ(back->head().member_scale, 2.5f);
+    }
     if (back->head().learning == CodebookLearning::ema) {
       EXPECT_EQ(back->head().ema_decay, 0.9f);
       EXPECT_EQ(back->head().dead_code_share, 0.02f);
