@@ -44,8 +44,9 @@ struct OptimSection {
   float weight_decay = 0.1f;
   ScheduleKind schedule = ScheduleKind::cosine;
   std::int64_t warmup_steps = 100;
-  float min_lr_ratio = 0.1f;    // last rate / lr
-  float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
+  float min_lr_ratio = 0.1f;     // last rate / lr
+  float embedding_lr_ratio = 1;  // the embedding table's rate / that of all else
+  float decay_fraction = 0.2f;   // wsd: the part of all steps that decays, at the end
 };
 
 struct ParallelSection {

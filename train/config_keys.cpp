@@ -102,6 +102,7 @@ constexpr Key table[] = {
     {"optim", "schedule", choice<optim, &OptimSection::schedule>(schedules), any, "learning rate after warm-up"},
     {"optim", "warmup_steps", &at<optim, &OptimSection::warmup_steps>, {0, many}, "steps of the linear rise from 0 to lr"},
     {"optim", "min_lr_ratio", &at<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
+    {"optim", "embedding_lr_ratio", &at<optim, &OptimSection::embedding_lr_ratio>, {0, 1e3, excluded}, "learning rate of the embedding table / that of all else"},
     {"optim", "decay_fraction", &at<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},
 
     {"parallel", "data", &at<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},

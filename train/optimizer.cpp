@@ -74,7 +74,8 @@ void Optimizer::make_segments() {
                           p.decay,
                           learned && is_primary(slice.parameter),
                           p.rule,
-                          p.average_decay};
+                          p.average_decay,
+                          p.name == "model.embed_tokens.weight" ? numbers_.embedding_lr_ratio : 1.0f};
     // Neighbours that are updated in one way become one range; the padding between them is zero and stays zero.
     if (!segments_.empty()) {
       Segment& last = segments_.back();
@@ -136,6 +137,7 @@ void Optimizer::update(std::int64_t step, float lr) {
                               s.average_decay);
       continue;
     }
+    numbers.lr = lr * s.lr_ratio;
     numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
     backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
                    rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},

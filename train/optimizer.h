@@ -57,10 +57,11 @@ class Optimizer {
     bool counts_in_norm;
     UpdateRule rule;  // gradient or moving_average
     float average_decay;
+    float lr_ratio;  // rate / the schedule's
 
     bool same_way(const Segment& other) const {
       return decay == other.decay && counts_in_norm == other.counts_in_norm && rule == other.rule &&
-             average_decay == other.average_decay;
+             average_decay == other.average_decay && lr_ratio == other.lr_ratio;
     }
   };
   void make_segments();

@@ -109,6 +109,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "train.eval_every=50",
                                               "train.eval_tokens=4096",
                                               "optim.lr=3e-4",
+                                              "optim.embedding_lr_ratio=2",
                                               "optim.beta1=0.85",
                                               "optim.beta2=0.999",
                                               "optim.eps=1e-9",
