@@ -3,7 +3,8 @@
 // A block takes one entry. The row of h stands in shared memory as floats; a warp makes one member's score at a time from
 // the codebook's rows that its codes name, 16 bytes a lane. Bytes of an entry with n members: 2 n d from the second-level
 // cache, which holds the codebook (Q d bf16), 4 L of output; n 200, d 4,096: 1.6 MB, about 20 us for one entry alone by one
-// multiprocessor's 80 GB/s or so, less each for many (estimate); not measured.
+// multiprocessor's 80 GB/s or so, less each for many (estimate); not measured. Members' own vectors are the same bytes in
+// one piece, from memory.
 #include <cmath>
 
 #include "core/cuda/launch.h"
@@ -19,22 +20,22 @@ struct ClusterLogProbs {
   float* out;              // (m, largest)
   const __nv_bfloat16* h;  // (N, d)
   const std::int32_t *rows, *clusters;
-  const __nv_bfloat16* codebook;  // (G, Q, width)
+  const __nv_bfloat16* codebook;  // (G, Q, width), or (V, d): own vectors
   const float* bias;
   const std::int32_t *member_begin, *members;
-  const std::uint8_t* codes;  // (V, G) in member order
+  const std::uint8_t* codes;  // (V, G) in member order, or null: own vectors, one group
   std::int64_t largest;
   int d, groups, codes_per_group, width;
 };
 
 /// h . u_w, in every lane of the warp.
 template <int pack>
-__device__ __forceinline__ float member_score(const ClusterLogProbs& p, const float* h,
-                                              const std::uint8_t* codes) {
+__device__ __forceinline__ float member_score(const ClusterLogProbs& p, const float* h, std::int64_t member) {
+  const std::uint8_t* const codes = p.codes == nullptr ? nullptr : p.codes + member * p.groups;
   float sum = 0;
   for (int i = static_cast<int>(threadIdx.x) % warp_size * pack; i < p.d; i += warp_size * pack) {
     const int g = i / p.width;
-    const std::int64_t row = std::int64_t{g} * p.codes_per_group + codes[g];
+    const std::int64_t row = codes == nullptr ? member : std::int64_t{g} * p.codes_per_group + codes[g];
     float u[pack], x[pack];
     load_pack(u, p.codebook + row * p.width + i % p.width);
     load_pack(x, h + i);
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(threads) cluster_log_probs_kernel(ClusterLogPr
   for (int w = thread / warp_size; w < count; w += threads / warp_size) {
     const std::int64_t member = first + w;
     float score = p.bias[p.members[member]];
-    if (p.groups > 0) score += member_score<pack>(p, h, p.codes + member * p.groups);
+    if (p.groups > 0) score += member_score<pack>(p, h, member);
     if (thread % warp_size == 0) out[w] = score;
   }
   __syncthreads();
@@ -89,10 +90,14 @@ void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows
   p.bias = token_bias.f32();
   p.member_begin = map.member_begin.i32();
   p.members = map.members.i32();
-  p.codes = map.member_codes.as<std::uint8_t>();
   p.largest = map.largest_cluster;
   p.d = static_cast<int>(h.extent(1));
-  if (member_codebook) {
+  if (member_codebook && member_codebook.rank() == 2) {
+    VQLM_ASSERT(member_codebook.shape() == Shape({map.members.numel(), h.extent(1)}));
+    p.groups = 1;
+    p.width = p.d;
+  } else if (member_codebook) {
+    p.codes = map.member_codes.as<std::uint8_t>();
     p.groups = static_cast<int>(member_codebook.extent(0));
     p.codes_per_group = static_cast<int>(member_codebook.extent(1));
     p.width = static_cast<int>(member_codebook.extent(2));

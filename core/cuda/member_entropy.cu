@@ -13,6 +13,9 @@
 // (member_codebook_gradient.cu), which state their operations and bytes. Together, forward and backward, at V 128,000,
 // d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.7 GB from the second-level cache, 0.4 GB of memory: about 1 ms on an
 // H200 by these counts, not measured. A dense head does 52 TFLOP there.
+//
+// Where members have vectors of their own, (V, d) in member order, tiles read them in place, and dU is theirs
+// (member_rows_gradient.cu): the same operations, and 12 V d bytes of memory for vectors and gradient, 6.3 GB there.
 #include <algorithm>
 
 #include "core/cuda/member_entropy.h"
@@ -71,7 +74,8 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
                     std::int64_t most_scores) {
   const std::int64_t with_rows = std::min<std::int64_t>(rows, problem.clusters);
   problem.max_tiles = ceil_div(rows, std::int64_t{tile_rows}) + with_rows;
-  problem.parts = codebook_parts(context, problem.groups, problem.width);
+  const bool coded = problem.vectors() == Vectors::coded;
+  problem.parts = coded ? codebook_parts(context, problem.groups, problem.width) : 0;
   const std::int64_t all_scores = largest * (rows + 7 * with_rows);  // rows of a tile are padded to 8
   const std::int64_t largest_tile = largest * tile_rows;
   std::int64_t wave_room = all_scores;
@@ -89,7 +93,11 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
     score_tiles(context, problem, wave);
     if (problem.dh == nullptr) continue;
     tile_gradients(context, problem, wave);
-    codebook_gradient(context, problem, wave, wave + 1 == waves);
+    if (coded) {
+      codebook_gradient(context, problem, wave, wave + 1 == waves);
+    } else {
+      own_vector_gradient(context, problem, wave);
+    }
   }
 }
 
@@ -116,7 +124,6 @@ void member_entropy(const Context& context, Tensor nll, const Backend::MemberGra
   problem.member_begin = map.member_begin.i32();
   problem.members = map.members.i32();
   problem.position_of_token = map.position_of_token.i32();
-  problem.codes = map.member_codes.as<std::uint8_t>();
   problem.nll = nll.f32();
   problem.dh = activations<bf16>(gradients.dh);
   problem.dcodebook = gradients.dmember_codebook.f32();
@@ -128,11 +135,18 @@ void member_entropy(const Context& context, Tensor nll, const Backend::MemberGra
     bias_entropy(context, problem);
     return;
   }
-  problem.groups = static_cast<int>(member_codebook.extent(0));
-  problem.codes_per_group = static_cast<int>(member_codebook.extent(1));
-  problem.width = static_cast<int>(member_codebook.extent(2));
-  VQLM_ASSERT(problem.groups * problem.width == problem.d && problem.codes_per_group <= 256 &&
-              map.member_codes.numel() == vocabulary * problem.groups);
+  if (member_codebook.rank() == 2) {
+    VQLM_ASSERT(member_codebook.shape() == Shape({vocabulary, h.extent(1)}));
+    problem.groups = 1;
+    problem.width = problem.d;
+  } else {
+    problem.codes = map.member_codes.as<std::uint8_t>();
+    problem.groups = static_cast<int>(member_codebook.extent(0));
+    problem.codes_per_group = static_cast<int>(member_codebook.extent(1));
+    problem.width = static_cast<int>(member_codebook.extent(2));
+    VQLM_ASSERT(problem.groups * problem.width == problem.d && problem.codes_per_group <= 256 &&
+                map.member_codes.numel() == vocabulary * problem.groups);
+  }
   problem.aligned = problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) &&
                     is_aligned(problem.codebook);
   vector_entropy(context, problem, rows, most_members(map), wave_scores);

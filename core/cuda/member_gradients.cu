@@ -25,7 +25,7 @@ constexpr std::size_t hidden_shared = stages * stage_elements * sizeof(bf16) >
                                           : tile_rows* sum_pitch * sizeof(float);
 
 /// Starts copying members [first, first + depth): ds (member, row), then their vectors' slice (member, column).
-template <bool aligned>
+template <Vectors vectors, bool aligned>
 __device__ __forceinline__ void load_stage(bf16* stage, const Problem& problem, const Tile& tile, int first,
                                            int column) {
   const int thread = static_cast<int>(threadIdx.x), padded_rows = tile.padded_rows();
@@ -36,13 +36,12 @@ __device__ __forceinline__ void load_stage(bf16* stage, const Problem& problem, 
     const std::int64_t at = tile.offset + static_cast<std::int64_t>(first + w) * padded_rows + chunk * 8;
     cp_async_16(stage + chunk_offset<row_chunks>(w, chunk), problem.ds + (valid ? at : 0), valid);
   }
-  bf16* const vectors = stage + depth * tile_rows;
+  bf16* const vector_tile = stage + depth * tile_rows;
   constexpr int step = hidden_threads / slice_chunks;
   const int w = thread / slice_chunks, chunk = thread % slice_chunks;
-  const std::uint8_t* const codes =
-      problem.codes + static_cast<std::int64_t>(tile.first_member + first + w) * problem.groups;
-  gather_chunks<aligned, slice_chunks, step, depth / step>(vectors, problem, codes, tile.members - first - w,
-                                                           w, chunk, column + chunk * 8);
+  copy_vector_chunks<vectors, aligned, slice_chunks, step, depth / step>(
+      vector_tile, problem, static_cast<std::int64_t>(tile.first_member) + first + w,
+      tile.members - first - w, w, chunk, column + chunk * 8);
 }
 
 /// acc (64 rows, 32 columns of this warp) += the stage's product. row_slabs: groups of 16 rows that the tile has.
@@ -99,7 +98,7 @@ __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& til
   }
 }
 
-template <bool aligned>
+template <Vectors vectors, bool aligned>
 __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem, int wave) {
   const Tile tile = problem.tile(blockIdx.x, wave);
   if (tile.rows == 0) return;
@@ -108,7 +107,8 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
   const int steps = ceil_div(tile.members, depth), row_slabs = ceil_div(tile.rows, 16);
   float acc[4][4][4] = {};
   for (int s = 0; s < stages - 1; ++s) {
-    if (s < steps) load_stage<aligned>(shared + s * stage_elements, problem, tile, s * depth, column);
+    if (s < steps)
+      load_stage<vectors, aligned>(shared + s * stage_elements, problem, tile, s * depth, column);
     cp_async_commit();
   }
   for (int step = 0; step < steps; ++step) {
@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
     __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
     const int next = step + stages - 1;
     if (next < steps)
-      load_stage<aligned>(shared + next % stages * stage_elements, problem, tile, next * depth, column);
+      load_stage<vectors, aligned>(shared + next % stages * stage_elements, problem, tile, next * depth,
+                                   column);
     cp_async_commit();
     multiply_stage(acc, shared + step % stages * stage_elements, row_slabs);
   }
@@ -173,7 +174,8 @@ __global__ void __launch_bounds__(bias_threads) bias_kernel(Problem problem, int
 void tile_gradients(const Context& context, const Problem& problem, int wave) {
   const dim3 blocks(static_cast<unsigned>(problem.max_tiles),
                     static_cast<unsigned>(ceil_div(problem.d, slice)));
-  launch(problem.aligned ? hidden_kernel<true> : hidden_kernel<false>,
+  launch(instance_for(problem, hidden_kernel<Vectors::coded, true>, hidden_kernel<Vectors::coded, false>,
+                      hidden_kernel<Vectors::own, true>, hidden_kernel<Vectors::own, false>),
          {blocks, hidden_threads, hidden_shared, context.stream}, problem, wave);
   launch(bias_kernel,
          {dim3(static_cast<unsigned>(problem.clusters), bias_blocks), bias_threads, 0, context.stream},

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "core/cuda/launch.h"
+#include "core/cuda/member_rows.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 
@@ -158,6 +159,9 @@ void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor
   VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary &&
               map.cluster_of_token.numel() == vocabulary && map.position_of_token.numel() == vocabulary);
   if (rows == 0 || vocabulary == 0) return;
+  if (member_codebook && member_codebook.rank() == 2) {
+    return own_vector_log_probs(context, log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  }
   LogProbs p{};
   p.out = log_probs.f32();
   p.h = bf16(h);

@@ -1,7 +1,8 @@
 // Scores of a cluster's members and their softmax, tile by tile.
 //
 // score_kernel: S^T (members, rows) = U H^T + b of a tile of at most 64 rows, 128 members at a time. Members' vectors are
-// gathered from the member codebook (Q d bf16, at home in the second-level cache) chunk by chunk of d. Members lie along
+// gathered from the member codebook (Q d bf16, at home in the second-level cache) chunk by chunk of d, or read from rows
+// of their own (2 V d bytes from memory where every cluster has rows: 77 MB and 1 GB at the sizes below). Members lie along
 // the 16 rows of the tensor core's product and rows of h along its 8 columns, so that a cluster with few rows in the
 // batch wastes little: work is done in multiples of 8 rows and 16 members.
 // softmax_kernel: a block per tile; nll, and ds = scale * (softmax - [target]) in bf16 for the gradients.
@@ -32,14 +33,13 @@ constexpr int member_blocks = 8;
 /// What a thread copies in every stage: one chunk of each 16th row of both tiles.
 struct Source {
   static constexpr int step = score_threads / chunks;
-  const std::uint8_t* codes;            // of its first member
+  std::int64_t member;                  // its first one, in member order
   int members;                          // from its first one to the cluster's last
   std::int32_t rows[tile_rows / step];  // in h, or -1
 
   __device__ __forceinline__ Source(const Problem& problem, const Tile& tile, int first_member) {
     const int first = static_cast<int>(threadIdx.x) / chunks;
-    codes = problem.codes +
-            (static_cast<std::int64_t>(tile.first_member) + first_member + first) * problem.groups;
+    member = static_cast<std::int64_t>(tile.first_member) + first_member + first;
     members = tile.members - first_member - first;
 #pragma unroll
     for (int i = 0; i < tile_rows / step; ++i) {
@@ -48,12 +48,12 @@ struct Source {
     }
   }
 
-  template <bool aligned>
+  template <Vectors vectors, bool aligned>
   __device__ __forceinline__ void load(bf16* stage, const Problem& problem, int k_begin) const {
     const int first = static_cast<int>(threadIdx.x) / chunks, chunk = static_cast<int>(threadIdx.x) % chunks;
     const int k = k_begin + chunk * 8;
-    gather_chunks<aligned, chunks, step, tile_members / step>(stage, problem, codes, members, first, chunk,
-                                                              k);
+    copy_vector_chunks<vectors, aligned, chunks, step, tile_members / step>(stage, problem, member, members,
+                                                                            first, chunk, k);
     bf16* const h_tile = stage + tile_members * depth;
 #pragma unroll
     for (int i = 0; i < tile_rows / step; ++i) {
@@ -119,7 +119,7 @@ __device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const 
   }
 }
 
-template <bool aligned>
+template <Vectors vectors, bool aligned>
 __global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, int wave) {
   const Tile tile = problem.tile(blockIdx.x, wave);
   bf16* const shared = dynamic_shared<bf16>();
@@ -131,14 +131,15 @@ __global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, i
     float acc[2][8][4] = {};
     __syncthreads();  // the stages may still be read from the chunk before
     for (int s = 0; s < stages - 1; ++s) {
-      if (s < steps) source.load<aligned>(shared + s * stage_elements, problem, s * depth);
+      if (s < steps) source.load<vectors, aligned>(shared + s * stage_elements, problem, s * depth);
       cp_async_commit();
     }
     for (int step = 0; step < steps; ++step) {
       cp_async_wait<stages - 2>();
       __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
       const int next = step + stages - 1;
-      if (next < steps) source.load<aligned>(shared + next % stages * stage_elements, problem, next * depth);
+      if (next < steps)
+        source.load<vectors, aligned>(shared + next % stages * stage_elements, problem, next * depth);
       cp_async_commit();
       if (first + warp * warp_members < tile.members) {
         multiply_stage(acc, shared + step % stages * stage_elements, row_pairs);
@@ -214,7 +215,8 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
 
 void score_tiles(const Context& context, const Problem& problem, int wave) {
   const auto tiles = static_cast<unsigned>(problem.max_tiles);
-  launch(problem.aligned ? score_kernel<true> : score_kernel<false>,
+  launch(instance_for(problem, score_kernel<Vectors::coded, true>, score_kernel<Vectors::coded, false>,
+                      score_kernel<Vectors::own, true>, score_kernel<Vectors::own, false>),
          {dim3(tiles, member_blocks), score_threads, stages * stage_elements * sizeof(bf16), context.stream},
          problem, wave);
   launch(softmax_kernel, {tiles, softmax_threads, 0, context.stream}, problem, wave);

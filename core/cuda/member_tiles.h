@@ -1,6 +1,7 @@
 // What the kernels of the VQ head's members share: the problem, the schedule of tiles, and how rows of h and members'
 // vectors come into shared memory. A member's vector is put together there from its sub-codes, u_w = [U[g, q_g(w), :]
-// for g in 0..G), and exists nowhere else.
+// for g in 0..G), and exists nowhere else; or it is a row of a matrix (V, d) in member order, where members have vectors of
+// their own.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,6 +17,9 @@ namespace vqlm::cuda::members {
 using bf16 = __nv_bfloat16;
 
 constexpr int tile_rows = 64;
+
+/// Where members' vectors come from: put together from sub-codes, or rows of their own.
+enum class Vectors { coded, own };
 
 /// At most tile_rows rows of one cluster, in sorted order: what one block works on.
 struct Tile {
@@ -33,16 +37,16 @@ struct Tile {
 /// One call's operands, sizes and workspace; passed to kernels by value.
 struct Problem {
   const bf16* h;                                                   // (N, d)
-  const bf16* codebook;                                            // (G, Q, width)
+  const bf16* codebook;                                            // (G, Q, width), or (V, d): own vectors
   const float* bias;                                               // (V)
   const std::int32_t *target, *order, *row_begin;                  // (N), (N), (K + 1)
   const std::int32_t *member_begin, *members, *position_of_token;  // (K + 1), (V), (V)
-  const std::uint8_t* codes;                                       // (V, G) in member order
+  const std::uint8_t* codes;                                       // (V, G) in member order, or null
   float* nll;                                                      // (N)
   bf16* dh;                                                        // (N, d), or null: no gradients
   float *dcodebook, *dbias;
   float scale;
-  int d, groups, codes_per_group, width, clusters;
+  int d, groups, codes_per_group, width, clusters;  // own vectors: one group without codes
   bool aligned;  // every 8 elements of a row of h or dh, and of a piece of the codebook, lie at 16 bytes
 
   // Workspace.
@@ -56,6 +60,7 @@ struct Problem {
   float* partials;  // (parts, G, Q, width): sums that make dmember_codebook
   int parts;
 
+  Vectors vectors() const { return codes != nullptr ? Vectors::coded : Vectors::own; }
   /// The tile with this index where the wave has it, else a tile without rows.
   __device__ __forceinline__ Tile tile(std::int64_t index, int wave) const {
     Tile none{};
@@ -74,6 +79,8 @@ void score_tiles(const Context& context, const Problem& problem, int wave);
 void tile_gradients(const Context& context, const Problem& problem, int wave);
 /// The partials take up one wave; with the last one, dcodebook accumulates them.
 void codebook_gradient(const Context& context, const Problem& problem, int wave, bool last);
+/// The vectors' own gradient rows accumulate one wave.
+void own_vector_gradient(const Context& context, const Problem& problem, int wave);
 /// Problem::parts that fill the device.
 int codebook_parts(const Context& context, int groups, int width);
 /// The whole op where members have no vectors (G = 0), s_w = b_w.
@@ -98,10 +105,8 @@ __device__ __forceinline__ void copy_chunk(bf16* target, const bf16* source, int
   }
 }
 
-/// Elements k .. k + 7 of the vectors of every step-th member, `count` of them, to chunk `chunk` of rows first,
-/// first + step, .. of a tile; zeros from d on and from `members` members on. codes: of the first one. Asynchronous where
-/// `aligned` (Problem::aligned); then all codes are on their way before the first copy needs one, and what depends on k
-/// only is computed once.
+/// copy_vector_chunks where vectors are put together; codes: of the first member. All codes are on their way before the
+/// first copy needs one, and what depends on k only is computed once.
 template <bool aligned, int chunks, int step, int count>
 __device__ __forceinline__ void gather_chunks(bf16* tile, const Problem& problem, const std::uint8_t* codes,
                                               int members, int first, int chunk, int k) {
@@ -133,6 +138,34 @@ __device__ __forceinline__ void gather_chunks(bf16* tile, const Problem& problem
       }
     }
   }
+}
+
+/// Elements k .. k + 7 of the vectors of every step-th member, `count` of them, to chunk `chunk` of rows first,
+/// first + step, .. of a tile; zeros from d on and from `members` members on. member: the first one's place in member
+/// order. Asynchronous where `aligned` (Problem::aligned).
+template <Vectors vectors, bool aligned, int chunks, int step, int count>
+__device__ __forceinline__ void copy_vector_chunks(bf16* tile, const Problem& problem, std::int64_t member,
+                                                   int members, int first, int chunk, int k) {
+  if constexpr (vectors == Vectors::coded) {
+    gather_chunks<aligned, chunks, step, count>(tile, problem, problem.codes + member * problem.groups,
+                                                members, first, chunk, k);
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const bool valid = k < problem.d && i * step < members;
+      copy_chunk<aligned>(tile + chunk_offset<chunks>(first + i * step, chunk),
+                          problem.codebook + (valid ? (member + i * step) * problem.d + k : 0),
+                          valid ? problem.d - k : 0);
+    }
+  }
+}
+
+/// The one of a kernel's four instances that the problem asks for.
+template <class Kernel>
+Kernel* instance_for(const Problem& problem, Kernel* coded_aligned, Kernel* coded, Kernel* own_aligned,
+                     Kernel* own) {
+  if (problem.vectors() == Vectors::coded) return problem.aligned ? coded_aligned : coded;
+  return problem.aligned ? own_aligned : own;
 }
 
 }  // namespace vqlm::cuda::members

@@ -11,8 +11,7 @@ class CudaClusterLogProbsTest : public CudaOpTest, public ::testing::WithParamIn
 TEST_P(CudaClusterLogProbsTest, EqualsHost) {
   const MemberCase c = GetParam();
   MemberMap map(c);
-  HostF32 h = random_bf16({c.rows, c.d()}, "h"),
-          codebook = random_bf16({c.groups, c.codes, c.width}, "u", 0.5f);
+  HostF32 h = random_bf16({c.rows, c.d()}, "h"), codebook = random_bf16(c.codebook_shape(), "u", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   const auto absent_without_groups = [&](Tensor x) { return c.groups > 0 ? x : Tensor{}; };
   // Every row with every cluster.
@@ -54,7 +53,9 @@ INSTANTIATE_TEST_SUITE_P(Maps, CudaClusterLogProbsTest,
                                            MemberCase{"MoreMembersThanThreads", 2, 3, 100, 8, {300, 2}},
                                            MemberCase{"WideRows", 2, 60, 16, 24, {9, 4}},
                                            MemberCase{"NoGroups", 5, 0, 0, 16, {13, 1, 28, 5}},
-                                           MemberCase{"NoRows", 0, 2, 4, 8, {3, 2}}),
+                                           MemberCase{"NoRows", 0, 2, 4, 8, {3, 2}},
+                                           with_own_vectors("OwnVectors", 7, 64, {20, 31, 1, 45, 30}),
+                                           with_own_vectors("OwnVectorsOddWidth", 3, 67, {11, 300})),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

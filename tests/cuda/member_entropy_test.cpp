@@ -51,7 +51,7 @@ class CudaMemberEntropyTest : public CudaOpTest, public ::testing::WithParamInte
   MemberCase c = GetParam();
   MemberMap map{c};
   HostF32 h = random_bf16({c.rows, c.d()}, "h");
-  HostF32 codebook = random_bf16({c.groups, c.codes, c.width}, "codebook", 0.5f);
+  HostF32 codebook = random_bf16(c.codebook_shape(), "codebook", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, c.vocabulary() - 1);
   HostI32 clusters{Shape{c.rows}}, order{Shape{c.rows}}, row_begin{Shape{c.clusters() + 1}};
@@ -90,6 +90,7 @@ Bounds CudaMemberEntropyTest::bounds() {
            std::vector<double>(static_cast<std::size_t>(codebook.size())),
            std::vector<double>(static_cast<std::size_t>(c.vocabulary()))};
   const double additions = 4 * static_cast<double>(c.rows + c.vocabulary() + 8);
+  const double of_sums = c.own_vectors ? 0 : u16;  // no vectors share a code
   for (std::int64_t n = 0; n < c.rows; ++n) {
     if (targets[n] < 0) continue;
     const std::int32_t k = map.cluster_of_token[targets[n]], first = map.member_begin[k];
@@ -97,7 +98,7 @@ Bounds CudaMemberEntropyTest::bounds() {
     double terms = 0, sum = 0;
     const auto entry = [&](std::size_t w, std::int64_t i) {
       const std::int64_t g = i / c.width, position = first + static_cast<std::int64_t>(w);
-      return (g * c.codes + map.member_codes[position * c.groups + g]) * c.width + i % c.width;
+      return (g * c.codes + map.code(position, g)) * c.width + i % c.width;
     };
     const std::int64_t width = c.groups > 0 ? c.d() : 0;
     for (std::size_t w = 0; first + static_cast<std::int32_t>(w) < map.member_begin[k + 1]; ++w) {
@@ -128,7 +129,7 @@ Bounds CudaMemberEntropyTest::bounds() {
         const std::int64_t code = entry(w, i), at = n * c.d() + i;
         r.dh[static_cast<std::size_t>(at)] += (ds_error + u32 * additions * ds) * std::abs(codebook[code]);
         r.dcodebook[static_cast<std::size_t>(code)] +=
-            (ds_error + (u16 + u32 * additions) * ds) * std::abs(h[at]);
+            (ds_error + (of_sums + u32 * additions) * ds) * std::abs(h[at]);
       }
     }
   }
@@ -194,7 +195,18 @@ INSTANTIATE_TEST_SUITE_P(
         MemberCase{"OneGroup", 70, 1, 256, 80, {40, 60}},  // two slices of a group
         MemberCase{"LargestClusterUnknown", 130, 4, 5, 16, {20, 31, 1, 45, 30}, false, false},
         MemberCase{"OneCluster", 50, 4, 8, 8, {97}}, MemberCase{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
-        MemberCase{"NoGroupsManyMembers", 70, 0, 0, 16, {2500, 3}}),  // counted in two passes
+        MemberCase{"NoGroupsManyMembers", 70, 0, 0, 16, {2500, 3}},  // counted in two passes
+        with_own_vectors("OwnVectors", 130, 64, {20, 31, 1, 45, 30}),
+        with_own_vectors("OwnVectorsOfSingleMembers", 40, 16, {1, 1, 1, 1}),
+        with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
+        with_own_vectors("OwnVectorsVeryUneven", 40, 72, {1, 300, 1, 2, 17}),
+        with_own_vectors("OwnVectorsMoreMembersThanBlocks", 4, 8,
+                         {1200, 3}),  // 8 blocks of 64 and of 128 loop
+        with_own_vectors("OwnVectorsOfEmptyClusters", 5, 16, {4, 9, 5, 30, 8, 2, 6, 3, 11, 5, 9}),
+        with_own_vectors("OwnVectorsMostRowsInOneCluster", 270, 24, {50, 3, 1, 9}, true),  // several tiles
+        with_own_vectors("OwnVectorsOddWidth", 33, 13, {11, 12}),
+        with_own_vectors("OwnVectorsTwoSlices", 90, 200, {140, 3}),
+        with_own_vectors("OwnVectorsLargestUnknown", 130, 64, {20, 31, 1, 45, 30}, false, false)),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(CudaOpTest, MemberEntropyOfRowsWithoutTargets) {

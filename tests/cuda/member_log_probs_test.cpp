@@ -11,8 +11,7 @@ class CudaMemberLogProbsTest : public CudaOpTest, public ::testing::WithParamInt
 TEST_P(CudaMemberLogProbsTest, EqualsHost) {
   const MemberCase c = GetParam();
   MemberMap map(c);
-  HostF32 h = random_bf16({c.rows, c.d()}, "h"),
-          codebook = random_bf16({c.groups, c.codes, c.width}, "u", 0.5f);
+  HostF32 h = random_bf16({c.rows, c.d()}, "h"), codebook = random_bf16(c.codebook_shape(), "u", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias"),
           codes = random_normal({c.rows, c.clusters()}, "codes");
   oracle->log_softmax(codes, Tensor{});
@@ -50,7 +49,11 @@ INSTANTIATE_TEST_SUITE_P(
         MemberCase{"MoreRowsThanBlocks", 70, 3, 4, 1, {9, 2}}, MemberCase{"Width12", 9, 3, 40, 12, {40, 60}},
         MemberCase{"TablesOfSingleRows", 11, 60, 256, 1, {150, 20}},  // 240 KB for 4 rows, 60 KB for 1
         MemberCase{"TablesInMemory", 3, 240, 256, 1, {60, 20}},       // 240 KB for 1
-        MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}}),
+        MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}},
+        with_own_vectors("OwnVectors", 13, 64, {20, 31, 1, 45, 30}),
+        with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
+        with_own_vectors("OwnVectorsMoreRowsThanBlocks", 90, 16, {9, 2}),
+        with_own_vectors("OwnVectorsMoreClustersThanWarps", 3, 5, std::vector<std::int64_t>(40, 3))),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
