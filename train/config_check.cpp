@@ -134,6 +134,12 @@ void resolve_refits(Config& config) {
         "to its own "
         "averages; choose head.learning = \"gradient\" or \"commitment\", or another map");
   }
+  if (head.map_is_learned() && head.members == MemberVectors::embedding) {
+    throw UsageError(
+        "head.map = \"learned\" with head.members = \"embedding\": a re-fit carries codes over, and these "
+        "members have "
+        "none; choose another map, or head.members = \"codes\"");
+  }
   if (!head.map_is_learned()) {
     if (head.refit_every == 0 && head.refit_until == 0) return;
     throw UsageError(fmt::format(

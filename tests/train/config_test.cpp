@@ -232,6 +232,9 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
   EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.map=learned"}),
+              HasSubstr("these members have none"));
+  EXPECT_THAT(resolve_error({"head.learning=ema", "head.map=learned"}), HasSubstr("another map"));
   EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
               HasSubstr("choose member_rank = 32"));
