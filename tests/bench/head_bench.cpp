@@ -152,15 +152,23 @@ CodeMapView make_map(Batch& batch) {
   return map;
 }
 
+/// Where members' vectors come from.
+enum class Members { coded, own };
+
+/// (G, Q, d/G) or (V, d).
+Shape shape_of(Members kind, const Batch& batch) {
+  return kind == Members::own ? Shape({batch.vocabulary, batch.width})
+                              : Shape({batch.groups, batch.codes, batch.width / batch.groups});
+}
+
 /// The whole VQ head, or its members' part alone.
-void vq(benchmark::State& state, Targets kind, bool with_codes) {
+void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors = Members::coded) {
   Batch batch(state, kind);
   Backend& backend = *batch.backend;
-  const std::int64_t rows = batch.rows, codes = batch.codes, groups = batch.groups;
+  const std::int64_t rows = batch.rows, codes = batch.codes;
   const CodeMapView map = make_map(batch);
   const Tensor codebook = batch.random({codes, batch.width}), dcodebook = batch.random(codebook.shape());
-  const Tensor members = batch.random({groups, codes, batch.width / groups}),
-               dmembers = batch.random(members.shape());
+  const Tensor members = batch.random(shape_of(vectors, batch)), dmembers = batch.random(members.shape());
   const Tensor logits = batch.random({rows, codes}), code_bias = batch.random({codes});
   const Tensor dcode_bias = batch.random({codes});
   const Tensor clusters = batch.integers({rows}), order = batch.integers({rows});
@@ -198,16 +206,30 @@ void vq_members_zipf(benchmark::State& state) {
   vq(state, Targets::zipf, false);
 }
 
-/// Full log-probabilities of 16 rows, as generation and evaluation ask for.
-void vq_log_probs(benchmark::State& state) {
+void own_members(benchmark::State& state) {
+  vq(state, Targets::uniform, false, Members::own);
+}
+
+/// Full log-probabilities of `rows` rows, as generation and evaluation ask for.
+void log_probs_of(benchmark::State& state, std::int64_t rows, Members vectors) {
   Batch batch(state, Targets::uniform);
   const CodeMapView map = make_map(batch);
-  const Tensor members = batch.random({batch.groups, batch.codes, batch.width / batch.groups});
-  const Tensor codes = batch.random({16, batch.codes}), log_probs = batch.random({16, batch.vocabulary});
+  const Tensor members = batch.random(shape_of(vectors, batch));
+  const Tensor codes = batch.random({rows, batch.codes}), log_probs = batch.random({rows, batch.vocabulary});
   for (auto _ : state) {
-    batch.backend->member_log_probs(log_probs, batch.h.rows(0, 16), codes, members, batch.bias, map);
+    batch.backend->member_log_probs(log_probs, batch.h.rows(0, rows), codes, members, batch.bias, map);
   }
-  state.SetItemsProcessed(state.iterations() * 16);
+  state.SetItemsProcessed(state.iterations() * rows);
+}
+
+void vq_log_probs(benchmark::State& state) {
+  log_probs_of(state, 16, Members::coded);
+}
+void own_log_probs(benchmark::State& state) {
+  log_probs_of(state, 16, Members::own);
+}
+void own_log_probs_of_one_row(benchmark::State& state) {
+  log_probs_of(state, 1, Members::own);
 }
 
 void sizes(benchmark::internal::Benchmark* bench) {
@@ -221,6 +243,9 @@ BENCHMARK(vq_head)->Apply(sizes);
 BENCHMARK(vq_head_zipf)->Apply(sizes);
 BENCHMARK(vq_members)->Apply(sizes);
 BENCHMARK(vq_members_zipf)->Apply(sizes);
+BENCHMARK(own_members)->Apply(sizes);
+BENCHMARK(own_log_probs)->Apply(sizes);
+BENCHMARK(own_log_probs_of_one_row)->Apply(sizes);
 BENCHMARK(vq_log_probs)->Apply(sizes);
 
 }  // namespace

@@ -1,0 +1,58 @@
+// What the planning back end counts for ops whose traffic is not their operands' sizes.
+#include <gtest/gtest.h>
+
+#include "train/plan/planning_backend.h"
+
+namespace vqlm {
+namespace {
+
+/// Two clusters of three tokens each, d = 4, three rows.
+class PlannedMembersTest : public ::testing::Test {
+ protected:
+  Tensor make(Shape shape, DType dtype = DType::f32) {
+    buffers.push_back(
+        backend.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype), MemoryUse::workspace));
+    return Tensor(buffers.back().data(), dtype, shape);
+  }
+  Tensor ids(std::int64_t count) { return make({count}, DType::i32); }
+  const OpCount& counted() const { return machine.ops().back(); }
+
+  PlannedMachine machine{StatedRates{}};
+  PlanningBackend backend{machine, DType::f32};
+  std::vector<Buffer> buffers;
+  CodeMapView map{ids(6), ids(6), ids(6), ids(3), make({6, 2}, DType::u8), 3};
+  Tensor h = make({3, 4}), vectors = make({6, 4}), bias = make({6});
+};
+
+TEST_F(PlannedMembersTest, OwnVectorsAreReadInPlaceAndCodesAreNot) {
+  backend.member_entropy(make({3}), {make({3, 4}), make({6, 4}), bias}, h, ids(3), ids(3), ids(3), vectors,
+                         bias, map);
+  EXPECT_EQ(counted().flops, 3 * 2 * 12 * 3);
+  // nll, h, targets, order, row_begin, vectors, biases, members, member_begin; dh, dvectors, dbias.
+  EXPECT_EQ(counted().bytes_read, 4 * (3 + 12 + 3 + 3 + 3 + 24 + 6 + 6 + 3 + 12 + 24 + 6));
+  EXPECT_EQ(counted().bytes_written, 4 * (3 + 12 + 24 + 6));
+
+  backend.member_log_probs(make({3, 6}), h, make({3, 2}), vectors, bias, map);
+  EXPECT_EQ(counted().flops, 2 * 3 * 6 * 4);
+  EXPECT_EQ(counted().bytes_read, 4 * (12 + 6 + 24 + 6 + 6));
+
+  // Two entries: their rows of h, and the vectors of three members each.
+  backend.cluster_log_probs(make({2, 3}), h, ids(2), ids(2), vectors, bias, map);
+  EXPECT_EQ(counted().flops, 2 * 6 * 4);
+  EXPECT_EQ(counted().bytes_read, 4 * (2 + 2 + 6 + 6 + 2 * 4 + 6 * 4));
+}
+
+TEST_F(PlannedMembersTest, ColumnsApartMoveWholeLines) {
+  const Tensor table = make({6, 40}), rows = ids(6);
+  backend.gather_columns(make({6, 40}), table, rows, 1, 1.0f);
+  EXPECT_EQ(counted().bytes_read, 4 * (6 + 240));
+  backend.gather_columns(make({6, 10}), table, rows, 4, 1.0f);
+  EXPECT_EQ(counted().bytes_read, 4 * (6 + 240) + 4 * (6 + 60 * 4));  // both calls
+  EXPECT_EQ(counted().bytes_written, 4 * 240 + 4 * 60);
+  backend.scatter_add_columns(table, make({6, 2}), rows, 32, 1.0f);  // lines of 16 floats
+  EXPECT_EQ(counted().bytes_read, 4 * (6 + 12 + 12 * 16));
+  EXPECT_EQ(counted().bytes_written, 4 * 12 * 16);
+}
+
+}  // namespace
+}  // namespace vqlm
