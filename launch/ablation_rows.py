@@ -101,11 +101,15 @@ def rounded(number):
     return max(1, round(number) if number < 32 else 8 * round(number / 8))
 
 
+def without_codes(settings):
+    """Whether a head's map has clusters alone: members that are rows of the embedding need no codes."""
+    return settings.get("head.groups") == "0" or settings.get("head.members") == "embedding"
+
+
 def sizes(head, base, vocab):
     """{head.clusters, head.codes} that `size=` stands for."""
     total = head.size * vocab
-    groups = int(head.overrides.get("head.groups", base.get("head.groups", 1)))
-    if groups == 0:
+    if without_codes(base | head.overrides):
         return {"head.clusters": str(rounded(total))}
     half = rounded(total / 2)
     if "head.codes" not in head.overrides and half <= MOST_CODES:
@@ -121,8 +125,8 @@ def shared_map(settings, overrides, seed, source):
     """(file, options of `vqlm codes make`) of a map that is made before training, or None where the run makes its own.
     `source`: the id of the row with the matrix, or None for a corpus map."""
     keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
-    if keys[1] == "0":
-        keys[2] = "0"  # no groups, no codes
+    if without_codes(settings):
+        keys[1:] = "0", "0"
     if settings.get("head.kind") == "dense" or (source is None and settings.get("head.map") != "corpus"):
         return None
     if None in keys:

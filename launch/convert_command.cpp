@@ -164,7 +164,7 @@ std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSou
     auto expansion = std::make_unique<DenseExpansion>(source);
     std::puts(expansion->exact()
                   ? "dense head           exact: the probabilities are the VQ head's"
-                  : "dense head           an approximation, the VQ head's to first order in h (groups > 0)");
+                  : "dense head           an approximation, the VQ head's to first order in h (its members have vectors)");
     replaced = std::move(expansion);
   }
   if (judge) judge->report(*before, judge->loss(*replaced));

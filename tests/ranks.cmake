@@ -1,5 +1,5 @@
 # Multi-rank tests: tests/NAME/*_ranks.cpp -> NAME_ranks, with one ctest entry for each number of ranks.
-set(VQLM_MPIEXEC_FLAGS --oversubscribe --bind-to none --timeout 240 CACHE STRING
+set(VQLM_MPIEXEC_FLAGS --oversubscribe --bind-to none --timeout 480 CACHE STRING
     "Flags of mpirun in tests, in Open MPI's words; --timeout ends ranks that wait for each other for ever")
 set(ranks_environment OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yield_when_idle=1
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
@@ -8,7 +8,7 @@ set(ranks_environment OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yie
 # processors: ranks that share cores with another test spend their time in each other's way.
 function(vqlm_mpirun_test name ranks)
   add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${VQLM_MPIEXEC_FLAGS} ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT 270 PROCESSORS ${ranks} RESOURCE_LOCK mpirun
+  set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT 510 PROCESSORS ${ranks} RESOURCE_LOCK mpirun
                        ENVIRONMENT "${ranks_environment}")
 endfunction()
 

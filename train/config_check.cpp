@@ -152,8 +152,10 @@ void resolve_refits(Config& config) {
   if (head.refit_until >= steps) {
     throw UsageError(fmt::format(
         "head.refit_until = {} of train.steps = {}: the codes must be trained after the last re-fit; "
-        "choose refit_until = {} (or 0: half of the steps) or more steps",
-        head.refit_until, steps, std::max<std::int64_t>(1, steps / 2)));
+        "choose {}",
+        head.refit_until, steps,
+        steps < 2 ? std::string("more steps, or head.map = \"corpus\"")
+                  : fmt::format("refit_until = {} (or 0: half of the steps) or more steps", steps / 2)));
   }
   if (head.refit_every > head.refit_until) {
     throw UsageError(fmt::format(
@@ -161,6 +163,15 @@ void resolve_refits(Config& config) {
         "refit_every <= {}, or head.map = \"corpus\"",
         head.refit_every, head.refit_until, head.refit_until));
   }
+}
+
+/// The divisor of d nearest to `rank` that `parts` divides (parts divides d); the larger one of two.
+std::int64_t nearest_shared_rank(std::int64_t d, std::int64_t rank, std::int64_t parts) {
+  std::int64_t nearest = d;
+  for (std::int64_t r = d; r >= parts; r -= parts) {
+    if (d % r == 0 && std::abs(r - rank) < std::abs(nearest - rank)) nearest = r;
+  }
+  return nearest;
 }
 
 /// Every (d / r)-th column of the embedding, as many of them on each tensor rank.
@@ -175,7 +186,7 @@ void check_member_rank(const Config& config) {
     throw UsageError(
         fmt::format("head.member_rank = {} does not divide by parallel.tensor = {}, whose ranks share the "
                     "embedding's columns: choose member_rank = {}, or fewer tensor ranks",
-                    rank, config.parallel.tensor, d));
+                    rank, config.parallel.tensor, nearest_shared_rank(d, rank, config.parallel.tensor)));
   }
 }
 
@@ -185,6 +196,12 @@ void check_head(const Config& config) {
     throw UsageError(
         "head.learning = \"ema\" with head.kind = \"dense\": a dense head has no codes to average; set "
         "head.kind = \"vq\" or head.learning = \"gradient\"");
+  }
+  if (head.kind == HeadKind::dense && head.members == MemberVectors::embedding) {
+    throw UsageError(
+        "head.members = \"embedding\" with head.kind = \"dense\": a dense head has no clusters whose members "
+        "to score; "
+        "set head.kind = \"vq\", or model.tie_embeddings = true for a dense head that shares the embedding");
   }
   if (head.kind == HeadKind::dense) return;
   if (config.model.tie_embeddings) {

@@ -124,10 +124,12 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
 
 bool Trainer::time_is_up(const TimeLimit& limit) const {
   const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
+  // The re-fit after the step that has just run comes before the run is left, too.
+  const int refits =
+      (refits_after(config_, state_.step + 1) ? 1 : 0) + (refits_after(config_, state_.step + 2) ? 1 : 0);
   // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
   const double needed = 2 * longest_step_seconds_ + 2 * saver_.expected_seconds() +
-                        (evaluates ? evaluation_seconds_ : 0.0) +
-                        (refits_after(config_, state_.step + 1) ? refit_seconds_ : 0.0) + 1;
+                        (evaluates ? evaluation_seconds_ : 0.0) + refits * refit_seconds_ + 1;
   return limit.seconds_left() < needed;
 }
 
@@ -266,8 +268,13 @@ void Trainer::refit_map(Metrics* metrics) {
   const RefitReport refit = learned_->refit(state_.step);
   refit_seconds_ = refit.seconds;
   if (metrics == nullptr) return;
-  // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's.
-  save_code_map((folder_.path() / "code_map.h5").string(), *map_);
+  // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's, so that this one may fail.
+  try {
+    save_code_map((folder_.path() / "code_map.h5").string(), *map_);
+  } catch (const Error& error) {
+    log::error("the re-fit map of step {} was not written to the run's folder: {}", state_.step,
+               error.what());
+  }
   metrics->add(RefitMetrics{.step = state_.step,
                             .moved_tokens = refit.moved_tokens,
                             .moved_mass = refit.moved_mass,

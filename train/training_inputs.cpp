@@ -43,7 +43,13 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
         "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one",
         head.map));
   }
-  return ranks.is_root() ? load_code_map(head.map) : CodeMap{};
+  CodeMap map = ranks.is_root() ? load_code_map(head.map) : CodeMap{};
+  if (head.members ==
+      MemberVectors::embedding) {  // whatever codes the file has, these members need its clusters alone
+    map.groups = map.codes = 0;
+    map.member_codes.clear();
+  }
+  return map;
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
@@ -126,7 +132,9 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
   inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
   if (made) {
-    if (root) log::info("making the code map ({})", config.head.map);
+    if (root)
+      log::info("making the code map ({})",
+                config.head.map_is_learned() ? "corpus, to be learned" : config.head.map);
     *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
   }
   if (root) check_map(*inputs.map, config, config.head.map);

@@ -4,8 +4,9 @@
 //   a_j = h . c_j + beta_j
 //   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
 //   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
-// With head.members = embedding the members' vectors are rows of the input embedding (embedding_members.h). The parameters are replicated over the whole grid; every rank works on its own n rows without any
-// collective.
+// With head.members = embedding the members' vectors are rows of the input embedding (embedding_members.h).
+// The parameters are replicated over the whole grid; every rank works on its own n rows without any
+// collective, but for the embedding's columns, which tensor ranks share.
 #pragma once
 
 #include <optional>

@@ -74,6 +74,7 @@ struct HeadCase {
   bool tied = false;
   CodebookLearning learning = CodebookLearning::commitment;
   const char* map = "frequency";
+  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -100,6 +101,8 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
     config.head.learning = GetParam().learning;
+    if (GetParam().member_rank > 0) config.head.members = MemberVectors::embedding;
+    config.head.member_rank = GetParam().member_rank;
     config.head.map = GetParam().map;  // learned: re-fit after step 1, before the step that is watched
     config.train.steps = 3;
     config.train.micro_batch = 2;
@@ -173,7 +176,8 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"}),
+                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"},
+                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

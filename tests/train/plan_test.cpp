@@ -28,6 +28,7 @@ struct HeadCase {
   int groups = 8;
   bool heldout = true;
   CodebookLearning learning = CodebookLearning::commitment;
+  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -39,6 +40,8 @@ Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
   config.head.bias = head.bias;
   config.head.groups = head.groups;
   config.head.learning = head.learning;
+  if (head.member_rank > 0) config.head.members = MemberVectors::embedding;
+  config.head.member_rank = head.member_rank;
   if (!head.heldout) config.data.heldout.clear();
   config.train.steps = 2;
   config.train.micro_batch = 3;
@@ -121,6 +124,8 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
                       HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
+                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
+                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
     name_of);
 

@@ -201,7 +201,7 @@ void run_training(HeadBenchResult& result, const HeadSetting& setting) {
 
 }  // namespace
 
-MachineRates measure_rates(Backend& backend, Clock clock) {
+MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_matrix) {
   const auto seconds_of = [&](const auto& work) {
     work();  // touches memory, generates code
     LapTimer timer(backend, clock);
@@ -212,8 +212,10 @@ MachineRates measure_rates(Backend& backend, Clock clock) {
     }
     return median(timer.seconds());
   };
-  // No last-level cache holds them.
-  const std::int64_t numbers = std::int64_t{1} << (backend.host_accessible() ? 24 : 28);
+  // On a host 64 MiB each, which no last-level cache holds.
+  const std::int64_t numbers = backend.host_accessible()
+                                   ? std::int64_t{1} << 24
+                                   : std::clamp(largest_matrix, std::int64_t{1} << 16, std::int64_t{1} << 26);
   BenchTensors tensors(backend);
   const Tensor from = tensors.normal({numbers}, DType::f32), to = tensors.make({numbers}, DType::f32);
   const Tensor sum = tensors.make({1}, DType::f64);
@@ -239,7 +241,8 @@ MachineRates measure_rates(Backend& backend, Clock clock) {
 
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options) {
   check(backend, options);
-  return run_head_bench(backend, options, measure_rates(backend, options.clock));
+  return run_head_bench(backend, options,
+                        measure_rates(backend, options.clock, options.vocab_size * options.width));
 }
 
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options, const MachineRates& rates) {

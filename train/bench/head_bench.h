@@ -95,7 +95,9 @@ struct MachineRates {
   double matmul_peak = 0;  // FLOP/s
   double memory_rate = 0;  // bytes/s
 };
-MachineRates measure_rates(Backend& backend, Clock clock);
+/// largest_matrix: numbers of the largest dense head that will be timed; a device's memory is measured on as many, from 2^16
+/// to 2^26, so that the arrays are beyond its caches where the heads are.
+MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_matrix);
 
 /// Times the heads in turns, so that all meet the same state of the machine. A head that does not fit in memory, or would
 /// take too long, is left out with the reason in its place. Throws UsageError for sizes that make no heads, with a choice

@@ -64,7 +64,9 @@ std::vector<HeadBenchResult> run_head_grid(Backend& backend, const HeadBenchOpti
                                    sizes == &vocabularies ? "vocabs" : "widths", size));
     }
   }
-  const MachineRates rates = measure_rates(backend, options.clock);
+  const std::int64_t largest = *std::max_element(vocabularies.begin(), vocabularies.end()) *
+                               *std::max_element(widths.begin(), widths.end());
+  const MachineRates rates = measure_rates(backend, options.clock, largest);
   std::vector<HeadBenchResult> grid;
   for (const std::int64_t vocabulary : vocabularies) {
     for (const std::int64_t width : widths) {

@@ -190,8 +190,11 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
         train.glob(), tokens, checkpoint.train_tokens()));
   }
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
-    log::warn("head.map = {}: not read; the run goes on with the map that its checkpoint holds",
-              config.head.map);
+    const bool learns = config.head.map_is_learned(), learned = checkpoint.config().head.map_is_learned();
+    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds{}", config.head.map,
+              learns == learned ? ""
+              : learns          ? ", re-fit from now on"
+                                : ", no more re-fit");
   }
   return newest;
 }

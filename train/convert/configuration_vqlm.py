@@ -25,7 +25,7 @@ class VqlmConfig(LlamaConfig):
         vq_dead_code_share=0.001,
         vq_members="codes",
         vq_member_rank=0,
-        vq_member_scale=1.0,
+        vq_member_scale=4.0,
         **kwargs,
     ):
         self.head_kind = head_kind

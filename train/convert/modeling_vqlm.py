@@ -76,5 +76,10 @@ class VqlmForCausalLM(LlamaForCausalLM):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()
 
+    def set_input_embeddings(self, value):
+        super().set_input_embeddings(value)
+        if self.config.head_kind == "vq":
+            self.lm_head.embedding = [value]
+
     def get_output_embeddings(self):
         return None if self.config.head_kind == "vq" else self.lm_head

@@ -19,12 +19,8 @@ ModelConfig untied(ModelConfig model) {
 
 HeadConfig dense_head(const ModelSource& trunk) {
   VQLM_ASSERT(trunk.head().kind == HeadKind::vq);
-  HeadConfig head = trunk.head();
-  head.kind = HeadKind::dense;
-  head.bias = true;
-  head.learning = CodebookLearning::gradient;  // it has no codes
-  head.members = MemberVectors::codes;
-  return head;
+  return {.kind = HeadKind::dense,
+          .bias = true};  // what its codes were and how they learned is no matter any more
 }
 
 /// log sum exp of each cluster's members, (K).

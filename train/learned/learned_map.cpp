@@ -108,6 +108,14 @@ RefitReport LearnedMap::refit(std::int64_t step) {
   const ClassSums total = total_over(backend, world, sums_);
   report.rows =
       static_cast<double>(std::accumulate(total.counts.begin(), total.counts.end(), std::int64_t{0}));
+  if (report.rows == 0) {  // every step of the window was skipped: there is nothing to fit to
+    log::warn("step {}: the code map stays as it is, no step since the last re-fit had a finite gradient",
+              step);
+    gather_rows(step + 1);
+    report.loss_after = report.loss_before;
+    report.seconds = wall_seconds() - begun;
+    return report;
+  }
   Refit fit{.map = parts_.map,
             .head = read_head(backend, parts_.grid, parts_.model.parameters(), parts_.optimizer)};
   if (world.rank() == root) {
