@@ -14,6 +14,8 @@ import re
 import sys
 import tomllib
 
+from ablation_bodies import GROWN, BodyError, grown
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 KEY = re.compile(r"[a-z]+\.[a-z0-9_]+$")
 MOST_CODES = 256  # of a group: a code is a byte
@@ -32,6 +34,7 @@ class Head:
         self.place = place
         self.baseline = False
         self.size = None  # K + Q as a fraction of V
+        self.body = None  # a word of GROWN
         self.overrides = {}
         for word in words:
             self._take(word)
@@ -45,10 +48,14 @@ class Head:
             if number == value or not re.fullmatch(r"[0-9]*\.?[0-9]+", number) or not 0 < float(number) <= 100:
                 raise GridError(f"{self.place}: {word}: write a part of the vocabulary such as size=1.5%")
             self.size = float(number) / 100
+        elif key == "body" and equals:
+            if value not in GROWN:
+                raise GridError(f"{self.place}: {word}: choose body={' or body='.join(GROWN)}")
+            self.body = value
         elif equals and KEY.match(key) and value:
             self.overrides[key] = value
         else:
-            raise GridError(f"{self.place}: {word}: neither section.key=value nor size=P% nor baseline")
+            raise GridError(f"{self.place}: {word}: neither section.key=value nor size=P% nor body=B nor baseline")
 
     @property
     def needs(self):
@@ -79,6 +86,8 @@ def read_grid(path):
     if len(baselines) != 1:
         raise GridError(f"{path}: {len(baselines)} lines say baseline; let one")
     for head in heads.values():
+        if head.baseline and head.body is not None:
+            raise GridError(f"{head.place}: body={head.body}: the baseline has the base configuration's body")
         if head.needs is not None and (head.needs not in heads or heads[head.needs].needs is not None):
             raise GridError(f"{head.place}: head.map=from:{head.needs}: name a row of the grid that needs no other row")
     return heads
@@ -121,6 +130,11 @@ def sizes(head, base, vocab):
     return {"head.clusters": str(rounded(total - codes)), "head.codes": str(codes)}
 
 
+def sized(head, base, vocab):
+    """The line's overrides, with `size=` spelled out."""
+    return head.overrides | (sizes(head, base, vocab) if head.size is not None else {})
+
+
 def shared_map(settings, overrides, seed, source):
     """(file, options of `vqlm codes make`) of a map that is made before training, or None where the run makes its own.
     `source`: the id of the row with the matrix, or None for a corpus map."""
@@ -145,11 +159,14 @@ def shared_map(settings, overrides, seed, source):
     return file, options
 
 
-def row(head, base, vocab, seed):
-    """(id, needs, map file, map options, overrides) as printed."""
-    overrides = dict(head.overrides)
-    if head.size is not None:
-        overrides |= sizes(head, base, vocab)
+def row(head, base, baseline, vocab, seed):
+    """(id, needs, map file, map options, overrides) as printed. `baseline`: the settings of the row that says so."""
+    overrides = sized(head, base, vocab)
+    if head.body is not None:
+        try:
+            overrides |= grown(head.body, base | overrides, baseline, vocab)
+        except BodyError as error:
+            raise GridError(f"{head.place}: {error}") from error
     source = f"{head.needs}-s{seed}" if head.needs is not None else None
     settings = base | overrides
     made = shared_map(settings, overrides, seed, source)
@@ -197,9 +214,11 @@ def main():
         return
     if not re.fullmatch(r"[0-9]+(,[0-9]+)*", options.seeds):
         raise GridError(f"--seeds {options.seeds}: write numbers with commas, such as 0,1,2")
-    for head in choose(read_grid(options.grid), options.heads):
+    grid = read_grid(options.grid)
+    baseline = base | next(sized(head, base, options.vocab) for head in grid.values() if head.baseline)
+    for head in choose(grid, options.heads):
         for seed in dict.fromkeys(map(int, options.seeds.split(","))):
-            print("\t".join(row(head, base, options.vocab, seed)))
+            print("\t".join(row(head, base, baseline, options.vocab, seed)))
 
 
 if __name__ == "__main__":

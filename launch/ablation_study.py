@@ -32,6 +32,10 @@ class Row:
         return self.inside["head"]
 
     @property
+    def model(self):
+        return self.inside["model"]
+
+    @property
     def tied(self):
         return self.config["model"]["tie_embeddings"]
 

@@ -51,10 +51,11 @@ def cost_table(study):
     for name, seeds in study.rows.items():
         row = next(iter(seeds.values()))
         rows.append([name, f"{0 if row.tied else row.head['parameters']:,}", share(row), f"{row.head['biases']:,}",
-                     f"{row.head['code_bytes']:,}", f"{row.head['multiply_adds']:,.0f}",
-                     mean([1000 * r.head_seconds for r in seeds.values()], ".1f"),
+                     f"{row.head['code_bytes']:,}", f"{row.head['multiply_adds']:,.0f}", f"{row.model['parameters']:,}",
+                     f"{row.model['training_flops_per_token'] / 1e6:,.2f}", mean([1000 * r.head_seconds for r in seeds.values()], ".1f"),
                      mean([r.tokens_per_second for r in seeds.values()], ".0f")])
-    return table(["head", "matrices", "% of V d", "biases", "code bytes", "multiply-adds a token", "head ms a step", "tokens/s"], rows)
+    return table(["head", "matrices", "% of V d", "biases", "code bytes", "multiply-adds a token", "whole model", "its MFLOP a token", "head ms a step", "tokens/s"],
+                 rows)
 
 
 def quality_table(study):

@@ -89,7 +89,12 @@ void evaluate(const Options& options, Environment& environment) {
                       bands ? &*bands : nullptr);
   const Evaluation result = evaluator.run();
   if (!environment.is_root()) return;
-  const EvaluationSubject subject{source->path().string(), options.data, config, model.head().cost()};
+  const EvaluationSubject subject{.checkpoint = source->path().string(),
+                                  .data = options.data,
+                                  .config = config,
+                                  .head = model.head().cost(),
+                                  .parameters = model.parameters().global_count(),
+                                  .flops_per_token = model.flops_per_token()};
   std::fputs(evaluation_text(result, subject).c_str(), stdout);
   log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
   if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));

@@ -72,6 +72,7 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   json["checkpoint"] = subject.checkpoint;
   json["data"] = subject.data;
   json["seq_len"] = subject.config.data.seq_len;
+  json["model"] = {{"parameters", subject.parameters}, {"training_flops_per_token", subject.flops_per_token}};
   json["head"] = {{"kind", subject.config.head.kind == HeadKind::vq ? "vq" : "dense"},
                   {"parameters", subject.head.matrix_parameters},
                   {"fraction_of_dense", fraction_of_dense(subject)},
@@ -96,12 +97,13 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
       "nll            {:.5f} nats a token\n"
       "bits per byte  {}\n"
       "predicted      {} tokens, {}in samples of {} tokens\n"
+      "model          {} parameters\n"
       "output head    {} parameters ({:.2f} % of V x d), {} biases, {} bytes of codes\n",
       evaluation.perplexity, interval_text(evaluation), evaluation.nll,
       evaluation.bits_per_byte ? fmt::format("{:.5f}", *evaluation.bits_per_byte)
                                : "n/a (shards of ids do not tell the bytes of their text)",
       evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",
-      subject.config.data.seq_len, subject.head.matrix_parameters, 100.0 * fraction_of_dense(subject),
+      subject.config.data.seq_len, subject.parameters, subject.head.matrix_parameters, 100.0 * fraction_of_dense(subject),
       subject.head.bias_parameters, subject.head.code_bytes);
   if (evaluation.code_usage) {
     text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,

@@ -16,6 +16,7 @@ from end_to_end_test import write_text
 from program import PROGRAM, SOURCE_DIR, run
 
 sys.path.insert(0, str(pathlib.Path(SOURCE_DIR, "launch")))
+import ablation_bodies  # noqa: E402
 import ablation_rows  # noqa: E402
 import ablation_study  # noqa: E402
 import ablation_tables  # noqa: E402
@@ -49,6 +50,7 @@ vq          size=10%
 from-dense  size=10% head.map=from:dense
 refused     size=10% head.learning=rote
 broken      size=10% head.map={broken}
+deeper      size=10% body=deeper
 """
 
 
@@ -113,6 +115,11 @@ class Study(unittest.TestCase):
         self.assertEqual(cost["dense"][:5], ["10,240", "100.00", "320", "0", "10,240"])
         self.assertIn("while up to 2 trainings", (self.folder / "whole" / "results.md").read_text())
         self.assertEqual(cost["vq"][:4], ["1,024", "10.00", "336", "2,560"])  # K = Q = 16 of V = 320, d = 32
+        self.assertEqual(cost["dense"][5], "31,136")  # 2 V d + V + 4 d^2 + 3 d d_ff + 3 d, with d_ff = 64
+        models = {row: self.evaluation("whole", f"{row}-s0")["model"]["parameters"] for row in ("dense", "vq", "deeper")}
+        self.assertEqual(cost["deeper"][5], f"{models['deeper']:,}")
+        self.assertLess(abs(models["deeper"] / models["dense"] - 1), 0.05)
+        self.assertLess(models["vq"], 0.75 * models["dense"])
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
         self.assertEqual(quality["from-dense"][4], f"{self.evaluation('whole', 'from-dense-s0', 'ood')['perplexity']:.2f}")
@@ -198,7 +205,8 @@ class Rows(unittest.TestCase):
     def test_mistakes_in_a_grid_are_named(self):
         for text, word in [("a head.kind=dense", "0 lines say baseline"), ("a baseline\nb baseline", "2 lines"), ("a baseline\na", ":2: a: stands on"),
                            ("a baseline size=1.5", "size=1.5%"), ("a baseline size=0%", "size=0%"), ("a baseline clusters=5", "clusters=5"),
-                           ("a/b baseline", "a/b"), ("a baseline\nb head.map=from:c", "from:c")]:
+                           ("a/b baseline", "a/b"), ("a baseline\nb body=fatter", "body=wider or body=deeper"),
+                           ("a baseline body=wider", "the base configuration's body"), ("a baseline\nb head.map=from:c", "from:c")]:
             with self.subTest(grid=text), self.assertRaisesRegex(ablation_rows.GridError, word):
                 self.heads(text)
         heads = self.heads("a baseline\nb head.map=from:a size=10%")
@@ -216,10 +224,32 @@ class Rows(unittest.TestCase):
         with self.assertRaisesRegex(ablation_rows.GridError, "no clusters are left"):
             size("e", 320)
 
+    def test_bodies_grow_until_the_parameters_are_the_baseline_s(self):
+        base = {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "4", "model.n_kv_heads": "2", "model.d_ff": "384",
+                "head.clusters": "64", "head.codes": "64", "head.groups": "32"}
+        dense = base | {"head.kind": "dense"}
+        numbers = ablation_bodies.model_numbers
+        # By hand: 8192 x 128 twice, 8192 biases, two layers of 128 x (256 + 128 + 1152 + 2), and the last norm.
+        self.assertEqual(numbers(dense, 8192), 2 * 8192 * 128 + 8192 + 2 * 128 * 1538 + 128)
+        self.assertEqual(numbers(dense | {"model.tie_embeddings": "true"}, 8192), numbers(dense, 8192) - 8192 * 128)
+        self.assertEqual(numbers(base | {"head.groups": "0"}, 8192), numbers(base, 8192) - 64 * 128)
+        tied = base | {"head.members": "embedding"}
+        self.assertEqual(numbers(tied | {"head.member_rank": "32"}, 8192), numbers(tied, 8192) + 128 * 32)
+        for how in ("wider", "deeper"):
+            body = ablation_bodies.grown(how, base, dense, 8192)
+            self.assertLess(abs(numbers(base | body, 8192) / numbers(dense, 8192) - 1), 0.05, body)
+        self.assertEqual(ablation_bodies.grown("wider", base, dense, 8192),
+                         {"model.d_model": "192", "model.n_heads": "6", "model.n_kv_heads": "3", "model.d_ff": "576"})
+        with self.assertRaisesRegex(ablation_bodies.BodyError, "parallel.tensor"):
+            ablation_bodies.grown("wider", base | {"head.groups": "1009"}, dense, 8192)
+        with self.assertRaisesRegex(ablation_bodies.BodyError, "needs model.d_ff"):
+            ablation_bodies.grown("deeper", {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "2"}, dense, 8192)
+
     def test_the_grid_of_the_repository(self):
         heads = ablation_rows.read_grid(pathlib.Path(SOURCE_DIR, "configs", "ablation-heads.txt"))
         base = ablation_rows.read_base(pathlib.Path(SOURCE_DIR, "configs", "ablation.toml"), [])
-        rows = {head.name: ablation_rows.row(head, base, 16384, 3) for head in ablation_rows.choose(heads, "all")}
+        dense = base | heads["dense"].overrides
+        rows = {head.name: ablation_rows.row(head, base, dense, 16384, 3) for head in ablation_rows.choose(heads, "all")}
         self.assertEqual(rows["vq"][2], "corpus-k120-g32-q120-s3.h5")
         self.assertEqual(rows["commitment"][2], rows["vq"][2])  # one map for both
         self.assertEqual(rows["map-random"][2], "-")
@@ -227,6 +257,8 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertIn("--own-tokens 32", rows["own-32"][3])
         self.assertNotIn("own_tokens=32", rows["own-32"][4])
+        self.assertIn("model.n_layers=", rows["embedding-deeper"][4])
+        self.assertEqual(rows["embedding-wider"][2], rows["embedding"][2])  # clusters do not depend on the width
 
 
 class Tables(unittest.TestCase):
@@ -241,7 +273,8 @@ class Tables(unittest.TestCase):
         lines += [{"step": i, "tokens": tokens, "heldout_loss": loss} for i, (tokens, loss) in enumerate(curve.items(), 1)]
         (folder / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         head = {"kind": "dense", "parameters": 1000, "fraction_of_dense": 1.0, "biases": 10, "code_bytes": 0, "multiply_adds": 1000.0}
-        (folder / "eval-in.json").write_text(json.dumps({"nll": 1.0, "perplexity": perplexity, "bits_per_byte": 2.0, "head": head}))
+        (folder / "eval-in.json").write_text(json.dumps({"nll": 1.0, "perplexity": perplexity, "bits_per_byte": 2.0, "head": head,
+                                                          "model": {"parameters": 5000, "training_flops_per_token": 3e4}}))
 
     def test_seeds_are_compared_in_pairs(self):
         self.folder = tempfile.TemporaryDirectory()
