@@ -3,8 +3,10 @@
 // Products of one thread give the same bits whatever the number of cores.
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Dense>
+#include <algorithm>
 #include <cmath>
 
+#include "core/model/tensor_arena.h"
 #include "data/balanced_assignment.h"
 #include "data/weighted_sample.h"
 
@@ -31,35 +33,44 @@ void normalise_rows(Eigen::Ref<RowMajor> m) {
   }
 }
 
-/// Similarities (rows, K) of vectors and centres: the one large product of the fit, on the back end.
+/// Numbers of vectors and similarities that are on the back end at a time (16 MiB): a training has the device's memory.
+constexpr std::int64_t numbers_at_a_time = std::int64_t{1} << 22;
+
+/// Similarities (rows, K) of vectors and centres: the one large product of the fit, on the back end, some rows at a time.
 class Similarities {
  public:
   Similarities(const WeightedVectors& x, std::int64_t clusters, Backend& backend)
       : backend_(backend),
-        x_(backend.allocate(sizeof(float) * x.values.size(), MemoryUse::workspace)),
-        centres_(backend.allocate(sizeof(float) * static_cast<std::size_t>(clusters * x.dims),
-                                  MemoryUse::workspace)),
-        product_(backend.allocate(sizeof(float) * static_cast<std::size_t>(x.rows * clusters),
-                                  MemoryUse::workspace)),
-        x_view_(x_.view({x.rows, x.dims})),
-        centres_view_(centres_.view({clusters, x.dims})),
-        product_view_(product_.view({x.rows, clusters})),
+        x_(x),
+        clusters_(clusters),
+        chunk_(std::clamp<std::int64_t>(numbers_at_a_time / (x.dims + clusters), 1, x.rows)),
         host_(static_cast<std::size_t>(x.rows * clusters)) {
-    backend_.copy_from_host(x_view_, x.values.data());
+    TensorArena arena;
+    arena.add(rows_, {chunk_, x.dims}, DType::f32);
+    arena.add(centres_, {clusters, x.dims}, DType::f32);
+    arena.add(product_, {chunk_, clusters}, DType::f32);
+    storage_ = arena.allocate(backend, MemoryUse::workspace);
   }
 
   /// Valid until the next call.
   const std::vector<float>& with(const RowMajor& centres) {
-    backend_.copy_from_host(centres_view_, centres.data());
-    backend_.matmul(product_view_, x_view_, centres_view_, Transpose::no, Transpose::yes, Accumulate::no);
-    backend_.copy_to_host(host_.data(), product_view_);
+    backend_.copy_from_host(centres_, centres.data());
+    for (std::int64_t row = 0; row < x_.rows; row += chunk_) {
+      const std::int64_t count = std::min(chunk_, x_.rows - row);
+      const Tensor product = product_.rows(0, count);
+      backend_.copy_from_host(rows_.rows(0, count), x_.values.data() + row * x_.dims);
+      backend_.matmul(product, rows_.rows(0, count), centres_, Transpose::no, Transpose::yes, Accumulate::no);
+      backend_.copy_to_host(host_.data() + row * clusters_, product);
+    }
     return host_;
   }
 
  private:
   Backend& backend_;
-  Buffer x_, centres_, product_;
-  Tensor x_view_, centres_view_, product_view_;
+  const WeightedVectors& x_;
+  std::int64_t clusters_, chunk_;
+  Buffer storage_;
+  Tensor rows_, centres_, product_;  // (chunk, dims), (K, dims), (chunk, K)
   std::vector<float> host_;
 };
 

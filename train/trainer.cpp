@@ -80,7 +80,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
   accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
                        config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
-  if (!config.head.map_is_learned()) return;
+  if (!in_refit_window(config, state_.step + 1)) return;
   learned_.emplace(LearnedMap::Parts{.backend = backend,
                                      .grid = grid,
                                      .config = config,
@@ -221,34 +221,6 @@ void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
       what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
 }
 
-void Trainer::report_start() {
-  const HeadCost head = model_.head().cost();
-  const double dense = static_cast<double>(config_.model.vocab_size * config_.model.d_model);
-  log::info(
-      "model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
-      static_cast<double>(model_.parameters().global_count()) / 1e6,
-      static_cast<double>(head.matrix_parameters) / 1e6,
-      100.0 * static_cast<double>(head.matrix_parameters) / dense, head.bias_parameters);
-  log::info(
-      "grid: {} data x {} tensor ranks, {} micro-batches of {} x {} tokens a step, products peak at {:.0f} "
-      "GFLOP/s",
-      grid_.data_size(), grid_.tensor_size(), loader_->micro_batches_per_step(), config_.train.micro_batch,
-      config_.data.seq_len, matmul_peak_ / 1e9);
-  const Backend::MemoryAccount memory = backend_.memory();
-  const auto mib = [&](MemoryUse use) {
-    return static_cast<double>(memory.in_use[static_cast<std::size_t>(use)]) / (1 << 20);
-  };
-  log::info(
-      "memory of this rank: {:.1f} MiB = parameters {:.1f} + gradients {:.1f} + optimizer {:.1f} + "
-      "activations {:.1f} + "
-      "workspace {:.1f}",
-      mib(MemoryUse::parameters) + mib(MemoryUse::gradients) + mib(MemoryUse::optimizer) +
-          mib(MemoryUse::activations) + mib(MemoryUse::workspace),
-      mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer),
-      mib(MemoryUse::activations), mib(MemoryUse::workspace));
-  if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
-}
-
 void Trainer::evaluate(Metrics* metrics) {
   const Evaluation result = evaluator_->run();
   evaluation_seconds_ = result.seconds;
@@ -267,6 +239,7 @@ void Trainer::refit_map(Metrics* metrics) {
   if (!refits_after(config_, state_.step)) return;
   const RefitReport refit = learned_->refit(state_.step);
   refit_seconds_ = refit.seconds;
+  if (!in_refit_window(config_, state_.step + 1)) learned_.reset();  // its buffers are not needed any more
   if (metrics == nullptr) return;
   // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's, so that this one may fail.
   try {
@@ -300,21 +273,6 @@ void Trainer::save_and_wait(Metrics* metrics) {
       "the checkpoint of step {} was not saved: {}; {}: make room, and continue with --resume", state_.step,
       saver_.failure(),
       newest_checkpoint_.empty() ? "this run has none yet" : "the newest is " + newest_checkpoint_.string()));
-}
-
-void Trainer::report_saved(Metrics* metrics) {
-  const auto saved = saver_.take_saved();
-  if (!saved) return;
-  newest_checkpoint_ = saved->path;
-  log::info("checkpoint: {} (copy {:.2f} s, written in {:.2f} s in the background)", saved->path.string(),
-            saved->copy_seconds, saved->write_seconds);
-  if (metrics != nullptr) {
-    metrics->add(CheckpointMetrics{.step = saved->step,
-                                   .name = saved->path.filename().string(),
-                                   .wait_seconds = saved->wait_seconds,
-                                   .copy_seconds = saved->copy_seconds,
-                                   .write_seconds = saved->write_seconds});
-  }
 }
 
 }  // namespace vqlm

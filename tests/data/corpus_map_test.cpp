@@ -263,6 +263,21 @@ TEST(MapFit, ExchangesNeverLowerTheSumAndKeepSizes) {
   EXPECT_THAT(sizes, testing::Each(rows / clusters));
 }
 
+TEST(MapFit, BalancedClustersOfMoreRowsThanAreMultipliedAtATime) {
+  constexpr std::int64_t rows = 70'000, dims = 60, clusters = 8;  // 2^22 numbers are 61,680 rows of 60 + 8
+  const Philox rng(1, "rows");
+  WeightedVectors x{.rows = rows, .dims = dims, .values = {}, .weight = std::vector<float>(rows, 1.0f)};
+  std::vector<std::int32_t> planted, start;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto cluster = static_cast<std::int32_t>(row % clusters);
+    planted.push_back(cluster);
+    start.push_back(row % 11 == 0 ? (cluster + 1) % static_cast<std::int32_t>(clusters) : cluster);
+    for (std::int64_t i = 0; i < dims; ++i)
+      x.values.push_back((i == cluster ? 1.0f : 0.0f) + 0.05f * rng.normal(static_cast<std::uint64_t>(row * dims + i)));
+  }
+  EXPECT_EQ(balanced_clusters(x, clusters, 1, *make_cpu_backend(1), start), planted);
+}
+
 TEST(MapFit, ProductCodesFindPlantedSubCodes) {
   // Rows are sums of one of 8 far apart points in each of 3 groups of 4 dimensions, and a little noise.
   constexpr std::int64_t rows = 600;

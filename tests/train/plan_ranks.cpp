@@ -123,7 +123,11 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
       if (steps == 2) at_step_2 = counts;
       if (steps == 3) at_step_3 = counts;
       for (std::size_t use = 0; use < memory.bytes.size(); ++use) {
-        EXPECT_EQ(memory.bytes[use], backend_->memory().in_use[use]) << "memory use " << use;
+        // After the last re-fit, which follows step 1, a learned map's buffers are gone.
+        const bool less = config.head.map_is_learned() && steps > 1 && use == static_cast<std::size_t>(MemoryUse::workspace);
+        const std::size_t in_use = backend_->memory().in_use[use];
+        EXPECT_TRUE(less ? in_use < memory.bytes[use] : in_use == memory.bytes[use])
+            << "memory use " << use << ": planned " << memory.bytes[use] << ", in use " << in_use;
       }
     });
     EXPECT_EQ(steps, 3);
