@@ -11,6 +11,7 @@ namespace {
 
 using testing::grids_of;
 using testing::GridSize;
+using testing::resumed_grids_of;
 using testing::session;
 using testing::tiny_config;
 using testing::tiny_steps;
@@ -156,7 +157,7 @@ class Resumed : public Training {
 };
 
 TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
-  for (const GridSize size : grids_of(session().size())) {
+  for (const GridSize size : resumed_grids_of(session().size())) {
     const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
     const std::string name = size.name();
     SCOPED_TRACE(name);

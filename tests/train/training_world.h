@@ -31,6 +31,12 @@ inline std::vector<GridSize> grids_of(int ranks) {
   return grids;
 }
 
+/// Those on which a resumed run is compared with a whole one: four ranks as 2 x 2 only, for their other grids save and read
+/// what those of two ranks do.
+inline std::vector<GridSize> resumed_grids_of(int ranks) {
+  return ranks == 4 ? std::vector<GridSize>{{2, 2}} : grids_of(ranks);
+}
+
 class TrainingWorld {
  public:
   explicit TrainingWorld(std::int64_t vocabulary, int documents = 120)
