@@ -16,6 +16,8 @@ class Row:
         with open(folder / "run" / "config.toml", "rb") as file:
             self.config = tomllib.load(file)
         self.inside = json.loads((folder / "eval-in.json").read_text())
+        if "model" not in self.inside:
+            raise ValueError(f"{folder / 'eval-in.json'} is of an older vqlm: remove it, and the same command evaluates again")
         jobs = folder / "jobs.txt"
         self.jobs = int(jobs.read_text()) if jobs.exists() else 1
         outside = folder / "eval-ood.json"

@@ -103,8 +103,8 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
       evaluation.bits_per_byte ? fmt::format("{:.5f}", *evaluation.bits_per_byte)
                                : "n/a (shards of ids do not tell the bytes of their text)",
       evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",
-      subject.config.data.seq_len, subject.parameters, subject.head.matrix_parameters, 100.0 * fraction_of_dense(subject),
-      subject.head.bias_parameters, subject.head.code_bytes);
+      subject.config.data.seq_len, subject.parameters, subject.head.matrix_parameters,
+      100.0 * fraction_of_dense(subject), subject.head.bias_parameters, subject.head.code_bytes);
   if (evaluation.code_usage) {
     text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,
                         evaluation.code_usage->codes, evaluation.code_usage->perplexity);

@@ -16,7 +16,7 @@ struct EvaluationSubject {
   const Config& config;
   HeadCost head;
   std::int64_t parameters;  // of the whole model
-  double flops_per_token;   // of a training step: Transformer::flops_per_token()
+  double flops_per_token;   // of training at this seq_len, all by gradient: Transformer::flops_per_token()
 };
 
 /// One JSON object: nll, perplexity, bits_per_byte and bytes (both left out where not known), tokens, documents, nll_ci95

@@ -50,6 +50,7 @@ vq          size=10%
 from-dense  size=10% head.map=from:dense
 refused     size=10% head.learning=rote
 broken      size=10% head.map={broken}
+wider       size=10% body=wider
 deeper      size=10% body=deeper
 """
 
@@ -116,10 +117,11 @@ class Study(unittest.TestCase):
         self.assertIn("while up to 2 trainings", (self.folder / "whole" / "results.md").read_text())
         self.assertEqual(cost["vq"][:4], ["1,024", "10.00", "336", "2,560"])  # K = Q = 16 of V = 320, d = 32
         self.assertEqual(cost["dense"][5], "31,136")  # 2 V d + V + 4 d^2 + 3 d d_ff + 3 d, with d_ff = 64
-        models = {row: self.evaluation("whole", f"{row}-s0")["model"]["parameters"] for row in ("dense", "vq", "deeper")}
-        self.assertEqual(cost["deeper"][5], f"{models['deeper']:,}")
-        self.assertLess(abs(models["deeper"] / models["dense"] - 1), 0.05)
-        self.assertLess(models["vq"], 0.75 * models["dense"])
+        for row in ("dense", "vq", "wider", "deeper"):
+            base = ablation_rows.read_base(self.folder / "whole" / "rows" / f"{row}-s0" / "run" / "config.toml", [])
+            model = self.evaluation("whole", f"{row}-s0")["model"]["parameters"]
+            self.assertEqual(model, ablation_bodies.model_numbers(base, 320))
+            self.assertEqual(cost[row][5], f"{model:,}")
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
         self.assertEqual(quality["from-dense"][4], f"{self.evaluation('whole', 'from-dense-s0', 'ood')['perplexity']:.2f}")
@@ -244,6 +246,11 @@ class Rows(unittest.TestCase):
             ablation_bodies.grown("wider", base | {"head.groups": "1009"}, dense, 8192)
         with self.assertRaisesRegex(ablation_bodies.BodyError, "needs model.d_ff"):
             ablation_bodies.grown("deeper", {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "2"}, dense, 8192)
+        with self.assertRaisesRegex(ablation_bodies.BodyError, "n_kv_heads=3"):
+            ablation_bodies.grown("wider", base | {"model.n_kv_heads": "3"}, dense, 8192)
+        equal = ablation_bodies.grown("wider", base | {"model.n_kv_heads": "4"}, dense | {"model.n_kv_heads": "4"}, 8192)
+        self.assertEqual(equal["model.n_kv_heads"], equal["model.n_heads"])
+        self.assertEqual(numbers(dense | {"model.d_ff": "0"}, 8192), numbers(dense, 8192))  # 8/3 of 128, up to 384
 
     def test_the_grid_of_the_repository(self):
         heads = ablation_rows.read_grid(pathlib.Path(SOURCE_DIR, "configs", "ablation-heads.txt"))
@@ -257,8 +264,10 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertIn("--own-tokens 32", rows["own-32"][3])
         self.assertNotIn("own_tokens=32", rows["own-32"][4])
-        self.assertIn("model.n_layers=", rows["embedding-deeper"][4])
         self.assertEqual(rows["embedding-wider"][2], rows["embedding"][2])  # clusters do not depend on the width
+        for name in ("embedding-wider", "embedding-deeper", "vq-wider", "vq-deeper"):
+            settings = base | dict(word.split("=") for word in rows[name][4].split())
+            self.assertLess(abs(ablation_bodies.model_numbers(settings, 16384) / ablation_bodies.model_numbers(dense, 16384) - 1), 0.02, name)
 
 
 class Tables(unittest.TestCase):
