@@ -155,6 +155,9 @@ def shared_map(settings, overrides, seed, source):
     if own != "0" and source is None:
         options += ["--own-tokens", own]
     kind = "corpus" if source is None else f"from-{source.rpartition('-s')[0]}"
+    if source is None and settings.get("head.members") == "embedding":
+        kind = "corpus-before2"
+        options += ["--vectors", "chi-square", "--neighbours", "before2"]
     file = f"{kind}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
     return file, options
 

@@ -30,6 +30,11 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
     options.seed = static_cast<std::uint64_t>(config.train.seed);
     options.own_tokens = head.own_tokens;
     options.max_tokens = statistics_tokens;
+    // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
+    if (head.members == MemberVectors::embedding) {
+      options.vectors = VectorKind::chi_square;
+      options.offsets = {-1, -2};
+    }
     return make_code_map(made, options, train, counts, backend, ranks).map;
   }
   if (head.own_tokens > 0) {

@@ -264,6 +264,7 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertIn("--own-tokens 32", rows["own-32"][3])
         self.assertNotIn("own_tokens=32", rows["own-32"][4])
+        self.assertEqual(rows["embedding"][2], "corpus-before2-k120-g0-s3.h5")
         self.assertEqual(rows["embedding-wider"][2], rows["embedding"][2])  # clusters do not depend on the width
         for name in ("embedding-wider", "embedding-deeper", "vq-wider", "vq-deeper"):
             settings = base | dict(word.split("=") for word in rows[name][4].split())

@@ -85,6 +85,18 @@ class Codes(unittest.TestCase):
         nowhere = f"head.map={self.folder}/nowhere.h5"
         self.refused(2, [nowhere.replace("=", " = "), "no such file"], "train", *set_options([*training, *head[:-1], nowhere, f"run.dir={self.folder}/no"]))
 
+    def test_a_run_makes_the_map_that_its_members_want(self):
+        for members, map_options in (("codes", SIZES), ("embedding", ["--clusters", "16", "--groups", "0", "--vectors", "chi-square", "--neighbours", "before2"])):
+            with self.subTest(members=members):
+                by_hand, folder = self.folder / f"for-{members}.h5", self.folder / f"run-{members}"
+                self.ok("codes", "make", "--data", self.data, *map_options, "--seed", "5", "--out", by_hand)
+                self.ok("train", *set_options([*MODEL, f"data.train={self.data}", "train.steps=2", "train.seed=5", "head.kind=vq", "head.clusters=16",
+                                               "head.codes=16", "head.groups=4", f"head.members={members}", f"run.dir={folder}"]))
+                said = self.ok("codes", "compare", by_hand, folder / "code_map.h5")
+                self.assertRegex(said, r"(?m)^ +2 .* 1\.0000 +1\.0000$", said)  # NMI and ARI with map 1
+                made = [line.partition(": ")[2] for line in said.splitlines() if "corpus: " in line]
+                self.assertEqual(len(set(made)), 1, said)
+
     def test_mistakes_and_damage_are_named(self):
         out = self.folder / "never.h5"
         self.refused(2, ["--data"], "codes", "make", "--out", out)
