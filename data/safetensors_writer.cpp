@@ -20,17 +20,17 @@ namespace {
 
 /// The order of the tensors is that of their bytes.
 std::string header_of(const std::vector<SafetensorsSpec>& tensors) {
-  nlohmann::ordered_json json = {
+  nlohmann::ordered_json header = {
       {"__metadata__", {{"format", "pt"}}}};  // transformers refuses files without it
   std::uint64_t offset = 0;
   for (const SafetensorsSpec& tensor : tensors) {
     nlohmann::ordered_json shape = nlohmann::ordered_json::array();
     for (int axis = 0; axis < tensor.shape.rank(); ++axis) shape.push_back(tensor.shape[axis]);
     const std::uint64_t end = offset + tensor.bytes();
-    json[tensor.name] = {{"dtype", tensor.dtype}, {"shape", shape}, {"data_offsets", {offset, end}}};
+    header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string text = json.dump();
+  std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');  // the data begin at a multiple of 8 bytes
   std::string bytes(8, '\0');
   for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<char>(text.size() >> (8 * i) & 0xFFu);
