@@ -239,6 +239,13 @@ class Backend {
   /// token_bias (V) f32. Entries of one row cost least where they stand together.
   virtual void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
                                  Tensor token_bias, const CodeMapView& map) = 0;
+  /// What scores clusters by their members, too: out (K, d) overwritten with codebook's row k + the mean of the vectors of
+  /// cluster k's members; members (V, d) in member order. All A; made in f32 and rounded once. No cluster is empty.
+  virtual void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) = 0;
+  /// Its backward: dcodebook (K, d) accumulates dout (K, d), and dmembers (V, d) dout's row of the member's cluster over
+  /// the cluster's size. All f32.
+  virtual void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                         const CodeMapView& map) = 0;
   /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
   /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
   /// dh, h, codebook: A.

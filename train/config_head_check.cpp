@@ -35,6 +35,29 @@ void check_member_rank(const Config& config) {
   }
 }
 
+/// The means are as wide as the codes, and added to codes that learn by gradient.
+void check_member_mean(const HeadConfig& head, std::int64_t d) {
+  if (!head.member_mean) return;
+  if (head.members != MemberVectors::embedding) {
+    throw UsageError(
+        "head.member_mean = true with head.members = \"codes\": the mean is that of embedding rows; set "
+        "head.members = \"embedding\" or member_mean = false");
+  }
+  if (head.member_rank != d) {
+    throw UsageError(
+        fmt::format("head.member_mean = true with head.member_rank = {}: the mean of {} columns cannot be "
+                    "added to codes of "
+                    "model.d_model = {} numbers; set member_rank = 0 (all columns) or member_mean = false",
+                    head.member_rank, head.member_rank, d));
+  }
+  if (head.learning == CodebookLearning::ema) {
+    throw UsageError(
+        "head.member_mean = true with head.learning = \"ema\": codes that are averages of hidden states "
+        "leave "
+        "nothing for the mean to add; set head.learning = \"gradient\" or member_mean = false");
+  }
+}
+
 }  // namespace
 
 std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
@@ -84,6 +107,7 @@ void check_head(const Config& config) {
         head.own_tokens, head.clusters, head.clusters - 1));
   }
   if (head.members == MemberVectors::embedding) check_member_rank(config);
+  check_member_mean(head, config.model.d_model);
   if (head.groups > 0 && config.model.d_model % head.groups != 0) {
     throw UsageError(fmt::format("head.groups = {} does not divide model.d_model = {}: choose groups = {}",
                                  head.groups, config.model.d_model,

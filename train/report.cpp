@@ -32,7 +32,7 @@ std::string head_text(const HeadConfig& head) {
   std::string text =
       head.kind == HeadKind::dense ? "dense" : fmt::format("vq K={} G={}", head.clusters, head.groups);
   if (head.kind == HeadKind::vq && head.members == MemberVectors::embedding) {
-    text = fmt::format("vq K={} E r={}", head.clusters, head.member_rank);
+    text = fmt::format("vq K={} E r={}{}", head.clusters, head.member_rank, head.member_mean ? " mean" : "");
   }
   if (head.kind == HeadKind::vq && head.groups > 0) text += fmt::format(" Q={}", head.codes);
   return head.bias ? text : text + " no bias";

@@ -234,6 +234,15 @@ class CpuBackend final : public Backend {
     use_threads();
     cpu::cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map);
   }
+  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
+    use_threads();
+    cpu::add_member_means(out, codebook, members, map);
+  }
+  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                 const CodeMapView& map) override {
+    use_threads();
+    cpu::add_member_means_backward(dcodebook, dmembers, dout, map);
+  }
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override {
     use_threads();

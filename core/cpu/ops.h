@@ -48,6 +48,8 @@ void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor 
                       Tensor token_bias, const CodeMapView& map);
 void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
                        Tensor token_bias, const CodeMapView& map);
+void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map);
+void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout, const CodeMapView& map);
 void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                 float scale);
 void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale);

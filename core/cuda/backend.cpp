@@ -198,6 +198,13 @@ class CudaBackend final : public Backend {
                          Tensor token_bias, const CodeMapView& map) override {
     cuda::cluster_log_probs(context(), out, h, rows, clusters, member_codebook, token_bias, map);
   }
+  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
+    cuda::add_member_means(context(), out, codebook, members, map);
+  }
+  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                 const CodeMapView& map) override {
+    cuda::add_member_means_backward(context(), dcodebook, dmembers, dout, map);
+  }
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override {
     cuda::commitment(context(), penalty, dh, h, codebook, clusters, beta, scale);

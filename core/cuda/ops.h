@@ -81,6 +81,12 @@ void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Ten
                 float beta, float scale);
 void codes_from_averages(const Context& context, Tensor codebook, Tensor sums, Tensor counts, float scale);
 
+// member_means.cu
+void add_member_means(const Context& context, Tensor out, Tensor codebook, Tensor members,
+                      const CodeMapView& map);
+void add_member_means_backward(const Context& context, Tensor dcodebook, Tensor dmembers, Tensor dout,
+                               const CodeMapView& map);
+
 // adamw.cu
 void add_sum_of_squares(const Context& context, Tensor out, Tensor x);
 void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,

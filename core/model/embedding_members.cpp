@@ -24,10 +24,13 @@ EmbeddingMembers::EmbeddingMembers(const HeadContext& context, Tensor members)
       vocab_size_(context.model.vocab_size),
       d_model_(context.model.d_model),
       rank_(context.head.member_rank),
+      clusters_(context.head.clusters),
       scale_(context.head.member_scale),
+      adds_means_(context.head.member_mean),
       trainable_(context.trainable),
       members_(members) {
   VQLM_ASSERT(rank_ >= 1 && d_model_ % rank_ == 0 && rank_ % tensor_.size() == 0);
+  VQLM_ASSERT(!adds_means_ || rank_ == d_model_);
   if (rank_ < d_model_) {
     // As large as a coordinate of h passed on unchanged, spread over all of them: q is as long as r of h's coordinates.
     const float stddev = 1.0f / std::sqrt(static_cast<float>(d_model_));
@@ -51,6 +54,7 @@ void EmbeddingMembers::allocate(bool trainable, std::int64_t rows) {
     arena.add(gathered_, {parts, vocab_size_, own_columns()}, a);
   }
   if (projection_) arena.add(query_, {rows, rank_}, a);
+  if (adds_means_) arena.add(cluster_vectors_, {clusters_, d_model_}, a);
   if (trainable) {
     arena.add(vectors_gradient_, {vocab_size_, rank_}, DType::f32);
     if (parts > 1) {
@@ -58,6 +62,7 @@ void EmbeddingMembers::allocate(bool trainable, std::int64_t rows) {
       arena.add(gradient_parts_, {parts, vocab_size_, own_columns()}, DType::f32);
     }
     if (projection_) arena.add(query_gradient_, {rows, rank_}, a);
+    if (adds_means_) arena.add(cluster_gradient_, {clusters_, d_model_}, DType::f32);
   }
   storage_ = arena.allocate(backend, MemoryUse::workspace);
 }
@@ -77,6 +82,19 @@ Tensor EmbeddingMembers::vectors() {
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
   backend.swap_axes(vectors_.view({vocab_size_, parts, own_columns()}), gathered_);
   return vectors_;
+}
+
+Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map) {
+  VQLM_ASSERT(adds_means_ && made_);
+  if (!clusters_made_ || trainable_) {
+    tensor_.backend().add_member_means(cluster_vectors_, codebook, vectors_, map);
+    clusters_made_ = true;
+  }
+  return cluster_vectors_;
+}
+
+void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
+  tensor_.backend().add_member_means_backward(dcodebook, vectors_gradient_, cluster_gradient_, map);
 }
 
 Tensor EmbeddingMembers::query(Tensor h) {

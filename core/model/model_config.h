@@ -50,6 +50,7 @@ struct HeadConfig {
   std::int64_t member_rank =
       0;  // r: columns of the embedding that are used, 0 = all; read where members = embedding
   float member_scale = 4;       // of these vectors
+  bool member_mean = false;     // a cluster's vector is its code plus the mean of these vectors; needs r = d
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map =
       "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file

@@ -171,12 +171,27 @@ std::int64_t VqHead::after_update(std::uint64_t seed, std::int64_t step) {
   return averages_ ? averages_->after_update(seed, step) : 0;
 }
 
-void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets) {
+void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
   backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
-  backend.matmul(logits_, h, parameters_.operand(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.matmul(logits_, h, clusters, Transpose::no, Transpose::yes, Accumulate::no);
   backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_, 0);
   backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
+}
+
+void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
+  Backend& backend = tensor_.backend();
+  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
+  if (averages_) {
+    averages_->accumulate(h, clusters_of_rows_);
+  } else if (adds_means()) {
+    backend.matmul(embedding_->cluster_gradient(), logits_, h, Transpose::yes, Transpose::no, Accumulate::no);
+  } else {
+    backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
+                   Accumulate::yes);
+  }
+  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
+  backend.matmul(dh, logits_, clusters, Transpose::no, Transpose::no, Accumulate::no);
 }
 
 Tensor VqHead::member_vectors() {
@@ -184,37 +199,36 @@ Tensor VqHead::member_vectors() {
   return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{};
 }
 
+Tensor VqHead::cluster_vectors() {
+  const Tensor codes = parameters_.operand(codebook_);
+  return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
+}
+
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
-  codes_forward(nll, h, targets);
-  tensor_.backend().copy(cluster_nll_, nll);
   const Tensor vectors = member_vectors();
+  codes_forward(nll, h, targets, cluster_vectors());
+  tensor_.backend().copy(cluster_nll_, nll);
   tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, query(h), targets, order_, row_begin_,
                                    vectors, token_bias(), map_);
 }
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   Backend& backend = tensor_.backend();
-  codes_forward(nll, h, targets);
-  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
-  if (averages_) {
-    averages_->accumulate(h, clusters_of_rows_);
-  } else {
-    backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
-                   Accumulate::yes);
-  }
-  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
-  backend.matmul(dh, logits_, parameters_.operand(codebook_), Transpose::no, Transpose::no, Accumulate::no);
-  members_forward_backward(nll, dh, h, targets, scale);
+  const Tensor vectors = member_vectors();
+  const Tensor clusters = cluster_vectors();
+  codes_forward(nll, h, targets, clusters);
+  codes_backward(dh, h, clusters, scale);
+  members_forward_backward(nll, dh, h, targets, vectors, scale);
   if (commitment_ > 0) {
-    const Tensor committed_to = averages_ ? averages_->means() : parameters_.operand(codebook_);
+    const Tensor committed_to = averages_ ? averages_->means() : clusters;
     backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
   } else {
     backend.fill(penalty, 0.0f);
   }
 }
 
-void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, float scale) {
-  const Tensor vectors = member_vectors();
+void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors,
+                                      float scale) {
   Backend::MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
@@ -227,6 +241,7 @@ void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor ta
   }
   tensor_.backend().member_entropy(nll, gradients, query(h), targets, order_, row_begin_, vectors,
                                    token_bias(), map_);
+  if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
   if (embedding_) embedding_->backward(dh, h);
 }
 
@@ -234,10 +249,10 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   Backend& backend = tensor_.backend();
   const std::int64_t rows = h.extent(0);
   VQLM_ASSERT(rows <= rows_);
-  const Tensor codes = code_log_probs_.rows(0, rows);
-  backend.matmul(codes, h, parameters_.operand(codebook_), Transpose::no, Transpose::yes, Accumulate::no);
-  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
   const Tensor vectors = member_vectors();
+  const Tensor codes = code_log_probs_.rows(0, rows);
+  backend.matmul(codes, h, cluster_vectors(), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
   backend.member_log_probs(out, query(h), codes, vectors, token_bias(), map_);
 }
 

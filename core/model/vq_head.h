@@ -4,7 +4,8 @@
 //   a_j = h . c_j + beta_j
 //   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
 //   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
-// With head.members = embedding the members' vectors are rows of the input embedding (embedding_members.h).
+// With head.members = embedding the members' vectors are rows of the input embedding, and head.member_mean adds their
+// means to the codes (embedding_members.h).
 // The parameters are replicated over the whole grid; every rank works on its own n rows without any
 // collective, but for the embedding's columns, which tensor ranks share.
 #pragma once
@@ -55,14 +56,19 @@ class VqHead : public OutputHead {
   /// log p(k) of h (1, d) in host memory.
   std::span<const float> host_code_log_probs(Tensor h);
   ClusterSearch::MemberRows member_rows(Tensor h, std::span<const std::int32_t> clusters);
-  /// Logits, statistics and nll of the codes, and the rows sorted by cluster.
-  void codes_forward(Tensor nll, Tensor h, Tensor targets);
+  /// Logits, statistics and nll of the clusters, whose vectors (K, d) A are given, and the rows sorted by cluster.
+  void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
+  /// After it, the gradients of vectors and biases; dh is overwritten.
+  void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
   /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, r), or nothing for G = 0.
   Tensor member_vectors();
+  /// What clusters are scored with, after member_vectors(): the codes (K, d), or these plus their members' means.
+  Tensor cluster_vectors();
   /// What they score: h, or its r coordinates that meet the embedding.
   Tensor query(Tensor h) { return embedding_ ? embedding_->query(h) : h; }
   /// The member ops' part of forward_backward().
-  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, float scale);
+  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale);
+  bool adds_means() const { return embedding_ && embedding_->adds_means(); }
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;

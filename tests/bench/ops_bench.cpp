@@ -170,6 +170,34 @@ void scatter_add_columns(benchmark::State& state) {
   move_columns(state, true);
 }
 
+/// 256 clusters of 196 members, d = 768: their codes plus the members' means; and back.
+void move_means(benchmark::State& state, bool back) {
+  Bench bench(state.range(0));
+  constexpr std::int64_t clusters = 256, size = 196, d = 768;
+  const Tensor codes = bench.make({clusters, d}), members = bench.make({clusters * size, d}),
+               out = bench.make({clusters, d}), ids = bench.make({clusters * size}),
+               raw = bench.make({clusters + 1});
+  CodeMapView map;
+  map.members = Tensor(ids.data(), DType::i32, {clusters * size});
+  map.member_begin = Tensor(raw.data(), DType::i32, {clusters + 1});
+  for (std::int64_t k = 0; k <= clusters; ++k)
+    map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
+  for (auto _ : state) {
+    if (back) {
+      bench.backend().add_member_means_backward(codes, members, out, map);
+    } else {
+      bench.backend().add_member_means(out, codes, members, map);
+    }
+  }
+  report_floats(state, (back ? 2 : 1) * members.numel());
+}
+void add_member_means(benchmark::State& state) {
+  move_means(state, false);
+}
+void add_member_means_backward(benchmark::State& state) {
+  move_means(state, true);
+}
+
 /// One row's log-probabilities inside `entries` of 256 clusters of 196 members; G = 32, Q, d = 768.
 void cluster_log_probs(benchmark::State& state) {
   Bench bench(state.range(2));
@@ -245,6 +273,8 @@ BENCHMARK(attention_cached)
     ->UseRealTime();
 BENCHMARK(embedding_forward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
 BENCHMARK(embedding_backward)->ArgsProduct({{768}, {1, 2}})->UseRealTime();
+BENCHMARK(add_member_means)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(add_member_means_backward)->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(gather_columns)->ArgsProduct({{1, 4}, {1, 2}})->UseRealTime();
 BENCHMARK(scatter_add_columns)->ArgsProduct({{1, 4}, {1, 2}})->UseRealTime();
 BENCHMARK(cluster_log_probs)->ArgsProduct({{1, 2, 4, 16}, {256}, {1, 2}})->UseRealTime();

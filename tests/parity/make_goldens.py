@@ -37,6 +37,7 @@ class Case:
     commitment: float = 0.0  # beta_c
     member_rank: int = 0  # r: members are r columns of the embedding; 0: they are not
     member_scale: float = 1.0
+    member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
     vocab_size: int = 37
     d_model: int = 16
     n_layers: int = 2
@@ -59,6 +60,7 @@ CASES = [
     Case("vq_g0", "vq", clusters=5),
     Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
     Case("vq_embedding", "vq", clusters=5, member_rank=16, member_scale=4.0),
+    Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, member_rank=16, member_scale=4.0, member_mean=1),
     Case("vq_embedding_r4", "vq", clusters=5, member_rank=4, member_scale=2.0),
 ]
 
@@ -209,6 +211,8 @@ def write(path, c, golden):
         if c.member_rank:
             file.attrs["member_rank"] = np.int64(c.member_rank)
             file.attrs["member_scale"] = np.float64(c.member_scale)
+        if c.member_mean:
+            file.attrs["member_mean"] = np.int64(c.member_mean)
 
         put("batches", batches(c), np.int32)
         for name, x in initial_weights(c).items():

@@ -79,9 +79,18 @@ def embedding_members(w, c):
     return table if b is None else table[:, :: c.d_model // c.member_rank] @ b.T
 
 
+def cluster_vectors(c, cluster_of_token, w):
+    """(K, d): the codes, or these and the means of what h scores their members with."""
+    rows = list(w["vq_head.codebook"])
+    if c.member_mean:
+        vectors = embedding_members(w, c)
+        rows = [row + vectors[cluster_of_token == k].mean(0) for k, row in enumerate(rows)]
+    return torch.stack(rows)
+
+
 def vq_nll(h, targets, c, cluster_of_token, codes, w):
     """(N): lse_j(a_j) - a_k(y) + lse_{w in k(y)}(s_w) - s_y, one token at a time as the formula reads."""
-    a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
+    a = h @ cluster_vectors(c, cluster_of_token, w).T + w["vq_head.cluster_bias"]  # (N, K)
     out = []
     for n, y in enumerate(targets.tolist()):
         k = cluster_of_token[y]
@@ -117,7 +126,11 @@ def log_probs(h, c, cluster_of_token, codes, w):
     member_of = F.one_hot(cluster_of_token, c.clusters).to(h.dtype)  # (V, K)
     e = torch.exp(s)
     inside = e / (e @ member_of @ member_of.T)
-    code = torch.exp(h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"])  # (N, K)
+    a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
+    if c.member_mean:  # h . mean = mean of h . u
+        products = c.member_scale * h @ w["model.embed_tokens.weight"].T  # (N, V)
+        a = a + products @ member_of / member_of.sum(0)
+    code = torch.exp(a)
     return torch.log((code / code.sum(-1, keepdim=True))[:, cluster_of_token] * inside)
 
 
@@ -127,5 +140,5 @@ def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
         return F.cross_entropy(dense_logits(h, w), targets), torch.zeros((), dtype=h.dtype)
     nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()
     # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).
-    c_y = w["vq_head.codebook"].detach()[cluster_of_token[targets]]
+    c_y = cluster_vectors(c, cluster_of_token, w).detach()[cluster_of_token[targets]]
     return nll, c.commitment * ((h - c_y) ** 2).sum(-1).mean() / c.d_model

@@ -91,6 +91,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "head.members=embedding",
                                               "head.member_rank=64",
                                               "head.member_scale=2.5",
+                                              "head.member_mean=true",
                                               "head.learning=commitment",
                                               "head.commitment=0.1",
                                               "head.ema_decay=0.95",
@@ -238,6 +239,12 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
               HasSubstr("choose member_rank = 32"));
+  EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true"}), "");
+  EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
+              HasSubstr("set member_rank = 0"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.learning=ema"}),
+              HasSubstr("head.learning = \"gradient\""));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
   EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
   EXPECT_THAT(resolve_error({"head.learning=ema", "head.kind=dense"}),

@@ -167,11 +167,12 @@ class ScaledHidden : public ReplacedHead {
 };
 
 /// Members that are `rank` of the embedding's 16 columns.
-Config config_with_embedding(std::int64_t rank) {
+Config config_with_embedding(std::int64_t rank, bool mean = false) {
   Config config = config_of(HeadKind::vq, 0);
   config.head.members = MemberVectors::embedding;
   config.head.member_rank = rank;
   config.head.member_scale = 0.5f;
+  config.head.member_mean = mean;
   return config;
 }
 
@@ -192,11 +193,12 @@ TEST_P(FirstOrder, ExpansionOfMembersWithVectors) {
 
 INSTANTIATE_TEST_SUITE_P(Convert, FirstOrder,
                          ::testing::Values(config_of(HeadKind::vq, 4), config_with_embedding(16),
-                                           config_with_embedding(4)),
+                                           config_with_embedding(16, true), config_with_embedding(4)),
                          [](const auto& test) {
                            const HeadConfig& head = test.param.head;
-                           return head.groups > 0 ? std::string("codes")
-                                                  : "embedding_r" + std::to_string(head.member_rank);
+                           if (head.groups > 0) return std::string("codes");
+                           return "embedding_r" + std::to_string(head.member_rank) +
+                                  (head.member_mean ? "_mean" : "");
                          });
 
 TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {

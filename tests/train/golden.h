@@ -49,11 +49,13 @@ class Golden {
       head_.members = MemberVectors::embedding;
       head_.member_rank = file_.int_attribute("member_rank");
       head_.member_scale = static_cast<float>(file_.double_attribute("member_scale"));
+      head_.member_mean = file_.has_attribute("member_mean");
     }
     head_.learning = head_.commitment > 0 ? CodebookLearning::commitment : CodebookLearning::gradient;
   }
 
-  /// "dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment", "vq_embedding" or "vq_embedding_r4".
+  /// "dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment", "vq_embedding", "vq_embedding_mean" or
+  /// "vq_embedding_r4".
   static Golden of_case(const std::string& name) {
     return Golden(std::string(VQLM_SOURCE_DIR) + "/tests/parity/" + name + ".h5");
   }

@@ -28,6 +28,7 @@ struct Kind {
   float spread;  // standard deviation of the codes and the members' vectors
   bool bias = true;
   std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
+  bool member_mean = false;
 };
 
 void PrintTo(const Kind& kind, std::ostream* out) {
@@ -50,6 +51,7 @@ class LoneHead {
       config_.members = MemberVectors::embedding;
       config_.member_rank = kind.member_rank;
       config_.member_scale = 1;
+      config_.member_mean = kind.member_mean;
     }
     store_.add_bucket("head", false);
     const ParameterId table = store_.add({{.name = "model.embed_tokens.weight",
@@ -180,6 +182,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
                       Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
                       Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, width},
+                      Kind{"vq_embedding_mean", HeadKind::vq, 97, 9, 0, 0.5f, true, width, true},
                       Kind{"vq_embedding_of_4_columns", HeadKind::vq, 97, 9, 0, 0.5f, true, 4},
                       Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
     [](const auto& test) { return std::string(test.param.name); });

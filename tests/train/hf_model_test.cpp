@@ -71,11 +71,12 @@ Config averaged(Config config) {
   return config;
 }
 
-Config with_embedding(std::int64_t rank) {
+Config with_embedding(std::int64_t rank, bool mean = false) {
   Config config = config_of(HeadKind::vq, true, false, 0);
   config.head.members = MemberVectors::embedding;
   config.head.member_rank = rank;
   config.head.member_scale = 2.5f;
+  config.head.member_mean = mean;
   return config;
 }
 
@@ -106,6 +107,7 @@ TEST(HfModel, WhatIsWrittenComesBack) {
                         {averaged(config_of(HeadKind::vq)), true, 1 << 20},
                         {with_embedding(16), true, 1 << 20},
                         {with_embedding(4), true, 4000},
+                        {with_embedding(16, true), true, 4000},
                         {config_of(HeadKind::vq, true, false, 0), true, 1 << 20}};
   for (const Case& c : cases) {
     const TinySource source(c.config);
@@ -135,6 +137,7 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     if (back->head().members == MemberVectors::embedding) {
       EXPECT_EQ(back->head().member_rank, c.config.head.member_rank);
       EXPECT_EQ(back->head().member_scale, 2.5f);
+      EXPECT_EQ(back->head().member_mean, c.config.head.member_mean);
     }
     if (back->head().learning == CodebookLearning::ema) {
       EXPECT_EQ(back->head().ema_decay, 0.9f);

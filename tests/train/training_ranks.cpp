@@ -28,6 +28,7 @@ struct HeadCase {
   int groups = 8;
   CodebookLearning learning = CodebookLearning::commitment;
   std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
+  bool member_mean = false;
   std::int64_t vocabulary = tiny_vocabulary;
   std::int64_t steps = tiny_steps;
 };
@@ -46,6 +47,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
       config.head.members = MemberVectors::embedding;
       config.head.groups = 0;
       config.head.member_rank = GetParam().member_rank;
+      config.head.member_mean = GetParam().member_mean;
     }
     config.train.steps = GetParam().steps;
     if (GetParam().learning == CodebookLearning::ema) {
@@ -113,6 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
+        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .member_rank = 64, .member_mean = true},
         HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     name_of);
 

@@ -206,6 +206,14 @@ void TimingBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor 
   measure("cluster_log_probs", 0,
           [&] { inner_.cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map); });
 }
+void TimingBackend::add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) {
+  measure("add_member_means", 0, [&] { inner_.add_member_means(out, codebook, members, map); });
+}
+void TimingBackend::add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                              const CodeMapView& map) {
+  measure("add_member_means_backward", 0,
+          [&] { inner_.add_member_means_backward(dcodebook, dmembers, dout, map); });
+}
 void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
                                float beta, float scale) {
   measure("commitment", 0, [&] { inner_.commitment(penalty, dh, h, codebook, clusters, beta, scale); });

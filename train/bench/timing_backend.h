@@ -90,6 +90,9 @@ class TimingBackend final : public Backend {
   void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
                          Tensor token_bias, const CodeMapView& map) override;
   void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
+  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override;
+  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                 const CodeMapView& map) override;
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
   void add_sum_of_squares(Tensor out, Tensor x) override;

@@ -55,6 +55,7 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   if (head.members == MemberVectors::embedding) {
     check("head.member_rank", head.member_rank, saved_head.member_rank);
     check("head.member_scale", head.member_scale, saved_head.member_scale);
+    check("head.member_mean", head.member_mean, saved_head.member_mean);
   }
   check("head.groups", head.groups, saved_head.groups);
   if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);

@@ -38,6 +38,13 @@ ExpandedHead expand_vq(const ModelSource& source) {
   const CodeMap map = source.code_map().value();
   const bool alone = map.clusters == map.vocab_size;  // then the scores inside a cluster cancel
   const bool embedding = source.head().members == MemberVectors::embedding;
+  if (source.head().member_mean) {
+    throw Error(
+        fmt::format("{}: --expand: clusters are scored by their codes plus means of embedding rows "
+                    "(head.member_mean = true), which "
+                    "no matrix of the model holds; leave --expand out for the native form",
+                    source.path().string()));
+  }
   if ((map.groups > 0 || embedding) && !alone) {
     throw Error(fmt::format(
         "{}: --expand: no matrix equals this head ({}): inside a cluster, the sum that makes "

@@ -188,8 +188,11 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
     head.groups = 0;
     head.member_rank = config.integer("vq_member_rank");
     head.member_scale = config.number("vq_member_scale", head.member_scale);
+    head.member_mean = config.flag("vq_member_mean", head.member_mean);
     if (head.member_rank < 1 || model.d_model % head.member_rank != 0)
       config.refuse("vq_member_rank", fmt::format("does not divide hidden_size = {}", model.d_model));
+    if (head.member_mean && head.member_rank != model.d_model)
+      config.refuse("vq_member_mean", fmt::format("needs vq_member_rank = hidden_size = {}", model.d_model));
   } else if (members != "codes") {
     config.refuse("vq_members", "is not supported: only codes and embedding are");
   }
@@ -243,6 +246,7 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
     json["vq_members"] = "embedding";
     json["vq_member_rank"] = head.member_rank;
     json["vq_member_scale"] = shortest(head.member_scale);
+    json["vq_member_mean"] = head.member_mean;
   }
   if (head.groups > 0) {
     json["vq_groups"] = head.groups;

@@ -24,6 +24,7 @@ std::string head_text(const ModelSource& source) {
   if (head.members == MemberVectors::embedding) {
     text = fmt::format("VQ: {} clusters, members by {} columns of the embedding times {}", head.clusters,
                        head.member_rank, head.member_scale);
+    if (head.member_mean) text += ", their mean added to the cluster's code";
   }
   text += head.bias ? ", with a token bias" : ", no token bias";
   if (const std::optional<CodeMap> map = source.code_map()) text += "; map: " + map->provenance;

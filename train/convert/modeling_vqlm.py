@@ -10,7 +10,8 @@ from .configuration_vqlm import VqlmConfig
 
 class VqHead(nn.Module):
     """a_j = h . c_j + beta_j over the K clusters; inside the cluster k(v), s_v = sum_g h_g . u_{g, q_g(v)} + b_v,
-    or with members "embedding" s_v = scale * (h B) . (every (d / r)-th number of v's input embedding) + b_v;
+    or with members "embedding" s_v = scale * (h B) . (every (d / r)-th number of v's input embedding) + b_v; with their
+    mean, c_j is the code plus the mean of what the cluster's members are multiplied with;
     log p(v | h) = log_softmax(a)_{k(v)} + s_v - logsumexp of s over the cluster."""
 
     def __init__(self, config):
@@ -20,6 +21,7 @@ class VqHead(nn.Module):
         self.groups = groups
         self.rank = config.vq_member_rank if config.vq_members == "embedding" else 0
         self.scale = config.vq_member_scale
+        self.mean = config.vq_members == "embedding" and config.vq_member_mean
         self.embedding = None  # in a list, set by the model: the input embedding is the model's to move and to save
         self.member_projection = None
         if 0 < self.rank < width:
@@ -51,10 +53,19 @@ class VqHead(nn.Module):
             scores = scores + self.scale * query @ rows.t()
         return scores.expand(h.shape[0], vocab)
 
+    def cluster_vectors(self, clusters):
+        """(K, d)."""
+        codes = self.codebook.float()
+        if not self.mean:
+            return codes
+        sums = torch.zeros_like(codes).index_add(0, clusters, self.scale * self.embedding[0].weight.float())
+        return codes + sums / torch.bincount(clusters, minlength=codes.shape[0])[:, None]
+
     def forward(self, hidden_states):
         h = hidden_states.reshape(-1, hidden_states.shape[-1]).float()
         clusters = self.cluster_of_token.long()
-        cluster_log_probs = F.log_softmax(F.linear(h, self.codebook.float(), self.cluster_bias.float()), dim=-1)
+        vectors = self.cluster_vectors(clusters)
+        cluster_log_probs = F.log_softmax(F.linear(h, vectors, self.cluster_bias.float()), dim=-1)
         scores = self.token_scores(h)
         # logsumexp over each cluster's members, shifted by their largest score.
         highest = torch.full_like(cluster_log_probs, float("-inf"))

@@ -61,6 +61,23 @@ std::vector<float> embedding_members(const ModelSource& source) {
   return vectors;
 }
 
+/// Adds to each cluster's row of the codebook (K, d) the mean of its members' vectors (V, d).
+void add_member_means(std::vector<float>& codebook, const std::vector<float>& vectors, const CodeMap& map) {
+  const MemberOrder order(map.cluster_of_token, map.clusters);
+  const std::size_t d = codebook.size() / static_cast<std::size_t>(map.clusters);
+  for (std::size_t k = 0; k < static_cast<std::size_t>(map.clusters); ++k) {
+    const auto begin = static_cast<std::size_t>(order.begin[k]),
+               end = static_cast<std::size_t>(order.begin[k + 1]);
+    for (std::size_t i = 0; i < d; ++i) {
+      double sum = 0;
+      for (std::size_t place = begin; place < end; ++place) {
+        sum += static_cast<double>(vectors[static_cast<std::size_t>(order.members[place]) * d + i]);
+      }
+      codebook[k * d + i] += static_cast<float>(sum / static_cast<double>(end - begin));
+    }
+  }
+}
+
 }  // namespace
 
 ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
@@ -98,6 +115,7 @@ DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, d
   codebook_ = read_whole(trunk, "vq_head.codebook");
   if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
   if (trunk.head().members == MemberVectors::embedding) member_vectors_ = embedding_members(trunk);
+  if (trunk.head().member_mean) add_member_means(codebook_, member_vectors_, map_);
   const std::vector<double> lse = cluster_lse(map_, member_bias);
   bias_.resize(vocab);
   for (std::size_t v = 0; v < vocab; ++v) {

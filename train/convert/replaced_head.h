@@ -49,6 +49,8 @@ class ReplacedHead : public ModelSource {
 ///
 ///   w_v = c_k + u_v - m_k,   bias_v = beta_k + b_v - lse_{w in k}(b_w).
 ///
+/// With head.member_mean c_k is the code plus the mean of the cluster's members' u, everywhere above.
+///
 /// What is dropped is at least 1/2 Var_pi(h . u_w) for small h: a cluster's tokens gain that many nats before the softmax.
 class DenseExpansion : public ReplacedHead {
  public:

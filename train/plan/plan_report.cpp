@@ -26,7 +26,8 @@ std::string describe_model(const Config& config) {
   const HeadConfig& h = config.head;
   const std::string head = h.kind == HeadKind::dense ? (m.tie_embeddings ? "dense, tied" : "dense")
                            : h.members == MemberVectors::embedding
-                               ? fmt::format("vq K={} E r={}", h.clusters, h.member_rank)
+                               ? fmt::format("vq K={} E r={}{}", h.clusters, h.member_rank,
+                                             h.member_mean ? " mean" : "")
                                : fmt::format("vq K={} G={} Q={}", h.clusters, h.groups, h.codes);
   return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model,
                      m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head);

@@ -234,6 +234,17 @@ void PlanningBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tenso
         {out}, vectors * d * static_cast<double>(size_of(activation_)));
 }
 
+void PlanningBackend::add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) {
+  expect(activation_, {out, codebook, members});
+  count("add_member_means", 0, {codebook, members, map.member_begin}, {out});
+}
+
+void PlanningBackend::add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                                const CodeMapView& map) {
+  expect(DType::f32, {dcodebook, dmembers, dout});
+  count("add_member_means_backward", 0, {dcodebook, dmembers, dout, map.member_begin}, {dcodebook, dmembers});
+}
+
 void PlanningBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
                                  float /*beta*/, float /*scale*/) {
   expect(activation_, {dh, h, codebook});

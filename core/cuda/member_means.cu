@@ -1,0 +1,95 @@
+// A VQ head's clusters scored by their code plus the mean of their members' vectors, and the gradient back. A block has a
+// cluster and a stretch of columns, its threads walk down the members: neighbouring threads read neighbouring columns, and
+// every sum has one owner and one order.
+//
+// Bound by memory: forward reads 2 V d bytes, backward moves 8 V d. V 50,257, d 768: 77 and 309 MB, floors 18 and 72 us at
+// 4.3 TB/s; V 128,000, d 4,096: 1.0 and 4.2 GB, 0.24 and 1.0 ms; not measured.
+#include "core/cuda/launch.h"
+#include "core/cuda/ops.h"
+#include "core/cuda/packs.h"
+
+namespace vqlm::cuda {
+namespace {
+
+constexpr int threads = 128;
+
+template <int width>
+__global__ void add_member_means_kernel(__nv_bfloat16* out, const __nv_bfloat16* codebook,
+                                        const __nv_bfloat16* members, const std::int32_t* member_begin,
+                                        std::int64_t columns) {
+  const std::int64_t k = blockIdx.x;
+  const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
+  if (j >= columns) return;
+  const std::int64_t begin = member_begin[k], end = member_begin[k + 1];
+  float sum[width] = {}, x[width];
+  for (std::int64_t i = begin; i < end; ++i) {
+    load_pack(x, members + i * columns + j);
+#pragma unroll
+    for (int c = 0; c < width; ++c) sum[c] += x[c];
+  }
+  const float share = 1.0f / static_cast<float>(end - begin);
+  load_pack(x, codebook + k * columns + j);
+#pragma unroll
+  for (int c = 0; c < width; ++c) x[c] += share * sum[c];
+  store_pack(out + k * columns + j, x);
+}
+
+template <int width>
+__global__ void add_member_means_backward_kernel(float* dcodebook, float* dmembers, const float* dout,
+                                                 const std::int32_t* member_begin, std::int64_t columns) {
+  const std::int64_t k = blockIdx.x;
+  const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
+  if (j >= columns) return;
+  const std::int64_t begin = member_begin[k], end = member_begin[k + 1];
+  float gradient[width], x[width];
+  load_pack(gradient, dout + k * columns + j);
+  load_pack(x, dcodebook + k * columns + j);
+#pragma unroll
+  for (int c = 0; c < width; ++c) x[c] += gradient[c];
+  store_pack(dcodebook + k * columns + j, x);
+  const float share = 1.0f / static_cast<float>(end - begin);
+  for (std::int64_t i = begin; i < end; ++i) {
+    load_pack(x, dmembers + i * columns + j);
+#pragma unroll
+    for (int c = 0; c < width; ++c) x[c] += share * gradient[c];
+    store_pack(dmembers + i * columns + j, x);
+  }
+}
+
+/// `members`: the (V, d) side, `codes`: the (K, d) side, of either direction.
+void check(const Tensor& codes, const Tensor& members, const CodeMapView& map) {
+  VQLM_ASSERT(codes.rank() == 2 && members.rank() == 2 && codes.extent(1) == members.extent(1));
+  VQLM_ASSERT(map.member_begin.numel() == codes.extent(0) + 1 && map.members.numel() == members.extent(0));
+}
+
+/// Blocks for (K, columns), in packs of `width`.
+dim3 blocks(const Tensor& codes, int width) {
+  return {static_cast<unsigned>(codes.extent(0)),
+          static_cast<unsigned>(ceil_div<std::int64_t>(codes.extent(1), std::int64_t{threads} * width))};
+}
+
+}  // namespace
+
+void add_member_means(const Context& context, Tensor out, Tensor codebook, Tensor members,
+                      const CodeMapView& map) {
+  check(out, members, map);
+  VQLM_ASSERT(codebook.shape() == out.shape());
+  const std::int64_t columns = out.extent(1);
+  const bool wide = rows_in_packs<8>(columns, bf16(out), bf16(codebook), bf16(members));
+  launch(wide ? add_member_means_kernel<8> : add_member_means_kernel<1>,
+         {blocks(out, wide ? 8 : 1), dim3(threads), 0, context.stream}, bf16(out), bf16(codebook),
+         bf16(members), map.member_begin.i32(), columns);
+}
+
+void add_member_means_backward(const Context& context, Tensor dcodebook, Tensor dmembers, Tensor dout,
+                               const CodeMapView& map) {
+  check(dout, dmembers, map);
+  VQLM_ASSERT(dcodebook.shape() == dout.shape());
+  const std::int64_t columns = dout.extent(1);
+  const bool wide = rows_in_packs<4>(columns, dcodebook.f32(), dmembers.f32(), dout.f32());
+  launch(wide ? add_member_means_backward_kernel<4> : add_member_means_backward_kernel<1>,
+         {blocks(dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, dcodebook.f32(), dmembers.f32(),
+         dout.f32(), map.member_begin.i32(), columns);
+}
+
+}  // namespace vqlm::cuda
