@@ -42,7 +42,7 @@ def heads_of(settings):
 
 
 def head_numbers(settings, vocab):
-    """Trained numbers of the output head (docs/heads.md), biases included."""
+    """Trained numbers of the output head (docs/heads.md), biases and input codes included."""
     width = number(settings, "model.d_model")
     biases = vocab if settings.get("head.bias", "true") == "true" else 0
     if settings.get("head.kind") == "dense":
@@ -54,6 +54,8 @@ def head_numbers(settings, vocab):
         matrices += width * rank if rank < width else 0
     elif settings.get("head.groups") != "0":
         matrices += number(settings, "head.codes") * width
+    if settings.get("head.input_codes") == "true":
+        matrices += clusters * width
     return matrices + clusters + biases
 
 

@@ -162,9 +162,9 @@ std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSou
     replaced = fitted_head(options, source, environment, text);
   } else {
     auto expansion = std::make_unique<DenseExpansion>(source);
-    std::puts(expansion->exact()
-                  ? "dense head           exact: the probabilities are the VQ head's"
-                  : "dense head           an approximation, the VQ head's to first order in h (its members have vectors)");
+    std::puts(expansion->exact() ? "dense head           exact: the probabilities are the VQ head's"
+                                 : "dense head           an approximation, the VQ head's to first order in h "
+                                   "(its members have vectors)");
     replaced = std::move(expansion);
   }
   if (judge) judge->report(*before, judge->loss(*replaced));
@@ -195,8 +195,12 @@ void convert(const CLI::App& command, const Options& options) {
   }
   check_options(command, options);
   refuse_existing(options.out);
-  const auto source = open_model(input_of(options));
-  log::info("{}: {}", source->path().string(), source->description());
+  const auto stored = open_model(input_of(options));
+  log::info("{}: {}", stored->path().string(), stored->description());
+  // No other format and no other head has input codes, and none needs them.
+  std::optional<FoldedInputCodes> folded;
+  if (stored->head().input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
+  const ModelSource* const source = folded ? &*folded : stored.get();
   if (options.head.empty()) {
     write(options, *source);
   } else {

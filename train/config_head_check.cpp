@@ -87,6 +87,12 @@ void check_head(const Config& config) {
         "to score; "
         "set head.kind = \"vq\", or model.tie_embeddings = true for a dense head that shares the embedding");
   }
+  if (head.kind == HeadKind::dense && head.input_codes) {
+    throw UsageError(
+        "head.input_codes = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = "
+        "\"vq\" or "
+        "input_codes = false");
+  }
   if (head.kind == HeadKind::dense) return;
   if (config.model.tie_embeddings) {
     throw UsageError(
@@ -130,6 +136,12 @@ void resolve_refits(Config& config) {
         "head.map = \"learned\" with head.members = \"embedding\": a re-fit carries codes over, and these "
         "members have "
         "none; choose another map, or head.members = \"codes\"");
+  }
+  if (head.map_is_learned() && head.input_codes) {
+    throw UsageError(
+        "head.map = \"learned\" with head.input_codes = true: a re-fit moves tokens to other clusters, whose "
+        "input vectors "
+        "they would find there; choose another map, or input_codes = false");
   }
   if (!head.map_is_learned()) {
     if (head.refit_every == 0 && head.refit_until == 0) return;

@@ -70,6 +70,7 @@ constexpr Key table[] = {
     {"head", "member_rank", &at<head, &HeadConfig::member_rank>, {0, 1 << 20}, "vq, members = embedding: columns of the embedding that are used; 0: all"},
     {"head", "member_scale", &at<head, &HeadConfig::member_scale>, {0, 1e6, excluded}, "vq, members = embedding: factor of these vectors"},
     {"head", "member_mean", &at<head, &HeadConfig::member_mean>, any, "vq, members = embedding: clusters are scored by their code plus the mean of their members' vectors"},
+    {"head", "input_codes", &at<head, &HeadConfig::input_codes>, any, "vq: tokens are fed in as their embedding plus a vector of their cluster; not with a learned map"},
     {"head", "map", &at<head, &HeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, learned, or the path of a map file"},
     {"head", "refit_every", &at<head, &HeadConfig::refit_every>, {0, many}, "learned map: steps between re-fits; 0: a tenth of train.steps"},
     {"head", "refit_until", &at<head, &HeadConfig::refit_until>, {0, many}, "learned map: the last step that may have a re-fit; 0: half of train.steps"},

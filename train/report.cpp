@@ -35,6 +35,7 @@ std::string head_text(const HeadConfig& head) {
     text = fmt::format("vq K={} E r={}{}", head.clusters, head.member_rank, head.member_mean ? " mean" : "");
   }
   if (head.kind == HeadKind::vq && head.groups > 0) text += fmt::format(" Q={}", head.codes);
+  if (head.kind == HeadKind::vq && head.input_codes) text += " input codes";
   return head.bias ? text : text + " no bias";
 }
 

@@ -51,6 +51,7 @@ struct HeadConfig {
       0;  // r: columns of the embedding that are used, 0 = all; read where members = embedding
   float member_scale = 4;       // of these vectors
   bool member_mean = false;     // a cluster's vector is its code plus the mean of these vectors; needs r = d
+  bool input_codes = false;     // the input embedding is a token's row plus a vector of its cluster
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map =
       "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file

@@ -31,6 +31,11 @@ class OutputHead {
  public:
   virtual ~OutputHead() = default;
 
+  /// What a head adds to the input embeddings x (n, d) A of tokens (n) i32, in place, and the gradient of its parameters
+  /// for that from dx (n, d) A, the gradient of the last call's x: nothing, but for a VQ head with input codes.
+  virtual void add_to_input(Tensor /*x*/, Tensor /*tokens*/) {}
+  virtual void input_backward(Tensor /*dx*/) {}
+
   virtual HeadCost cost() const = 0;
   /// Starts what does not come from the parameters' initializers: biases from the unigram counts (V) of the
   /// training set.
@@ -79,6 +84,7 @@ struct HeadContext {
   ParameterStore& parameters;
   std::int64_t rows;  // n
   bool trainable;
+  std::int64_t input_rows = 0;  // the most rows that add_to_input() gets; read by a VQ head with input codes
   std::int64_t step_tokens =
       1;  // of an optimizer step, over all ranks: moving averages start with their counts
   LogitChunks logits = LogitChunks::by_budget;

@@ -57,6 +57,7 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                             .parameters = parameters_,
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
+                            .input_rows = rows_,
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table()};
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
@@ -103,6 +104,7 @@ void Transformer::forward(Tensor tokens) {
   Tensor x = saved(0).input;
   Tensor branch;
   embedding_->forward(x, tokens, scratch_);
+  head_->add_to_input(x, my_rows(tokens));
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     blocks_[layer].forward(x, branch, saved(layer), scratch_);
     x = saved(layer).middle;
@@ -115,7 +117,7 @@ void Transformer::forward(Tensor tokens) {
 void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
   forward(tokens);
   head_marks_.begin = backend_.mark_time(backend_.compute_stream());
-  head_->forward(nll, hidden_, my_targets(targets));
+  head_->forward(nll, hidden_, my_rows(targets));
   head_marks_.end = backend_.mark_time(backend_.compute_stream());
 }
 
@@ -123,7 +125,7 @@ void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens
                                        const BucketReady& ready) {
   forward(tokens);
   head_marks_.begin = backend_.mark_time(backend_.compute_stream());
-  head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_targets(targets), scale);
+  head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_rows(targets), scale);
   head_marks_.end = backend_.mark_time(backend_.compute_stream());
   for (const int bucket : head_buckets_) ready(bucket);
   backward(tokens, ready);
@@ -136,6 +138,7 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
     blocks_[layer].backward(saved(layer), scratch_);
     ready(layer_buckets_[layer]);
   }
+  head_->input_backward(scratch_.residual_gradient);
   embedding_->backward(scratch_.residual_gradient, tokens, scratch_);
   ready(embedding_bucket_);
   ready(replicated_bucket_);
@@ -154,6 +157,7 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
   Tensor x = rows_of.input;
   Tensor branch;
   embedding_->forward(x, tokens.view({rows}), scratch_);
+  head_->add_to_input(x, tokens.view({rows}));
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     blocks_[layer].advance(x, branch, rows_of, scratch_, cache_->layer(layer, past));
     x = rows_of.middle;

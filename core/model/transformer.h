@@ -89,7 +89,8 @@ class Transformer {
     return activations_[activations_.size() == 1 ? 0 : layer];
   }
   void allocate_activations(Purpose purpose);
-  Tensor my_targets(Tensor targets) const { return targets.rows(tensor_.rank() * rows_, rows_); }
+  /// This rank's (n) of ids (N).
+  Tensor my_rows(Tensor ids) const { return ids.rows(tensor_.rank() * rows_, rows_); }
 
   Backend& backend_;
   ModelConfig config_;

@@ -41,6 +41,7 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
     VQLM_ASSERT(groups_ == 0);
     embedding_.emplace(context, map_.members);
   }
+  if (context.head.input_codes) input_codes_.emplace(context);
   allocate_workspace();
 }
 
@@ -202,6 +203,14 @@ Tensor VqHead::member_vectors() {
 Tensor VqHead::cluster_vectors() {
   const Tensor codes = parameters_.operand(codebook_);
   return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
+}
+
+void VqHead::add_to_input(Tensor x, Tensor tokens) {
+  if (input_codes_) input_codes_->add(x, tokens, map_);
+}
+
+void VqHead::input_backward(Tensor dx) {
+  if (input_codes_) input_codes_->backward(dx);
 }
 
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {

@@ -14,6 +14,7 @@
 
 #include "core/model/code_averages.h"
 #include "core/model/embedding_members.h"
+#include "core/model/input_codes.h"
 #include "core/model/output_head.h"
 #include "core/model/vq_head_choice.h"
 
@@ -33,6 +34,8 @@ class VqHead : public OutputHead {
   void initialize(const std::vector<std::int64_t>& counts) override;
   void start_averages(const std::vector<std::int64_t>& counts) override;
   std::int64_t after_update(std::uint64_t seed, std::int64_t step) override;
+  void add_to_input(Tensor x, Tensor tokens) override;
+  void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   Tensor cluster_nll() const override { return cluster_nll_; }
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
@@ -92,6 +95,7 @@ class VqHead : public OutputHead {
   Buffer map_storage_;
   CodeMapView map_;
   std::optional<EmbeddingMembers> embedding_;  // where members are rows of the embedding
+  std::optional<InputCodes> input_codes_;      // where clusters have vectors at the input, too
   Buffer storage_;
   Tensor logits_;                                // (n, K) A
   Tensor code_log_probs_;                        // (n, K) f32

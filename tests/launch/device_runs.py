@@ -26,7 +26,8 @@ MODEL = ["model.d_model=128", f"model.n_layers={LAYERS}", "model.n_heads=4", "mo
 HEADS = {"dense": ["head.kind=dense"], "tied": ["head.kind=dense", "model.tie_embeddings=true"],
          "vq": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=commitment"],
          "vq_ema": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=ema"],
-         "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding", "head.member_mean=true"]}
+         "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding",
+                          "head.member_mean=true", "head.input_codes=true"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 
 

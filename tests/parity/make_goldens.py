@@ -35,6 +35,7 @@ class Case:
     groups: int = 0  # G
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
+    input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
     member_rank: int = 0  # r: members are r columns of the embedding; 0: they are not
     member_scale: float = 1.0
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
@@ -59,6 +60,7 @@ CASES = [
     Case("vq", "vq", clusters=5, groups=4, codes=3),
     Case("vq_g0", "vq", clusters=5),
     Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
+    Case("vq_input_codes", "vq", clusters=5, groups=4, codes=3, input_codes=1),
     Case("vq_embedding", "vq", clusters=5, member_rank=16, member_scale=4.0),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, member_rank=16, member_scale=4.0, member_mean=1),
     Case("vq_embedding_r4", "vq", clusters=5, member_rank=4, member_scale=2.0),
@@ -100,6 +102,8 @@ def shapes(c):
     else:
         out["vq_head.codebook"] = (c.clusters, c.d_model)
         out["vq_head.cluster_bias"] = (c.clusters,)
+        if c.input_codes:
+            out["vq_head.input_codebook"] = (c.clusters, c.d_model)
         if c.groups:
             out["vq_head.member_codebook"] = (c.groups, c.codes, c.d_model // c.groups)
         if 0 < c.member_rank < c.d_model:
@@ -160,7 +164,7 @@ def train(c, dtype):
     out = {"loss": [], "penalty": [], "grad_norm": []}
     for step, batch in enumerate(torch.from_numpy(batches(c).astype(np.int64))):
         inputs, targets = batch[:, :-1], batch[:, 1:].reshape(-1)
-        h = decoder(inputs, w, c)
+        h = decoder(inputs, w, c, cluster_of_token)
         loss, penalty = loss_and_penalty(h, targets, c, cluster_of_token, codes, w)
         optimizer.zero_grad()
         (loss + penalty).backward()
@@ -211,6 +215,8 @@ def write(path, c, golden):
         if c.member_rank:
             file.attrs["member_rank"] = np.int64(c.member_rank)
             file.attrs["member_scale"] = np.float64(c.member_scale)
+        if c.input_codes:
+            file.attrs["input_codes"] = np.int64(c.input_codes)
         if c.member_mean:
             file.attrs["member_mean"] = np.int64(c.member_mean)
 

@@ -51,9 +51,11 @@ def below(w, prefix):
     return {name[len(prefix) :]: x for name, x in w.items() if name.startswith(prefix)}
 
 
-def decoder(ids, w, c):
+def decoder(ids, w, c, cluster_of_token):
     """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
     x = w["model.embed_tokens.weight"][ids]
+    if c.input_codes:
+        x = x + w["vq_head.input_codebook"][cluster_of_token[ids]]
     for i in range(c.n_layers):
         layer = below(w, f"model.layers.{i}.")
         y = rmsnorm(x, layer["input_layernorm.weight"], c.norm_eps)

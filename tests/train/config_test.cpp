@@ -92,6 +92,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
                                               "head.member_rank=64",
                                               "head.member_scale=2.5",
                                               "head.member_mean=true",
+                                              "head.input_codes=true",
                                               "head.learning=commitment",
                                               "head.commitment=0.1",
                                               "head.ema_decay=0.95",
@@ -239,7 +240,11 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
               HasSubstr("choose member_rank = 32"));
-  EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true"}), "");
+  EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true", "head.input_codes=true"}), "");
+  EXPECT_EQ(resolve_error({"head.input_codes=true"}), "");
+  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.map=learned"}),
+              HasSubstr("or input_codes = false"));
+  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.kind=dense"}), HasSubstr("has no clusters"));
   EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
               HasSubstr("set member_rank = 0"));

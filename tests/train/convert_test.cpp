@@ -176,6 +176,30 @@ Config config_with_embedding(std::int64_t rank, bool mean = false) {
   return config;
 }
 
+Config with_input_codes(Config config) {
+  config.head.input_codes = true;
+  return config;
+}
+
+TEST(Convert, InputCodesFoldIntoTheTableExactly) {
+  for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(16),
+                               config_with_embedding(4), config_with_embedding(16, true)}) {
+    const Saved saved(with_input_codes(config));
+    const FoldedInputCodes folded(saved.source());
+    EXPECT_FALSE(folded.head().input_codes);
+    for (const ModelSource::TensorInfo& tensor : folded.tensors()) {
+      EXPECT_NE(tensor.name, "vq_head.input_codebook");
+    }
+    EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(folded)), rounding);
+    // They count: without them the model is another.
+    EXPECT_NE(read_whole(folded, "model.embed_tokens.weight"),
+              read_whole(saved.source(), "model.embed_tokens.weight"));
+    // It is a model like any other: written and read, the bits stay.
+    write_model_checkpoint(folded, saved.file("folded"));
+    expect_same_tensors(folded, CheckpointSource(saved.file("folded"), Verify::yes));
+  }
+}
+
 class FirstOrder : public ::testing::TestWithParam<Config> {};
 
 TEST_P(FirstOrder, ExpansionOfMembersWithVectors) {

@@ -45,6 +45,7 @@ class Golden {
     head_.groups = static_cast<int>(file_.int_attribute("groups"));
     head_.codes = static_cast<int>(file_.int_attribute("codes"));
     head_.commitment = static_cast<float>(file_.double_attribute("commitment"));
+    head_.input_codes = file_.has_attribute("input_codes");
     if (file_.has_attribute("member_rank")) {
       head_.members = MemberVectors::embedding;
       head_.member_rank = file_.int_attribute("member_rank");
@@ -54,8 +55,7 @@ class Golden {
     head_.learning = head_.commitment > 0 ? CodebookLearning::commitment : CodebookLearning::gradient;
   }
 
-  /// "dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment", "vq_embedding", "vq_embedding_mean" or
-  /// "vq_embedding_r4".
+  /// A case of tests/parity/README.md.
   static Golden of_case(const std::string& name) {
     return Golden(std::string(VQLM_SOURCE_DIR) + "/tests/parity/" + name + ".h5");
   }

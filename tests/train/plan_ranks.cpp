@@ -74,8 +74,8 @@ struct HeadCase {
   bool tied = false;
   CodebookLearning learning = CodebookLearning::commitment;
   const char* map = "frequency";
-  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
-  bool member_mean = false;
+  std::int64_t member_rank = 0;        // above 0: members are so many columns of the embedding
+  bool means_and_input_codes = false;  // head.member_mean and head.input_codes
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -104,7 +104,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
     config.head.learning = GetParam().learning;
     if (GetParam().member_rank > 0) config.head.members = MemberVectors::embedding;
     config.head.member_rank = GetParam().member_rank;
-    config.head.member_mean = GetParam().member_mean;
+    config.head.member_mean = config.head.input_codes = GetParam().means_and_input_codes;
     config.head.map = GetParam().map;  // learned: re-fit after step 1, before the step that is watched
     config.train.steps = 3;
     config.train.micro_batch = 2;
@@ -180,14 +180,16 @@ TEST_P(PlannedGrid, BytesAreThoseOfARealStep) {
 
 INSTANTIATE_TEST_SUITE_P(
     Plan, PlannedGrid,
-    ::testing::Values(
-        HeadCase{.name = "dense", .kind = HeadKind::dense},
-        HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
-        HeadCase{.name = "vq", .kind = HeadKind::vq},
-        HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-        HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"},
-        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .member_rank = 64, .member_mean = true},
-        HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
+                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"},
+                      HeadCase{.name = "vq_embedding_mean",
+                               .kind = HeadKind::vq,
+                               .member_rank = 64,
+                               .means_and_input_codes = true},
+                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -28,8 +28,8 @@ struct HeadCase {
   int groups = 8;
   bool heldout = true;
   CodebookLearning learning = CodebookLearning::commitment;
-  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
-  bool member_mean = false;
+  std::int64_t member_rank = 0;        // above 0: members are so many columns of the embedding
+  bool means_and_input_codes = false;  // head.member_mean and head.input_codes
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -43,7 +43,7 @@ Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
   config.head.learning = head.learning;
   if (head.member_rank > 0) config.head.members = MemberVectors::embedding;
   config.head.member_rank = head.member_rank;
-  config.head.member_mean = head.member_mean;
+  config.head.member_mean = config.head.input_codes = head.means_and_input_codes;
   if (!head.heldout) config.data.heldout.clear();
   config.train.steps = 2;
   config.train.micro_batch = 3;
@@ -120,17 +120,19 @@ std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
 
 INSTANTIATE_TEST_SUITE_P(
     Plan, EveryHead,
-    ::testing::Values(
-        HeadCase{.name = "dense", .kind = HeadKind::dense},
-        HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
-        HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
-        HeadCase{.name = "vq", .kind = HeadKind::vq},
-        HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
-        HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
-        HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
-        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .member_rank = 64, .member_mean = true},
-        HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8},
-        HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
+                      HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
+                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
+                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
+                      HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
+                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
+                      HeadCase{.name = "vq_embedding_mean",
+                               .kind = HeadKind::vq,
+                               .member_rank = 64,
+                               .means_and_input_codes = true},
+                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8},
+                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
     name_of);
 
 TEST(PlanningBackend, ItsMemoryCannotBeTouched) {

@@ -27,8 +27,8 @@ struct HeadCase {
   bool tied = false;
   int groups = 8;
   CodebookLearning learning = CodebookLearning::commitment;
-  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
-  bool member_mean = false;
+  std::int64_t member_rank = 0;        // above 0: members are so many columns of the embedding
+  bool means_and_input_codes = false;  // head.member_mean and head.input_codes
   std::int64_t vocabulary = tiny_vocabulary;
   std::int64_t steps = tiny_steps;
 };
@@ -47,7 +47,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
       config.head.members = MemberVectors::embedding;
       config.head.groups = 0;
       config.head.member_rank = GetParam().member_rank;
-      config.head.member_mean = GetParam().member_mean;
+      config.head.member_mean = config.head.input_codes = GetParam().means_and_input_codes;
     }
     config.train.steps = GetParam().steps;
     if (GetParam().learning == CodebookLearning::ema) {
@@ -115,7 +115,10 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
-        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .member_rank = 64, .member_mean = true},
+        HeadCase{.name = "vq_embedding_mean",
+                 .kind = HeadKind::vq,
+                 .member_rank = 64,
+                 .means_and_input_codes = true},
         HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
     name_of);
 

@@ -57,6 +57,7 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
     check("head.member_scale", head.member_scale, saved_head.member_scale);
     check("head.member_mean", head.member_mean, saved_head.member_mean);
   }
+  check("head.input_codes", head.input_codes, saved_head.input_codes);
   check("head.groups", head.groups, saved_head.groups);
   if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
   // With ema the checkpoint holds moving averages and no moments of the codes; the other two may be exchanged.

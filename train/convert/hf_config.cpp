@@ -236,6 +236,7 @@ nlohmann::ordered_json rope_json(const RopeScaling& rope) {
 
 void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   const HeadConfig& head = config.head;
+  VQLM_ASSERT(!head.input_codes);  // the form has none: FoldedInputCodes
   json["auto_map"] = {{"AutoConfig", "configuration_vqlm.VqlmConfig"},
                       {"AutoModelForCausalLM", "modeling_vqlm.VqlmForCausalLM"}};
   json["head_kind"] = head.kind == HeadKind::vq ? "vq" : "dense";

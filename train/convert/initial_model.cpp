@@ -33,6 +33,7 @@ bool matters(const std::string& key, const HeadConfig& head) {
   if (key == "head.member_rank" || key == "head.member_scale" || key == "head.member_mean") {
     return head.members == MemberVectors::embedding;
   }
+  if (key == "head.input_codes") return true;
   return key == "head.clusters" || key == "head.groups" || key == "head.members";
 }
 

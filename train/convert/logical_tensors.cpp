@@ -41,6 +41,7 @@ std::vector<LogicalTensor> head_tensors(const ModelConfig& model, const HeadConf
     tensors.push_back({"vq_head.member_projection", {d, head.member_rank}});
   }
   tensors.push_back({"vq_head.cluster_bias", {head.clusters}});
+  if (head.input_codes) tensors.push_back({"vq_head.input_codebook", {head.clusters, d}});
   if (head.bias) tensors.push_back({"vq_head.token_bias", {vocab}});
   return tensors;
 }

@@ -26,6 +26,7 @@ std::string head_text(const ModelSource& source) {
                        head.member_rank, head.member_scale);
     if (head.member_mean) text += ", their mean added to the cluster's code";
   }
+  if (head.input_codes) text += ", a vector of each cluster at the input";
   text += head.bias ? ", with a token bias" : ", no token bias";
   if (const std::optional<CodeMap> map = source.code_map()) text += "; map: " + map->provenance;
   return text;

@@ -106,6 +106,46 @@ std::vector<float> ReplacedHead::read(const std::string& name, const Shape& offs
   return head_shapes_.contains(name) ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
 }
 
+namespace {
+
+HeadConfig without_input_codes(HeadConfig head) {
+  VQLM_ASSERT(head.input_codes);
+  head.input_codes = false;
+  return head;
+}
+
+}  // namespace
+
+FoldedInputCodes::FoldedInputCodes(const ModelSource& trunk)
+    : ReplacedHead(trunk, without_input_codes(trunk.head())),
+      map_(trunk.code_map().value()),
+      input_codebook_(read_whole(trunk, "vq_head.input_codebook")) {}
+
+std::vector<float> FoldedInputCodes::read(const std::string& name, const Shape& offset,
+                                          const Shape& extent) const {
+  if (name != "model.embed_tokens.weight") return ReplacedHead::read(name, offset, extent);
+  std::vector<float> rows = trunk().read(name, offset, extent);
+  for (std::int64_t i = 0; i < extent[0]; ++i) {
+    const std::int64_t k = map_.cluster_of_token[static_cast<std::size_t>(offset[0] + i)];
+    const float* const code = input_codebook_.data() + k * model().d_model + offset[1];
+    for (std::int64_t j = 0; j < extent[1]; ++j) rows[static_cast<std::size_t>(i * extent[1] + j)] += code[j];
+  }
+  return rows;
+}
+
+std::vector<float> FoldedInputCodes::read_head(const std::string& name, const Shape& offset,
+                                               const Shape& extent) const {
+  std::vector<float> values = trunk().read(name, offset, extent);
+  if (name != "vq_head.codebook" || !head().member_mean) return values;
+  for (std::int64_t i = 0; i < extent[0]; ++i) {
+    const float* const code = input_codebook_.data() + (offset[0] + i) * model().d_model + offset[1];
+    for (std::int64_t j = 0; j < extent[1]; ++j) {
+      values[static_cast<std::size_t>(i * extent[1] + j)] -= head().member_scale * code[j];
+    }
+  }
+  return values;
+}
+
 DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, dense_head(trunk)) {
   map_ = trunk.code_map().value();
   const auto vocab = static_cast<std::size_t>(map_.vocab_size);

@@ -75,6 +75,26 @@ class DenseExpansion : public ReplacedHead {
   std::vector<float> bias_;             // (V), of the dense head
 };
 
+/// The same model without input codes (core/model/input_codes.h), exactly: the table's rows are e_v + d_{k(v)}. Members that
+/// are rows of the embedding then all of a cluster have scale d_k more, which cancels among them; where their mean is added
+/// to the code c_k (head.member_mean), c_k - scale d_k takes its place.
+class FoldedInputCodes : public ReplacedHead {
+ public:
+  /// `trunk` must have input codes.
+  explicit FoldedInputCodes(const ModelSource& trunk);
+
+  std::string description() const override { return trunk().description() + ", input codes folded in"; }
+  std::optional<CodeMap> code_map() const override { return map_; }
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override;
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset,
+                               const Shape& extent) const override;
+
+  CodeMap map_;
+  std::vector<float> input_codebook_;  // (K, d)
+};
+
 /// A VQ head held in memory: its map and its tensors, by name.
 class VqReplacement : public ReplacedHead {
  public:
