@@ -8,7 +8,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "core/error.h"
+#include "tests/train/config_errors.h"
 #include "train/nearest_name.h"
 
 namespace vqlm {
@@ -26,29 +26,6 @@ class ConfigTest : public testing::Test {
     return path;
   }
 };
-
-/// The message of the UsageError that `call` throws; empty where it throws none.
-template <class Call>
-std::string usage_error(Call call) {
-  try {
-    call();
-  } catch (const UsageError& error) {
-    EXPECT_EQ(error.exit_code(), 2);
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "one line";
-    return error.what();
-  }
-  return "";
-}
-
-std::string override_error(const std::string& text) {
-  return usage_error([&] { load_config({}, {text}); });
-}
-
-/// What resolve says to the defaults with these overrides, for a vocabulary of 1,000.
-std::string resolve_error(const std::vector<std::string>& overrides, int ranks = 1) {
-  Config config = load_config({}, overrides);
-  return usage_error([&] { resolve(config, 1000, ranks); });
-}
 
 /// Lines of to_toml that are not those of the defaults.
 std::vector<std::string> changed_lines(const Config& config) {
@@ -230,33 +207,6 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"model.rope_scaling=linear", "model.rope_low_freq_factor=5"}), "");
   EXPECT_THAT(resolve_error({"model.rope_scaling=llama3", "model.rope_low_freq_factor=4"}),
               AllOf(HasSubstr("rope_low_freq_factor = 4"), HasSubstr("rope_high_freq_factor = 4")));
-  EXPECT_THAT(resolve_error({"head.clusters=1001"}), HasSubstr("clusters <= 1000"));
-  EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
-  EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
-  EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.map=learned"}),
-              HasSubstr("these members have none"));
-  EXPECT_THAT(resolve_error({"head.learning=ema", "head.map=learned"}), HasSubstr("another map"));
-  EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
-              HasSubstr("choose member_rank = 32"));
-  EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true", "head.input_codes=true"}), "");
-  EXPECT_EQ(resolve_error({"head.input_codes=true"}), "");
-  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.map=learned"}),
-              HasSubstr("or input_codes = false"));
-  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.kind=dense"}), HasSubstr("has no clusters"));
-  EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
-              HasSubstr("set member_rank = 0"));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.learning=ema"}),
-              HasSubstr("head.learning = \"gradient\""));
-  EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
-  EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
-  EXPECT_THAT(resolve_error({"head.learning=ema", "head.kind=dense"}),
-              AllOf(HasSubstr("head.learning = \"ema\""), HasSubstr("head.kind = \"vq\"")));
-  EXPECT_EQ(resolve_error({"head.learning=ema"}), "");
-  EXPECT_THAT(override_error("head.ema_decay=1"), HasSubstr("head.ema_decay"));
-  EXPECT_THAT(override_error("head.dead_code_share=0.6"), HasSubstr("head.dead_code_share"));
   EXPECT_THAT(resolve_error({"train.global_batch=12"}), HasSubstr("choose global_batch = 16"));
   EXPECT_THAT(resolve_error({"optim.warmup_steps=1001"}), HasSubstr("warmup_steps <= 1000"));
   EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}),
@@ -303,29 +253,8 @@ TEST_F(ConfigTest, SizesMustDivideOverTheGrid) {
                     HasSubstr("choose n_heads = 8 or tensor = 3")));
   EXPECT_THAT(resolve_error({"model.n_kv_heads=2", "parallel.tensor=4"}, 4), HasSubstr("n_kv_heads = 2"));
   EXPECT_THAT(resolve_error({"model.d_ff=701", "parallel.tensor=2"}, 2), HasSubstr("d_ff = 701"));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=1", "parallel.tensor=2"}, 2),
-              HasSubstr("head.member_rank = 1 does not divide by parallel.tensor = 2"));
   EXPECT_THAT(resolve_error({"train.micro_batch=1", "data.seq_len=511", "parallel.tensor=2"}, 2),
               HasSubstr("choose seq_len = 512"));
-}
-
-TEST_F(ConfigTest, HeadParameters) {
-  Config config = load_config({}, {"model.d_model=64", "head.clusters=10", "head.groups=4", "head.codes=16"});
-  config.model.vocab_size = 1000;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64 + 16 * 64);
-  EXPECT_EQ(head_parameters(config).biases, 10 + 1000);
-  config.head.groups = 0;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
-  config.head.members = MemberVectors::embedding;
-  config.head.member_rank = 64;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
-  config.head.member_rank = 16;
-  EXPECT_EQ(head_parameters(config).matrices, (10 + 16) * 64);
-  config.head.kind = HeadKind::dense;
-  EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
-  EXPECT_EQ(head_parameters(config).biases, 1000);
-  config.head.bias = false;
-  EXPECT_EQ(head_parameters(config).biases, 0);
 }
 
 TEST_F(ConfigTest, TheConfigurationsOfTheRepositoryAreRead) {

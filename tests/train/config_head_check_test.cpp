@@ -1,0 +1,67 @@
+// What the head's keys are checked for, alone and against each other, and what a head's parameters are counted as.
+#include "train/config_head_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/train/config_errors.h"
+
+namespace vqlm {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
+  EXPECT_THAT(resolve_error({"head.clusters=1001"}), HasSubstr("clusters <= 1000"));
+  EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
+  EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
+  EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.map=learned"}),
+              HasSubstr("these members have none"));
+  EXPECT_THAT(resolve_error({"head.learning=ema", "head.map=learned"}), HasSubstr("another map"));
+  EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
+              HasSubstr("choose member_rank = 32"));
+  EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true", "head.input_codes=true"}), "");
+  EXPECT_EQ(resolve_error({"head.input_codes=true"}), "");
+  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.map=learned"}),
+              HasSubstr("or input_codes = false"));
+  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.kind=dense"}), HasSubstr("has no clusters"));
+  EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
+              HasSubstr("set member_rank = 0"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.learning=ema"}),
+              HasSubstr("head.learning = \"gradient\""));
+  EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
+  EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense", "head.clusters=5000"}), "");
+  EXPECT_THAT(resolve_error({"head.learning=ema", "head.kind=dense"}),
+              AllOf(HasSubstr("head.learning = \"ema\""), HasSubstr("head.kind = \"vq\"")));
+  EXPECT_EQ(resolve_error({"head.learning=ema"}), "");
+  EXPECT_THAT(override_error("head.ema_decay=1"), HasSubstr("head.ema_decay"));
+  EXPECT_THAT(override_error("head.dead_code_share=0.6"), HasSubstr("head.dead_code_share"));
+  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=1", "parallel.tensor=2"}, 2),
+              HasSubstr("head.member_rank = 1 does not divide by parallel.tensor = 2"));
+}
+
+TEST(ConfigHeadCheck, ParametersOfTheHead) {
+  Config config = load_config({}, {"model.d_model=64", "head.clusters=10", "head.groups=4", "head.codes=16"});
+  config.model.vocab_size = 1000;
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64 + 16 * 64);
+  EXPECT_EQ(head_parameters(config).biases, 10 + 1000);
+  config.head.groups = 0;
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
+  config.head.members = MemberVectors::embedding;
+  config.head.member_rank = 64;
+  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
+  config.head.member_rank = 16;
+  EXPECT_EQ(head_parameters(config).matrices, (10 + 16) * 64);
+  config.head.kind = HeadKind::dense;
+  EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
+  EXPECT_EQ(head_parameters(config).biases, 1000);
+  config.head.bias = false;
+  EXPECT_EQ(head_parameters(config).biases, 0);
+}
+
+}  // namespace
+}  // namespace vqlm
