@@ -20,14 +20,14 @@ InputCodes::InputCodes(const HeadContext& context)
   storage_ = arena.allocate(backend_, MemoryUse::workspace);
 }
 
-void InputCodes::add(Tensor x, Tensor tokens, const CodeMapView& map) {
+Tensor InputCodes::vectors(Tensor tokens, const CodeMapView& map) {
   const std::int64_t rows = tokens.numel();
-  VQLM_ASSERT(x.extent(0) == rows && rows <= vectors_.extent(0));
+  VQLM_ASSERT(rows <= vectors_.extent(0));
   const Tensor clusters = clusters_.rows(0, rows), vectors = vectors_.rows(0, rows);
   // For the clusters alone: the order of the rows is of no use here.
   backend_.sort_rows_by_cluster(clusters, order_.rows(0, rows), row_begin_, tokens, map);
   backend_.embedding_forward(vectors, clusters, parameters_.operand(codebook_), 0);
-  backend_.add_scaled(x, vectors, 1.0f);
+  return vectors;
 }
 
 void InputCodes::backward(Tensor dx) {

@@ -15,9 +15,10 @@ class InputCodes {
   /// Adds D to the open bucket, replicated. Up to context.input_rows rows at a time.
   explicit InputCodes(const HeadContext& context);
 
-  /// x (n, d) A accumulates the vectors of the clusters of tokens (n) i32.
-  void add(Tensor x, Tensor tokens, const CodeMapView& map);
-  /// D's gradient accumulates dx (n, d) A, the gradient of the last add()'s x.
+  /// (n, d) A: the vectors of the clusters of tokens (n) i32, valid until the next call. The first block adds them to the
+  /// embedding where it adds other blocks' branches to the residual.
+  Tensor vectors(Tensor tokens, const CodeMapView& map);
+  /// D's gradient accumulates, from that of the last vectors(), dx (n, d) A.
   void backward(Tensor dx);
 
  private:

@@ -31,9 +31,10 @@ class OutputHead {
  public:
   virtual ~OutputHead() = default;
 
-  /// What a head adds to the input embeddings x (n, d) A of tokens (n) i32, in place, and the gradient of its parameters
-  /// for that from dx (n, d) A, the gradient of the last call's x: nothing, but for a VQ head with input codes.
-  virtual void add_to_input(Tensor /*x*/, Tensor /*tokens*/) {}
+  /// (n, d) A: what a head adds to the input embeddings of tokens (n) i32, valid until the next call; absent where it adds
+  /// nothing, as all do but a VQ head with input codes.
+  virtual Tensor input_branch(Tensor /*tokens*/) { return {}; }
+  /// The gradient of the parameters behind the last input_branch() accumulates, from that of its result, dx (n, d) A.
   virtual void input_backward(Tensor /*dx*/) {}
 
   virtual HeadCost cost() const = 0;
@@ -84,7 +85,7 @@ struct HeadContext {
   ParameterStore& parameters;
   std::int64_t rows;  // n
   bool trainable;
-  std::int64_t input_rows = 0;  // the most rows that add_to_input() gets; read by a VQ head with input codes
+  std::int64_t input_rows = 0;  // the most rows that input_branch() gets; read by a VQ head with input codes
   std::int64_t step_tokens =
       1;  // of an optimizer step, over all ranks: moving averages start with their counts
   LogitChunks logits = LogitChunks::by_budget;

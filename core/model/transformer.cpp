@@ -102,9 +102,8 @@ void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>
 
 void Transformer::forward(Tensor tokens) {
   Tensor x = saved(0).input;
-  Tensor branch;
+  Tensor branch = head_->input_branch(my_rows(tokens));
   embedding_->forward(x, tokens, scratch_);
-  head_->add_to_input(x, my_rows(tokens));
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     blocks_[layer].forward(x, branch, saved(layer), scratch_);
     x = saved(layer).middle;
@@ -155,9 +154,8 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
   VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
   const Block::Activations rows_of = Block::first_rows(saved(0), rows);
   Tensor x = rows_of.input;
-  Tensor branch;
+  Tensor branch = head_->input_branch(tokens.view({rows}));
   embedding_->forward(x, tokens.view({rows}), scratch_);
-  head_->add_to_input(x, tokens.view({rows}));
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     blocks_[layer].advance(x, branch, rows_of, scratch_, cache_->layer(layer, past));
     x = rows_of.middle;

@@ -205,8 +205,8 @@ Tensor VqHead::cluster_vectors() {
   return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
 }
 
-void VqHead::add_to_input(Tensor x, Tensor tokens) {
-  if (input_codes_) input_codes_->add(x, tokens, map_);
+Tensor VqHead::input_branch(Tensor tokens) {
+  return input_codes_ ? input_codes_->vectors(tokens, map_) : Tensor{};
 }
 
 void VqHead::input_backward(Tensor dx) {

@@ -34,7 +34,7 @@ class VqHead : public OutputHead {
   void initialize(const std::vector<std::int64_t>& counts) override;
   void start_averages(const std::vector<std::int64_t>& counts) override;
   std::int64_t after_update(std::uint64_t seed, std::int64_t step) override;
-  void add_to_input(Tensor x, Tensor tokens) override;
+  Tensor input_branch(Tensor tokens) override;
   void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   Tensor cluster_nll() const override { return cluster_nll_; }

@@ -44,6 +44,7 @@ void PlanningBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpo
 
 void PlanningBackend::add_scaled(Tensor y, Tensor x, float /*scale*/) {
   VQLM_ASSERT(y.numel() == x.numel());
+  expect(DType::f32, {y, x});
   count("add_scaled", 0, {y, x}, {y});
 }
 
