@@ -1,9 +1,11 @@
 // The members of a VQ head's clusters scored with the rows of the input embedding, which a model has anyway: no parameter of
 // the vocabulary's size is the head's own. Of the embedding's d columns every (d / r)-th is used, r in all:
 //   s_w = q . u_w + b_w,   u_w = scale * (E[w, 0], E[w, d / r], E[w, 2 d / r], ...),   q = h where r = d, else q = h B
-// with B (d, r) the only matrix. With head.member_mean (r = d) a cluster's logit is h . (c_k + mean of u_w over its members)
-// + beta_k: what a dense head that shares the embedding gives a cluster near h = 0, and c_k what that is wrong by. The scale makes the gradient that E gets from the output larger beside the one from the
-// input, which is scaled by what follows it anyway (a norm).
+// with B (d, r) the only matrix. With head.member_mean (r = d) a cluster's logit is
+//   h . (c_k + mean of u_w over its members) + beta_k:
+// what a dense head that shares the embedding gives a cluster near h = 0, and c_k what that is wrong by. The scale makes the
+// gradient that E gets from the output larger beside the one from the input, which is scaled by what follows it anyway (a
+// norm).
 #pragma once
 
 #include <optional>
