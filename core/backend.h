@@ -130,7 +130,7 @@ class Backend {
   virtual void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) = 0;
 
   // ---- elementwise and re-layout ------------------------------------------------------------------------------------
-  /// y += scale * x, both (n).
+  /// y += scale * x, both (n) f32.
   virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
   /// out (C) accumulates the column sums of x (N, C) A.
   virtual void add_column_sums(Tensor out, Tensor x) = 0;

@@ -197,7 +197,7 @@ void convert(const CLI::App& command, const Options& options) {
   refuse_existing(options.out);
   const auto stored = open_model(input_of(options));
   log::info("{}: {}", stored->path().string(), stored->description());
-  // No other format and no other head has input codes, and none needs them.
+  // Neither Hugging Face's form nor another head has input codes, and none needs them.
   std::optional<FoldedInputCodes> folded;
   if (stored->head().input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
   const ModelSource* const source = folded ? &*folded : stored.get();

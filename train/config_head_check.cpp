@@ -87,6 +87,12 @@ void check_head(const Config& config) {
         "to score; "
         "set head.kind = \"vq\", or model.tie_embeddings = true for a dense head that shares the embedding");
   }
+  if (head.kind == HeadKind::dense && head.member_mean) {
+    throw UsageError(
+        "head.member_mean = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = "
+        "\"vq\" or "
+        "member_mean = false");
+  }
   if (head.kind == HeadKind::dense && head.input_codes) {
     throw UsageError(
         "head.input_codes = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = "

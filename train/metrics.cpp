@@ -14,7 +14,7 @@ namespace vqlm {
 namespace {
 
 // ordered: a line reads in the order that people look for things.
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 std::filesystem::path cut_before_opening(const std::filesystem::path& path, std::int64_t last_step) {
   cut_metrics(path, last_step);
@@ -33,7 +33,7 @@ void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
   std::string line;
   for (std::int64_t number = 1; std::getline(file, line); ++number) {
     const bool whole = !file.eof();  // a line without its newline was cut by a crash
-    const Json object = Json::parse(line, nullptr, false);
+    const OrderedJson object = OrderedJson::parse(line, nullptr, false);
     const auto step = object.is_object() ? object.find("step") : object.end();
     if (!object.is_object() || step == object.end() || !step->is_number_integer()) {
       if (!whole) continue;
@@ -51,16 +51,16 @@ Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal termi
       progress_(config.train.steps, config.run.log_every, terminal) {}
 
 void Metrics::add(const StepMetrics& step) {
-  Json object = {{"step", step.step},
-                 {"tokens", step.tokens},
-                 {"loss", step.loss},
-                 {"lr", step.lr},
-                 {"grad_norm", step.grad_norm},
-                 {"tokens_per_second", step.tokens_per_second},
-                 {"seconds", step.seconds},
-                 {"seconds_data", step.seconds_data},
-                 {"seconds_head", step.seconds_head},
-                 {"mfu", step.mfu}};
+  OrderedJson object = {{"step", step.step},
+                        {"tokens", step.tokens},
+                        {"loss", step.loss},
+                        {"lr", step.lr},
+                        {"grad_norm", step.grad_norm},
+                        {"tokens_per_second", step.tokens_per_second},
+                        {"seconds", step.seconds},
+                        {"seconds_data", step.seconds_data},
+                        {"seconds_head", step.seconds_head},
+                        {"mfu", step.mfu}};
   std::vector<Scalar> scalars = {{"train/loss", static_cast<float>(step.loss)},
                                  {"train/lr", static_cast<float>(step.lr)},
                                  {"train/grad_norm", static_cast<float>(step.grad_norm)},
@@ -98,13 +98,13 @@ void Metrics::write(std::int64_t step, const std::string& line, const std::vecto
 }
 
 void Metrics::add(const RefitMetrics& refit) {
-  const Json object = {{"step", refit.step},
-                       {"refit_moved_tokens", refit.moved_tokens},
-                       {"refit_moved_mass", refit.moved_mass},
-                       {"refit_rows", refit.rows},
-                       {"refit_loss_before", refit.loss_before},
-                       {"refit_loss_after", refit.loss_after},
-                       {"seconds", refit.seconds}};
+  const OrderedJson object = {{"step", refit.step},
+                              {"refit_moved_tokens", refit.moved_tokens},
+                              {"refit_moved_mass", refit.moved_mass},
+                              {"refit_rows", refit.rows},
+                              {"refit_loss_before", refit.loss_before},
+                              {"refit_loss_after", refit.loss_after},
+                              {"seconds", refit.seconds}};
   write(refit.step, object.dump(), {{"map/moved_tokens", static_cast<float>(refit.moved_tokens)}});
   log::info(
       "step {}: code map re-fit to {:.0f} hidden states, {:.1f} % of the tokens moved, loss {:.4f} -> "
@@ -114,21 +114,21 @@ void Metrics::add(const RefitMetrics& refit) {
 }
 
 void Metrics::add(const CheckpointMetrics& checkpoint) {
-  const Json object = {{"step", checkpoint.step},
-                       {"checkpoint", checkpoint.name},
-                       {"seconds_wait", checkpoint.wait_seconds},
-                       {"seconds_copy", checkpoint.copy_seconds},
-                       {"seconds_write", checkpoint.write_seconds}};
+  const OrderedJson object = {{"step", checkpoint.step},
+                              {"checkpoint", checkpoint.name},
+                              {"seconds_wait", checkpoint.wait_seconds},
+                              {"seconds_copy", checkpoint.copy_seconds},
+                              {"seconds_write", checkpoint.write_seconds}};
   write(checkpoint.step, object.dump(), {});
 }
 
 void Metrics::add(const HeldoutMetrics& heldout) {
-  Json object = {{"step", heldout.step},
-                 {"tokens", heldout.tokens},
-                 {"heldout_loss", heldout.loss},
-                 {"heldout_perplexity", std::exp(heldout.loss)},
-                 {"heldout_tokens", heldout.heldout_tokens},
-                 {"seconds", heldout.seconds}};
+  OrderedJson object = {{"step", heldout.step},
+                        {"tokens", heldout.tokens},
+                        {"heldout_loss", heldout.loss},
+                        {"heldout_perplexity", std::exp(heldout.loss)},
+                        {"heldout_tokens", heldout.heldout_tokens},
+                        {"seconds", heldout.seconds}};
   std::vector<Scalar> scalars = {{"heldout/loss", static_cast<float>(heldout.loss)},
                                  {"heldout/perplexity", static_cast<float>(std::exp(heldout.loss))}};
   if (heldout.bits_per_byte) {

@@ -11,7 +11,7 @@ InputCodes::InputCodes(const HeadContext& context)
                                 .global_shape = {clusters, d},
                                 .offset = {0, 0},
                                 .shape = {clusters, d},
-                                .init = {.stddev = 0.02f}}});
+                                .init = {.stddev = context.embedding_stddev}}});
   TensorArena arena;
   arena.add(clusters_, {rows}, DType::i32);
   arena.add(order_, {rows}, DType::i32);

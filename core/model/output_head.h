@@ -90,6 +90,7 @@ struct HeadContext {
       1;  // of an optimizer step, over all ranks: moving averages start with their counts
   LogitChunks logits = LogitChunks::by_budget;
   ParameterId embedding = 0;  // the model's embedding table; read by a VQ head whose members are its rows
+  float embedding_stddev = 0.02f;  // of the table's first values; read by a VQ head with input codes
 };
 
 }  // namespace vqlm

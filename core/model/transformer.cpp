@@ -59,7 +59,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                             .trainable = training,
                             .input_rows = rows_,
                             .step_tokens = options.step_tokens,
-                            .embedding = embedding_->table()};
+                            .embedding = embedding_->table(),
+                            .embedding_stddev = embedding_stddev(config_, options.head)};
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));

@@ -41,6 +41,7 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
     VQLM_ASSERT(groups_ == 0);
     embedding_.emplace(context, map_.members);
   }
+  VQLM_ASSERT(!(averages_ && adds_means()));
   if (context.head.input_codes) input_codes_.emplace(context);
   allocate_workspace();
 }
@@ -83,6 +84,7 @@ void VqHead::allocate_map() {
 void VqHead::set_map(const CodeMap& map) {
   VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == clusters_ && map.groups == groups_ &&
               (groups_ == 0 || map.codes == codes_));
+  VQLM_ASSERT(!embedding_ && !input_codes_);  // they go with the clusters that they were made for
   upload(map);
   choice_.reset();  // its search holds the old clusters' members
 }

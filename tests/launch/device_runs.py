@@ -26,8 +26,9 @@ MODEL = ["model.d_model=128", f"model.n_layers={LAYERS}", "model.n_heads=4", "mo
 HEADS = {"dense": ["head.kind=dense"], "tied": ["head.kind=dense", "model.tie_embeddings=true"],
          "vq": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=commitment"],
          "vq_ema": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=ema"],
+         "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding"],
          # Scale 1: with 4 the gradient's norm is 8 in the first steps, and these amplify roundings (3 % of the third norm).
-         "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding",
+         "vq_embedding_mean": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding",
                           "head.member_scale=1", "head.member_mean=true", "head.input_codes=true"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 

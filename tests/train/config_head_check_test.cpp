@@ -28,6 +28,7 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"head.input_codes=true", "head.map=learned"}),
               HasSubstr("or input_codes = false"));
   EXPECT_THAT(resolve_error({"head.input_codes=true", "head.kind=dense"}), HasSubstr("has no clusters"));
+  EXPECT_THAT(resolve_error({"head.member_mean=true", "head.kind=dense"}), HasSubstr("has no clusters"));
   EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
               HasSubstr("set member_rank = 0"));

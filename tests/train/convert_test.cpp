@@ -181,7 +181,7 @@ Config with_input_codes(Config config) {
   return config;
 }
 
-TEST(Convert, InputCodesFoldIntoTheTableExactly) {
+TEST(Convert, InputCodesFoldIntoTheTable) {
   for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(16),
                                config_with_embedding(4), config_with_embedding(16, true)}) {
     const Saved saved(with_input_codes(config));

@@ -9,7 +9,7 @@
 namespace vqlm {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 /// The first `n` tokens of a cluster, the most frequent first where counts are known.
 std::vector<std::int32_t> first_members(const KnownMap& known, std::int64_t cluster, int n) {
@@ -103,17 +103,17 @@ std::string bands_text(const KnownMap& known, const MapSummary& summary) {
   return text;
 }
 
-Json summary_json(const KnownMap& known, const MapSummary& summary) {
+OrderedJson summary_json(const KnownMap& known, const MapSummary& summary) {
   const CodeMap& map = known.map;
-  Json json = {{"file", known.path},
-               {"provenance", map.provenance},
-               {"vocab_size", map.vocab_size},
-               {"clusters", map.clusters},
-               {"codes", map.codes},
-               {"groups", map.groups},
-               {"bytes", summary.bytes},
-               {"one_token_clusters", summary.one_token_clusters},
-               {"size_quartiles", summary.size_quartiles}};
+  OrderedJson json = {{"file", known.path},
+                      {"provenance", map.provenance},
+                      {"vocab_size", map.vocab_size},
+                      {"clusters", map.clusters},
+                      {"codes", map.codes},
+                      {"groups", map.groups},
+                      {"bytes", summary.bytes},
+                      {"one_token_clusters", summary.one_token_clusters},
+                      {"size_quartiles", summary.size_quartiles}};
   if (summary.members_scored) {
     json["members_scored"] = *summary.members_scored;
     json["cluster_perplexity"] = *summary.cluster_perplexity;
@@ -151,15 +151,15 @@ std::string map_text(const KnownMap& known, const MapSummary& summary, const Clu
 
 std::string map_json(const KnownMap& known, const MapSummary& summary, const ClusterWords& show,
                      const Tokenizer* tokenizer) {
-  Json json = summary_json(known, summary);
+  OrderedJson json = summary_json(known, summary);
   json["sizes"] = summary.sizes;
-  json["words"] = Json::object();
+  json["words"] = OrderedJson::object();
   for (const std::int64_t k : show.clusters) {
-    Json& words = json["words"][std::to_string(k)] = Json::array();
+    OrderedJson& words = json["words"][std::to_string(k)] = OrderedJson::array();
     for (const std::int32_t token : first_members(known, k, show.words))
       words.push_back(word(token, tokenizer));
   }
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 std::string comparison_text(const std::vector<KnownMap>& maps, const MapComparison& comparison) {
@@ -197,10 +197,10 @@ std::string comparison_text(const std::vector<KnownMap>& maps, const MapComparis
 }
 
 std::string comparison_json(const std::vector<KnownMap>& maps, const MapComparison& comparison) {
-  Json json;
+  OrderedJson json;
   if (!comparison.information.empty()) json["token_information"] = comparison.token_information;
   for (std::size_t i = 0; i < maps.size(); ++i) {
-    Json map = summary_json(maps[i], comparison.summaries[i]);
+    OrderedJson map = summary_json(maps[i], comparison.summaries[i]);
     map.erase("mass");
     if (!comparison.information.empty()) map["information"] = comparison.information[i];
     map["agreement_with_first"] = {{"mutual_information", comparison.with_first[i].mutual_information},
@@ -208,7 +208,7 @@ std::string comparison_json(const std::vector<KnownMap>& maps, const MapComparis
                                    {"adjusted_rand", comparison.with_first[i].adjusted_rand}};
     json["maps"].push_back(std::move(map));
   }
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 }  // namespace vqlm

@@ -1,5 +1,5 @@
-// A model whose output head is replaced, as a ModelSource over the one it is made from: the trunk is read through, the head's
-// tensors are held or computed here.
+// A model whose output head is replaced, as a ModelSource over the one it is made from: the trunk is read through (but for
+// an embedding that input codes are folded into), the head's tensors are held or computed here.
 #pragma once
 
 #include <map>
@@ -8,7 +8,7 @@
 
 namespace vqlm {
 
-/// What both replacements share. `trunk` must outlive it.
+/// What all replacements share. `trunk` must outlive it.
 class ReplacedHead : public ModelSource {
  public:
   const std::filesystem::path& path() const override { return trunk_.path(); }
@@ -75,7 +75,7 @@ class DenseExpansion : public ReplacedHead {
   std::vector<float> bias_;             // (V), of the dense head
 };
 
-/// The same model without input codes (core/model/input_codes.h), exactly: the table's rows are e_v + d_{k(v)}. Members that
+/// The same model, to rounding, without input codes (core/model/input_codes.h): the table's rows are e_v + d_{k(v)}. Members that
 /// are rows of the embedding then all of a cluster have scale d_k more, which cancels among them; where their mean is added
 /// to the code c_k (head.member_mean), c_k - scale d_k takes its place.
 class FoldedInputCodes : public ReplacedHead {

@@ -6,17 +6,17 @@
 namespace vqlm {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json memory_json(const MemoryPlan& memory) {
-  Json json;
+OrderedJson memory_json(const MemoryPlan& memory) {
+  OrderedJson json;
   for (std::size_t use = 0; use < memory.bytes.size(); ++use) json[memory_use_names[use]] = memory.bytes[use];
   json["total"] = memory.total();
   return json;
 }
 
-Json ops_json(const StepPlan& step) {
-  Json json = Json::array();
+OrderedJson ops_json(const StepPlan& step) {
+  OrderedJson json = OrderedJson::array();
   for (const OpCount& op : step.ops) {
     json.push_back({{"name", op.name},
                     {"calls", op.calls},
@@ -28,8 +28,8 @@ Json ops_json(const StepPlan& step) {
   return json;
 }
 
-Json collectives_json(const StepPlan& step) {
-  Json json = Json::array();
+OrderedJson collectives_json(const StepPlan& step) {
+  OrderedJson json = OrderedJson::array();
   for (const CollectiveCount& c : step.collectives) {
     json.push_back({{"group", c.group},
                     {"ranks", c.ranks},
@@ -48,7 +48,7 @@ std::string to_json(const PlanReport& report) {
   const Config& config = report.config;
   const StepPlan& step = report.step;
   const StatedRates& rates = report.options.rates;
-  Json json;
+  OrderedJson json;
   json["model"] = {{"parameters", step.parameters},
                    {"vocab_size", config.model.vocab_size},
                    {"head", config.head.kind == HeadKind::dense ? "dense" : "vq"}};
@@ -71,8 +71,9 @@ std::string to_json(const PlanReport& report) {
     json["device_memory_bytes"] = *report.device_memory;
     json["reserve_bytes"] = report.reserve;
     json["fits"] = report.fits();
-    json["largest_micro_batch"] = report.largest_micro_batch ? Json(*report.largest_micro_batch) : Json();
-    json["changes"] = Json::array();
+    json["largest_micro_batch"] =
+        report.largest_micro_batch ? OrderedJson(*report.largest_micro_batch) : OrderedJson();
+    json["changes"] = OrderedJson::array();
     for (const MemoryChange& change : report.changes) {
       json["changes"].push_back({{"change", change.change}, {"bytes", change.bytes}, {"fits", change.fits}});
     }

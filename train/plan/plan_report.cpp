@@ -24,13 +24,14 @@ std::string human_seconds(double seconds) {
 std::string describe_model(const Config& config) {
   const ModelConfig& m = config.model;
   const HeadConfig& h = config.head;
-  const std::string head = h.kind == HeadKind::dense ? (m.tie_embeddings ? "dense, tied" : "dense")
-                           : h.members == MemberVectors::embedding
-                               ? fmt::format("vq K={} E r={}{}", h.clusters, h.member_rank,
-                                             h.member_mean ? " mean" : "")
-                               : fmt::format("vq K={} G={} Q={}", h.clusters, h.groups, h.codes);
-  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model,
-                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head);
+  const std::string head =
+      h.kind == HeadKind::dense ? (m.tie_embeddings ? "dense, tied" : "dense")
+      : h.members == MemberVectors::embedding
+          ? fmt::format("vq K={} E r={}{}", h.clusters, h.member_rank, h.member_mean ? " mean" : "")
+          : fmt::format("vq K={} G={} Q={}", h.clusters, h.groups, h.codes);
+  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}{}", m.d_model,
+                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head,
+                     h.input_codes ? " input codes" : "");
 }
 
 std::string heading_text(const PlanReport& report) {
