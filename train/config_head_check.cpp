@@ -46,8 +46,7 @@ void check_member_mean(const HeadConfig& head, std::int64_t d) {
   if (head.member_rank != d) {
     throw UsageError(
         fmt::format("head.member_mean = true with head.member_rank = {}: the mean of {} columns cannot be "
-                    "added to codes of "
-                    "model.d_model = {} numbers; set member_rank = 0 (all columns) or member_mean = false",
+                    "added to codes of model.d_model = {} numbers; set member_rank = 0 (all columns) or member_mean = false",
                     head.member_rank, head.member_rank, d));
   }
   if (head.learning == CodebookLearning::ema) {
