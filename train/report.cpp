@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "train/config.h"
+#include "train/model_text.h"
 
 namespace vqlm {
 namespace {
@@ -28,22 +29,11 @@ std::optional<double> median(std::vector<double> values) {
   return *middle;
 }
 
-std::string head_text(const HeadConfig& head) {
-  std::string text =
-      head.kind == HeadKind::dense ? "dense" : fmt::format("vq K={} G={}", head.clusters, head.groups);
-  if (head.kind == HeadKind::vq && head.members == MemberVectors::embedding) {
-    text = fmt::format("vq K={} E r={}{}", head.clusters, head.member_rank, head.member_mean ? " mean" : "");
-  }
-  if (head.kind == HeadKind::vq && head.groups > 0) text += fmt::format(" Q={}", head.codes);
-  if (head.kind == HeadKind::vq && head.input_codes) text += " input codes";
-  return head.bias ? text : text + " no bias";
-}
-
 void read_config(RunSummary& run, const std::filesystem::path& folder) {
   const Config config = load_config(folder / "config.toml");
   run.name = config.run.name.empty() ? folder.string() : config.run.name;
   run.head_kind = config.head.kind;
-  run.head = head_text(config.head);
+  run.head = head_text(config.model, config.head);
   if (config.model.vocab_size == 0) return;  // written before the shards were known
   const HeadParameters parameters = head_parameters(config);
   run.head_matrices = parameters.matrices;

@@ -3,7 +3,8 @@
 // every sum has one owner and one order.
 //
 // Bound by memory: forward reads 2 V d bytes, backward moves 8 V d. V 50,257, d 768: 77 and 309 MB, floors 18 and 72 us at
-// 4.3 TB/s; V 128,000, d 4,096: 1.0 and 4.2 GB, 0.24 and 1.0 ms; not measured.
+// 4.3 TB/s; V 128,000, d 4,096: 1.0 and 4.2 GB, 0.24 and 1.0 ms; not measured. A block walks down its whole cluster, so a
+// map with one very large cluster takes as long as that one's members in a row.
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"

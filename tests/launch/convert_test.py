@@ -106,6 +106,30 @@ class Convert(unittest.TestCase):
         self.assertEqual(nll[0], nll[1])
         self.assertEqual(nll[0], nll[2])
 
+    def test_input_codes_are_folded_in(self):
+        options = ["head.kind=vq", "head.clusters=16", "head.groups=0", "head.members=embedding", "head.member_mean=true",
+                   "head.input_codes=true"]
+        self.ok("train", *self.training("codes", *MODEL, *options))
+        codes, hf, dense = self.folder / "codes", self.folder / "codes-hf", self.folder / "codes-dense"
+        self.convert("--to", "hf", "--checkpoint", codes, "--out", hf)
+        self.assertIn("an approximation", self.convert("--head", "dense", "--checkpoint", codes, "--out", dense))
+        self.assertIn("a vector of each cluster at the input", self.convert("--info", codes))
+        for folded in (hf, dense):
+            self.assertNotIn("at the input", self.convert("--info", folded))
+        nll = {}
+        for model in (codes, hf, dense):
+            out = self.folder / "folded.json"
+            self.ok("eval", "--checkpoint", model, "--data", f"{self.folder}/shards/heldout-*.h5", "--seq-len", "32",
+                    "--json", out)
+            nll[model] = json.loads(out.read_text())["nll"]
+        self.assertAlmostEqual(nll[hf] / nll[codes], 1, delta=1e-5)
+        self.assertAlmostEqual(nll[dense] / nll[codes], 1, delta=0.02)
+
+        trained = (json.loads((codes / "metrics.jsonl").read_text().splitlines()[-1]).get("step"))
+        self.assertEqual(trained, 4)
+        for key in ("head.member_mean", "head.input_codes"):
+            self.refused(2, key, "train", "--resume", *self.training("codes", *MODEL, *options, f"{key}=false", steps=6))
+
     def test_usage(self):
         dense, out = self.folder / "dense", self.folder / "nowhere"
         self.refused(2, "name a model", "convert", "--out", out)

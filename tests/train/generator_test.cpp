@@ -18,12 +18,19 @@ namespace {
 
 using Tokens = std::vector<std::int32_t>;
 
+struct Head {
+  const char* name;
+  HeadKind kind;
+  /// Of the VQ head: members by the embedding, their means in the codes, and input codes.
+  bool embedding_members = false;
+};
+
 /// A tiny model for generation and the same one for full forward passes.
 class Models {
  public:
-  explicit Models(HeadKind kind, std::int64_t sequences = 1, std::int64_t chunk = 8,
+  explicit Models(const Head& head, std::int64_t sequences = 1, std::int64_t chunk = 8,
                   std::int64_t context = 24, float spread = 0.4f)
-      : full_(config(kind)) {
+      : full_(config(head)) {
     full_.randomize(11, spread);
     model_ = std::make_unique<Transformer>(full_.backend(), full_.grid().tensor(),
                                            Transformer::Options{.model = full_.config().model,
@@ -63,8 +70,14 @@ class Models {
   }
 
  private:
-  static Config config(HeadKind kind) {
-    Config config = tiny_model_config(kind);
+  static Config config(const Head& head) {
+    Config config = tiny_model_config(head.kind);
+    if (head.embedding_members) {
+      config.head.members = MemberVectors::embedding;
+      config.head.groups = config.head.codes = 0;
+      config.head.member_rank = config.model.d_model;
+      config.head.member_mean = config.head.input_codes = true;
+    }
     config.model.n_layers = 3;
     config.train.micro_batch = 1;
     config.data.seq_len = longest;
@@ -89,7 +102,7 @@ SamplingOptions greedy() {
   return sampling;
 }
 
-class GeneratorTest : public ::testing::TestWithParam<HeadKind> {};
+class GeneratorTest : public ::testing::TestWithParam<Head> {};
 
 // Three layers of f32 sums of 16 to 24 terms of order one; the cache's attention and products of other sizes sum in another
 // order: 3 layers x (4 products and a norm) x 24 u, on log-probabilities of at most 2^4, is 4e-4 at worst and 1e-6 as a rule.
@@ -247,10 +260,10 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
             std::max_element(row.begin(), row.end()) - row.begin());
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest, ::testing::Values(HeadKind::dense, HeadKind::vq),
-                         [](const auto& test) {
-                           return std::string(test.param == HeadKind::vq ? "vq" : "dense");
-                         });
+INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
+                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"vq", HeadKind::vq},
+                                           Head{"vq_embedding_input_codes", HeadKind::vq, true}),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(SamplingOptions, WrongOnesAreNamed) {
   const auto message = [](SamplingOptions options) {

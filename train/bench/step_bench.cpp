@@ -13,6 +13,7 @@
 #include "train/bench/matmul_peak.h"
 #include "train/bench/synthetic_tokens.h"
 #include "train/gradient_accumulator.h"
+#include "train/model_text.h"
 #include "train/optimizer.h"
 #include "train/stopwatch.h"
 
@@ -94,15 +95,6 @@ class SyntheticTraining {
   std::int64_t steps_ = 0;
 };
 
-std::string describe_model(const Config& config) {
-  const ModelConfig& m = config.model;
-  const HeadConfig& h = config.head;
-  const std::string head =
-      h.kind == HeadKind::dense ? "dense" : fmt::format("vq K={} G={} Q={}", h.clusters, h.groups, h.codes);
-  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model,
-                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head);
-}
-
 /// What lies in each kind of memory, in the order of MemoryUse.
 std::vector<std::string> explain_memory(const Config& config, Transformer& model, bool rounded,
                                         const Backend::MemoryAccount& memory) {
@@ -172,7 +164,7 @@ void check(const Backend& backend, const StepBenchOptions& options) {
 
 StepBenchResult describe(const Backend& backend, const ProcessGrid& grid, const Config& config, Clock clock) {
   StepBenchResult result;
-  result.model = describe_model(config);
+  result.model = model_text(config);
   result.machine = fmt::format("{} data x {} tensor ranks, {}", grid.data_size(), grid.tensor_size(),
                                backend.description());
   result.dtype = name_of(backend.activation_dtype());

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "train/model_text.h"
 
 namespace vqlm {
 namespace {
@@ -21,24 +22,11 @@ std::string human_seconds(double seconds) {
   return seconds >= 1e-3 ? fmt::format("{:.2f} ms", 1e3 * seconds) : fmt::format("{:.1f} us", 1e6 * seconds);
 }
 
-std::string describe_model(const Config& config) {
-  const ModelConfig& m = config.model;
-  const HeadConfig& h = config.head;
-  const std::string head =
-      h.kind == HeadKind::dense ? (m.tie_embeddings ? "dense, tied" : "dense")
-      : h.members == MemberVectors::embedding
-          ? fmt::format("vq K={} E r={}{}", h.clusters, h.member_rank, h.member_mean ? " mean" : "")
-          : fmt::format("vq K={} G={} Q={}", h.clusters, h.groups, h.codes);
-  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}{}", m.d_model,
-                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head,
-                     h.input_codes ? " input codes" : "");
-}
-
 std::string heading_text(const PlanReport& report) {
   const Config& config = report.config;
   const StatedRates& rates = report.options.rates;
   std::string text =
-      fmt::format("model   {}: {:.2f} M parameters\n", describe_model(config), 1e-6 * report.step.parameters);
+      fmt::format("model   {}: {:.2f} M parameters\n", model_text(config), 1e-6 * report.step.parameters);
   text += fmt::format(
       "grid    {} data x {} tensor ranks; a step is {} micro-batches of {} x {} tokens on each of "
       "{} data ranks: {:.0f} tokens\n",

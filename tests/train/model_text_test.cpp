@@ -1,0 +1,36 @@
+// What heads and models are called.
+#include "train/model_text.h"
+
+#include <gtest/gtest.h>
+
+namespace vqlm {
+namespace {
+
+TEST(ModelText, NamesWhatTellsHeadsApart) {
+  ModelConfig model;
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense");
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense, .bias = false}), "dense no bias");
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 2, .codes = 9}), "vq K=10 G=2 Q=9");
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 0}), "vq K=10 G=0");
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq,
+                              .clusters = 10,
+                              .members = MemberVectors::embedding,
+                              .member_rank = 16,
+                              .member_mean = true,
+                              .input_codes = true}),
+            "vq K=10 E r=16 mean input codes");
+  model.tie_embeddings = true;
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense tied");
+}
+
+TEST(ModelText, NamesAModelsShape) {
+  Config config;
+  config.model = {.vocab_size = 61, .d_model = 16, .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .d_ff = 24};
+  config.data.seq_len = 8;
+  config.head.kind = HeadKind::dense;
+  EXPECT_EQ(model_text(config),
+            "d 16, 1 layers, 2 heads (1 kv), d_ff 24, vocabulary 61, T 8, head dense");
+}
+
+}  // namespace
+}  // namespace vqlm
