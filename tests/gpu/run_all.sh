@@ -218,7 +218,7 @@ training() {
   [ $simt = no ] || length=(--set train.steps=2 --set optim.warmup_steps=1 --set train.global_batch=2 --set train.micro_batch=1 --set data.seq_len=64
     --set model.d_model=64 --set model.n_layers=1 --set model.n_heads=1 --set model.d_ff=64 --set run.log_every=1)
   for head in dense vq; do
-    [ $simt = no ] || [ $head = dense ] || length+=(--set head.clusters=16 --set head.groups=4 --set head.codes=8 --set head.map=random)
+    [ $simt = no ] || [ $head = dense ] || length+=(--set head.clusters=16 --set head.map=random)
     rm -rf "$out/run-$head"
     ours "$vqlm" train --config "configs/gpt2-small-$head.toml" --set run.device=cuda "${length[@]}" \
       --set "data.train=$shards/train-*.h5" --set "data.heldout=$shards/heldout-*.h5" --set train.eval_every=0 \

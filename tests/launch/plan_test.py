@@ -70,7 +70,7 @@ class Plan(unittest.TestCase):
             _, plan = self.plan("--config", f"{SOURCE_DIR}/configs/gpt2-small-{name}.toml", "--vocab", 50257, "--grid", "1x1")
             return plan["memory_bytes"]["gradients"]
 
-        # V d of the dense head, (K + Q) d + K of the VQ head with K = Q = 256; to within the padding of a few groups.
+        # V d of the dense head, 2 K d + K of the VQ head with K = 256 and input codes; to within the padding of a few groups.
         self.assertAlmostEqual((head_bytes("dense") - head_bytes("vq")) / 4, 50257 * 768 - 512 * 768 - 256, delta=64 * 20)
 
     def test_the_vocabulary_of_the_shards(self):

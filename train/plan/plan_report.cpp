@@ -81,11 +81,11 @@ void add(OpCount& sum, const OpCount& op) {
 
 std::string work_text(const StepPlan& step) {
   std::string text =
-      fmt::format("\nwork of one rank and step\n  {:<22} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n", "op",
+      fmt::format("\nwork of one rank and step\n  {:<25} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n", "op",
                   "calls", "TFLOP", "read", "written", "time", "share");
   const double compute = step.product_seconds + step.memory_seconds;
   const auto line = [&](std::string_view name, const OpCount& op) {
-    text += fmt::format("  {:<22} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls,
+    text += fmt::format("  {:<25} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls,
                         1e-12 * op.flops, human_bytes(op.bytes_read), human_bytes(op.bytes_written),
                         human_seconds(op.seconds), 100 * op.seconds / compute);
   };
