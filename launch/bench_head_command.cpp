@@ -139,10 +139,10 @@ void add_head_bench(CLI::App& bench) {
   command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
   command->footer(
       "One pass is forward and backward of all rows: dense with all logits at once (dense_plain), dense in "
-      "chunks, VQ, "
-      "and the\npublished VQ-Logits (G = 0) with as many parameters. A random map spreads the targets over "
+      "chunks, VQ with\nmembers by codes (vq) and by rows of the model's embedding (vq_embedding), and the "
+      "published VQ-Logits\n(G = 0) with as many parameters as vq. A random map spreads the targets over "
       "all "
-      "clusters, which is the harder\ncase for the VQ head; with a frequency map most rows share a few "
+      "clusters, which\nis the harder case for the VQ head; with a frequency map most rows share a few "
       "clusters.\n"
       "Examples:\n"
       "  vqlm bench head\n"

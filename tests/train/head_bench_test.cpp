@@ -46,10 +46,11 @@ TEST(HeadBench, ReportsItsKeysAndSizes) {
     }
     EXPECT_EQ(json.at("dense").at("matrix_parameters"), 101 * 16);
     EXPECT_EQ(json.at("vq").at("matrix_parameters"), (7 + 5) * 16);
+    EXPECT_EQ(json.at("vq_embedding").at("matrix_parameters"), 7 * 16);     // the table is the model's
     EXPECT_EQ(json.at("vq_logits").at("matrix_parameters"), (7 + 5) * 16);  // the same numbers, all in codes
     EXPECT_EQ(json.at("dense_plain").at("mean_nll"), json.at("dense").at("mean_nll"));
     // Untrained heads predict about the unigram distribution: above 0 and below twice a uniform guess.
-    for (const char* head : {"dense_plain", "dense", "vq", "vq_logits"}) {
+    for (const char* head : {"dense_plain", "dense", "vq", "vq_embedding", "vq_logits"}) {
       EXPECT_GT(json.at(head).at("mean_nll").get<double>(), 0) << head;
       EXPECT_LT(json.at(head).at("mean_nll").get<double>(), 2 * std::log(101.0)) << head;
       EXPECT_GT(json.at(head).at("floor_seconds").get<double>(), 0) << head;
@@ -68,7 +69,7 @@ TEST(HeadBench, ReportsDecoding) {
   EXPECT_EQ(decoding.at("tokens"), 3);
   for (const char* operation : {"log_probs", "arg_max", "top_k", "sample"}) {
     EXPECT_GT(decoding.at("ratios_dense_over_vq").at(operation).get<double>(), 0) << operation;
-    for (const char* head : {"dense", "vq", "vq_logits"}) {
+    for (const char* head : {"dense", "vq", "vq_embedding", "vq_logits"}) {
       for (const char* key : {"seconds", "seconds_min", "bytes", "bytes_per_second", "floor_seconds"}) {
         EXPECT_GT(decoding.at(head).at(operation).at(key).get<double>(), 0)
             << head << " " << operation << " " << key;
@@ -78,6 +79,8 @@ TEST(HeadBench, ReportsDecoding) {
   const auto& vq = decoding.at("vq");
   EXPECT_EQ(decoding.at("dense").at("log_probs").at("bytes"), 101 * (16 * 4 + 8));
   EXPECT_EQ(vq.at("log_probs").at("bytes"), 7 * (16 * 4 + 4) + 5 * 16 * 4 + 101 * (4 + 4 + 4 + 4));
+  EXPECT_EQ(decoding.at("vq_embedding").at("log_probs").at("bytes"),
+            7 * (16 * 4 + 4) + 101 * (16 * 4 + 4 + 4 + 4));
   EXPECT_EQ(vq.at("log_probs").at("clusters_visited"), 0);
   for (const char* searched : {"arg_max", "top_k"}) {
     EXPECT_GE(vq.at(searched).at("clusters_visited").get<double>(), 1) << searched;
@@ -106,7 +109,7 @@ TEST(HeadBench, SkipsByNameWhatDoesNotFit) {
   EXPECT_TRUE(json.at("seconds_dense").is_null());
   EXPECT_GT(json.at("seconds_vq").get<double>(), 0);
   EXPECT_GT(json.at("decoding").at("dense").at("log_probs").at("seconds").get<double>(), 0);  // one row fits
-  EXPECT_THAT(to_text(result), HasSubstr("dense_plain  skipped: needs"));
+  EXPECT_THAT(to_text(result), HasSubstr("dense_plain   skipped: needs"));
 
   options = tiny_heads();
   options.time_limit = 1e-5;  // 6 x 33 x 101 x 16 operations a pass at 1e11, times 4

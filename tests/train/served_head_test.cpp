@@ -24,6 +24,8 @@ struct Served {
   Clusters clusters;
   int groups;
   float spread;  // standard deviation of the untrained matrices
+  bool embedding =
+      false;  // members are rows of an embedding, clusters scored by their means, too; then no groups
 };
 
 void PrintTo(const Served& served, std::ostream* out) {
@@ -51,8 +53,26 @@ class ServedHead {
     config_.clusters = map.clusters;
     config_.groups = map.groups;
     config_.codes = map.codes;
+    if (served.embedding) {
+      config_.members = MemberVectors::embedding;
+      config_.member_rank = width;
+      config_.member_scale = 1;
+      config_.member_mean = true;
+    }
     store_.add_bucket("head", true);
-    head_ = std::make_unique<VqHead>(HeadContext{tensor_, model_, config_, store_, rows, true}, map);
+    const ParameterId table = store_.add({{.name = "model.embed_tokens.weight",
+                                           .global_shape = {vocabulary, width},
+                                           .offset = {0, 0},
+                                           .shape = {vocabulary, width},
+                                           .init = {}}});
+    head_ = std::make_unique<VqHead>(HeadContext{.tensor = tensor_,
+                                                 .model = model_,
+                                                 .head = config_,
+                                                 .parameters = store_,
+                                                 .rows = rows,
+                                                 .trainable = true,
+                                                 .embedding = table},
+                                     map);
     store_.allocate(true);
     const Philox rng(7, served.name);
     const Tensor values = store_.flat_values();
@@ -106,7 +126,8 @@ class ServedHead {
   }
 
   /// As in head_choice_test.cpp: two orders of sums of d products and a bias, twice for the two factors, and two roundings of
-  /// log-probabilities below 2^8. sum(|a||b|) <= |h|_1 max|w| + max|b| over all parameters.
+  /// log-probabilities below 2^8. sum(|a||b|) <= |h|_1 max|w| + max|b| over all parameters; a code plus a mean is at most
+  /// twice as large.
   double tolerance() {
     double norm = 0, largest = 0;
     for (const float x : one_) norm += std::abs(static_cast<double>(x));
@@ -115,7 +136,7 @@ class ServedHead {
       const double x = std::abs(static_cast<double>(values.f32()[i]));
       if (std::isfinite(x)) largest = std::max(largest, x);
     }
-    return 0x1p-24 * (4 * (width + 1) * (norm + 1) * largest + 2 * 256);
+    return 0x1p-24 * (8 * (width + 1) * (norm + 1) * largest + 2 * 256);
   }
 
   /// Small ids often: V^u for uniform u, as in natural text.
@@ -207,6 +228,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, ServedHeadTest,
                                            Served{"flat", Clusters::equal, 8, 0.02f},
                                            Served{"mixed_sizes", Clusters::mixed, 8, 0.3f},
                                            Served{"published_method", Clusters::mixed, 0, 0.3f},
+                                           Served{"embedding_members", Clusters::mixed, 0, 0.3f, true},
                                            Served{"one_token_clusters", Clusters::single, 8, 0.3f}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -42,7 +42,21 @@ HeadConfig config_of(const HeadBenchOptions& options, BenchedHead kind) {
     config.clusters = std::min(config.clusters, options.vocab_size);
     config.groups = 0;
   }
+  if (kind == BenchedHead::vq_embedding) {
+    config.members = MemberVectors::embedding;
+    config.member_rank = options.width;
+    config.member_scale = 1;
+    config.member_mean = true;
+    config.groups = config.codes = 0;
+  }
   return config;
+}
+
+/// A parameter's value, its rounded copy where there is one, and its gradient.
+double bytes_of_parameter(const Backend& backend, HeadUse use) {
+  const DType a = backend.activation_dtype();
+  return static_cast<double>(sizeof(float) + (a == DType::f32 ? 0 : size_of(a)) +
+                             (use == HeadUse::training ? sizeof(float) : 0));
 }
 
 }  // namespace
@@ -56,6 +70,15 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   model_.d_model = options.width;
   const bool trains = use == HeadUse::training;
   parameters_.add_bucket("head", !is_dense(kind));
+  const bool reads_table = config_.members == MemberVectors::embedding;
+  ParameterId table = 0;
+  if (reads_table) {
+    table = parameters_.add({{.name = "model.embed_tokens.weight",
+                              .global_shape = {options.vocab_size, options.width},
+                              .offset = {0, 0},
+                              .shape = {options.vocab_size, options.width},
+                              .init = {.stddev = 0.02f}}});
+  }
   const HeadContext context{
       .tensor = setting.tensor,
       .model = model_,
@@ -63,7 +86,8 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
       .parameters = parameters_,
       .rows = trains ? options.rows : 1,
       .trainable = trains,
-      .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget};
+      .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
+      .embedding = table};
   if (is_dense(kind)) {
     head_ = std::make_unique<DenseHead>(context, std::nullopt);
   } else {
@@ -79,7 +103,8 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   parameters_.allocate(trains);
   parameters_.initialize(options.seed);
   head_->initialize(setting.counts);
-  bytes_ = bytes_in_use(backend) - before;
+  bytes_ = bytes_in_use(backend) - before -
+           static_cast<std::size_t>(static_cast<double>(table_numbers()) * bytes_of_parameter(backend, use));
 }
 
 double expected_bytes(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
@@ -87,15 +112,19 @@ double expected_bytes(const Backend& backend, const HeadBenchOptions& options, B
   const HeadConfig config = config_of(options, kind);
   const auto vocabulary = static_cast<double>(options.vocab_size), width = static_cast<double>(options.width);
   const auto activation = static_cast<double>(size_of(backend.activation_dtype()));
-  const double rounded = backend.activation_dtype() == DType::f32 ? 0 : activation;
   const bool trains = use == HeadUse::training;
-  const double of_parameter = sizeof(float) + rounded + (trains ? sizeof(float) : 0.0);
+  const double of_parameter = bytes_of_parameter(backend, use);
   const double rows = trains ? static_cast<double>(options.rows) : 1;
   const double clusters = static_cast<double>(config.clusters);
   if (!is_dense(kind)) {
     const double codes = config.groups > 0 ? config.codes : 0;
-    return (clusters + codes) * width * of_parameter + vocabulary * (of_parameter + 12 + config.groups) +
-           rows * clusters * activation;
+    // The table, and its rows in the clusters' order with a gradient of their own.
+    const double table =
+        config.members == MemberVectors::embedding
+            ? vocabulary * width * (of_parameter + activation + (trains ? sizeof(float) : 0.0))
+            : 0;
+    return table + (clusters + codes) * width * of_parameter +
+           vocabulary * (of_parameter + 12 + config.groups) + rows * clusters * activation;
   }
   const double logits = rows * vocabulary * activation;
   const double chunk = backend.host_accessible() ? 64 << 20 : 512 << 20;

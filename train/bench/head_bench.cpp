@@ -136,10 +136,10 @@ class TimedHead {
     const double operations = 6.0 * cost.multiply_adds * static_cast<double>(rows);
     const auto activation = static_cast<double>(size_of(backend_.activation_dtype()));
     // Matrices are read, biases too, their f32 gradients read and written; hidden states read, their gradients written.
-    const double bytes = static_cast<double>(cost.matrix_parameters) * (activation + 8) +
-                         12 * static_cast<double>(cost.bias_parameters) +
-                         static_cast<double>(cost.code_bytes) +
-                         2 * activation * static_cast<double>(inputs.h.numel());
+    const double bytes =
+        static_cast<double>(cost.matrix_parameters + head_.table_numbers()) * (activation + 8) +
+        12 * static_cast<double>(cost.bias_parameters) + static_cast<double>(cost.code_bytes) +
+        2 * activation * static_cast<double>(inputs.h.numel());
     HeadTiming& timing = result_.training;
     timing.seconds = median(seconds_);
     timing.seconds_min = *std::min_element(seconds_.begin(), seconds_.end());
@@ -256,8 +256,8 @@ HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options
   result.matmul_peak = rates.matmul_peak;
   result.memory_rate = rates.memory_rate;
   result.options = options;
-  for (const BenchedHead head :
-       {BenchedHead::dense_plain, BenchedHead::dense, BenchedHead::vq, BenchedHead::vq_logits}) {
+  for (const BenchedHead head : {BenchedHead::dense_plain, BenchedHead::dense, BenchedHead::vq,
+                                 BenchedHead::vq_embedding, BenchedHead::vq_logits}) {
     if (head == BenchedHead::vq_logits && options.groups == 0) continue;  // the vq row is it already
     result.heads.emplace_back().head = head;
   }

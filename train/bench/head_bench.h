@@ -1,5 +1,6 @@
 // The output heads side by side in the same process: forward and backward over the rows of a batch, and decoding one token
-// at a time. Dense with all logits at once, dense in chunks, VQ with member vectors, and the published VQ-Logits.
+// at a time. Dense with all logits at once, dense in chunks, VQ with member vectors from codes or from the embedding, and the
+// published VQ-Logits.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +13,11 @@
 
 namespace vqlm {
 
-/// dense_plain: all N x V logits at once; dense: a chunk of rows at a time; vq: as the options say; vq_logits: the published
-/// method, G = 0, with as many parameters as the vq row, K + Q clusters (left out where the options say G = 0).
-enum class BenchedHead { dense_plain, dense, vq, vq_logits };
+/// dense_plain: all N x V logits at once; dense: a chunk of rows at a time; vq: as the options say; vq_embedding: members are
+/// rows of the input embedding, clusters scored by their means, too (K as in the vq row; the table (V, d) is the model's, its
+/// gathering and its gradient are in the head's time); vq_logits: the published method, G = 0, with as many parameters as the
+/// vq row, K + Q clusters (left out where the options say G = 0).
+enum class BenchedHead { dense_plain, dense, vq, vq_embedding, vq_logits };
 /// "dense_plain", ...
 const char* name_of(BenchedHead head);
 
@@ -44,7 +47,7 @@ struct HeadTiming {
   double flops_per_second = 0;  // 6 per multiply-add of HeadCost, at the median
   double floor_seconds =
       0;  // the longer one of: operations at the products' peak; compulsory bytes at the memory's rate
-  double bytes = 0;  // parameters, gradients, map and workspace
+  double bytes = 0;  // parameters, gradients, map and workspace; not the model's embedding
   std::int64_t matrix_parameters = 0;
   std::int64_t bias_parameters = 0;
   double mean_nll = 0;  // of the untrained head, to see that it did its work
@@ -106,9 +109,9 @@ HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options, const MachineRates& rates);
 
 std::string to_text(const HeadBenchResult& result);
-/// Keys: ratio_dense_over_vq, seconds_dense, seconds_vq (null where skipped); objects dense_plain, dense, vq and vq_logits with
+/// Keys: ratio_dense_over_vq, seconds_dense, seconds_vq (null where skipped); objects dense_plain, dense, vq, vq_embedding and vq_logits with
 /// seconds, seconds_min, flops_per_second, floor_seconds, bytes, matrix_parameters, bias_parameters, mean_nll, or skipped (a
-/// sentence); decoding: tokens, spread, top_k, ratios_dense_over_vq (by operation) and for dense, vq and vq_logits an object
+/// sentence); decoding: tokens, spread, top_k, ratios_dense_over_vq (by operation) and for all but dense_plain an object
 /// of operations log_probs, arg_max, top_k and sample with seconds, seconds_min, bytes, bytes_per_second,
 /// floor_seconds and, for the VQ heads, clusters_visited, or skipped; machine, dtype, matmul_peak_flops,
 /// memory_bytes_per_second, vocab_size, width, rows, clusters, groups, codes, targets, map.

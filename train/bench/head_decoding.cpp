@@ -102,9 +102,10 @@ class DecodingHead {
     const bool vectors = result_.head == BenchedHead::vq && options_.groups > 0;
     const double groups = vectors ? options_.groups : 0, codes = vectors ? options_.codes : 0;
     const double tokens = visited > 0 ? visited * vocabulary / clusters : vocabulary;
-    // A token's codes, id and bias; pieces of the member codebook, no more than there are.
+    const double own = head_.table_numbers() > 0 ? d * activation : 0;
+    // A token's codes or its own vector, id and bias; pieces of the member codebook, no more than there are.
     return clusters * (d * activation + 4) + std::min(codes, tokens) * d * activation +
-           tokens * (groups + 4 + 4) + (visited > 0 ? 0 : 4 * vocabulary);
+           tokens * (groups + own + 4 + 4) + (visited > 0 ? 0 : 4 * vocabulary);
   }
 
   Backend& backend_;
