@@ -61,7 +61,7 @@ function(vqlm_simt_library name)
 endfunction()
 
 function(vqlm_simt_add_tests target prefix)
-  gtest_discover_tests(${target} TEST_PREFIX ${prefix}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300
+  gtest_discover_tests(${target} TEST_PREFIX ${prefix}. NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300
                        ENVIRONMENT "OMP_NUM_THREADS=2")
   foreach(order reverse random)
     add_test(NAME ${prefix}.in_${order}_order COMMAND ${target})
