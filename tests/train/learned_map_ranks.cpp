@@ -43,9 +43,12 @@ class LearnedMapRanks : public ::testing::Test {
   TrainingWorld world_{vocabulary};
 };
 
-/// The clusters in use after each update, before a re-fit that is due then.
-std::function<void(Trainer&)> note_clusters(std::vector<std::vector<std::int32_t>>& clusters) {
-  return [&clusters](Trainer& trainer) { clusters.push_back(trainer.map()->cluster_of_token); };
+/// The map in use after each update, before a re-fit that is due then: every token's cluster, then its codes.
+std::function<void(Trainer&)> note_map(std::vector<std::vector<std::int32_t>>& maps) {
+  return [&maps](Trainer& trainer) {
+    std::vector<std::int32_t>& map = maps.emplace_back(trainer.map()->cluster_of_token);
+    map.insert(map.end(), trainer.map()->member_codes.begin(), trainer.map()->member_codes.end());
+  };
 }
 
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected) {
@@ -55,24 +58,24 @@ void expect_close(const std::vector<double>& actual, const std::vector<double>& 
 }
 
 TEST_F(LearnedMapRanks, MapsAndLossesAreThoseOfOneRank) {
-  std::vector<std::vector<std::int32_t>> expected_clusters;
-  const TrainedRun expected = run_alone(note_clusters(expected_clusters));
-  ASSERT_EQ(expected_clusters.size(), static_cast<std::size_t>(tiny_steps));
-  EXPECT_EQ(expected_clusters[3], expected_clusters[0]);
-  EXPECT_NE(expected_clusters[4], expected_clusters[3]);  // the re-fit after step 4
-  EXPECT_NE(expected_clusters[8], expected_clusters[7]);
-  EXPECT_EQ(expected_clusters[11], expected_clusters[8]);  // none after refit_until
+  std::vector<std::vector<std::int32_t>> expected_maps;
+  const TrainedRun expected = run_alone(note_map(expected_maps));
+  ASSERT_EQ(expected_maps.size(), static_cast<std::size_t>(tiny_steps));
+  EXPECT_EQ(expected_maps[3], expected_maps[0]);
+  EXPECT_NE(expected_maps[4], expected_maps[3]);  // the re-fit after step 4
+  EXPECT_NE(expected_maps[8], expected_maps[7]);
+  EXPECT_EQ(expected_maps[11], expected_maps[8]);  // none after refit_until
   for (const GridSize size : grids_of(session().size())) {
     const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
     SCOPED_TRACE(size.name());
-    std::vector<std::vector<std::int32_t>> clusters;
+    std::vector<std::vector<std::int32_t>> maps;
     std::vector<std::uint64_t> heads;
     const TrainedRun run =
         train_run(*world_.backend, grid, config_of(size.name()), false, 0, [&](Trainer& trainer) {
-          note_clusters(clusters)(trainer);
+          note_map(maps)(trainer);
           heads.push_back(head_fingerprint(*world_.backend, trainer.model().parameters()));
         });
-    EXPECT_EQ(clusters, expected_clusters);
+    EXPECT_EQ(maps, expected_maps);
     const std::vector<std::uint64_t> all = gather_from_all(*world_.backend, grid.world(), heads);
     for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], heads[i % heads.size()]);
     if (session().rank() > 0) continue;
