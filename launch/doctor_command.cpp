@@ -101,14 +101,18 @@ void Doctor::describe_devices() {
     const std::string peers = unreachable.empty() ? "all" : "all but" + unreachable;
     report_["devices"].push_back({{"name", device.name},
                                   {"pci", device.pci},
+                                  {"mig", device.mig},
+                                  {"memory_pools", device.memory_pools},
                                   {"compute_capability", device.compute_capability},
                                   {"multiprocessors", device.multiprocessors},
                                   {"memory_bytes", device.total_bytes},
                                   {"peers", device.peers}});
     say(fmt::format("gpu {}", i),
-        fmt::format("{}, {}, compute capability {}.{}, {} multiprocessors, {}{}", device.name, device.pci,
+        fmt::format("{}, {}, compute capability {}.{}, {} multiprocessors, {}{}{}{}", device.name, device.pci,
                     device.compute_capability / 10, device.compute_capability % 10, device.multiprocessors,
-                    gibibytes(device.total_bytes), count > 1 ? ", reads peers: " + peers : ""));
+                    gibibytes(device.total_bytes), device.mig ? ", a slice of its card" : "",
+                    device.memory_pools ? "" : ", without stream-ordered memory: plain blocks",
+                    count > 1 ? ", reads peers: " + peers : ""));
   }
 }
 

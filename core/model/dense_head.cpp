@@ -19,10 +19,10 @@ constexpr std::int64_t min_chunk_rows = 64;
 // Rows of a chunk: as few chunks as the budget allows, of equal size, because a short last one costs another pass over the
 // gradient of the matrix and does not fill a device: 16,384 rows at V = 50,257 are 4 chunks of 4,096, not 3 of 5,341 and one
 // of 361. On a device chunks are whole tiles of 128 rows where the budget holds one.
-std::int64_t chunk_rows_for(const Backend& backend, std::int64_t classes, std::int64_t rows) {
+std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int64_t rows) {
   if (rows == 0) return 0;
   const auto row_bytes =
-      static_cast<std::int64_t>(size_of(backend.activation_dtype())) * std::max<std::int64_t>(classes, 1);
+      static_cast<std::int64_t>(size_of(backend.activation_dtype())) * std::max<std::int64_t>(width, 1);
   const std::int64_t most =
       std::clamp<std::int64_t>(logits_budget(backend) / row_bytes, std::min(min_chunk_rows, rows), rows);
   constexpr std::int64_t tile_rows = 128;
@@ -41,13 +41,15 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
       d_model_(context.model.d_model),
       rows_(context.rows),
       part_(context.tensor.part_of(context.model.vocab_size)),
+      width_(context.tensor.backend().padded_classes(part_.count)),
       tied_(tied_table.has_value()) {
   weight_ = tied_ ? *tied_table
                   : parameters_.add({{.name = "lm_head.weight",
                                       .global_shape = {vocab_size_, d_model_},
                                       .offset = {part_.begin, 0},
                                       .shape = {part_.count, d_model_},
-                                      .init = {.stddev = 0.02f}}});
+                                      .init = {.stddev = 0.02f},
+                                      .padded_rows = width_}});
   if (context.head.bias) {
     // A bucket of its own: the vector is gathered in f32, the matrix, where it can be, in half of that.
     if (!tied_) parameters_.add_bucket("head bias", false);
@@ -70,9 +72,9 @@ void DenseHead::allocate_workspace(bool trainable, LogitChunks chunks) {
   // The chunk follows from the largest part, so that all ranks cut alike.
   chunk_rows_ = chunks == LogitChunks::one_for_all
                     ? all_rows
-                    : chunk_rows_for(backend, (vocab_size_ + p - 1) / p, all_rows);
+                    : chunk_rows_for(backend, backend.padded_classes((vocab_size_ + p - 1) / p), all_rows);
   TensorArena arena;
-  arena.add(logits_, {chunk_rows_, part_.count}, a);
+  arena.add(logits_, {chunk_rows_, width_}, a);
   arena.add(statistics_, {chunk_rows_, 3}, DType::f32);
   arena.add(all_statistics_, {p, chunk_rows_, 3}, DType::f32);
   arena.add(lse_, {chunk_rows_}, DType::f32);
@@ -114,7 +116,8 @@ void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h
 
 void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale) {
   Backend& backend = tensor_.backend();
-  const Tensor weight = parameters_.operand(weight_);
+  const Tensor weight = parameters_.padded_operand(weight_);
+  const ClassShard classes{.first = part_.begin, .count = part_.count};
   const std::int64_t all_rows = h_rows.extent(0);
   for (std::int64_t begin = 0; begin < all_rows; begin += chunk_rows_) {
     const std::int64_t count = std::min(chunk_rows_, all_rows - begin);
@@ -124,14 +127,14 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
     const Tensor statistics = statistics_.rows(0, count);
     const Tensor lse = lse_.rows(0, count);
     backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
-    backend.softmax_statistics(statistics, logits, bias(), targets, part_.begin);
+    backend.softmax_statistics(statistics, logits, bias(), targets, classes);
     const Tensor all_statistics =
         tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
     backend.softmax_combine(all_nll.rows(begin, count), lse, all_statistics.view({tensor_.size(), count, 3}),
                             targets);
     if (!dh_rows) continue;
-    backend.softmax_gradient(logits, bias(), lse, targets, part_.begin, scale);
-    backend.matmul(parameters_.gradient(weight_), logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
+    backend.softmax_gradient(logits, bias(), lse, targets, classes, scale);
+    backend.matmul(parameters_.padded_gradient(weight_), logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
     backend.matmul(dh_rows.rows(begin, count), logits, weight, Transpose::no, Transpose::no, Accumulate::no);
     if (bias_) backend.add_column_sums(parameters_.gradient(*bias_), logits);
   }

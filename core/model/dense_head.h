@@ -40,12 +40,13 @@ class DenseHead : public OutputHead {
   std::int64_t rows_;          // n
   std::int64_t chunk_rows_;    // rows of logits held at a time
   TensorParallel::Part part_;  // this rank's tokens
-  ParameterId weight_;         // (part_.count, d)
+  std::int64_t width_;         // columns of its logits: part_.count, padded for the back end
+  ParameterId weight_;         // (part_.count, d), padded to width_ rows
   std::optional<ParameterId> bias_;
   bool tied_;
 
   Buffer storage_;
-  Tensor logits_;            // (chunk_rows, part_.count) A
+  Tensor logits_;            // (chunk_rows, width_) A
   Tensor statistics_;        // (chunk_rows, 3)
   Tensor all_statistics_;    // (P, chunk_rows, 3)
   Tensor lse_;               // (chunk_rows)

@@ -54,7 +54,8 @@ void EmbeddingMembers::allocate(bool trainable, std::int64_t rows) {
     arena.add(gathered_, {parts, vocab_size_, own_columns()}, a);
   }
   if (projection_) arena.add(query_, {rows, rank_}, a);
-  if (adds_means_) arena.add(cluster_vectors_, {clusters_, d_model_}, a);
+  const std::int64_t padded = backend.padded_classes(clusters_);
+  if (adds_means_) arena.add(cluster_vectors_, {padded, d_model_}, a);
   if (trainable) {
     arena.add(vectors_gradient_, {vocab_size_, rank_}, DType::f32);
     if (parts > 1) {
@@ -62,9 +63,10 @@ void EmbeddingMembers::allocate(bool trainable, std::int64_t rows) {
       arena.add(gradient_parts_, {parts, vocab_size_, own_columns()}, DType::f32);
     }
     if (projection_) arena.add(query_gradient_, {rows, rank_}, a);
-    if (adds_means_) arena.add(cluster_gradient_, {clusters_, d_model_}, DType::f32);
+    if (adds_means_) arena.add(cluster_gradient_, {padded, d_model_}, DType::f32);
   }
   storage_ = arena.allocate(backend, MemoryUse::workspace);
+  if (adds_means_) backend.fill(cluster_vectors_, 0.0f);  // the padding stays zero
 }
 
 Tensor EmbeddingMembers::vectors() {
@@ -87,14 +89,16 @@ Tensor EmbeddingMembers::vectors() {
 Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map) {
   VQLM_ASSERT(adds_means_ && made_);
   if (!clusters_made_ || trainable_) {
-    tensor_.backend().add_member_means(cluster_vectors_, codebook, vectors_, map);
+    tensor_.backend().add_member_means(cluster_vectors_.rows(0, clusters_), codebook.rows(0, clusters_), vectors_,
+                                       map);
     clusters_made_ = true;
   }
   return cluster_vectors_;
 }
 
 void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
-  tensor_.backend().add_member_means_backward(dcodebook, vectors_gradient_, cluster_gradient_, map);
+  tensor_.backend().add_member_means_backward(dcodebook, vectors_gradient_, cluster_gradient_.rows(0, clusters_),
+                                              map);
 }
 
 Tensor EmbeddingMembers::query(Tensor h) {

@@ -29,8 +29,8 @@ class EmbeddingMembers {
   Tensor vectors();
   /// Whether clusters are scored by their code plus the mean of their members' vectors (head.member_mean; r = d).
   bool adds_means() const { return adds_means_; }
-  /// Then (K, d) A, valid until the next call: codebook (K, d) A + the means of the vectors that vectors() made last. Made
-  /// anew in each call of a model that is trained, and once in one that is not.
+  /// Then codebook (K, d) A, padded (Backend::class_multiple), + the means of the vectors that vectors() made last; padded
+  /// alike, valid until the next call. Made anew in each call of a model that is trained, and once in one that is not.
   Tensor cluster_vectors(Tensor codebook, const CodeMapView& map);
   /// q (n, r) A of h (n, d), valid until the next call.
   Tensor query(Tensor h);
@@ -39,7 +39,7 @@ class EmbeddingMembers {
   /// itself where q is h.
   Tensor clear_gradient();
   Tensor clear_query_gradient(Tensor dh);
-  /// With means: where the caller puts the gradient of cluster_vectors(), (K, d) f32. add_cluster_gradient(), between
+  /// With means: where the caller puts the gradient of cluster_vectors(), (K, d) f32, padded. add_cluster_gradient(), between
   /// clear_gradient() and backward(), adds it to dcodebook (K, d) f32 and to the gradient of vectors().
   Tensor cluster_gradient() const { return cluster_gradient_; }
   void add_cluster_gradient(Tensor dcodebook, const CodeMapView& map);
@@ -65,11 +65,11 @@ class EmbeddingMembers {
   Tensor vectors_;                        // (V, r) A
   Tensor own_, gathered_;                 // (V, r / P) and (P, V, r / P) A, where P > 1
   Tensor query_;                          // (n, r) A, where there is a B
-  Tensor cluster_vectors_;                // (K, d) A, with means
+  Tensor cluster_vectors_;                // (K, d) A, padded, with means
   Tensor vectors_gradient_;               // (V, r) f32, training only
   Tensor own_gradient_, gradient_parts_;  // (V, r / P) and (P, V, r / P) f32, training with P > 1
   Tensor query_gradient_;                 // (n, r) A, training, where there is a B
-  Tensor cluster_gradient_;               // (K, d) f32, training with means
+  Tensor cluster_gradient_;               // (K, d) f32, padded, training with means
 };
 
 }  // namespace vqlm

@@ -51,6 +51,7 @@ void VqHead::add_parameters(const HeadContext& context) {
   const bool averaged = context.trainable && head.learning == CodebookLearning::ema;
   Parameter codebook = replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f);
   if (averaged) codebook.rule = UpdateRule::derived;
+  codebook.padded_rows = logit_width();
   codebook_ = parameters_.add({codebook});
   if (averaged) averages_.emplace(tensor_, parameters_, codebook_, head, rows_);
   if (groups_ > 0) {
@@ -123,7 +124,7 @@ void VqHead::allocate_workspace() {
   Backend& backend = tensor_.backend();
   const DType a = backend.activation_dtype();
   TensorArena arena;
-  arena.add(logits_, {rows_, clusters_}, a);
+  arena.add(logits_, {rows_, logit_width()}, a);
   if (a != DType::f32) arena.add(code_log_probs_, {rows_, clusters_}, DType::f32);
   arena.add(statistics_, {rows_, 3}, DType::f32);
   arena.add(lse_, {rows_}, DType::f32);
@@ -132,7 +133,7 @@ void VqHead::allocate_workspace() {
   arena.add(order_, {rows_}, DType::i32);
   arena.add(row_begin_, {clusters_ + 1}, DType::i32);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
-  if (a == DType::f32) code_log_probs_ = logits_;  // never used at the same time
+  if (a == DType::f32) code_log_probs_ = logits_.view({rows_, clusters_});  // never used at the same time
 }
 
 HeadCost VqHead::cost() const {
@@ -178,19 +179,21 @@ void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters
   Backend& backend = tensor_.backend();
   backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
   backend.matmul(logits_, h, clusters, Transpose::no, Transpose::yes, Accumulate::no);
-  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_, 0);
+  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_,
+                             {.count = clusters_});
   backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
 }
 
 void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   Backend& backend = tensor_.backend();
-  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_, 0, scale);
+  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_,
+                           {.count = clusters_}, scale);
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (adds_means()) {
     backend.matmul(embedding_->cluster_gradient(), logits_, h, Transpose::yes, Transpose::no, Accumulate::no);
   } else {
-    backend.matmul(parameters_.gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
+    backend.matmul(parameters_.padded_gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
                    Accumulate::yes);
   }
   backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
@@ -203,7 +206,7 @@ Tensor VqHead::member_vectors() {
 }
 
 Tensor VqHead::cluster_vectors() {
-  const Tensor codes = parameters_.operand(codebook_);
+  const Tensor codes = parameters_.padded_operand(codebook_);
   return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
 }
 
@@ -231,7 +234,7 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   codes_backward(dh, h, clusters, scale);
   members_forward_backward(nll, dh, h, targets, vectors, scale);
   if (commitment_ > 0) {
-    const Tensor committed_to = averages_ ? averages_->means() : clusters;
+    const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
     backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
   } else {
     backend.fill(penalty, 0.0f);
@@ -262,7 +265,7 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   VQLM_ASSERT(rows <= rows_);
   const Tensor vectors = member_vectors();
   const Tensor codes = code_log_probs_.rows(0, rows);
-  backend.matmul(codes, h, cluster_vectors(), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.matmul(codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes, Accumulate::no);
   backend.log_softmax(codes, parameters_.operand(cluster_bias_));
   backend.member_log_probs(out, query(h), codes, vectors, token_bias(), map_);
 }

@@ -59,13 +59,15 @@ class VqHead : public OutputHead {
   /// log p(k) of h (1, d) in host memory.
   std::span<const float> host_code_log_probs(Tensor h);
   ClusterSearch::MemberRows member_rows(Tensor h, std::span<const std::int32_t> clusters);
-  /// Logits, statistics and nll of the clusters, whose vectors (K, d) A are given, and the rows sorted by cluster.
+  /// Columns of the clusters' logits: K, padded for the back end. What makes them has as many rows, the padding's zeros.
+  std::int64_t logit_width() const { return tensor_.backend().padded_classes(clusters_); }
+  /// Logits, statistics and nll of the clusters, whose padded vectors are given, and the rows sorted by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
   /// After it, the gradients of vectors and biases; dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
   /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, r), or nothing for G = 0.
   Tensor member_vectors();
-  /// What clusters are scored with, after member_vectors(): the codes (K, d), or these plus their members' means.
+  /// What clusters are scored with, after member_vectors(): the codes (K, d), or these plus their members' means; padded.
   Tensor cluster_vectors();
   /// What they score: h, or its r coordinates that meet the embedding.
   Tensor query(Tensor h) { return embedding_ ? embedding_->query(h) : h; }
@@ -83,7 +85,7 @@ class VqHead : public OutputHead {
   float commitment_ = 0;  // beta
   double mean_members_;   // of a token's cluster, over the vocabulary
 
-  ParameterId codebook_;                   // (K, d)
+  ParameterId codebook_;                   // (K, d), padded
   ParameterId cluster_bias_;               // (K)
   ParameterId member_codebook_ = 0;        // (G, Q, d / G)
   std::optional<CodeAverages> averages_;   // training with learning ema
@@ -97,7 +99,7 @@ class VqHead : public OutputHead {
   std::optional<EmbeddingMembers> embedding_;  // where members are rows of the embedding
   std::optional<InputCodes> input_codes_;      // where clusters have vectors at the input, too
   Buffer storage_;
-  Tensor logits_;                                // (n, K) A
+  Tensor logits_;                                // (n, K) A, padded
   Tensor code_log_probs_;                        // (n, K) f32
   Tensor statistics_;                            // (n, 3)
   Tensor lse_;                                   // (n)

@@ -165,16 +165,16 @@ class OpBench {
     BenchTensors tensors(backend_);
     const std::int64_t n = o_.logit_rows, vocab = o_.vocab_size;
     const std::string shape = fmt::format("({}, {})", n, vocab);
-    const Tensor logits = tensors.normal({n, vocab}, type_), bias = tensors.normal({vocab}, DType::f32);
+    const Tensor logits = tensors.normal({n, backend_.padded_classes(vocab)}, type_), bias = tensors.normal({vocab}, DType::f32);
     const Tensor statistics = tensors.make({1, n, 3}, DType::f32), targets = tensors.make({n}, DType::i32);
     const Tensor nll = tensors.make({n}, DType::f32), lse = tensors.make({n}, DType::f32);
     backend_.fill(targets, 0.0f);
     add("softmax_statistics", shape, width() * n * vocab + 4 * vocab + 16 * n, [&] {
-      backend_.softmax_statistics(statistics.view({n, 3}), logits, bias, targets, 0);
+      backend_.softmax_statistics(statistics.view({n, 3}), logits, bias, targets, {.count = vocab});
     });
     backend_.softmax_combine(nll, lse, statistics, targets);
     add("softmax_gradient", shape, 2 * width() * n * vocab + 4 * vocab + 8 * n,
-        [&] { backend_.softmax_gradient(logits, bias, lse, targets, 0, 1.0f); });
+        [&] { backend_.softmax_gradient(logits, bias, lse, targets, {.count = vocab}, 1.0f); });
   }
 
  private:

@@ -168,17 +168,17 @@ void TimingBackend::scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows,
 }
 
 void TimingBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                       std::int64_t first_class) {
+                                       const ClassShard& classes) {
   measure("softmax_statistics", 0,
-          [&] { inner_.softmax_statistics(statistics, logits, bias, targets, first_class); });
+          [&] { inner_.softmax_statistics(statistics, logits, bias, targets, classes); });
 }
 void TimingBackend::softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
   measure("softmax_combine", 0, [&] { inner_.softmax_combine(nll, lse, statistics, targets); });
 }
 void TimingBackend::softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                     std::int64_t first_class, float scale) {
+                                     const ClassShard& classes, float scale) {
   measure("softmax_gradient", 0,
-          [&] { inner_.softmax_gradient(logits, bias, lse, targets, first_class, scale); });
+          [&] { inner_.softmax_gradient(logits, bias, lse, targets, classes, scale); });
 }
 void TimingBackend::log_softmax(Tensor logits, Tensor bias) {
   measure("log_softmax", 0, [&] { inner_.log_softmax(logits, bias); });

@@ -33,6 +33,7 @@ class TimingBackend final : public Backend {
   std::string description() const override { return inner_.description(); }
   bool host_accessible() const override { return inner_.host_accessible(); }
   DType activation_dtype() const override { return inner_.activation_dtype(); }
+  std::int64_t class_multiple() const override { return inner_.class_multiple(); }
   Buffer allocate(std::size_t bytes, MemoryUse use) override { return inner_.allocate(bytes, use); }
   MemoryAccount memory() const override { return inner_.memory(); }
   void copy(Tensor dst, Tensor src) override;
@@ -75,9 +76,9 @@ class TimingBackend final : public Backend {
   void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
                            float scale) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          std::int64_t first_class) override;
+                          const ClassShard& classes) override;
   void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                         float scale) override;
   void log_softmax(Tensor logits, Tensor bias) override;
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,

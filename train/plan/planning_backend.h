@@ -23,6 +23,7 @@ class PlanningBackend final : public Backend {
   /// As the back end it stands for: a host, or a GPU.
   bool host_accessible() const override { return activation_ == DType::f32; }
   DType activation_dtype() const override { return activation_; }
+  std::int64_t class_multiple() const override { return host_accessible() ? 1 : gpu_class_multiple; }
   Buffer allocate(std::size_t bytes, MemoryUse use) override;
   MemoryAccount memory() const override { return memory_; }
   void copy(Tensor dst, Tensor src) override;
@@ -67,9 +68,9 @@ class PlanningBackend final : public Backend {
   void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
                            float scale) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          std::int64_t first_class) override;
+                          const ClassShard& classes) override;
   void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                         float scale) override;
   void log_softmax(Tensor logits, Tensor bias) override;
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,

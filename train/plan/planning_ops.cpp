@@ -162,7 +162,7 @@ void PlanningBackend::scatter_add_columns(Tensor dtable, Tensor dout, Tensor row
 }
 
 void PlanningBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                         std::int64_t /*first_class*/) {
+                                         const ClassShard& /*classes*/) {
   expect(DType::f32, {statistics, bias});
   expect(activation_, {logits});
   count("softmax_statistics", 0, {logits, bias, targets}, {statistics});
@@ -174,7 +174,7 @@ void PlanningBackend::softmax_combine(Tensor nll, Tensor lse, Tensor statistics,
 }
 
 void PlanningBackend::softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                       std::int64_t /*first_class*/, float /*scale*/) {
+                                       const ClassShard& /*classes*/, float /*scale*/) {
   expect(activation_, {logits});
   expect(DType::f32, {bias, lse});
   count("softmax_gradient", 0, {logits, bias, lse, targets}, {logits});
