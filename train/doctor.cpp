@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "train/bench/matmul_peak.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/replica_check.h"
 #include "train/stopwatch.h"
 

@@ -16,7 +16,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/atomic_file.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

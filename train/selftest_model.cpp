@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "train/bench/synthetic_tokens.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

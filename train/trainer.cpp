@@ -8,7 +8,7 @@
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "train/bench/matmul_peak.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/schedule.h"
 #include "train/stopwatch.h"
 

@@ -9,7 +9,7 @@
 #include "data/corpus_map.h"
 #include "data/tokenizer_files.h"
 #include "train/codes/map_maker.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

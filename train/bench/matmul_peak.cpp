@@ -5,7 +5,7 @@
 
 #include "train/bench/bench_tensors.h"
 #include "train/bench/lap_timer.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_folder.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

@@ -7,7 +7,7 @@
 
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "core/log.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/learned/head_access.h"
 #include "train/stopwatch.h"
 

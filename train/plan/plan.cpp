@@ -6,7 +6,7 @@
 
 #include "core/model/transformer.h"
 #include "train/gradient_accumulator.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 #include "train/optimizer.h"
 #include "train/plan/planning_backend.h"
 #include "train/plan/planning_communicator.h"

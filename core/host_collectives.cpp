@@ -1,4 +1,4 @@
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 #include <cstring>
 
