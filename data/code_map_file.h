@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 
 namespace vqlm {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/map_counts.h"
 #include "data/shard_set.h"
 

@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 
 namespace vqlm {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/map_counts.h"
 
 namespace vqlm {

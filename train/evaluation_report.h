@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "core/model/output_head.h"
+#include "core/model/head/output_head.h"
 #include "train/config.h"
 #include "train/evaluator.h"
 

@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "core/model/transformer.h"
 #include "data/batch_loader.h"
 #include "data/shard_set.h"

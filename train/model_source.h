@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "core/model/model_config.h"
 #include "core/model/parameters.h"
 #include "core/tensor.h"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/config.h"

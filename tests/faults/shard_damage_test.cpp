@@ -11,7 +11,7 @@
 #include <cstdlib>
 #include <functional>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/code_map_file.h"
 #include "data/shard_set.h"
 #include "tests/data/temporary_folder.h"

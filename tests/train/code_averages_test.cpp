@@ -1,6 +1,6 @@
 // Codes that are moving averages (head.learning = "ema"): whole steps against sums in double precision, and what checkpoints
 // and models that start a run make of them.
-#include "core/model/code_averages.h"
+#include "core/model/head/code_averages.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

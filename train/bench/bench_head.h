@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "core/model/dense_head.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/dense_head.h"
+#include "core/model/head/vq_head.h"
 #include "train/bench/head_bench.h"
 
 namespace vqlm {

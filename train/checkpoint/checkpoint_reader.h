@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/h5.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config.h"

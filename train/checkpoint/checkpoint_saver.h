@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_retention.h"
 #include "train/checkpoint/checkpoint_snapshot.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "data/code_map_file.h"
 #include "data/map_distortion.h"
 #include "data/map_information.h"

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 
 namespace vqlm {
 

@@ -40,7 +40,7 @@ std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bi
   return sum;
 }
 
-/// scale B u_v of every token v, (V, d): what h is multiplied with to score it (core/model/embedding_members.h).
+/// scale B u_v of every token v, (V, d): what h is multiplied with to score it (core/model/head/embedding_members.h).
 std::vector<float> embedding_members(const ModelSource& source) {
   const std::int64_t d = source.model().d_model, rank = source.head().member_rank, stride = d / rank;
   std::vector<float> vectors = read_whole(source, "model.embed_tokens.weight");

@@ -75,7 +75,7 @@ class DenseExpansion : public ReplacedHead {
   std::vector<float> bias_;             // (V), of the dense head
 };
 
-/// The same model, to rounding, without input codes (core/model/input_codes.h): the table's rows are e_v + d_{k(v)}. Members that
+/// The same model, to rounding, without input codes (core/model/head/input_codes.h): the table's rows are e_v + d_{k(v)}. Members that
 /// are rows of the embedding then all of a cluster have scale d_k more, which cancels among them; where their mean is added
 /// to the code c_k (head.member_mean), c_k - scale d_k takes its place.
 class FoldedInputCodes : public ReplacedHead {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/model/output_head.h"
+#include "core/model/head/output_head.h"
 
 namespace vqlm {
 

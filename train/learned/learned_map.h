@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/vq_head.h"
 #include "dist/process_grid.h"
 #include "train/config.h"
 #include "train/gradient_accumulator.h"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/buffer.h"
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "train/config.h"
 #include "train/plan/planned_machine.h"
 

@@ -6,7 +6,7 @@
 // there, being the same for all members.
 #pragma once
 
-#include "core/model/output_head.h"
+#include "core/model/head/output_head.h"
 
 namespace vqlm {
 

@@ -12,11 +12,11 @@
 
 #include <optional>
 
-#include "core/model/code_averages.h"
-#include "core/model/embedding_members.h"
-#include "core/model/input_codes.h"
-#include "core/model/output_head.h"
-#include "core/model/vq_head_choice.h"
+#include "core/model/head/code_averages.h"
+#include "core/model/head/embedding_members.h"
+#include "core/model/head/input_codes.h"
+#include "core/model/head/output_head.h"
+#include "core/model/head/vq_head_choice.h"
 
 namespace vqlm {
 
@@ -41,7 +41,7 @@ class VqHead : public OutputHead {
   void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
                         float scale) override;
   void log_probs(Tensor out, Tensor h) override;
-  /// Both look at the K codes and at the members of a few clusters (core/model/cluster_search.h).
+  /// Both look at the K codes and at the members of a few clusters (core/model/head/cluster_search.h).
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
   /// Clusters whose members the last most_probable() or sample() asked for; 0 before the first.

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "core/model/model_config.h"
 #include "core/model/parameters.h"
 #include "core/model/tensor_parallel.h"
-#include "core/model/token_choice.h"
+#include "core/model/head/token_choice.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "core/model/input_codes.h"
+#include "core/model/head/input_codes.h"
 
 #include "core/model/tensor_arena.h"
 

@@ -1,4 +1,4 @@
-#include "core/model/code_averages.h"
+#include "core/model/head/code_averages.h"
 
 #include <algorithm>
 #include <cmath>

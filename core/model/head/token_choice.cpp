@@ -1,4 +1,4 @@
-#include "core/model/token_choice.h"
+#include "core/model/head/token_choice.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "core/model/dense_head.h"
+#include "core/model/head/dense_head.h"
 
 #include <algorithm>
 

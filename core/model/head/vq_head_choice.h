@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/cluster_search.h"
-#include "core/model/code_map.h"
+#include "core/model/head/cluster_search.h"
+#include "core/model/head/code_map.h"
 
 namespace vqlm {
 

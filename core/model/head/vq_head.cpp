@@ -1,4 +1,4 @@
-#include "core/model/vq_head.h"
+#include "core/model/head/vq_head.h"
 
 #include <algorithm>
 #include <cmath>

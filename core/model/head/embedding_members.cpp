@@ -1,4 +1,4 @@
-#include "core/model/embedding_members.h"
+#include "core/model/head/embedding_members.h"
 
 #include <cmath>
 

@@ -10,7 +10,7 @@
 
 #include <optional>
 
-#include "core/model/output_head.h"
+#include "core/model/head/output_head.h"
 
 namespace vqlm {
 

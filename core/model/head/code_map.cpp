@@ -1,4 +1,4 @@
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 
 #include <spdlog/fmt/fmt.h>
 

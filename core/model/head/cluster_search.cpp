@@ -1,4 +1,4 @@
-#include "core/model/cluster_search.h"
+#include "core/model/head/cluster_search.h"
 
 #include <algorithm>
 #include <cmath>

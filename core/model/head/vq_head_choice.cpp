@@ -1,11 +1,11 @@
 // VqHead's part in generation: log-probabilities come to the host cluster by cluster, and the search decides which.
-#include "core/model/vq_head_choice.h"
+#include "core/model/head/vq_head_choice.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "core/model/tensor_arena.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/vq_head.h"
 
 namespace vqlm {
 namespace {
