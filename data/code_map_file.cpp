@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/h5.h"
 
 namespace vqlm {

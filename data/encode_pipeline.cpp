@@ -6,7 +6,7 @@
 #include <future>
 #include <thread>
 
-#include "data/bounded_queue.h"
+#include "data/files/bounded_queue.h"
 
 namespace vqlm {
 

@@ -5,9 +5,9 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/little_endian.h"
-#include "data/sha256.h"
+#include "data/files/atomic_file.h"
+#include "data/files/little_endian.h"
+#include "data/files/sha256.h"
 #include "data/token_arrays.h"
 #include "data/tokenization.h"
 #include "data/tokenizer_files.h"

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/little_endian.h"
+#include "data/files/little_endian.h"
 
 namespace vqlm {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "data/random_access_file.h"
+#include "data/files/random_access_file.h"
 #include "data/token_arrays.h"
 
 namespace vqlm {

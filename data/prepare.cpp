@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/part_writer.h"
 #include "data/prepare_folder.h"
 #include "data/tokenization.h"

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/token_shards.h"
 
 namespace vqlm {

@@ -1,5 +1,5 @@
 // Text files as a stream of records, in constant memory: JSON lines as C4 is published (one object a line) or
-// plain text, each plain or compressed (data/byte_source.h).
+// plain text, each plain or compressed (data/files/byte_source.h).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/byte_source.h"
+#include "data/files/byte_source.h"
 
 namespace vqlm {
 

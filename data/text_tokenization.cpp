@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/prepare_tokenizer.h"
-#include "data/sha256.h"
+#include "data/files/sha256.h"
 #include "data/tokenization.h"
 
 namespace vqlm {

@@ -5,7 +5,7 @@
 #include <charconv>
 
 #include "core/error.h"
-#include "data/little_endian.h"
+#include "data/files/little_endian.h"
 #include "data/token_arrays.h"
 
 namespace vqlm {

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "core/error.h"
-#include "data/little_endian.h"
+#include "data/files/little_endian.h"
 #include "data/megatron_index.h"
-#include "data/random_access_file.h"
+#include "data/files/random_access_file.h"
 
 namespace vqlm {
 

@@ -6,7 +6,7 @@
 #include <bit>
 #include <nlohmann/json.hpp>
 
-#include "data/json_number.h"
+#include "data/files/json_number.h"
 
 namespace vqlm {
 namespace {

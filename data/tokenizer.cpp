@@ -4,9 +4,9 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/sentencepiece_model.h"
-#include "data/sha256.h"
+#include "data/files/sha256.h"
 
 namespace vqlm {
 

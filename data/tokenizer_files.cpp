@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
-#include "data/atomic_file.h"
-#include "data/sha256.h"
+#include "data/files/atomic_file.h"
+#include "data/files/sha256.h"
 
 namespace vqlm {
 

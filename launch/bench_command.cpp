@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "launch/bench_op_commands.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"

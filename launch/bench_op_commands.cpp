@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "launch/command_line.h"
 #include "launch/environment.h"
 #include "train/bench/attention_bench.h"

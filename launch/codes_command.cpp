@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "launch/codes_job.h"
 #include "launch/commands.h"
 #include "train/codes/map_report.h"

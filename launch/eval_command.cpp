@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/map_counts.h"
 #include "launch/codes_job.h"
 #include "launch/command_line.h"

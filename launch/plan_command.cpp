@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/code_map_file.h"
 #include "launch/commands.h"
 #include "launch/environment.h"

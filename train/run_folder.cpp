@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 
 namespace vqlm {
 

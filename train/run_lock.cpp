@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 
 namespace vqlm {
 namespace {

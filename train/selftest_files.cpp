@@ -15,7 +15,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "core/host_collectives.h"
 #include "train/stopwatch.h"
 

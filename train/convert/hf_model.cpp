@@ -5,8 +5,8 @@
 #include <set>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/safetensors.h"
+#include "data/files/atomic_file.h"
+#include "data/files/safetensors.h"
 #include "data/tokenizer_files.h"
 #include "train/convert/hf_config.h"
 #include "train/convert/logical_tensors.h"

@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "data/tokenizer.h"
 
 namespace vqlm {

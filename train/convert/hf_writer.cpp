@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/safetensors_writer.h"
+#include "data/files/atomic_file.h"
+#include "data/files/safetensors_writer.h"
 #include "train/convert/expanded_head.h"
 #include "train/convert/hf_config.h"
 #include "train/convert/hf_model.h"

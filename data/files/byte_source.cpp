@@ -1,4 +1,4 @@
-#include "data/byte_source.h"
+#include "data/files/byte_source.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <zlib.h>

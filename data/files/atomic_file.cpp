@@ -1,4 +1,4 @@
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>

@@ -1,4 +1,4 @@
-#include "data/safetensors_writer.h"
+#include "data/files/safetensors_writer.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/spdlog.h>
@@ -10,9 +10,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/half_float.h"
-#include "data/safetensors.h"
+#include "data/files/atomic_file.h"
+#include "data/files/half_float.h"
+#include "data/files/safetensors.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/half_float.h"
+#include "data/files/atomic_file.h"
+#include "data/files/half_float.h"
 
 namespace vqlm {
 

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "core/error.h"
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/random_access_file.h"
+#include "data/files/random_access_file.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>

@@ -1,4 +1,4 @@
-// Writes safetensors files (data/safetensors.h) as a stream: the header first, from names and shapes that are known, then
+// Writes safetensors files (data/files/safetensors.h) as a stream: the header first, from names and shapes that are known, then
 // the values, rows at a time. A model larger than a limit becomes several files and an index, as Hugging Face's are.
 #pragma once
 
