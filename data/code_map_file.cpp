@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm {
 namespace {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "data/chunk_decoder.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm {
 

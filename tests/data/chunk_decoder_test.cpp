@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/rng.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 
 namespace vqlm {

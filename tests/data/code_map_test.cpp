@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "data/code_map_file.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
 

@@ -21,7 +21,7 @@
 #include "core/backend.h"
 #include "core/model/head/code_map.h"
 #include "core/model/model_config.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm::testing {
 

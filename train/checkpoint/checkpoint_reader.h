@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config.h"
 #include "train/learned/class_sums.h"

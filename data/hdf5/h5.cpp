@@ -1,11 +1,11 @@
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 
 #include "core/log.h"
-#include "data/h5_internal.h"
+#include "data/hdf5/h5_internal.h"
 
 namespace vqlm::h5 {
 namespace {

@@ -1,8 +1,8 @@
 // Datasets of HDF5 files (h5.h, class Dataset).
 #include <spdlog/fmt/fmt.h>
 
-#include "data/h5.h"
-#include "data/h5_internal.h"
+#include "data/hdf5/h5.h"
+#include "data/hdf5/h5_internal.h"
 
 namespace vqlm::h5 {
 namespace {

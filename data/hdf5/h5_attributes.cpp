@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "data/h5.h"
-#include "data/h5_internal.h"
+#include "data/hdf5/h5.h"
+#include "data/hdf5/h5_internal.h"
 
 namespace vqlm::h5 {
 namespace {

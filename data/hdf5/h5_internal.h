@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm::h5 {
 
