@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/prepare.h"
+#include "data/prepare/prepare.h"
 #include "launch/commands.h"
 #include "launch/environment.h"
 

@@ -1,4 +1,4 @@
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

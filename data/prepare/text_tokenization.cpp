@@ -5,9 +5,9 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/prepare_tokenizer.h"
+#include "data/prepare/prepare_tokenizer.h"
 #include "data/files/sha256.h"
-#include "data/tokenization.h"
+#include "data/prepare/tokenization.h"
 
 namespace vqlm {
 

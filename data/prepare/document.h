@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "data/text_reader.h"
+#include "data/prepare/text_reader.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/tokenizer_sample.h"
+#include "data/prepare/tokenizer_sample.h"
 
 #include <xxhash.h>
 

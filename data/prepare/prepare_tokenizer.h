@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "data/encode_pipeline.h"
-#include "data/prepare.h"
-#include "data/prepare_folder.h"
+#include "data/prepare/encode_pipeline.h"
+#include "data/prepare/prepare.h"
+#include "data/prepare/prepare_folder.h"
 #include "data/tokenizer.h"
 
 namespace vqlm {

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "data/encode_pipeline.h"
-#include "data/prepare_folder.h"
-#include "data/prepare_options.h"
+#include "data/prepare/encode_pipeline.h"
+#include "data/prepare/prepare_folder.h"
+#include "data/prepare/prepare_options.h"
 #include "data/token_shards.h"
 
 namespace vqlm {
@@ -31,7 +31,7 @@ class Tokenization {
 /// one that cannot be read. The options must outlive the result.
 std::unique_ptr<Tokenization> make_tokenization(const PrepareOptions& options);
 
-/// Of text (data/text_tokenization.cpp) and of ids (data/id_tokenization.cpp).
+/// Of text (data/prepare/text_tokenization.cpp) and of ids (data/prepare/id_tokenization.cpp).
 std::unique_ptr<Tokenization> make_text_tokenization(const PrepareOptions& options);
 std::unique_ptr<Tokenization> make_id_tokenization(const PrepareOptions& options);
 

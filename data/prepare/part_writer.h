@@ -5,8 +5,8 @@
 #include <span>
 #include <string>
 
-#include "data/encode_pipeline.h"
-#include "data/prepare_manifest.h"
+#include "data/prepare/encode_pipeline.h"
+#include "data/prepare/prepare_manifest.h"
 #include "data/token_shards.h"
 
 namespace vqlm {

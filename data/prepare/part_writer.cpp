@@ -1,4 +1,4 @@
-#include "data/part_writer.h"
+#include "data/prepare/part_writer.h"
 
 #include <spdlog/fmt/fmt.h>
 

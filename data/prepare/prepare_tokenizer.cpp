@@ -1,4 +1,4 @@
-#include "data/prepare_tokenizer.h"
+#include "data/prepare/prepare_tokenizer.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/tokenizer_sample.h"
+#include "data/prepare/tokenizer_sample.h"
 #include "data/tokenizer_trainer.h"
 
 namespace vqlm {

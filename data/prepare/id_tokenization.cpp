@@ -8,8 +8,8 @@
 #include "data/files/atomic_file.h"
 #include "data/files/little_endian.h"
 #include "data/files/sha256.h"
-#include "data/token_arrays.h"
-#include "data/tokenization.h"
+#include "data/prepare/token_arrays.h"
+#include "data/prepare/tokenization.h"
 #include "data/tokenizer_files.h"
 
 namespace vqlm {

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "data/prepare_manifest.h"
-#include "data/prepare_options.h"
+#include "data/prepare/prepare_manifest.h"
+#include "data/prepare/prepare_options.h"
 
 namespace vqlm {
 

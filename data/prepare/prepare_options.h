@@ -8,7 +8,7 @@
 
 namespace vqlm {
 
-/// Inputs that are arrays of ids (data/token_arrays.h) instead of text.
+/// Inputs that are arrays of ids (data/prepare/token_arrays.h) instead of text.
 struct TokenInputs {
   std::int64_t vocab_size = 0;         // 0: the tokenizer files'
   std::optional<std::int64_t> eos_id;  // ends a document, where the file itself does not tell them apart

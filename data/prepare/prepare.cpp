@@ -1,4 +1,4 @@
-#include "data/prepare.h"
+#include "data/prepare/prepare.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -12,9 +12,9 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/part_writer.h"
-#include "data/prepare_folder.h"
-#include "data/tokenization.h"
+#include "data/prepare/part_writer.h"
+#include "data/prepare/prepare_folder.h"
+#include "data/prepare/tokenization.h"
 
 namespace vqlm {
 

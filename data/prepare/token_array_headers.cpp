@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "data/files/little_endian.h"
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 namespace vqlm {
 

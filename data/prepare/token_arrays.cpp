@@ -1,4 +1,4 @@
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "data/files/little_endian.h"
-#include "data/megatron_index.h"
+#include "data/prepare/megatron_index.h"
 #include "data/files/random_access_file.h"
 
 namespace vqlm {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/prepare_manifest.h"
+#include "data/prepare/prepare_manifest.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/prepare_manifest.h"
+#include "data/prepare/prepare_manifest.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <xxhash.h>

@@ -1,4 +1,4 @@
-#include "data/prepare_options.h"
+#include "data/prepare/prepare_options.h"
 
 #include <spdlog/fmt/fmt.h>
 

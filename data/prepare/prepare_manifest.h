@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/document.h"
+#include "data/prepare/document.h"
 #include "data/token_shards.h"
 
 namespace vqlm {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/document.h"
+#include "data/prepare/document.h"
 #include "data/word_cache.h"
 
 namespace vqlm {

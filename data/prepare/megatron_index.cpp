@@ -1,4 +1,4 @@
-#include "data/megatron_index.h"
+#include "data/prepare/megatron_index.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "data/document.h"
+#include "data/prepare/document.h"
 
 #include <simdjson.h>
 

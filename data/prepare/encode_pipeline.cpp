@@ -1,4 +1,4 @@
-#include "data/encode_pipeline.h"
+#include "data/prepare/encode_pipeline.h"
 
 #include <xxhash.h>
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/encode_pipeline.h"
+#include "data/prepare/encode_pipeline.h"
 
 namespace vqlm {
 

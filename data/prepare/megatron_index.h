@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/files/random_access_file.h"
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/prepare_folder.h"
+#include "data/prepare/prepare_folder.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
