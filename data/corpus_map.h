@@ -7,7 +7,7 @@
 #include "core/backend.h"
 #include "core/model/head/code_map.h"
 #include "data/map_counts.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 
 namespace vqlm {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/counting_ranks.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 
 namespace vqlm {
 

@@ -5,7 +5,7 @@
 
 #include "core/backend.h"
 #include "core/communicator.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 
 namespace vqlm {
 

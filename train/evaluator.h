@@ -12,8 +12,8 @@
 
 #include "core/model/head/code_map.h"
 #include "core/model/transformer.h"
-#include "data/batch_loader.h"
-#include "data/shard_set.h"
+#include "data/shards/batch_loader.h"
+#include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/frequency_bands.h"
 #include "train/loss_tally.h"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "data/batch_loader.h"
+#include "data/shards/batch_loader.h"
 #include "train/learned/hidden_rows.h"
 #include "train/optimizer.h"
 

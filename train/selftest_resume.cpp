@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 #include "train/bench/synthetic_tokens.h"
 #include "train/checkpoint/resume.h"
 #include "train/selftest_files.h"

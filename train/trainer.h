@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "data/batch_loader.h"
+#include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/checkpoint/checkpoint_saver.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/config.h"
 

@@ -7,7 +7,7 @@
 
 #include "data/prepare/encode_pipeline.h"
 #include "data/prepare/prepare_manifest.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 

@@ -14,7 +14,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "data/tokenizer_files.h"
 
 namespace vqlm {

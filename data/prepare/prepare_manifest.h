@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/prepare/document.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 

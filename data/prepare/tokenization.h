@@ -8,7 +8,7 @@
 #include "data/prepare/encode_pipeline.h"
 #include "data/prepare/prepare_folder.h"
 #include "data/prepare/prepare_options.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 

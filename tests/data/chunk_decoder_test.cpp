@@ -1,4 +1,4 @@
-#include "data/chunk_decoder.h"
+#include "data/shards/chunk_decoder.h"
 
 #include <gtest/gtest.h>
 

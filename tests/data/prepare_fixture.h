@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "data/prepare/prepare.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_text.h"
 

@@ -12,7 +12,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 #include "train/checkpoint/resume.h"
 #include "train/trainer.h"
 

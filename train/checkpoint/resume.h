@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/run_folder.h"

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "core/model/transformer.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "train/model_source.h"
 
 namespace vqlm {

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#include "data/batch_loader.h"
+#include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
 #include "train/convert/loaded_model.h"
 

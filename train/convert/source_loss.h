@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 #include "train/model_source.h"
 
 namespace vqlm {

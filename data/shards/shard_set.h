@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 

@@ -7,7 +7,7 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 namespace {

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "data/permutation.h"
-#include "data/shard_set.h"
+#include "data/shards/permutation.h"
+#include "data/shards/shard_set.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/chunk_decoder.h"
+#include "data/shards/chunk_decoder.h"
 
 #include <hdf5.h>
 #include <libdeflate.h>

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "data/chunk_decoder.h"
+#include "data/shards/chunk_decoder.h"
 #include "data/hdf5/h5.h"
 
 namespace vqlm {

@@ -1,4 +1,4 @@
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 
 #include <glob.h>
 #include <spdlog/fmt/fmt.h>
