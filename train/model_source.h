@@ -45,7 +45,7 @@ class ModelSource {
   /// stored is damaged.
   virtual std::vector<float> read(const std::string& name, const Shape& offset,
                                   const Shape& extent) const = 0;
-  /// The tokenizer's files in path(), as they are named there; none where it has none (data/tokenizer_files.h).
+  /// The tokenizer's files in path(), as they are named there; none where it has none (data/tokenizer/tokenizer_files.h).
   virtual std::vector<std::filesystem::path> tokenizer_files() const = 0;
   /// Which tokenizer the model's ids are of, as shards say it; empty where nothing tells.
   virtual std::string tokenizer_sha256() const = 0;

@@ -7,7 +7,7 @@
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "data/corpus_map.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/map_maker.h"
 #include "core/host_collectives.h"
 

@@ -19,7 +19,7 @@ struct TrainingInputs {
   std::optional<ShardSet> heldout;
   std::vector<std::int64_t> counts;              // (V) of the training shards
   std::optional<CodeMap> map;                    // VQ head only
-  std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer_files.h)
+  std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer/tokenizer_files.h)
 };
 
 /// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.

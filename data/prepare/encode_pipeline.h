@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/prepare/document.h"
-#include "data/word_cache.h"
+#include "data/tokenizer/word_cache.h"
 
 namespace vqlm {
 

@@ -10,7 +10,7 @@
 #include "data/files/sha256.h"
 #include "data/prepare/token_arrays.h"
 #include "data/prepare/tokenization.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
 

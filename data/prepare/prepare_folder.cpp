@@ -15,7 +15,7 @@
 #include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "data/shards/shard_set.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
 

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/prepare/tokenizer_sample.h"
-#include "data/tokenizer_trainer.h"
+#include "data/tokenizer/tokenizer_trainer.h"
 
 namespace vqlm {
 

@@ -6,7 +6,7 @@
 #include "data/prepare/encode_pipeline.h"
 #include "data/prepare/prepare.h"
 #include "data/prepare/prepare_folder.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
 

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "data/prepare/encode_pipeline.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/prepare_fixture.h"
 
 namespace vqlm {

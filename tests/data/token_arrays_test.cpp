@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "tests/data/id_files.h"
 #include "tests/data/temporary_folder.h"
 

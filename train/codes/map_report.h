@@ -10,7 +10,7 @@
 #include "data/code_map_file.h"
 #include "data/map_distortion.h"
 #include "data/map_information.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
 

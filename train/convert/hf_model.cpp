@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "train/convert/hf_config.h"
 #include "train/convert/logical_tensors.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "data/files/atomic_file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
 

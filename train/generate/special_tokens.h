@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "train/model_source.h"
 
 namespace vqlm {

@@ -1,11 +1,11 @@
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <sentencepiece_processor.h>
 #include <spdlog/fmt/fmt.h>
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "data/sentencepiece_model.h"
+#include "data/tokenizer/sentencepiece_model.h"
 #include "data/files/sha256.h"
 
 namespace vqlm {

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
 

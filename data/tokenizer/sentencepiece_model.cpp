@@ -1,4 +1,4 @@
-#include "data/sentencepiece_model.h"
+#include "data/tokenizer/sentencepiece_model.h"
 
 #include <spdlog/fmt/fmt.h>
 

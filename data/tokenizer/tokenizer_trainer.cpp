@@ -1,4 +1,4 @@
-#include "data/tokenizer_trainer.h"
+#include "data/tokenizer/tokenizer_trainer.h"
 
 #include <sentencepiece_trainer.h>
 #include <spdlog/fmt/fmt.h>

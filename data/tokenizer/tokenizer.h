@@ -10,7 +10,7 @@
 
 namespace vqlm {
 
-/// What of a SentencePiece model decides whether words may be encoded one by one (data/word_cache.h).
+/// What of a SentencePiece model decides whether words may be encoded one by one (data/tokenizer/word_cache.h).
 struct TokenizerTraits {
   bool bpe = false;                  // merges by rank, not a unigram lattice
   bool byte_fallback = false;        // unknown characters become their UTF-8 bytes

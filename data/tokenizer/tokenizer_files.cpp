@@ -1,4 +1,4 @@
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 #include <algorithm>
 #include <array>
