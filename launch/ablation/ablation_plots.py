@@ -1,4 +1,4 @@
-"""Plots of a study, drawn by gnuplot: for launch/ablation_tables.py."""
+"""Plots of a study, drawn by gnuplot: for launch/ablation/ablation_tables.py."""
 
 import shutil
 import statistics

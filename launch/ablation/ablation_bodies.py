@@ -1,5 +1,5 @@
 """Bodies that spend on the rest of the model what a small head saves: the words body=wider and body=deeper of a grid, for
-launch/ablation_rows.py. Both come near to the baseline's number of parameters, the whole model counted.
+launch/ablation/ablation_rows.py. Both come near to the baseline's number of parameters, the whole model counted.
 
 wider: d_model grows by whole attention heads of the base's size, d_ff in proportion (to multiples of 8); where no such width is
 within 2 %, the largest that is not above takes the rest into d_ff.

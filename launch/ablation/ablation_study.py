@@ -1,4 +1,4 @@
-"""What a study's folder holds, as numbers: for launch/ablation_tables.py."""
+"""What a study's folder holds, as numbers: for launch/ablation/ablation_tables.py."""
 
 import json
 import math
