@@ -5,9 +5,9 @@
 #include <string>
 
 #include "core/log.h"
-#include "launch/check_list.h"
+#include "launch/commands/check_list.h"
 #include "launch/command_line.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/selftest.h"
 #include "train/selftest_files.h"

@@ -12,7 +12,7 @@
 #include "core/log.h"
 #include "data/corpus_map.h"
 #include "launch/command_line.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/convert/checkpoint_source.h"

@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/code_map_file.h"
-#include "launch/codes_job.h"
+#include "launch/commands/codes_job.h"
 #include "train/convert/vq_fit.h"
 
 namespace vqlm {

@@ -14,7 +14,7 @@
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "launch/command_line.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
 #include "launch/signals.h"

@@ -1,4 +1,4 @@
-#include "launch/bench_op_commands.h"
+#include "launch/commands/bench_op_commands.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -14,7 +14,7 @@
 
 #include "core/log.h"
 #include "launch/command_line.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/convert/loaded_model.h"
 #include "train/generate/generator.h"

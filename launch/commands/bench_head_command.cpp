@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "launch/bench_op_commands.h"
+#include "launch/commands/bench_op_commands.h"
 #include "launch/command_line.h"
 #include "launch/environment.h"
 #include "train/bench/head_bench.h"

@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "launch/codes_job.h"
-#include "launch/commands.h"
+#include "launch/commands/codes_job.h"
+#include "launch/commands/commands.h"
 #include "train/codes/map_report.h"
 #include "train/model_source.h"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/log.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/loss_plot.h"
 #include "train/report.h"

@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/prepare/prepare.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 
 namespace vqlm {

@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/code_map_file.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/plan/plan_report.h"
 #include "train/training_inputs.h"

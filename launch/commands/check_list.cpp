@@ -1,4 +1,4 @@
-#include "launch/check_list.h"
+#include "launch/commands/check_list.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
