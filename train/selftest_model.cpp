@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 #include "core/host_collectives.h"
 
 namespace vqlm {

@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "data/shards/token_shards.h"
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 #include "train/checkpoint/resume.h"
 #include "train/selftest_files.h"
 #include "train/selftest_model.h"

@@ -12,7 +12,7 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/bench/step_bench.h"
+#include "train/tools/bench/step_bench.h"
 
 namespace vqlm {
 namespace {

@@ -11,8 +11,8 @@
 #include "launch/commands/bench_op_commands.h"
 #include "launch/command_line.h"
 #include "launch/environment.h"
-#include "train/bench/head_bench.h"
-#include "train/bench/head_grid.h"
+#include "train/tools/bench/head_bench.h"
+#include "train/tools/bench/head_grid.h"
 #include "train/plan/plan_report.h"
 
 namespace vqlm {

@@ -10,8 +10,8 @@
 #include "data/files/atomic_file.h"
 #include "launch/command_line.h"
 #include "launch/environment.h"
-#include "train/bench/attention_bench.h"
-#include "train/bench/op_bench.h"
+#include "train/tools/bench/attention_bench.h"
+#include "train/tools/bench/op_bench.h"
 
 namespace vqlm {
 namespace {

@@ -10,9 +10,9 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
-#include "train/bench/step_bench.h"
-#include "train/bench/synthetic_tokens.h"
-#include "train/bench/timing_backend.h"
+#include "train/tools/bench/step_bench.h"
+#include "train/tools/bench/synthetic_tokens.h"
+#include "train/tools/bench/timing_backend.h"
 #include "train/optimizer.h"
 
 namespace vqlm {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "train/bench/head_bench.h"
+#include "train/tools/bench/head_bench.h"
 
 namespace vqlm {
 

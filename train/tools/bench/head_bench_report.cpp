@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "train/bench/head_bench.h"
+#include "train/tools/bench/head_bench.h"
 
 namespace vqlm {
 namespace {

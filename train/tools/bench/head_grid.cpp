@@ -1,4 +1,4 @@
-#include "train/bench/head_grid.h"
+#include "train/tools/bench/head_grid.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "train/bench/bench_head.h"
+#include "train/tools/bench/bench_head.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -6,7 +6,7 @@
 
 #include "core/model/head/dense_head.h"
 #include "core/model/head/vq_head.h"
-#include "train/bench/head_bench.h"
+#include "train/tools/bench/head_bench.h"
 
 namespace vqlm {
 

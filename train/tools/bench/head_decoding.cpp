@@ -1,4 +1,4 @@
-#include "train/bench/head_decoding.h"
+#include "train/tools/bench/head_decoding.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -5,7 +5,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "train/bench/step_bench.h"
+#include "train/tools/bench/step_bench.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/bench/head_bench.h"
+#include "train/tools/bench/head_bench.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -9,9 +9,9 @@
 
 #include "core/rng.h"
 #include "dist/self_communicator.h"
-#include "train/bench/bench_head.h"
+#include "train/tools/bench/bench_head.h"
 #include "train/bench/bench_tensors.h"
-#include "train/bench/head_decoding.h"
+#include "train/tools/bench/head_decoding.h"
 #include "train/bench/lap_timer.h"
 #include "train/bench/matmul_peak.h"
 

@@ -1,7 +1,7 @@
 // Decoding one token at a time through an output head.
 #pragma once
 
-#include "train/bench/bench_head.h"
+#include "train/tools/bench/bench_head.h"
 
 namespace vqlm {
 

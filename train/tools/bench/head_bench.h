@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

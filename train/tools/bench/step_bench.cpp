@@ -1,4 +1,4 @@
-#include "train/bench/step_bench.h"
+#include "train/tools/bench/step_bench.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <sys/resource.h>
@@ -11,7 +11,7 @@
 #include "core/model/transformer.h"
 #include "train/bench/lap_timer.h"
 #include "train/bench/matmul_peak.h"
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 #include "train/gradient_accumulator.h"
 #include "train/model_text.h"
 #include "train/optimizer.h"

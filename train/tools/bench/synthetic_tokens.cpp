@@ -1,4 +1,4 @@
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 
 #include <algorithm>
 #include <numeric>

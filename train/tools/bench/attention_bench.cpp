@@ -1,4 +1,4 @@
-#include "train/bench/attention_bench.h"
+#include "train/tools/bench/attention_bench.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "train/bench/op_bench.h"
+#include "train/tools/bench/op_bench.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -12,7 +12,7 @@
 #include "core/error.h"
 #include "core/model/rope.h"
 #include "train/bench/bench_tensors.h"
-#include "train/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_tokens.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/bench/timing_backend.h"
+#include "train/tools/bench/timing_backend.h"
 
 #include <algorithm>
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "dist/process_grid.h"
-#include "train/bench/timing_backend.h"
+#include "train/tools/bench/timing_backend.h"
 #include "train/config.h"
 
 namespace vqlm {
