@@ -11,7 +11,7 @@
 #include "core/log.h"
 #include "data/code_map_file.h"
 #include "launch/commands/codes_job.h"
-#include "train/convert/vq_fit.h"
+#include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {

@@ -16,14 +16,14 @@
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/convert/checkpoint_source.h"
-#include "train/convert/hf_writer.h"
+#include "train/tools/convert/hf_writer.h"
 #include "train/convert/loaded_model.h"
-#include "train/convert/model_checkpoint.h"
+#include "train/tools/convert/model_checkpoint.h"
 #include "train/convert/model_info.h"
-#include "train/convert/npz.h"
-#include "train/convert/output_folder.h"
-#include "train/convert/source_loss.h"
-#include "train/convert/vq_fit.h"
+#include "train/tools/convert/npz.h"
+#include "train/tools/convert/output_folder.h"
+#include "train/tools/convert/source_loss.h"
+#include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {

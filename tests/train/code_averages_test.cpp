@@ -14,7 +14,7 @@
 #include "train/convert/checkpoint_source.h"
 #include "train/convert/logical_tensors.h"
 #include "train/convert/model_info.h"
-#include "train/convert/npz.h"
+#include "train/tools/convert/npz.h"
 
 namespace vqlm {
 namespace {

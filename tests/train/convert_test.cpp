@@ -10,10 +10,10 @@
 #include "train/convert/checkpoint_source.h"
 #include "train/convert/initial_model.h"
 #include "train/convert/loaded_model.h"
-#include "train/convert/model_checkpoint.h"
+#include "train/tools/convert/model_checkpoint.h"
 #include "train/convert/model_info.h"
-#include "train/convert/npz.h"
-#include "train/convert/vq_fit.h"
+#include "train/tools/convert/npz.h"
+#include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {

@@ -12,9 +12,9 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "train/convert/checkpoint_source.h"
-#include "train/convert/expanded_head.h"
-#include "train/convert/hf_writer.h"
-#include "train/convert/replaced_head.h"
+#include "train/tools/convert/expanded_head.h"
+#include "train/tools/convert/hf_writer.h"
+#include "train/tools/convert/replaced_head.h"
 
 namespace vqlm {
 namespace {

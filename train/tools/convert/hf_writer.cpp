@@ -1,4 +1,4 @@
-#include "train/convert/hf_writer.h"
+#include "train/tools/convert/hf_writer.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -10,12 +10,12 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
-#include "train/convert/expanded_head.h"
+#include "train/tools/convert/expanded_head.h"
 #include "train/convert/hf_config.h"
 #include "train/convert/hf_model.h"
-#include "train/convert/hf_tokenizer.h"
+#include "train/tools/convert/hf_tokenizer.h"
 #include "train/convert/logical_tensors.h"
-#include "train/convert/native_form.h"
+#include "train/tools/convert/native_form.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/convert/replaced_head.h"
+#include "train/tools/convert/replaced_head.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "train/convert/source_loss.h"
+#include "train/tools/convert/source_loss.h"
 
 #include <bit>
 #include <cmath>

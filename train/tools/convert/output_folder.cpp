@@ -1,4 +1,4 @@
-#include "train/convert/output_folder.h"
+#include "train/tools/convert/output_folder.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "train/convert/npz.h"
+#include "train/tools/convert/npz.h"
 
 #include <archive.h>
 #include <archive_entry.h>

@@ -1,4 +1,4 @@
-#include "train/convert/vq_fit.h"
+#include "train/tools/convert/vq_fit.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "train/convert/hf_tokenizer.h"
+#include "train/tools/convert/hf_tokenizer.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "train/convert/expanded_head.h"
+#include "train/tools/convert/expanded_head.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,10 +1,10 @@
-#include "train/convert/model_checkpoint.h"
+#include "train/tools/convert/model_checkpoint.h"
 
 #include "train/checkpoint/checkpoint_folder.h"
 #include "train/checkpoint/rank_file.h"
 #include "train/config.h"
 #include "train/convert/logical_tensors.h"
-#include "train/convert/output_folder.h"
+#include "train/tools/convert/output_folder.h"
 
 namespace vqlm {
 namespace {
