@@ -17,9 +17,9 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/convert/loaded_model.h"
-#include "train/generate/generator.h"
-#include "train/generate/special_tokens.h"
-#include "train/generate/text_stream.h"
+#include "train/tools/generate/generator.h"
+#include "train/tools/generate/special_tokens.h"
+#include "train/tools/generate/text_stream.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/generate/special_tokens.h"
+#include "train/tools/generate/special_tokens.h"
 
 #include <spdlog/fmt/fmt.h>
 

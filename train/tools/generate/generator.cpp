@@ -1,4 +1,4 @@
-#include "train/generate/generator.h"
+#include "train/tools/generate/generator.h"
 
 #include <spdlog/fmt/fmt.h>
 

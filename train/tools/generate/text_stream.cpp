@@ -1,4 +1,4 @@
-#include "train/generate/text_stream.h"
+#include "train/tools/generate/text_stream.h"
 
 #include <algorithm>
 #include <string_view>

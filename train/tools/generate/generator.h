@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "train/generate/sampling.h"
+#include "train/tools/generate/sampling.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/generate/sampling.h"
+#include "train/tools/generate/sampling.h"
 
 #include <spdlog/fmt/fmt.h>
 
