@@ -13,7 +13,7 @@
 #include "launch/environment.h"
 #include "train/tools/bench/head_bench.h"
 #include "train/tools/bench/head_grid.h"
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 

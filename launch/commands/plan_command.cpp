@@ -13,7 +13,7 @@
 #include "data/code_map_file.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan_report.h"
 #include "train/training_inputs.h"
 
 namespace vqlm {

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <string>
 
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 namespace {

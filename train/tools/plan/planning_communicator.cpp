@@ -1,4 +1,4 @@
-#include "train/plan/planning_communicator.h"
+#include "train/tools/plan/planning_communicator.h"
 
 #include "dist/self_communicator.h"
 

@@ -1,7 +1,7 @@
 // The plan for programs.
 #include <nlohmann/json.hpp>
 
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/plan/plan.h"
+#include "train/tools/plan/plan.h"
 
 #include <algorithm>
 #include <memory>
@@ -8,8 +8,8 @@
 #include "train/gradient_accumulator.h"
 #include "core/host_collectives.h"
 #include "train/optimizer.h"
-#include "train/plan/planning_backend.h"
-#include "train/plan/planning_communicator.h"
+#include "train/tools/plan/planning_backend.h"
+#include "train/tools/plan/planning_communicator.h"
 #include "train/trainer.h"
 
 namespace vqlm {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "train/plan/plan.h"
+#include "train/tools/plan/plan.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan_report.h"
 
 #include <spdlog/fmt/fmt.h>
 

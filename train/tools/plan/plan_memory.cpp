@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "core/error.h"
-#include "train/plan/plan.h"
-#include "train/plan/plan_report.h"
+#include "train/tools/plan/plan.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/plan/planned_machine.h"
+#include "train/tools/plan/planned_machine.h"
 
 #include <algorithm>
 
