@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "launch/environment.h"
-#include "train/doctor.h"
+#include "train/tools/selftest/doctor.h"
 
 namespace vqlm {
 

@@ -14,7 +14,7 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
-#include "train/doctor.h"
+#include "train/tools/selftest/doctor.h"
 
 namespace vqlm {
 namespace {

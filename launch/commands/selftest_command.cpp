@@ -9,8 +9,8 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/selftest.h"
-#include "train/selftest_files.h"
+#include "train/tools/selftest/selftest.h"
+#include "train/tools/selftest/selftest_files.h"
 
 namespace vqlm {
 namespace {

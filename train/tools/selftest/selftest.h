@@ -2,8 +2,8 @@
 // training needs it to? Each knows the right answer. All are collective over what they are given unless said.
 #pragma once
 
-#include "train/doctor.h"
-#include "train/selftest_model.h"
+#include "train/tools/selftest/doctor.h"
+#include "train/tools/selftest/selftest_model.h"
 
 namespace vqlm {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "train/selftest.h"
+#include "train/tools/selftest/selftest.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

@@ -1,4 +1,4 @@
-#include "train/selftest.h"
+#include "train/tools/selftest/selftest.h"
 
 #include <spdlog/fmt/fmt.h>
 

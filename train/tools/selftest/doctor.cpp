@@ -1,4 +1,4 @@
-#include "train/doctor.h"
+#include "train/tools/selftest/doctor.h"
 
 #include <spdlog/fmt/fmt.h>
 

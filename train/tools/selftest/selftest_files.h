@@ -7,7 +7,7 @@
 
 #include "core/backend.h"
 #include "dist/process_grid.h"
-#include "train/doctor.h"
+#include "train/tools/selftest/doctor.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/selftest_files.h"
+#include "train/tools/selftest/selftest_files.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>

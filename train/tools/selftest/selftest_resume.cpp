@@ -10,8 +10,8 @@
 #include "data/shards/token_shards.h"
 #include "train/tools/bench/synthetic_tokens.h"
 #include "train/checkpoint/resume.h"
-#include "train/selftest_files.h"
-#include "train/selftest_model.h"
+#include "train/tools/selftest/selftest_files.h"
+#include "train/tools/selftest/selftest_model.h"
 #include "train/stopwatch.h"
 #include "train/trainer.h"
 

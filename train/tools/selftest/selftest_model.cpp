@@ -1,4 +1,4 @@
-#include "train/selftest_model.h"
+#include "train/tools/selftest/selftest_model.h"
 
 #include <numeric>
 
