@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "core/log.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "train/bench/matmul_peak.h"
 #include "core/host_collectives.h"
 #include "train/schedule.h"

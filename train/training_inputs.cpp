@@ -5,8 +5,8 @@
 #include <filesystem>
 
 #include "core/log.h"
-#include "data/code_map_file.h"
-#include "data/corpus_map.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/corpus_map.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/map_maker.h"
 #include "core/host_collectives.h"

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "launch/commands/codes_job.h"
 #include "train/tools/convert/vq_fit.h"
 

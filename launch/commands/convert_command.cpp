@@ -10,7 +10,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "data/corpus_map.h"
+#include "train/codes/corpus_map.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"

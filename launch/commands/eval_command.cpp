@@ -6,7 +6,7 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/map_counts.h"
+#include "train/codes/map_counts.h"
 #include "launch/commands/codes_job.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"

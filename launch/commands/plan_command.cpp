@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/tools/plan/plan_report.h"

@@ -12,7 +12,7 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/log.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"

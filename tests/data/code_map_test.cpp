@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"

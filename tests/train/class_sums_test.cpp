@@ -1,5 +1,5 @@
 // What a learned map is fitted to: exact sums, shrunk means, the coarse grid and the projection.
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "core/rng.h"
-#include "train/learned/class_vectors.h"
+#include "train/codes/class_vectors.h"
 #include "train/learned/hidden_rows.h"
 
 namespace vqlm {

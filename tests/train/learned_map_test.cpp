@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "core/log.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_run.h"
 

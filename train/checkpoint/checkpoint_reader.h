@@ -9,7 +9,7 @@
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config.h"
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 #include "train/optimizer.h"
 
 namespace vqlm {

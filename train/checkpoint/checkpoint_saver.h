@@ -19,7 +19,7 @@
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config.h"
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 namespace vqlm {
 

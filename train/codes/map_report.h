@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "data/code_map_file.h"
-#include "data/map_distortion.h"
-#include "data/map_information.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/map_distortion.h"
+#include "train/codes/map_information.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {

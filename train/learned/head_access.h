@@ -4,7 +4,7 @@
 #include "core/backend.h"
 #include "core/model/parameters.h"
 #include "dist/process_grid.h"
-#include "train/learned/map_carry_over.h"
+#include "train/codes/map_carry_over.h"
 #include "train/optimizer.h"
 
 namespace vqlm {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 namespace vqlm {
 

@@ -12,7 +12,7 @@
 #include "train/config.h"
 #include "train/gradient_accumulator.h"
 #include "train/learned/hidden_rows.h"
-#include "train/learned/map_refit.h"
+#include "train/codes/map_refit.h"
 #include "train/optimizer.h"
 
 namespace vqlm {

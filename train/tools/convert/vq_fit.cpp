@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "data/map_fit.h"
+#include "train/codes/map_fit.h"
 #include "train/convert/logical_tensors.h"
 
 namespace vqlm {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/learned/class_sums.h"
-#include "train/learned/map_carry_over.h"
+#include "train/codes/class_sums.h"
+#include "train/codes/map_carry_over.h"
 
 namespace vqlm {
 

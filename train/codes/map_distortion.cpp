@@ -1,4 +1,4 @@
-#include "data/map_distortion.h"
+#include "train/codes/map_distortion.h"
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Dense>

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "data/counting_ranks.h"
+#include "train/codes/counting_ranks.h"
 #include "data/shards/shard_set.h"
 
 namespace vqlm {

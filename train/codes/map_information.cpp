@@ -1,4 +1,4 @@
-#include "data/map_information.h"
+#include "train/codes/map_information.h"
 
 #include <algorithm>
 #include <cmath>

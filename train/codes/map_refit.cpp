@@ -1,4 +1,4 @@
-#include "train/learned/map_refit.h"
+#include "train/codes/map_refit.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "data/map_fit.h"
-#include "train/learned/class_vectors.h"
+#include "train/codes/map_fit.h"
+#include "train/codes/class_vectors.h"
 
 namespace vqlm {
 namespace {

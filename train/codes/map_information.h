@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "data/map_counts.h"
+#include "train/codes/map_counts.h"
 
 namespace vqlm {
 

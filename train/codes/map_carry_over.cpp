@@ -1,4 +1,4 @@
-#include "train/learned/map_carry_over.h"
+#include "train/codes/map_carry_over.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "data/map_counts.h"
+#include "train/codes/map_counts.h"
 
 #include <algorithm>
 #include <numeric>

@@ -6,7 +6,7 @@
 
 #include "core/backend.h"
 #include "core/model/head/code_map.h"
-#include "data/map_counts.h"
+#include "train/codes/map_counts.h"
 #include "data/shards/shard_set.h"
 
 namespace vqlm {

@@ -1,4 +1,4 @@
-#include "train/learned/class_vectors.h"
+#include "train/codes/class_vectors.h"
 
 #include <algorithm>
 #include <cmath>

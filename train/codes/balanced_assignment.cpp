@@ -1,4 +1,4 @@
-#include "data/balanced_assignment.h"
+#include "train/codes/balanced_assignment.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,4 +1,4 @@
-#include "data/map_fit.h"
+#include "train/codes/map_fit.h"
 
 // Products of one thread give the same bits whatever the number of cores.
 #define EIGEN_DONT_PARALLELIZE
@@ -7,8 +7,8 @@
 #include <cmath>
 
 #include "core/model/tensor_arena.h"
-#include "data/balanced_assignment.h"
-#include "data/weighted_sample.h"
+#include "train/codes/balanced_assignment.h"
+#include "train/codes/weighted_sample.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/map_counts.h"
+#include "train/codes/map_counts.h"
 
 namespace vqlm {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "data/corpus_map.h"
+#include "train/codes/corpus_map.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "data/map_fit.h"
-#include "data/token_vectors.h"
+#include "train/codes/map_fit.h"
+#include "train/codes/token_vectors.h"
 
 namespace vqlm {
 namespace {

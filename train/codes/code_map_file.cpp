@@ -1,4 +1,4 @@
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 
 #include <spdlog/fmt/fmt.h>
 

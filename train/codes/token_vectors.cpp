@@ -1,4 +1,4 @@
-#include "data/token_vectors.h"
+#include "train/codes/token_vectors.h"
 
 // Products of one thread give the same bits whatever the number of cores.
 #define EIGEN_DONT_PARALLELIZE
