@@ -8,7 +8,7 @@
 #include "core/backend.h"
 #include "dist/mpi_session.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/progress.h"
 
 namespace vqlm {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/model/head/output_head.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/evaluator.h"
 
 namespace vqlm {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "train/append_file.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/event_file.h"
 #include "train/progress.h"
 

@@ -10,7 +10,7 @@
 #include "core/model/parameters.h"
 #include "dist/gradient_buckets.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "train/config.h"
-#include "train/model_text.h"
+#include "train/config/config.h"
+#include "train/config/model_text.h"
 
 namespace vqlm {
 namespace {

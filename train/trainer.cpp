@@ -9,7 +9,7 @@
 #include "train/codes/code_map_file.h"
 #include "train/bench/matmul_peak.h"
 #include "core/host_collectives.h"
-#include "train/schedule.h"
+#include "train/config/schedule.h"
 #include "train/stopwatch.h"
 
 namespace vqlm {

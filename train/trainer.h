@@ -12,7 +12,7 @@
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/checkpoint/checkpoint_saver.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/evaluator.h"
 #include "train/gradient_accumulator.h"
 #include "train/learned/learned_map.h"

@@ -10,7 +10,7 @@
 #include "core/model/head/code_map.h"
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 

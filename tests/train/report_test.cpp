@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "core/error.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/loss_plot.h"
 
 namespace vqlm {

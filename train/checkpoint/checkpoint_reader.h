@@ -8,7 +8,7 @@
 #include "core/model/head/code_map.h"
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/manifest.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/codes/class_sums.h"
 #include "train/optimizer.h"
 

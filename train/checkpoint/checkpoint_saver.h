@@ -18,7 +18,7 @@
 #include "train/checkpoint/checkpoint_retention.h"
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/codes/class_sums.h"
 
 namespace vqlm {

@@ -1,7 +1,7 @@
 // `vqlm train --init`: a run that starts from a trained model's parameters, at step 0.
 #pragma once
 
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/model_source.h"
 
 namespace vqlm {

@@ -9,7 +9,7 @@
 #include "core/model/transformer.h"
 #include "core/model/head/vq_head.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/gradient_accumulator.h"
 #include "train/learned/hidden_rows.h"
 #include "train/codes/map_refit.h"

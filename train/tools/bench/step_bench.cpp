@@ -13,7 +13,7 @@
 #include "train/bench/matmul_peak.h"
 #include "train/tools/bench/synthetic_tokens.h"
 #include "train/gradient_accumulator.h"
-#include "train/model_text.h"
+#include "train/config/model_text.h"
 #include "train/optimizer.h"
 #include "train/stopwatch.h"
 

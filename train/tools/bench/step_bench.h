@@ -7,7 +7,7 @@
 
 #include "dist/process_grid.h"
 #include "train/tools/bench/timing_backend.h"
-#include "train/config.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 

@@ -10,7 +10,7 @@
 
 #include "core/buffer.h"
 #include "core/model/head/code_map.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/tools/plan/planned_machine.h"
 
 namespace vqlm {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "train/model_text.h"
+#include "train/config/model_text.h"
 
 namespace vqlm {
 namespace {

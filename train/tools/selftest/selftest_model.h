@@ -8,7 +8,7 @@
 
 #include "core/model/transformer.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
+#include "train/config/config.h"
 #include "train/optimizer.h"
 
 namespace vqlm {

@@ -1,5 +1,5 @@
 // Reading and writing a configuration through the table of keys.
-#include "train/config.h"
+#include "train/config/config.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -8,8 +8,8 @@
 #include <fstream>
 
 #include "core/error.h"
-#include "train/config_keys.h"
-#include "train/nearest_name.h"
+#include "train/config/config_keys.h"
+#include "train/config/nearest_name.h"
 
 namespace vqlm {
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <variant>
 
-#include "train/config.h"
+#include "train/config/config.h"
 
 namespace vqlm::config_keys {
 

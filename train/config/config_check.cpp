@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "train/config.h"
-#include "train/config_head_check.h"
-#include "train/schedule.h"
+#include "train/config/config.h"
+#include "train/config/config_head_check.h"
+#include "train/config/schedule.h"
 
 namespace vqlm {
 namespace {

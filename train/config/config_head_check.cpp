@@ -1,4 +1,4 @@
-#include "train/config_head_check.h"
+#include "train/config/config_head_check.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,9 +1,9 @@
-// The head's part of resolve() (train/config.h).
+// The head's part of resolve() (train/config/config.h).
 #pragma once
 
 #include <cstdint>
 
-#include "train/config.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/model_text.h"
+#include "train/config/model_text.h"
 
 #include <spdlog/fmt/fmt.h>
 
