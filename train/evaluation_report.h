@@ -5,7 +5,7 @@
 
 #include "core/model/head/output_head.h"
 #include "train/config/config.h"
-#include "train/evaluator.h"
+#include "train/engine/evaluator.h"
 
 namespace vqlm {
 

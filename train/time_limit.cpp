@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

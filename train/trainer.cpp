@@ -7,10 +7,10 @@
 
 #include "core/log.h"
 #include "train/codes/code_map_file.h"
-#include "train/bench/matmul_peak.h"
+#include "train/engine/matmul_peak.h"
 #include "core/host_collectives.h"
 #include "train/config/schedule.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

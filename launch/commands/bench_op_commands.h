@@ -3,7 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 

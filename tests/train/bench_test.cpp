@@ -13,7 +13,7 @@
 #include "train/tools/bench/step_bench.h"
 #include "train/tools/bench/synthetic_tokens.h"
 #include "train/tools/bench/timing_backend.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "core/rng.h"
 #include "train/codes/class_vectors.h"
-#include "train/learned/hidden_rows.h"
+#include "train/engine/hidden_rows.h"
 
 namespace vqlm {
 namespace {

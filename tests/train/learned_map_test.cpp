@@ -1,5 +1,5 @@
 // head.map = "learned" in a run of one rank: what it writes, what its checkpoints hold, and what is refused.
-#include "train/learned/learned_map.h"
+#include "train/engine/learned_map.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -10,7 +10,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "train/tools/bench/attention_bench.h"
-#include "train/bench/lap_timer.h"
+#include "train/engine/lap_timer.h"
 
 namespace vqlm {
 namespace {

@@ -12,7 +12,7 @@
 #include "core/rng.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm::testing {
 

@@ -10,7 +10,7 @@
 #include "train/checkpoint/manifest.h"
 #include "train/config/config.h"
 #include "train/codes/class_sums.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

@@ -10,7 +10,7 @@
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_folder.h"
 #include "core/host_collectives.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "core/error.h"
 #include "dist/self_communicator.h"
-#include "train/bench/bench_tensors.h"
-#include "train/bench/matmul_peak.h"
+#include "train/engine/bench_tensors.h"
+#include "train/engine/matmul_peak.h"
 
 namespace vqlm {
 namespace {

@@ -10,10 +10,10 @@
 #include "core/rng.h"
 #include "dist/self_communicator.h"
 #include "train/tools/bench/bench_head.h"
-#include "train/bench/bench_tensors.h"
+#include "train/engine/bench_tensors.h"
 #include "train/tools/bench/head_decoding.h"
-#include "train/bench/lap_timer.h"
-#include "train/bench/matmul_peak.h"
+#include "train/engine/lap_timer.h"
+#include "train/engine/matmul_peak.h"
 
 namespace vqlm {
 namespace {

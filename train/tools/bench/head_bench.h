@@ -9,7 +9,7 @@
 
 #include "core/backend.h"
 #include "train/tools/bench/synthetic_tokens.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 

@@ -7,8 +7,8 @@
 #include <map>
 
 #include "core/rng.h"
-#include "train/bench/bench_tensors.h"
-#include "train/bench/lap_timer.h"
+#include "train/engine/bench_tensors.h"
+#include "train/engine/lap_timer.h"
 
 namespace vqlm {
 namespace {

@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "core/model/rope.h"
-#include "train/bench/bench_tensors.h"
+#include "train/engine/bench_tensors.h"
 #include "train/tools/bench/synthetic_tokens.h"
 
 namespace vqlm {

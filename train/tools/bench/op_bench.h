@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/bench/lap_timer.h"
+#include "train/engine/lap_timer.h"
 
 namespace vqlm {
 

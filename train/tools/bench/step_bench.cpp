@@ -9,13 +9,13 @@
 
 #include "core/error.h"
 #include "core/model/transformer.h"
-#include "train/bench/lap_timer.h"
-#include "train/bench/matmul_peak.h"
+#include "train/engine/lap_timer.h"
+#include "train/engine/matmul_peak.h"
 #include "train/tools/bench/synthetic_tokens.h"
-#include "train/gradient_accumulator.h"
+#include "train/engine/gradient_accumulator.h"
 #include "train/config/model_text.h"
-#include "train/optimizer.h"
-#include "train/stopwatch.h"
+#include "train/engine/optimizer.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 

@@ -5,9 +5,9 @@
 #include <numeric>
 
 #include "core/model/transformer.h"
-#include "train/gradient_accumulator.h"
+#include "train/engine/gradient_accumulator.h"
 #include "core/host_collectives.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 #include "train/tools/plan/planning_backend.h"
 #include "train/tools/plan/planning_communicator.h"
 #include "train/trainer.h"

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "core/error.h"
-#include "train/bench/matmul_peak.h"
+#include "train/engine/matmul_peak.h"
 #include "core/host_collectives.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

@@ -9,8 +9,8 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/host_collectives.h"
-#include "train/replica_check.h"
-#include "train/stopwatch.h"
+#include "train/engine/replica_check.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "train/tools/selftest/selftest.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

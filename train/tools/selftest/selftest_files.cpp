@@ -17,7 +17,7 @@
 #include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "core/host_collectives.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

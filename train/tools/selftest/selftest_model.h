@@ -9,7 +9,7 @@
 #include "core/model/transformer.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

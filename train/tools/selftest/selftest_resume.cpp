@@ -12,7 +12,7 @@
 #include "train/checkpoint/resume.h"
 #include "train/tools/selftest/selftest_files.h"
 #include "train/tools/selftest/selftest_model.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 #include "train/trainer.h"
 
 namespace vqlm {

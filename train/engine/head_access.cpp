@@ -1,4 +1,4 @@
-#include "train/learned/head_access.h"
+#include "train/engine/head_access.h"
 
 #include <array>
 #include <cstring>

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/stopwatch.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 

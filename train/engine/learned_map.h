@@ -10,10 +10,10 @@
 #include "core/model/head/vq_head.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/gradient_accumulator.h"
-#include "train/learned/hidden_rows.h"
+#include "train/engine/gradient_accumulator.h"
+#include "train/engine/hidden_rows.h"
 #include "train/codes/map_refit.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/frequency_bands.h"
+#include "train/engine/frequency_bands.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "train/bench/bench_tensors.h"
+#include "train/engine/bench_tensors.h"
 
 #include <algorithm>
 #include <string>

@@ -15,8 +15,8 @@
 #include "data/shards/batch_loader.h"
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
-#include "train/frequency_bands.h"
-#include "train/loss_tally.h"
+#include "train/engine/frequency_bands.h"
+#include "train/engine/loss_tally.h"
 
 namespace vqlm {
 

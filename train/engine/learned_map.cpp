@@ -1,4 +1,4 @@
-#include "train/learned/learned_map.h"
+#include "train/engine/learned_map.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
@@ -7,8 +7,8 @@
 
 #include "core/log.h"
 #include "core/host_collectives.h"
-#include "train/learned/head_access.h"
-#include "train/stopwatch.h"
+#include "train/engine/head_access.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

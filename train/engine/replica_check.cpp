@@ -1,4 +1,4 @@
-#include "train/replica_check.h"
+#include "train/engine/replica_check.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>

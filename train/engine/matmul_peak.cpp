@@ -1,10 +1,10 @@
-#include "train/bench/matmul_peak.h"
+#include "train/engine/matmul_peak.h"
 
 #include <algorithm>
 #include <memory>
 
-#include "train/bench/bench_tensors.h"
-#include "train/bench/lap_timer.h"
+#include "train/engine/bench_tensors.h"
+#include "train/engine/lap_timer.h"
 #include "core/host_collectives.h"
 
 namespace vqlm {

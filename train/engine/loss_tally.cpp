@@ -1,4 +1,4 @@
-#include "train/loss_tally.h"
+#include "train/engine/loss_tally.h"
 
 #include <cmath>
 #include <limits>

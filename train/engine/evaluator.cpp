@@ -1,4 +1,4 @@
-#include "train/evaluator.h"
+#include "train/engine/evaluator.h"
 
 #include <spdlog/fmt/fmt.h>
 

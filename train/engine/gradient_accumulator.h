@@ -6,8 +6,8 @@
 
 #include "core/model/transformer.h"
 #include "data/shards/batch_loader.h"
-#include "train/learned/hidden_rows.h"
-#include "train/optimizer.h"
+#include "train/engine/hidden_rows.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

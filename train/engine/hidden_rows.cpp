@@ -1,4 +1,4 @@
-#include "train/learned/hidden_rows.h"
+#include "train/engine/hidden_rows.h"
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,7 @@
 #include "core/model/parameters.h"
 #include "dist/process_grid.h"
 #include "train/codes/map_carry_over.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

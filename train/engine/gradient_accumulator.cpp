@@ -1,4 +1,4 @@
-#include "train/gradient_accumulator.h"
+#include "train/engine/gradient_accumulator.h"
 
 #include <algorithm>
 #include <numeric>
