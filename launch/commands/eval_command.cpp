@@ -11,8 +11,8 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/loaded_model.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/loaded_model.h"
 #include "train/evaluation_report.h"
 
 namespace vqlm {

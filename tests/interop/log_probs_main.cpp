@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "dist/process_grid.h"
-#include "train/convert/loaded_model.h"
+#include "train/models/loaded_model.h"
 
 namespace {
 

@@ -11,9 +11,9 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "tests/train/tiny_run.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/logical_tensors.h"
-#include "train/convert/model_info.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/logical_tensors.h"
+#include "train/models/model_info.h"
 #include "train/tools/convert/npz.h"
 
 namespace vqlm {

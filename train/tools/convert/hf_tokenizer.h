@@ -3,8 +3,8 @@
 
 #include <filesystem>
 
-#include "train/convert/hf_config.h"
-#include "train/model_source.h"
+#include "train/models/hf_config.h"
+#include "train/models/model_source.h"
 
 namespace vqlm {
 

@@ -11,10 +11,10 @@
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
 #include "train/tools/convert/expanded_head.h"
-#include "train/convert/hf_config.h"
-#include "train/convert/hf_model.h"
+#include "train/models/hf_config.h"
+#include "train/models/hf_model.h"
 #include "train/tools/convert/hf_tokenizer.h"
-#include "train/convert/logical_tensors.h"
+#include "train/models/logical_tensors.h"
 #include "train/tools/convert/native_form.h"
 
 namespace vqlm {

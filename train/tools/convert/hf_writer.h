@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "train/model_source.h"
+#include "train/models/model_source.h"
 
 namespace vqlm {
 

@@ -3,7 +3,7 @@
 #include "train/checkpoint/checkpoint_folder.h"
 #include "train/checkpoint/rank_file.h"
 #include "train/config/config.h"
-#include "train/convert/logical_tensors.h"
+#include "train/models/logical_tensors.h"
 #include "train/tools/convert/output_folder.h"
 
 namespace vqlm {

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "train/model_source.h"
+#include "train/models/model_source.h"
 
 namespace vqlm {
 

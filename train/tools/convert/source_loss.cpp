@@ -5,7 +5,7 @@
 
 #include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
-#include "train/convert/loaded_model.h"
+#include "train/models/loaded_model.h"
 
 namespace vqlm {
 namespace {

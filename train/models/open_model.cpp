@@ -1,12 +1,12 @@
-// The doors of train/model_source.h: which kind of model a path holds, and a source's tensors into a model's memory.
+// The doors of train/models/model_source.h: which kind of model a path holds, and a source's tensors into a model's memory.
 #include <spdlog/fmt/fmt.h>
 
 #include <map>
 
 #include "core/error.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/hf_model.h"
-#include "train/model_source.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/hf_model.h"
+#include "train/models/model_source.h"
 
 namespace vqlm {
 

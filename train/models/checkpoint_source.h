@@ -2,7 +2,7 @@
 #pragma once
 
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/model_source.h"
+#include "train/models/model_source.h"
 
 namespace vqlm {
 

@@ -1,9 +1,9 @@
-#include "train/convert/model_info.h"
+#include "train/models/model_info.h"
 
 #include <spdlog/fmt/fmt.h>
 
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/logical_tensors.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/logical_tensors.h"
 
 namespace vqlm {
 namespace {

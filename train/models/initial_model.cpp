@@ -1,4 +1,4 @@
-#include "train/convert/initial_model.h"
+#include "train/models/initial_model.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,10 +1,10 @@
-#include "train/convert/checkpoint_source.h"
+#include "train/models/checkpoint_source.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/checkpoint/checkpoint_layout.h"
-#include "train/convert/logical_tensors.h"
+#include "train/models/logical_tensors.h"
 
 namespace vqlm {
 

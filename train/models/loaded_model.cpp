@@ -1,4 +1,4 @@
-#include "train/convert/loaded_model.h"
+#include "train/models/loaded_model.h"
 
 #include <spdlog/fmt/fmt.h>
 

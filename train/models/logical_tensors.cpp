@@ -1,4 +1,4 @@
-#include "train/convert/logical_tensors.h"
+#include "train/models/logical_tensors.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "train/convert/hf_model.h"
+#include "train/models/hf_model.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -8,8 +8,8 @@
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
-#include "train/convert/hf_config.h"
-#include "train/convert/logical_tensors.h"
+#include "train/models/hf_config.h"
+#include "train/models/logical_tensors.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/convert/hf_config.h"
+#include "train/models/hf_config.h"
 
 #include <spdlog/fmt/fmt.h>
 
