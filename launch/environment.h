@@ -9,7 +9,7 @@
 #include "dist/mpi_session.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/progress.h"
+#include "train/records/progress.h"
 
 namespace vqlm {
 

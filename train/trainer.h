@@ -16,11 +16,11 @@
 #include "train/engine/evaluator.h"
 #include "train/engine/gradient_accumulator.h"
 #include "train/engine/learned_map.h"
-#include "train/metrics.h"
+#include "train/records/metrics.h"
 #include "train/models/model_source.h"
 #include "train/engine/optimizer.h"
 #include "train/engine/replica_check.h"
-#include "train/run_folder.h"
+#include "train/records/run_folder.h"
 #include "train/time_limit.h"
 #include "train/training_inputs.h"
 

@@ -13,7 +13,7 @@
 #include "launch/environment.h"
 #include "train/models/checkpoint_source.h"
 #include "train/models/loaded_model.h"
-#include "train/evaluation_report.h"
+#include "train/records/evaluation_report.h"
 
 namespace vqlm {
 namespace {

@@ -7,8 +7,8 @@
 #include "core/log.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/loss_plot.h"
-#include "train/report.h"
+#include "train/records/loss_plot.h"
+#include "train/records/report.h"
 
 namespace vqlm {
 namespace {

@@ -23,7 +23,7 @@
 #include "train/models/loaded_model.h"
 #include "train/tools/plan/plan.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/run_lock.h"
+#include "train/records/run_lock.h"
 #include "train/time_limit.h"
 #include "train/trainer.h"
 

@@ -6,7 +6,7 @@
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/run_folder.h"
+#include "train/records/run_folder.h"
 
 namespace vqlm {
 

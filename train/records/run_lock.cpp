@@ -1,4 +1,4 @@
-#include "train/run_lock.h"
+#include "train/records/run_lock.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>

@@ -1,4 +1,4 @@
-#include "train/event_file.h"
+#include "train/records/event_file.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <unistd.h>

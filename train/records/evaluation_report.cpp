@@ -1,4 +1,4 @@
-#include "train/evaluation_report.h"
+#include "train/records/evaluation_report.h"
 
 #include <spdlog/fmt/fmt.h>
 

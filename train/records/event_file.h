@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "train/append_file.h"
+#include "train/records/append_file.h"
 
 namespace vqlm {
 

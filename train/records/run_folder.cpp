@@ -1,4 +1,4 @@
-#include "train/run_folder.h"
+#include "train/records/run_folder.h"
 
 #include <spdlog/fmt/fmt.h>
 

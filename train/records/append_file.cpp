@@ -1,4 +1,4 @@
-#include "train/append_file.h"
+#include "train/records/append_file.h"
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "train/append_file.h"
+#include "train/records/append_file.h"
 #include "train/config/config.h"
-#include "train/event_file.h"
-#include "train/progress.h"
+#include "train/records/event_file.h"
+#include "train/records/progress.h"
 
 namespace vqlm {
 

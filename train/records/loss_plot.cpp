@@ -1,4 +1,4 @@
-#include "train/loss_plot.h"
+#include "train/records/loss_plot.h"
 
 #include <spawn.h>
 #include <spdlog/fmt/fmt.h>
@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "train/append_file.h"
+#include "train/records/append_file.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/report.h"
+#include "train/records/report.h"
 
 #include <spdlog/fmt/fmt.h>
 

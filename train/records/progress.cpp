@@ -1,4 +1,4 @@
-#include "train/progress.h"
+#include "train/records/progress.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -6,7 +6,7 @@
 #include <cstdio>
 
 #include "core/log.h"
-#include "train/metrics.h"
+#include "train/records/metrics.h"
 
 namespace vqlm {
 
