@@ -14,7 +14,7 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/training_inputs.h"
+#include "train/run/training_inputs.h"
 
 namespace vqlm {
 namespace {

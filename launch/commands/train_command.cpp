@@ -18,14 +18,14 @@
 #include "launch/environment.h"
 #include "launch/host.h"
 #include "launch/signals.h"
-#include "train/checkpoint/resume.h"
+#include "train/run/resume.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/tools/plan/plan.h"
 #include "train/tools/plan/plan_report.h"
 #include "train/records/run_lock.h"
-#include "train/time_limit.h"
-#include "train/trainer.h"
+#include "train/run/time_limit.h"
+#include "train/run/trainer.h"
 
 namespace vqlm {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
-#include "train/time_limit.h"
+#include "train/run/time_limit.h"
 
 namespace vqlm {
 namespace {

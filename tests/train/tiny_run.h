@@ -13,8 +13,8 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
 #include "data/shards/token_shards.h"
-#include "train/checkpoint/resume.h"
-#include "train/trainer.h"
+#include "train/run/resume.h"
+#include "train/run/trainer.h"
 
 namespace vqlm::testing {
 

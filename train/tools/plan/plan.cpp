@@ -10,7 +10,7 @@
 #include "train/engine/optimizer.h"
 #include "train/tools/plan/planning_backend.h"
 #include "train/tools/plan/planning_communicator.h"
-#include "train/trainer.h"
+#include "train/run/trainer.h"
 
 namespace vqlm {
 namespace {

@@ -9,11 +9,11 @@
 #include "core/error.h"
 #include "data/shards/token_shards.h"
 #include "train/tools/bench/synthetic_tokens.h"
-#include "train/checkpoint/resume.h"
+#include "train/run/resume.h"
 #include "train/tools/selftest/selftest_files.h"
 #include "train/tools/selftest/selftest_model.h"
 #include "train/engine/stopwatch.h"
-#include "train/trainer.h"
+#include "train/run/trainer.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/checkpoint/resume.h"
+#include "train/run/resume.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,6 +1,6 @@
 // What a run says of itself when it starts and when a checkpoint is saved.
 #include "core/log.h"
-#include "train/trainer.h"
+#include "train/run/trainer.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/training_inputs.h"
+#include "train/run/training_inputs.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -21,8 +21,8 @@
 #include "train/engine/optimizer.h"
 #include "train/engine/replica_check.h"
 #include "train/records/run_folder.h"
-#include "train/time_limit.h"
-#include "train/training_inputs.h"
+#include "train/run/time_limit.h"
+#include "train/run/training_inputs.h"
 
 namespace vqlm {
 

@@ -1,4 +1,4 @@
-#include "train/time_limit.h"
+#include "train/run/time_limit.h"
 
 #include <spdlog/fmt/fmt.h>
 
