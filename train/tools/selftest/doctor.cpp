@@ -14,7 +14,7 @@ namespace vqlm {
 namespace {
 
 // No tile size divides them, and rows begin at multiples of 8 elements, as a GPU wants them.
-constexpr std::int64_t m = 136, n = 72, k = 264;
+constexpr std::int64_t product_rows = 136, product_columns = 72, product_depth = 264;
 
 /// Integers in [-2, 2]: exact in bf16, and |sum| <= 4 k is exact in fp32.
 float entry(std::int64_t i) {
