@@ -49,10 +49,7 @@ def head_numbers(settings, vocab):
         return biases + (0 if settings.get("model.tie_embeddings") == "true" else vocab * width)
     clusters = number(settings, "head.clusters")
     matrices = clusters * width
-    if settings.get("head.members") == "embedding":
-        rank = number(settings, "head.member_rank", 0) or width
-        matrices += width * rank if rank < width else 0
-    elif settings.get("head.groups") != "0":
+    if settings.get("head.members") != "embedding" and settings.get("head.groups") != "0":
         matrices += number(settings, "head.codes") * width
     if settings.get("head.input_codes") == "true":
         matrices += clusters * width
@@ -72,8 +69,9 @@ def divisors(settings):
     """What the head wants a width to be a multiple of."""
     if settings.get("head.kind") == "dense":
         return []
-    key = "head.member_rank" if settings.get("head.members") == "embedding" else "head.groups"
-    return [number(settings, key, 0) or 1]
+    if settings.get("head.members") == "embedding":
+        return []
+    return [number(settings, "head.groups", 0) or 1]
 
 
 def wider(settings):
@@ -113,7 +111,7 @@ def grown(how, settings, baseline, vocab):
     wanted = model_numbers(baseline, vocab)
     bodies = list(GROWN[how](settings))
     if not bodies:
-        raise BodyError(f"body={how}: no width that head.groups or head.member_rank and parallel.tensor divide")
+        raise BodyError(f"body={how}: no width that head.groups and parallel.tensor divide")
     body = min(bodies, key=lambda body: abs(model_numbers(settings | body, vocab) - wanted))
     if how == "wider" and abs(model_numbers(settings | body, vocab) / wanted - 1) > 0.02:
         body = max((b for b in bodies if model_numbers(settings | b, vocab) <= wanted), default=bodies[0], key=lambda b: int(b["model.d_model"]))

@@ -236,7 +236,6 @@ class Rows(unittest.TestCase):
         self.assertEqual(numbers(dense | {"model.tie_embeddings": "true"}, 8192), numbers(dense, 8192) - 8192 * 128)
         self.assertEqual(numbers(base | {"head.groups": "0"}, 8192), numbers(base, 8192) - 64 * 128)
         tied = base | {"head.members": "embedding"}
-        self.assertEqual(numbers(tied | {"head.member_rank": "32"}, 8192), numbers(tied, 8192) + 128 * 32)
         self.assertEqual(numbers(tied | {"head.input_codes": "true"}, 8192), numbers(tied, 8192) + 128 * 64)
         for how in ("wider", "deeper"):
             body = ablation_bodies.grown(how, base, dense, 8192)

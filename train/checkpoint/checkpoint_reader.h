@@ -9,7 +9,6 @@
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config/config.h"
-#include "train/codes/class_sums.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {
@@ -45,9 +44,6 @@ class CheckpointReader {
   std::int64_t train_tokens() const;
   /// The VQ head's map; none for a dense head.
   std::optional<CodeMap> code_map() const;
-  /// What a learned map's unfinished window had gathered; none where the checkpoint holds none. Throws Error naming the dataset
-  /// that is damaged.
-  std::optional<ClassSums> class_sums() const;
   /// Fills the store's values. Throws Error naming the tensor that is missing or has another shape.
   void load_parameters(ParameterStore& parameters) const;
   /// Fills the optimizer's moments for the ranges that it owns.

@@ -30,9 +30,7 @@ bool matters(const std::string& key, const HeadConfig& head) {
   if (key == "head.kind" || key == "head.bias") return true;
   if (head.kind == HeadKind::dense) return false;
   if (key == "head.codes") return head.groups > 0;
-  if (key == "head.member_rank" || key == "head.member_scale" || key == "head.member_mean") {
-    return head.members == MemberVectors::embedding;
-  }
+  if (key == "head.member_mean") return head.members == MemberVectors::embedding;
   if (key == "head.input_codes") return true;
   return key == "head.clusters" || key == "head.groups" || key == "head.members";
 }

@@ -53,8 +53,6 @@ void check_same_model(const Config& config, const CheckpointReader& checkpoint) 
   check("head.members", std::string(members_name(head.members)),
         std::string(members_name(saved_head.members)));
   if (head.members == MemberVectors::embedding) {
-    check("head.member_rank", head.member_rank, saved_head.member_rank);
-    check("head.member_scale", head.member_scale, saved_head.member_scale);
     check("head.member_mean", head.member_mean, saved_head.member_mean);
   }
   check("head.input_codes", head.input_codes, saved_head.input_codes);
@@ -181,6 +179,12 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
   if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.folder());
+  if (checkpoint.config().head.map == "learned") {
+    throw Error(fmt::format(
+        "{}: the map of this run was re-fit while it trained, which vqlm does not do any more: evaluate, generate and convert "
+        "it as ever, or start a new run from it by --init {} with head.map = \"corpus\"",
+        checkpoint.folder().string(), checkpoint.folder().string()));
+  }
   check_same_model(config, checkpoint);
   check_same_samples(config, checkpoint);
   check_tokenizer(checkpoint, train);
@@ -192,11 +196,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
         train.glob(), tokens, checkpoint.train_tokens()));
   }
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
-    const bool learns = config.head.map_is_learned(), learned = checkpoint.config().head.map_is_learned();
-    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds{}", config.head.map,
-              learns == learned ? ""
-              : learns          ? ", re-fit from now on"
-                                : ", no more re-fit");
+    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
   }
   return newest;
 }
