@@ -12,11 +12,13 @@ Variants, one JSON line each:
   bf16 + master    bf16 parameters and gradients; fp32 master copies and moments in fused AdamW; gradients are copied up
                    before it and parameters down after it. What vqlm does, except that vqlm sums gradients in fp32.
   autocast         fp32 parameters and gradients under torch.autocast(bf16), the usual recipe.
-each with the dense cross entropy over all rows at once (plain) and over checkpointed chunks of rows (chunked).
+each with the dense cross entropy over all rows at once (plain), over checkpointed chunks of rows (chunked), and, of bf16
+parameters, by the package cut_cross_entropy, which makes no logits in memory (cut).
 """
 
 import argparse
 import contextlib
+import inspect
 import math
 import sys
 
@@ -85,10 +87,21 @@ class Block(torch.nn.Module):
         return x + F.linear(F.silu(gate) * up, self.down)
 
 
+def cut_loss(biased):
+    """linear_cross_entropy of the package; a RuntimeError is a variant's line of its own (peer.measure_or_report)."""
+    try:
+        from cut_cross_entropy import linear_cross_entropy
+    except ImportError as error:
+        raise RuntimeError(f"cut_cross_entropy is not installed ({error})") from error
+    if biased and "bias" not in inspect.signature(linear_cross_entropy).parameters:
+        raise RuntimeError("this cut_cross_entropy knows no bias; another version does, or compare with --no-bias")
+    return linear_cross_entropy
+
+
 class Decoder(torch.nn.Module):
-    def __init__(self, s, chunk_rows):
+    def __init__(self, s, chunk_rows, cut=None):
         super().__init__()
-        self.sizes, self.chunk_rows = s, chunk_rows
+        self.sizes, self.chunk_rows, self.cut = s, chunk_rows, cut
         self.table = torch.nn.Parameter(0.02 * torch.randn(s.vocab_size, s.d_model))
         self.blocks = torch.nn.ModuleList(Block(s) for _ in range(s.n_layers))
         self.gain = torch.nn.Parameter(torch.ones(s.d_model))
@@ -114,6 +127,9 @@ class Decoder(torch.nn.Module):
         for block in self.blocks:
             x = block(x, self.cosine, self.sine)
         h, targets = rmsnorm(x, self.gain, self.sizes.norm_eps).flatten(0, 1), targets.flatten()
+        if self.cut:
+            bias = {} if self.bias is None else {"bias": self.bias}
+            return self.cut(h, self.head, targets, reduction="mean", **bias)
         if not self.chunk_rows:
             return self.summed_nll(h, targets) / targets.numel()
         total = torch.zeros((), device=h.device)
@@ -166,10 +182,13 @@ def copy_all(into, out_of):
         x.copy_(y)
 
 
-def measure(device, s, options, recipe, chunk_rows):
+def measure(device, s, options, recipe, loss):
+    cut = cut_loss(s.bias) if loss == "cut" else None
+    if cut and recipe != "bf16 + master":
+        raise RuntimeError("cut_cross_entropy takes parameters of the hidden states' dtype: bf16 + master alone")
     device.forget()
     torch.manual_seed(1)
-    model = Decoder(s, chunk_rows)
+    model = Decoder(s, options.chunk_rows if loss == "chunked" else 0, cut)
     share = 1 / (torch.arange(s.vocab_size) + 2.7)  # word frequencies, as in vqlm's benchmark
     if model.bias is not None:
         model.bias.data = torch.log(share / share.sum())
@@ -235,7 +254,8 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--recipe", action="append", choices=["bf16 + master", "autocast"], help="default: both")
-    parser.add_argument("--loss", action="append", choices=["plain", "chunked"], help="default: both")
+    parser.add_argument("--loss", action="append", choices=["plain", "chunked", "cut"],
+                        help="default: plain and chunked")
     parser.add_argument("--chunk-rows", type=int, default=2048, help="rows of a chunk of the chunked loss")
     parser.add_argument("--compile-blocks", action="store_true",
                         help="compile one block and the loss, not the whole model: minutes less for deep models")
@@ -252,7 +272,7 @@ def main():
         peer.notice(f"PyTorch {torch.__version__} has no scaled_dot_product_attention; scores are written out")
 
     def variant(recipe, loss):
-        result = measure(device, s, options, recipe, options.chunk_rows if loss == "chunked" else 0)
+        result = measure(device, s, options, recipe, loss)
         return compare(result, ours) if ours else result
 
     done = [peer.measure_or_report(f"{recipe}, {loss}", lambda: variant(recipe, loss))
