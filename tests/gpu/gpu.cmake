@@ -13,9 +13,18 @@ if(VQLM_WITH_NCCL)
 endif()
 vqlm_program_test(alone alone_test.py vqlm_simt_alone)
 
+# vqlm_gpu_test(NAME SCRIPT ENVIRONMENT...): tests/gpu/SCRIPT (Python, standard library only) as ctest entry gpu.NAME.
+function(vqlm_gpu_test name script)
+  add_test(NAME gpu.${name} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/gpu/${script})
+  set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
+                       ENVIRONMENT "VQLM_BUILD_DIR=${CMAKE_BINARY_DIR};${ranks_environment};${ARGN}")
+endfunction()
+
+vqlm_gpu_test(figures figures_test.py)
+vqlm_gpu_test(runs runs_test.py)
+vqlm_gpu_test(bundle bundle_test.py)
 if(TARGET vqlm_simt AND TARGET cuda_tests_simt AND TARGET nccl_ranks)
-  add_test(NAME gpu.run_all COMMAND ${CMAKE_CURRENT_LIST_DIR}/run_all.sh --simt --quick --bin $<TARGET_FILE_DIR:vqlm_simt>
-                                    --python ${Python3_EXECUTABLE})
-  set_tests_properties(gpu.run_all PROPERTIES TIMEOUT 600 PROCESSORS 2 RESOURCE_LOCK mpirun
-                       ENVIRONMENT "OUT=${CMAKE_BINARY_DIR}/gpu-logs;${ranks_environment}")
+  vqlm_gpu_test(first_run run_test.py GPU_RUN=first_run)
+  vqlm_gpu_test(second_run run_test.py GPU_RUN=second_run)
+  set_tests_properties(gpu.first_run gpu.second_run PROPERTIES PROCESSORS 2 RESOURCE_LOCK mpirun)
 endif()
