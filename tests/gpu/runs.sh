@@ -47,9 +47,13 @@ no_time=78       # of one that was not started
 packing=1        # seconds of every stage for the table and the archive
 budgets=$packing # of all stages
 
-left() { local seconds=$((stage_end - SECONDS)); echo $((seconds > 1 ? seconds : 1)); }
-# limited COMMAND...: ended when the stage's time is over; two seconds before, so that a killed command is gone by then.
-limited() { local seconds; seconds=$(left); echo "+ $*"; timeout -k 2 $((seconds > 3 ? seconds - 2 : 1)) "$@"; }
+# limited COMMAND...: ended two seconds before the stage's time is over, so that one which must be killed is gone by then.
+limited() {
+  local seconds=$((stage_end - SECONDS - 2))
+  [ "$seconds" -gt 0 ] || { echo "no time left for $*"; return 124; }
+  echo "+ $*"
+  timeout -k 2 "$seconds" "$@"
+}
 # One of our programs.
 ours() {
   local program=$bin/$1; shift

@@ -17,13 +17,15 @@ here=%s run=probe whole_limit=%d usage='probe'
 . "$here/runs.sh"
 begin_run "$@"
 good() { echo hello; echo '{"a": 1}' >"$work/good.json"; echo fine >"$work/figures"; }
-slow() { limited sleep 60; }
+slow() { limited sleep 60 || true; limited sleep 60; }
+drowsy() { sleep 2; }
 bad() { echo 'this went wrong'; false; echo 'and this is not reached'; }
 cannot() { echo 'no card here'; return $skip; }
 missing() { ours no_such_program; }
 long() { head -c 3000000 /dev/zero | tr '\\0' x; }
 stage good 3 good 'works'
 stage slow 4 slow 'never ends'
+[ -z "$only" ] || stage drowsy 3 drowsy 'takes two seconds'
 stage bad 3 bad 'fails'
 stage cannot 3 cannot 'skips'
 stage missing 3 missing 'is not there'
@@ -84,7 +86,7 @@ class RunsTest(unittest.TestCase):
         self.assertEqual(files["good.json"], '{"a": 1}\n')
 
     def test_the_whole_has_a_limit_too(self):
-        run = self.start("--only", "good,slow,bad", limit=1)
+        run = self.start("--only", "drowsy,bad", limit=1)
         run.communicate(timeout=60)
         self.assertIn("bad\tnot run", self.archive()["table.tsv"])
 
