@@ -18,7 +18,6 @@ parameters, by the package cut_cross_entropy, which makes no logits in memory (c
 
 import argparse
 import contextlib
-import inspect
 import math
 import sys
 
@@ -85,17 +84,6 @@ class Block(torch.nn.Module):
         x = x + F.linear(y.transpose(1, 2).reshape(b, t, -1), self.out)
         gate, up = F.linear(rmsnorm(x, self.mlp_gain, self.eps), self.gate_up).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down)
-
-
-def cut_loss(biased):
-    """linear_cross_entropy of the package; a RuntimeError is a variant's line of its own (peer.measure_or_report)."""
-    try:
-        from cut_cross_entropy import linear_cross_entropy
-    except ImportError as error:
-        raise RuntimeError(f"cut_cross_entropy is not installed ({error})") from error
-    if biased and "bias" not in inspect.signature(linear_cross_entropy).parameters:
-        raise RuntimeError("this cut_cross_entropy knows no bias; another version does, or compare with --no-bias")
-    return linear_cross_entropy
 
 
 class Decoder(torch.nn.Module):
@@ -183,7 +171,7 @@ def copy_all(into, out_of):
 
 
 def measure(device, s, options, recipe, loss):
-    cut = cut_loss(s.bias) if loss == "cut" else None
+    cut = peer.cut_cross_entropy(s.bias) if loss == "cut" else None
     if cut and recipe != "bf16 + master":
         raise RuntimeError("cut_cross_entropy takes parameters of the hidden states' dtype: bf16 + master alone")
     device.forget()
@@ -197,11 +185,12 @@ def measure(device, s, options, recipe, loss):
     model.place_tables(device.torch)
     training = Training(model, 1e-3, device.cuda, master)
     compile_, compiled = peer.compiler(not options.eager)
-    if options.compile_blocks and compiled:
+    by_block = options.compile_blocks or cut is not None  # kernels by hand are nothing to compile a model through
+    if by_block and compiled:
         for block in model.blocks:
             block.forward = compile_(block.forward)
         model.summed_nll = compile_(model.summed_nll)
-    loss_of = model if options.compile_blocks else compile_(model)
+    loss_of = model if by_block else compile_(model)
     text = torch.multinomial(share, s.micro_batch * s.seq_len + 1, replacement=True).to(device.torch)
     tokens, targets = (x.view(s.micro_batch, s.seq_len) for x in (text[:-1], text[1:]))
     losses = []
@@ -225,7 +214,8 @@ def measure(device, s, options, recipe, loss):
     peak = peer.matmul_peak(device)
     return {
         "peer": "pytorch", "machine": device.description(), "dtype": device.dtype_name, "compiled": compiled,
-        "parameters": sum(x.numel() for x in model.parameters()), "tokens_per_step": tokens_per_step,
+        "compiled_by_block": compiled and by_block, "parameters": sum(x.numel() for x in model.parameters()),
+        "tokens_per_step": tokens_per_step,
         "flops_per_token": model.flops_per_token(), "seconds_per_step": typical["seconds"],
         "seconds_per_step_min": typical["seconds_min"], "tokens_per_second": tokens_per_step / typical["seconds"],
         "matmul_peak_flops": peak,

@@ -69,19 +69,18 @@ def step(options):
 
 
 def head(options):
-    ours, (peers, _) = load(options.results[0]), variants("".join(options.results[1:]))
+    ours, (peers, missing) = load(options.results[0]), variants("".join(options.results[1:]))
     text = (f"vq {1e3 * ours['vq']['seconds']:.2f} ms, {ours['vq']['bytes'] / 2**20:.0f} MiB; dense "
             f"{1e3 * ours['dense']['seconds']:.2f} ms, {ours['dense']['bytes'] / 2**20:.0f} MiB")
-    if peers:
-        best = min(peers, key=lambda peer: peer["seconds"])
-        text += (f"; vq {best['seconds'] / ours['vq']['seconds']:.1f}x (target 20), dense "
-                 f"{best['seconds'] / ours['dense']['seconds']:.2f}x PyTorch dense {1e3 * best['seconds']:.2f} ms "
-                 f"({best['variant']})")
-        if best["bytes"]:
-            text += f", vq memory {100 * ours['vq']['bytes'] / best['bytes']:.2f} % of its (target 1)"
-    else:
-        text += no_ratio("".join(options.results[1:]))
-    return text
+    if not peers:
+        return text + no_ratio("".join(options.results[1:]))
+    for place, peer in enumerate(sorted(peers, key=lambda peer: peer["seconds"])):
+        target = " (target 20)" if place == 0 else ""
+        text += (f"; vq {peer['seconds'] / ours['vq']['seconds']:.1f}x{target}, dense "
+                 f"{peer['seconds'] / ours['dense']['seconds']:.2f}x PyTorch {peer['variant']} {1e3 * peer['seconds']:.2f} ms")
+        if peer["bytes"]:
+            text += f", vq memory {100 * ours['vq']['bytes'] / peer['bytes']:.2f} % of its{' (target 1)' if place == 0 else ''}"
+    return text + "".join(f"; no {name}: {why}" for name, why in missing.items())
 
 
 def attention(options):

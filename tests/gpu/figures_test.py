@@ -117,6 +117,13 @@ class FiguresTest(unittest.TestCase):
         self.assertIn("; no cut: not installed", text)
         self.assertIn("; no ratio (PyTorch missing)", self.figures("step", ours, self.file("peer.jsonl", "no ratio (PyTorch missing)\n")))
 
+    def test_heads_are_compared_by_name(self):
+        ours = self.file("h.json", {"vq": {"seconds": 0.001, "bytes": 1 << 20}, "dense": {"seconds": 0.02, "bytes": 100 << 20}})
+        lines = [{"variant": "plain", "seconds": 0.04, "bytes": 400 << 20}, {"variant": "cut", "seconds": 0.03, "bytes": None}]
+        text = self.figures("head", ours, self.file("p.jsonl", "\n".join(map(json.dumps, lines))))
+        self.assertEqual(text, "vq 1.00 ms, 1 MiB; dense 20.00 ms, 100 MiB; vq 30.0x (target 20), dense 1.50x PyTorch cut 30.00 ms; "
+                         "vq 40.0x, dense 2.00x PyTorch plain 40.00 ms, vq memory 0.25 % of its\n")
+
     def test_attention_is_compared_with_each_back_end_by_name(self):
         key = {"seq_len": 2048, "head_dim": 128, "heads": 16, "batch": 8}
         part = lambda seconds: {"seconds": seconds, "share_of_peak": 0.5}
