@@ -57,6 +57,13 @@ struct AdamWStep {
   float max_norm = 0;  // clip the global gradient norm to this; 0 = off
 };
 
+/// Which classes logits (N, W) hold: [first, first + count) of all, in columns [0, count). The columns behind them are
+/// padding (Backend::class_multiple): they are no classes, and their gradient is zero.
+struct ClassShard {
+  std::int64_t first = 0;
+  std::int64_t count = 0;  // at most W
+};
+
 /// The code map on the device, as VqHead's ops read it. "Member order": tokens sorted by (cluster, token id).
 struct CodeMapView {
   Tensor cluster_of_token;   // (V) i32
@@ -67,6 +74,9 @@ struct CodeMapView {
   std::int64_t largest_cluster =
       0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
 };
+
+/// Backend::class_multiple of a GPU: a tile of its products.
+constexpr std::int64_t gpu_class_multiple = 64;
 
 class Backend {
  public:
@@ -79,6 +89,13 @@ class Backend {
   virtual bool host_accessible() const = 0;
   /// A: f32 or bf16.
   virtual DType activation_dtype() const = 0;
+  /// A layer that makes logits pads them, and the rows of the matrix that it makes them with, to a multiple of so many
+  /// classes: 1 on the host; gpu_class_multiple on a GPU, where rows of a product's operands must begin at multiples of 16
+  /// bytes to be read fast.
+  virtual std::int64_t class_multiple() const = 0;
+  std::int64_t padded_classes(std::int64_t count) const {
+    return (count + class_multiple() - 1) / class_multiple() * class_multiple();
+  }
 
   // ---- memory -----------------------------------------------------------------------------------------------------
   /// A block aligned to at least 64 bytes, contents undefined. Throws Error with the bytes asked for and in use.
@@ -119,7 +136,8 @@ class Backend {
   virtual double seconds_between(const Event& begin, const Event& end) = 0;
   /// Records what `work` enqueues, to be run again and again by replay() on the same tensors; does not run it. `work` must
   /// only enqueue: no copies from or to the host, no allocation, no synchronize; ops it calls must have run before (they
-  /// size their workspace then). Host back ends keep the function itself.
+  /// size their workspace then). Host back ends keep the function itself. The graph holds on to the events that `work`
+  /// waits for, by which a communicator knows that it is still in use.
   virtual Graph capture(const std::function<void()>& work) = 0;
   /// Enqueues a recorded graph on compute_stream().
   virtual void replay(const Graph& graph) = 0;
@@ -132,7 +150,7 @@ class Backend {
   // ---- elementwise and re-layout ------------------------------------------------------------------------------------
   /// y += scale * x, both (n) f32.
   virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
-  /// out (C) accumulates the column sums of x (N, C) A.
+  /// out (C) accumulates the sums of the first C columns of x (N, W) A.
   virtual void add_column_sums(Tensor out, Tensor x) = 0;
   /// dst (P, R, C) = src (R, P, C) A with its first two axes exchanged; overwritten.
   virtual void swap_axes(Tensor dst, Tensor src) = 0;
@@ -192,16 +210,17 @@ class Backend {
 
   // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
   /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
-  /// the target is not in [first_class, first_class + C). x = logits (N, C) A + bias (C) f32, or logits where bias is
-  /// absent.
+  /// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
+  /// classes.count, and the columns behind them are not read.
   virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                  std::int64_t first_class) = 0;
+                                  const ClassShard& classes) = 0;
   /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
   /// lse - target's x, and 0 where targets[n] < 0.
   virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
-  /// logits (N, C) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0.
+  /// logits (N, W) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0, and so do
+  /// the columns behind the shard's classes.
   virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                std::int64_t first_class, float scale) = 0;
+                                const ClassShard& classes, float scale) = 0;
   /// logits (N, C), f32 here, become x - logsumexp(x), x as above.
   virtual void log_softmax(Tensor logits, Tensor bias) = 0;
 

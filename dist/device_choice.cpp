@@ -16,6 +16,13 @@ namespace {
 [[noreturn]] void refuse_sharing(const std::vector<std::vector<std::string>>& visible, std::size_t rank) {
   std::set<std::string> gpus;
   for (const auto& ids : visible) gpus.insert(ids.begin(), ids.end());
+  const bool slices = std::any_of(gpus.begin(), gpus.end(), [](const std::string& gpu) { return gpu.ends_with(mig_mark); });
+  if (slices) {
+    throw UsageError(fmt::format(
+        "{} ranks on this node, but the GPUs that they see ({}) are MIG slices of fewer cards: slices of one card cannot "
+        "exchange tensors (NCCL); start one rank, switch MIG off (nvidia-smi -mig 0), or use run.device = \"cpu\"",
+        visible.size(), fmt::join(gpus, ", ")));
+  }
   const char* setting = std::getenv("CUDA_VISIBLE_DEVICES");
   throw UsageError(fmt::format(
       "{} ranks on this node, {} GPU{} visible ({}): every rank needs a GPU of its own, and those that "

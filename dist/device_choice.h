@@ -8,6 +8,9 @@
 
 namespace vqlm {
 
+/// Behind the PCI id of a GPU that is a slice of its card (Multi-Instance GPU): such slices cannot talk to each other.
+inline constexpr const char* mig_mark = "+MIG";
+
 /// visible[r]: the PCI ids of the GPUs that rank r of a node sees, by device index. Returns each rank's device index: the
 /// first GPU that no rank before it has taken. So rank r takes GPU r where all ranks see all of them, and each takes its own
 /// where the launcher hands them out (srun --gpus-per-task=1). 0 for a rank that sees none. Throws UsageError, with the

@@ -17,14 +17,21 @@
 // The same bits in every run. NCCL's rings and trees add in an order that follows from topology, count, dtype and the
 // algorithm it picks for these, and every rank receives the same sum; NVLink SHARP adds in the switch, in an order that
 // its maintainers call not deterministic between calls (NVIDIA/nccl issue 1497). NCCL_NVLS_ENABLE=0 is therefore set.
-// set_nccl_environment() sets both variables; a user who sets either has the last word. Reduce::max may lose a NaN here, unlike over MPI.
+// Reduce::max may lose a NaN here, unlike over MPI.
+//
+// Captured collectives and memory. By default NCCL registers the buffers of captured collectives by address range, which is
+// known to hang or fail where a range is several physical allocations (pytorch/pytorch issue 158029), as blocks of a
+// growing stream-ordered pool are. NCCL_GRAPH_REGISTER=0 is therefore set. set_nccl_environment() sets the variables; a
+// user who sets one has the last word.
 //
 // CUDA graphs. NCCL's user guide ("Using NCCL with CUDA Graphs") warns that the mechanism by which captured and other calls
 // may be in flight together has been seen to make CUDA deadlock where one thread launches the graphs of several
 // communicators, as this program does. run.cuda_graphs=false avoids it: then nothing is captured. Where the caller's stream is being captured, the events fork the group's stream into the capture and the
 // returned event joins it again: the capturing stream must wait for it before the capture ends. Such a call is listed as
 // "captured" by the watchdog, which cannot see its replays: one that hangs is reported as the first collective after it, with
-// a remark that graphs were in use.
+// a remark that graphs were in use. NCCL's destroy and abort wait until no graph refers to the communicator. A group therefore
+// must outlive the graphs that captured its calls, which is asserted; and where a failure finds such graphs alive, the
+// communicator is left as it is, for the end of the process.
 #pragma once
 
 #include <functional>

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace vqlm {
 namespace {
@@ -36,6 +37,7 @@ void NcclGroup::start() {
 
 NcclGroup::~NcclGroup() {
   const bool healthy = std::uncaught_exceptions() <= exceptions_at_start && comm.load() != nullptr;
+  if (healthy) VQLM_ASSERT(!captured());  // a graph that outlives its communicator
   // The watchdog still looks on: a peer that never comes ends the job here too.
   if (healthy && stream != nullptr) {
     nccl_cuda_log_failure(cudaStreamSynchronize(stream), "cudaStreamSynchronize", rank, name);
@@ -43,6 +45,10 @@ NcclGroup::~NcclGroup() {
   if (!healthy && shared != nullptr) shared->abort_all();
   if (watched >= 0) shared->watchdog->remove_group(watched);
   if (shared != nullptr) std::erase(shared->groups, this);
+  if (!healthy && captured()) {
+    log::warn("NCCL's group '{}' is left to the end of the process: graphs still refer to it", name);
+    return;
+  }
   // Not in the list where start() was not reached: then it has no work either.
   if (const ncclComm_t left = comm.exchange(nullptr); left != nullptr) {
     nccl_log_failure(healthy ? ncclCommDestroy(left) : ncclCommAbort(left), "ncclCommDestroy", rank, name);
@@ -51,8 +57,10 @@ NcclGroup::~NcclGroup() {
   if (stream != nullptr) nccl_cuda_log_failure(cudaStreamDestroy(stream), "cudaStreamDestroy", rank, name);
 }
 
-/// From the watchdog's thread. The main thread may be stuck inside NCCL: then the abort is what frees it.
+/// From the watchdog's thread. The main thread may be stuck inside NCCL: then the abort is what frees it. Where graphs
+/// refer to the communicator the abort would wait for them: the end of the process frees it.
 void NcclGroup::abort() {
+  if (captured()) return;
   const std::unique_lock lock(calls, call_time);
   if (const ncclComm_t left = comm.exchange(nullptr); left != nullptr) {
     nccl_log_failure(ncclCommAbort(left), "ncclCommAbort", rank, name);
@@ -68,11 +76,18 @@ std::string NcclGroup::error() const {
   return nccl_error_text(code == ncclSuccess ? state : code, watched_comm);
 }
 
-std::shared_ptr<NcclCompletion> NcclGroup::completion_of_next() {
+std::shared_ptr<NcclCompletion> NcclGroup::completion_of_next(Stream caller) {
   VQLM_ASSERT(shared->grouping == nullptr || shared->grouping == this);
-  if (group_completion != nullptr) return group_completion;
-  const auto completion = std::make_shared<NcclCompletion>();
-  completion->event = shared->events->take();
+  auto completion = group_completion;
+  if (completion == nullptr) {
+    completion = std::make_shared<NcclCompletion>();
+    completion->event = shared->events->take();
+  }
+  if (NcclEvents::capturing(caller)) {
+    // Whoever waits for it inside the capture keeps it for as long as the graph lives (Backend::capture).
+    completion->event = Event(std::shared_ptr<void>(completion->event.handle(),
+                                                    [event = completion->event, use = in_graphs](void*) {}));
+  }
   return completion;
 }
 
@@ -104,7 +119,7 @@ void NcclGroup::record(NcclCompletion& completion) {
 
 void NcclGroup::begin_calls() {
   shared->watchdog->throw_if_failed();
-  group_completion = completion_of_next();
+  group_completion = completion_of_next(own_stream());
   shared->grouping = this;
   check(ncclGroupStart(), "ncclGroupStart");
 }

@@ -56,6 +56,7 @@ struct NcclGroup {
   int watched = -1;
   std::shared_ptr<NcclCompletion> group_completion;  // between group_begin and group_end
   int exceptions_at_start = std::uncaught_exceptions();
+  std::shared_ptr<const int> in_graphs = std::make_shared<int>();  // held by the events of captured calls, too
 
   NcclGroup() = default;
   NcclGroup(const NcclGroup&) = delete;
@@ -67,6 +68,8 @@ struct NcclGroup {
   void check(int code, const std::string& call) const { nccl_check(code, call, rank, name, comm); }
   void cuda(int code, const char* call) const { nccl_cuda_check(code, call, rank, name); }
   Stream own_stream() const { return Stream{stream}; }
+  /// True while a graph lives that captured calls of this group: then NCCL can neither destroy nor abort it.
+  bool captured() const { return in_graphs.use_count() > 1; }
 
   /// launch(comm, stream) hands one collective to NCCL, to run after what is on the caller's stream now. Returns the
   /// event of its end.
@@ -74,7 +77,7 @@ struct NcclGroup {
   Event enqueue(const Call& call, Stream caller, Launch launch) {
     shared->watchdog->throw_if_failed();
     if (call.count == 0) return {};
-    const std::shared_ptr<NcclCompletion> completion = completion_of_next();
+    const std::shared_ptr<NcclCompletion> completion = completion_of_next(caller);
     const std::int64_t sequence = watch(call, caller, completion);
     wait_for(caller);
     {
@@ -97,7 +100,7 @@ struct NcclGroup {
   }
 
  private:
-  std::shared_ptr<NcclCompletion> completion_of_next();
+  std::shared_ptr<NcclCompletion> completion_of_next(Stream caller);
   std::int64_t watch(const Call& call, Stream caller, const std::shared_ptr<NcclCompletion>& completion);
   void wait_for(Stream caller);
   void check_launch(int code, const Call& call, std::int64_t sequence) const;

@@ -3,8 +3,8 @@
 
 namespace vqlm {
 
-/// Sets what dist/nccl_communicator.h explains: NCCL_LAUNCH_ORDER_IMPLICIT=1 and NCCL_NVLS_ENABLE=0; what the user has set
-/// stays. To be called before MpiSession is made, because setenv must not run beside the threads that MPI starts. Throws
+/// Sets what dist/nccl_communicator.h explains: NCCL_LAUNCH_ORDER_IMPLICIT=1, NCCL_NVLS_ENABLE=0 and NCCL_GRAPH_REGISTER=0;
+/// what the user has set stays. To be called before MpiSession is made, because setenv must not run beside the threads that MPI starts. Throws
 /// Error.
 void set_nccl_environment();
 

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "core/error.h"
-#include "train/nearest_name.h"
+#include "train/config/nearest_name.h"
 
 namespace vqlm {
 namespace {

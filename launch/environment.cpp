@@ -114,7 +114,10 @@ std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_
 
 int Environment::choose_gpu() const {
   std::vector<std::string> visible;
-  for (int i = 0; i < cuda_device_count(); ++i) visible.push_back(cuda_device(i).pci);
+  for (int i = 0; i < cuda_device_count(); ++i) {
+    const CudaDevice device = cuda_device(i);
+    visible.push_back(device.pci + (device.mig ? mig_mark : ""));
+  }
   return choose_device(mpi_, visible);
 }
 

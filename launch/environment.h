@@ -9,8 +9,8 @@
 #include "dist/launcher.h"
 #include "dist/mpi_session.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
-#include "train/progress.h"
+#include "train/config/config.h"
+#include "train/records/progress.h"
 
 namespace vqlm {
 

@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "launch/command_line.h"
-#include "launch/commands.h"
+#include "launch/commands/commands.h"
 #include "launch/environment.h"
 
 namespace {

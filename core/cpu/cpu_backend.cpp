@@ -63,6 +63,7 @@ class CpuBackend final : public Backend {
   }
   bool host_accessible() const override { return true; }
   DType activation_dtype() const override { return DType::f32; }
+  std::int64_t class_multiple() const override { return 1; }
 
   Buffer allocate(std::size_t bytes, MemoryUse use) override;
   MemoryAccount memory() const override {
@@ -195,18 +196,18 @@ class CpuBackend final : public Backend {
   }
 
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          std::int64_t first_class) override {
+                          const ClassShard& classes) override {
     use_threads();
-    cpu::softmax_statistics(statistics, logits, bias, targets, first_class);
+    cpu::softmax_statistics(statistics, logits, bias, targets, classes);
   }
   void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
     use_threads();
     cpu::softmax_combine(nll, lse, statistics, targets);
   }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                         float scale) override {
     use_threads();
-    cpu::softmax_gradient(logits, bias, lse, targets, first_class, scale);
+    cpu::softmax_gradient(logits, bias, lse, targets, classes, scale);
   }
   void log_softmax(Tensor logits, Tensor bias) override {
     use_threads();

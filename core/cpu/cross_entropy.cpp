@@ -9,33 +9,33 @@
 namespace vqlm::cpu {
 namespace {
 
-/// Shapes that the three sharded ops share.
-void check_classes(Tensor logits, Tensor bias, Tensor targets) {
+/// Shapes that the sharded ops share.
+void check_classes(Tensor logits, Tensor bias, Tensor targets, const ClassShard& classes) {
   VQLM_ASSERT(logits.rank() == 2 && targets.numel() == logits.extent(0));
-  VQLM_ASSERT(!bias || bias.numel() == logits.extent(1));
+  VQLM_ASSERT(classes.count <= logits.extent(1) && (!bias || bias.numel() == classes.count));
 }
 
 /// The target's column in this shard, or -1.
-std::int64_t column_of(std::int32_t target, std::int64_t first_class, std::int64_t classes) {
-  const std::int64_t column = target - first_class;
-  return target >= 0 && column >= 0 && column < classes ? column : -1;
+std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
+  const std::int64_t column = target - classes.first;
+  return target >= 0 && column >= 0 && column < classes.count ? column : -1;
 }
 
 }  // namespace
 
 void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        std::int64_t first_class) {
-  check_classes(logits, bias, targets);
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
-  VQLM_ASSERT(classes > 0 && (statistics.shape() == Shape{rows, 3}));
+                        const ClassShard& classes) {
+  check_classes(logits, bias, targets, classes);
+  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
+  VQLM_ASSERT(classes.count > 0 && (statistics.shape() == Shape{rows, 3}));
   float* const out = statistics.f32();
   const float *const x = logits.f32(), *const b = bias.f32();
   const std::int32_t* const target = targets.i32();
-  parallel_blocks(rows, rows_per_block(classes), [&](std::int64_t begin, std::int64_t end) {
+  parallel_blocks(rows, rows_per_block(classes.count), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
-      const float* const row = x + n * classes;
-      const RowStatistics found = row_statistics(row, b, classes);
-      const std::int64_t column = column_of(target[n], first_class, classes);
+      const float* const row = x + n * width;
+      const RowStatistics found = row_statistics(row, b, classes.count);
+      const std::int64_t column = column_of(target[n], classes);
       out[3 * n] = found.maximum;
       out[3 * n + 1] = found.sum;
       out[3 * n + 2] = column < 0 ? 0.0f : row[column] + (b == nullptr ? 0.0f : b[column]);
@@ -71,23 +71,24 @@ void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) 
   });
 }
 
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                       float scale) {
-  check_classes(logits, bias, targets);
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
+  check_classes(logits, bias, targets, classes);
+  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
   VQLM_ASSERT(lse.numel() == rows);
   float* const x = logits.f32();
   const float *const b = bias.f32(), *const lse_data = lse.f32();
   const std::int32_t* const target = targets.i32();
-  parallel_blocks(rows, rows_per_block(classes), [&](std::int64_t begin, std::int64_t end) {
+  parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
-      float* const row = x + n * classes;
+      float* const row = x + n * width;
       if (target[n] < 0) {
-        std::fill(row, row + classes, 0.0f);
+        std::fill(row, row + width, 0.0f);
         continue;
       }
-      row_softmax(row, b, lse_data[n], scale, classes);
-      const std::int64_t column = column_of(target[n], first_class, classes);
+      row_softmax(row, b, lse_data[n], scale, classes.count);
+      std::fill(row + classes.count, row + width, 0.0f);
+      const std::int64_t column = column_of(target[n], classes);
       if (column >= 0) row[column] -= scale;
     }
   });

@@ -77,13 +77,13 @@ void add_scaled(Tensor y, Tensor x, float scale) {
 }
 
 void add_column_sums(Tensor out, Tensor x) {
-  VQLM_ASSERT(x.rank() == 2 && out.numel() == x.extent(1));
-  const std::int64_t columns = x.extent(1);
+  VQLM_ASSERT(x.rank() == 2 && out.numel() <= x.extent(1));
+  const std::int64_t columns = out.numel(), width = x.extent(1);
   const float* const x_data = x.f32();
   accumulate_over_rows(
       out.f32(), x.extent(0), columns, [&](float* sums, std::int64_t begin, std::int64_t end) {
         for (std::int64_t n = begin; n < end; ++n) {
-          HWY_DYNAMIC_DISPATCH(add_scaled_range)(sums, x_data + n * columns, 1.0f, 0, columns);
+          HWY_DYNAMIC_DISPATCH(add_scaled_range)(sums, x_data + n * width, 1.0f, 0, columns);
         }
       });
 }

@@ -33,9 +33,9 @@ void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, 
 void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride, float scale);
 
 void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        std::int64_t first_class);
+                        const ClassShard& classes);
 void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                       float scale);
 void log_softmax(Tensor logits, Tensor bias);
 

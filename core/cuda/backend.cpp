@@ -2,6 +2,10 @@
 #include <cuda_runtime_api.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "core/cuda/cuda_backend.h"
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/device_memory.h"
@@ -57,6 +61,7 @@ class CudaBackend final : public Backend {
   std::string description() const override { return description_; }
   bool host_accessible() const override { return false; }
   DType activation_dtype() const override { return DType::bf16; }
+  std::int64_t class_multiple() const override { return gpu_class_multiple; }
 
   Buffer allocate(std::size_t bytes, MemoryUse use) override {
     make_current(device_);
@@ -97,6 +102,7 @@ class CudaBackend final : public Backend {
   void wait(Stream stream, const Event& event) override {
     if (event.handle() == nullptr) return;  // already reached
     cuda_check(cudaStreamWaitEvent(handle_of(stream), handle_of(event), 0), "cudaStreamWaitEvent");
+    if (captured_waits_) captured_waits_->push_back(event);
   }
   void synchronize() override {
     make_current(device_);
@@ -107,8 +113,14 @@ class CudaBackend final : public Backend {
   Graph capture(const std::function<void()>& work) override {
     make_current(device_);
     cuda::StreamCapture capture(stream_.get());
-    work();
-    return capture.finish();
+    captured_waits_.emplace();
+    try {
+      work();
+    } catch (...) {
+      captured_waits_.reset();
+      throw;
+    }
+    return capture.finish(*std::exchange(captured_waits_, std::nullopt));
   }
   void replay(const Graph& graph) override {
     cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream),
@@ -168,15 +180,15 @@ class CudaBackend final : public Backend {
   }
 
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          std::int64_t first_class) override {
-    cuda::softmax_statistics(context(), statistics, logits, bias, targets, first_class);
+                          const ClassShard& classes) override {
+    cuda::softmax_statistics(context(), statistics, logits, bias, targets, classes);
   }
   void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
     cuda::softmax_combine(context(), nll, lse, statistics, targets);
   }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, std::int64_t first_class,
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
                         float scale) override {
-    cuda::softmax_gradient(context(), logits, bias, lse, targets, first_class, scale);
+    cuda::softmax_gradient(context(), logits, bias, lse, targets, classes, scale);
   }
   void log_softmax(Tensor logits, Tensor bias) override { cuda::log_softmax(context(), logits, bias); }
 
@@ -245,6 +257,7 @@ class CudaBackend final : public Backend {
   Buffer matmul_workspace_;
   cuda::MatmulPlans plans_;
   cuda::Context context_;
+  std::optional<std::vector<Event>> captured_waits_;  // of the capture that is going on
 };
 
 Event CudaBackend::mark_time(Stream stream) {

@@ -4,8 +4,8 @@
 // running maximum and sum in each thread. softmax_gradient reads and writes them once (4 N C bytes, floor 0.77 ms).
 // log_softmax reads f32 twice, the second time from a cache where a row fits. Not measured on a GPU.
 //
-// A row of an odd number of classes begins anywhere; up to 7 elements in front of its first 16-byte boundary and behind
-// its last are done one by one. Short rows (K codes of the VQ head) take a warp each, long ones a block.
+// A row may begin anywhere; up to 7 elements in front of its first 16-byte boundary and behind its last are done one by
+// one. The head pads its rows to multiples of 64, so that each begins at a boundary. Short rows (K codes of the VQ head) take a warp each, long ones a block.
 #include <cfloat>
 
 #include "core/cuda/launch.h"
@@ -120,25 +120,24 @@ struct RunningSum {
 };
 
 /// The target's column in this shard, or -1.
-__device__ __forceinline__ std::int64_t column_of(std::int32_t target, std::int64_t first_class,
-                                                  std::int64_t classes) {
-  const std::int64_t column = target - first_class;
-  return target >= 0 && column >= 0 && column < classes ? column : -1;
+__device__ __forceinline__ std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
+  const std::int64_t column = target - classes.first;
+  return target >= 0 && column >= 0 && column < classes.count ? column : -1;
 }
 
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
     statistics_kernel(float* statistics, const __nv_bfloat16* logits, const float* bias,
-                      const std::int32_t* targets, std::int64_t rows, std::int64_t classes,
-                      std::int64_t first_class) {
+                      const std::int32_t* targets, std::int64_t rows, std::int64_t width,
+                      ClassShard classes) {
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;  // whole warps, or none where a row has a block
-  const __nv_bfloat16* const row = logits + n * classes;
+  const __nv_bfloat16* const row = logits + n * width;
   RunningSum running;
-  visit_row<threads>(row, bias, classes, running);
+  visit_row<threads>(row, bias, classes.count, running);
   running.combine<threads>();
   if (RowThreads<threads>::index() != 0) return;
-  const std::int64_t column = column_of(targets[n], first_class, classes);
+  const std::int64_t column = column_of(targets[n], classes);
   statistics[3 * n] = running.maximum;
   statistics[3 * n + 1] = running.sum;
   statistics[3 * n + 2] = column < 0 ? 0.0f : to_float(row[column]) + (bias == nullptr ? 0.0f : bias[column]);
@@ -189,13 +188,16 @@ struct WriteGradient {
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
     gradient_kernel(__nv_bfloat16* logits, const float* bias, const float* lse, const std::int32_t* targets,
-                    std::int64_t rows, std::int64_t classes, std::int64_t first_class, float scale) {
+                    std::int64_t rows, std::int64_t width, ClassShard classes, float scale) {
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;
-  __nv_bfloat16* const row = logits + n * classes;
+  __nv_bfloat16* const row = logits + n * width;
   const std::int32_t target = targets[n];
-  const WriteGradient write{row, column_of(target, first_class, classes), lse[n], scale, target >= 0};
-  visit_row<threads>(row, bias, classes, write);
+  const WriteGradient write{row, column_of(target, classes), lse[n], scale, target >= 0};
+  visit_row<threads>(row, bias, classes.count, write);
+  for (std::int64_t c = classes.count + RowThreads<threads>::index(); c < width; c += threads) {
+    row[c] = from_float<__nv_bfloat16>(0.0f);
+  }
 }
 
 template <int threads>
@@ -213,9 +215,9 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 /// Shapes that the sharded ops share.
-void check_classes(const Tensor& logits, const Tensor& bias, const Tensor& targets) {
+void check_classes(const Tensor& logits, const Tensor& bias, const Tensor& targets, const ClassShard& classes) {
   VQLM_ASSERT(logits.rank() == 2 && targets.numel() == logits.extent(0));
-  VQLM_ASSERT(!bias || bias.numel() == logits.extent(1));
+  VQLM_ASSERT(classes.count <= logits.extent(1) && (!bias || bias.numel() == classes.count));
 }
 
 /// Calls run(std::integral_constant<int, threads of a row>, blocks).
@@ -234,14 +236,14 @@ void with_row_threads(std::int64_t rows, std::int64_t classes, const Run& run) {
 }  // namespace
 
 void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        std::int64_t first_class) {
-  check_classes(logits, bias, targets);
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
+                        const ClassShard& classes) {
+  check_classes(logits, bias, targets, classes);
+  const std::int64_t rows = logits.extent(0);
   VQLM_ASSERT((statistics.shape() == Shape{rows, 3}));
   if (rows == 0) return;
-  with_row_threads(rows, classes, [&](auto threads, unsigned blocks) {
+  with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
     launch(statistics_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           statistics.f32(), bf16(logits), bias.f32(), targets.i32(), rows, classes, first_class);
+           statistics.f32(), bf16(logits), bias.f32(), targets.i32(), rows, logits.extent(1), classes);
   });
 }
 
@@ -257,14 +259,14 @@ void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor stat
 }
 
 void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                      std::int64_t first_class, float scale) {
-  check_classes(logits, bias, targets);
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
+                      const ClassShard& classes, float scale) {
+  check_classes(logits, bias, targets, classes);
+  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
   VQLM_ASSERT(lse.numel() == rows);
-  if (rows == 0 || classes == 0) return;
-  with_row_threads(rows, classes, [&](auto threads, unsigned blocks) {
+  if (rows == 0 || width == 0) return;
+  with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
     launch(gradient_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           bf16(logits), bias.f32(), lse.f32(), targets.i32(), rows, classes, first_class, scale);
+           bf16(logits), bias.f32(), lse.f32(), targets.i32(), rows, width, classes, scale);
   });
 }
 

@@ -13,7 +13,8 @@ namespace vqlm {
 /// True where the program was built with CUDA.
 bool cuda_built();
 
-/// Opens GPU `device`. Its memory is the device's default stream-ordered pool, which keeps what it has once taken. Throws
+/// Opens GPU `device`. Its memory is the device's default stream-ordered pool, which keeps what it has once taken, or plain
+/// blocks where it has no pool. Throws
 /// Error where the program has no CUDA, the machine no GPU, the driver is too old, `device` is out of range, or the GPU
 /// is older than compute capability 8.0 (bf16 tensor cores, asynchronous copies to shared memory).
 std::unique_ptr<Backend> make_cuda_backend(int device);
@@ -35,7 +36,9 @@ CudaVersions cuda_versions();
 struct CudaDevice {
   int index = 0;
   std::string name;
-  std::string pci;             // "0000:1b:00.0"
+  std::string pci;             // "0000:1b:00.0"; that of its card where it is a slice of one
+  bool mig = false;            // a slice of a card (Multi-Instance GPU)
+  bool memory_pools = true;    // stream-ordered memory; some virtual GPUs have none
   int compute_capability = 0;  // 80, 90, ...
   int multiprocessors = 0;
   std::size_t shared_memory_per_block = 0;  // bytes that one block may use, opted in

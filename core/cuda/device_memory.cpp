@@ -23,6 +23,7 @@ std::string_view name_of(MemoryUse use) {
 }  // namespace
 
 DeviceMemory::DeviceMemory(int device, cudaStream_t stream) : device_(device), stream_(stream) {
+  if (!has_memory_pools(device)) return;
   cuda_check(cudaDeviceGetDefaultMemPool(&pool_, device), "cudaDeviceGetDefaultMemPool");
   // By default the pool hands everything unused back to the driver at each synchronisation.
   auto keep_all = std::numeric_limits<unsigned long long>::max();
@@ -30,22 +31,26 @@ DeviceMemory::DeviceMemory(int device, cudaStream_t stream) : device_(device), s
              "cudaMemPoolSetAttribute");
 }
 
+cudaError_t DeviceMemory::take(void** data, std::size_t bytes) {
+  return pool_ == nullptr ? cudaMalloc(data, bytes) : cudaMallocAsync(data, bytes, stream_);
+}
+
 void* DeviceMemory::allocate(std::size_t bytes, MemoryUse use) {
   void* data = nullptr;
   const std::size_t asked = std::max<std::size_t>(bytes, 1);
-  cudaError_t status = cudaMallocAsync(&data, asked, stream_);
+  cudaError_t status = take(&data, asked);
   if (status == cudaErrorMemoryAllocation) {
     // Once more with all that is freed or kept in pieces given back.
     static_cast<void>(cudaGetLastError());
     cuda_check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    cuda_check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
-    status = cudaMallocAsync(&data, asked, stream_);
+    if (pool_ != nullptr) cuda_check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+    status = take(&data, asked);
     if (status == cudaErrorMemoryAllocation) {
       static_cast<void>(cudaGetLastError());
       refuse(bytes, use);
     }
   }
-  cuda_check(status, "cudaMallocAsync");
+  cuda_check(status, pool_ == nullptr ? "cudaMalloc" : "cudaMallocAsync");
   const std::lock_guard lock(mutex_);
   std::size_t& used = account_.in_use[static_cast<std::size_t>(use)];
   std::size_t& peak = account_.peak[static_cast<std::size_t>(use)];
@@ -57,7 +62,11 @@ void* DeviceMemory::allocate(std::size_t bytes, MemoryUse use) {
 }
 
 void DeviceMemory::free(void* data, std::size_t bytes, MemoryUse use) noexcept {
-  cuda_log_failure(cudaFreeAsync(data, stream_), "cudaFreeAsync");
+  if (pool_ == nullptr) {
+    cuda_log_failure(cudaFree(data), "cudaFree");
+  } else {
+    cuda_log_failure(cudaFreeAsync(data, stream_), "cudaFreeAsync");
+  }
   const std::lock_guard lock(mutex_);
   account_.in_use[static_cast<std::size_t>(use)] -= bytes;
 }

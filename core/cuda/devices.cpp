@@ -55,10 +55,10 @@ void require_device(int device) {
         "another by CUDA_VISIBLE_DEVICES, or use run.device = \"cpu\"",
         device, major, minor));
   }
-  if (attribute(cudaDevAttrMemoryPoolsSupported, device) == 0) {
-    throw Error(fmt::format(
-        "cuda: GPU {} has no stream-ordered memory (some virtual GPUs); use run.device = \"cpu\"", device));
-  }
+}
+
+bool has_memory_pools(int device) {
+  return attribute(cudaDevAttrMemoryPoolsSupported, device) != 0;
 }
 
 std::string human_bytes(std::size_t bytes) {
@@ -129,6 +129,8 @@ CudaDevice cuda_device(int device) {
   found.name = properties.name;
   found.pci = fmt::format("{:04x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID,
                           properties.pciDeviceID);
+  found.mig = found.name.find(" MIG ") != std::string::npos;
+  found.memory_pools = cuda::has_memory_pools(device);
   found.compute_capability = 10 * properties.major + properties.minor;
   found.shared_memory_per_block = properties.sharedMemPerBlockOptin;
   found.multiprocessors = properties.multiProcessorCount;
@@ -148,6 +150,7 @@ CudaMemory cuda_memory(int device) {
   cuda_check(cudaSetDevice(device), "cudaSetDevice");
   CudaMemory memory;
   cuda_check(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo");
+  if (!cuda::has_memory_pools(device)) return memory;
   cudaMemPool_t pool = nullptr;
   cuda_check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
   memory.pool_reserved = pool_attribute(pool, cudaMemPoolAttrReservedMemCurrent);
@@ -157,6 +160,7 @@ CudaMemory cuda_memory(int device) {
 
 void reserve_cuda_memory(int device, std::size_t bytes) {
   using cuda::cuda_check;
+  if (!cuda::has_memory_pools(device)) return;
   const CudaMemory now = cuda_memory(device);
   if (bytes <= now.pool_used || now.pool_reserved >= bytes) return;
   const cuda::DeviceStream stream;

@@ -53,10 +53,11 @@ __global__ void add_scaled_kernel(float* y, const float* x, float scale, std::in
 
 constexpr int sum_rows = 8;  // warps of a block of column_sums_kernel: rows that it reads at once
 
-/// partials (row tiles, columns): the sums over the tile's rows; a block covers 32 packs of columns.
+/// partials (row tiles, columns), columns in whole packs: the sums over the tile's rows of x (rows, stride); a block covers
+/// 32 packs of columns.
 template <int width>
 __global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std::int64_t rows,
-                                   std::int64_t columns, std::int64_t tile) {
+                                   std::int64_t stride, std::int64_t columns, std::int64_t tile) {
   __shared__ float of_warp[sum_rows][width][warp_size];
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
@@ -66,7 +67,7 @@ __global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std:
 #pragma unroll 4
     for (std::int64_t row = begin + warp; row < end; row += sum_rows) {
       float term[width];
-      load_pack(term, x + row * columns + column);
+      load_pack(term, x + row * stride + column);
 #pragma unroll
       for (int k = 0; k < width; ++k) sum[k] += term[k];
     }
@@ -84,7 +85,7 @@ __global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std:
 
 template <int width>
 void column_sums(const Context& context, Tensor out, Tensor x) {
-  const std::int64_t rows = x.extent(0), columns = x.extent(1);
+  const std::int64_t rows = x.extent(0), columns = ceil_div<std::int64_t>(out.numel(), width) * width;
   const std::int64_t column_blocks = ceil_div<std::int64_t>(columns, warp_size * width);
   // Four blocks of 8 warps for each multiprocessor, but at least 32 rows each.
   const std::int64_t wanted = std::max<std::int64_t>(4 * context.multiprocessors / column_blocks, 1);
@@ -95,8 +96,8 @@ void column_sums(const Context& context, Tensor out, Tensor x) {
   launch(column_sums_kernel<width>,
          {dim3(static_cast<unsigned>(column_blocks), static_cast<unsigned>(tiles)), dim3(warp_size, sum_rows),
           0, context.stream},
-         partials, bf16(x), rows, columns, tile);
-  add_partial_sums(context, out.f32(), partials, tiles, columns);
+         partials, bf16(x), rows, x.extent(1), columns, tile);
+  add_partial_sums(context, out.f32(), partials, tiles, columns, out.numel());
 }
 
 /// Run i of the destination, `columns` elements, comes from run (i % outer) * inner + i / outer of the source.
@@ -147,8 +148,8 @@ void add_scaled(const Context& context, Tensor y, Tensor x, float scale) {
 }
 
 void add_column_sums(const Context& context, Tensor out, Tensor x) {
-  VQLM_ASSERT(x.rank() == 2 && out.numel() == x.extent(1));
-  if (x.numel() == 0) return;
+  VQLM_ASSERT(x.rank() == 2 && out.numel() <= x.extent(1));
+  if (x.numel() == 0 || out.numel() == 0) return;
   if (rows_in_packs<8>(x.extent(1), bf16(x))) {
     column_sums<8>(context, out, x);
   } else {

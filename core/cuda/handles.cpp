@@ -53,7 +53,7 @@ StreamCapture::~StreamCapture() {
   if (graph != nullptr) cuda_log_failure(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
-Graph StreamCapture::finish() {
+Graph StreamCapture::finish(std::vector<Event> events) {
   cudaGraph_t recorded = nullptr;
   cuda_check(cudaStreamEndCapture(std::exchange(stream_, nullptr), &recorded), "cudaStreamEndCapture");
   const std::shared_ptr<void> description(recorded, [](void* graph) {
@@ -61,7 +61,7 @@ Graph StreamCapture::finish() {
   });
   cudaGraphExec_t executable = nullptr;
   cuda_check(cudaGraphInstantiate(&executable, recorded, 0), "cudaGraphInstantiate");
-  return Graph(std::shared_ptr<void>(executable, [](void* graph) {
+  return Graph(std::shared_ptr<void>(executable, [events = std::move(events)](void* graph) {
     cuda_log_failure(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)), "cudaGraphExecDestroy");
   }));
 }

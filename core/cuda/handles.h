@@ -64,8 +64,8 @@ class StreamCapture {
   ~StreamCapture();
   StreamCapture(const StreamCapture&) = delete;
   StreamCapture& operator=(const StreamCapture&) = delete;
-  /// Ends the capture; an executable graph.
-  Graph finish();
+  /// Ends the capture; an executable graph, which holds on to `events`.
+  Graph finish(std::vector<Event> events);
 
  private:
   cudaStream_t stream_;

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "core/cuda/shared_memory.h"
 #include "core/error.h"
 
 namespace vqlm::cuda {
@@ -44,8 +45,8 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&
       throw Error("kernel launch at " + describe(shape) + ": " + cudaGetErrorString(status));
     }
   };
-  // 48 KiB need no permission on any architecture; more has to be asked for, per kernel and device.
-  if (shape.shared_bytes > 48 * 1024) {
+  // More has to be asked for, per kernel and device.
+  if (shape.shared_bytes > shared_bytes_without_permission) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)));
   }

@@ -11,6 +11,7 @@
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/matmul_plans.h"
 #include "core/cuda/ops.h"
+#include "core/log.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -24,6 +25,63 @@ cudaDataType data_type(Tensor x) {
 int alignment(Tensor x) {
   const auto address = reinterpret_cast<std::uintptr_t>(x.data());
   return 1 << std::min(std::countr_zero(address), 8);
+}
+
+/// A column-major matrix in the caller's memory, and its copy, whose columns begin at multiples of 16 bytes.
+class AlignedCopy {
+ public:
+  AlignedCopy(Tensor original, std::int64_t rows, std::int64_t columns)
+      : original_(original.data()), rows_(rows), columns_(columns), element_(size_of(original.dtype())) {
+    const auto unit = static_cast<std::int64_t>(16 / element_);
+    leading_ = (rows + unit - 1) / unit * unit;
+  }
+
+  std::int64_t leading() const { return leading_; }
+  std::size_t bytes() const { return (pitch(leading_ * columns_) + 255) / 256 * 256; }
+  void* data() const { return copy_; }
+  void place(void* copy) { copy_ = copy; }
+  void bring(cudaStream_t stream) const { move(copy_, pitch(leading_), original_, pitch(rows_), stream); }
+  void take_back(cudaStream_t stream) const { move(original_, pitch(rows_), copy_, pitch(leading_), stream); }
+
+ private:
+  std::size_t pitch(std::int64_t elements) const { return static_cast<std::size_t>(elements) * element_; }
+  void move(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+            cudaStream_t stream) const {
+    cuda_check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, pitch(rows_),
+                                 static_cast<std::size_t>(columns_), cudaMemcpyDeviceToDevice, stream),
+               "cudaMemcpy2DAsync");
+  }
+
+  void* original_;
+  void* copy_ = nullptr;
+  std::int64_t rows_, columns_, leading_ = 0;
+  std::size_t element_;
+};
+
+/// A product for which the library has no algorithm where its operands stand: on copies that are aligned.
+void run_on_copies(const Context& context, ProductShape shape, Tensor c, Tensor a, Tensor b, Accumulate accumulate) {
+  AlignedCopy first(b, shape.rows_a(), shape.columns_a()), second(a, shape.rows_b(), shape.columns_b());
+  AlignedCopy product(c, shape.rows, shape.columns);
+  auto* scratch = static_cast<std::byte*>(
+      context.workspace->get(first.bytes() + second.bytes() + product.bytes()));
+  for (AlignedCopy* matrix : {&first, &second, &product}) {
+    matrix->place(scratch);
+    scratch += matrix->bytes();
+  }
+  const std::string name = shape.str();
+  shape.alignment_a = shape.alignment_b = shape.alignment_d = 256;
+  shape.leading_a = first.leading();
+  shape.leading_b = second.leading();
+  shape.leading_d = product.leading();
+  if (context.plans->first_use(shape)) {
+    log::warn("cuBLASLt has no algorithm for a product of {}: it is made of aligned copies, slowly", name);
+  }
+  first.bring(context.stream);
+  second.bring(context.stream);
+  if (accumulate == Accumulate::yes) product.bring(context.stream);
+  context.plans->run(shape, first.data(), second.data(), product.data(), accumulate == Accumulate::yes ? 1.0f : 0.0f,
+                     context.stream);
+  product.take_back(context.stream);
 }
 
 }  // namespace
@@ -56,6 +114,7 @@ void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, 
                            .alignment_a = alignment(b),
                            .alignment_b = alignment(a),
                            .alignment_d = alignment(c)};
+  if (!context.plans->supports(shape)) return run_on_copies(context, shape, c, a, b, accumulate);
   context.plans->run(shape, b.data(), a.data(), c.data(), accumulate == Accumulate::yes ? 1.0f : 0.0f,
                      context.stream);
 }

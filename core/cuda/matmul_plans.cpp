@@ -46,11 +46,17 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
                "cublasLtMatmulPreferenceSetAttribute");
 }
 
-/// A column-major matrix without gaps, as it is stored.
-void make_layout(Layout& layout, cudaDataType type, std::int64_t rows, std::int64_t columns) {
+/// A column-major matrix, as it is stored.
+void make_layout(Layout& layout, cudaDataType type, std::int64_t rows, std::int64_t columns,
+                 std::int64_t leading_dimension) {
   cublas_check(cublasLtMatrixLayoutCreate(layout.out(), type, static_cast<std::uint64_t>(rows),
-                                          static_cast<std::uint64_t>(columns), rows),
+                                          static_cast<std::uint64_t>(columns),
+                                          leading_dimension == 0 ? rows : leading_dimension),
                "cublasLtMatrixLayoutCreate");
+}
+
+const char* name_of(cudaDataType type) {
+  return type == CUDA_R_16BF ? "bf16" : "fp32";
 }
 
 }  // namespace
@@ -60,11 +66,47 @@ void cublas_check(cublasStatus_t status, const char* call) {
   throw Error(fmt::format("cuBLASLt: {}: {}", call, cublasLtGetStatusString(status)));
 }
 
+std::string ProductShape::str() const {
+  const auto stored = [](std::int64_t leading, std::int64_t packed) { return leading == 0 ? packed : leading; };
+  return fmt::format("{} x {} x {} ({} to {}, rows of {} and {}, aligned to {}, {} and {} bytes)", columns, rows, depth,
+                     name_of(operands), name_of(result), stored(leading_b, rows_b()), stored(leading_a, rows_a()),
+                     alignment_b, alignment_a, alignment_d);
+}
+
 struct MatmulPlans::Plan {
   Product product;
   Layout a, b, d;
   cublasLtMatmulAlgo_t algorithm{};
+  bool supported = false;
+
+  /// Asks the library's heuristics for an algorithm; `schemes`: how sums of a split K may be made.
+  void choose(cublasLtHandle_t handle, const ProductShape& shape, std::size_t workspace_bytes, std::uint32_t schemes);
 };
+
+void MatmulPlans::Plan::choose(cublasLtHandle_t handle, const ProductShape& shape, std::size_t workspace_bytes,
+                               std::uint32_t schemes) {
+  Preference preference;
+  cublas_check(cublasLtMatmulPreferenceCreate(preference.out()), "cublasLtMatmulPreferenceCreate");
+  set(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_bytes));
+  const auto set_alignment = [&](cublasLtMatmulPreferenceAttributes_t operand, int bytes) {
+    set(preference.get(), operand, static_cast<std::uint32_t>(bytes));
+  };
+  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, shape.alignment_a);
+  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, shape.alignment_b);
+  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, shape.alignment_d);
+  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, shape.alignment_d);
+  set(preference.get(), CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle, product.get(), a.get(), b.get(), d.get(), d.get(), preference.get(), 1, &best, &found);
+  if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED) {
+    throw Error(fmt::format("cuBLASLt: cublasLtMatmulAlgoGetHeuristic for a product of {}: {}", shape.str(),
+                            cublasLtGetStatusString(status)));
+  }
+  supported = status == CUBLAS_STATUS_SUCCESS && found > 0;
+  if (supported) algorithm = best.algo;
+}
 
 MatmulPlans::MatmulPlans(void* workspace, std::size_t workspace_bytes)
     : workspace_(workspace), workspace_bytes_(workspace_bytes) {
@@ -89,50 +131,27 @@ const MatmulPlans::Plan& MatmulPlans::plan(const ProductShape& shape) {
                "cublasLtMatmulDescCreate");
   set(made->product.get(), CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a);
   set(made->product.get(), CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b);
-  const bool a_as_is = shape.transpose_a == CUBLAS_OP_N, b_as_is = shape.transpose_b == CUBLAS_OP_N;
-  make_layout(made->a, shape.operands, a_as_is ? shape.rows : shape.depth,
-              a_as_is ? shape.depth : shape.rows);
-  make_layout(made->b, shape.operands, b_as_is ? shape.depth : shape.columns,
-              b_as_is ? shape.columns : shape.depth);
-  make_layout(made->d, shape.result, shape.rows, shape.columns);
-
-  Preference preference;
-  cublas_check(cublasLtMatmulPreferenceCreate(preference.out()), "cublasLtMatmulPreferenceCreate");
-  set(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-      static_cast<std::uint64_t>(workspace_bytes_));
-  const auto set_alignment = [&](cublasLtMatmulPreferenceAttributes_t operand, int bytes) {
-    set(preference.get(), operand, static_cast<std::uint32_t>(bytes));
-  };
-  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, shape.alignment_a);
-  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, shape.alignment_b);
-  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, shape.alignment_d);
-  set_alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, shape.alignment_d);
+  make_layout(made->a, shape.operands, shape.rows_a(), shape.columns_a(), shape.leading_a);
+  make_layout(made->b, shape.operands, shape.rows_b(), shape.columns_b(), shape.leading_b);
+  make_layout(made->d, shape.result, shape.rows, shape.columns, shape.leading_d);
   // Where K is split, its parts are summed in fp32; in place of a bf16 result each part would be rounded.
   const std::uint32_t fp32_sums =
       shape.result == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_INPLACE
                                  : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-  set(preference.get(), CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, fp32_sums);
-
-  cublasLtMatmulHeuristicResult_t best{};
-  int found = 0;
-  const cublasStatus_t status =
-      cublasLtMatmulAlgoGetHeuristic(handle_, made->product.get(), made->a.get(), made->b.get(),
-                                     made->d.get(), made->d.get(), preference.get(), 1, &best, &found);
-  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
-    throw Error(fmt::format(
-        "cuBLASLt: no algorithm for a product of {} x {} x {} ({} operands aligned to {}, {} and {} bytes): "
-        "{}",
-        shape.columns, shape.rows, shape.depth, shape.operands == CUDA_R_16BF ? "bf16" : "fp32",
-        shape.alignment_b, shape.alignment_a, shape.alignment_d, cublasLtGetStatusString(status)));
-  }
-  made->algorithm = best.algo;
+  made->choose(handle_, shape, workspace_bytes_, fp32_sums);
+  if (!made->supported) made->choose(handle_, shape, workspace_bytes_, CUBLASLT_REDUCTION_SCHEME_MASK);
   known = std::move(made);
   return *known;
+}
+
+bool MatmulPlans::supports(const ProductShape& shape) {
+  return plan(shape).supported;
 }
 
 void MatmulPlans::run(const ProductShape& shape, const void* a, const void* b, void* d, float beta,
                       cudaStream_t stream) {
   const Plan& planned = plan(shape);
+  if (!planned.supported) throw Error(fmt::format("cuBLASLt: no algorithm for a product of {}", shape.str()));
   const float alpha = 1;
   cublas_check(cublasLtMatmul(handle_, planned.product.get(), &alpha, a, planned.a.get(), b, planned.b.get(),
                               &beta, d, planned.d.get(), d, planned.d.get(), &planned.algorithm, workspace_,

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 
 #include "core/buffer.h"
@@ -24,12 +25,21 @@ struct ProductShape {
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
   cudaDataType operands = CUDA_R_16BF, result = CUDA_R_16BF;
   int alignment_a = 256, alignment_b = 256, alignment_d = 256;  // bytes, powers of two up to 256
+  std::int64_t leading_a = 0, leading_b = 0, leading_d = 0;     // of the stored matrices; 0: no gaps
+
+  /// a, b and d as they are stored.
+  std::int64_t rows_a() const { return transpose_a == CUBLAS_OP_N ? rows : depth; }
+  std::int64_t columns_a() const { return transpose_a == CUBLAS_OP_N ? depth : rows; }
+  std::int64_t rows_b() const { return transpose_b == CUBLAS_OP_N ? depth : columns; }
+  std::int64_t columns_b() const { return transpose_b == CUBLAS_OP_N ? columns : depth; }
 
   auto key() const {
     return std::tie(rows, columns, depth, transpose_a, transpose_b, operands, result, alignment_a,
-                    alignment_b, alignment_d);
+                    alignment_b, alignment_d, leading_a, leading_b, leading_d);
   }
   bool operator<(const ProductShape& other) const { return key() < other.key(); }
+  /// For messages, in row-major words: "128 x 50257 x 768 (bf16 to fp32, rows of 768 and 50257, aligned to 2 and 256 bytes)".
+  std::string str() const;
 };
 
 class MatmulPlans {
@@ -40,7 +50,11 @@ class MatmulPlans {
   MatmulPlans(const MatmulPlans&) = delete;
   MatmulPlans& operator=(const MatmulPlans&) = delete;
 
-  /// Enqueues the product on `stream`. A shape's first call makes its plan (about 50 us of the host).
+  /// Whether cuBLASLt has an algorithm for the shape. A shape's first call makes its plan (about 50 us of the host).
+  bool supports(const ProductShape& shape);
+  /// True before a shape has its plan.
+  bool first_use(const ProductShape& shape) const { return !plans_.contains(shape); }
+  /// Enqueues the product on `stream`. Throws Error, naming it, where there is no algorithm.
   void run(const ProductShape& shape, const void* a, const void* b, void* d, float beta, cudaStream_t stream);
 
   /// NVIDIA's advice for the workspace: 64 MiB from Hopper on, 32 MiB before, whose kernels split K less.

@@ -61,10 +61,10 @@ void scatter_add_columns(const Context& context, Tensor dtable, Tensor dout, Ten
 
 // cross_entropy.cu
 void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        std::int64_t first_class);
+                        const ClassShard& classes);
 void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
 void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                      std::int64_t first_class, float scale);
+                      const ClassShard& classes, float scale);
 void log_softmax(const Context& context, Tensor logits, Tensor bias);
 
 // code_entropy.cu, member_entropy.cu, member_log_probs.cu, cluster_log_probs.cu

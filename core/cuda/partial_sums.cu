@@ -11,7 +11,7 @@ namespace {
 constexpr int lanes_of_parts = 32;
 
 /// A block adds 32 columns: warp w sums parts w, w + 32, ..., then the first warp adds the warps in order.
-__global__ void partial_sums_kernel(float* out, const float* partials, std::int64_t parts,
+__global__ void partial_sums_kernel(float* out, const float* partials, std::int64_t parts, std::int64_t stride,
                                     std::int64_t columns) {
   __shared__ float of_warp[lanes_of_parts][warp_size];
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * warp_size + threadIdx.x;
@@ -19,7 +19,7 @@ __global__ void partial_sums_kernel(float* out, const float* partials, std::int6
   if (column < columns) {
 #pragma unroll 8
     for (std::int64_t part = threadIdx.y; part < parts; part += lanes_of_parts) {
-      sum += partials[part * columns + column];
+      sum += partials[part * stride + column];
     }
   }
   of_warp[threadIdx.y][threadIdx.x] = sum;
@@ -32,12 +32,12 @@ __global__ void partial_sums_kernel(float* out, const float* partials, std::int6
 }  // namespace
 
 void add_partial_sums(const Context& context, float* out, const float* partials, std::int64_t parts,
-                      std::int64_t columns) {
+                      std::int64_t stride, std::int64_t columns) {
   if (parts == 0 || columns == 0) return;
   launch(partial_sums_kernel,
          {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(columns, warp_size))),
           dim3(warp_size, lanes_of_parts), 0, context.stream},
-         out, partials, parts, columns);
+         out, partials, parts, stride, columns);
 }
 
 }  // namespace vqlm::cuda

@@ -7,8 +7,8 @@
 
 namespace vqlm::cuda {
 
-/// out (columns) += the sum over `parts` rows of partials (parts, columns), both f32 on the device.
+/// out (columns) += the sum over `parts` rows of partials (parts, stride), columns <= stride, both f32 on the device.
 void add_partial_sums(const Context& context, float* out, const float* partials, std::int64_t parts,
-                      std::int64_t columns);
+                      std::int64_t stride, std::int64_t columns);
 
 }  // namespace vqlm::cuda

@@ -163,7 +163,7 @@ void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy
   launch(wide ? rmsnorm_backward_kernel<8> : rmsnorm_backward_kernel<1>,
          {dim3(static_cast<unsigned>(blocks)), threads, 0, context.stream}, bf16(dx), partials, bf16(dy),
          bf16(x), gain.f32(), rstd.f32(), rows, columns, accumulate);
-  add_partial_sums(context, dgain.f32(), partials, blocks, columns);
+  add_partial_sums(context, dgain.f32(), partials, blocks, columns, columns);
 }
 
 }  // namespace vqlm::cuda

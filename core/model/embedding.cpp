@@ -15,6 +15,7 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
     first_row_ = part.begin;
     table.offset = {part.begin, 0};
     table.shape = {part.count, config.d_model};
+    table.padded_rows = tensor.backend().padded_classes(part.count);
   } else {
     const std::int64_t columns = config.d_model / tensor.size();
     table.offset = {0, columns * tensor.rank()};

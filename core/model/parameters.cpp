@@ -33,6 +33,14 @@ void for_each_run(const Parameter& p, Visit visit) {
   }
 }
 
+std::int64_t elements_with_padding(const Parameter& p) {
+  if (p.padded_rows == 0) return p.shape.numel();
+  VQLM_ASSERT(p.padded_rows >= p.shape[0]);
+  Shape padded = p.shape;
+  padded.set(0, p.padded_rows);
+  return padded.numel();
+}
+
 }  // namespace
 
 ParameterStore::ParameterStore(Backend& backend, int data_size) : backend_(backend), data_size_(data_size) {
@@ -59,7 +67,7 @@ ParameterId ParameterStore::add(std::vector<Parameter> group) {
   for (Parameter& parameter : group) {
     parameter.bucket = static_cast<int>(buckets_.size()) - 1;
     parameter.flat_begin = flat_size_;
-    flat_size_ += parameter.shape.numel();
+    flat_size_ += elements_with_padding(parameter);
     if (parameter.global_shape.rank() < 2) buckets_.back().only_matrices = false;
     parameters_.push_back(std::move(parameter));
   }
@@ -151,6 +159,14 @@ Tensor ParameterStore::fused(Tensor flat, ParameterId first, int count) const {
     end += next.shape.numel();
   }
   return flat.range(head.flat_begin, end - head.flat_begin).view(shape);
+}
+
+Tensor ParameterStore::padded(Tensor slice, ParameterId id) const {
+  const std::int64_t rows = parameters_[static_cast<std::size_t>(id)].padded_rows;
+  if (!slice || rows == 0) return slice;
+  Shape shape = slice.shape();
+  shape.set(0, rows);
+  return Tensor(slice.data(), slice.dtype(), shape);
 }
 
 namespace {

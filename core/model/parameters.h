@@ -40,6 +40,9 @@ struct Parameter {
   bool decay = true;  // weight decay applies (matrices only)
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step
+  /// The slice's first extent with padding behind it, which is zero in values and gradients and no part of the logical
+  /// tensor: padded_operand() shows it to products. 0: no padding.
+  std::int64_t padded_rows = 0;
   // Set by the store:
   int bucket = 0;
   std::int64_t flat_begin = 0;  // of the slice in the flat buffers
@@ -80,6 +83,9 @@ class ParameterStore {
   /// What ops read: a matrix (rank 2 or more) in A, a vector in f32.
   Tensor operand(ParameterId id) const { return fused_operand(id, 1); }
   Tensor gradient(ParameterId id) const { return fused(flat_gradients(), id, 1); }
+  /// The same with the padding (padded_rows, ...): what makes padded logits, and their gradient.
+  Tensor padded_operand(ParameterId id) const { return padded(operand(id), id); }
+  Tensor padded_gradient(ParameterId id) const { return padded(gradient(id), id); }
   /// `count` parameters of one group, stacked along their first axis (all other extents must agree).
   Tensor fused_operand(ParameterId first, int count) const;
   Tensor fused_gradient(ParameterId first, int count) const { return fused(flat_gradients(), first, count); }
@@ -105,6 +111,7 @@ class ParameterStore {
  private:
   Tensor flat(const Buffer& buffer, DType dtype) const;
   Tensor fused(Tensor flat, ParameterId first, int count) const;
+  Tensor padded(Tensor slice, ParameterId id) const;
   void close_bucket();
 
   Backend& backend_;

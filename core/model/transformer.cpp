@@ -4,10 +4,10 @@
 #include <cmath>
 #include <string>
 
-#include "core/model/dense_head.h"
+#include "core/model/head/dense_head.h"
 #include "core/model/rope.h"
 #include "core/model/tensor_arena.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/vq_head.h"
 
 namespace vqlm {
 namespace {

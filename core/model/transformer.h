@@ -12,7 +12,7 @@
 #include "core/model/block.h"
 #include "core/model/embedding.h"
 #include "core/model/kv_cache.h"
-#include "core/model/output_head.h"
+#include "core/model/head/output_head.h"
 
 namespace vqlm {
 

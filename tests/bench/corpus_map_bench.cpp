@@ -5,7 +5,7 @@
 #include <iostream>
 
 #include "core/cpu/cpu_backend.h"
-#include "data/corpus_map.h"
+#include "train/codes/corpus_map.h"
 
 namespace vqlm {
 namespace {

@@ -83,9 +83,9 @@ void softmax(const Batch& batch, Tensor logits, Tensor bias, Tensor targets) {
   const std::int64_t rows = logits.extent(0);
   const Tensor statistics = batch.statistics.range(0, rows * 3);
   const Tensor nll = batch.nll.range(0, rows), lse = batch.lse.range(0, rows);
-  backend.softmax_statistics(statistics.view({rows, 3}), logits, bias, targets, 0);
+  backend.softmax_statistics(statistics.view({rows, 3}), logits, bias, targets, {.count = logits.extent(1)});
   backend.softmax_combine(nll, lse, statistics.view({1, rows, 3}), targets);
-  backend.softmax_gradient(logits, bias, lse, targets, 0, 1.0f);
+  backend.softmax_gradient(logits, bias, lse, targets, {.count = logits.extent(1)}, 1.0f);
 }
 
 /// The dense head in chunks of 256 rows; its products alone where with_softmax is false.

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "core/rng.h"
-#include "data/batch_loader.h"
+#include "data/shards/batch_loader.h"
 #include "tests/data/temporary_folder.h"
 
 namespace vqlm {

@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/document.h"
-#include "data/prepare.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_sample.h"
-#include "data/tokenizer_trainer.h"
-#include "data/word_cache.h"
+#include "data/prepare/document.h"
+#include "data/prepare/prepare.h"
+#include "data/tokenizer/tokenizer.h"
+#include "data/prepare/tokenizer_sample.h"
+#include "data/tokenizer/tokenizer_trainer.h"
+#include "data/tokenizer/word_cache.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_text.h"
 

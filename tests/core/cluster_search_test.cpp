@@ -1,5 +1,5 @@
 // The search by bound and the sampling by cluster, on made-up clusters: against a sort of all tokens.
-#include "core/model/cluster_search.h"
+#include "core/model/head/cluster_search.h"
 
 #include <gtest/gtest.h>
 

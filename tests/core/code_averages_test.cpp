@@ -1,5 +1,5 @@
 // Which dead codes take whose averages.
-#include "core/model/code_averages.h"
+#include "core/model/head/code_averages.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

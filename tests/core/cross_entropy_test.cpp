@@ -9,11 +9,13 @@ namespace {
 struct Classes {
   std::int64_t rows, classes;
   bool bias;
+  std::int64_t padding = 0;  // columns behind the classes, with NaN in them
 };
 
 std::string name(const ::testing::TestParamInfo<Classes>& info) {
   return std::to_string(info.param.rows) + "x" + std::to_string(info.param.classes) +
-         (info.param.bias ? "_bias" : "_plain");
+         (info.param.bias ? "_bias" : "_plain") +
+         (info.param.padding > 0 ? "_padded" + std::to_string(info.param.padding) : "");
 }
 
 double log_sum_exp(const std::vector<double>& x) {
@@ -47,7 +49,7 @@ class CrossEntropyTest : public OpTest, public ::testing::WithParamInterface<Cla
 
 TEST_P(CrossEntropyTest, OneShardEqualsReference) {
   HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows});
-  backend->softmax_statistics(statistics.tensor().view({rows, 3}), logits, bias(), targets, 0);
+  backend->softmax_statistics(statistics.tensor().view({rows, 3}), logits, bias(), targets, {.count = classes});
   backend->softmax_combine(nll, lse, statistics, targets);
   std::vector<double> expected_lse, expected_nll;
   for (std::int64_t n = 0; n < rows; ++n) {
@@ -68,22 +70,25 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
   for (std::int64_t p = 0; p < shards;
        ++p) {  // uneven: class counts differ by one where shards do not divide them
     const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
-    HostF32& part = parts.emplace_back(Shape{rows, count});
+    const std::int64_t width = count + GetParam().padding;
+    HostF32& part = parts.emplace_back(poisoned({rows, width}));
     for (std::int64_t n = 0; n < rows; ++n) {
-      for (std::int64_t c = 0; c < count; ++c) part[n * count + c] = logits[n * classes + first + c];
+      for (std::int64_t c = 0; c < count; ++c) part[n * width + c] = logits[n * classes + first + c];
     }
     const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
     backend->softmax_statistics(statistics.tensor().rows(p, 1).view({rows, 3}), part, part_bias, targets,
-                                first);
+                                {first, count});
   }
   backend->softmax_combine(nll, lse, statistics, targets);
   for (std::int64_t p = 0; p < shards; ++p) {
     const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
     HostF32& part = parts[static_cast<std::size_t>(p)];
     const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
-    backend->softmax_gradient(part, part_bias, lse, targets, first, 0.5f);
+    backend->softmax_gradient(part, part_bias, lse, targets, {first, count}, 0.5f);
+    const std::int64_t width = count + GetParam().padding;
     for (std::int64_t n = 0; n < rows; ++n) {
-      for (std::int64_t c = 0; c < count; ++c) gradient[n * classes + first + c] = part[n * count + c];
+      for (std::int64_t c = 0; c < count; ++c) gradient[n * classes + first + c] = part[n * width + c];
+      for (std::int64_t c = count; c < width; ++c) EXPECT_EQ(part[n * width + c], 0) << n << " " << c;
     }
   }
   std::vector<double> expected_lse, expected_gradient;
@@ -114,14 +119,15 @@ TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
 INSTANTIATE_TEST_SUITE_P(Sizes, CrossEntropyTest,
                          ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{65, 7, true},
                                            Classes{17, 65, false}, Classes{9, 1009, true},
-                                           Classes{9, 1025, false}, Classes{4, 50021, true}),
+                                           Classes{9, 1025, false}, Classes{4, 50021, true},
+                                           Classes{9, 509, true, 22}, Classes{3, 40, false, 1}),
                          name);
 
 TEST_F(OpTest, SoftmaxKeepsLargeLogits) {
   HostF32 logits({1, 3}), statistics({1, 1, 3}), nll({1}), lse({1});
   logits[0] = 1e4f, logits[1] = -1e4f, logits[2] = 1e4f - 1;
   HostI32 targets({1}, 2);
-  backend->softmax_statistics(statistics.tensor().view({1, 3}), logits, {}, targets, 0);
+  backend->softmax_statistics(statistics.tensor().view({1, 3}), logits, {}, targets, {.count = 3});
   backend->softmax_combine(nll, lse, statistics, targets);
   EXPECT_NEAR(nll[0], 1 + std::log(1 + std::exp(-1.0)), 4 * u32);
 }
@@ -130,7 +136,7 @@ TEST_F(OpTest, SoftmaxShowsNotANumber) {
   HostF32 logits({2, 40}, 1.0f), statistics({1, 2, 3}), nll({2}), lse({2});
   logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
   HostI32 targets({2}, 0);
-  backend->softmax_statistics(statistics.tensor().view({2, 3}), logits, {}, targets, 0);
+  backend->softmax_statistics(statistics.tensor().view({2, 3}), logits, {}, targets, {.count = 40});
   backend->softmax_combine(nll, lse, statistics, targets);
   EXPECT_TRUE(std::isnan(nll[0]));
   EXPECT_NEAR(nll[1], std::log(40.0), 8 * u32);

@@ -55,7 +55,9 @@ INSTANTIATE_TEST_SUITE_P(Maps, CudaClusterLogProbsTest,
                                            MemberCase{"NoGroups", 5, 0, 0, 16, {13, 1, 28, 5}},
                                            MemberCase{"NoRows", 0, 2, 4, 8, {3, 2}},
                                            with_own_vectors("OwnVectors", 7, 64, {20, 31, 1, 45, 30}),
-                                           with_own_vectors("OwnVectorsOddWidth", 3, 67, {11, 300})),
+                                           with_own_vectors("OwnVectorsOddWidth", 3, 67, {11, 300}),
+                                           // With its static shared memory just above what a launch gets unasked.
+                                           with_own_vectors("OwnVectorsOfWidth12240", 2, 12240, {3, 2})),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

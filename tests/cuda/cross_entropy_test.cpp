@@ -10,12 +10,14 @@ struct Classes {
   std::int64_t rows, classes;
   bool bias;
   std::int64_t offset = 0;  // elements by which logits and bias are off the alignment of allocations
+  std::int64_t padding = 0;  // columns behind the classes, with NaN in them
 };
 
 std::string name(const ::testing::TestParamInfo<Classes>& info) {
   return std::to_string(info.param.rows) + "x" + std::to_string(info.param.classes) +
          (info.param.bias ? "_bias" : "_plain") +
-         (info.param.offset > 0 ? "_off" + std::to_string(info.param.offset) : "");
+         (info.param.offset > 0 ? "_off" + std::to_string(info.param.offset) : "") +
+         (info.param.padding > 0 ? "_padded" + std::to_string(info.param.padding) : "");
 }
 
 class CudaCrossEntropyTest : public CudaOpTest, public ::testing::WithParamInterface<Classes> {
@@ -27,13 +29,14 @@ class CudaCrossEntropyTest : public CudaOpTest, public ::testing::WithParamInter
       random_integers<std::int32_t>({c.rows}, "targets", -1, std::max<std::int64_t>(c.classes - 1, 0));
 
   Tensor if_biased(Tensor x) const { return c.bias ? x : Tensor{}; }
-  /// Columns [first, first + count) of logits or bias.
-  static HostF32 columns(const HostF32& x, std::int64_t first, std::int64_t count) {
+  /// Columns [first, first + count) of bias, or of logits, there with NaN in the padding behind them.
+  HostF32 columns(const HostF32& x, std::int64_t first, std::int64_t count) const {
     const bool matrix = x.shape().rank() == 2;
     const std::int64_t rows = matrix ? x.shape()[0] : 1, classes = x.shape()[matrix ? 1 : 0];
-    HostF32 part(matrix ? Shape{rows, count} : Shape{count});
+    const std::int64_t width = matrix ? count + c.padding : count;
+    HostF32 part = poisoned(matrix ? Shape{rows, width} : Shape{count});
     for (std::int64_t n = 0; n < rows; ++n) {
-      for (std::int64_t i = 0; i < count; ++i) part[n * count + i] = x[n * classes + first + i];
+      for (std::int64_t i = 0; i < count; ++i) part[n * width + i] = x[n * classes + first + i];
     }
     return part;
   }
@@ -55,10 +58,10 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
     const std::int64_t count = first(p + 1) - first(p);  // 0 for some, where classes are fewer than shards
     HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
     device->softmax_statistics(statistics.tensor().rows(p, 1).view({c.rows, 3}), bf16(part, c.offset),
-                               if_biased(upload(part_bias, c.offset)), y, first(p));
+                               if_biased(upload(part_bias, c.offset)), y, {first(p), count});
     const Tensor host_part = host_statistics.tensor().rows(p, 1).view({c.rows, 3});
     if (count > 0) {
-      oracle->softmax_statistics(host_part, part, if_biased(part_bias), targets, first(p));
+      oracle->softmax_statistics(host_part, part, if_biased(part_bias), targets, {first(p), count});
     } else {
       for (std::int64_t n = 0; n < c.rows; ++n) host_part.f32()[3 * n] = -1e30f;
     }
@@ -74,9 +77,9 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
     if (count == 0) continue;
     HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
     const DeviceArray gradient = bf16(part, c.offset);
-    device->softmax_gradient(gradient, if_biased(upload(part_bias, c.offset)), upload(host_lse), y, first(p),
-                             scale);
-    oracle->softmax_gradient(part, if_biased(part_bias), host_lse, targets, first(p), scale);
+    device->softmax_gradient(gradient, if_biased(upload(part_bias, c.offset)), upload(host_lse), y,
+                             {first(p), count}, scale);
+    oracle->softmax_gradient(part, if_biased(part_bias), host_lse, targets, {first(p), count}, scale);
     // p <= 1 inherits the absolute error of x - lse (|x - lse| < 80) as a relative one, exp adds 2 + 1.2 |x - lse| units.
     std::vector<double> bound = rounded_once(part.doubles());
     for (double& b : bound) b += scale * u32 * (2 * 80 + 4 + 2.4 * 80 + 4);
@@ -100,15 +103,18 @@ INSTANTIATE_TEST_SUITE_P(
                       Classes{5, 1009, false},
                       Classes{5, 4099, true},     // a block a row, with a bias of any alignment
                       Classes{3, 4104, true, 2},  // a bias aligned otherwise than the logits
-                      Classes{3, 9001, false, 5}),
+                      Classes{3, 9001, false, 5},
+                      // Rows padded as a head pads them, and otherwise.
+                      Classes{9, 509, true, 0, 22}, Classes{5, 4099, true, 0, 64}, Classes{4, 5003, false, 3, 5},
+                      Classes{6, 66, true, 1, 42}),
     name);
 
 TEST_F(CudaOpTest, SoftmaxOfNoRows) {
   const DeviceArray none = output({0, 5}), statistics = output({0, 3}, DType::f32),
                     lse = output({0}, DType::f32), targets = output({0}, DType::i32);
-  device->softmax_statistics(statistics, none, {}, targets, 0);
+  device->softmax_statistics(statistics, none, {}, targets, {.count = 5});
   device->softmax_combine(lse, lse, statistics.tensor().view({1, 0, 3}), targets);
-  device->softmax_gradient(none, {}, lse, targets, 0, 1.0f);
+  device->softmax_gradient(none, {}, lse, targets, {.count = 5}, 1.0f);
   device->synchronize();
 }
 
@@ -118,7 +124,7 @@ TEST_F(CudaOpTest, SoftmaxKeepsLargeLogits) {
   HostI32 targets({1}, 2);
   const DeviceArray statistics = output({1, 1, 3}, DType::f32), nll = output({1}, DType::f32),
                     lse = output({1}, DType::f32), y = upload(targets);
-  device->softmax_statistics(statistics.tensor().view({1, 3}), bf16(logits), {}, y, 0);
+  device->softmax_statistics(statistics.tensor().view({1, 3}), bf16(logits), {}, y, {.count = 3});
   device->softmax_combine(nll, lse, statistics, y);
   EXPECT_EQ(nll.download()[0], 32);
 }
@@ -129,7 +135,7 @@ TEST_F(CudaOpTest, SoftmaxShowsNotANumber) {
   HostI32 targets({2}, 0);
   const DeviceArray statistics = output({1, 2, 3}, DType::f32), nll = output({2}, DType::f32),
                     lse = output({2}, DType::f32), y = upload(targets);
-  device->softmax_statistics(statistics.tensor().view({2, 3}), bf16(logits), {}, y, 0);
+  device->softmax_statistics(statistics.tensor().view({2, 3}), bf16(logits), {}, y, {.count = 40});
   device->softmax_combine(nll, lse, statistics, y);
   const HostF32 found = nll.download();
   EXPECT_TRUE(std::isnan(found[0]));

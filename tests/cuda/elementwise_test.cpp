@@ -82,6 +82,22 @@ TEST_F(CudaElementwiseTest, ColumnSumsAccumulateExactlyOnIntegers) {
   }
 }
 
+TEST_F(CudaElementwiseTest, ColumnSumsLeaveThePaddingOut) {
+  for (const auto& [columns, width] : {std::pair{61, 64}, {65, 128}, {64, 72}, {3, 5}, {0, 64}}) {
+    HostF32 x = random_integers({333, width}, "x", -100, 100);
+    HostF32 out = random_integers({columns}, "out", -100, 100);
+    DeviceArray sums = upload(out);
+    device->add_column_sums(sums, bf16(x));
+    std::vector<double> expected = out.doubles();
+    for (std::int64_t i = 0; i < x.size(); ++i) {
+      if (i % width < columns) expected[static_cast<std::size_t>(i % width)] += x[i];
+    }
+    expect_close(sums.download(), expected, 0.0, "out");
+    oracle->add_column_sums(out, x);
+    expect_close(out, expected, 0.0, "the host's");
+  }
+}
+
 TEST_F(CudaElementwiseTest, ColumnSumsAreMadeInFloatAndTheSameInEveryRun) {
   const std::int64_t rows = 999, columns = 136;
   HostF32 x = random_bf16({rows, columns}, "x"), out({columns});

@@ -1,4 +1,6 @@
+#include "core/log.h"
 #include "tests/cuda/op_testing_cuda.h"
+#include "tests/cuda/unaligned_products.h"
 
 namespace vqlm::testing {
 namespace {
@@ -73,6 +75,7 @@ class CudaMatmulTest : public CudaOpTest, public ::testing::WithParamInterface<P
     return c;
   }
 
+  void compare_with_cpu();
   HostF32 computed(const Kind& kind, std::int64_t offset) const {
     DeviceArray c = kind.accumulate == Accumulate::yes ? DeviceArray(*device, earlier, kind.result, offset)
                                                        : output({p.m, p.n}, kind.result, offset);
@@ -83,6 +86,18 @@ class CudaMatmulTest : public CudaOpTest, public ::testing::WithParamInterface<P
 };
 
 TEST_P(CudaMatmulTest, EqualsTheCpu) {
+  const UnalignedProducts allowed(Unaligned::allowed, "every size and address is a case");
+  compare_with_cpu();
+}
+
+TEST_P(CudaMatmulTest, OnAlignedCopiesWhereThereIsNoAlgorithm) {
+  const UnalignedProducts unsupported(Unaligned::unsupported, "what a library without slow kernels says");
+  log::set_level(log::level::err);  // each such product is named once
+  compare_with_cpu();
+  log::set_level(log::level::info);
+}
+
+void CudaMatmulTest::compare_with_cpu() {
   for (const Kind& kind : kinds()) {
     const HostF32 expected = reference(a, b, earlier, kind.accumulate);
     const HostF32 magnitude = reference(magnitudes(a), magnitudes(b), magnitudes(earlier), kind.accumulate);

@@ -53,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(
         with_own_vectors("OwnVectors", 13, 64, {20, 31, 1, 45, 30}),
         with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
         with_own_vectors("OwnVectorsMoreRowsThanBlocks", 90, 16, {9, 2}),
-        with_own_vectors("OwnVectorsMoreClustersThanWarps", 3, 5, std::vector<std::int64_t>(40, 3))),
+        with_own_vectors("OwnVectorsMoreClustersThanWarps", 3, 8, std::vector<std::int64_t>(40, 3))),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

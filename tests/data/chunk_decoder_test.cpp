@@ -1,9 +1,9 @@
-#include "data/chunk_decoder.h"
+#include "data/shards/chunk_decoder.h"
 
 #include <gtest/gtest.h>
 
 #include "core/rng.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 
 namespace vqlm {

@@ -1,12 +1,12 @@
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "data/code_map_file.h"
-#include "data/h5.h"
+#include "train/codes/code_map_file.h"
+#include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
 

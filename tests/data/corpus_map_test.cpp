@@ -1,4 +1,4 @@
-#include "data/corpus_map.h"
+#include "train/codes/corpus_map.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
-#include "data/token_vectors.h"
+#include "train/codes/token_vectors.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
 

@@ -1,4 +1,4 @@
-#include "data/map_fit.h"
+#include "train/codes/map_fit.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
-#include "data/balanced_assignment.h"
+#include "train/codes/balanced_assignment.h"
 
 namespace vqlm {
 namespace {

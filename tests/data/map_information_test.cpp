@@ -1,11 +1,11 @@
-#include "data/map_information.h"
+#include "train/codes/map_information.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
 
-#include "data/map_distortion.h"
+#include "train/codes/map_distortion.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/prepare.h"
-#include "data/shard_set.h"
+#include "data/prepare/prepare.h"
+#include "data/shards/shard_set.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_text.h"
 

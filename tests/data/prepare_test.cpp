@@ -1,11 +1,11 @@
-#include "data/prepare.h"
+#include "data/prepare/prepare.h"
 
 #include <gmock/gmock.h>
 
 #include <set>
 
-#include "data/encode_pipeline.h"
-#include "data/tokenizer.h"
+#include "data/prepare/encode_pipeline.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/data/prepare_fixture.h"
 
 namespace vqlm {

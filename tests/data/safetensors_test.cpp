@@ -1,4 +1,4 @@
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "data/half_float.h"
-#include "data/safetensors_writer.h"
+#include "data/files/half_float.h"
+#include "data/files/safetensors_writer.h"
 #include "tests/data/temporary_folder.h"
 
 namespace vqlm {

@@ -1,4 +1,4 @@
-#include "data/shard_set.h"
+#include "data/shards/shard_set.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

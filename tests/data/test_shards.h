@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 namespace vqlm {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/rng.h"
-#include "data/tokenizer_trainer.h"
+#include "data/tokenizer/tokenizer_trainer.h"
 
 namespace vqlm {
 

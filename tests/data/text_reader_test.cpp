@@ -1,10 +1,10 @@
-#include "data/text_reader.h"
+#include "data/prepare/text_reader.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "data/document.h"
+#include "data/prepare/document.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_text.h"
 

@@ -1,4 +1,4 @@
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "data/tokenizer_files.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "tests/data/id_files.h"
 #include "tests/data/temporary_folder.h"
 

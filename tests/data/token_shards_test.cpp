@@ -1,4 +1,4 @@
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

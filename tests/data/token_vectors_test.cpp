@@ -1,4 +1,4 @@
-#include "data/token_vectors.h"
+#include "train/codes/token_vectors.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/sha256.h"
+#include "data/files/sha256.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_text.h"
 

@@ -11,9 +11,9 @@
 #include <cstdlib>
 #include <functional>
 
-#include "core/model/code_map.h"
-#include "data/code_map_file.h"
-#include "data/shard_set.h"
+#include "core/model/head/code_map.h"
+#include "train/codes/code_map_file.h"
+#include "data/shards/shard_set.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
 

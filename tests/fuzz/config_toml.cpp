@@ -1,6 +1,6 @@
 // A configuration: TOML up to the first zero byte, then overrides as of --set, a zero byte between them.
 #include "tests/fuzz/fuzz.h"
-#include "train/config.h"
+#include "train/config/config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const vqlm::fuzz::Folder folder;

@@ -1,5 +1,5 @@
 // Code maps with odd attributes and datasets.
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "tests/fuzz/hdf5_file.h"
 
 namespace vqlm {

@@ -1,5 +1,5 @@
 // Token shards with odd attributes and datasets.
-#include "data/token_shards.h"
+#include "data/shards/token_shards.h"
 #include "tests/fuzz/hdf5_file.h"
 
 namespace vqlm {

@@ -1,5 +1,5 @@
 // Text files: the first byte chooses the name (JSON lines, plain text, by content; plain or compressed).
-#include "data/document.h"
+#include "data/prepare/document.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

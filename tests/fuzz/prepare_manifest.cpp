@@ -1,5 +1,5 @@
 // prepare.json of a folder of shards.
-#include "data/prepare_manifest.h"
+#include "data/prepare/prepare_manifest.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -1,5 +1,5 @@
 // A safetensors file: its header, then every small tensor.
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 
 #include "tests/fuzz/fuzz.h"
 

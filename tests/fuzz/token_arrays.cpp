@@ -1,6 +1,6 @@
 // Files of ids. Bits 0 and 1 of the first byte choose NumPy, llm.c or by content, or a Megatron-LM pair, whose index is
 // the next N bytes (a uint16) and whose .bin file is the rest; bit 2 an end of text.
-#include "data/token_arrays.h"
+#include "data/prepare/token_arrays.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -9,9 +9,9 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "dist/process_grid.h"
-#include "train/convert/loaded_model.h"
+#include "train/models/loaded_model.h"
 
 namespace {
 

@@ -9,6 +9,8 @@ STEPS = 5
 
 
 class DeviceTraining(DeviceRuns):
+    vocabulary = "321"  # no multiple of what a GPU pads to, alone or over two ranks
+
     def train(self, name, *settings, **more):
         return super().train(name, f"train.steps={STEPS}", *settings, **more)
 
@@ -30,6 +32,15 @@ class DeviceTraining(DeviceRuns):
                                      ("in-turn", ["parallel.overlap=false"], 5)):
             with self.subTest(run=name):
                 self.assertEqual(self.train(name, *head, *settings, ranks=4, SIMT_SEED=str(seed)), first)
+
+    def test_memory_without_pools_changes_no_bit(self):
+        head = [*HEADS["vq_embedding_mean"], *GRID]
+        self.assertEqual(self.train("plain-blocks", *head, ranks=4, SIMT_MEMORY_POOLS="0"), self.train("pool", *head, ranks=4))
+
+
+class LearnedMapsOnDevices(DeviceRuns):
+    def train(self, name, *settings, **more):
+        return super().train(name, f"train.steps={STEPS}", *settings, **more)
 
     def refits(self, name):
         lines = [line for line in self.metrics(name) if "refit_rows" in line]

@@ -129,6 +129,19 @@ class DoctorOnDevices(DoctorTest):
         self.assertEqual(result.returncode, 1)
         self.assertIn('run.device = "cpu"', lines_of(result, "FAILED")[0])
 
+    def test_a_device_without_stream_ordered_memory_serves_too(self):
+        result, report = self.examine(environment={"SIMT_MEMORY_POOLS": "0"})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertFalse(report["devices"][0]["memory_pools"])
+        self.assertIn("plain blocks", result.stdout)
+
+    def test_slices_of_one_card_are_named(self):
+        slice_of_each = "export SIMT_DEVICES=1 SIMT_DEVICE_NAME='NVIDIA H200 MIG 1g.18gb'"
+        result, report = self.examine(ranks=2, shell=slice_of_each)
+        self.assertEqual(result.returncode, 1)
+        self.assertTrue(report["devices"][0]["mig"])
+        self.assertIn("MIG slices", lines_of(result, "FAILED")[0])
+
     def test_more_ranks_than_devices_are_refused_with_the_counts(self):
         result, report = self.examine(ranks=2, environment={"SIMT_DEVICES": "1"})
         self.assertEqual(result.returncode, 1)

@@ -6,13 +6,17 @@
 //              expect_long_wait
 //   thrown     rank 0 throws with a collective of one group in flight that rank 1 never joins: the other group, which is
 //              destroyed first, must not wait for it
+//   graph      a graph that captured a collective outlives its communicator
+//   graph_left the same while an exception leaves: the communicator is left alone
 //   left       rank 1 does not make the last call, but stays alive for much longer than the time-out
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <string_view>
 #include <thread>
 
+#include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "tests/nccl/device_arrays.h"
 
@@ -29,11 +33,22 @@ void run(const MpiSession& session, std::string_view how) {
   NcclOptions options;
   options.timeout_seconds = timeout_seconds;
   options.on_failure = [&session](const std::string& message) { session.abort(message, 1); };
+  const std::unique_ptr<Backend> device = how.starts_with("graph") ? make_cuda_backend(session.rank()) : nullptr;
+  Graph graph;
   const auto host = session.split(0, session.rank(), "world");
   const auto world = NcclCommunicator::make_world(*host, options);
   const auto data = world->split(0, session.rank(), "data");
   const testing::ComputeStream compute;
   const bool odd_one = session.rank() == 1;
+  if (device != nullptr) {
+    const Buffer buffer = device->allocate(8 * sizeof(float), MemoryUse::workspace);
+    graph = device->capture([&] {
+      device->wait(device->compute_stream(),
+                   data->all_reduce(buffer.view({8}), Reduce::sum, device->compute_stream()));
+    });
+    if (how == "graph_left") throw Error("planted failure");
+    return;
+  }
   if (how == "thrown") {
     if (odd_one) std::this_thread::sleep_for(std::chrono::seconds(60));
     void* leaked = nullptr;  // freeing it would wait for the collective, too

@@ -16,7 +16,7 @@ file(GLOB sources CONFIGURE_DEPENDS ${nccl_tests}/*_ranks.cpp)
 add_executable(nccl_ranks ${sources} ${nccl_tests}/../ranks_main.cpp)
 target_link_libraries(nccl_ranks PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin GTest::gmock GTest::gtest)
 add_executable(nccl_failing ${nccl_tests}/nccl_failing_main.cpp)
-target_link_libraries(nccl_failing PRIVATE vqlm_nccl vqlm_nccl_standin)
+target_link_libraries(nccl_failing PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin)
 
 # The same tests over NCCL itself, for machines with GPUs: mpirun -n <at most the number of GPUs> nccl_ranks_native.
 if(VQLM_WITH_NCCL)
@@ -59,5 +59,7 @@ vqlm_nccl_failure(asynchronous_error 1
   NCCL_STANDIN_FAIL_AT=2 NCCL_STANDIN_RANK=1 NCCL_STANDIN_GROUP=data)
 vqlm_nccl_failure(hang 1 "all_reduce #3 of group 'data' (rank 1 of 2, world rank 1), 8 f32: not completed 2." none
   NCCL_STANDIN_HANG_AT=3 NCCL_STANDIN_RANK=0 NCCL_STANDIN_GROUP=data)
+vqlm_nccl_failure(graph_outlives_its_communicator 134 "!captured" graph)
+vqlm_nccl_failure(graph_while_an_exception_leaves 1 "left to the end of the process" graph_left)
 # mpirun itself ends the others and names the rank.
 vqlm_nccl_failure(death 137 "process rank 1" none NCCL_STANDIN_DIE_AT=3 NCCL_STANDIN_RANK=1)

@@ -1,13 +1,16 @@
 // Stand-in for the part of cuBLASLt in use: D = alpha op(A) op(B) + beta C for bf16 or fp32 operands, CUBLAS_COMPUTE_32F,
 // any order, queued on the stream and computed by oneDNN in fp32. It is as strict as the library about shapes, the
-// workspace and the alignments that the preference promised.
+// workspace and the alignments that the preference promised, and stricter about bf16 operands whose rows are unaligned.
 #include <cublasLt.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <tuple>
 
 #include "tests/simt/cublaslt_product.h"
+#include "tests/simt/cublaslt_rules.h"
 #include "tests/simt/streams.h"
 
 namespace {
@@ -51,7 +54,31 @@ bool aligned(const void* pointer, std::uint32_t bytes) {
 
 constexpr std::uint32_t workspace_in_use = 4096;
 
+simt::UnalignedOperands unaligned_rule = simt::UnalignedOperands::refused;
+
+/// cuBLASLt reads bf16 operands fast, by 16 bytes, where every stored row begins at a multiple of 8 elements.
+bool rows_aligned(const Layout& layout, std::uint32_t bytes_of_address) {
+  return layout.type != CUDA_R_16BF || (layout.leading_dimension % 8 == 0 && bytes_of_address % 16 == 0);
+}
+
+/// The rule for an operand, of which `address` is known to be a multiple of bytes_of_address.
+cublasStatus_t check_rows(const char* operand, const Layout& layout, std::uint32_t bytes_of_address) {
+  if (unaligned_rule == simt::UnalignedOperands::allowed || rows_aligned(layout, bytes_of_address))
+    return CUBLAS_STATUS_SUCCESS;
+  if (unaligned_rule == simt::UnalignedOperands::no_algorithm) return CUBLAS_STATUS_NOT_SUPPORTED;
+  std::fprintf(stderr,
+               "simt: cuBLASLt: operand %s (%lld x %lld bf16, leading dimension %lld, aligned to %u bytes) is slow to read: "
+               "pad its rows to a multiple of 8 elements, and begin at a multiple of 16 bytes\n",
+               operand, static_cast<long long>(layout.rows), static_cast<long long>(layout.columns),
+               static_cast<long long>(layout.leading_dimension), bytes_of_address);
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+
 }  // namespace
+
+void simt::set_unaligned_operands(UnalignedOperands rule) {
+  unaligned_rule = rule;
+}
 
 struct cublasLtContext {};
 
@@ -178,6 +205,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                      nullptr,        nullptr, 0,     0,     nullptr, 0};
   if (asked < 1 || !call.shapes_agree() || of(c).order != of(d).order) return CUBLAS_STATUS_INVALID_VALUE;
   if (!call.types_supported()) return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (const auto& [name, layout, index] : {std::tuple{"A", a, 0}, {"B", b, 1}}) {
+    const cublasStatus_t status = check_rows(name, of(layout), of(preference).alignment[index]);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+  }
   Algorithm algorithm{};
   std::copy_n(of(preference).alignment, 4, algorithm.alignment);
   algorithm.workspace_bytes =

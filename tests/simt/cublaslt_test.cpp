@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/simt/cublaslt_rules.h"
+
 namespace {
 
 struct MatmulCase {
@@ -75,6 +77,7 @@ struct Matrix {
 class CublasLt : public testing::TestWithParam<MatmulCase> {};
 
 TEST_P(CublasLt, ProductOfAnyOrder) {
+  simt::set_unaligned_operands(simt::UnalignedOperands::allowed);  // every leading dimension is a case
   const MatmulCase& p = GetParam();
   const std::int64_t m = 7, n = 5, k = 11;
   Matrix a(p.operands, p.turn_a ? k : m, p.turn_a ? m : k, p.order);
@@ -133,6 +136,43 @@ TEST_P(CublasLt, ProductOfAnyOrder) {
   cublasLtMatmulPreferenceDestroy(preference);
   cublasLtMatmulDescDestroy(product);
   cublasLtDestroy(handle);
+  simt::set_unaligned_operands(simt::UnalignedOperands::refused);
+}
+
+/// What the heuristic says of an 16 x 16 x 16 product of bf16 whose A has this leading dimension and alignment.
+cublasStatus_t heuristic(std::int64_t leading_dimension, std::uint32_t alignment, int& found) {
+  cublasLtHandle_t handle = nullptr;
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, square = nullptr;
+  cublasLtMatmulPreference_t preference = nullptr;
+  cublasLtCreate(&handle);
+  cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, 16, 16, leading_dimension);
+  cublasLtMatrixLayoutCreate(&square, CUDA_R_16BF, 16, 16, 16);
+  cublasLtMatmulPreferenceCreate(&preference);
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &alignment,
+                                       sizeof(alignment));
+  cublasLtMatmulHeuristicResult_t best{};
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle, product, a, square, square, square, preference, 1, &best, &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  cublasLtMatrixLayoutDestroy(a);
+  cublasLtMatrixLayoutDestroy(square);
+  cublasLtMatmulDescDestroy(product);
+  cublasLtDestroy(handle);
+  return status;
+}
+
+TEST(CublasLtRules, RefuseOperandsWithUnalignedRows) {
+  int found = 0;
+  EXPECT_EQ(heuristic(16, 16, found), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(heuristic(24, 256, found), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(heuristic(17, 256, found), CUBLAS_STATUS_INVALID_VALUE) << "leading dimension";
+  EXPECT_EQ(heuristic(16, 8, found), CUBLAS_STATUS_INVALID_VALUE) << "address";
+  simt::set_unaligned_operands(simt::UnalignedOperands::no_algorithm);
+  EXPECT_EQ(heuristic(17, 256, found), CUBLAS_STATUS_NOT_SUPPORTED);
+  EXPECT_EQ(found, 0);
+  simt::set_unaligned_operands(simt::UnalignedOperands::refused);
 }
 
 std::vector<MatmulCase> all_cases() {

@@ -35,6 +35,12 @@ int pci_bus(int device) {
   return (base == nullptr ? 0 : std::atoi(base)) + device + 1;
 }
 
+/// SIMT_MEMORY_POOLS=0: a device without stream-ordered memory.
+bool memory_pools() {
+  const char* text = std::getenv("SIMT_MEMORY_POOLS");
+  return text == nullptr || std::atoi(text) != 0;
+}
+
 bool exists(int device) {
   return device >= 0 && device < device_count();
 }
@@ -91,7 +97,8 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
   *properties = {};
-  std::snprintf(properties->name, sizeof(properties->name), "host executor");
+  const char* name = std::getenv("SIMT_DEVICE_NAME");
+  std::snprintf(properties->name, sizeof(properties->name), "%s", name == nullptr ? "host executor" : name);
   size_t free = 0;
   static_cast<void>(cudaMemGetInfo(&free, &properties->totalGlobalMem));
   properties->major = simt::compute_capability() / 10;
@@ -103,7 +110,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->sharedMemPerBlock = 48 * 1024;
   properties->sharedMemPerBlockOptin = simt::max_shared_bytes();
   properties->l2CacheSize = 40 << 20;
-  properties->memoryPoolsSupported = 1;
+  properties->memoryPoolsSupported = simt::memory_pools() ? 1 : 0;
   properties->pciBusID = simt::pci_bus(device);
   return cudaSuccess;
 }
@@ -133,6 +140,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 32;
       return cudaSuccess;
     case cudaDevAttrMemoryPoolsSupported:
+      *value = simt::memory_pools() ? 1 : 0;
+      return cudaSuccess;
     case cudaDevAttrUnifiedAddressing:
       *value = 1;
       return cudaSuccess;
@@ -172,6 +181,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
+  if (!simt::memory_pools()) return result(cudaErrorNotSupported);
   static CUmemPoolHandle_st only;
   *pool = &only;
   return cudaSuccess;

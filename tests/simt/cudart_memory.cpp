@@ -242,6 +242,32 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cuda
   return cudaSuccess;
 }
 
+/// Device memory to device memory, all that is in use.
+cudaError_t cudaMemcpy2DAsync(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (width == 0 || height == 0) return cudaSuccess;
+  if (width > target_pitch || width > source_pitch) return result(cudaErrorInvalidPitchValue);
+  Runtime& r = runtime();
+  const Runtime::Lock lock(r.mutex);
+  CUstream_st* on = r.find(stream);
+  if (on == nullptr) return result(cudaErrorInvalidResourceHandle);
+  const auto place = [&](const void* begin, size_t pitch) {
+    return simt::place_of(r, begin, pitch * (height - 1) + width);
+  };
+  if (kind != cudaMemcpyDeviceToDevice || place(target, target_pitch) != Place::device ||
+      place(source, source_pitch) != Place::device) {
+    return result(cudaErrorInvalidValue);
+  }
+  r.append(*on, [=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memcpy(static_cast<char*>(target) + row * target_pitch,
+                  static_cast<const char*>(source) + row * source_pitch, width);
+    }
+    return true;
+  });
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemcpy(void* target, const void* source, size_t bytes, cudaMemcpyKind kind) {
   Runtime& r = runtime();
   Runtime::Lock lock(r.mutex);

@@ -144,6 +144,9 @@ const char* invalid_shape(const Grid& grid) {
   if (b.x == 0 || b.y == 0 || b.z == 0) return "empty block";
   if (std::uint64_t{b.x} * b.y * b.z > max_threads || b.z > 64) return "block of more than 1024 threads";
   if (grid.shared_bytes > max_shared_bytes()) return "more shared memory than a block may have";
+  constexpr std::size_t unasked = 48 * 1024, most_static = 8 * 1024;  // a kernel's own is not known here
+  if (!grid.permitted && grid.shared_bytes + most_static > unasked)
+    return "more than 48 KiB of shared memory that the launch did not ask for";
   return nullptr;
 }
 

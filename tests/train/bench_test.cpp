@@ -10,10 +10,10 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
-#include "train/bench/step_bench.h"
-#include "train/bench/synthetic_tokens.h"
-#include "train/bench/timing_backend.h"
-#include "train/optimizer.h"
+#include "train/tools/bench/step_bench.h"
+#include "train/tools/bench/synthetic_tokens.h"
+#include "train/tools/bench/timing_backend.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 namespace {

@@ -1,5 +1,5 @@
 // What a learned map is fitted to: exact sums, shrunk means, the coarse grid and the projection.
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 #include <gtest/gtest.h>
 
@@ -7,8 +7,8 @@
 #include <numeric>
 
 #include "core/rng.h"
-#include "train/learned/class_vectors.h"
-#include "train/learned/hidden_rows.h"
+#include "train/codes/class_vectors.h"
+#include "train/engine/hidden_rows.h"
 
 namespace vqlm {
 namespace {

@@ -1,6 +1,6 @@
 // Codes that are moving averages (head.learning = "ema"): whole steps against sums in double precision, and what checkpoints
 // and models that start a run make of them.
-#include "core/model/code_averages.h"
+#include "core/model/head/code_averages.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,10 +11,10 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "tests/train/tiny_run.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/logical_tensors.h"
-#include "train/convert/model_info.h"
-#include "train/convert/npz.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/logical_tensors.h"
+#include "train/models/model_info.h"
+#include "train/tools/convert/npz.h"
 
 namespace vqlm {
 namespace {

@@ -1,8 +1,8 @@
 // Maps made by several ranks: the same bytes as by one.
 #include <gtest/gtest.h>
 
-#include "data/code_map_file.h"
-#include "data/map_information.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/map_information.h"
 #include "tests/data/test_shards.h"
 #include "tests/train/training_world.h"
 #include "train/codes/map_maker.h"

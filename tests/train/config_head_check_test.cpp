@@ -1,5 +1,5 @@
 // What the head's keys are checked for, alone and against each other, and what a head's parameters are counted as.
-#include "train/config_head_check.h"
+#include "train/config/config_head_check.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

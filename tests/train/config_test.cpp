@@ -1,5 +1,5 @@
 // The configuration: round trip, overrides, and every refusal with its message.
-#include "train/config.h"
+#include "train/config/config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "tests/train/config_errors.h"
-#include "train/nearest_name.h"
+#include "train/config/nearest_name.h"
 
 namespace vqlm {
 namespace {

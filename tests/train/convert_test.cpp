@@ -7,13 +7,13 @@
 
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/initial_model.h"
-#include "train/convert/loaded_model.h"
-#include "train/convert/model_checkpoint.h"
-#include "train/convert/model_info.h"
-#include "train/convert/npz.h"
-#include "train/convert/vq_fit.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/initial_model.h"
+#include "train/models/loaded_model.h"
+#include "train/tools/convert/model_checkpoint.h"
+#include "train/models/model_info.h"
+#include "train/tools/convert/npz.h"
+#include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {

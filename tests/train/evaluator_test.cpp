@@ -1,5 +1,5 @@
 // The evaluator against a direct computation: every token's loss from the full log-probabilities, one sample at a time.
-#include "train/evaluator.h"
+#include "train/engine/evaluator.h"
 
 #include <gtest/gtest.h>
 

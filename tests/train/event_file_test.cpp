@@ -1,5 +1,5 @@
 // TensorBoard event files, read back by a decoder of the wire format that shares no code with the writer.
-#include "train/event_file.h"
+#include "train/records/event_file.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

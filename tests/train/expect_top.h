@@ -9,7 +9,7 @@
 #include <numeric>
 #include <vector>
 
-#include "core/model/token_choice.h"
+#include "core/model/head/token_choice.h"
 
 namespace vqlm::testing {
 

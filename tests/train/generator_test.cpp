@@ -1,5 +1,5 @@
 // Generation over a cache against full forward passes, and the choice of tokens against brute force.
-#include "train/generate/generator.h"
+#include "train/tools/generate/generator.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "core/model/model_config.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm::testing {
 

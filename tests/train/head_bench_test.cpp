@@ -1,5 +1,5 @@
 // vqlm bench head: its keys, sizes, refusals and what it skips. Nothing here asserts how long anything takes.
-#include "train/bench/head_bench.h"
+#include "train/tools/bench/head_bench.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "train/bench/head_grid.h"
+#include "train/tools/bench/head_grid.h"
 
 namespace vqlm {
 namespace {

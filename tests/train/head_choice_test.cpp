@@ -7,8 +7,8 @@
 #include <numeric>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/model/dense_head.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/dense_head.h"
+#include "core/model/head/vq_head.h"
 #include "core/rng.h"
 #include "dist/self_communicator.h"
 #include "tests/core/chi_square.h"

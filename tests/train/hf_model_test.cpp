@@ -1,6 +1,6 @@
 // Hugging Face folders without Python: what is written comes back, what cannot be computed is refused. The comparisons with
 // transformers are in tests/interop.
-#include "train/convert/hf_model.h"
+#include "train/models/hf_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,13 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "data/half_float.h"
+#include "data/files/half_float.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
-#include "train/convert/checkpoint_source.h"
-#include "train/convert/expanded_head.h"
-#include "train/convert/hf_writer.h"
-#include "train/convert/replaced_head.h"
+#include "train/models/checkpoint_source.h"
+#include "train/tools/convert/expanded_head.h"
+#include "train/tools/convert/hf_writer.h"
+#include "train/tools/convert/replaced_head.h"
 
 namespace vqlm {
 namespace {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/train/training_world.h"
-#include "train/learned/head_access.h"
+#include "train/engine/head_access.h"
 
 namespace vqlm {
 namespace {

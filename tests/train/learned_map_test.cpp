@@ -1,5 +1,5 @@
 // head.map = "learned" in a run of one rank: what it writes, what its checkpoints hold, and what is refused.
-#include "train/learned/learned_map.h"
+#include "train/engine/learned_map.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "core/log.h"
-#include "data/code_map_file.h"
+#include "train/codes/code_map_file.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_run.h"
 

@@ -1,5 +1,5 @@
 // Bands of a vocabulary, and sums of losses that no order of additions changes.
-#include "train/loss_tally.h"
+#include "train/engine/loss_tally.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/rng.h"
-#include "train/frequency_bands.h"
+#include "train/engine/frequency_bands.h"
 
 namespace vqlm {
 namespace {

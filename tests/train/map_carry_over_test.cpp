@@ -1,5 +1,5 @@
 // Carrying a head over to another map: what is promised to stay does, to rounding, and a small case worked out by hand.
-#include "train/learned/map_carry_over.h"
+#include "train/codes/map_carry_over.h"
 
 #include <gtest/gtest.h>
 

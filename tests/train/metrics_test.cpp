@@ -1,5 +1,5 @@
 // metrics.jsonl: what a line holds, and that a resumed run leaves one consistent history.
-#include "train/metrics.h"
+#include "train/records/metrics.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

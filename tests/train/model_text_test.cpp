@@ -1,5 +1,5 @@
 // What heads and models are called.
-#include "train/model_text.h"
+#include "train/config/model_text.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The benchmarks of single ops. Nothing here asserts how long anything takes.
-#include "train/bench/op_bench.h"
+#include "train/tools/bench/op_bench.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,8 +9,8 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "train/bench/attention_bench.h"
-#include "train/bench/lap_timer.h"
+#include "train/tools/bench/attention_bench.h"
+#include "train/engine/lap_timer.h"
 
 namespace vqlm {
 namespace {

@@ -7,7 +7,7 @@
 #include "core/model/transformer.h"
 #include "dist/process_grid.h"
 #include "tests/train/golden.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 namespace {

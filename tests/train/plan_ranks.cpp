@@ -11,8 +11,8 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
 #include "tests/train/observed_run.h"
-#include "train/host_collectives.h"
-#include "train/plan/plan.h"
+#include "core/host_collectives.h"
+#include "train/tools/plan/plan.h"
 
 namespace vqlm {
 namespace {

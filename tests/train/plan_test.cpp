@@ -1,5 +1,5 @@
 // The plan against what it plans: real runs on one rank, and numbers worked out by hand.
-#include "train/plan/plan.h"
+#include "train/tools/plan/plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/observed_run.h"
-#include "train/plan/plan_report.h"
-#include "train/plan/planning_backend.h"
-#include "train/plan/planning_communicator.h"
+#include "train/tools/plan/plan_report.h"
+#include "train/tools/plan/planning_backend.h"
+#include "train/tools/plan/planning_communicator.h"
 
 namespace vqlm {
 namespace {

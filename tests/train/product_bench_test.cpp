@@ -1,5 +1,5 @@
 // Nothing here asserts how long anything takes.
-#include "train/bench/product_bench.h"
+#include "train/tools/bench/product_bench.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "train/bench/timing_backend.h"
+#include "train/tools/bench/timing_backend.h"
 
 namespace vqlm {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "tests/train/training_world.h"
-#include "train/replica_check.h"
+#include "train/engine/replica_check.h"
 
 namespace vqlm {
 namespace {

@@ -1,5 +1,5 @@
 // Which rank is named where copies differ.
-#include "train/replica_check.h"
+#include "train/engine/replica_check.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // vqlm report: what is read from run folders, the table, and the picture's program.
-#include "train/report.h"
+#include "train/records/report.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,8 +8,8 @@
 #include <fstream>
 
 #include "core/error.h"
-#include "train/config.h"
-#include "train/loss_plot.h"
+#include "train/config/config.h"
+#include "train/records/loss_plot.h"
 
 namespace vqlm {
 namespace {

@@ -1,5 +1,5 @@
 // Negative control of the resume tests: the comparison of losses notices a restore that is wrong in one thing only.
-#include "train/checkpoint/resume.h"
+#include "train/run/resume.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // One job a run folder. tests/launch/stop_test.py does the same with processes, one of them killed.
-#include "train/run_lock.h"
+#include "train/records/run_lock.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
-#include "train/time_limit.h"
+#include "train/run/time_limit.h"
 
 namespace vqlm {
 namespace {

@@ -1,5 +1,5 @@
 // Learning rates at the corners of each schedule, where the formulas give exact values.
-#include "train/schedule.h"
+#include "train/config/schedule.h"
 
 #include <gtest/gtest.h>
 

@@ -9,8 +9,8 @@
 #include "core/error.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/forwarding_communicator.h"
-#include "train/selftest.h"
-#include "train/selftest_files.h"
+#include "train/tools/selftest/selftest.h"
+#include "train/tools/selftest/selftest_files.h"
 
 namespace vqlm {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/model/vq_head.h"
+#include "core/model/head/vq_head.h"
 #include "core/rng.h"
 #include "dist/self_communicator.h"
 #include "tests/train/expect_top.h"

@@ -1,4 +1,4 @@
-#include "train/generate/text_stream.h"
+#include "train/tools/generate/text_stream.h"
 
 #include <gtest/gtest.h>
 #include <sentencepiece_trainer.h>

@@ -11,8 +11,8 @@
 #include "core/model/transformer.h"
 #include "core/rng.h"
 #include "dist/process_grid.h"
-#include "train/config.h"
-#include "train/optimizer.h"
+#include "train/config/config.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm::testing {
 

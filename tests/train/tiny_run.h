@@ -12,9 +12,9 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
-#include "data/token_shards.h"
-#include "train/checkpoint/resume.h"
-#include "train/trainer.h"
+#include "data/shards/token_shards.h"
+#include "train/run/resume.h"
+#include "train/run/trainer.h"
 
 namespace vqlm::testing {
 

@@ -12,7 +12,7 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
 #include "tests/train/tiny_run.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm::testing {
 

@@ -3,7 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 
 namespace vqlm {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/tensor.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm {
 

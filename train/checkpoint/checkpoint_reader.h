@@ -5,12 +5,12 @@
 #include <optional>
 #include <vector>
 
-#include "core/model/code_map.h"
-#include "data/h5.h"
+#include "core/model/head/code_map.h"
+#include "data/hdf5/h5.h"
 #include "train/checkpoint/manifest.h"
-#include "train/config.h"
-#include "train/learned/class_sums.h"
-#include "train/optimizer.h"
+#include "train/config/config.h"
+#include "train/codes/class_sums.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/log.h"
-#include "data/atomic_file.h"
+#include "data/files/atomic_file.h"
 #include "train/checkpoint/checkpoint_reader.h"
 
 namespace vqlm {

@@ -9,8 +9,8 @@
 
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_folder.h"
-#include "train/host_collectives.h"
-#include "train/stopwatch.h"
+#include "core/host_collectives.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {

@@ -13,13 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_retention.h"
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
-#include "train/config.h"
-#include "train/learned/class_sums.h"
+#include "train/config/config.h"
+#include "train/codes/class_sums.h"
 
 namespace vqlm {
 

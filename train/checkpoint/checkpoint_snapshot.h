@@ -9,7 +9,7 @@
 
 #include "core/backend.h"
 #include "core/model/parameters.h"
-#include "train/optimizer.h"
+#include "train/engine/optimizer.h"
 
 namespace vqlm {
 

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "data/atomic_file.h"
-#include "data/json_number.h"
+#include "data/files/atomic_file.h"
+#include "data/files/json_number.h"
 #include "train/checkpoint/hash.h"
 
 namespace vqlm {

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.h"
-#include "data/json_number.h"
+#include "data/files/atomic_file.h"
+#include "data/files/json_number.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/hash.h"
 

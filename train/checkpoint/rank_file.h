@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/model/parameters.h"
-#include "data/h5.h"
+#include "data/hdf5/h5.h"
 
 namespace vqlm {
 

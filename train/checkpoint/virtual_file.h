@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
+#include "core/model/head/code_map.h"
 #include "train/checkpoint/rank_file.h"
-#include "train/learned/class_sums.h"
+#include "train/codes/class_sums.h"
 
 namespace vqlm {
 

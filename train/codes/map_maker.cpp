@@ -3,7 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/error.h"
-#include "train/host_collectives.h"
+#include "core/host_collectives.h"
 
 namespace vqlm {
 

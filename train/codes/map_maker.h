@@ -7,9 +7,9 @@
 
 #include "core/backend.h"
 #include "core/communicator.h"
-#include "data/corpus_map.h"
-#include "data/counting_ranks.h"
-#include "data/shard_set.h"
+#include "train/codes/corpus_map.h"
+#include "train/codes/counting_ranks.h"
+#include "data/shards/shard_set.h"
 
 namespace vqlm {
 

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "core/model/code_map.h"
-#include "data/code_map_file.h"
-#include "data/map_distortion.h"
-#include "data/map_information.h"
-#include "data/tokenizer.h"
+#include "core/model/head/code_map.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/map_distortion.h"
+#include "train/codes/map_information.h"
+#include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
 

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/cuda/shared_memory.h"
 #include "core/error.h"
 #include "tests/simt/executor.h"
 #include "tests/simt/streams.h"
@@ -37,7 +38,8 @@ inline std::string describe(const LaunchShape& shape) {
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
-  const simt::Grid grid{shape.grid, shape.block, shape.shared_bytes, shape.where};
+  const simt::Grid grid{shape.grid, shape.block, shape.shared_bytes, shape.where,
+                        shape.shared_bytes > shared_bytes_without_permission};
   if (const char* problem = simt::invalid_shape(grid)) {
     throw Error("kernel launch at " + describe(shape) + ": " + problem);
   }

@@ -1,0 +1,37 @@
+#include "core/model/head/input_codes.h"
+
+#include "core/model/tensor_arena.h"
+
+namespace vqlm {
+
+InputCodes::InputCodes(const HeadContext& context)
+    : backend_(context.tensor.backend()), parameters_(context.parameters) {
+  const std::int64_t clusters = context.head.clusters, d = context.model.d_model, rows = context.input_rows;
+  codebook_ = parameters_.add({{.name = "vq_head.input_codebook",
+                                .global_shape = {clusters, d},
+                                .offset = {0, 0},
+                                .shape = {clusters, d},
+                                .init = {.stddev = context.embedding_stddev}}});
+  TensorArena arena;
+  arena.add(clusters_, {rows}, DType::i32);
+  arena.add(order_, {rows}, DType::i32);
+  arena.add(row_begin_, {clusters + 1}, DType::i32);
+  arena.add(vectors_, {rows, d}, backend_.activation_dtype());
+  storage_ = arena.allocate(backend_, MemoryUse::workspace);
+}
+
+Tensor InputCodes::vectors(Tensor tokens, const CodeMapView& map) {
+  const std::int64_t rows = tokens.numel();
+  VQLM_ASSERT(rows <= vectors_.extent(0));
+  const Tensor clusters = clusters_.rows(0, rows), vectors = vectors_.rows(0, rows);
+  // For the clusters alone: the order of the rows is of no use here.
+  backend_.sort_rows_by_cluster(clusters, order_.rows(0, rows), row_begin_, tokens, map);
+  backend_.embedding_forward(vectors, clusters, parameters_.operand(codebook_), 0);
+  return vectors;
+}
+
+void InputCodes::backward(Tensor dx) {
+  backend_.embedding_backward(parameters_.gradient(codebook_), dx, clusters_.rows(0, dx.extent(0)), 0);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,273 @@
+#include "core/model/head/vq_head.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/model/tensor_arena.h"
+
+namespace vqlm {
+namespace {
+
+Parameter replicated(const std::string& name, Shape shape, float stddev) {
+  Shape origin = shape;
+  for (int axis = 0; axis < shape.rank(); ++axis) origin.set(axis, 0);
+  return {.name = name,
+          .global_shape = shape,
+          .offset = origin,
+          .shape = shape,
+          .init = {.stddev = stddev},
+          .decay = shape.rank() >= 2};
+}
+
+}  // namespace
+
+VqHead::VqHead(const HeadContext& context, const CodeMap& map)
+    : tensor_(context.tensor),
+      parameters_(context.parameters),
+      vocab_size_(context.model.vocab_size),
+      d_model_(context.model.d_model),
+      rows_(context.rows),
+      clusters_(map.clusters),
+      groups_(map.groups),
+      codes_(map.codes),
+      step_tokens_(context.step_tokens) {
+  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == context.head.clusters &&
+              map.groups == context.head.groups && (groups_ == 0 || map.codes == context.head.codes));
+  if (context.head.learning != CodebookLearning::gradient) commitment_ = context.head.commitment;
+  add_parameters(context);
+  allocate_map();
+  upload(map);
+  if (context.head.members == MemberVectors::embedding) {
+    VQLM_ASSERT(groups_ == 0);
+    embedding_.emplace(context, map_.members);
+  }
+  VQLM_ASSERT(!(averages_ && adds_means()));
+  if (context.head.input_codes) input_codes_.emplace(context);
+  allocate_workspace();
+}
+
+void VqHead::add_parameters(const HeadContext& context) {
+  const HeadConfig& head = context.head;
+  const bool averaged = context.trainable && head.learning == CodebookLearning::ema;
+  Parameter codebook = replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f);
+  if (averaged) codebook.rule = UpdateRule::derived;
+  codebook.padded_rows = logit_width();
+  codebook_ = parameters_.add({codebook});
+  if (averaged) averages_.emplace(tensor_, parameters_, codebook_, head, rows_);
+  if (groups_ > 0) {
+    member_codebook_ = parameters_.add(
+        {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
+  }
+  cluster_bias_ = parameters_.add({replicated("vq_head.cluster_bias", {clusters_}, 0.0f)});
+  if (head.bias) {
+    token_bias_ = parameters_.add({replicated("vq_head.token_bias", {vocab_size_}, 0.0f)});
+    return;
+  }
+  Backend& backend = tensor_.backend();
+  TensorArena arena;
+  arena.add(fixed_bias_, {vocab_size_}, DType::f32);
+  arena.add(unused_gradient_, {vocab_size_}, DType::f32);
+  fixed_storage_ = arena.allocate(backend, MemoryUse::workspace);
+  backend.fill(fixed_bias_, 0.0f);
+  backend.fill(unused_gradient_, 0.0f);
+}
+
+void VqHead::allocate_map() {
+  TensorArena arena;
+  arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
+  arena.add(map_.members, {vocab_size_}, DType::i32);
+  arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
+  if (groups_ > 0) arena.add(map_.member_codes, {vocab_size_, groups_}, DType::u8);
+  map_storage_ = arena.allocate(tensor_.backend(), MemoryUse::parameters);
+}
+
+void VqHead::set_map(const CodeMap& map) {
+  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == clusters_ && map.groups == groups_ &&
+              (groups_ == 0 || map.codes == codes_));
+  VQLM_ASSERT(!embedding_ && !input_codes_);  // they go with the clusters that they were made for
+  upload(map);
+  choice_.reset();  // its search holds the old clusters' members
+}
+
+void VqHead::upload(const CodeMap& map) {
+  const auto vocab = static_cast<std::size_t>(vocab_size_);
+  const MemberOrder order(map.cluster_of_token, clusters_);
+  mean_members_ = 0;
+  map_.largest_cluster = 0;
+  for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
+    const std::int64_t size = order.begin[k + 1] - order.begin[k];
+    map_.largest_cluster = std::max(map_.largest_cluster, size);
+    mean_members_ += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
+  }
+  std::vector<std::int32_t> position(vocab);
+  std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
+  for (std::size_t place = 0; place < vocab; ++place) {
+    const auto token = static_cast<std::size_t>(order.members[place]);
+    position[token] = static_cast<std::int32_t>(place);
+    for (std::size_t g = 0; g < static_cast<std::size_t>(groups_); ++g) {
+      codes[place * static_cast<std::size_t>(groups_) + g] =
+          map.member_codes[token * static_cast<std::size_t>(groups_) + g];
+    }
+  }
+
+  Backend& backend = tensor_.backend();
+  backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
+  backend.copy_from_host(map_.position_of_token, position.data());
+  backend.copy_from_host(map_.members, order.members.data());
+  backend.copy_from_host(map_.member_begin, order.begin.data());
+  if (groups_ > 0) backend.copy_from_host(map_.member_codes, codes.data());
+  cluster_of_token_ = map.cluster_of_token;
+}
+
+void VqHead::allocate_workspace() {
+  Backend& backend = tensor_.backend();
+  const DType a = backend.activation_dtype();
+  TensorArena arena;
+  arena.add(logits_, {rows_, logit_width()}, a);
+  if (a != DType::f32) arena.add(code_log_probs_, {rows_, clusters_}, DType::f32);
+  arena.add(statistics_, {rows_, 3}, DType::f32);
+  arena.add(lse_, {rows_}, DType::f32);
+  arena.add(cluster_nll_, {rows_}, DType::f32);
+  arena.add(clusters_of_rows_, {rows_}, DType::i32);
+  arena.add(order_, {rows_}, DType::i32);
+  arena.add(row_begin_, {clusters_ + 1}, DType::i32);
+  storage_ = arena.allocate(backend, MemoryUse::workspace);
+  if (a == DType::f32) code_log_probs_ = logits_.view({rows_, clusters_});  // never used at the same time
+}
+
+HeadCost VqHead::cost() const {
+  const double d = static_cast<double>(d_model_);
+  const std::int64_t projection = embedding_ ? embedding_->matrix_parameters() : 0;
+  const double member_numbers = embedding_ ? static_cast<double>(embedding_->rank()) : groups_ > 0 ? d : 0.0;
+  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_ + projection,
+          .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
+          .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
+          .multiply_adds = static_cast<double>(clusters_) * d + static_cast<double>(projection) +
+                           mean_members_ * member_numbers};
+}
+
+void VqHead::initialize(const std::vector<std::int64_t>& counts) {
+  // With b_v = log p(v) and beta_k = log p(cluster k), the head starts as the unigram model, as the dense one
+  // does.
+  const std::vector<float> unigram = log_unigram(counts);
+  if (token_bias_) parameters_.set_from_whole(*token_bias_, unigram);
+  const std::vector<double> mass = cluster_mass(unigram);
+  std::vector<float> bias(mass.size());
+  for (std::size_t k = 0; k < mass.size(); ++k) bias[k] = static_cast<float>(std::log(mass[k]));
+  parameters_.set_from_whole(cluster_bias_, bias);
+  if (averages_) averages_->start(mass, step_tokens_);
+}
+
+std::vector<double> VqHead::cluster_mass(const std::vector<float>& unigram) const {
+  std::vector<double> mass(static_cast<std::size_t>(clusters_), 0.0);
+  for (std::size_t token = 0; token < unigram.size(); ++token) {
+    mass[static_cast<std::size_t>(cluster_of_token_[token])] += std::exp(static_cast<double>(unigram[token]));
+  }
+  return mass;
+}
+
+void VqHead::start_averages(const std::vector<std::int64_t>& counts) {
+  if (averages_) averages_->start(cluster_mass(log_unigram(counts)), step_tokens_);
+}
+
+std::int64_t VqHead::after_update(std::uint64_t seed, std::int64_t step) {
+  return averages_ ? averages_->after_update(seed, step) : 0;
+}
+
+void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
+  Backend& backend = tensor_.backend();
+  backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
+  backend.matmul(logits_, h, clusters, Transpose::no, Transpose::yes, Accumulate::no);
+  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_,
+                             {.count = clusters_});
+  backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
+}
+
+void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
+  Backend& backend = tensor_.backend();
+  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_,
+                           {.count = clusters_}, scale);
+  if (averages_) {
+    averages_->accumulate(h, clusters_of_rows_);
+  } else if (adds_means()) {
+    backend.matmul(embedding_->cluster_gradient(), logits_, h, Transpose::yes, Transpose::no, Accumulate::no);
+  } else {
+    backend.matmul(parameters_.padded_gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
+                   Accumulate::yes);
+  }
+  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
+  backend.matmul(dh, logits_, clusters, Transpose::no, Transpose::no, Accumulate::no);
+}
+
+Tensor VqHead::member_vectors() {
+  if (embedding_) return embedding_->vectors();
+  return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{};
+}
+
+Tensor VqHead::cluster_vectors() {
+  const Tensor codes = parameters_.padded_operand(codebook_);
+  return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
+}
+
+Tensor VqHead::input_branch(Tensor tokens) {
+  return input_codes_ ? input_codes_->vectors(tokens, map_) : Tensor{};
+}
+
+void VqHead::input_backward(Tensor dx) {
+  if (input_codes_) input_codes_->backward(dx);
+}
+
+void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
+  const Tensor vectors = member_vectors();
+  codes_forward(nll, h, targets, cluster_vectors());
+  tensor_.backend().copy(cluster_nll_, nll);
+  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, query(h), targets, order_, row_begin_,
+                                   vectors, token_bias(), map_);
+}
+
+void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+  Backend& backend = tensor_.backend();
+  const Tensor vectors = member_vectors();
+  const Tensor clusters = cluster_vectors();
+  codes_forward(nll, h, targets, clusters);
+  codes_backward(dh, h, clusters, scale);
+  members_forward_backward(nll, dh, h, targets, vectors, scale);
+  if (commitment_ > 0) {
+    const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
+    backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
+  } else {
+    backend.fill(penalty, 0.0f);
+  }
+}
+
+void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors,
+                                      float scale) {
+  Backend::MemberGradients gradients;
+  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
+  gradients.scale = scale;
+  if (embedding_) {
+    gradients.dh = embedding_->clear_query_gradient(dh);
+    gradients.dmember_codebook = embedding_->clear_gradient();
+  } else {
+    gradients.dh = dh;
+    if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
+  }
+  tensor_.backend().member_entropy(nll, gradients, query(h), targets, order_, row_begin_, vectors,
+                                   token_bias(), map_);
+  if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
+  if (embedding_) embedding_->backward(dh, h);
+}
+
+void VqHead::log_probs(Tensor out, Tensor h) {
+  Backend& backend = tensor_.backend();
+  const std::int64_t rows = h.extent(0);
+  VQLM_ASSERT(rows <= rows_);
+  const Tensor vectors = member_vectors();
+  const Tensor codes = code_log_probs_.rows(0, rows);
+  backend.matmul(codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
+  backend.member_log_probs(out, query(h), codes, vectors, token_bias(), map_);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,45 @@
+// The text of a record: what of a file becomes a document, and why the rest does not.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "data/prepare/text_reader.h"
+
+namespace vqlm {
+
+/// Why a record has no text.
+enum class BadRecord { not_json, no_text, not_utf8, too_long };
+constexpr int bad_record_count = 4;
+
+/// For messages: "not a JSON object".
+std::string_view describe(BadRecord reason);
+
+/// How many records were bad, by BadRecord.
+using BadRecordCounts = std::array<std::size_t, bad_record_count>;
+
+/// Finds the text of records; keeps its buffers from one record to the next, so one belongs to one thread.
+class DocumentParser {
+ public:
+  /// text_field: the member of the JSON object that holds the text.
+  explicit DocumentParser(std::string text_field);
+  ~DocumentParser();
+  DocumentParser(DocumentParser&&) noexcept;
+
+  struct Result {
+    bool good = false;
+    std::string_view text;  // UTF-8, valid until the next call
+    BadRecord reason{};     // where not good
+  };
+  Result parse(TextFormat format, const TextReader::Record& record);
+
+ private:
+  struct Json;
+  std::string text_field_;
+  std::unique_ptr<Json> json_;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,45 @@
+#include "data/prepare/prepare_tokenizer.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "data/prepare/tokenizer_sample.h"
+#include "data/tokenizer/tokenizer_trainer.h"
+
+namespace vqlm {
+
+EncodeOptions encode_options(const PrepareOptions& options) {
+  return {options.text_field, {options.heldout, options.seed}};
+}
+
+Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<PrepareInput>& inputs,
+                            const PrepareFolder& folder) {
+  const std::string path = folder.file(tokenizer_file_name);
+  if (std::filesystem::exists(path)) {
+    Tokenizer tokenizer = Tokenizer::load(path);
+    if (tokenizer.vocab_size() != options.train_tokenizer) {
+      throw Error(
+          fmt::format("{}: is already there with {} pieces, --train-tokenizer asks for {}; give that number, "
+                      "choose another --out, or --force to make everything afresh",
+                      path, tokenizer.vocab_size(), options.train_tokenizer));
+    }
+    log::info("{}: is already there with {} pieces; used again", path, tokenizer.vocab_size());
+    return tokenizer;
+  }
+  std::vector<std::string> paths;
+  for (const PrepareInput& input : inputs) {
+    if (input.split == Split::train) paths.push_back(input.path);
+  }
+  if (paths.empty()) throw UsageError("--train-tokenizer needs an --input: held-out text is not trained on");
+  SampleOptions sample;
+  sample.seed = options.seed;
+  sample.encode = encode_options(options);
+  const std::vector<std::string> documents = sample_documents(paths, sample);
+  log::info("training a tokenizer of {} pieces on {} documents", options.train_tokenizer, documents.size());
+  return Tokenizer::from_bytes(train_tokenizer(documents, {options.train_tokenizer, options.jobs}), path);
+}
+
+}  // namespace vqlm

@@ -1,0 +1,62 @@
+// Text files as a stream of records, in constant memory: JSON lines as C4 is published (one object a line) or
+// plain text, each plain or compressed (data/files/byte_source.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/files/byte_source.h"
+
+namespace vqlm {
+
+enum class TextFormat { json_lines, plain_text };
+
+class TextReader {
+ public:
+  /// A longer record is not kept (Record::too_long), so a file without line ends cannot fill the memory.
+  static constexpr std::size_t default_max_record_bytes = std::size_t{64} << 20;
+
+  /// The format is told by the name without .gz or .zst: .json, .jsonl and .ndjson are JSON lines, .txt and
+  /// .text plain text; any other name is JSON lines where the first byte that is no white space is '{'.
+  /// Throws Error like open_byte_source.
+  explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes);
+
+  /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, as they are,
+  /// without the last line end. A UTF-8 byte order mark at the start of the file is dropped.
+  struct Record {
+    std::string_view bytes;  // valid until the next call
+    std::uint64_t line = 0;  // of its first line, from 1
+    bool too_long = false;   // more than max_record_bytes; bytes is empty then
+  };
+  /// False at the end of the file. Throws Error for a damaged file.
+  bool next(Record& record);
+
+  TextFormat format() const { return format_; }
+  const std::string& path() const { return path_; }
+  std::uint64_t file_bytes_read() const { return source_->file_bytes_read(); }
+
+ private:
+  struct Line {
+    std::string_view bytes;  // without the line end
+    bool too_long = false;
+  };
+  bool next_line(Line& line);
+  bool fill();
+  void skip_byte_order_mark();
+  bool next_block(Record& record);
+
+  std::string path_;
+  std::size_t max_record_bytes_;
+  std::unique_ptr<ByteSource> source_;
+  TextFormat format_ = TextFormat::json_lines;
+  std::vector<char> buffer_;
+  std::size_t begin_ = 0;  // buffer_[begin_, end_) is read and not yet given out
+  std::size_t end_ = 0;
+  std::uint64_t line_ = 0;  // lines given out
+  std::string block_;       // the plain text record last given out
+};
+
+}  // namespace vqlm

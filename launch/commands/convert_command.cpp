@@ -1,0 +1,269 @@
+// vqlm convert: models between our checkpoints, Hugging Face folders and NumPy archives, and their heads replaced.
+#include <spdlog/fmt/fmt.h>
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "train/codes/corpus_map.h"
+#include "launch/command_line.h"
+#include "launch/commands/commands.h"
+#include "launch/environment.h"
+#include "launch/signals.h"
+#include "train/models/checkpoint_source.h"
+#include "train/tools/convert/hf_writer.h"
+#include "train/models/loaded_model.h"
+#include "train/tools/convert/model_checkpoint.h"
+#include "train/models/model_info.h"
+#include "train/tools/convert/npz.h"
+#include "train/tools/convert/output_folder.h"
+#include "train/tools/convert/source_loss.h"
+#include "train/tools/convert/vq_fit.h"
+
+namespace vqlm {
+namespace {
+
+struct Options {
+  std::string from, input, checkpoint, to, out, info, head, data, dtype;
+  bool expand = false;
+  VqFitOptions fit;
+  std::int64_t eval_tokens = 100'000;
+  std::int64_t seq_len = 0;
+  std::optional<DeviceKind> device;
+};
+
+/// The model read through this asks, box by box, whether a signal wants the end; what is half written then goes away with
+/// the exception.
+class InterruptibleSource : public ModelSource {
+ public:
+  explicit InterruptibleSource(const ModelSource& source)
+      : source_(source), stop_requested_(catch_stop_signals()) {}
+  ~InterruptibleSource() override { unblock_stop_signals(); }
+
+  const std::filesystem::path& path() const override { return source_.path(); }
+  std::string description() const override { return source_.description(); }
+  const ModelConfig& model() const override { return source_.model(); }
+  const HeadConfig& head() const override { return source_.head(); }
+  std::optional<CodeMap> code_map() const override { return source_.code_map(); }
+  std::vector<TensorInfo> tensors() const override { return source_.tensors(); }
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
+    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written");
+    return source_.read(name, offset, extent);
+  }
+  std::vector<std::filesystem::path> tokenizer_files() const override { return source_.tokenizer_files(); }
+  std::string tokenizer_sha256() const override { return source_.tokenizer_sha256(); }
+  std::int64_t seq_len() const override { return source_.seq_len(); }
+
+ private:
+  const ModelSource& source_;
+  std::function<bool()> stop_requested_;
+};
+
+std::string input_of(const Options& options) {
+  return options.input.empty() ? options.checkpoint : options.input;
+}
+
+/// Options that only mean something together.
+void check_options(const CLI::App& command, const Options& options) {
+  const auto needs = [&](const char* option, bool met, const char* what) {
+    if (command.count(option) > 0 && !met) throw UsageError(fmt::format("{}: only with {}", option, what));
+  };
+  if (!options.input.empty() && !options.checkpoint.empty()) {
+    throw UsageError("--input and --checkpoint: name one model, --input with --from hf, else --checkpoint");
+  }
+  if (input_of(options).empty()) {
+    throw UsageError("name a model: --from hf --input DIR, --checkpoint CKPT, or --info PATH");
+  }
+  needs("--from", !options.input.empty(), "--input DIR, the Hugging Face folder");
+  needs("--input", !options.from.empty(), "--from hf; a checkpoint is named by --checkpoint");
+  if (options.out.empty()) throw UsageError("--out: name the folder (or file, for --to npz) to write");
+  if (options.from.empty() && options.to.empty() && options.head.empty()) {
+    throw UsageError("say what to do with the checkpoint: --to hf, --to npz, or --head vq|dense");
+  }
+  for (const char* option : {"--clusters", "--groups", "--codes", "--seed"}) {
+    needs(option, options.head == "vq", "--head vq");
+  }
+  for (const char* option : {"--data", "--device"}) needs(option, !options.head.empty(), "--head vq|dense");
+  for (const char* option : {"--eval-tokens", "--seq-len"}) needs(option, !options.data.empty(), "--data");
+  for (const char* option : {"--dtype", "--expand"}) needs(option, options.to == "hf", "--to hf");
+}
+
+/// The text that --data names, and the losses on it.
+class Judge {
+ public:
+  Judge(const Options& options, const ModelSource& source, Environment& environment)
+      : backend_(environment.make_backend(options.device.value_or(DeviceKind::automatic), 0)),
+        shards_(options.data) {
+    check_tokenizer(source, shards_);
+    loss_options_.seq_len = options.seq_len;
+    if (loss_options_.seq_len == 0) loss_options_.seq_len = source.seq_len() > 0 ? source.seq_len() : 512;
+    loss_options_.max_tokens = options.eval_tokens;
+  }
+
+  SourceLoss loss(const ModelSource& source) {
+    return measure_loss(source, *backend_, shards_, loss_options_);
+  }
+  std::vector<std::int64_t> counts(std::int64_t vocab_size) const {
+    std::vector<std::int64_t> counts = count_tokens(shards_, 50'000'000);
+    counts.resize(static_cast<std::size_t>(vocab_size), 0);  // ids that the tokenizer does not use
+    return counts;
+  }
+  void report(const SourceLoss& before, const SourceLoss& after) const {
+    fmt::print("perplexity before    {:.3f}   (nll {:.5f}, {} tokens of {} in samples of {})\n",
+               before.perplexity(), before.nll, before.tokens, shards_.glob(), loss_options_.seq_len);
+    fmt::print("perplexity after     {:.3f}   (nll {:.5f})\n", after.perplexity(), after.nll);
+  }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  ShardSet shards_;
+  SourceLossOptions loss_options_;
+};
+
+std::unique_ptr<ModelSource> fitted_head(const Options& options, const ModelSource& source,
+                                         const Environment& environment, const TextStatistics& text) {
+  const VqFitOptions sizes = vq_sizes(source.model(), options.fit);
+  const auto backend = make_cpu_backend(environment.threads(0));
+  VqFit fit = fit_vq_head(source, sizes, text, *backend);
+  fmt::print("vq head              {} clusters, {} groups of {} codes, seed {}\n", sizes.clusters,
+             sizes.groups, sizes.codes, sizes.seed);
+  fmt::print("variance kept        {:.2f} % by the clusters, {:.2f} % with the codes\n",
+             100 * fit.kept_by_clusters, 100 * fit.kept_by_codes);
+  return std::move(fit.model);
+}
+
+/// The model with the other head, which refers to `source`.
+std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSource& source,
+                                          Environment& environment) {
+  const bool to_vq = options.head == "vq";
+  const bool is_vq = source.head().kind == HeadKind::vq;
+  if (to_vq == is_vq) {
+    throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head,
+                                 source.path().string(),
+                                 is_vq ? "; --head dense first, for another map or other sizes" : ""));
+  }
+  if (to_vq) vq_sizes(source.model(), options.fit);  // wrong sizes are refused before anything is computed
+  std::optional<Judge> judge;
+  std::optional<SourceLoss> before;
+  TextStatistics text;
+  if (!options.data.empty()) {
+    judge.emplace(options, source, environment);
+    before = judge->loss(source);
+    text.counts = judge->counts(source.model().vocab_size);
+    text.mean_hidden = before->mean_hidden;
+  }
+  std::unique_ptr<ModelSource> replaced;
+  if (to_vq) {
+    replaced = fitted_head(options, source, environment, text);
+  } else {
+    auto expansion = std::make_unique<DenseExpansion>(source);
+    std::puts(expansion->exact() ? "dense head           exact: the probabilities are the VQ head's"
+                                 : "dense head           an approximation, the VQ head's to first order in h "
+                                   "(its members have vectors)");
+    replaced = std::move(expansion);
+  }
+  if (judge) judge->report(*before, judge->loss(*replaced));
+  return replaced;
+}
+
+void write(const Options& options, const ModelSource& source) {
+  const InterruptibleSource interruptible(source);
+  if (options.to == "npz") {
+    write_npz(interruptible, options.out);
+  } else if (options.to == "hf") {
+    HfWriteOptions hf{.expand = options.expand};
+    if (!options.dtype.empty()) hf.dtype = options.dtype;
+    OutputFolder folder(options.out);
+    write_hf(interruptible, folder.partial(), hf);
+    folder.publish();
+  } else {
+    write_model_checkpoint(interruptible, options.out);
+  }
+}
+
+void convert(const CLI::App& command, const Options& options) {
+  refuse_launcher_ranks("convert", "run it once");
+  if (!options.info.empty()) {
+    if (command.count_all() > 2) throw UsageError("--info PATH: stands alone");
+    std::fputs(model_info(*open_model(options.info, Verify::no)).c_str(), stdout);
+    return;
+  }
+  check_options(command, options);
+  refuse_existing(options.out);
+  const auto stored = open_model(input_of(options));
+  log::info("{}: {}", stored->path().string(), stored->description());
+  // Neither Hugging Face's form nor another head has input codes, and none needs them.
+  std::optional<FoldedInputCodes> folded;
+  if (stored->head().input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
+  const ModelSource* const source = folded ? &*folded : stored.get();
+  if (options.head.empty()) {
+    write(options, *source);
+  } else {
+    // Only now is there something to compute: MPI is not needed to copy files.
+    run_job([&](Environment& environment) { write(options, *replace_head(options, *source, environment)); });
+  }
+  log::info("written: {}", options.out);
+}
+
+constexpr const char* details =
+    "A checkpoint is a checkpoint folder or a run folder (its newest one). What is written has no optimizer "
+    "state: "
+    "go on with\n"
+    "`vqlm train --config OUT/config.toml --init OUT --set data.train=... --set run.dir=...`.\n"
+    "Examples:\n"
+    "  vqlm convert --info runs/a\n"
+    "  vqlm convert --from hf --input SmolLM2-135M --out models/smol\n"
+    "  vqlm convert --to hf --checkpoint runs/a --out hf/a --dtype bfloat16\n"
+    "  vqlm convert --to npz --checkpoint runs/a --out a.npz\n"
+    "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq\n"
+    "docs/convert.md says more.";
+
+}  // namespace
+
+void add_convert_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("convert", "Convert models and replace their output heads");
+  const auto options = std::make_shared<Options>();
+  command->add_option("--from", options->from, "hf: the model is a Hugging Face folder")
+      ->check(CLI::IsMember({"hf"}));
+  command->add_option("--input", options->input, "the folder to convert from")->type_name("DIR");
+  command->add_option("--checkpoint", options->checkpoint, "the checkpoint or run folder to convert")
+      ->type_name("CKPT");
+  command->add_option("--to", options->to, "hf, npz, or checkpoint (the default)")
+      ->check(CLI::IsMember({"hf", "npz", "checkpoint"}));
+  command->add_option("--out", options->out, "what to write; it must not be there already")
+      ->type_name("PATH");
+  command->add_option("--info", options->info, "print what a checkpoint or Hugging Face folder holds")
+      ->type_name("PATH");
+  command->add_option("--head", options->head, "replace the output head: vq (fitted) or dense (expanded)")
+      ->check(CLI::IsMember({"vq", "dense"}));
+  command->add_option("--clusters", options->fit.clusters, "K (default: K + Q about 1 % of the vocabulary)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--groups", options->fit.groups, "G, a divisor of the width; 0: no member codes")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--codes", options->fit.codes, "Q, at most 256")->check(CLI::Range(1, 256));
+  command->add_option("--seed", options->fit.seed, "of the clusters and codes")
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--data", options->data,
+                   "shards: perplexity before and after --head, and statistics for fitting it")
+      ->type_name("GLOB");
+  command->add_option("--eval-tokens", options->eval_tokens, "tokens of a perplexity")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--seq-len", options->seq_len, "tokens of a sample (default: as in training, else 512)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--dtype", options->dtype, "of a Hugging Face model's tensors")
+      ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
+  command->add_flag("--expand", options->expand,
+                    "a VQ head as the dense one that equals it, where there is one");
+  add_device_option(*command, options->device, "auto");
+  command->footer(details);
+  command->callback([command, options] { convert(*command, *options); });
+}
+
+}  // namespace vqlm

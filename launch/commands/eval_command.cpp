@@ -1,0 +1,157 @@
+// vqlm eval: a model's exact loss on held-out shards.
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/log.h"
+#include "data/files/atomic_file.h"
+#include "train/codes/map_counts.h"
+#include "launch/commands/codes_job.h"
+#include "launch/command_line.h"
+#include "launch/commands/commands.h"
+#include "launch/environment.h"
+#include "train/models/checkpoint_source.h"
+#include "train/models/loaded_model.h"
+#include "train/records/evaluation_report.h"
+
+namespace vqlm {
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  std::string data;
+  std::string json;
+  std::string bands_from;
+  int tensor = 1;
+  std::int64_t micro_batch = 0;
+  std::int64_t seq_len = 0;
+  std::int64_t max_tokens = 0;
+  std::optional<DeviceKind> device;
+  int threads = 0;
+};
+
+/// The configuration of the run that made the model, where one of ours did; else the defaults with the model's sizes.
+Config source_config(const Options& options, const ModelSource& source) {
+  if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {
+    return checkpoint->reader().config();
+  }
+  Config config;
+  config.model = source.model();
+  config.head = source.head();
+  if (source.seq_len() > 0) config.data.seq_len = source.seq_len();
+  if (options.seq_len == 0) log::info("samples of {} tokens (--seq-len)", config.data.seq_len);
+  return config;
+}
+
+/// That configuration with the sizes and the device of this job.
+Config job_config(const Options& options, const ModelSource& source, int ranks) {
+  Config config = source_config(options, source);
+  config.parallel = {.data = 0, .tensor = options.tensor};
+  if (options.micro_batch > 0) config.train.micro_batch = options.micro_batch;
+  if (options.seq_len > 0) config.data.seq_len = options.seq_len;
+  config.train.global_batch = config.train.micro_batch * ranks / options.tensor;
+  config.run.threads = options.threads;
+  // Neither is the trained run's: this machine may have another device, which computes in its own dtype.
+  config.run.device = options.device.value_or(DeviceKind::automatic);
+  config.train.precision = Precision::automatic;
+  resolve(config, config.model.vocab_size, ranks);
+  if (!options.device) config.run.device = automatic_device(config);
+  return config;
+}
+
+/// Bands by the counts of --bands-from; none without it. Collective.
+std::optional<FrequencyBands> make_bands(const Options& options, const ModelSource& source, Backend& backend,
+                                         Communicator& world) {
+  if (options.bands_from.empty()) return std::nullopt;
+  const ShardSet shards(options.bands_from);
+  check_tokenizer(source, shards);
+  const auto wait = world.expect_long_wait("counting tokens");
+  std::vector<std::int64_t> counts = count_tokens(shards, counted_tokens, counting_ranks(backend, world));
+  counts.resize(static_cast<std::size_t>(source.model().vocab_size), 0);  // rows that only pad the matrix
+  return make_frequency_bands(counts);
+}
+
+void evaluate(const Options& options, Environment& environment) {
+  const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
+  const ShardSet shards(options.data);
+  check_tokenizer(*source, shards);
+  const Config config = job_config(options, *source, environment.mpi().size());
+  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  check_device(config, backend->activation_dtype());
+  const ProcessGrid grid = environment.make_grid(*backend, {.data = 0, .tensor = options.tensor});
+
+  const LoadedModel loaded =
+      load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
+  Transformer& model = *loaded.transformer;
+  const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
+  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map(),
+                      bands ? &*bands : nullptr);
+  const Evaluation result = evaluator.run();
+  if (!environment.is_root()) return;
+  const EvaluationSubject subject{.checkpoint = source->path().string(),
+                                  .data = options.data,
+                                  .config = config,
+                                  .head = model.head().cost(),
+                                  .parameters = model.parameters().global_count(),
+                                  .flops_per_token = model.flops_per_token()};
+  std::fputs(evaluation_text(result, subject).c_str(), stdout);
+  log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
+  if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("eval", "Evaluate a model on held-out shards, alone or under mpirun");
+  auto options = std::make_shared<Options>();
+  command
+      ->add_option("--checkpoint", options->checkpoint,
+                   "a checkpoint, a run folder (its newest one), or a Hugging Face folder")
+      ->required();
+  command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
+  command->add_option("--json", options->json, "write the result into this file, too");
+  command
+      ->add_option(
+          "--bands-from", options->bands_from,
+          "also the losses by frequency of the target, as it was in these shards (best the training shards)")
+      ->type_name("GLOB");
+  command
+      ->add_option("--tensor", options->tensor,
+                   "ranks that share one model (default 1: each rank holds it whole)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--micro-batch", options->micro_batch,
+                   "sequences at a time (default: as in training; 8 where no run tells)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--seq-len", options->seq_len,
+                   "tokens of a sample (default: as in training; 512 where no run tells)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-tokens", options->max_tokens, "stop after about so many tokens (default: all)")
+      ->check(CLI::PositiveNumber);
+  add_device_option(*command, options->device, "auto, wherever the model was trained");
+  command->add_option("--threads", options->threads, "threads of a rank (default: its share of the cores)")
+      ->check(CLI::PositiveNumber);
+  command->footer(
+      "The shards' tokens are cut into samples of seq_len tokens that do not overlap; a token is predicted "
+      "from the tokens\n"
+      "before it in its sample, and every token but the stream's first is predicted exactly once. The result "
+      "does not\n"
+      "depend on the number of ranks. VQ heads' loss is shown in its two parts, cluster and member in it; "
+      "--bands-from cuts\n"
+      "it by the rank of the target among the training tokens: 1-16, 17-128, 129-1,024, 1,025-8,192, the "
+      "rest.\n"
+      "Examples:\n"
+      "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5'\n"
+      "  vqlm eval --checkpoint SmolLM2-135M --data 'shards/heldout-*.h5' --seq-len 1024 --max-tokens "
+      "100000\n"
+      "  mpirun -n 4 vqlm eval --checkpoint runs/a/checkpoints/step-00001000 --data 'shards/heldout-*.h5' "
+      "--json eval.json\n"
+      "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5' --bands-from 'shards/train-*.h5'");
+  command->callback(
+      [options] { run_job([&](Environment& environment) { evaluate(*options, environment); }); });
+}
+
+}  // namespace vqlm

@@ -1,0 +1,51 @@
+// vqlm report: runs side by side, as a table and a picture.
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/log.h"
+#include "launch/commands/commands.h"
+#include "launch/environment.h"
+#include "train/records/loss_plot.h"
+#include "train/records/report.h"
+
+namespace vqlm {
+namespace {
+
+struct Options {
+  std::vector<std::string> runs;
+  std::string plot;
+};
+
+void report(const Options& options) {
+  refuse_launcher_ranks("report", "run it once, without mpirun");
+  std::vector<RunSummary> runs;
+  for (const std::string& run : options.runs) runs.push_back(summarize_run(run));
+  std::fputs(report_table(runs).c_str(), stdout);
+  if (options.plot.empty()) return;
+  draw_losses(runs, options.plot);
+  log::info("loss curves: {}", options.plot);
+}
+
+}  // namespace
+
+void add_report_command(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("report", "Compare runs: a table, and a picture of their loss curves");
+  auto options = std::make_shared<Options>();
+  command->add_option("runs", options->runs, "run folders (run.dir of vqlm train)")->required();
+  command->add_option("--plot", options->plot, "draw the loss curves into this .svg or .png (needs gnuplot)");
+  command->footer(
+      "The table shows, for each run: its output head, the parameters of its output layer (and % of a dense "
+      "one's),\n"
+      "median tokens/s and milliseconds in the head a step, held-out perplexity and bits per byte (from "
+      "eval.json, else\n"
+      "from the last evaluation while training), and perplexity relative to the first dense run.\n"
+      "Examples:\n"
+      "  vqlm report runs/a\n"
+      "  vqlm report demo/vq demo/dense --plot demo/loss.svg");
+  command->callback([options] { report(*options); });
+}
+
+}  // namespace vqlm

@@ -1,0 +1,248 @@
+// Reading and writing a configuration through the table of keys.
+#include "train/config/config.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <toml++/toml.h>
+#include <charconv>
+#include <fstream>
+
+#include "core/error.h"
+#include "train/config/config_keys.h"
+#include "train/config/nearest_name.h"
+
+namespace vqlm {
+namespace {
+
+using config_keys::Choice;
+using config_keys::Key;
+using config_keys::Range;
+using Value = std::variant<bool, std::int64_t, double, std::string>;
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
+
+const Key& find_key(std::string_view full_name, std::string_view origin) {
+  std::vector<std::string> names;
+  for (const Key& key : config_keys::all()) {
+    if (key.full_name() == full_name) return key;
+    names.push_back(key.full_name());
+  }
+  throw UsageError(fmt::format("{}: unknown key {}; the nearest known key is {}", origin, full_name,
+                               nearest_name(full_name, names)));
+}
+
+/// "0.0003", "10000.0": the shortest text that reads back as the same float, always a TOML float.
+std::string float_text(float value) {
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+/// A TOML basic string.
+std::string toml_string(const std::string& text) {
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+    out += control ? fmt::format("\\u{:04X}", static_cast<unsigned>(c)) : std::string(1, c);
+  }
+  return out + '"';
+}
+
+std::string text_of(const Value& value) {
+  return std::visit(Overloaded{[](const std::string& text) { return toml_string(text); },
+                               [](bool flag) { return std::string(flag ? "true" : "false"); },
+                               [](auto number) { return fmt::format("{}", number); }},
+                    value);
+}
+
+[[noreturn]] void refuse(const Key& key, const Value& value, std::string_view origin,
+                         const std::string& must_be) {
+  throw UsageError(fmt::format("{}: {} = {}: {}", origin, key.full_name(), text_of(value), must_be));
+}
+
+void check_range(const Key& key, double number, const Value& value, std::string_view origin) {
+  const Range& range = key.range;
+  const bool above = range.low_end == Range::Low::included ? number >= range.low : number > range.low;
+  if (above && number <= range.high) return;  // false for NaN
+  refuse(key, value, origin,
+         fmt::format("out of range, choose {} {} to {}",
+                     range.low_end == Range::Low::included ? "from" : "above", range.low, range.high));
+}
+
+std::int64_t checked_integer(const Key& key, const Value& value, std::string_view origin) {
+  const auto* number = std::get_if<std::int64_t>(&value);
+  if (number == nullptr) refuse(key, value, origin, "must be a whole number");
+  check_range(key, static_cast<double>(*number), value, origin);
+  return *number;
+}
+
+float checked_float(const Key& key, const Value& value, std::string_view origin) {
+  double number = 0;
+  if (const auto* real = std::get_if<double>(&value)) {
+    number = *real;
+  } else if (const auto* whole = std::get_if<std::int64_t>(&value)) {
+    number = static_cast<double>(*whole);
+  } else {
+    refuse(key, value, origin, "must be a number");
+  }
+  check_range(key, number, value, origin);
+  return static_cast<float>(number);
+}
+
+int checked_choice(const Key& key, const Choice& choice, const Value& value, std::string_view origin) {
+  const auto* word = std::get_if<std::string>(&value);
+  for (std::size_t i = 0; word != nullptr && i < choice.words.size(); ++i) {
+    if (*word == choice.words[i]) return static_cast<int>(i);
+  }
+  refuse(key, value, origin, fmt::format("choose one of {}", fmt::join(choice.words, ", ")));
+}
+
+void assign(Config& config, const Key& key, const Value& value, std::string_view origin) {
+  std::visit(
+      Overloaded{
+          [&](config_keys::Access<bool> member) {
+            if (!std::holds_alternative<bool>(value)) refuse(key, value, origin, "must be true or false");
+            member(config) = std::get<bool>(value);
+          },
+          [&](config_keys::Access<std::string> member) {
+            if (!std::holds_alternative<std::string>(value)) refuse(key, value, origin, "must be a string");
+            member(config) = std::get<std::string>(value);
+          },
+          [&](config_keys::Access<int> member) {
+            member(config) = static_cast<int>(checked_integer(key, value, origin));
+          },
+          [&](config_keys::Access<std::int64_t> member) {
+            member(config) = checked_integer(key, value, origin);
+          },
+          [&](config_keys::Access<float> member) { member(config) = checked_float(key, value, origin); },
+          [&](const Choice& choice) { choice.set(config, checked_choice(key, choice, value, origin)); },
+      },
+      key.member);
+}
+
+template <class T>
+std::optional<T> parse_number(std::string_view text) {
+  T number{};
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (status != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+/// An override's text has no type of its own: numbers and true/false become what they look like unless the
+/// key holds a string, so "--set run.name=7" works without quotes.
+Value parse_override(const Key& key, std::string text) {
+  if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front()) {
+    return text.substr(1, text.size() - 2);
+  }
+  if (std::holds_alternative<config_keys::Access<std::string>>(key.member)) return text;
+  if (text == "true" || text == "false") return text == "true";
+  if (const auto whole = parse_number<std::int64_t>(text)) return *whole;
+  if (const auto real = parse_number<double>(text)) return *real;
+  return text;
+}
+
+void apply_override(Config& config, const std::string& override_text) {
+  const std::size_t equals = override_text.find('=');
+  if (equals == std::string::npos) {
+    throw UsageError(
+        fmt::format("--set {}: write section.key=value, for example --set train.steps=100", override_text));
+  }
+  const Key& key = find_key(override_text.substr(0, equals), "--set");
+  assign(config, key, parse_override(key, override_text.substr(equals + 1)), "--set");
+}
+
+Value toml_value(const Key& key, const toml::node& node, std::string_view origin) {
+  if (const auto value = node.value_exact<bool>()) return *value;
+  if (const auto value = node.value_exact<std::int64_t>()) return *value;
+  if (const auto value = node.value_exact<double>()) return *value;
+  if (const auto value = node.value_exact<std::string>()) return *value;
+  throw UsageError(
+      fmt::format("{}: {} must be a single value, not a list, table or date", origin, key.full_name()));
+}
+
+void apply_file(Config& config, const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file)
+    throw Error(fmt::format("{}: cannot read the configuration; check the path of --config", path.string()));
+  toml::table root;
+  try {
+    root = toml::parse(file, path.string());
+  } catch (const toml::parse_error& error) {
+    throw UsageError(fmt::format("{}:{}: not valid TOML: {}", path.string(), error.source().begin.line,
+                                 error.description()));
+  }
+  for (const auto& [section, section_node] : root) {
+    const auto origin_of = [&](const toml::node& node) {
+      return fmt::format("{}:{}", path.string(), node.source().begin.line);
+    };
+    const toml::table* section_table = section_node.as_table();
+    if (section_table == nullptr) {
+      find_key(section.str(), origin_of(section_node));  // throws, but for a quoted "section.key"
+      throw UsageError(fmt::format("{}: \"{}\" in quotes is no section and key; write it without quotes",
+                                   origin_of(section_node), section.str()));
+    }
+    for (const auto& [name, node] : *section_table) {
+      const std::string origin = origin_of(node);
+      const Key& key = find_key(fmt::format("{}.{}", section.str(), name.str()), origin);
+      assign(config, key, toml_value(key, node, origin), origin);
+    }
+  }
+}
+
+std::string value_text(Config& config, const Key& key) {
+  return std::visit(
+      Overloaded{
+          [&](config_keys::Access<bool> member) { return std::string(member(config) ? "true" : "false"); },
+          [&](config_keys::Access<std::string> member) { return toml_string(member(config)); },
+          [&](config_keys::Access<float> member) { return float_text(member(config)); },
+          [&](const Choice& choice) {
+            return toml_string(std::string(choice.words[static_cast<std::size_t>(choice.get(config))]));
+          },
+          [&](config_keys::Access<int> member) { return fmt::format("{}", member(config)); },
+          [&](config_keys::Access<std::int64_t> member) { return fmt::format("{}", member(config)); },
+      },
+      key.member);
+}
+
+}  // namespace
+
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Config config;
+  if (!path.empty()) apply_file(config, path);
+  for (const std::string& text : overrides) apply_override(config, text);
+  return config;
+}
+
+std::string to_toml(const Config& config) {
+  Config readable = config;  // the table's accessors are for both directions
+  std::string text;
+  std::string_view section;
+  for (const Key& key : config_keys::all()) {
+    if (key.section != section) {
+      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
+      section = key.section;
+    }
+    text += fmt::format("{} = {}\n", key.name, value_text(readable, key));
+  }
+  return text;
+}
+
+std::string describe_keys() {
+  Config defaults;
+  std::string text;
+  for (const Key& key : config_keys::all()) {
+    std::string help(key.help);
+    if (const auto* choice = std::get_if<Choice>(&key.member))
+      help += fmt::format(" ({})", fmt::join(choice->words, ", "));
+    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), value_text(defaults, key), help);
+  }
+  return text;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,151 @@
+#include "train/engine/evaluator.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/host_collectives.h"
+
+namespace vqlm {
+namespace {
+
+EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& batch,
+                                     std::int64_t max_tokens) {
+  return {.seq_len = batch.seq_len,
+          .rows = batch.batch,
+          .rank = grid.data_rank(),
+          .size = grid.data_size(),
+          .max_samples = static_cast<std::uint64_t>((max_tokens + batch.seq_len - 1) / batch.seq_len)};
+}
+
+}  // namespace
+
+Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
+                     std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands)
+    : backend_(backend),
+      grid_(grid),
+      model_(model),
+      samples_(shards, samples_options(grid, model.batch(), max_tokens)),
+      map_(map),
+      bands_(bands) {
+  documents_ = ShardSet(shards).documents(1, samples_.predicted_tokens() + 1);
+  const auto rows = static_cast<std::size_t>(model.batch().rows());
+  nll_.resize(static_cast<std::size_t>(model.local_rows()));
+  if (model.head().cluster_nll()) cluster_nll_.resize(nll_.size());
+  id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
+  nll_storage_ = backend.allocate(nll_.size() * sizeof(float), MemoryUse::workspace);
+}
+
+Evaluation Evaluator::run() {
+  const auto begin = std::chrono::steady_clock::now();
+  const LossParts parts = cluster_nll_.empty() ? LossParts::whole : LossParts::cluster_and_member;
+  Tally tally{.document_nll = {},
+              .document_tokens = {},
+              .code_tokens = {},
+              .bands = LossTally(bands_ != nullptr ? bands_->bands.size() : 1, parts)};
+  tally.document_nll.assign(documents_.size(), 0.0);
+  tally.document_tokens.assign(documents_.size(), 0.0);
+  if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
+
+  const std::int64_t rows = model_.batch().rows();
+  const Tensor tokens = id_storage_.view({2 * rows}, DType::i32).range(0, rows);
+  const Tensor targets = id_storage_.view({2 * rows}, DType::i32).range(rows, rows);
+  const Tensor nll = nll_storage_.view({model_.local_rows()});
+  for (std::int64_t number = 0; number < samples_.batches(); ++number) {
+    const Batch batch = samples_.batch(number);
+    backend_.copy_from_host(tokens, batch.tokens.data());
+    backend_.copy_from_host(targets, batch.targets.data());
+    model_.evaluate(nll, tokens, targets);
+    backend_.copy_to_host(nll_.data(), nll);
+    if (!cluster_nll_.empty()) backend_.copy_to_host(cluster_nll_.data(), model_.head().cluster_nll());
+    add_rows(number, batch.targets, tally);
+  }
+  sum_over(backend_, grid_.world(), tally.document_nll);
+  sum_over(backend_, grid_.world(), tally.document_tokens);
+  sum_over(backend_, grid_.world(), tally.code_tokens);
+  tally.bands.sum_over_ranks(backend_, grid_.world());
+  Evaluation result = summarize(tally);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return result;
+}
+
+void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally) {
+  const std::int64_t first_row = grid_.tensor_rank() * model_.local_rows();
+  // Target i of this rank is token first_place + i of the stream.
+  const std::int64_t first_place =
+      (number * grid_.data_size() + grid_.data_rank()) * model_.batch().rows() + first_row + 1;
+  auto document =
+      std::upper_bound(documents_.begin(), documents_.end(), static_cast<std::uint64_t>(first_place),
+                       [](std::uint64_t place, const ShardSet::Document& d) { return place < d.end; });
+  for (std::size_t i = 0; i < nll_.size(); ++i) {
+    const std::int32_t target = targets[static_cast<std::size_t>(first_row) + i];
+    if (target < 0) break;
+    while (static_cast<std::uint64_t>(first_place) + i >= document->end) ++document;
+    const auto index = static_cast<std::size_t>(document - documents_.begin());
+    tally.document_nll[index] += static_cast<double>(nll_[i]);
+    tally.document_tokens[index] += 1;
+    const std::size_t band = bands_ != nullptr ? bands_->band_of_token[static_cast<std::size_t>(target)] : 0;
+    tally.bands.add(band, nll_[i], cluster_nll_.empty() ? 0.0f : cluster_nll_[i]);
+    if (map_ != nullptr) {
+      tally.code_tokens[static_cast<std::size_t>(map_->cluster_of_token[static_cast<std::size_t>(target)])] +=
+          1;
+    }
+  }
+}
+
+Evaluation Evaluator::summarize(const Tally& tally) {
+  Evaluation result;
+  double nll = 0;
+  double tokens = 0;
+  const std::optional<double> bytes = samples_.predicted_bytes();
+  for (std::size_t i = 0; i < documents_.size(); ++i) {
+    nll += tally.document_nll[i];
+    tokens += tally.document_tokens[i];
+    if (tally.document_tokens[i] > 0) ++result.documents;
+  }
+  result.tokens = static_cast<std::int64_t>(tokens);
+  result.nll = nll / tokens;
+  result.perplexity = std::exp(result.nll);
+  if (bytes) result.bytes = std::llround(*bytes);
+  if (bytes.value_or(0) > 0) result.bits_per_byte = nll / std::log(2.0) / *bytes;
+
+  // Ratio estimator: the mean loss is sum(nll_i) / sum(tokens_i) over documents i drawn at random (Cochran, Sampling
+  // Techniques, 6.4).
+  double squares = 0;
+  for (std::size_t i = 0; i < documents_.size(); ++i) {
+    const double residual = tally.document_nll[i] - result.nll * tally.document_tokens[i];
+    squares += residual * residual;
+  }
+  const double n = static_cast<double>(result.documents);
+  if (result.documents > 1) {
+    const double deviation = std::sqrt(squares * n / (n - 1)) / tokens;
+    result.nll_ci95 = {result.nll - 1.96 * deviation, result.nll + 1.96 * deviation};
+  }
+
+  if (map_ != nullptr) {
+    CodeUsage usage{.codes = map_->clusters};
+    double entropy = 0;
+    for (double count : tally.code_tokens) {
+      if (count == 0) continue;
+      ++usage.used;
+      entropy -= count / tokens * std::log(count / tokens);
+    }
+    usage.perplexity = std::exp(entropy);
+    result.code_usage = usage;
+  }
+  summarize_losses(tally.bands, result);
+  return result;
+}
+
+void Evaluator::summarize_losses(const LossTally& losses, Evaluation& result) const {
+  const LossMeans total = losses.total();
+  result.cluster_nll = total.cluster_nll;
+  result.member_nll = total.member_nll;
+  if (bands_ == nullptr) return;
+  for (std::size_t i = 0; i < bands_->bands.size(); ++i)
+    result.bands.push_back({bands_->bands[i], losses.means(i)});
+}
+
+}  // namespace vqlm

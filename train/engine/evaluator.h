@@ -1,0 +1,88 @@
+// The exact loss on held-out shards, over any process grid.
+//
+// Context: the held-out stream is cut into samples of seq_len tokens that do not overlap, so the token at place t of a
+// sample (from 1) is predicted from the t tokens before it in that sample; every token but the stream's first is predicted
+// exactly once.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/model/head/code_map.h"
+#include "core/model/transformer.h"
+#include "data/shards/batch_loader.h"
+#include "data/shards/shard_set.h"
+#include "dist/process_grid.h"
+#include "train/engine/frequency_bands.h"
+#include "train/engine/loss_tally.h"
+
+namespace vqlm {
+
+/// How the targets spread over a VQ head's codes.
+struct CodeUsage {
+  std::int64_t codes = 0;  // K
+  std::int64_t used = 0;   // codes that at least one held-out token has
+  double perplexity = 0;   // exp of the entropy of the tokens' code distribution; K when all are used equally
+};
+
+/// The predicted tokens whose target belongs to a band.
+struct BandLoss {
+  FrequencyBands::Band band;
+  LossMeans means;
+};
+
+struct Evaluation {
+  double nll = 0;  // mean over the predicted tokens, nats
+  double perplexity = 0;
+  std::optional<double> bits_per_byte;  // nothing where the shards do not tell the bytes of their text
+  std::int64_t tokens = 0;              // predicted
+  /// UTF-8 bytes of the documents' text, in proportion where the evaluation was cut short; nothing as above.
+  std::optional<std::int64_t> bytes;
+  std::int64_t documents = 0;  // with at least one predicted token
+  // 95 % interval of nll from the documents' losses (ratio estimator, normal quantile); none of a single document.
+  std::optional<std::array<double, 2>> nll_ci95;
+  std::optional<CodeUsage> code_usage;
+  // Means over all predicted tokens in the head's parts; none for heads without clusters. From sums in whole steps (see
+  // LossTally): their sum is nll to 2e-9.
+  std::optional<double> cluster_nll, member_nll;
+  std::vector<BandLoss> bands;  // where the evaluator was given some
+  double seconds = 0;
+};
+
+class Evaluator {
+ public:
+  /// max_tokens: predicted tokens to stop after, rounded up to whole samples; 0 = all. `map` for a VQ head's code usage,
+  /// else null. `bands` (of the model's V) or null. All must outlive the evaluator. Throws Error where the stream has fewer than two tokens.
+  Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
+            std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands = nullptr);
+
+  /// Collective over the grid; the same result on every rank.
+  Evaluation run();
+
+ private:
+  /// Sums over this rank's rows, one entry a document or code; then over the grid.
+  struct Tally {
+    std::vector<double> document_nll;
+    std::vector<double> document_tokens;
+    std::vector<double> code_tokens;
+    LossTally bands;  // one class where there are no bands
+  };
+  /// Adds the losses of this rank's rows of batch `number`, whose targets are given.
+  void add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally);
+  Evaluation summarize(const Tally& tally);
+  void summarize_losses(const LossTally& losses, Evaluation& result) const;
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  Transformer& model_;
+  EvalSamples samples_;
+  const CodeMap* map_;
+  const FrequencyBands* bands_;
+  std::vector<ShardSet::Document> documents_;
+  std::vector<float> nll_, cluster_nll_;  // (n); cluster_nll_ empty for heads without clusters
+  Buffer id_storage_, nll_storage_;
+};
+
+}  // namespace vqlm

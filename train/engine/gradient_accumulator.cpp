@@ -1,0 +1,114 @@
+#include "train/engine/gradient_accumulator.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/model/tensor_arena.h"
+
+namespace vqlm {
+
+GradientAccumulator::GradientAccumulator(Backend& backend, Transformer& model, Optimizer& optimizer,
+                                         std::int64_t micro_batches, float scale, UseGraphs graphs)
+    : backend_(backend),
+      model_(model),
+      optimizer_(optimizer),
+      micro_batches_(micro_batches),
+      scale_(scale),
+      use_graphs_(graphs == UseGraphs::yes && !backend.host_accessible()) {
+  const std::int64_t rows = model.batch().rows();
+  const std::int64_t local = model.local_rows();
+  host_ids_.resize(static_cast<std::size_t>(micro_batches * 2 * rows));
+  host_losses_.resize(static_cast<std::size_t>(micro_batches * 2 * local));
+  TensorArena arena;
+  arena.add(ids_, {micro_batches, 2, rows}, DType::i32);
+  arena.add(losses_, {micro_batches, 2, local}, DType::f32);
+  arena.add(batch_ids_, {2, rows}, DType::i32);
+  arena.add(batch_losses_, {2, local}, DType::f32);
+  storage_ = arena.allocate(backend, MemoryUse::workspace);
+  tokens_ = batch_ids_.rows(0, 1).view({rows});
+  targets_ = batch_ids_.rows(1, 1).view({rows});
+  nll_ = batch_losses_.rows(0, 1).view({local});
+  penalty_ = batch_losses_.rows(1, 1).view({local});
+}
+
+void GradientAccumulator::set(std::int64_t number, const Batch& batch) {
+  const auto rows = static_cast<std::size_t>(model_.batch().rows());
+  VQLM_ASSERT(number < micro_batches_ && batch.tokens.size() == rows && batch.targets.size() == rows);
+  const auto begin = host_ids_.begin() + number * 2 * model_.batch().rows();
+  std::copy(batch.targets.begin(), batch.targets.end(),
+            std::copy(batch.tokens.begin(), batch.tokens.end(), begin));
+}
+
+void GradientAccumulator::enqueue() {
+  backend_.copy_from_host(ids_, host_ids_.data());
+  optimizer_.zero_gradients();
+  for (std::int64_t number = 0; number < micro_batches_; ++number) {
+    backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
+    run_micro_batch(number + 1 == micro_batches_);
+    if (hidden_ != nullptr) hidden_->keep(number);
+    backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
+  }
+  ops_have_run_ = true;
+}
+
+void GradientAccumulator::run_micro_batch(bool last) {
+  // The first step runs directly: its ops size their scratch memory and choose their algorithms.
+  if (!use_graphs_ || !ops_have_run_) {
+    enqueue_micro_batch(last);
+    head_marks_ = model_.head_marks();
+    return;
+  }
+  Recorded& recorded = recorded_[last ? 1 : 0];
+  if (!recorded.graph) {
+    recorded.graph = backend_.capture([&] { enqueue_micro_batch(last); });
+    recorded.head_marks = model_.head_marks();
+  }
+  backend_.replay(recorded.graph);
+  head_marks_ = recorded.head_marks;
+}
+
+void GradientAccumulator::enqueue_micro_batch(bool last) {
+  model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, [&](int bucket) {
+    if (last) optimizer_.bucket_ready(bucket);
+  });
+  if (hidden_ != nullptr) hidden_->enqueue_projection();
+  if (last) optimizer_.finish_reductions();
+}
+
+void GradientAccumulator::keep_hidden(HiddenRows* rows) {
+  if (rows == hidden_) return;
+  hidden_ = rows;
+  record_again();
+}
+
+void GradientAccumulator::record_again() {
+  for (Recorded& recorded : recorded_) recorded = {};
+  ops_have_run_ = false;
+}
+
+std::span<const std::int32_t> GradientAccumulator::targets(std::int64_t number) const {
+  const auto rows = static_cast<std::size_t>(model_.batch().rows());
+  return std::span(host_ids_).subspan((static_cast<std::size_t>(number) * 2 + 1) * rows, rows);
+}
+
+double GradientAccumulator::last_micro_batch_loss() {
+  model_.evaluate(nll_, tokens_, targets_);
+  std::vector<float> losses(static_cast<std::size_t>(nll_.numel()));
+  backend_.copy_to_host(losses.data(), nll_);
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+StepSums GradientAccumulator::sums() {
+  backend_.copy_to_host(host_losses_.data(), losses_);
+  StepSums sums;
+  const std::int64_t local = model_.local_rows();
+  for (std::int64_t number = 0; number < micro_batches_; ++number) {
+    const auto nll = host_losses_.begin() + number * 2 * local;
+    sums.nll = std::accumulate(nll, nll + local, sums.nll);
+    sums.penalty = std::accumulate(nll + local, nll + 2 * local, sums.penalty);
+  }
+  sums.seconds_head = model_.head_seconds(head_marks_) * static_cast<double>(micro_batches_);
+  return sums;
+}
+
+}  // namespace vqlm

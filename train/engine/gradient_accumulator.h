@@ -1,0 +1,80 @@
+// One step's gradients: forward and backward of all its micro-batches, the buckets' reductions included.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/model/transformer.h"
+#include "data/shards/batch_loader.h"
+#include "train/engine/hidden_rows.h"
+#include "train/engine/optimizer.h"
+
+namespace vqlm {
+
+/// Whether micro-batches are recorded as graphs after the first step and replayed from then on; host back ends have
+/// nothing to gain and run them directly.
+enum class UseGraphs { no, yes };
+
+/// A step's sums on this rank.
+struct StepSums {
+  double nll = 0;
+  double penalty = 0;
+  double seconds_head = 0;  // of the last micro-batch, times their number
+};
+
+class GradientAccumulator {
+ public:
+  /// scale: of every token's gradient (1 / tokens of the step). All must outlive the accumulator.
+  GradientAccumulator(Backend& backend, Transformer& model, Optimizer& optimizer, std::int64_t micro_batches,
+                      float scale, UseGraphs graphs);
+
+  /// Sets micro-batch `number` of the coming step: N tokens and N targets.
+  void set(std::int64_t number, const Batch& batch);
+  /// Enqueues the step: gradients start at zero, the last micro-batch starts the reductions, and what is enqueued later
+  /// finds them done.
+  void enqueue();
+  /// Blocks until the step enqueued last is done.
+  StepSums sums();
+
+  /// From the next step on projects and keeps the hidden states of all micro-batches in `rows` (null: no more), which must
+  /// outlive the steps.
+  void keep_hidden(HiddenRows* rows);
+  /// The next step runs directly and graphs are recorded again: what they do, or how large their operands are, has changed.
+  void record_again();
+  std::int64_t micro_batches() const { return micro_batches_; }
+  /// (N): of the step that was set last.
+  std::span<const std::int32_t> targets(std::int64_t number) const;
+  /// The summed loss of this rank's rows of the step's last micro-batch, with the parameters as they are now. Blocks.
+  double last_micro_batch_loss();
+
+ private:
+  /// Work on the micro-batch in tokens_ and targets_; the last one's gradients are complete.
+  void enqueue_micro_batch(bool last);
+  void run_micro_batch(bool last);
+
+  /// A recorded micro-batch and where it notes the head's time.
+  struct Recorded {
+    Graph graph;
+    Transformer::HeadMarks head_marks;
+  };
+
+  Backend& backend_;
+  Transformer& model_;
+  Optimizer& optimizer_;
+  std::int64_t micro_batches_;
+  float scale_;
+  bool use_graphs_;
+  bool ops_have_run_ = false;
+  HiddenRows* hidden_ = nullptr;
+  Recorded recorded_[2];  // of all micro-batches but the last; of the last
+  Transformer::HeadMarks head_marks_;
+
+  std::vector<std::int32_t> host_ids_;  // (micro_batches, 2, N)
+  std::vector<float> host_losses_;      // (micro_batches, 2, n)
+  Buffer storage_;
+  Tensor ids_, losses_;                  // the same on the device
+  Tensor batch_ids_, tokens_, targets_;  // (2, N) of the micro-batch at work, and its rows
+  Tensor batch_losses_, nll_, penalty_;  // (2, n) and its rows
+};
+
+}  // namespace vqlm

@@ -1,0 +1,171 @@
+#include "train/engine/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace vqlm {
+namespace {
+
+std::vector<BucketRange> ranges_of(const std::vector<ParameterBucket>& buckets) {
+  std::vector<BucketRange> ranges;
+  for (const ParameterBucket& bucket : buckets) ranges.push_back({bucket.begin, bucket.count});
+  return ranges;
+}
+
+std::vector<bool> replicated_of(const std::vector<ParameterBucket>& buckets) {
+  std::vector<bool> replicated;
+  for (const ParameterBucket& bucket : buckets) replicated.push_back(bucket.replicated);
+  return replicated;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
+                     const OptimSection& numbers, float grad_clip, Overlap overlap)
+    : backend_(backend),
+      grid_(grid),
+      parameters_(parameters),
+      numbers_(numbers),
+      grad_clip_(grad_clip),
+      buckets_(backend, grid, parameters.flat_gradients(), ranges_of(parameters.buckets()),
+               replicated_of(parameters.buckets()), overlap),
+      owned_(buckets_.owned()) {
+  make_segments();
+  moments_ =
+      backend.allocate(static_cast<std::size_t>(2 * owned_count_) * sizeof(float), MemoryUse::optimizer);
+  backend.fill(moments_.view({2 * owned_count_}), 0.0f);
+  norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
+}
+
+std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
+  std::vector<OwnedSlice> slices;
+  std::int64_t moment_begin = 0;
+  for (const BucketRange& piece : owned_) {
+    for (std::size_t id = 0; id < parameters_.parameters().size(); ++id) {
+      const Parameter& p = parameters_.parameters()[id];
+      const std::int64_t begin = std::max(piece.begin, p.flat_begin);
+      const std::int64_t end = std::min(piece.begin + piece.count, p.flat_begin + p.shape.numel());
+      if (begin >= end) continue;
+      slices.push_back({static_cast<ParameterId>(id), begin - p.flat_begin, end - begin,
+                        moment_begin + begin - piece.begin});
+    }
+    moment_begin += piece.count;
+  }
+  return slices;
+}
+
+bool Optimizer::is_primary(ParameterId id) const {
+  const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(id)];
+  return !parameters_.buckets()[static_cast<std::size_t>(p.bucket)].replicated || grid_.tensor_rank() == 0;
+}
+
+void Optimizer::make_segments() {
+  bool interrupted = false;  // by values that are not updated here, since the last segment
+  for (const OwnedSlice& slice : owned_slices()) {
+    const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(slice.parameter)];
+    if (p.rule == UpdateRule::derived) {
+      interrupted = true;
+      continue;
+    }
+    const bool learned = p.rule == UpdateRule::gradient;
+    const Segment segment{p.flat_begin + slice.begin,
+                          slice.count,
+                          slice.moment_begin,
+                          p.decay,
+                          learned && is_primary(slice.parameter),
+                          p.rule,
+                          p.average_decay,
+                          p.name == "model.embed_tokens.weight" ? numbers_.embedding_lr_ratio : 1.0f};
+    // Neighbours that are updated in one way become one range; the padding between them is zero and stays zero.
+    if (!segments_.empty()) {
+      Segment& last = segments_.back();
+      const std::int64_t gap = segment.flat_begin - last.flat_begin - last.count;
+      if (!interrupted && last.same_way(segment) && gap >= 0 &&
+          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin) {
+        last.count += gap + segment.count;
+        continue;
+      }
+    }
+    segments_.push_back(segment);
+    interrupted = false;
+  }
+  for (const BucketRange& piece : owned_) owned_count_ += piece.count;
+}
+
+void Optimizer::zero_gradients() {
+  backend_.fill(parameters_.flat_gradients(), 0.0f);
+}
+
+void Optimizer::bucket_ready(int bucket) {
+  buckets_.reduce(static_cast<std::size_t>(bucket), backend_.compute_stream());
+}
+
+void Optimizer::finish_reductions() {
+  for (const Event& done : buckets_.finish()) backend_.wait(backend_.compute_stream(), done);
+}
+
+double Optimizer::step(std::int64_t step, float lr) {
+  const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
+  double squared = 0;
+  backend_.copy_from_host(norm_squared, &squared);
+  for (const Segment& s : segments_) {
+    if (!s.counts_in_norm) continue;
+    backend_.add_sum_of_squares(norm_squared, parameters_.flat_gradients().range(s.flat_begin, s.count));
+  }
+  backend_.wait(backend_.compute_stream(),
+                grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
+  update(step, lr);
+  gather_parameters();
+  backend_.copy_to_host(&squared, norm_squared);
+  return std::sqrt(squared);
+}
+
+void Optimizer::update(std::int64_t step, float lr) {
+  AdamWStep numbers{.lr = lr,
+                    .beta1 = numbers_.beta1,
+                    .beta2 = numbers_.beta2,
+                    .eps = numbers_.eps,
+                    .weight_decay = 0,
+                    .step = step,
+                    .max_norm = grad_clip_};
+  const Tensor rounded = parameters_.flat_rounded();
+  const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
+  for (const Segment& s : segments_) {
+    if (s.rule == UpdateRule::moving_average) {
+      backend_.moving_average(parameters_.flat_values().range(s.flat_begin, s.count),
+                              parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared,
+                              s.average_decay);
+      continue;
+    }
+    numbers.lr = lr * s.lr_ratio;
+    numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
+    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
+                   rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
+                   first_moment().range(s.moment_begin, s.count),
+                   second_moment().range(s.moment_begin, s.count),
+                   parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared, numbers);
+  }
+}
+
+void Optimizer::gather_parameters() {
+  if (grid_.data_size() == 1) return;
+  // Where ops read matrices in bf16, that is what travels: half of the bytes. Buckets that hold vectors, too, are
+  // gathered in f32 and rounded here.
+  const Tensor rounded = parameters_.flat_rounded();
+  const std::vector<ParameterBucket>& buckets = parameters_.buckets();
+  Event gathered;
+  buckets_.gather_begin();
+  for (std::size_t i = 0; i < buckets.size(); ++i) {
+    if (buckets[i].count == 0) continue;
+    const bool as_rounded = rounded && buckets[i].only_matrices;
+    gathered =
+        buckets_.gather(i, as_rounded ? rounded : parameters_.flat_values(), backend_.compute_stream());
+  }
+  buckets_.gather_end();
+  backend_.wait(backend_.compute_stream(), gathered);
+  for (const ParameterBucket& bucket : buckets) {
+    if (rounded && !bucket.only_matrices) parameters_.round_values(bucket.begin, bucket.count);
+  }
+}
+
+}  // namespace vqlm

@@ -1,0 +1,84 @@
+// AdamW with ZeRO-1 over the process grid: gradients are reduced bucket by bucket while backward runs, every data rank
+// updates its own range of the flat parameters and holds moments for that range only, and the updated parameters are
+// gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the gradients, averaged by
+// their owners and gathered; they are no part of the gradient norm.
+#pragma once
+
+#include <vector>
+
+#include "core/backend.h"
+#include "core/model/parameters.h"
+#include "dist/gradient_buckets.h"
+#include "dist/process_grid.h"
+#include "train/config/config.h"
+
+namespace vqlm {
+
+class Optimizer {
+ public:
+  /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
+  /// = off.
+  Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
+            const OptimSection& numbers, float grad_clip, Overlap overlap = Overlap::yes);
+
+  /// Sets all gradients to zero.
+  void zero_gradients();
+  /// Starts the reduction of a bucket whose gradients are complete (last micro-batch of a step).
+  void bucket_ready(int bucket);
+  /// Later work on the compute stream finds all reductions done; every bucket must have been ready.
+  void finish_reductions();
+  /// Clips, updates, gathers; after finish_reductions(). step counts from 1. Returns the global gradient norm before
+  /// clipping; where it is not finite, nothing was updated.
+  double step(std::int64_t step, float lr);
+
+  /// A part of a parameter that this rank's optimizer owns.
+  struct OwnedSlice {
+    ParameterId parameter = 0;
+    std::int64_t begin = 0;  // in the rank's slice of the parameter, row-major
+    std::int64_t count = 0;
+    std::int64_t moment_begin = 0;  // in first_moment() and second_moment()
+  };
+  /// Together over all ranks, every element of every logical tensor once, but that ranks beyond the first of a tensor group
+  /// own copies of replicated parameters (is_primary tells).
+  std::vector<OwnedSlice> owned_slices() const;
+  /// False for a replicated parameter on all but the first tensor rank.
+  bool is_primary(ParameterId id) const;
+
+  Tensor first_moment() const { return moments_.view({2, owned_count_}).rows(0, 1).view({owned_count_}); }
+  Tensor second_moment() const { return moments_.view({2, owned_count_}).rows(1, 1).view({owned_count_}); }
+
+ private:
+  /// A range of the flat buffers that is updated in one way.
+  struct Segment {
+    std::int64_t flat_begin;
+    std::int64_t count;
+    std::int64_t moment_begin;
+    bool decay;
+    bool counts_in_norm;
+    UpdateRule rule;  // gradient or moving_average
+    float average_decay;
+    float lr_ratio;  // rate / the schedule's
+
+    bool same_way(const Segment& other) const {
+      return decay == other.decay && counts_in_norm == other.counts_in_norm && rule == other.rule &&
+             average_decay == other.average_decay && lr_ratio == other.lr_ratio;
+    }
+  };
+  void make_segments();
+  void update(std::int64_t step, float lr);
+  void gather_parameters();
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  ParameterStore& parameters_;
+  OptimSection numbers_;
+  float grad_clip_;
+  GradientBuckets buckets_;
+  std::vector<BucketRange> owned_;
+  std::vector<Segment> segments_;
+  std::int64_t owned_count_ = 0;
+  Buffer moments_;       // (2, owned_count_): m, then v
+  Buffer norm_squared_;  // (1) f64
+};
+
+}  // namespace vqlm

@@ -1,0 +1,89 @@
+#include "train/models/model_info.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "train/models/checkpoint_source.h"
+#include "train/models/logical_tensors.h"
+
+namespace vqlm {
+namespace {
+
+std::string sizes_text(const ModelConfig& model) {
+  return fmt::format(
+      "vocabulary {}, d {}, {} layers, {} heads ({} for keys and values), MLP {}, rope theta {}, norm eps "
+      "{}{}",
+      model.vocab_size, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff,
+      model.rope_theta, model.norm_eps, model.tie_embeddings ? ", tied embedding" : "");
+}
+
+std::string head_text(const ModelSource& source) {
+  const HeadConfig& head = source.head();
+  if (head.kind == HeadKind::dense) return head.bias ? "dense, with a token bias" : "dense, no bias";
+  std::string text = fmt::format("VQ: {} clusters, {} groups", head.clusters, head.groups);
+  if (head.groups > 0) text += fmt::format(" of {} codes", head.codes);
+  if (head.members == MemberVectors::embedding) {
+    text = fmt::format("VQ: {} clusters, members by {} columns of the embedding times {}", head.clusters,
+                       head.member_rank, head.member_scale);
+    if (head.member_mean) text += ", their mean added to the cluster's code";
+  }
+  if (head.input_codes) text += ", a vector of each cluster at the input";
+  text += head.bias ? ", with a token bias" : ", no token bias";
+  if (const std::optional<CodeMap> map = source.code_map()) text += "; map: " + map->provenance;
+  return text;
+}
+
+std::string parameters_text(const ModelSource& source) {
+  std::int64_t all = 0;
+  std::int64_t embedding = 0;
+  for (const ModelSource::TensorInfo& tensor : source.tensors()) {
+    all += tensor.shape.numel();
+    if (tensor.name == "model.embed_tokens.weight") embedding = tensor.shape.numel();
+  }
+  std::int64_t head = 0;
+  for (const LogicalTensor& tensor : head_tensors(source.model(), source.head()))
+    head += tensor.shape.numel();
+  return fmt::format("{} = {} embedding + {} blocks and norms + {} head", all, embedding,
+                     all - embedding - head, head);
+}
+
+std::string tokenizer_text(const ModelSource& source) {
+  std::string names;
+  for (const auto& file : source.tokenizer_files()) {
+    names += (names.empty() ? "" : ", ") + file.filename().string();
+  }
+  const std::string identity = source.tokenizer_sha256();
+  return fmt::format("{}; {}", names.empty() ? "no files" : names,
+                     identity.empty() ? "nothing tells which" : "sha256 " + identity);
+}
+
+std::string run_text(const CheckpointSource& checkpoint) {
+  const TrainState& state = checkpoint.reader().state();
+  return fmt::format("step {}, {} samples of {} tokens, {} tokens; {}", state.step, state.samples,
+                     checkpoint.seq_len(), state.tokens,
+                     checkpoint.has_optimizer() ? "with optimizer state (train --resume)"
+                                                : "no optimizer state (train --init)");
+}
+
+}  // namespace
+
+std::string model_info(const ModelSource& source) {
+  std::string text = fmt::format("{}\n", source.path().string());
+  const auto line = [&](const char* what, const std::string& value) {
+    text += fmt::format("{:<11} {}\n", what, value);
+  };
+  line("kind", source.description());
+  line("sizes", sizes_text(source.model()));
+  line("head", head_text(source));
+  line("parameters", parameters_text(source));
+  line("tokenizer", tokenizer_text(source));
+  if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {
+    line("run", run_text(*checkpoint));
+  }
+  line("tensors", fmt::format("{}", source.tensors().size()));
+  for (const ModelSource::TensorInfo& tensor : source.tensors()) {
+    text += fmt::format("  {:<48} {:<20} {}\n", tensor.name, tensor.shape.str(), tensor.stored_as);
+  }
+  return text;
+}
+
+}  // namespace vqlm

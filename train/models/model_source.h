@@ -1,0 +1,67 @@
+// A trained model, wherever it lies: one of our checkpoints, a Hugging Face folder, or another model with its head
+// replaced. Everything that reads models (eval, generate, convert, train --init) reads them through this contract.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/model/head/code_map.h"
+#include "core/model/model_config.h"
+#include "core/model/parameters.h"
+#include "core/tensor.h"
+
+namespace vqlm {
+
+enum class Verify;  // train/checkpoint/checkpoint_reader.h
+
+/// Logical tensors are named and shaped as in docs/checkpoints.md (Hugging Face's names for Llama); their values are f32
+/// whatever they are stored in. Every Error names the file, and the tensor where there is one.
+class ModelSource {
+ public:
+  struct TensorInfo {
+    std::string name;
+    Shape shape;
+    std::string stored_as;  // "float32", "bfloat16", "float16"
+  };
+
+  virtual ~ModelSource() = default;
+
+  /// The folder, for messages.
+  virtual const std::filesystem::path& path() const = 0;
+  /// What it is, for people: "checkpoint, step 1000", "Hugging Face LlamaForCausalLM".
+  virtual std::string description() const = 0;
+  /// All sizes filled in, vocab_size included.
+  virtual const ModelConfig& model() const = 0;
+  virtual const HeadConfig& head() const = 0;
+  /// The VQ head's map; none for a dense head.
+  virtual std::optional<CodeMap> code_map() const = 0;
+  /// Every parameter tensor once, in the order of a forward pass; no optimizer state.
+  virtual std::vector<TensorInfo> tensors() const = 0;
+  /// The box of a tensor at `offset`, `extent` long, row-major. Throws Error where there is no such tensor, or what is
+  /// stored is damaged.
+  virtual std::vector<float> read(const std::string& name, const Shape& offset,
+                                  const Shape& extent) const = 0;
+  /// The tokenizer's files in path(), as they are named there; none where it has none (data/tokenizer/tokenizer_files.h).
+  virtual std::vector<std::filesystem::path> tokenizer_files() const = 0;
+  /// Which tokenizer the model's ids are of, as shards say it; empty where nothing tells.
+  virtual std::string tokenizer_sha256() const = 0;
+  /// Tokens of a sample in training; 0 where nothing tells.
+  virtual std::int64_t seq_len() const { return 0; }
+};
+
+/// What a user names with --checkpoint or --input: a checkpoint folder, a run folder (its newest complete checkpoint), or
+/// a Hugging Face folder (config.json and safetensors). A checkpoint is compared with its manifest first. Throws Error
+/// where it is none of them, or one that this program cannot run, and says why.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+/// Without the comparison: for all ranks but the first, and where damage is found soon enough on reading.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verify verify);
+
+/// Fills the store's values but moving averages, reading no more of each tensor than this rank's slice. Throws Error for a tensor that is
+/// missing or has another shape.
+void load_parameters(const ModelSource& source, ParameterStore& parameters);
+
+}  // namespace vqlm

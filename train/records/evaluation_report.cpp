@@ -1,0 +1,119 @@
+#include "train/records/evaluation_report.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace vqlm {
+namespace {
+
+double fraction_of_dense(const EvaluationSubject& subject) {
+  const ModelConfig& model = subject.config.model;
+  return static_cast<double>(subject.head.matrix_parameters) /
+         static_cast<double>(model.vocab_size * model.d_model);
+}
+
+double share_of(const BandLoss& loss, const Evaluation& evaluation) {
+  return static_cast<double>(loss.means.tokens) / static_cast<double>(evaluation.tokens);
+}
+
+nlohmann::ordered_json band_json(const BandLoss& loss, const Evaluation& evaluation) {
+  const LossMeans& means = loss.means;
+  nlohmann::ordered_json json = {{"first_rank", loss.band.first_rank},
+                                 {"last_rank", loss.band.last_rank},
+                                 {"tokens", means.tokens},
+                                 {"share", share_of(loss, evaluation)}};
+  if (means.tokens == 0) return json;
+  json["nll"] = means.nll;
+  json["perplexity"] = std::exp(means.nll);
+  if (means.cluster_nll) json["cluster_nll"] = *means.cluster_nll;
+  if (means.member_nll) json["member_nll"] = *means.member_nll;
+  return json;
+}
+
+/// What is known of the perplexity's error.
+std::string interval_text(const Evaluation& evaluation) {
+  if (!evaluation.nll_ci95) return "one document, so no interval";
+  const auto [low, high] = *evaluation.nll_ci95;
+  return fmt::format("95 %: {:.3f} to {:.3f}, from the losses of {} documents", std::exp(low), std::exp(high),
+                     evaluation.documents);
+}
+
+std::string bands_text(const Evaluation& evaluation) {
+  if (evaluation.bands.empty()) return "";
+  std::string text = fmt::format(
+      "targets by rank in the training text\n{:>16}  {:>10}  {:>7}  {:>10}  {:>9}  {:>9}  {:>9}\n", "ranks",
+      "tokens", "share", "perplexity", "nll", "cluster", "member");
+  for (const BandLoss& loss : evaluation.bands) {
+    const LossMeans& means = loss.means;
+    const auto shown = [&](const std::optional<double>& value) {
+      return value && means.tokens > 0 ? fmt::format("{:.5f}", *value) : "-";
+    };
+    text += fmt::format("{:>16}  {:>10}  {:>5.1f} %  {:>10}  {:>9}  {:>9}  {:>9}\n",
+                        fmt::format("{}-{}", loss.band.first_rank, loss.band.last_rank), means.tokens,
+                        100 * share_of(loss, evaluation),
+                        means.tokens > 0 ? fmt::format("{:.3f}", std::exp(means.nll)) : "-", shown(means.nll),
+                        shown(means.cluster_nll), shown(means.member_nll));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject) {
+  nlohmann::ordered_json json = {{"nll", evaluation.nll}, {"perplexity", evaluation.perplexity}};
+  if (evaluation.bits_per_byte) json["bits_per_byte"] = *evaluation.bits_per_byte;
+  json["tokens"] = evaluation.tokens;
+  if (evaluation.bytes) json["bytes"] = *evaluation.bytes;
+  json["documents"] = evaluation.documents;
+  if (evaluation.nll_ci95) json["nll_ci95"] = *evaluation.nll_ci95;
+  json["seconds"] = evaluation.seconds;
+  json["checkpoint"] = subject.checkpoint;
+  json["data"] = subject.data;
+  json["seq_len"] = subject.config.data.seq_len;
+  json["model"] = {{"parameters", subject.parameters}, {"training_flops_per_token", subject.flops_per_token}};
+  json["head"] = {{"kind", subject.config.head.kind == HeadKind::vq ? "vq" : "dense"},
+                  {"parameters", subject.head.matrix_parameters},
+                  {"fraction_of_dense", fraction_of_dense(subject)},
+                  {"biases", subject.head.bias_parameters},
+                  {"code_bytes", subject.head.code_bytes},
+                  {"multiply_adds", subject.head.multiply_adds}};
+  if (evaluation.code_usage) {
+    json["code_usage"] = {{"codes", evaluation.code_usage->codes},
+                          {"used", evaluation.code_usage->used},
+                          {"perplexity", evaluation.code_usage->perplexity}};
+  }
+  if (evaluation.cluster_nll) {
+    json["parts"] = {{"cluster_nll", *evaluation.cluster_nll}, {"member_nll", *evaluation.member_nll}};
+  }
+  for (const BandLoss& band : evaluation.bands) json["bands"].push_back(band_json(band, evaluation));
+  return json.dump(2) + "\n";
+}
+
+std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject) {
+  std::string text = fmt::format(
+      "perplexity     {:.3f}   ({})\n"
+      "nll            {:.5f} nats a token\n"
+      "bits per byte  {}\n"
+      "predicted      {} tokens, {}in samples of {} tokens\n"
+      "model          {} parameters\n"
+      "output head    {} parameters ({:.2f} % of V x d), {} biases, {} bytes of codes\n",
+      evaluation.perplexity, interval_text(evaluation), evaluation.nll,
+      evaluation.bits_per_byte ? fmt::format("{:.5f}", *evaluation.bits_per_byte)
+                               : "n/a (shards of ids do not tell the bytes of their text)",
+      evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",
+      subject.config.data.seq_len, subject.parameters, subject.head.matrix_parameters,
+      100.0 * fraction_of_dense(subject), subject.head.bias_parameters, subject.head.code_bytes);
+  if (evaluation.code_usage) {
+    text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,
+                        evaluation.code_usage->codes, evaluation.code_usage->perplexity);
+  }
+  if (evaluation.cluster_nll) {
+    text += fmt::format("nll in parts   {:.5f} for the target's cluster, {:.5f} for the member in it\n",
+                        *evaluation.cluster_nll, *evaluation.member_nll);
+  }
+  return text + bands_text(evaluation);
+}
+
+}  // namespace vqlm

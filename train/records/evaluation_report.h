@@ -1,0 +1,33 @@
+// An evaluation for people and for programs.
+#pragma once
+
+#include <string>
+
+#include "core/model/head/output_head.h"
+#include "train/config/config.h"
+#include "train/engine/evaluator.h"
+
+namespace vqlm {
+
+/// What was evaluated on what.
+struct EvaluationSubject {
+  std::string checkpoint;
+  std::string data;
+  const Config& config;
+  HeadCost head;
+  std::int64_t parameters;  // of the whole model
+  double flops_per_token;   // of training at this seq_len, all by gradient: Transformer::flops_per_token()
+};
+
+/// One JSON object: nll, perplexity, bits_per_byte and bytes (both left out where not known), tokens, documents, nll_ci95
+/// [low, high] (left out where there is one document), seconds, checkpoint, data, seq_len, model {parameters,
+/// training_flops_per_token}, head {kind, parameters, fraction_of_dense, biases, code_bytes, multiply_adds}, code_usage and
+/// parts {cluster_nll, member_nll} for VQ heads, and bands where the evaluation has them: first_rank, last_rank, tokens,
+/// share (of the predicted tokens), nll, perplexity, and cluster_nll and member_nll for VQ heads; a band without tokens has
+/// no means.
+std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject);
+
+/// A few lines.
+std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject);
+
+}  // namespace vqlm

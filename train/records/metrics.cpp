@@ -1,0 +1,143 @@
+#include "train/records/metrics.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "data/files/atomic_file.h"
+
+namespace vqlm {
+namespace {
+
+// ordered: a line reads in the order that people look for things.
+using OrderedJson = nlohmann::ordered_json;
+
+std::filesystem::path cut_before_opening(const std::filesystem::path& path, std::int64_t last_step) {
+  cut_metrics(path, last_step);
+  return path;
+}
+
+}  // namespace
+
+void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
+  std::ifstream file(path);
+  if (!file) {
+    if (!std::filesystem::exists(path)) return;
+    throw Error(fmt::format("{}: cannot read; check its permissions", path.string()));
+  }
+  std::string kept;
+  std::string line;
+  for (std::int64_t number = 1; std::getline(file, line); ++number) {
+    const bool whole = !file.eof();  // a line without its newline was cut by a crash
+    const OrderedJson object = OrderedJson::parse(line, nullptr, false);
+    const auto step = object.is_object() ? object.find("step") : object.end();
+    if (!object.is_object() || step == object.end() || !step->is_number_integer()) {
+      if (!whole) continue;
+      throw Error(fmt::format("{}:{}: not a metrics line; mend or move the file, then continue with --resume",
+                              path.string(), number));
+    }
+    if (whole && step->get<std::int64_t>() <= last_step) kept += line + '\n';
+  }
+  write_file_atomically(path.string(), kept);
+}
+
+Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)
+    : lines_(cut_before_opening(std::filesystem::path(config.run.dir) / "metrics.jsonl", resumed_step)),
+      events_(config.run.dir, resumed_step + 1),
+      progress_(config.train.steps, config.run.log_every, terminal) {}
+
+void Metrics::add(const StepMetrics& step) {
+  OrderedJson object = {{"step", step.step},
+                        {"tokens", step.tokens},
+                        {"loss", step.loss},
+                        {"lr", step.lr},
+                        {"grad_norm", step.grad_norm},
+                        {"tokens_per_second", step.tokens_per_second},
+                        {"seconds", step.seconds},
+                        {"seconds_data", step.seconds_data},
+                        {"seconds_head", step.seconds_head},
+                        {"mfu", step.mfu}};
+  std::vector<Scalar> scalars = {{"train/loss", static_cast<float>(step.loss)},
+                                 {"train/lr", static_cast<float>(step.lr)},
+                                 {"train/grad_norm", static_cast<float>(step.grad_norm)},
+                                 {"speed/tokens_per_second", static_cast<float>(step.tokens_per_second)},
+                                 {"speed/seconds_data", static_cast<float>(step.seconds_data)},
+                                 {"speed/seconds_head", static_cast<float>(step.seconds_head)},
+                                 {"speed/mfu", static_cast<float>(step.mfu)}};
+  if (step.commitment) {
+    object["commitment"] = *step.commitment;
+    scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
+  }
+  if (step.revived_codes) {
+    object["revived_codes"] = *step.revived_codes;
+    scalars.push_back({"train/revived_codes", static_cast<float>(*step.revived_codes)});
+  }
+  if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
+  write(step.step, object.dump(), scalars);
+  progress_.add(step);
+}
+
+void Metrics::write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars) {
+  std::string failure;
+  const auto attempt = [&](const auto& append) {
+    try {
+      append();
+    } catch (const Error& error) {
+      failure = error.what();
+    }
+  };
+  attempt([&] { lines_.append(line + '\n'); });
+  if (!scalars.empty()) attempt([&] { events_.add(step, scalars); });
+  if (!failure.empty() && !full_)
+    log::error("{}; the run goes on and keeps its lines until there is room", failure);
+  full_ = !failure.empty();
+}
+
+void Metrics::add(const RefitMetrics& refit) {
+  const OrderedJson object = {{"step", refit.step},
+                              {"refit_moved_tokens", refit.moved_tokens},
+                              {"refit_moved_mass", refit.moved_mass},
+                              {"refit_rows", refit.rows},
+                              {"refit_loss_before", refit.loss_before},
+                              {"refit_loss_after", refit.loss_after},
+                              {"seconds", refit.seconds}};
+  write(refit.step, object.dump(), {{"map/moved_tokens", static_cast<float>(refit.moved_tokens)}});
+  log::info(
+      "step {}: code map re-fit to {:.0f} hidden states, {:.1f} % of the tokens moved, loss {:.4f} -> "
+      "{:.4f}, {}",
+      refit.step, refit.rows, 100 * refit.moved_tokens, refit.loss_before, refit.loss_after,
+      duration_text(refit.seconds));
+}
+
+void Metrics::add(const CheckpointMetrics& checkpoint) {
+  const OrderedJson object = {{"step", checkpoint.step},
+                              {"checkpoint", checkpoint.name},
+                              {"seconds_wait", checkpoint.wait_seconds},
+                              {"seconds_copy", checkpoint.copy_seconds},
+                              {"seconds_write", checkpoint.write_seconds}};
+  write(checkpoint.step, object.dump(), {});
+}
+
+void Metrics::add(const HeldoutMetrics& heldout) {
+  OrderedJson object = {{"step", heldout.step},
+                        {"tokens", heldout.tokens},
+                        {"heldout_loss", heldout.loss},
+                        {"heldout_perplexity", std::exp(heldout.loss)},
+                        {"heldout_tokens", heldout.heldout_tokens},
+                        {"seconds", heldout.seconds}};
+  std::vector<Scalar> scalars = {{"heldout/loss", static_cast<float>(heldout.loss)},
+                                 {"heldout/perplexity", static_cast<float>(std::exp(heldout.loss))}};
+  if (heldout.bits_per_byte) {
+    object["heldout_bits_per_byte"] = *heldout.bits_per_byte;
+    scalars.push_back({"heldout/bits_per_byte", static_cast<float>(*heldout.bits_per_byte)});
+  }
+  write(heldout.step, object.dump(), scalars);
+  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {})", heldout.step, heldout.loss,
+            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds));
+}
+
+}  // namespace vqlm

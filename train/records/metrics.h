@@ -1,0 +1,90 @@
+// What a run reports while it trains: metrics.jsonl, a TensorBoard event file, and lines for people. Rank 0
+// only.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/records/append_file.h"
+#include "train/config/config.h"
+#include "train/records/event_file.h"
+#include "train/records/progress.h"
+
+namespace vqlm {
+
+/// One optimizer step, over all ranks.
+struct StepMetrics {
+  std::int64_t step = 0;    // from 1
+  std::int64_t tokens = 0;  // trained on since the run began, this step included
+  double loss = 0;          // mean over the step's tokens, in nats
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double tokens_per_second = 0;
+  double seconds = 0;                // wall time of the step
+  double seconds_data = 0;           // of it, waiting for the loader
+  double seconds_head = 0;           // of it, in the output head, forward and backward
+  double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
+  bool skipped = false;              // the gradient was not finite, nothing was updated
+  std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  std::optional<std::int64_t> revived_codes;  // after this step's update, where codes are moving averages
+};
+
+/// One held-out evaluation while training.
+struct HeldoutMetrics {
+  std::int64_t step = 0;  // steps done
+  std::int64_t tokens = 0;
+  double loss = 0;  // mean over the evaluated tokens, in nats
+  std::optional<double> bits_per_byte;
+  std::int64_t heldout_tokens = 0;
+  double seconds = 0;
+};
+
+/// One re-fit of a learned code map, after a step's update.
+struct RefitMetrics {
+  std::int64_t step = 0;
+  double moved_tokens = 0;  // the share of tokens whose cluster changed,
+  double moved_mass = 0;    // and of the training shards' tokens
+  double rows = 0;          // hidden states that it was fitted to
+  double loss_before = 0;   // of the step's last micro-batches with the updated parameters, nats
+  double loss_after = 0;
+  double seconds = 0;
+};
+
+/// A checkpoint that is on disk.
+struct CheckpointMetrics {
+  std::int64_t step = 0;  // that it holds; later steps may have been written before this
+  std::string name;
+  double wait_seconds = 0;   // that the run waited for the checkpoint before it,
+  double copy_seconds = 0;   // and for the copy
+  double write_seconds = 0;  // in the background
+};
+
+/// Rewrites the file without lines of steps after `last_step` and without a last line that a crash cut; a
+/// missing file is left missing. Throws Error naming the file, and the line where an earlier one is not JSON.
+void cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
+
+class Metrics {
+ public:
+  /// Writes into config.run.dir, which exists. resumed_step: steps already done (0: a run from the start);
+  /// what the files say about later steps is cut.
+  Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal);
+
+  /// What cannot be written (a full disk) is reported once and kept for the next line: the run goes on.
+  void add(const StepMetrics& step);
+  void add(const HeldoutMetrics& heldout);
+  void add(const RefitMetrics& refit);
+  void add(const CheckpointMetrics& checkpoint);
+
+ private:
+  void write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars);
+
+  AppendFile lines_;
+  EventFile events_;
+  Progress progress_;
+  bool full_ = false;  // the last line could not be written
+};
+
+}  // namespace vqlm

@@ -1,0 +1,24 @@
+// Continuing a run, and checking shards against a checkpoint.
+#pragma once
+
+#include <optional>
+
+#include "data/shards/shard_set.h"
+#include "dist/process_grid.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/records/run_folder.h"
+
+namespace vqlm {
+
+/// The newest intact checkpoint of the run, or none where it has none yet (collective). Each rank compares its share of the
+/// files with the manifest; a damaged checkpoint is passed over on all ranks, with a warning that names file and tensors.
+/// Throws UsageError where its model, head or order of samples is not the configuration's, naming the key, and Error where
+/// all checkpoints are damaged and for other training shards.
+std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
+                                                       const RunFolder& folder, const Config& config,
+                                                       const ShardSet& train);
+
+/// Throws Error where the shards were tokenized with another tokenizer than the checkpoint was trained on.
+void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards);
+
+}  // namespace vqlm

@@ -1,0 +1,277 @@
+#include "train/run/trainer.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/log.h"
+#include "train/codes/code_map_file.h"
+#include "train/engine/matmul_peak.h"
+#include "core/host_collectives.h"
+#include "train/config/schedule.h"
+#include "train/engine/stopwatch.h"
+
+namespace vqlm {
+namespace {
+
+Transformer::Options model_options(const Config& config) {
+  return {.model = config.model,
+          .head = config.head,
+          .batch = {config.train.micro_batch, config.data.seq_len},
+          .purpose = Purpose::training,
+          .data_size = config.parallel.data,
+          .step_tokens = config.train.global_batch * config.data.seq_len};
+}
+
+LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, const TrainState& state) {
+  LoaderOptions options;
+  options.seq_len = config.data.seq_len;
+  options.micro_batch = config.train.micro_batch;
+  options.global_batch = config.train.global_batch;
+  options.data_rank = grid.data_rank();
+  options.data_size = grid.data_size();
+  options.seed = static_cast<std::uint64_t>(config.train.seed);
+  options.first_sample = static_cast<std::uint64_t>(state.samples);
+  return options;
+}
+
+}  // namespace
+
+Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config,
+                 const TrainingInputs& inputs, const CheckpointReader* resumed, const ModelSource* initial)
+    : backend_(backend),
+      grid_(grid),
+      config_(config),
+      inputs_(inputs),
+      map_(inputs.map),
+      matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second),
+      model_(backend, grid.tensor(), model_options(config), map()),
+      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
+                 config.parallel.overlap ? Overlap::yes : Overlap::no),
+      replica_check_(backend, grid, model_.parameters()),
+      folder_(config),
+      saver_({.backend = backend,
+              .parameters = model_.parameters(),
+              .optimizer = optimizer_,
+              .config = config,
+              .map = map(),
+              .tokenizer = inputs.tokenizer,
+              .tokenizer_sha256 = inputs.train.tokenizer_sha256(),
+              .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens())},
+             grid, folder_.checkpoints()) {
+  if (resumed == nullptr && initial != nullptr) {
+    load_parameters(*initial, model_.parameters());
+    model_.head().start_averages(inputs.counts);
+  } else if (resumed == nullptr) {
+    model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
+  } else {
+    resumed->load_parameters(model_.parameters());
+    resumed->load_optimizer(backend, model_.parameters(), optimizer_);
+    state_ = resumed->state();
+    saved_step_ = state_.step;
+    newest_checkpoint_ = resumed->folder();
+  }
+  loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
+  if (inputs.heldout) {
+    evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens, map());
+  }
+  const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
+  accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
+                       config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
+  if (!in_refit_window(config, state_.step + 1)) return;
+  learned_.emplace(LearnedMap::Parts{.backend = backend,
+                                     .grid = grid,
+                                     .config = config,
+                                     .counts = inputs.counts,
+                                     .model = model_,
+                                     .optimizer = optimizer_,
+                                     .accumulator = *accumulator_,
+                                     .map = *map_},
+                   state_.step, resumed != nullptr ? resumed->class_sums() : std::nullopt);
+}
+
+TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
+                          const TimeLimit& limit) {
+  report_start();
+  if (grid_.world().rank() == 0) remove_unfinished(folder_.checkpoints());
+  Wishes wishes;
+  while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
+    const StepMetrics step = train_step(stop_requested, limit, wishes);
+    if (metrics != nullptr) metrics->add(step);
+    report_saved(metrics);
+    note_skipped_update(step, metrics);
+    refit_map(metrics);
+    const bool last = state_.step == config_.train.steps;
+    const bool leaves = wishes.stop || wishes.time_is_up;
+    const std::int64_t check_every = config_.train.check_replicas_every;
+    if (check_every > 0 && (last || is_due(check_every, state_.step))) {
+      saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
+      replica_check_.run(state_.step);  // before a save of this one
+    }
+    // Not where the run is left: who asked for the end may not wait long.
+    if (evaluator_ && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
+    if (leaves || last) {
+      save_and_wait(metrics);
+    } else if (is_due(config_.checkpoint.every, state_.step)) {
+      save();
+    }
+  }
+  if (state_.step == config_.train.steps) return TrainOutcome::finished;
+  return wishes.stop ? TrainOutcome::stopped : TrainOutcome::out_of_time;
+}
+
+bool Trainer::time_is_up(const TimeLimit& limit) const {
+  const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
+  // The re-fit after the step that has just run comes before the run is left, too.
+  const int refits =
+      (refits_after(config_, state_.step + 1) ? 1 : 0) + (refits_after(config_, state_.step + 2) ? 1 : 0);
+  // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
+  const double needed = 2 * longest_step_seconds_ + 2 * saver_.expected_seconds() +
+                        (evaluates ? evaluation_seconds_ : 0.0) + refits * refit_seconds_ + 1;
+  return limit.seconds_left() < needed;
+}
+
+StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit,
+                                Wishes& wishes) {
+  const double begin = wall_seconds();
+  const std::int64_t step = state_.step + 1;
+  const float lr = learning_rate(config_.optim, config_.train.steps, step);
+  const double seconds_data = load_micro_batches();
+  accumulator_->enqueue();
+  const double norm = optimizer_.step(step, lr);
+  const std::int64_t revived =
+      std::isfinite(norm) ? model_.head().after_update(static_cast<std::uint64_t>(config_.train.seed), step)
+                          : 0;
+  const StepSums sums = accumulator_->sums();
+  if (learned_ && std::isfinite(norm)) learned_->add_step(step);  // the norm is the same on all ranks
+
+  // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
+  // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
+  longest_step_seconds_ = std::max(wall_seconds() - begin, 0.9 * longest_step_seconds_);
+  const bool clock_says_so = grid_.world().rank() == 0 && time_is_up(limit);
+  std::vector<double> all = {sums.nll,
+                             sums.penalty,
+                             seconds_data,
+                             sums.seconds_head,
+                             stop_requested() ? 1.0 : 0.0,
+                             clock_says_so ? 1.0 : 0.0,
+                             saver_.progress()};
+  VQLM_ASSERT(all.size() == step_statistics);
+  sum_over(backend_, grid_.world(), all);
+  const double ranks = grid_.world().size();
+  const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
+  state_.step = step;
+  state_.tokens += tokens;
+  state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
+  wishes = {.stop = all[4] > 0, .time_is_up = all[5] > 0};
+  saver_.advance(all[6]);
+
+  StepMetrics metrics;
+  metrics.step = step;
+  metrics.tokens = state_.tokens;
+  metrics.loss = all[0] / static_cast<double>(tokens);
+  metrics.lr = static_cast<double>(lr);
+  metrics.grad_norm = norm;
+  if (config_.head.kind == HeadKind::vq && config_.head.learning != CodebookLearning::gradient) {
+    metrics.commitment = all[1] / static_cast<double>(tokens);
+  }
+  if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::ema) {
+    metrics.revived_codes = revived;
+  }
+  metrics.seconds = wall_seconds() - begin;
+  metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
+  metrics.seconds_data = all[2] / ranks;
+  metrics.seconds_head = all[3] / ranks;
+  metrics.skipped = !std::isfinite(norm);
+  metrics.mfu = metrics.tokens_per_second * model_.flops_per_token() / matmul_peak_;
+  return metrics;
+}
+
+double Trainer::load_micro_batches() {
+  const double waited = loader_->seconds_waiting();
+  step_samples_.clear();
+  for (std::int64_t number = 0; number < loader_->micro_batches_per_step(); ++number) {
+    const Batch batch = loader_->next();
+    accumulator_->set(number, batch);
+    step_samples_.insert(step_samples_.end(), batch.samples.begin(), batch.samples.end());
+  }
+  return loader_->seconds_waiting() - waited;
+}
+
+void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
+  if (!step.skipped) {
+    skipped_in_a_row_ = 0;
+    return;
+  }
+  ++skipped_in_a_row_;
+  ++skipped_;
+  const std::string what =
+      fmt::format("step {}: the loss is {} and the gradient norm {}", step.step, step.loss, step.grad_norm);
+  if (skipped_in_a_row_ <= config_.train.max_skipped_steps) {
+    log::warn("{}; the update was skipped ({} in a row, {} in all)", what, skipped_in_a_row_, skipped_);
+    return;
+  }
+  save_and_wait(metrics);
+  throw Error(fmt::format(
+      "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the "
+      "last good "
+      "step are saved: lower optim.lr (= {}) or raise optim.warmup_steps, and continue with --resume",
+      what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
+}
+
+void Trainer::evaluate(Metrics* metrics) {
+  const Evaluation result = evaluator_->run();
+  evaluation_seconds_ = result.seconds;
+  if (metrics == nullptr) return;
+  HeldoutMetrics heldout;
+  heldout.step = state_.step;
+  heldout.tokens = state_.tokens;
+  heldout.loss = result.nll;
+  heldout.bits_per_byte = result.bits_per_byte;
+  heldout.heldout_tokens = result.tokens;
+  heldout.seconds = result.seconds;
+  metrics->add(heldout);
+}
+
+void Trainer::refit_map(Metrics* metrics) {
+  if (!refits_after(config_, state_.step)) return;
+  const RefitReport refit = learned_->refit(state_.step);
+  refit_seconds_ = refit.seconds;
+  if (!in_refit_window(config_, state_.step + 1)) learned_.reset();  // its buffers are not needed any more
+  if (metrics == nullptr) return;
+  // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's, so that this one may fail.
+  try {
+    save_code_map((folder_.path() / "code_map.h5").string(), *map_);
+  } catch (const Error& error) {
+    log::error("the re-fit map of step {} was not written to the run's folder: {}", state_.step,
+               error.what());
+  }
+  metrics->add(RefitMetrics{.step = state_.step,
+                            .moved_tokens = refit.moved_tokens,
+                            .moved_mass = refit.moved_mass,
+                            .rows = refit.rows,
+                            .loss_before = refit.loss_before,
+                            .loss_after = refit.loss_after,
+                            .seconds = refit.seconds});
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  saver_.begin(state_, learned_ ? learned_->unfinished(state_.step) : std::nullopt);
+  saved_step_ = state_.step;
+}
+
+void Trainer::save_and_wait(Metrics* metrics) {
+  save();
+  report_saved(metrics);  // of the one before, which save() has waited for
+  saver_.finish();
+  report_saved(metrics);
+  if (saver_.failure().empty()) return;
+  throw Error(fmt::format(
+      "the checkpoint of step {} was not saved: {}; {}: make room, and continue with --resume", state_.step,
+      saver_.failure(),
+      newest_checkpoint_.empty() ? "this run has none yet" : "the newest is " + newest_checkpoint_.string()));
+}
+
+}  // namespace vqlm

@@ -1,0 +1,108 @@
+// The training loop: micro-batches, reduction, update, metrics, held-out evaluation, checkpoints.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/model/transformer.h"
+#include "data/shards/batch_loader.h"
+#include "dist/process_grid.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/checkpoint/checkpoint_saver.h"
+#include "train/config/config.h"
+#include "train/engine/evaluator.h"
+#include "train/engine/gradient_accumulator.h"
+#include "train/engine/learned_map.h"
+#include "train/records/metrics.h"
+#include "train/models/model_source.h"
+#include "train/engine/optimizer.h"
+#include "train/engine/replica_check.h"
+#include "train/records/run_folder.h"
+#include "train/run/time_limit.h"
+#include "train/run/training_inputs.h"
+
+namespace vqlm {
+
+enum class TrainOutcome { finished, stopped, out_of_time };
+
+/// Numbers (f64) that every step sums over all ranks: losses, times, wishes to end the run, the state of a save.
+constexpr std::size_t step_statistics = 7;
+
+class Trainer {
+ public:
+  /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not
+  /// resumed starts from (check_initial_model), null for random ones. config must be resolved; the back end, the grid, the
+  /// configuration and the inputs must outlive the trainer.
+  Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
+          const CheckpointReader* resumed, const ModelSource* initial = nullptr);
+
+  /// Trains to config.train.steps. `stop_requested` is asked between steps on every rank; where any rank says yes, the run is
+  /// saved and left, and also when the first rank's time `limit` would not leave room for another step and a save.
+  /// `metrics` is null on all ranks but one. Checkpoints are written while training goes on; one that fails is reported and
+  /// the run goes on, but for the last one: then throws Error that says which checkpoint is the newest.
+  TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested,
+                   const TimeLimit& limit = {});
+
+  Transformer& model() { return model_; }
+  const Optimizer& optimizer() const { return optimizer_; }
+  const TrainState& state() const { return state_; }
+  /// The VQ head's map in use; null for a dense head.
+  const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
+  /// The numbers of the samples that this rank took for the newest step, in their order (BatchLoader).
+  const std::vector<std::int64_t>& step_samples() const { return step_samples_; }
+
+ private:
+  /// What ranks ask for between steps; the same on all of them.
+  struct Wishes {
+    bool stop = false;
+    bool time_is_up = false;
+  };
+  StepMetrics train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit, Wishes& wishes);
+  /// Whether the time left is too short for the next step, the evaluation after it where one is due, and a save.
+  bool time_is_up(const TimeLimit& limit) const;
+  bool is_due(std::int64_t every, std::int64_t step) const { return every > 0 && step % every == 0; }
+  /// Takes the step's micro-batches from the loader; returns the seconds waited for them.
+  double load_micro_batches();
+  /// Counts updates that were skipped (all ranks the same ones, as the norm is the same there); throws Error, after saving,
+  /// when there were too many in a row.
+  void note_skipped_update(const StepMetrics& step, Metrics* metrics);
+  void report_start();
+  void evaluate(Metrics* metrics);
+  /// Re-fits a learned map where that is due after this step.
+  void refit_map(Metrics* metrics);
+  /// Starts a checkpoint of the state where there is none yet.
+  void save();
+  /// The same, and waits until it is on disk. Throws Error where it could not be written.
+  void save_and_wait(Metrics* metrics);
+  /// Says and notes what has become of saves in the background.
+  void report_saved(Metrics* metrics);
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  const Config& config_;
+  const TrainingInputs& inputs_;
+  std::optional<CodeMap> map_;  // in use
+  double matmul_peak_;          // FLOP/s of all ranks; measured before the model takes that memory
+  Transformer model_;
+  Optimizer optimizer_;
+  ReplicaCheck replica_check_;
+  std::unique_ptr<BatchLoader> loader_;
+  std::optional<Evaluator> evaluator_;
+  RunFolder folder_;
+  TrainState state_;
+  std::vector<std::int64_t> step_samples_;
+  std::int64_t saved_step_ = -1;                     // of the newest save begun
+  std::filesystem::path newest_checkpoint_;          // complete; empty where there is none
+  double longest_step_seconds_ = 0;                  // of late
+  double evaluation_seconds_ = 0;                    // of the last one
+  std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
+  double refit_seconds_ = 0;                         // of the last re-fit
+  std::optional<GradientAccumulator> accumulator_;
+  std::optional<LearnedMap> learned_;
+  CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold
+};
+
+}  // namespace vqlm

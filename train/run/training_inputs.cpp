@@ -1,0 +1,151 @@
+#include "train/run/training_inputs.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <filesystem>
+
+#include "core/log.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/corpus_map.h"
+#include "data/tokenizer/tokenizer_files.h"
+#include "train/codes/map_maker.h"
+#include "core/host_collectives.h"
+
+namespace vqlm {
+namespace {
+
+// Unigram counts and corpus statistics change little beyond this many tokens, and reading them stays a matter of seconds.
+constexpr std::uint64_t statistics_tokens = 200'000'000;
+
+/// Collective; the map is the root's.
+CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
+                 const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
+  const HeadConfig& head = config.head;
+  const std::string made = head.map_is_learned() ? "corpus" : head.map;  // where learning starts
+  if (is_made_map(made)) {
+    CorpusMapOptions options;
+    options.clusters = head.clusters;
+    options.groups = head.groups;
+    options.codes = head.codes;
+    options.seed = static_cast<std::uint64_t>(config.train.seed);
+    options.own_tokens = head.own_tokens;
+    options.max_tokens = statistics_tokens;
+    // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
+    if (head.members == MemberVectors::embedding) {
+      options.vectors = VectorKind::chi_square;
+      options.offsets = {-1, -2};
+    }
+    return make_code_map(made, options, train, counts, backend, ranks).map;
+  }
+  if (head.own_tokens > 0) {
+    throw UsageError(
+        fmt::format("head.own_tokens = {} with head.map = {}: the clusters of a map file are made already; "
+                    "set own_tokens = 0, or head.map = \"corpus\" to make a map",
+                    head.own_tokens, head.map));
+  }
+  if (ranks.is_root() && !std::filesystem::exists(head.map)) {
+    throw UsageError(fmt::format(
+        "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one",
+        head.map));
+  }
+  CodeMap map = ranks.is_root() ? load_code_map(head.map) : CodeMap{};
+  if (head.members ==
+      MemberVectors::embedding) {  // whatever codes the file has, these members need its clusters alone
+    map.groups = map.codes = 0;
+    map.member_codes.clear();
+  }
+  return map;
+}
+
+void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
+  map.vocab_size = config.model.vocab_size;
+  map.clusters = config.head.clusters;
+  map.groups = config.head.groups;
+  map.codes = config.head.groups > 0 ? config.head.codes : 0;
+  broadcast_from(backend, group, 0, map.cluster_of_token);
+  broadcast_from(backend, group, 0, map.member_codes);
+  std::vector<std::uint8_t> text(map.provenance.begin(), map.provenance.end());
+  broadcast_from(backend, group, 0, text);
+  map.provenance.assign(text.begin(), text.end());
+}
+
+/// The tokenizer beside the shards, which checkpoints carry on. Training reads ids alone, so that another one, or a damaged
+/// one, is no reason to stop, but the text that `vqlm generate` makes of ids would be wrong.
+std::vector<std::filesystem::path> tokenizer_of(const ShardSet& train, bool root) {
+  const std::filesystem::path folder = std::filesystem::path(train.shards().front().path).parent_path();
+  std::vector<std::filesystem::path> files = tokenizer_files(folder);
+  if (!root || files.empty()) return files;
+  if (const std::string here = tokenizer_identity(folder); here != train.tokenizer_sha256()) {
+    log::warn(
+        "{}: is another tokenizer than the shards were made with, or damaged (sha256 {:.12}, theirs {:.12}); "
+        "training "
+        "needs none, but checkpoints will carry it",
+        files.front().string(), here, train.tokenizer_sha256());
+  }
+  return files;
+}
+
+}  // namespace
+
+void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
+  const HeadConfig& head = config.head;
+  const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
+    if (in_map == wanted) return;
+    throw UsageError(
+        fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
+                    origin, key, in_map, wanted, key, in_map));
+  };
+  check("model.vocab_size", map.vocab_size, config.model.vocab_size);
+  check("head.clusters", map.clusters, head.clusters);
+  check("head.groups", map.groups, head.groups);
+  if (head.groups > 0) check("head.codes", map.codes, head.codes);
+}
+
+ShardSet open_training_shards(const Config& config) {
+  if (config.data.train.empty()) {
+    throw UsageError(
+        "data.train is empty: name the training shards, for example data.train='shards/train-*.h5'");
+  }
+  return ShardSet(config.data.train);
+}
+
+std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train) {
+  if (config.data.heldout.empty()) return std::nullopt;
+  ShardSet heldout(config.data.heldout);
+  if (heldout.tokenizer_sha256() != train.tokenizer_sha256()) {
+    throw Error(fmt::format(
+        "data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
+        "prepare both with the same --tokenizer",
+        config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
+        train.tokenizer_sha256().substr(0, 12)));
+  }
+  return heldout;
+}
+
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
+                                    ShardSet train, std::optional<CodeMap> map) {
+  TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
+  inputs.heldout = open_heldout_shards(config, inputs.train);
+  const bool root = grid.world().rank() == 0;
+  inputs.tokenizer = tokenizer_of(inputs.train, root);
+  const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
+  const CountingRanks ranks = counting_ranks(backend, grid.world());
+  inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
+  if (config.head.kind == HeadKind::dense) return inputs;
+
+  // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
+  const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
+  inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
+  if (made) {
+    if (root)
+      log::info("making the code map ({})",
+                config.head.map_is_learned() ? "corpus, to be learned" : config.head.map);
+    *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
+  }
+  if (root) check_map(*inputs.map, config, config.head.map);
+  broadcast_map(backend, grid.world(), config, *inputs.map);
+  if (root) log::info("code map: {}", inputs.map->provenance);
+  return inputs;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,39 @@
+// What training reads before its first step: shards, unigram counts and, for a VQ head, the code map.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/model/head/code_map.h"
+#include "data/shards/shard_set.h"
+#include "dist/process_grid.h"
+#include "train/config/config.h"
+
+namespace vqlm {
+
+struct TrainingInputs {
+  ShardSet train;
+  std::optional<ShardSet> heldout;
+  std::vector<std::int64_t> counts;              // (V) of the training shards
+  std::optional<CodeMap> map;                    // VQ head only
+  std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer/tokenizer_files.h)
+};
+
+/// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.
+ShardSet open_training_shards(const Config& config);
+/// The held-out shards, or none where the configuration names none. Throws Error where their tokenizer is not the
+/// training shards'.
+std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
+
+/// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was made.
+void check_map(const CodeMap& map, const Config& config, const std::string& origin);
+
+/// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of ranks). A map in hand (from a checkpoint) is
+/// taken as it is. config must be resolved.
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
+                                    ShardSet train, std::optional<CodeMap> map);
+
+}  // namespace vqlm

@@ -1,0 +1,149 @@
+#include "train/tools/bench/bench_head.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <fstream>
+#include <numeric>
+#include <string>
+
+#include "train/tools/plan/plan_report.h"
+
+namespace vqlm {
+namespace {
+
+std::size_t bytes_in_use(Backend& backend) {
+  const auto in_use = backend.memory().in_use;
+  return std::accumulate(in_use.begin(), in_use.end(), std::size_t{0});
+}
+
+bool is_dense(BenchedHead kind) {
+  return kind == BenchedHead::dense || kind == BenchedHead::dense_plain;
+}
+
+/// Host memory that the kernel would give to a new process without swapping; 0 where it does not say.
+double available_host_memory() {
+  std::ifstream lines("/proc/meminfo");
+  for (std::string key, line; lines >> key; std::getline(lines, line)) {
+    double kibibytes = 0;
+    if (key == "MemAvailable:" && lines >> kibibytes) return 1024 * kibibytes;
+  }
+  return 0;
+}
+
+HeadConfig config_of(const HeadBenchOptions& options, BenchedHead kind) {
+  HeadConfig config;
+  config.kind = is_dense(kind) ? HeadKind::dense : HeadKind::vq;
+  config.clusters = options.clusters;
+  config.groups = options.groups;
+  config.codes = options.codes;
+  if (kind == BenchedHead::vq_logits) {
+    if (options.groups > 0) config.clusters += options.codes;  // as many parameters
+    config.clusters = std::min(config.clusters, options.vocab_size);
+    config.groups = 0;
+  }
+  if (kind == BenchedHead::vq_embedding) {
+    config.members = MemberVectors::embedding;
+    config.member_rank = options.width;
+    config.member_scale = 1;
+    config.member_mean = true;
+    config.groups = config.codes = 0;
+  }
+  return config;
+}
+
+/// A parameter's value, its rounded copy where there is one, and its gradient.
+double bytes_of_parameter(const Backend& backend, HeadUse use) {
+  const DType a = backend.activation_dtype();
+  return static_cast<double>(sizeof(float) + (a == DType::f32 ? 0 : size_of(a)) +
+                             (use == HeadUse::training ? sizeof(float) : 0));
+}
+
+}  // namespace
+
+BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
+    : config_(config_of(setting.options, kind)), parameters_(setting.tensor.backend(), 1) {
+  const HeadBenchOptions& options = setting.options;
+  Backend& backend = setting.tensor.backend();
+  const std::size_t before = bytes_in_use(backend);
+  model_.vocab_size = options.vocab_size;
+  model_.d_model = options.width;
+  const bool trains = use == HeadUse::training;
+  parameters_.add_bucket("head", !is_dense(kind));
+  const bool reads_table = config_.members == MemberVectors::embedding;
+  ParameterId table = 0;
+  if (reads_table) {
+    table = parameters_.add({{.name = "model.embed_tokens.weight",
+                              .global_shape = {options.vocab_size, options.width},
+                              .offset = {0, 0},
+                              .shape = {options.vocab_size, options.width},
+                              .init = {.stddev = 0.02f}}});
+  }
+  const HeadContext context{
+      .tensor = setting.tensor,
+      .model = model_,
+      .head = config_,
+      .parameters = parameters_,
+      .rows = trains ? options.rows : 1,
+      .trainable = trains,
+      .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
+      .embedding = table};
+  if (is_dense(kind)) {
+    head_ = std::make_unique<DenseHead>(context, std::nullopt);
+  } else {
+    const int codes = config_.groups > 0 ? config_.codes : 0;
+    const CodeMap map =
+        options.map == "frequency"
+            ? make_frequency_map(setting.counts, config_.clusters, config_.groups, codes, options.seed)
+            : make_random_map(options.vocab_size, config_.clusters, config_.groups, codes, options.seed);
+    auto head = std::make_unique<VqHead>(context, map);
+    vq_ = head.get();
+    head_ = std::move(head);
+  }
+  parameters_.allocate(trains);
+  parameters_.initialize(options.seed);
+  head_->initialize(setting.counts);
+  bytes_ = bytes_in_use(backend) - before -
+           static_cast<std::size_t>(static_cast<double>(table_numbers()) * bytes_of_parameter(backend, use));
+}
+
+double expected_bytes(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
+                      HeadUse use) {
+  const HeadConfig config = config_of(options, kind);
+  const auto vocabulary = static_cast<double>(options.vocab_size), width = static_cast<double>(options.width);
+  const auto activation = static_cast<double>(size_of(backend.activation_dtype()));
+  const bool trains = use == HeadUse::training;
+  const double of_parameter = bytes_of_parameter(backend, use);
+  const double rows = trains ? static_cast<double>(options.rows) : 1;
+  const double clusters = static_cast<double>(config.clusters);
+  if (!is_dense(kind)) {
+    const double codes = config.groups > 0 ? config.codes : 0;
+    // The table, and its rows in the clusters' order with a gradient of their own.
+    const double table =
+        config.members == MemberVectors::embedding
+            ? vocabulary * width * (of_parameter + activation + (trains ? sizeof(float) : 0.0))
+            : 0;
+    return table + (clusters + codes) * width * of_parameter +
+           vocabulary * (of_parameter + 12 + config.groups) + rows * clusters * activation;
+  }
+  const double logits = rows * vocabulary * activation;
+  const double chunk = backend.host_accessible() ? 64 << 20 : 512 << 20;
+  return vocabulary * (width + 1) * of_parameter +
+         (kind == BenchedHead::dense_plain ? logits : std::min(logits, chunk));
+}
+
+std::string memory_refusal(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
+                           HeadUse use) {
+  // Four fifths: the rest is for the hidden states, libraries and other processes. A device refuses by itself.
+  const double available = options.memory > 0          ? static_cast<double>(options.memory)
+                           : backend.host_accessible() ? 0.8 * available_host_memory()
+                                                       : 0;
+  const double needed = expected_bytes(backend, options, kind, use);
+  if (available == 0 || needed <= available) return {};
+  return fmt::format("needs {}, may take {}; {}", human_bytes(needed), human_bytes(available),
+                     kind == BenchedHead::dense_plain && use == HeadUse::training
+                         ? "N x V logits at once: fewer --rows, or see the chunked head"
+                         : "choose a smaller --vocab or --width, or more --memory");
+}
+
+}  // namespace vqlm

@@ -1,0 +1,255 @@
+#include "train/tools/bench/op_bench.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/model/rope.h"
+#include "train/engine/bench_tensors.h"
+#include "train/tools/bench/synthetic_tokens.h"
+
+namespace vqlm {
+namespace {
+
+void check(const OpBenchOptions& o) {
+  for (const auto& [option, value] :
+       {std::pair{"rows", o.rows}, std::pair{"seq-len", o.seq_len}, std::pair{"width", o.width},
+        std::pair{"head-dim", o.head_dim}, std::pair{"d-ff", o.d_ff}, std::pair{"vocab", o.vocab_size},
+        std::pair{"logit-rows", o.logit_rows}, std::pair{"numbers", o.numbers}}) {
+    if (value < 1) throw UsageError(fmt::format("bench ops: --{} {}: choose 1 or more", option, value));
+  }
+  if (o.head_dim % 2 != 0 || o.width % o.head_dim != 0) {
+    throw UsageError(fmt::format(
+        "bench ops: --head-dim {} for --width {}: choose an even divisor of the width", o.head_dim, o.width));
+  }
+  if (o.vocab_size > INT32_MAX) {
+    throw UsageError(fmt::format("bench ops: --vocab {}: token ids are 32-bit, choose at most {}",
+                                 o.vocab_size, INT32_MAX));
+  }
+}
+
+/// Measures ops one after the other; each part's arrays end with it.
+class OpBench {
+ public:
+  OpBench(Backend& backend, const OpBenchOptions& options, OpBenchResult& result)
+      : backend_(backend), o_(options), result_(result), type_(backend.activation_dtype()) {}
+
+  void flat() {
+    BenchTensors tensors(backend_);
+    const std::int64_t n = o_.numbers;
+    const bool rounds = type_ != DType::f32;
+    const std::string shape = fmt::format("({})", n);
+    const Tensor param = tensors.normal({n}, DType::f32, 0.02f),
+                 grad = tensors.normal({n}, DType::f32, 1e-3f);
+    const Tensor m = tensors.make({n}, DType::f32), v = tensors.make({n}, DType::f32);
+    const Tensor rounded = rounds ? tensors.make({n}, type_) : Tensor{};
+    const Tensor norm = tensors.make({1}, DType::f64);
+    backend_.fill(m, 0.0f);
+    backend_.fill(v, 0.0f);
+    const double zero = 0;
+    backend_.copy_from_host(norm, &zero);
+    add("copy", shape + " f32", 8 * n, [&] { backend_.copy(m, v); });
+    add("fill", shape + " f32", 4 * n, [&] { backend_.fill(m, 0.0f); });
+    if (rounds) {
+      add("round_to_activation", shape, (4 + width()) * n,
+          [&] { backend_.round_to_activation(rounded, param); });
+    }
+    add("add_sum_of_squares", shape, 4 * n, [&] { backend_.add_sum_of_squares(norm, grad); });
+    const AdamWStep step{.lr = 1e-4f, .weight_decay = 0.1f, .step = 100, .max_norm = 1.0f};
+    add("adamw", shape, (28 + (rounds ? width() : 0)) * n,
+        [&] { backend_.adamw(param, rounded, m, v, grad, norm, step); });
+  }
+
+  void norms() {
+    BenchTensors tensors(backend_);
+    const std::int64_t n = o_.rows, d = o_.width;
+    const std::string shape = fmt::format("({}, {})", n, d);
+    const Tensor x = tensors.normal({n, d}, type_), branch = tensors.normal({n, d}, type_);
+    const Tensor y = tensors.make({n, d}, type_), sum = tensors.make({n, d}, type_);
+    const Tensor rstd = tensors.make({n}, DType::f32), gain = tensors.normal({d}, DType::f32);
+    const Tensor dgain = tensors.make({d}, DType::f32);
+    backend_.fill(dgain, 0.0f);
+    backend_.fill(sum, 0.0f);
+    const std::int64_t array = width() * n * d;
+    add("rmsnorm_forward", shape, 2 * array + 4 * (n + d),
+        [&] { backend_.rmsnorm_forward(y, rstd, Tensor{}, x, Tensor{}, gain, 1e-5f); });
+    add("rmsnorm_forward + residual", shape, 4 * array + 4 * (n + d),
+        [&] { backend_.rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f); });
+    add("rmsnorm_backward", shape, 3 * array + 4 * n + 12 * d,
+        [&] { backend_.rmsnorm_backward(y, dgain, branch, x, gain, rstd, Accumulate::no); });
+    add("rmsnorm_backward, adding", shape, 4 * array + 4 * n + 12 * d,
+        [&] { backend_.rmsnorm_backward(sum, dgain, branch, x, gain, rstd, Accumulate::yes); });
+  }
+
+  void positions() {
+    BenchTensors tensors(backend_);
+    const std::int64_t t = o_.rows % o_.seq_len == 0 ? o_.seq_len : o_.rows;
+    const int heads = static_cast<int>(o_.width / o_.head_dim);
+    const AttentionShape s{o_.rows / t, t, heads, heads, static_cast<int>(o_.head_dim)};
+    const std::string shape = fmt::format("({}, {}, {})", s.batch, t, s.row());
+    const Tensor qkv = tensors.normal({s.batch, t, s.row()}, type_);
+    const std::vector<double> frequencies =
+        rope_frequencies({.d_model = o_.head_dim, .n_heads = 1, .rope_theta = 10000.0f});
+    const RopePositions positions{tensors.make({o_.head_dim / 2}, DType::f64)};
+    backend_.copy_from_host(positions.frequencies, frequencies.data());
+    const std::int64_t rotated = 2 * width() * o_.rows * (s.heads + s.kv_heads) * s.head_dim;
+    add("rope_forward", shape, rotated, [&] { backend_.rope_forward(qkv, s, positions); });
+    add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, positions); });
+  }
+
+  /// Decoding: the last token of as many sequences as have room, over a cache of all that came before it.
+  void cached_attention() {
+    BenchTensors tensors(backend_);
+    const std::int64_t t = o_.seq_len, batch = std::max<std::int64_t>(o_.rows / t, 1), d = o_.head_dim;
+    const int heads = static_cast<int>(o_.width / d);
+    const AttentionShape s{batch, 1, heads, heads, static_cast<int>(d)};
+    const std::string shape = fmt::format("({}, {}, {}, {})", batch, heads, t, d);
+    const Tensor keys = tensors.normal({batch, heads, t, d}, type_),
+                 values = tensors.normal({batch, heads, t, d}, type_);
+    const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_),
+                 out = tensors.make({batch, 1, o_.width}, type_);
+    // The new position's keys and values are read with qkv and written, the past's are read.
+    add("attention_cached", shape, width() * batch * (s.row() + 3 * o_.width + 2 * (t - 1) * o_.width),
+        [&] { backend_.attention_cached(out, keys, values, qkv, s, t - 1); });
+  }
+
+  void swiglu() {
+    BenchTensors tensors(backend_);
+    const std::int64_t n = o_.rows, f = o_.d_ff;
+    const std::string shape = fmt::format("({}, 2 x {})", n, f);
+    const Tensor gate_up = tensors.normal({n, 2 * f}, type_), dgate_up = tensors.make({n, 2 * f}, type_);
+    const Tensor y = tensors.normal({n, f}, type_);
+    add("swiglu_backward", shape, 5 * width() * n * f,
+        [&] { backend_.swiglu_backward(dgate_up, y, gate_up); });
+    add("swiglu_forward", shape, 3 * width() * n * f, [&] { backend_.swiglu_forward(y, gate_up); });
+  }
+
+  void embedding() {
+    BenchTensors tensors(backend_);
+    const std::int64_t n = o_.rows, d = o_.width, vocab = o_.vocab_size;
+    const std::string shape = fmt::format("({}, {}) of {}", n, d, vocab);
+    const Tensor table = tensors.normal({vocab, d}, type_), out = tensors.normal({n, d}, type_);
+    const Tensor dtable = tensors.make({vocab, d}, DType::f32), ids = tensors.make({n}, DType::i32);
+    backend_.fill(dtable, 0.0f);
+    const auto tokens = draw_tokens(synthetic_counts(TokenDistribution::zipf, vocab), n, 1, "bench ids");
+    backend_.copy_from_host(ids, tokens.data());
+    const auto distinct = static_cast<std::int64_t>(std::set(tokens.begin(), tokens.end()).size());
+    add("embedding_forward", shape, 4 * n + width() * (n + distinct) * d,
+        [&] { backend_.embedding_forward(out, ids, table, 0); });
+    add("embedding_backward", shape, 4 * n + width() * n * d + 8 * distinct * d,
+        [&] { backend_.embedding_backward(dtable, out, ids, 0); });
+    move_columns(tensors, table, out, dtable);
+  }
+
+  /// As many rows of the table as the batch has, all columns, in reverse order.
+  void move_columns(BenchTensors& tensors, Tensor table, Tensor out, Tensor dtable) {
+    const std::int64_t vocab = table.extent(0), d = table.extent(1), n = std::min(out.extent(0), vocab);
+    const std::string shape = fmt::format("({}, {}) of {}", n, d, vocab);
+    const Tensor ids = tensors.make({n}, DType::i32), dout = tensors.normal({n, d}, DType::f32);
+    std::vector<std::int32_t> order(static_cast<std::size_t>(n));
+    std::iota(order.rbegin(), order.rend(), 0);
+    backend_.copy_from_host(ids, order.data());
+    add("gather_columns", shape, 4 * n + 2 * width() * n * d,
+        [&] { backend_.gather_columns(out.rows(0, n), table, ids, 1, 0.5f); });
+    add("scatter_add_columns", shape, 4 * n + 12 * n * d,
+        [&] { backend_.scatter_add_columns(dtable, dout, ids, 1, 0.5f); });
+  }
+
+  void softmax() {
+    BenchTensors tensors(backend_);
+    const std::int64_t n = o_.logit_rows, vocab = o_.vocab_size;
+    const std::string shape = fmt::format("({}, {})", n, vocab);
+    const Tensor logits = tensors.normal({n, backend_.padded_classes(vocab)}, type_), bias = tensors.normal({vocab}, DType::f32);
+    const Tensor statistics = tensors.make({1, n, 3}, DType::f32), targets = tensors.make({n}, DType::i32);
+    const Tensor nll = tensors.make({n}, DType::f32), lse = tensors.make({n}, DType::f32);
+    backend_.fill(targets, 0.0f);
+    add("softmax_statistics", shape, width() * n * vocab + 4 * vocab + 16 * n, [&] {
+      backend_.softmax_statistics(statistics.view({n, 3}), logits, bias, targets, {.count = vocab});
+    });
+    backend_.softmax_combine(nll, lse, statistics, targets);
+    add("softmax_gradient", shape, 2 * width() * n * vocab + 4 * vocab + 8 * n,
+        [&] { backend_.softmax_gradient(logits, bias, lse, targets, {.count = vocab}, 1.0f); });
+  }
+
+ private:
+  std::int64_t width() const { return static_cast<std::int64_t>(size_of(type_)); }
+
+  template <class Op>
+  void add(const char* name, std::string shape, std::int64_t bytes, const Op& op) {
+    result_.ops.push_back(
+        {name, std::move(shape), static_cast<double>(bytes), time_calls(backend_, op, o_.seconds, o_.laps)});
+  }
+
+  Backend& backend_;
+  const OpBenchOptions& o_;
+  OpBenchResult& result_;
+  DType type_;
+};
+
+double measure_copy(Backend& backend, const OpBenchOptions& options) {
+  BenchTensors tensors(backend);
+  const Tensor from = tensors.normal({options.numbers}, DType::f32);
+  const Tensor to = tensors.make({options.numbers}, DType::f32);
+  const CallTime time = time_calls(
+      backend, [&] { backend.copy(to, from); }, options.seconds, options.laps);
+  return 8.0 * static_cast<double>(options.numbers) / time.seconds;
+}
+
+}  // namespace
+
+OpBenchResult run_op_bench(Backend& backend, const OpBenchOptions& options) {
+  check(options);
+  OpBenchResult result;
+  result.machine = backend.description();
+  result.dtype = name_of(backend.activation_dtype());
+  const double before = measure_copy(backend, options);
+  OpBench bench(backend, options, result);
+  bench.flat();
+  bench.norms();
+  bench.positions();
+  bench.cached_attention();
+  bench.swiglu();
+  bench.embedding();
+  bench.softmax();
+  result.copy_rate = std::max(before, measure_copy(backend, options));
+  return result;
+}
+
+std::string to_text(const OpBenchResult& result) {
+  std::string text = fmt::format(
+      "bytes: every operand read or written once\nmachine {}; {}; copies at {:.1f} GB/s\n\n"
+      "  {:<28} {:<28} {:>10} {:>10} {:>9}\n",
+      result.machine, result.dtype, 1e-9 * result.copy_rate, "op", "shape", "us", "GB/s", "of copy");
+  for (const OpRate& op : result.ops) {
+    text += fmt::format("  {:<28} {:<28} {:>10.2f} {:>10.1f} {:>7.1f} %\n", op.name, op.shape,
+                        1e6 * op.time.seconds, 1e-9 * op.bytes_per_second(),
+                        100 * op.bytes_per_second() / result.copy_rate);
+  }
+  return text;
+}
+
+std::string to_json(const OpBenchResult& result) {
+  nlohmann::ordered_json json;
+  json["machine"] = result.machine;
+  json["dtype"] = result.dtype;
+  json["copy_bytes_per_second"] = result.copy_rate;
+  json["ops"] = nlohmann::ordered_json::array();
+  for (const OpRate& op : result.ops) {
+    json["ops"].push_back({{"name", op.name},
+                           {"shape", op.shape},
+                           {"bytes", op.bytes},
+                           {"seconds", op.time.seconds},
+                           {"seconds_min", op.time.seconds_min},
+                           {"bytes_per_second", op.bytes_per_second()},
+                           {"share_of_copy", op.bytes_per_second() / result.copy_rate}});
+  }
+  return json.dump(2) + "\n";
+}
+
+}  // namespace vqlm

@@ -1,0 +1,124 @@
+// TimingBackend: a back end that forwards every call to another one and keeps the seconds of each op. It shows where a
+// step's time goes without a word about it in the model.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "core/backend.h"
+#include "train/engine/stopwatch.h"
+
+namespace vqlm {
+
+/// What the calls of one op took together.
+struct OpTime {
+  std::string_view name;  // as in backend.h; matrix products by the transposes of their operands
+  std::int64_t calls = 0;
+  double seconds = 0;
+  double flops = 0;  // of matrix products and attention (causal half, recomputation not counted), else 0
+};
+
+class TimingBackend : public Backend {
+ public:
+  /// `inner` does the work and owns the memory; it must outlive this object and every buffer made through it.
+  explicit TimingBackend(Backend& inner, Clock clock = wall_seconds) : inner_(inner), clock_(clock) {}
+
+  /// Forgets what was measured and begins to measure. On a device each op stands between two time marks of the compute
+  /// stream, which cost a few microseconds an op: measure whole steps while stopped.
+  void start();
+  void stop() { running_ = false; }
+  /// The slowest op first; waits for the device. What capture() records is not measured, a replayed graph as one op.
+  std::vector<OpTime> times();
+
+  std::string description() const override { return inner_.description(); }
+  bool host_accessible() const override { return inner_.host_accessible(); }
+  DType activation_dtype() const override { return inner_.activation_dtype(); }
+  std::int64_t class_multiple() const override { return inner_.class_multiple(); }
+  Buffer allocate(std::size_t bytes, MemoryUse use) override { return inner_.allocate(bytes, use); }
+  MemoryAccount memory() const override { return inner_.memory(); }
+  void copy(Tensor dst, Tensor src) override;
+  void copy_from_host(Tensor dst, const void* src) override;
+  void copy_to_host(void* dst, Tensor src) override;
+  void fill(Tensor x, float value) override;
+  void round_to_activation(Tensor dst, Tensor src) override;
+  std::uint64_t fingerprint(Tensor x) override;
+  Stream compute_stream() override { return inner_.compute_stream(); }
+  Event record(Stream stream) override { return inner_.record(stream); }
+  void wait(Stream stream, const Event& event) override { inner_.wait(stream, event); }
+  void synchronize() override { inner_.synchronize(); }
+  Event mark_time(Stream stream) override { return inner_.mark_time(stream); }
+  double seconds_between(const Event& begin, const Event& end) override {
+    return inner_.seconds_between(begin, end);
+  }
+  Graph capture(const std::function<void()>& work) override;
+  void replay(const Graph& graph) override;
+
+  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
+  void add_scaled(Tensor y, Tensor x, float scale) override;
+  void add_column_sums(Tensor out, Tensor x) override;
+  void swap_axes(Tensor dst, Tensor src) override;
+  void swiglu_forward(Tensor y, Tensor gate_up) override;
+  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override;
+  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
+                       float eps) override;
+  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
+                        Accumulate accumulate_dx) override;
+  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override;
+  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override;
+  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;
+  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
+                          const AttentionShape& shape) override;
+  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
+                        std::int64_t past) override;
+  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
+  void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) override;
+  void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
+                           float scale) override;
+  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
+                          const ClassShard& classes) override;
+  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
+  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
+                        float scale) override;
+  void log_softmax(Tensor logits, Tensor bias) override;
+  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
+                            const CodeMapView& map) override;
+  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
+                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
+                      const CodeMapView& map) override;
+  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
+                        Tensor token_bias, const CodeMapView& map) override;
+  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
+                         Tensor token_bias, const CodeMapView& map) override;
+  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
+  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override;
+  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
+                                 const CodeMapView& map) override;
+  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
+                  float scale) override;
+  void add_sum_of_squares(Tensor out, Tensor x) override;
+  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
+             const AdamWStep& step) override;
+  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
+
+ private:
+  /// Buffers belong to `inner`, so nothing is ever given back here.
+  void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
+  template <class Op>
+  void measure(std::string_view name, double flops, const Op& op);
+  OpTime& entry(std::string_view name);
+
+  /// An op on a device whose time is not known yet.
+  struct Marked {
+    std::string_view name;
+    Event begin, end;
+  };
+
+  Backend& inner_;
+  Clock clock_;
+  bool running_ = false;
+  std::vector<OpTime> times_;
+  std::vector<Marked> marked_;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,105 @@
+#include "train/tools/convert/hf_tokenizer.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "data/files/atomic_file.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace vqlm {
+
+namespace {
+
+void write_json(const std::filesystem::path& file, const nlohmann::ordered_json& json) {
+  write_file_atomically(file.string(), json.dump(2) + "\n");
+}
+
+bool has_piece(const Tokenizer& tokenizer, const std::string& piece) {
+  for (std::int64_t id = 0; id < std::min<std::int64_t>(tokenizer.vocab_size(), 16); ++id) {
+    if (tokenizer.piece(static_cast<std::int32_t>(id)) == piece) return true;
+  }
+  return false;
+}
+
+/// "legacy": false and the prefix as the model has it: transformers' default would encode the text after a special token in
+/// another way than SentencePiece does. `bos` is never added: our samples have none.
+void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+  const std::string& eos = tokenizer.piece(tokenizer.eos_id());
+  const nlohmann::ordered_json special = {
+      {"bos_token", has_piece(tokenizer, "<s>") ? "<s>" : eos}, {"eos_token", eos}, {"unk_token", "<unk>"}};
+  nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
+                                   {"add_bos_token", false},
+                                   {"add_eos_token", false},
+                                   {"add_prefix_space", tokenizer.traits().dummy_prefix},
+                                   {"legacy", false},
+                                   {"clean_up_tokenization_spaces", false},
+                                   {"sp_model_kwargs", nlohmann::ordered_json::object()}};
+  config.update(special);
+  write_json(out / "tokenizer_config.json", config);
+  write_json(out / "special_tokens_map.json", special);
+}
+
+/// An id of a generation_config.json, the first where it is a list.
+std::optional<std::int32_t> id_of(const nlohmann::json& json, const char* key) {
+  if (!json.is_object() || !json.contains(key)) return std::nullopt;
+  const nlohmann::json& value = json[key].is_array() && !json[key].empty() ? json[key][0] : json[key];
+  return value.is_number_integer() ? std::optional(value.get<std::int32_t>()) : std::nullopt;
+}
+
+/// The ids of tokenizer_config.json's special tokens, as transformers writes them since 4.34 (added_tokens_decoder).
+SpecialTokens described_tokens(const std::filesystem::path& file) {
+  SpecialTokens tokens;
+  const auto json = nlohmann::json::parse(read_file(file.string()), nullptr, false);
+  if (!json.is_object() || !json.contains("added_tokens_decoder")) return tokens;
+  const auto id_of_token = [&](const char* key) -> std::optional<std::int32_t> {
+    if (!json.contains(key)) return std::nullopt;
+    const nlohmann::json& token =
+        json[key].is_object() && json[key].contains("content") ? json[key]["content"] : json[key];
+    for (const auto& [id, added] : json["added_tokens_decoder"].items()) {
+      if (added.is_object() && added.contains("content") && added["content"] == token)
+        return std::atoi(id.c_str());
+    }
+    return std::nullopt;
+  };
+  return {.bos = id_of_token("bos_token"), .eos = id_of_token("eos_token")};
+}
+
+/// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
+SpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
+  const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
+  describe_sentencepiece(tokenizer, out);
+  return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
+}
+
+}  // namespace
+
+SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
+  std::set<std::string> names;
+  for (const std::filesystem::path& file : source.tokenizer_files()) {
+    write_file_atomically((out / file.filename()).string(), read_file(file.string()));
+    names.insert(file.filename().string());
+  }
+  SpecialTokens tokens;
+  if (names.contains("tokenizer_config.json")) {
+    tokens = described_tokens(out / "tokenizer_config.json");
+  } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {
+    tokens = sentencepiece_tokens(out);
+  }
+  const std::filesystem::path generation = out / "generation_config.json";
+  if (names.contains("generation_config.json")) {
+    const auto json = nlohmann::json::parse(read_file(generation.string()), nullptr, false);
+    if (const auto bos = id_of(json, "bos_token_id")) tokens.bos = bos;
+    if (const auto eos = id_of(json, "eos_token_id")) tokens.eos = eos;
+    return tokens;
+  }
+  nlohmann::ordered_json json = {{"_from_model_config", true}};
+  if (tokens.bos) json["bos_token_id"] = *tokens.bos;
+  if (tokens.eos) json["eos_token_id"] = *tokens.eos;
+  write_json(generation, json);
+  return tokens;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,16 @@
+// The tokenizer's part of a Hugging Face folder.
+#pragma once
+
+#include <filesystem>
+
+#include "train/models/hf_config.h"
+#include "train/models/model_source.h"
+
+namespace vqlm {
+
+/// Copies the model's tokenizer files into `out`. Beside a lone SentencePiece model it writes tokenizer_config.json and
+/// special_tokens_map.json, with which transformers gives the ids that the model itself gives (no beginning-of-text token
+/// is added); generation_config.json where there was none. Returns which ids begin and end texts.
+SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out);
+
+}  // namespace vqlm

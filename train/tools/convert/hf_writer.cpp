@@ -1,0 +1,140 @@
+#include "train/tools/convert/hf_writer.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+#include "data/files/safetensors_writer.h"
+#include "train/tools/convert/expanded_head.h"
+#include "train/models/hf_config.h"
+#include "train/models/hf_model.h"
+#include "train/tools/convert/hf_tokenizer.h"
+#include "train/models/logical_tensors.h"
+#include "train/tools/convert/native_form.h"
+
+namespace vqlm {
+
+namespace {
+
+/// Rows of an expanded matrix made at a time, in bytes of f32.
+constexpr std::int64_t block_bytes = 16 << 20;
+
+std::string stored_type(const std::string& dtype) {
+  if (dtype == "float32") return "F32";
+  if (dtype == "bfloat16") return "BF16";
+  if (dtype == "float16") return "F16";
+  throw UsageError(fmt::format("--dtype = \"{}\" is unknown: choose float32, bfloat16 or float16", dtype));
+}
+
+/// Which form the model takes, and its tensors.
+class HfFolder {
+ public:
+  HfFolder(const ModelSource& source, const HfWriteOptions& options)
+      : source_(source), type_(stored_type(options.dtype)) {
+    config_.model = source.model();
+    config_.head = source.head();
+    config_.max_positions = source.seq_len() > 0 ? source.seq_len() : 2048;
+    if (source.head().kind == HeadKind::vq) map_ = source.code_map().value();
+    choose_form(options.expand);
+    if (map_) config_.map_provenance = map_->provenance;
+  }
+
+  const HfConfig& config() const { return config_; }
+  std::vector<SafetensorsSpec> tensors() const;
+  void append(const SafetensorsSpec& tensor, SafetensorsWriter& file) const;
+
+ private:
+  void choose_form(bool expand);
+  void append_expanded(SafetensorsWriter& file) const;
+
+  const ModelSource& source_;
+  std::string type_;
+  HfConfig config_;
+  std::optional<CodeMap> map_;
+  std::optional<ExpandedHead> expanded_;  // of a VQ head that becomes a matrix
+};
+
+void HfFolder::choose_form(bool expand) {
+  const bool dense = source_.head().kind == HeadKind::dense;
+  if (!expand && !dense) {
+    config_.native = true;
+    return;
+  }
+  ExpandedHead head = expand_head(source_);
+  if (!expand) {
+    const auto is_zero = [](double constant) { return constant == 0; };
+    config_.native = !std::all_of(head.constants.begin(), head.constants.end(), is_zero);
+  } else {
+    check_no_bias(head, source_);
+  }
+  if (config_.native) return;
+  config_.head = {};
+  config_.head.kind = HeadKind::dense;
+  config_.head.bias = false;
+  if (dense) return;
+  map_.reset();
+  expanded_ = std::move(head);
+}
+
+std::vector<SafetensorsSpec> HfFolder::tensors() const {
+  std::vector<SafetensorsSpec> specs;
+  for (const LogicalTensor& tensor : logical_tensors(config_.model, config_.head))
+    specs.push_back({hf_tensor_name(tensor.name), type_, tensor.shape});
+  if (!map_) return specs;
+  specs.push_back({"lm_head.cluster_of_token", "I32", {map_->vocab_size}});
+  if (map_->groups > 0) specs.push_back({"lm_head.member_codes", "U8", {map_->vocab_size, map_->groups}});
+  return specs;
+}
+
+void HfFolder::append(const SafetensorsSpec& tensor, SafetensorsWriter& file) const {
+  if (tensor.dtype == "I32") return file.append(std::span(map_->cluster_of_token));
+  if (tensor.dtype == "U8") return file.append(std::span(map_->member_codes));
+  if (expanded_ && tensor.name == "lm_head.weight") return append_expanded(file);
+  for (const LogicalTensor& logical : logical_tensors(config_.model, config_.head)) {
+    if (hf_tensor_name(logical.name) != tensor.name) continue;
+    for (const Box& box : row_boxes(tensor.shape))
+      file.append(std::span<const float>(source_.read(logical.name, box.offset, box.extent)));
+  }
+}
+
+void HfFolder::append_expanded(SafetensorsWriter& file) const {
+  const std::int64_t width = config_.model.d_model;
+  const std::vector<float> codebook =
+      source_.read(expanded_->matrix, {0, 0}, {source_.head().clusters, width});
+  const std::int64_t rows = std::max<std::int64_t>(1, block_bytes / (4 * width));
+  std::vector<float> block;
+  for (std::size_t v = 0; v < expanded_->row_of_token.size(); ++v) {
+    const auto row = codebook.begin() + expanded_->row_of_token[v] * width;
+    block.insert(block.end(), row, row + width);
+    if (static_cast<std::int64_t>(block.size()) < rows * width && v + 1 < expanded_->row_of_token.size())
+      continue;
+    file.append(std::span<const float>(block));
+    block.clear();
+  }
+}
+
+}  // namespace
+
+void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
+  const HfFolder folder(source, options);
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) throw Error(fmt::format("{}: cannot be made: {}", out.string(), error.message()));
+  const SpecialTokens tokens = write_hf_tokenizer(source, out);
+  if (folder.config().native) {
+    write_file_atomically((out / "configuration_vqlm.py").string(), configuration_vqlm_py);
+    write_file_atomically((out / "modeling_vqlm.py").string(), modeling_vqlm_py);
+  }
+  write_safetensors(
+      out, folder.tensors(), options.shard_bytes,
+      [&](const SafetensorsSpec& tensor, SafetensorsWriter& file) { folder.append(tensor, file); });
+  write_file_atomically((out / "config.json").string(),
+                        hf_config_json(folder.config(), options.dtype, tokens));
+}
+
+}  // namespace vqlm

@@ -1,0 +1,250 @@
+#include "train/tools/convert/replaced_head.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+#include "train/models/logical_tensors.h"
+
+namespace vqlm {
+namespace {
+
+ModelConfig untied(ModelConfig model) {
+  model.tie_embeddings = false;
+  return model;
+}
+
+HeadConfig dense_head(const ModelSource& trunk) {
+  VQLM_ASSERT(trunk.head().kind == HeadKind::vq);
+  return {.kind = HeadKind::dense,
+          .bias = true};  // what its codes were and how they learned is no matter any more
+}
+
+/// log sum exp of each cluster's members, (K).
+std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bias) {
+  const auto clusters = static_cast<std::size_t>(map.clusters);
+  std::vector<double> most(clusters, -std::numeric_limits<double>::infinity());
+  std::vector<double> sum(clusters, 0);
+  for (std::size_t v = 0; v < bias.size(); ++v) {
+    const auto k = static_cast<std::size_t>(map.cluster_of_token[v]);
+    most[k] = std::max(most[k], static_cast<double>(bias[v]));
+  }
+  for (std::size_t v = 0; v < bias.size(); ++v) {
+    const auto k = static_cast<std::size_t>(map.cluster_of_token[v]);
+    sum[k] += std::exp(static_cast<double>(bias[v]) - most[k]);
+  }
+  for (std::size_t k = 0; k < clusters; ++k) sum[k] = most[k] + std::log(sum[k]);
+  return sum;
+}
+
+/// scale B u_v of every token v, (V, d): what h is multiplied with to score it (core/model/head/embedding_members.h).
+std::vector<float> embedding_members(const ModelSource& source) {
+  const std::int64_t d = source.model().d_model, rank = source.head().member_rank, stride = d / rank;
+  std::vector<float> vectors = read_whole(source, "model.embed_tokens.weight");
+  const std::vector<float> projection =
+      rank < d ? read_whole(source, "vq_head.member_projection") : std::vector<float>{};
+  std::vector<float> row(static_cast<std::size_t>(d));
+  for (std::int64_t v = 0; v < source.model().vocab_size; ++v) {
+    float* const vector = vectors.data() + v * d;
+    for (std::int64_t i = 0; i < d; ++i) {
+      float sum = projection.empty() ? vector[i] : 0.0f;
+      for (std::int64_t j = 0; !projection.empty() && j < rank; ++j) {
+        sum += projection[static_cast<std::size_t>(i * rank + j)] * vector[j * stride];
+      }
+      row[static_cast<std::size_t>(i)] = source.head().member_scale * sum;
+    }
+    std::copy(row.begin(), row.end(), vector);
+  }
+  return vectors;
+}
+
+/// Adds to each cluster's row of the codebook (K, d) the mean of its members' vectors (V, d).
+void add_member_means(std::vector<float>& codebook, const std::vector<float>& vectors, const CodeMap& map) {
+  const MemberOrder order(map.cluster_of_token, map.clusters);
+  const std::size_t d = codebook.size() / static_cast<std::size_t>(map.clusters);
+  for (std::size_t k = 0; k < static_cast<std::size_t>(map.clusters); ++k) {
+    const auto begin = static_cast<std::size_t>(order.begin[k]),
+               end = static_cast<std::size_t>(order.begin[k + 1]);
+    for (std::size_t i = 0; i < d; ++i) {
+      double sum = 0;
+      for (std::size_t place = begin; place < end; ++place) {
+        sum += static_cast<double>(vectors[static_cast<std::size_t>(order.members[place]) * d + i]);
+      }
+      codebook[k * d + i] += static_cast<float>(sum / static_cast<double>(end - begin));
+    }
+  }
+}
+
+}  // namespace
+
+ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
+    : trunk_(trunk), model_(untied(trunk.model())), head_(std::move(head)) {
+  for (const LogicalTensor& tensor : head_tensors(model_, head_)) head_shapes_[tensor.name] = tensor.shape;
+}
+
+std::string ReplacedHead::description() const {
+  return fmt::format("{}, its head replaced by a {} one", trunk_.description(),
+                     head_.kind == HeadKind::vq ? "VQ" : "dense");
+}
+
+std::vector<ModelSource::TensorInfo> ReplacedHead::tensors() const {
+  std::map<std::string, std::string> stored_as;
+  for (const TensorInfo& tensor : trunk_.tensors()) stored_as[tensor.name] = tensor.stored_as;
+  std::vector<TensorInfo> infos;
+  for (const LogicalTensor& tensor : logical_tensors(model_, head_)) {
+    const bool of_head = head_shapes_.contains(tensor.name);
+    infos.push_back({tensor.name, tensor.shape, of_head ? "float32" : stored_as[tensor.name]});
+  }
+  return infos;
+}
+
+std::vector<float> ReplacedHead::read(const std::string& name, const Shape& offset,
+                                      const Shape& extent) const {
+  return head_shapes_.contains(name) ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
+}
+
+namespace {
+
+HeadConfig without_input_codes(HeadConfig head) {
+  VQLM_ASSERT(head.input_codes);
+  head.input_codes = false;
+  return head;
+}
+
+}  // namespace
+
+FoldedInputCodes::FoldedInputCodes(const ModelSource& trunk)
+    : ReplacedHead(trunk, without_input_codes(trunk.head())),
+      map_(trunk.code_map().value()),
+      input_codebook_(read_whole(trunk, "vq_head.input_codebook")) {}
+
+std::vector<float> FoldedInputCodes::read(const std::string& name, const Shape& offset,
+                                          const Shape& extent) const {
+  if (name != "model.embed_tokens.weight") return ReplacedHead::read(name, offset, extent);
+  std::vector<float> rows = trunk().read(name, offset, extent);
+  for (std::int64_t i = 0; i < extent[0]; ++i) {
+    const std::int64_t k = map_.cluster_of_token[static_cast<std::size_t>(offset[0] + i)];
+    const float* const code = input_codebook_.data() + k * model().d_model + offset[1];
+    for (std::int64_t j = 0; j < extent[1]; ++j) rows[static_cast<std::size_t>(i * extent[1] + j)] += code[j];
+  }
+  return rows;
+}
+
+std::vector<float> FoldedInputCodes::read_head(const std::string& name, const Shape& offset,
+                                               const Shape& extent) const {
+  std::vector<float> values = trunk().read(name, offset, extent);
+  if (name != "vq_head.codebook" || !head().member_mean) return values;
+  for (std::int64_t i = 0; i < extent[0]; ++i) {
+    const float* const code = input_codebook_.data() + (offset[0] + i) * model().d_model + offset[1];
+    for (std::int64_t j = 0; j < extent[1]; ++j) {
+      values[static_cast<std::size_t>(i * extent[1] + j)] -= head().member_scale * code[j];
+    }
+  }
+  return values;
+}
+
+DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, dense_head(trunk)) {
+  map_ = trunk.code_map().value();
+  const auto vocab = static_cast<std::size_t>(map_.vocab_size);
+  const std::vector<float> member_bias =
+      trunk.head().bias ? read_whole(trunk, "vq_head.token_bias") : std::vector<float>(vocab, 0.0f);
+  const std::vector<float> cluster_bias = read_whole(trunk, "vq_head.cluster_bias");
+  codebook_ = read_whole(trunk, "vq_head.codebook");
+  if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
+  if (trunk.head().members == MemberVectors::embedding) member_vectors_ = embedding_members(trunk);
+  if (trunk.head().member_mean) add_member_means(codebook_, member_vectors_, map_);
+  const std::vector<double> lse = cluster_lse(map_, member_bias);
+  bias_.resize(vocab);
+  for (std::size_t v = 0; v < vocab; ++v) {
+    const auto k = static_cast<std::size_t>(map_.cluster_of_token[v]);
+    const double share = static_cast<double>(member_bias[v]) - lse[k];  // log pi(v)
+    bias_[v] = static_cast<float>(static_cast<double>(cluster_bias[k]) + share);
+    if (!exact()) {
+      const auto token = static_cast<std::int64_t>(v);
+      add_member(token, -static_cast<float>(std::exp(share)),
+                 codebook_.data() + static_cast<std::int64_t>(k) * model().d_model);
+    }
+  }
+}
+
+void DenseExpansion::add_member(std::int64_t token, float scale, float* out) const {
+  if (!member_vectors_.empty()) {
+    const std::int64_t d = model().d_model;
+    const float* const u = member_vectors_.data() + token * d;
+    for (std::int64_t i = 0; i < d; ++i) out[i] += scale * u[i];
+    return;
+  }
+  const std::int64_t groups = map_.groups;
+  const std::int64_t width = groups > 0 ? model().d_model / groups : 0;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const std::int64_t code = map_.member_codes[static_cast<std::size_t>(token * groups + g)];
+    const float* u = member_codebook_.data() + (g * map_.codes + code) * width;
+    for (std::int64_t i = 0; i < width; ++i) out[g * width + i] += scale * u[i];
+  }
+}
+
+void DenseExpansion::row(std::int64_t token, float* out) const {
+  const std::int64_t d = model().d_model;
+  std::copy_n(codebook_.data() + map_.cluster_of_token[static_cast<std::size_t>(token)] * d, d, out);
+  add_member(token, 1.0f, out);
+}
+
+std::vector<float> DenseExpansion::read_head(const std::string& name, const Shape& offset,
+                                             const Shape& extent) const {
+  if (name == "lm_head.bias") return box_of(bias_, {model().vocab_size}, offset, extent);
+  const std::int64_t d = model().d_model;
+  std::vector<float> rows(static_cast<std::size_t>(extent[0] * d));
+  for (std::int64_t i = 0; i < extent[0]; ++i) row(offset[0] + i, rows.data() + i * d);
+  return box_of(rows, {extent[0], d}, {0, offset[1]}, extent);
+}
+
+VqReplacement::VqReplacement(const ModelSource& trunk, HeadConfig head, CodeMap map,
+                             std::map<std::string, std::vector<float>> tensors)
+    : ReplacedHead(trunk, std::move(head)), map_(std::move(map)), tensors_(std::move(tensors)) {
+  for (const LogicalTensor& tensor : head_tensors(this->model(), this->head())) {
+    VQLM_ASSERT(static_cast<std::int64_t>(tensors_.at(tensor.name).size()) == tensor.shape.numel());
+  }
+}
+
+std::vector<float> VqReplacement::read_head(const std::string& name, const Shape& offset,
+                                            const Shape& extent) const {
+  for (const LogicalTensor& tensor : head_tensors(model(), head())) {
+    if (tensor.name == name) return box_of(tensors_.at(name), tensor.shape, offset, extent);
+  }
+  throw Error(fmt::format("{}: has no tensor {}", path().string(), name));
+}
+
+std::vector<float> box_of(const std::vector<float>& values, const Shape& shape, const Shape& offset,
+                          const Shape& extent) {
+  VQLM_ASSERT(shape.rank() == offset.rank() && shape.rank() == extent.rank());
+  std::vector<float> box;
+  box.reserve(static_cast<std::size_t>(extent.numel()));
+  // Runs along the last axis, at every place of the axes before it.
+  const int last = shape.rank() - 1;
+  const std::int64_t runs = extent[last] == 0 ? 0 : extent.numel() / extent[last];
+  for (std::int64_t run = 0; run < runs; ++run) {
+    std::int64_t begin = offset[last];
+    std::int64_t stride = shape[last];
+    std::int64_t left = run;
+    for (int axis = last - 1; axis >= 0; --axis) {
+      begin += (offset[axis] + left % extent[axis]) * stride;
+      left /= extent[axis];
+      stride *= shape[axis];
+    }
+    const auto first = values.begin() + begin;
+    box.insert(box.end(), first, first + extent[last]);
+  }
+  return box;
+}
+
+std::vector<float> read_whole(const ModelSource& source, const std::string& name) {
+  for (const ModelSource::TensorInfo& tensor : source.tensors()) {
+    if (tensor.name == name) return source.read(name, origin_of(tensor.shape), tensor.shape);
+  }
+  throw Error(fmt::format("{}: has no tensor {}", source.path().string(), name));
+}
+
+}  // namespace vqlm

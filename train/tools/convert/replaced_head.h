@@ -1,0 +1,122 @@
+// A model whose output head is replaced, as a ModelSource over the one it is made from: the trunk is read through (but for
+// an embedding that input codes are folded into), the head's tensors are held or computed here.
+#pragma once
+
+#include <map>
+
+#include "train/models/model_source.h"
+
+namespace vqlm {
+
+/// What all replacements share. `trunk` must outlive it.
+class ReplacedHead : public ModelSource {
+ public:
+  const std::filesystem::path& path() const override { return trunk_.path(); }
+  std::string description() const override;
+  const ModelConfig& model() const override { return model_; }
+  const HeadConfig& head() const override { return head_; }
+  std::vector<TensorInfo> tensors() const override;
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override;
+  std::vector<std::filesystem::path> tokenizer_files() const override { return trunk_.tokenizer_files(); }
+  std::string tokenizer_sha256() const override { return trunk_.tokenizer_sha256(); }
+  std::int64_t seq_len() const override { return trunk_.seq_len(); }
+
+ protected:
+  /// The head given owns its matrices: the model's embedding is tied no more.
+  ReplacedHead(const ModelSource& trunk, HeadConfig head);
+
+  const ModelSource& trunk() const { return trunk_; }
+  /// A box of one of the head's tensors (logical_tensors.h, head_tensors).
+  virtual std::vector<float> read_head(const std::string& name, const Shape& offset,
+                                       const Shape& extent) const = 0;
+
+ private:
+  const ModelSource& trunk_;
+  ModelConfig model_;
+  HeadConfig head_;
+  std::map<std::string, Shape> head_shapes_;
+};
+
+/// The VQ head of `trunk` as the dense head with a bias that gives the same probabilities for G = 0, and for members with
+/// vectors (G > 0, or rows of the embedding) the same to first order in h. With pi(v) = softmax over the cluster of v's member biases,
+///
+///   log p(v|h) = a_k - lse_j(a_j) + s_v - lse_{w in k}(s_w),   a_k = h . c_k + beta_k,   s_v = h . u_v + b_v
+///
+/// and lse_j(a_j) shifts all tokens alike, so the dense logits are z_v = a_k + s_v - lse_{w in k}(s_w). For G = 0 there is
+/// no u, and lse_{w in k}(b_w) is a constant: w_v = c_k, bias_v = beta_k + b_v - lse_{w in k}(b_w), exactly. For G > 0 the
+/// last term is convex in h; its tangent at h = 0 has the value lse_{w in k}(b_w) and the gradient
+/// m_k = sum_{w in k} pi(w) u_w, so
+///
+///   w_v = c_k + u_v - m_k,   bias_v = beta_k + b_v - lse_{w in k}(b_w).
+///
+/// With head.member_mean c_k is the code plus the mean of the cluster's members' u, everywhere above.
+///
+/// What is dropped is at least 1/2 Var_pi(h . u_w) for small h: a cluster's tokens gain that many nats before the softmax.
+class DenseExpansion : public ReplacedHead {
+ public:
+  /// `trunk` must have a VQ head.
+  explicit DenseExpansion(const ModelSource& trunk);
+
+  std::optional<CodeMap> code_map() const override { return std::nullopt; }
+  /// True where members have no vectors.
+  bool exact() const { return map_.groups == 0 && member_vectors_.empty(); }
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset,
+                               const Shape& extent) const override;
+  /// Row v of the matrix.
+  void row(std::int64_t token, float* out) const;
+  void add_member(std::int64_t token, float scale, float* out) const;
+
+  CodeMap map_;
+  std::vector<float> codebook_;         // (K, d), for G > 0 less m_k
+  std::vector<float> member_codebook_;  // (G, Q, d / G)
+  std::vector<float> member_vectors_;   // (V, d), where members are rows of the embedding: scale B u
+  std::vector<float> bias_;             // (V), of the dense head
+};
+
+/// The same model, to rounding, without input codes (core/model/head/input_codes.h): the table's rows are e_v + d_{k(v)}. Members that
+/// are rows of the embedding then all of a cluster have scale d_k more, which cancels among them; where their mean is added
+/// to the code c_k (head.member_mean), c_k - scale d_k takes its place.
+class FoldedInputCodes : public ReplacedHead {
+ public:
+  /// `trunk` must have input codes.
+  explicit FoldedInputCodes(const ModelSource& trunk);
+
+  std::string description() const override { return trunk().description() + ", input codes folded in"; }
+  std::optional<CodeMap> code_map() const override { return map_; }
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override;
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset,
+                               const Shape& extent) const override;
+
+  CodeMap map_;
+  std::vector<float> input_codebook_;  // (K, d)
+};
+
+/// A VQ head held in memory: its map and its tensors, by name.
+class VqReplacement : public ReplacedHead {
+ public:
+  /// Sizes of map and tensors must be those of `head`.
+  VqReplacement(const ModelSource& trunk, HeadConfig head, CodeMap map,
+                std::map<std::string, std::vector<float>> tensors);
+
+  std::optional<CodeMap> code_map() const override { return map_; }
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset,
+                               const Shape& extent) const override;
+
+  CodeMap map_;
+  std::map<std::string, std::vector<float>> tensors_;
+};
+
+/// The box of a row-major tensor of `shape`, in which it must lie.
+std::vector<float> box_of(const std::vector<float>& values, const Shape& shape, const Shape& offset,
+                          const Shape& extent);
+
+/// All of a tensor of the source. Throws Error where it has none of that name.
+std::vector<float> read_whole(const ModelSource& source, const std::string& name);
+
+}  // namespace vqlm

@@ -1,0 +1,266 @@
+#include "train/tools/convert/vq_fit.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/error.h"
+#include "train/codes/map_fit.h"
+#include "train/models/logical_tensors.h"
+
+namespace vqlm {
+namespace {
+
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Rows = Eigen::Map<RowMajor>;
+using ConstRows = Eigen::Map<const RowMajor>;
+
+// Clusters are found among this many leading components of the rows: at d = 4,096 the products of k-means are a sixteenth.
+constexpr std::int64_t cluster_dims = 256;
+
+std::int64_t power_of_two_near(double x) {
+  return std::int64_t{1} << std::max(0l, std::lround(std::log2(std::max(x, 1.0))));
+}
+
+int default_groups(std::int64_t d) {
+  for (std::int64_t groups = std::min<std::int64_t>(64, d / 8); groups > 1; --groups) {
+    if (d % groups == 0) return static_cast<int>(groups);
+  }
+  return 1;
+}
+
+WeightedVectors read_rows(const ModelSource& source, const std::vector<std::int64_t>& counts) {
+  const std::string name = source.model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+  WeightedVectors rows;
+  rows.rows = source.model().vocab_size;
+  rows.dims = source.model().d_model;
+  rows.values.reserve(static_cast<std::size_t>(rows.rows * rows.dims));
+  for (const Box& box : row_boxes({rows.rows, rows.dims})) {
+    const std::vector<float> part = source.read(name, box.offset, box.extent);
+    rows.values.insert(rows.values.end(), part.begin(), part.end());
+  }
+  // Square root: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
+  for (const std::int64_t count : counts) rows.weight.push_back(std::sqrt(static_cast<float>(count) + 1));
+  if (counts.empty()) rows.weight.assign(static_cast<std::size_t>(rows.rows), 1.0f);
+  return rows;
+}
+
+/// The rows' leading components where there are more dimensions than clusters are found in.
+WeightedVectors leading_components(const WeightedVectors& x) {
+  if (x.dims <= cluster_dims) return x;
+  const ConstRows rows(x.values.data(), x.rows, x.dims);
+  const Eigen::RowVectorXf mean = rows.cast<double>().colwise().mean().cast<float>();
+  Eigen::MatrixXf covariance = Eigen::MatrixXf::Zero(x.dims, x.dims);
+  for (std::int64_t begin = 0; begin < x.rows; begin += 1024) {
+    const RowMajor part =
+        rows.middleRows(begin, std::min<std::int64_t>(1024, x.rows - begin)).rowwise() - mean;
+    covariance.selfadjointView<Eigen::Lower>().rankUpdate(part.transpose());
+  }
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXf> solver(covariance);  // eigenvalues rise
+  const Eigen::MatrixXf axes = solver.eigenvectors().rightCols(cluster_dims);
+  WeightedVectors out{.rows = x.rows, .dims = cluster_dims, .values = {}, .weight = x.weight};
+  out.values.resize(static_cast<std::size_t>(x.rows * cluster_dims));
+  Rows(out.values.data(), x.rows, cluster_dims).noalias() = rows * axes;
+  return out;
+}
+
+double weighted_squares(const WeightedVectors& x) {
+  const ConstRows rows(x.values.data(), x.rows, x.dims);
+  double sum = 0;
+  for (std::int64_t v = 0; v < x.rows; ++v) {
+    sum += static_cast<double>(x.weight[static_cast<std::size_t>(v)]) *
+           static_cast<double>(rows.row(v).squaredNorm());
+  }
+  return sum;
+}
+
+double weighted_variance(const WeightedVectors& x) {
+  const ConstRows rows(x.values.data(), x.rows, x.dims);
+  Eigen::RowVectorXd mean = Eigen::RowVectorXd::Zero(x.dims);
+  double weight = 0;
+  for (std::int64_t v = 0; v < x.rows; ++v) {
+    const auto w = static_cast<double>(x.weight[static_cast<std::size_t>(v)]);
+    mean += w * rows.row(v).cast<double>();
+    weight += w;
+  }
+  return weighted_squares(x) - mean.squaredNorm() / weight;
+}
+
+/// z0_v = o . w_v + b_v, (V).
+std::vector<double> logits_at(const WeightedVectors& w, const std::vector<float>& mean_hidden,
+                              const std::vector<float>& bias) {
+  std::vector<double> logits(bias.begin(), bias.end());
+  if (mean_hidden.empty()) return logits;
+  const Eigen::Map<const Eigen::VectorXf> o(mean_hidden.data(), w.dims);
+  const Eigen::VectorXf products = ConstRows(w.values.data(), w.rows, w.dims) * o;
+  for (std::int64_t v = 0; v < w.rows; ++v) {
+    logits[static_cast<std::size_t>(v)] += static_cast<double>(products(v));
+  }
+  return logits;
+}
+
+/// log sum exp over each cluster's members, (K).
+std::vector<double> lse_of_clusters(const CodeMap& map, const std::vector<double>& logits) {
+  std::vector<double> lse(static_cast<std::size_t>(map.clusters), -std::numeric_limits<double>::infinity());
+  for (std::size_t v = 0; v < logits.size(); ++v) {
+    double& sum = lse[static_cast<std::size_t>(map.cluster_of_token[v])];
+    const double high = std::max(sum, logits[v]);
+    sum = high + std::log(std::exp(sum - high) + std::exp(logits[v] - high));
+  }
+  return lse;
+}
+
+/// c_k and beta_k of the header's formula; `w` holds the dense rows.
+void fit_clusters(const CodeMap& map, const WeightedVectors& w, const std::vector<double>& logits,
+                  const std::vector<float>& mean_hidden, std::map<std::string, std::vector<float>>& tensors) {
+  const std::vector<double> lse = lse_of_clusters(map, logits);
+  Eigen::MatrixXd codebook = Eigen::MatrixXd::Zero(map.clusters, w.dims);
+  const ConstRows rows(w.values.data(), w.rows, w.dims);
+  for (std::int64_t v = 0; v < w.rows; ++v) {
+    const auto i = static_cast<std::size_t>(v);
+    const std::int32_t k = map.cluster_of_token[i];
+    codebook.row(k) += std::exp(logits[i] - lse[static_cast<std::size_t>(k)]) * rows.row(v).cast<double>();
+  }
+  std::vector<float>& c = tensors["vq_head.codebook"];
+  c.resize(static_cast<std::size_t>(map.clusters * w.dims));
+  Rows(c.data(), map.clusters, w.dims) = codebook.cast<float>();
+  Eigen::VectorXd beta = Eigen::Map<const Eigen::VectorXd>(lse.data(), map.clusters);
+  if (!mean_hidden.empty()) {
+    beta -= codebook * Eigen::Map<const Eigen::VectorXf>(mean_hidden.data(), w.dims).cast<double>();
+  }
+  for (std::int64_t k = 0; k < map.clusters; ++k) {
+    tensors["vq_head.cluster_bias"].push_back(static_cast<float>(beta(k)));
+  }
+}
+
+/// u_{g,q}: the weighted mean of the residuals that have code q in group g, which is the least-squares choice.
+std::vector<float> code_means(const CodeMap& map, const WeightedVectors& residual) {
+  const std::int64_t width = residual.dims / map.groups;
+  std::vector<double> sums(static_cast<std::size_t>(map.codes * residual.dims), 0);
+  std::vector<double> weights(static_cast<std::size_t>(map.groups * map.codes), 0);
+  const float* row = residual.values.data();
+  for (std::int64_t v = 0; v < residual.rows; ++v, row += residual.dims) {
+    const auto weight = static_cast<double>(residual.weight[static_cast<std::size_t>(v)]);
+    for (std::int64_t g = 0; g < map.groups; ++g) {
+      const std::int64_t code =
+          g * map.codes + map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
+      weights[static_cast<std::size_t>(code)] += weight;
+      double* sum = sums.data() + code * width;
+      for (std::int64_t i = 0; i < width; ++i) sum[i] += weight * static_cast<double>(row[g * width + i]);
+    }
+  }
+  std::vector<float> means(sums.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const double weight = weights[i / static_cast<std::size_t>(width)];
+    means[i] = weight > 0 ? static_cast<float>(sums[i] / weight) : 0.0f;
+  }
+  return means;
+}
+
+/// row -= u of the token, for every token.
+void subtract_members(const CodeMap& map, const std::vector<float>& member_codebook, WeightedVectors& x) {
+  const std::int64_t width = x.dims / map.groups;
+  float* row = x.values.data();
+  for (std::int64_t v = 0; v < x.rows; ++v, row += x.dims) {
+    for (std::int64_t g = 0; g < map.groups; ++g) {
+      const std::int64_t code = map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
+      const float* u = member_codebook.data() + (g * map.codes + code) * width;
+      for (std::int64_t i = 0; i < width; ++i) row[g * width + i] -= u[i];
+    }
+  }
+}
+
+/// -(o . u_v) for every token: what its vector adds at h = o, to be taken out of its bias. `x`: (w_v - m_k) before and
+/// (w_v - m_k - u_v) after subtract_members.
+std::vector<double> products_with(const WeightedVectors& x, const std::vector<float>& mean_hidden) {
+  return logits_at(x, mean_hidden, std::vector<float>(static_cast<std::size_t>(x.rows), 0.0f));
+}
+
+std::string provenance(const ModelSource& source, const VqFitOptions& options, const TextStatistics& text) {
+  return fmt::format("rows of the dense head of {}{}, seed {}", source.path().string(),
+                     text.counts.empty() ? "" : ", weighed by token counts", options.seed);
+}
+
+}  // namespace
+
+VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options) {
+  const auto vocab = static_cast<double>(model.vocab_size);
+  if (options.groups < 0) options.groups = default_groups(model.d_model);
+  if (options.groups == 0) {
+    options.codes = 0;
+  } else if (options.codes == 0) {
+    options.codes = static_cast<int>(std::clamp<std::int64_t>(power_of_two_near(vocab / 200), 4, 256));
+  }
+  if (options.clusters == 0) {
+    const std::int64_t left = power_of_two_near(vocab / 100 - options.codes);
+    options.clusters =
+        std::clamp<std::int64_t>(std::max(left, power_of_two_near(vocab / 200)), 1, model.vocab_size);
+  }
+  if (options.groups > 0 && model.d_model % options.groups != 0) {
+    throw UsageError(fmt::format("--groups {}: it must divide the model's width d = {}; choose {}",
+                                 options.groups, model.d_model, default_groups(model.d_model)));
+  }
+  check_code_map_sizes(model.vocab_size, options.clusters, options.groups, options.codes);
+  return options;
+}
+
+VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const TextStatistics& text,
+                  Backend& backend) {
+  VQLM_ASSERT(source.head().kind == HeadKind::dense);
+  const VqFitOptions options = vq_sizes(source.model(), asked);
+  WeightedVectors w = read_rows(source, text.counts);
+  CodeMap map{.vocab_size = w.rows,
+              .clusters = options.clusters,
+              .groups = options.groups,
+              .codes = options.codes,
+              .cluster_of_token = {},
+              .member_codes = {},
+              .provenance = provenance(source, options, text)};
+  {
+    WeightedVectors x = leading_components(w);
+    centre_rotate_normalise(x, options.seed);
+    map.cluster_of_token = balanced_clusters(x, map.clusters, options.seed, backend);
+  }
+  const std::vector<float> bias = source.head().bias
+                                      ? read_whole(source, "lm_head.bias")
+                                      : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
+  const std::vector<double> logits = logits_at(w, text.mean_hidden, bias);
+  std::map<std::string, std::vector<float>> tensors;
+  fit_clusters(map, w, logits, text.mean_hidden, tensors);
+
+  VqFit fit;
+  const double variance = weighted_variance(w);
+  subtract_cluster_means(w, map.cluster_of_token, map.clusters);
+  fit.kept_by_clusters = 1 - weighted_squares(w) / variance;
+  fit.kept_by_codes = fit.kept_by_clusters;
+  std::vector<double> token_bias = logits;
+  if (map.groups > 0) {
+    map.member_codes = product_codes(w, map.groups, map.codes, options.seed);
+    const std::vector<float>& u = tensors["vq_head.member_codebook"] = code_means(map, w);
+    const std::vector<double> before = products_with(w, text.mean_hidden);
+    subtract_members(map, u, w);
+    const std::vector<double> after = products_with(w, text.mean_hidden);
+    for (std::size_t v = 0; v < token_bias.size(); ++v) token_bias[v] -= before[v] - after[v];
+    subtract_cluster_means(w, map.cluster_of_token, map.clusters);
+    fit.kept_by_codes = 1 - weighted_squares(w) / variance;
+  }
+  // A constant of the whole cluster changes nothing; without it the numbers stay small.
+  const std::vector<double> lse = lse_of_clusters(map, token_bias);
+  for (std::size_t v = 0; v < token_bias.size(); ++v) {
+    const double shift = lse[static_cast<std::size_t>(map.cluster_of_token[v])];
+    tensors["vq_head.token_bias"].push_back(static_cast<float>(token_bias[v] - shift));
+  }
+  HeadConfig head;
+  head.clusters = map.clusters;
+  head.groups = map.groups;
+  if (map.groups > 0) head.codes = map.codes;
+  fit.model = std::make_unique<VqReplacement>(source, head, std::move(map), std::move(tensors));
+  return fit;
+}
+
+}  // namespace vqlm

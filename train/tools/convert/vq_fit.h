@@ -1,0 +1,53 @@
+// A VQ head fitted to a trained dense one: clusters and codes of the matrix' rows, and codebooks and biases that give nearly
+// the same probabilities.
+//
+// The dense logits are z_v = h . w_v + b_v. A cluster's logit should be a_k = lse_{v in k}(z_v), and inside a cluster only
+// the differences of s_v count. Expanded at the hidden state o (the mean one where it is known, else 0), with
+// z0_v = o . w_v + b_v and pi(v) = softmax of z0 over v's cluster,
+//
+//   lse_{v in k}(z_v) ~ lse_{v in k}(z0_v) + (h - o) . sum_{v in k} pi(v) w_v
+//
+// so c_k = sum_{v in k} pi(v) w_v and beta_k = lse_{v in k}(z0_v) - o . c_k. The members' vectors u_v are product codes
+// (map_fit.h) of w_v less its cluster's mean, in least squares, and b'_v = b_v + o . (w_v - u_v) makes the differences inside
+// a cluster exact at h = o.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/backend.h"
+#include "train/tools/convert/replaced_head.h"
+
+namespace vqlm {
+
+struct VqFitOptions {
+  std::int64_t clusters = 0;  // K; 0: default_vq_sizes
+  int groups = -1;            // G; -1: default_vq_sizes; 0: no member codes
+  int codes = 0;              // Q; 0: default_vq_sizes
+  std::uint64_t seed = 0;
+};
+
+/// Fills in what is not given: K + Q about 1 % of V (powers of two; V = 50,257: 256 each), groups of 8 dimensions or more
+/// and at most 64 of them. Throws UsageError for sizes that the model cannot have, naming what would do.
+VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options);
+
+/// What a text tells about the model's use; both may be empty.
+struct TextStatistics {
+  std::vector<std::int64_t> counts;  // (V) of tokens; rows then weigh by sqrt(count + 1), else all alike
+  std::vector<float> mean_hidden;    // (d) o
+};
+
+struct VqFit {
+  std::unique_ptr<VqReplacement> model;
+  double kept_by_clusters = 0;  // of the rows' (weighted) variance, by the clusters' means alone
+  double kept_by_codes = 0;     // and by these and the members' vectors together
+};
+
+/// `source` must have a dense head and outlive the result. The same source, options, text and back end give the same head.
+/// Memory: the matrix once in f32, and for d > 256 its rows' 256 leading components.
+VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& options, const TextStatistics& text,
+                  Backend& backend);
+
+}  // namespace vqlm

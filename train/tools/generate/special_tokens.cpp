@@ -1,0 +1,78 @@
+#include "train/tools/generate/special_tokens.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+
+namespace vqlm {
+namespace {
+
+using Json = nlohmann::json;
+
+/// The object in the file of this name; none where the model has no such file.
+std::optional<Json> file_of(const ModelSource& source, const char* name) {
+  for (const std::filesystem::path& path : source.tokenizer_files()) {
+    if (path.filename() != name) continue;
+    Json json = Json::parse(read_file(path.string()), nullptr, false);
+    if (!json.is_object()) throw Error(fmt::format("{}: is not a JSON object; copy it again", path.string()));
+    return json;
+  }
+  return std::nullopt;
+}
+
+/// A number, or every number of a list, that is an id of the vocabulary.
+void add_ids(const Json& json, std::int64_t vocab_size, std::vector<std::int32_t>& ids) {
+  if (json.is_array()) {
+    for (const Json& element : json) add_ids(element, vocab_size, ids);
+  } else if (json.is_number_integer()) {
+    const auto id = json.get<std::int64_t>();
+    if (id < 0 || id >= vocab_size) return;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<std::int32_t>(id));
+  }
+}
+
+/// "bos_token": a string, or an object with its "content".
+std::string bos_piece(const Json& config) {
+  const Json token = config.value("bos_token", Json());
+  if (token.is_string()) return token.get<std::string>();
+  if (token.is_object() && token.contains("content") && token["content"].is_string()) {
+    return token["content"].get<std::string>();
+  }
+  return {};
+}
+
+std::optional<std::int32_t> id_of(const Tokenizer& tokenizer, const std::string& piece) {
+  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.piece(id) == piece) return id;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+SpecialTokens special_tokens(const ModelSource& source, const Tokenizer* tokenizer) {
+  SpecialTokens special;
+  const std::int64_t vocab_size = source.model().vocab_size;
+  if (tokenizer != nullptr && tokenizer->eos_id() < vocab_size) special.end.push_back(tokenizer->eos_id());
+  const std::optional<Json> generation = file_of(source, "generation_config.json");
+  if (generation) add_ids(generation->value("eos_token_id", Json()), vocab_size, special.end);
+  if (tokenizer == nullptr) return special;
+
+  const std::optional<Json> config = file_of(source, "tokenizer_config.json");
+  if (!config) {
+    special.begin = tokenizer->eos_id();
+    return special;
+  }
+  // transformers' LlamaTokenizer puts the token in front unless told otherwise.
+  const Json add = config->value("add_bos_token", Json());
+  const Json name = config->value("tokenizer_class", Json());
+  const bool of_llama = name.is_string() && name.get<std::string>().starts_with("Llama");
+  if (add.is_boolean() ? add.get<bool>() : of_llama) special.begin = id_of(*tokenizer, bos_piece(*config));
+  return special;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,49 @@
+#include "train/tools/plan/planned_machine.h"
+
+#include <algorithm>
+
+namespace vqlm {
+
+void PlannedMachine::add_op(std::string_view name, double flops, double bytes_read, double bytes_written) {
+  const double by_operations = flops / rates_.product_flops;
+  const double by_bytes = (bytes_read + bytes_written) / rates_.memory_bytes;
+  const double seconds = std::max(by_operations, by_bytes);
+  (by_operations >= by_bytes ? product_seconds_ : memory_seconds_) += seconds;
+  now_ += seconds;
+
+  auto entry = std::find_if(ops_.begin(), ops_.end(), [&](const OpCount& op) { return op.name == name; });
+  if (entry == ops_.end()) entry = ops_.insert(ops_.end(), OpCount{.name = name});
+  ++entry->calls;
+  entry->flops += flops;
+  entry->bytes_read += bytes_read;
+  entry->bytes_written += bytes_written;
+  entry->seconds += seconds;
+}
+
+double PlannedMachine::add_collective(const std::string& group, std::string_view name, int ranks, Link link,
+                                      double payload_bytes, double sent_bytes) {
+  const double rate = link == Link::tensor ? rates_.tensor_link_bytes : rates_.network_bytes;
+  const double seconds = sent_bytes / rate;
+  double& free = link_free_[static_cast<std::size_t>(link)];
+  free = std::max(free, now_) + seconds;
+
+  auto entry = std::find_if(collectives_.begin(), collectives_.end(),
+                            [&](const CollectiveCount& c) { return c.group == group && c.name == name; });
+  if (entry == collectives_.end()) {
+    entry = collectives_.insert(collectives_.end(),
+                                CollectiveCount{.group = group, .name = name, .ranks = ranks});
+  }
+  ++entry->calls;
+  entry->payload_bytes += payload_bytes;
+  entry->sent_bytes += sent_bytes;
+  entry->seconds += seconds;
+  return free;
+}
+
+double PlannedMachine::collective_seconds() const {
+  double seconds = 0;
+  for (const CollectiveCount& collective : collectives_) seconds += collective.seconds;
+  return seconds;
+}
+
+}  // namespace vqlm
