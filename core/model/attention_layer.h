@@ -3,9 +3,9 @@
 #pragma once
 
 #include "core/model/kv_cache.h"
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "core/model/scratch.h"
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 

@@ -3,7 +3,7 @@
 // divide.
 #pragma once
 
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "core/model/scratch.h"
 
 namespace vqlm {

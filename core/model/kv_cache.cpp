@@ -1,6 +1,6 @@
 #include "core/model/kv_cache.h"
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 

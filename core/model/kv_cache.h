@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/model_config.h"
+#include "core/model_config.h"
 
 namespace vqlm {
 

@@ -2,9 +2,9 @@
 // split over the tensor group.
 #pragma once
 
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "core/model/scratch.h"
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 

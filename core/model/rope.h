@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/model/model_config.h"
+#include "core/model_config.h"
 
 namespace vqlm {
 

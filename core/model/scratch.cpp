@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "core/model/batch_shape.h"
-#include "core/model/model_config.h"
-#include "core/model/tensor_parallel.h"
+#include "core/model_config.h"
+#include "core/tensor_parallel.h"
 
 namespace vqlm {
 

@@ -6,7 +6,7 @@
 
 #include "core/model/head/dense_head.h"
 #include "core/model/rope.h"
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 #include "core/model/head/vq_head.h"
 
 namespace vqlm {

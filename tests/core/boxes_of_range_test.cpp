@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "core/rng.h"
 
 namespace vqlm {

@@ -15,7 +15,7 @@ import unittest
 from end_to_end_test import write_text
 from program import PROGRAM, SOURCE_DIR, run
 
-sys.path.insert(0, str(pathlib.Path(SOURCE_DIR, "launch")))
+sys.path.insert(0, str(pathlib.Path(SOURCE_DIR, "launch", "ablation")))
 import ablation_bodies  # noqa: E402
 import ablation_rows  # noqa: E402
 import ablation_study  # noqa: E402

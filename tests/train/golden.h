@@ -20,7 +20,7 @@
 
 #include "core/backend.h"
 #include "core/model/head/code_map.h"
-#include "core/model/model_config.h"
+#include "core/model_config.h"
 #include "data/hdf5/h5.h"
 
 namespace vqlm::testing {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {

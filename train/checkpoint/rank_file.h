@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "data/hdf5/h5.h"
 
 namespace vqlm {

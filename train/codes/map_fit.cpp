@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 #include "train/codes/balanced_assignment.h"
 #include "train/codes/weighted_sample.h"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/dtype.h"
-#include "core/model/model_config.h"
+#include "core/model_config.h"
 
 namespace vqlm {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/backend.h"
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "dist/process_grid.h"
 #include "train/codes/map_carry_over.h"
 #include "train/engine/optimizer.h"

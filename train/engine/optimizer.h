@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "dist/gradient_buckets.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 #include "dist/process_grid.h"
 
 namespace vqlm {

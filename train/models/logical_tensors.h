@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "core/model/model_config.h"
-#include "core/model/parameters.h"
+#include "core/model_config.h"
+#include "core/parameters.h"
 #include "core/tensor.h"
 
 namespace vqlm {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "core/model/model_config.h"
-#include "core/model/parameters.h"
+#include "core/model_config.h"
+#include "core/parameters.h"
 #include "core/tensor.h"
 
 namespace vqlm {

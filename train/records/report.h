@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/model/model_config.h"
+#include "core/model_config.h"
 
 namespace vqlm {
 

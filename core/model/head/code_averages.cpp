@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 #include "core/rng.h"
 
 namespace vqlm {

@@ -9,9 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/model/model_config.h"
-#include "core/model/parameters.h"
-#include "core/model/tensor_parallel.h"
+#include "core/model_config.h"
+#include "core/parameters.h"
+#include "core/tensor_parallel.h"
 
 namespace vqlm {
 

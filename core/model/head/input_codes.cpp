@@ -1,6 +1,6 @@
 #include "core/model/head/input_codes.h"
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 

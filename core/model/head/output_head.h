@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "core/model/model_config.h"
-#include "core/model/parameters.h"
-#include "core/model/tensor_parallel.h"
+#include "core/model_config.h"
+#include "core/parameters.h"
+#include "core/tensor_parallel.h"
 #include "core/model/head/token_choice.h"
 
 namespace vqlm {

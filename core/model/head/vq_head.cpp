@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 #include "core/model/head/vq_head.h"
 
 namespace vqlm {

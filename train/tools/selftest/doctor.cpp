@@ -16,7 +16,7 @@ namespace {
 // No tile size divides them, and rows begin at multiples of 8 elements, as a GPU wants them.
 constexpr std::int64_t product_rows = 136, product_columns = 72, product_depth = 264;
 
-/// Integers in [-2, 2]: exact in bf16, and |sum| <= 4 k is exact in fp32.
+/// Integers in [-2, 2]: exact in bf16, and |sum| <= 4 product_depth is exact in fp32.
 float entry(std::int64_t i) {
   return static_cast<float>(i * 7 % 5 - 2);
 }
@@ -45,21 +45,21 @@ class Operand {
 /// How many elements of c = op(a) op(b) are wrong.
 int wrong_elements(Backend& backend, Transpose ta, Transpose tb) {
   const bool a_turned = ta == Transpose::yes, b_turned = tb == Transpose::yes;
-  const Operand a(backend, a_turned ? k : m, a_turned ? m : k);
-  const Operand b(backend, b_turned ? n : k, b_turned ? k : n);
-  const Buffer product = backend.allocate(m * n * sizeof(float), MemoryUse::workspace);
-  backend.matmul(product.view({m, n}), a.tensor(), b.tensor(), ta, tb, Accumulate::no);
-  std::vector<float> c(m * n);
-  backend.copy_to_host(c.data(), product.view({m, n}));
+  const Operand a(backend, a_turned ? product_depth : product_rows, a_turned ? product_rows : product_depth);
+  const Operand b(backend, b_turned ? product_columns : product_depth, b_turned ? product_depth : product_columns);
+  const Buffer product = backend.allocate(product_rows * product_columns * sizeof(float), MemoryUse::workspace);
+  backend.matmul(product.view({product_rows, product_columns}), a.tensor(), b.tensor(), ta, tb, Accumulate::no);
+  std::vector<float> c(product_rows * product_columns);
+  backend.copy_to_host(c.data(), product.view({product_rows, product_columns}));
   int wrong = 0;
-  for (std::int64_t row = 0; row < m; ++row) {
-    for (std::int64_t column = 0; column < n; ++column) {
+  for (std::int64_t row = 0; row < product_rows; ++row) {
+    for (std::int64_t column = 0; column < product_columns; ++column) {
       float sum = 0;
-      for (std::int64_t depth = 0; depth < k; ++depth) {
-        sum += entry(a_turned ? depth * m + row : row * k + depth) *
-               entry(b_turned ? column * k + depth : depth * n + column);
+      for (std::int64_t depth = 0; depth < product_depth; ++depth) {
+        sum += entry(a_turned ? depth * product_rows + row : row * product_depth + depth) *
+               entry(b_turned ? column * product_depth + depth : depth * product_columns + column);
       }
-      wrong += c[static_cast<std::size_t>(row * n + column)] == sum ? 0 : 1;
+      wrong += c[static_cast<std::size_t>(row * product_columns + column)] == sum ? 0 : 1;
     }
   }
   return wrong;
@@ -100,12 +100,12 @@ double seconds_of(Backend& backend, Communicator& group, Tensor x, int count) {
 DoctorCheck check_matmul_result(Backend& backend) {
   const int wrong = wrong_elements(backend, Transpose::no, Transpose::yes) +
                     wrong_elements(backend, Transpose::yes, Transpose::no);
-  if (wrong == 0) return {.text = fmt::format("exact for {} x {} x {} in both layouts", m, n, k)};
+  if (wrong == 0) return {.text = fmt::format("exact for {} x {} x {} in both layouts", product_rows, product_columns, product_depth)};
   return {
       .ok = false,
       .text = fmt::format("{} of {} elements of exact products are wrong on {}: the device, its driver or a "
                           "library is broken; compute on another one",
-                          wrong, 2 * m * n, backend.description())};
+                          wrong, 2 * product_rows * product_columns, backend.description())};
 }
 
 DoctorCheck check_matmul_speed(Backend& backend, Communicator& world) {

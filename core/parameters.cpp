@@ -1,4 +1,4 @@
-#include "core/model/parameters.h"
+#include "core/parameters.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "core/model/tensor_arena.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {

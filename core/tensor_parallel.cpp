@@ -1,4 +1,4 @@
-#include "core/model/tensor_parallel.h"
+#include "core/tensor_parallel.h"
 
 namespace vqlm {
 namespace {
