@@ -48,14 +48,18 @@ cat >"$out/run.sh" <<'RUN'
 #!/bin/sh
 # run.sh PROGRAM ARGUMENTS...
 here=$(cd "$(dirname "$0")" && pwd)
-nvidia=$("${PYTHON:-python3}" -c 'import glob, nvidia; print(":".join(sum((glob.glob(p + "/*/lib") for p in nvidia.__path__), [])))' 2>/dev/null)
-export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64:/usr/local/cuda/lib${nvidia:+:$nvidia}"
+nvidia=$("${PYTHON:-python3}" -c '
+import glob, nvidia
+print(":".join(sum((glob.glob(path + "/*/lib") for path in nvidia.__path__), [])))' 2>/dev/null)
+cuda=/usr/local/cuda/lib64:/usr/local/cuda/lib${nvidia:+:$nvidia}
+export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:$cuda"
 exec "$@"
 RUN
 chmod +x "$out/run.sh"
 XZ_OPT=${XZ_OPT:--6 -T0} tar -cJf "$out.tar.xz" -C "$(dirname "$out")" "$(basename "$out")"
 size=$(stat -c %s "$out.tar.xz")
-echo "$out.tar.xz: $((size >> 20)).$(((size & 1048575) * 10 >> 20)) MiB of at most $((limit >> 20)); unpacked $(du -sm "$out" | cut -f1) MiB"
+mib=$((size >> 20)).$(((size & 1048575) * 10 >> 20))
+echo "$out.tar.xz: $mib MiB of at most $((limit >> 20)); unpacked $(du -sm "$out" | cut -f1) MiB"
 [ "$size" -le "$limit" ] || {
   echo "bundle.sh: too large for the way to the card; the largest files, in bytes (fewer shards, one GPU architecture):" >&2
   (cd "$out" && find . -type f -printf '%s %P\n' | sort -rn | sed -n 1,12p) >&2

@@ -110,8 +110,8 @@ begin_run() {
   SECONDS=0 sampler=''
   trap 'kill $sampler 2>/dev/null; rm -rf "$scratch"' EXIT
   if [ $simt = no ] && command -v nvidia-smi >/dev/null; then
-    stdbuf -oL nvidia-smi --query-gpu=clocks.sm,power.draw,temperature.gpu,utilization.gpu,memory.used --format=csv,noheader,nounits \
-      -lms 250 >"$work/card.csv" 2>"$work/card.log" &
+    stdbuf -oL nvidia-smi --query-gpu=clocks.sm,power.draw,temperature.gpu,utilization.gpu,memory.used \
+      --format=csv,noheader,nounits -lms 250 >"$work/card.csv" 2>"$work/card.log" &
     sampler=$!
   fi
 }
@@ -139,8 +139,13 @@ stage() {
   stage_end=$((SECONDS + budget < whole_limit ? SECONDS + budget : whole_limit))
   : >"$work/figures"
   [ ! -e "$work/card.csv" ] || samples=$(wc -l <"$work/card.csv")
-  if [ "$stage_end" -le "$SECONDS" ]; then status=$no_time; echo "no time left: --only $name" | tee "$work/figures" >"$work/$name.log"
-  else (set -e; cd "$root"; "$function") >"$work/$name.log" 2>&1; status=$?; fi
+  if [ "$stage_end" -le "$SECONDS" ]; then
+    status=$no_time
+    echo "no time left: --only $name" | tee "$work/figures" >"$work/$name.log"
+  else
+    (set -e; cd "$root"; "$function") >"$work/$name.log" 2>&1
+    status=$?
+  fi
   case $status in
     0) status=passed ;;
     "$skip") status=skipped; tail -1 "$work/$name.log" >"$work/figures" ;;
@@ -159,7 +164,11 @@ stage() {
 }
 
 end_run() {
-  if [ $dry = yes ]; then printf '%-14s %4d s  of at most %d\n' 'in all' "$budgets" "$whole_limit"; [ "$budgets" -le "$whole_limit" ]; return; fi
+  if [ $dry = yes ]; then
+    printf '%-14s %4d s  of at most %d\n' 'in all' "$budgets" "$whole_limit"
+    [ "$budgets" -le "$whole_limit" ]
+    return
+  fi
   echo "results: $archive"
   "$python" -B "$here/figures.py" table "$table" >/dev/null
 }
