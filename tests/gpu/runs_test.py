@@ -44,7 +44,7 @@ class RunsTest(unittest.TestCase):
         script = self.path / "probe.sh"
         script.write_text(PROBE % (HERE, limit), encoding="utf-8")
         environment = {**os.environ, "OUT": str(self.path / "out"), "WORK": str(self.path / "work")}
-        return subprocess.Popen(["bash", script, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        return subprocess.Popen(["bash", script, "--simt", *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, start_new_session=True)
 
     def archive(self):
