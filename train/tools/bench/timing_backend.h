@@ -18,7 +18,7 @@ struct OpTime {
   double flops = 0;  // of matrix products and attention (causal half, recomputation not counted), else 0
 };
 
-class TimingBackend final : public Backend {
+class TimingBackend : public Backend {
  public:
   /// `inner` does the work and owns the memory; it must outlive this object and every buffer made through it.
   explicit TimingBackend(Backend& inner, Clock clock = wall_seconds) : inner_(inner), clock_(clock) {}
