@@ -5,84 +5,22 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
-#include "core/host_collectives.h"
+#include "train/config/same_model.h"
 
 namespace vqlm {
 namespace {
 
-/// Keys that shapes alone would not catch, or that deserve a clearer message than a wrong shape.
-void check_same_model(const Config& config, const CheckpointReader& checkpoint) {
-  const auto check = [&](const char* key, const auto& now, const auto& saved) {
-    if (now == saved) return;
-    throw UsageError(
-        fmt::format("{} = {}, but the checkpoint {} has {}: set it back, or start another run.dir", key, now,
-                    checkpoint.folder().string(), saved));
-  };
-  const ModelConfig& now = config.model;
-  const ModelConfig& saved = checkpoint.config().model;
-  check("model.d_model", now.d_model, saved.d_model);
-  check("model.n_layers", now.n_layers, saved.n_layers);
-  check("model.n_heads", now.n_heads, saved.n_heads);
-  check("model.n_kv_heads", now.n_kv_heads, saved.n_kv_heads);
-  check("model.d_ff", now.d_ff, saved.d_ff);
-  check("model.rope_theta", now.rope_theta, saved.rope_theta);
-  const RopeScaling &rope = now.rope_scaling, &saved_rope = saved.rope_scaling;
-  const auto scaling_name = [](RopeScaling::Kind kind) {
-    return kind == RopeScaling::Kind::none ? "none" : kind == RopeScaling::Kind::linear ? "linear" : "llama3";
-  };
-  check("model.rope_scaling", std::string(scaling_name(rope.kind)),
-        std::string(scaling_name(saved_rope.kind)));
-  check("model.rope_factor", rope.factor, saved_rope.factor);
-  check("model.rope_low_freq_factor", rope.low_freq_factor, saved_rope.low_freq_factor);
-  check("model.rope_high_freq_factor", rope.high_freq_factor, saved_rope.high_freq_factor);
-  check("model.rope_original_positions", rope.original_positions, saved_rope.original_positions);
-  check("model.norm_eps", now.norm_eps, saved.norm_eps);
-  check("model.tie_embeddings", now.tie_embeddings, saved.tie_embeddings);
-  const HeadConfig& head = config.head;
-  const HeadConfig& saved_head = checkpoint.config().head;
-  const auto kind_name = [](HeadKind kind) { return kind == HeadKind::vq ? "vq" : "dense"; };
-  check("head.kind", std::string(kind_name(head.kind)), std::string(kind_name(saved_head.kind)));
-  check("head.bias", head.bias, saved_head.bias);
-  if (head.kind == HeadKind::dense) return;
-  check("head.clusters", head.clusters, saved_head.clusters);
-  const auto members_name = [](MemberVectors members) {
-    return members == MemberVectors::embedding ? "embedding" : "codes";
-  };
-  check("head.members", std::string(members_name(head.members)),
-        std::string(members_name(saved_head.members)));
-  if (head.members == MemberVectors::embedding) {
-    check("head.member_rank", head.member_rank, saved_head.member_rank);
-    check("head.member_scale", head.member_scale, saved_head.member_scale);
-    check("head.member_mean", head.member_mean, saved_head.member_mean);
-  }
-  check("head.input_codes", head.input_codes, saved_head.input_codes);
-  check("head.groups", head.groups, saved_head.groups);
-  if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
-  // With ema the checkpoint holds moving averages and no moments of the codes; the other two may be exchanged.
-  const auto learning_name = [](CodebookLearning learning) {
-    return learning == CodebookLearning::ema          ? "ema"
-           : learning == CodebookLearning::commitment ? "commitment"
-                                                      : "gradient";
-  };
-  if (head.learning == CodebookLearning::ema || saved_head.learning == CodebookLearning::ema) {
-    check("head.learning", std::string(learning_name(head.learning)),
-          std::string(learning_name(saved_head.learning)));
-  }
-}
-
-/// Keys that say which samples come next.
-void check_same_samples(const Config& config, const CheckpointReader& checkpoint) {
-  const auto check = [&](const char* key, std::int64_t now, std::int64_t saved) {
-    if (now == saved) return;
-    throw UsageError(fmt::format(
-        "{} = {}, but the checkpoint {} has {}: samples would be lost or repeated; set it back, or "
-        "start another run.dir",
-        key, now, checkpoint.folder().string(), saved));
-  };
-  check("train.seed", config.train.seed, checkpoint.config().train.seed);
-  check("data.seq_len", config.data.seq_len, checkpoint.config().data.seq_len);
+/// `lost`: what would be wrong with going on, where the key does not say it.
+void check_same(const Config& config, const CheckpointReader& checkpoint, Compared compared,
+                std::string_view lost = "") {
+  const auto difference = first_difference(config, checkpoint.config(), compared);
+  if (!difference) return;
+  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run.dir",
+                               difference->key, difference->now, checkpoint.folder().string(), difference->saved,
+                               lost));
 }
 
 /// The names of the checkpoints in `folder`, newest first, and what is wrong with folders that are none, as lines.
@@ -181,9 +119,10 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
   if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.folder());
-  check_same_model(config, checkpoint);
-  check_same_samples(config, checkpoint);
-  check_tokenizer(checkpoint, train);
+  check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
+  check_same(config, checkpoint, Compared::model);
+  check_same(config, checkpoint, Compared::averages);
+  check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
   const auto tokens = static_cast<std::int64_t>(train.total_tokens());
   if (tokens != checkpoint.train_tokens()) {
     throw Error(fmt::format(
