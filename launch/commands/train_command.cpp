@@ -21,6 +21,7 @@
 #include "train/run/resume.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
 #include "train/tools/plan/plan.h"
 #include "train/tools/plan/plan_report.h"
 #include "train/records/run_lock.h"

@@ -9,7 +9,7 @@
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/models/hf_config.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 

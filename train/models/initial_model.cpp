@@ -8,10 +8,7 @@
 namespace vqlm {
 
 void check_initial_model(const Config& config, const ModelSource& source) {
-  Config own = config;
-  own.model = source.model();
-  own.head = source.head();
-  const auto difference = first_difference(config, own, Compared::model);
+  const auto difference = first_difference(config, source.config(), Compared::model);
   if (!difference) return;
   const std::string path = source.path().string();
   throw UsageError(

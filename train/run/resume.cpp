@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
 #include "train/config/same_model.h"
+#include "train/models/loaded_model.h"
 
 namespace vqlm {
 namespace {
@@ -19,8 +20,7 @@ void check_same(const Config& config, const CheckpointReader& checkpoint, Compar
   const auto difference = first_difference(config, checkpoint.config(), compared);
   if (!difference) return;
   throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run.dir",
-                               difference->key, difference->now, checkpoint.folder().string(), difference->saved,
-                               lost));
+                               difference->key, difference->now, checkpoint.path().string(), difference->saved, lost));
 }
 
 /// The names of the checkpoints in `folder`, newest first, and what is wrong with folders that are none, as lines.
@@ -90,7 +90,7 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
     std::string problem;
     auto checkpoint = open_intact(backend, grid, folder / name, problem);
     if (checkpoint) {
-      if (root && !first_problem.empty()) log::warn("falling back to {}", checkpoint->folder().string());
+      if (root && !first_problem.empty()) log::warn("falling back to {}", checkpoint->path().string());
       return checkpoint;
     }
     if (root) log::warn("passed over: {}", problem);
@@ -118,7 +118,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   auto newest = open_newest_intact(backend, grid, folder.checkpoints());
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
-  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.folder());
+  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
   check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
@@ -138,17 +138,6 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
                                 : ", no more re-fit");
   }
   return newest;
-}
-
-void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards) {
-  const std::string trained = checkpoint.tokenizer_sha256();
-  if (shards.tokenizer_sha256() == trained) return;
-  throw Error(
-      fmt::format("{}: tokenized with another tokenizer (sha256 {}) than the checkpoint {} was trained on "
-                  "({}); prepare the "
-                  "text with --tokenizer {}/tokenizer.model",
-                  shards.glob(), shards.tokenizer_sha256().substr(0, 12), checkpoint.folder().string(),
-                  trained.substr(0, 12), checkpoint.folder().string()));
 }
 
 }  // namespace vqlm

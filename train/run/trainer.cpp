@@ -66,11 +66,11 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   } else if (resumed == nullptr) {
     model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
-    resumed->load_parameters(model_.parameters());
-    resumed->load_optimizer(backend, model_.parameters(), optimizer_);
+    load_parameters(*resumed, model_.parameters());
+    resumed->load_training_state(backend, model_.parameters(), optimizer_);
     state_ = resumed->state();
     saved_step_ = state_.step;
-    newest_checkpoint_ = resumed->folder();
+    newest_checkpoint_ = resumed->path();
   }
   loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
   if (inputs.heldout) {

@@ -17,7 +17,7 @@
 #include "train/engine/gradient_accumulator.h"
 #include "train/engine/learned_map.h"
 #include "train/records/metrics.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 #include "train/engine/optimizer.h"
 #include "train/engine/replica_check.h"
 #include "train/records/run_folder.h"

@@ -14,7 +14,7 @@
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
 #include "train/tools/convert/hf_tokenizer.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 #include "train/tools/convert/native_form.h"
 
 namespace vqlm {

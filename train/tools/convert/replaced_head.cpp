@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "train/codes/map_fit.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 #include <algorithm>
 
