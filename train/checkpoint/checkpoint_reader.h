@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/box.h"
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/model_source.h"
 #include "train/codes/class_sums.h"

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"

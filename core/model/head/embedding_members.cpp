@@ -34,11 +34,11 @@ EmbeddingMembers::EmbeddingMembers(const HeadContext& context, Tensor members)
   if (rank_ < d_model_) {
     // As large as a coordinate of h passed on unchanged, spread over all of them: q is as long as r of h's coordinates.
     const float stddev = 1.0f / std::sqrt(static_cast<float>(d_model_));
-    projection_ = parameters_.add({{.name = "vq_head.member_projection",
-                                    .global_shape = {d_model_, rank_},
-                                    .offset = {0, 0},
-                                    .shape = {d_model_, rank_},
-                                    .init = {.stddev = stddev}}});
+    projection_ = parameters_.add(context.buckets.matrices, {{.name = "vq_head.member_projection",
+                                                              .global_shape = {d_model_, rank_},
+                                                              .offset = {0, 0},
+                                                              .shape = {d_model_, rank_},
+                                                              .init = {.stddev = stddev}}});
   }
   allocate(context.trainable, context.rows);
 }

@@ -69,21 +69,23 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   model_.vocab_size = options.vocab_size;
   model_.d_model = options.width;
   const bool trains = use == HeadUse::training;
-  parameters_.add_bucket("head", !is_dense(kind));
+  const int bucket = parameters_.add_bucket("head", !is_dense(kind));
+  const int biases = is_dense(kind) ? parameters_.add_bucket("head bias", false) : bucket;
   const bool reads_table = config_.members == MemberVectors::embedding;
   ParameterId table = 0;
   if (reads_table) {
-    table = parameters_.add({{.name = "model.embed_tokens.weight",
-                              .global_shape = {options.vocab_size, options.width},
-                              .offset = {0, 0},
-                              .shape = {options.vocab_size, options.width},
-                              .init = {.stddev = 0.02f}}});
+    table = parameters_.add(bucket, {{.name = "model.embed_tokens.weight",
+                                      .global_shape = {options.vocab_size, options.width},
+                                      .offset = {0, 0},
+                                      .shape = {options.vocab_size, options.width},
+                                      .init = {.stddev = 0.02f}}});
   }
   const HeadContext context{
       .tensor = setting.tensor,
       .model = model_,
       .head = config_,
       .parameters = parameters_,
+      .buckets = {bucket, biases},
       .rows = trains ? options.rows : 1,
       .trainable = trains,
       .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"

@@ -1,9 +1,9 @@
 #include "train/tools/convert/model_checkpoint.h"
 
+#include "core/box.h"
 #include "train/checkpoint/checkpoint_folder.h"
 #include "train/checkpoint/rank_file.h"
 #include "train/config/config.h"
-#include "train/checkpoint/logical_tensors.h"
 #include "train/tools/convert/output_folder.h"
 
 namespace vqlm {

@@ -112,10 +112,6 @@ class VqReplacement : public ReplacedHead {
   std::map<std::string, std::vector<float>> tensors_;
 };
 
-/// The box of a row-major tensor of `shape`, in which it must lie.
-std::vector<float> box_of(const std::vector<float>& values, const Shape& shape, const Shape& offset,
-                          const Shape& extent);
-
 /// All of a tensor of the source. Throws Error where it has none of that name.
 std::vector<float> read_whole(const ModelSource& source, const std::string& name);
 

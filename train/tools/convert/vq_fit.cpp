@@ -9,9 +9,9 @@
 #include <limits>
 #include <numeric>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "train/codes/map_fit.h"
-#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
