@@ -199,14 +199,8 @@ class Backend {
   virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
   /// dtable (R, w) f32 accumulates dout's rows (N, w) A; rows outside are skipped.
   virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
-  /// Rows of a table in another order, thinned out to every stride-th column: out (V, w) overwritten with
-  /// out[i, j] = scale * table[rows[i], j * stride]. table (R, c), rows (V) i32 in [0, R), (w - 1) * stride < c. out, table:
-  /// A; the product is made in f32 and rounded once.
-  virtual void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) = 0;
-  /// Its backward: dtable (R, c) f32 accumulates scale * dout[i, j] at (rows[i], j * stride); dout (V, w) f32. No number
-  /// may stand in `rows` twice.
-  virtual void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                                   float scale) = 0;
+  /// dtable (R, w) f32 accumulates dout's row i (w) f32 at its row rows[i]. rows (V) i32 in [0, R): no number twice.
+  virtual void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) = 0;
 
   // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
   /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where

@@ -47,25 +47,14 @@ struct HeadConfig {
   int codes = 128;              // Q, at most 256
   MemberVectors members =
       MemberVectors::codes;  // embedding: rows of the input embedding; then G = 0 and no codes
-  std::int64_t member_rank =
-      0;  // r: columns of the embedding that are used, 0 = all; read where members = embedding
-  float member_scale = 4;       // of these vectors
-  bool member_mean = false;     // a cluster's vector is its code plus the mean of these vectors; needs r = d
+  bool member_mean = false;     // a cluster's vector is its code plus the mean of these vectors
   bool input_codes = false;     // the input embedding is a token's row plus a vector of its cluster
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map =
-      "corpus";  // "random", "contiguous", "frequency", "corpus", "learned", or the path of a map file
-  // learned: steps between re-fits of the map, and the last step that may have one; 0: resolve() chooses
-  std::int64_t refit_every = 0;
-  std::int64_t refit_until = 0;
-  std::int64_t refit_dims = 64;  // learned: dimensions of the hidden states' projection, at most d
+      "corpus";  // "random", "contiguous", "frequency", "corpus", or the path of a map file
   CodebookLearning learning = CodebookLearning::gradient;
   float commitment = 0.25f;        // beta; read where learning is commitment or ema
   float ema_decay = 0.99f;         // of the clusters' moving averages, a step; read where learning is ema
-  float dead_code_share = 0.001f;  // codes below this part of the mean count are revived; 0: none
-
-  /// Whether the map is re-fit while the model trains.
-  bool map_is_learned() const { return kind == HeadKind::vq && map == "learned"; }
 };
 
 }  // namespace vqlm

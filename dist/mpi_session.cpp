@@ -9,7 +9,9 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "dist/launcher.h"
 #include "dist/mpi_check.h"
+#include "dist/self_communicator.h"
 
 namespace vqlm {
 namespace {
@@ -46,7 +48,14 @@ std::vector<std::string> gather(MPI_Comm comm, int size, const std::string& text
 
 }  // namespace
 
-MpiSession::MpiSession() : exceptions_at_start_(std::uncaught_exceptions()) {
+bool mpi_built() {
+  return true;
+}
+
+MpiSession::MpiSession(MpiStart start)
+    : started_(start == MpiStart::always || launcher_may_connect_ranks()),
+      exceptions_at_start_(std::uncaught_exceptions()) {
+  if (!started_) return;
   const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
@@ -66,6 +75,7 @@ MpiSession::MpiSession() : exceptions_at_start_(std::uncaught_exceptions()) {
 }
 
 MpiSession::~MpiSession() {
+  if (!started_) return;
   if (size_ > 1 && std::uncaught_exceptions() > exceptions_at_start_) {
     std::fprintf(stderr, "rank %d: left MPI by an exception; ending the job\n", rank_);
     mpi_log_failure(MPI_Abort(MPI_COMM_WORLD, 1), "MPI_Abort", rank_, "world");
@@ -82,6 +92,7 @@ std::string MpiSession::mpi_version() const {
 }
 
 std::string MpiSession::thread_level() const {
+  if (!started_) return "not started";
   int level = MPI_THREAD_SINGLE;
   mpi_check(MPI_Query_thread(&level), "MPI_Query_thread", rank_, "world");
   if (level == MPI_THREAD_MULTIPLE) return "multiple";
@@ -89,10 +100,12 @@ std::string MpiSession::thread_level() const {
 }
 
 std::vector<std::string> MpiSession::gather_texts(const std::string& text) const {
+  if (!started_) return {text};
   return gather(MPI_COMM_WORLD, size_, text, rank_);
 }
 
 std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& text) const {
+  if (!started_) return {text};
   const MPI_Comm node = node_of(rank_);
   std::vector<std::string> texts = gather(node, local_size_, text, rank_);
   free_node(node, rank_);
@@ -101,6 +114,7 @@ std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& tex
 
 int MpiSession::count_ranks(bool yes) const {
   int count = yes ? 1 : 0;
+  if (!started_) return count;
   mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_,
             "world");
   return count;
@@ -108,13 +122,14 @@ int MpiSession::count_ranks(bool yes) const {
 
 std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name,
                                                 MpiChunking chunking) const {
+  if (!started_) return std::make_unique<SelfCommunicator>(std::move(name));
   return MpiCommunicator::split_world(color, key, std::move(name), chunking);
 }
 
 void MpiSession::abort(std::string_view message, int code) const {
   std::fprintf(stderr, "rank %d: %.*s\n", rank_, static_cast<int>(message.size()), message.data());
   std::fflush(nullptr);
-  mpi_log_failure(MPI_Abort(MPI_COMM_WORLD, code), "MPI_Abort", rank_, "world");
+  if (started_) mpi_log_failure(MPI_Abort(MPI_COMM_WORLD, code), "MPI_Abort", rank_, "world");
   std::_Exit(code);  // MPI_Abort does not return; this keeps the promise where it failed
 }
 

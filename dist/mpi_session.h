@@ -1,4 +1,5 @@
-// MpiSession: the life of MPI in this process. Made once in launch/, before any communicator; destroyed last.
+// MpiSession: the ranks of this job and the life of MPI in this process. Made once in launch/, before any communicator;
+// destroyed last. A program links one of two libraries: vqlm_mpi, or vqlm_mpi_absent, whose sessions are of one rank.
 #pragma once
 
 #include <memory>
@@ -10,12 +11,21 @@
 
 namespace vqlm {
 
+/// False where the program links vqlm_mpi_absent.
+bool mpi_built();
+
+enum class MpiStart {
+  for_several_ranks,  // a process that no launcher connects with others makes no MPI call at all
+  always,  // for tests and benchmarks of what runs over MPI; without MPI in the program the same as above
+};
+
 class MpiSession {
  public:
-  /// MPI_Init_thread with MPI_THREAD_FUNNELED: this thread alone makes MPI calls. Started without mpirun the
-  /// world has one rank. Throws Error.
-  MpiSession();
-  /// MPI_Finalize. Left by an exception with other ranks in the world it aborts the job instead, because they
+  /// MPI_Init_thread with MPI_THREAD_FUNNELED: this thread alone makes MPI calls. A rank that is alone needs none of it
+  /// (dist/launcher.h says when), so that a machine without a working MPI trains too. Throws Error, also where a launcher
+  /// started several ranks of a program without MPI.
+  explicit MpiSession(MpiStart start = MpiStart::for_several_ranks);
+  /// MPI_Finalize, where it was started. Left by an exception with other ranks in the world it aborts the job instead, because they
   /// would wait for this rank for ever; catch inside the session and call abort() to give a reason.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
@@ -28,8 +38,11 @@ class MpiSession {
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
 
-  /// "Open MPI v4.1.4", and "funneled" or a higher thread level.
+  /// Whether MPI runs in this process.
+  bool started() const { return started_; }
+  /// "Open MPI v4.1.4", or "none" in a program without it.
   std::string mpi_version() const;
+  /// "funneled" or a higher thread level, or "not started".
   std::string thread_level() const;
 
   /// The texts of all ranks in rank order, on every rank. Collective over the world. Throws Error.
@@ -41,7 +54,7 @@ class MpiSession {
   int count_ranks(bool yes) const;
 
   /// The group of ranks that give the same color, ordered by key (ties by world rank). Collective over the
-  /// world. It must be destroyed before the session. Throws Error.
+  /// world. It must be destroyed before the session. For host memory. Throws Error.
   std::unique_ptr<Communicator> split(int color, int key, std::string name, MpiChunking chunking = {}) const;
 
   /// Ends every rank of the job with exit code `code`, for a rank that fails while others wait for it. Prints
@@ -49,6 +62,7 @@ class MpiSession {
   [[noreturn]] void abort(std::string_view message, int code) const;
 
  private:
+  bool started_ = false;
   int rank_ = 0;
   int size_ = 1;
   int local_rank_ = 0;

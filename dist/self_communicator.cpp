@@ -1,5 +1,7 @@
 #include "dist/self_communicator.h"
 
+#include <cstring>
+
 namespace vqlm {
 
 Event SelfCommunicator::all_reduce(Tensor x, Reduce /*op*/, Stream /*stream*/) {
@@ -30,11 +32,15 @@ Event SelfCommunicator::broadcast(Tensor /*x*/, int root, Stream /*stream*/) {
 Event SelfCommunicator::copy(Tensor out, Tensor in, Stream stream) {
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel());
   if (out.data() == in.data() || in.numel() == 0) return {};
-  if (stream.handle != backend_.compute_stream().handle) {
-    backend_.wait(backend_.compute_stream(), backend_.record(stream));
+  if (backend_ == nullptr) {
+    std::memcpy(out.data(), in.data(), in.bytes());
+    return {};
   }
-  backend_.copy(out, in);
-  return backend_.record(backend_.compute_stream());
+  if (stream.handle != backend_->compute_stream().handle) {
+    backend_->wait(backend_->compute_stream(), backend_->record(stream));
+  }
+  backend_->copy(out, in);
+  return backend_->record(backend_->compute_stream());
 }
 
 }  // namespace vqlm

@@ -12,7 +12,9 @@ namespace vqlm {
 class SelfCommunicator final : public Communicator {
  public:
   /// `backend` makes the copies, so tensors may live on its device; it must outlive the communicator.
-  SelfCommunicator(Backend& backend, std::string name) : backend_(backend), name_(std::move(name)) {}
+  SelfCommunicator(Backend& backend, std::string name) : backend_(&backend), name_(std::move(name)) {}
+  /// For host memory alone, as MpiCommunicator: every call has finished when it returns.
+  explicit SelfCommunicator(std::string name) : name_(std::move(name)) {}
 
   int rank() const override { return 0; }
   int size() const override { return 1; }
@@ -28,7 +30,7 @@ class SelfCommunicator final : public Communicator {
  private:
   Event copy(Tensor out, Tensor in, Stream stream);
 
-  Backend& backend_;
+  Backend* backend_ = nullptr;  // none: host memory
   std::string name_;
 };
 

@@ -6,10 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <thread>
 
 #include "core/cpu/cpu_backend.h"
@@ -22,16 +20,6 @@
 
 namespace vqlm {
 namespace {
-
-/// A whole number >= 0 from the process' environment, or -1.
-int number_from_environment(const char* name) {
-  const char* text = std::getenv(name);
-  if (text == nullptr) return -1;
-  int number = -1;
-  const char* end = text + std::strlen(text);
-  const auto [stop, status] = std::from_chars(text, end, number);
-  return status == std::errc() && stop == end && number >= 0 ? number : -1;
-}
 
 bool stderr_is_terminal() {
   return ::isatty(STDERR_FILENO) == 1 || number_from_environment("VQLM_TERMINAL") == 1;
@@ -79,22 +67,6 @@ std::string one_line(std::string message) {
   std::replace_if(
       message.begin(), message.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
   return message;
-}
-
-int launcher_rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    if (const int rank = number_from_environment(name); rank >= 0) return rank;
-  }
-  return 0;
-}
-
-int launcher_ranks() {
-  // SLURM_NTASKS would not do: it is there in a batch script, too, which runs once. A launcher inside Slurm's step knows
-  // better than Slurm, hence the order.
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
-    if (const int ranks = number_from_environment(name); ranks > 0) return ranks;
-  }
-  return 1;
 }
 
 void refuse_launcher_ranks(const char* command, const char* instead) {

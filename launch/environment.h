@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/backend.h"
+#include "dist/launcher.h"
 #include "dist/mpi_session.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
@@ -13,15 +14,8 @@
 
 namespace vqlm {
 
-/// This process' rank as the launcher (mpirun, srun) announced it, before MPI runs; 0 without a launcher.
-int launcher_rank();
-
 /// A message as it leaves the program: one line, whatever line ends and terminal codes a file or an option put into it.
 std::string one_line(std::string message);
-
-/// How many processes the launcher announced, before MPI runs; 1 without a launcher. Not of MPI: under `srun` without
-/// PMIx the launcher starts several, and MPI sees one in each.
-int launcher_ranks();
 
 /// For a command that several processes must not run at once: throws UsageError saying so and what to do (`instead`).
 void refuse_launcher_ranks(const char* command, const char* instead);

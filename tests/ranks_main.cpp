@@ -39,7 +39,7 @@ class RankReporter : public ::testing::EmptyTestEventListener {
 int run_on_all_ranks(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   set_nccl_environment();
-  const MpiSession session;
+  const MpiSession session(MpiStart::always);  // one rank tests the collectives, too
   running_session = &session;
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   if (session.rank() > 0) delete listeners.Release(listeners.default_result_printer());

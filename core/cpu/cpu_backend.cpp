@@ -185,14 +185,9 @@ class CpuBackend final : public Backend {
     use_threads();
     cpu::embedding_backward(dtable, dout, ids, first_row);
   }
-  void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) override {
+  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
     use_threads();
-    cpu::gather_columns(out, table, rows, stride, scale);
-  }
-  void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                           float scale) override {
-    use_threads();
-    cpu::scatter_add_columns(dtable, dout, rows, stride, scale);
+    cpu::scatter_add_rows(dtable, dout, rows);
   }
 
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

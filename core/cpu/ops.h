@@ -29,8 +29,7 @@ void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const 
 
 void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
 void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
-void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale);
-void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride, float scale);
+void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);
 
 void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
                         const ClassShard& classes);

@@ -171,12 +171,8 @@ class CudaBackend final : public Backend {
   void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
     cuda::embedding_backward(context(), dtable, dout, ids, first_row);
   }
-  void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) override {
-    cuda::gather_columns(context(), out, table, rows, stride, scale);
-  }
-  void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                           float scale) override {
-    cuda::scatter_add_columns(context(), dtable, dout, rows, stride, scale);
+  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
+    cuda::scatter_add_rows(context(), dtable, dout, rows);
   }
 
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

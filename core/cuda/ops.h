@@ -53,11 +53,8 @@ void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor ta
 void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,
                         std::int64_t first_row);
 
-// gather_columns.cu
-void gather_columns(const Context& context, Tensor out, Tensor table, Tensor rows, std::int64_t stride,
-                    float scale);
-void scatter_add_columns(const Context& context, Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                         float scale);
+// scatter_add_rows.cu
+void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows);
 
 // cross_entropy.cu
 void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

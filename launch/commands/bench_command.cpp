@@ -131,6 +131,7 @@ void add_bench_command(CLI::App& app) {
   add_head_bench(*command);
   add_attention_bench(*command);
   add_ops_bench(*command);
+  add_products_bench(*command);
 }
 
 }  // namespace vqlm

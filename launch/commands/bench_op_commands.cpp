@@ -12,6 +12,7 @@
 #include "launch/environment.h"
 #include "train/tools/bench/attention_bench.h"
 #include "train/tools/bench/op_bench.h"
+#include "train/tools/bench/product_bench.h"
 
 namespace vqlm {
 namespace {
@@ -114,6 +115,37 @@ void add_ops_bench(CLI::App& bench) {
   command->callback([options] {
     bench_one_process("ops", options->place,
                       [&](Backend& backend) { return run_op_bench(backend, options->sizes); });
+  });
+}
+
+void add_products_bench(CLI::App& bench) {
+  CLI::App* command = bench.add_subcommand(
+      "products", "Time a training step's matrix products at a model's shapes, against square ones");
+  struct Options {
+    ProductBenchOptions sizes;
+    Place place;
+  };
+  const auto options = std::make_shared<Options>();
+  ProductBenchOptions& sizes = options->sizes;
+  const auto size = [&](const char* name, auto& target, const char* help) {
+    return command->add_option(name, target, help)->capture_default_str();
+  };
+  size("--rows", sizes.rows, "tokens N of a micro-batch");
+  size("--width", sizes.width, "model width d");
+  size("--d-ff", sizes.d_ff, "MLP width");
+  size("--vocab", sizes.vocab_sizes, "vocabularies V of a dense head, each measured")->delimiter(',');
+  size("--logit-rows", sizes.logit_rows, "rows of a chunk of logits");
+  size("--seconds", sizes.seconds, "of timed calls, for each product");
+  add_place(*command, options->place);
+  command->footer(
+      "A product that the device's library refuses is a line with the reason.\n"
+      "Examples:\n"
+      "  vqlm bench products --threads 0\n"
+      "  vqlm bench products --device cuda --rows 32768 --vocab 50257,50304 --logit-rows 5341 --json "
+      "products.json");
+  command->callback([options] {
+    bench_one_process("products", options->place,
+                      [&](Backend& backend) { return run_product_bench(backend, options->sizes); });
   });
 }
 

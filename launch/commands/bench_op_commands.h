@@ -1,4 +1,4 @@
-// The benchmarks of single operations and of the heads: vqlm bench attention, ops, head; and what all have in common.
+// The benchmarks of single operations and of the heads: vqlm bench attention, ops, products, head; and what all have in common.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -9,6 +9,7 @@ namespace vqlm {
 
 void add_attention_bench(CLI::App& bench);
 void add_ops_bench(CLI::App& bench);
+void add_products_bench(CLI::App& bench);
 void add_head_bench(CLI::App& bench);
 
 /// --clock wall or cpu.

@@ -81,7 +81,7 @@ FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>
 
 void make(const CLI::App& command, Options options, Environment& environment) {
   const std::map<std::string, VectorKind> kinds{
-      {"ppmi", VectorKind::ppmi}, {"indexing", VectorKind::indexing}, {"chi-square", VectorKind::chi_square}};
+      {"ppmi", VectorKind::ppmi}, {"chi-square", VectorKind::chi_square}};
   const std::map<std::string, std::vector<int>> neighbours{
       {"both", {1, -1}}, {"before", {-1}}, {"before2", {-1, -2}}, {"both2", {1, -1, 2, -2}}};
   options.fit.vectors = kinds.at(options.vectors);
@@ -147,8 +147,8 @@ void add_codes_make(CLI::App& codes) {
   command->add_option("--max-tokens", options->fit.max_tokens, "count so many, spread evenly over the shards")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->add_option("--vectors", options->vectors, "corpus: ppmi (default), indexing or chi-square")
-      ->check(CLI::IsMember({"ppmi", "indexing", "chi-square"}));
+  command->add_option("--vectors", options->vectors, "corpus: ppmi (default) or chi-square")
+      ->check(CLI::IsMember({"ppmi", "chi-square"}));
   command->add_option("--neighbours", options->neighbours, "corpus: both (default), before, before2 or both2")
       ->check(CLI::IsMember({"both", "before", "before2", "both2"}));
   command->add_option("--dims", options->fit.dims, "corpus: of the vectors, rounded up to a multiple of G")

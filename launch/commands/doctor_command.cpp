@@ -77,7 +77,9 @@ void Doctor::describe_program() {
                                          cuda.cublaslt)
                            : "not built in");
   say("nccl", nccl_built() ? nccl_version() : "not built in");
-  say("mpi", fmt::format("{}, thread level {}", mpi_.mpi_version(), mpi_.thread_level()));
+  say("mpi", !mpi_built()      ? "not built in: one rank"
+             : !mpi_.started() ? fmt::format("{}, not started: one rank", mpi_.mpi_version())
+                               : fmt::format("{}, thread level {}", mpi_.mpi_version(), mpi_.thread_level()));
   const Host host = describe_host();
   report_["host"] = {{"name", host.name},
                      {"processor", host.processor},

@@ -48,7 +48,7 @@ void measure(Communicator& world, std::int64_t block) {
 }
 
 int run() {
-  const MpiSession session;
+  const MpiSession session(MpiStart::always);
   const auto world = session.split(0, session.rank(), "world");
   if (session.rank() == 0) {
     std::printf("f32 on %d ranks, %d on this node; GB/s\n%10s %12s %12s %12s %12s %12s\n", session.size(),

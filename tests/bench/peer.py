@@ -7,6 +7,7 @@ CPU; the CPU is for testing these scripts, not for figures.
 
 import functools
 import gc
+import inspect
 import json
 import resource
 import statistics
@@ -114,6 +115,17 @@ def compiler(wanted):
         notice(f"PyTorch {torch.__version__} has no torch.compile; measuring eager code")
         return lambda f: f, False
     return torch.compile, True
+
+
+def cut_cross_entropy(biased):
+    """linear_cross_entropy of the package; a RuntimeError is a variant's line of its own (measure_or_report)."""
+    try:
+        from cut_cross_entropy import linear_cross_entropy
+    except ImportError as error:
+        raise RuntimeError(f"cut_cross_entropy is not installed ({error})") from error
+    if biased and "bias" not in inspect.signature(linear_cross_entropy).parameters:
+        raise RuntimeError("this cut_cross_entropy knows no bias; another version does, or compare with --no-bias")
+    return linear_cross_entropy
 
 
 def add_common(parser):

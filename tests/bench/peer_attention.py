@@ -3,8 +3,8 @@
 
     vqlm bench attention --json attention.json; python3 tests/bench/peer_attention.py --like attention.json
 
-One JSON line for each shape and kernel: PyTorch's own choice (auto), and each kernel that it can be told to take (flash,
-cudnn). Operations: 2 B T^2 heads head_dim forward (half of the scores exist), 2.5 times that backward (five products to
+One JSON line for each shape and kernel: PyTorch's own choice (auto), and each kernel that it can be told to take: flash,
+cudnn, efficient, math. Operations: 2 B T^2 heads head_dim forward (half of the scores exist), 2.5 times that backward (five products to
 two), as published figures count. Rotary positions are not part of it on either side.
 """
 
@@ -26,9 +26,17 @@ def kernels():
     with contextlib.suppress(ImportError, AttributeError):
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        found["flash"] = lambda: sdpa_kernel(SDPBackend.FLASH_ATTENTION)
-        found["cudnn"] = lambda: sdpa_kernel(SDPBackend.CUDNN_ATTENTION)
+        for name, backend in (("flash", "FLASH_ATTENTION"), ("cudnn", "CUDNN_ATTENTION"),
+                              ("efficient", "EFFICIENT_ATTENTION"), ("math", "MATH")):
+            if hasattr(SDPBackend, backend):
+                found[name] = lambda chosen=getattr(SDPBackend, backend): sdpa_kernel(chosen)
     return found
+
+
+def check_scores(s, limit=2**32):
+    """The math kernel holds all scores, in fp32: 4 GiB of them are enough to see what it is."""
+    if 4 * s["batch"] * s["heads"] * s["seq_len"] ** 2 > limit:
+        raise RuntimeError(f"left out: T x T scores of T {s['seq_len']} fill more than {limit >> 30} GiB")
 
 
 def measure(device, s, repeats, context):
@@ -81,11 +89,13 @@ def main():
     options.kv_heads = options.kv_heads or options.heads
     ours = peer.load(options.like)["shapes"] if options.like else [{key: getattr(options, key) for key in SHAPE}]
 
-    def variant(shape, context):
+    def variant(name, shape, context):
+        if name == "math":
+            check_scores(shape)
         result = measure(device, {key: shape[key] for key in SHAPE}, options.repeats, context)
         return compare(result, shape) if options.like else result
 
-    done = [peer.measure_or_report(name, lambda: variant(shape, context))
+    done = [peer.measure_or_report(name, lambda: variant(name, shape, context))
             for shape in ours for name, context in kernels().items()]
     return 0 if any(done) else 1
 

@@ -5,7 +5,8 @@
     python3 tests/bench/peer_head.py --like head.json
 
 bf16 on CUDA: hidden states, matrix, bias and their gradients are bf16, the cross entropy is fp32. One pass is forward and
-backward to all three. Variants, one JSON line each: all rows at once (plain), and checkpointed chunks of rows (chunked).
+backward to all three. Variants, one JSON line each: all rows at once (plain), checkpointed chunks of rows (chunked), and the
+package cut_cross_entropy, which makes no logits in memory (cut).
 """
 
 import argparse
@@ -24,7 +25,11 @@ def plain(h, matrix, bias, targets):
     return F.cross_entropy(F.linear(h, matrix, bias).float(), targets, reduction="sum")
 
 
-def measure(device, s, options, chunk_rows):
+def cut_sum(cut, h, matrix, bias, targets):
+    return cut(h, matrix, targets, bias=bias, reduction="sum").float()
+
+
+def measure(device, s, options, chunk_rows, cut=None):
     device.forget()
     torch.manual_seed(1)
 
@@ -38,7 +43,7 @@ def measure(device, s, options, chunk_rows):
     bias = torch.log(share / share.sum()).to(device.torch, device.dtype).requires_grad_()
     targets = torch.multinomial(share, s.rows, replacement=True).to(device.torch)
     compile_, compiled = peer.compiler(not options.eager)
-    loss_of = compile_(plain)
+    loss_of = (lambda *operands: cut_sum(cut, *operands)) if cut else compile_(plain)
     nll = []
 
     def forward_backward():
@@ -91,12 +96,12 @@ def main():
     s = argparse.Namespace(**{key: ours[key] if ours else getattr(options, key) for key in SIZES})
     device = peer.Device(options.device, options.dtype)
 
-    def variant(chunk_rows):
-        result = measure(device, s, options, chunk_rows)
+    def variant(chunk_rows, cut):
+        result = measure(device, s, options, chunk_rows, peer.cut_cross_entropy(True) if cut else None)
         return compare(result, ours) if ours else result
 
-    done = [peer.measure_or_report(name, lambda: variant(chunk_rows))
-            for name, chunk_rows in (("plain", 0), ("chunked", options.chunk_rows))]
+    done = [peer.measure_or_report(name, lambda: variant(chunk_rows, name == "cut"))
+            for name, chunk_rows in (("plain", 0), ("chunked", options.chunk_rows), ("cut", 0))]
     return 0 if any(done) else 1
 
 

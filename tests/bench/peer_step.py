@@ -12,7 +12,8 @@ Variants, one JSON line each:
   bf16 + master    bf16 parameters and gradients; fp32 master copies and moments in fused AdamW; gradients are copied up
                    before it and parameters down after it. What vqlm does, except that vqlm sums gradients in fp32.
   autocast         fp32 parameters and gradients under torch.autocast(bf16), the usual recipe.
-each with the dense cross entropy over all rows at once (plain) and over checkpointed chunks of rows (chunked).
+each with the dense cross entropy over all rows at once (plain), over checkpointed chunks of rows (chunked), and, of bf16
+parameters, by the package cut_cross_entropy, which makes no logits in memory (cut).
 """
 
 import argparse
@@ -86,9 +87,9 @@ class Block(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    def __init__(self, s, chunk_rows):
+    def __init__(self, s, chunk_rows, cut=None):
         super().__init__()
-        self.sizes, self.chunk_rows = s, chunk_rows
+        self.sizes, self.chunk_rows, self.cut = s, chunk_rows, cut
         self.table = torch.nn.Parameter(0.02 * torch.randn(s.vocab_size, s.d_model))
         self.blocks = torch.nn.ModuleList(Block(s) for _ in range(s.n_layers))
         self.gain = torch.nn.Parameter(torch.ones(s.d_model))
@@ -114,6 +115,9 @@ class Decoder(torch.nn.Module):
         for block in self.blocks:
             x = block(x, self.cosine, self.sine)
         h, targets = rmsnorm(x, self.gain, self.sizes.norm_eps).flatten(0, 1), targets.flatten()
+        if self.cut:
+            bias = {} if self.bias is None else {"bias": self.bias}
+            return self.cut(h, self.head, targets, reduction="mean", **bias)
         if not self.chunk_rows:
             return self.summed_nll(h, targets) / targets.numel()
         total = torch.zeros((), device=h.device)
@@ -166,10 +170,13 @@ def copy_all(into, out_of):
         x.copy_(y)
 
 
-def measure(device, s, options, recipe, chunk_rows):
+def measure(device, s, options, recipe, loss):
+    cut = peer.cut_cross_entropy(s.bias) if loss == "cut" else None
+    if cut and recipe != "bf16 + master":
+        raise RuntimeError("cut_cross_entropy takes parameters of the hidden states' dtype: bf16 + master alone")
     device.forget()
     torch.manual_seed(1)
-    model = Decoder(s, chunk_rows)
+    model = Decoder(s, options.chunk_rows if loss == "chunked" else 0, cut)
     share = 1 / (torch.arange(s.vocab_size) + 2.7)  # word frequencies, as in vqlm's benchmark
     if model.bias is not None:
         model.bias.data = torch.log(share / share.sum())
@@ -178,11 +185,12 @@ def measure(device, s, options, recipe, chunk_rows):
     model.place_tables(device.torch)
     training = Training(model, 1e-3, device.cuda, master)
     compile_, compiled = peer.compiler(not options.eager)
-    if options.compile_blocks and compiled:
+    by_block = options.compile_blocks or cut is not None  # kernels by hand are nothing to compile a model through
+    if by_block and compiled:
         for block in model.blocks:
             block.forward = compile_(block.forward)
         model.summed_nll = compile_(model.summed_nll)
-    loss_of = model if options.compile_blocks else compile_(model)
+    loss_of = model if by_block else compile_(model)
     text = torch.multinomial(share, s.micro_batch * s.seq_len + 1, replacement=True).to(device.torch)
     tokens, targets = (x.view(s.micro_batch, s.seq_len) for x in (text[:-1], text[1:]))
     losses = []
@@ -206,7 +214,8 @@ def measure(device, s, options, recipe, chunk_rows):
     peak = peer.matmul_peak(device)
     return {
         "peer": "pytorch", "machine": device.description(), "dtype": device.dtype_name, "compiled": compiled,
-        "parameters": sum(x.numel() for x in model.parameters()), "tokens_per_step": tokens_per_step,
+        "compiled_by_block": compiled and by_block, "parameters": sum(x.numel() for x in model.parameters()),
+        "tokens_per_step": tokens_per_step,
         "flops_per_token": model.flops_per_token(), "seconds_per_step": typical["seconds"],
         "seconds_per_step_min": typical["seconds_min"], "tokens_per_second": tokens_per_step / typical["seconds"],
         "matmul_peak_flops": peak,
@@ -235,7 +244,8 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--recipe", action="append", choices=["bf16 + master", "autocast"], help="default: both")
-    parser.add_argument("--loss", action="append", choices=["plain", "chunked"], help="default: both")
+    parser.add_argument("--loss", action="append", choices=["plain", "chunked", "cut"],
+                        help="default: plain and chunked")
     parser.add_argument("--chunk-rows", type=int, default=2048, help="rows of a chunk of the chunked loss")
     parser.add_argument("--compile-blocks", action="store_true",
                         help="compile one block and the loss, not the whole model: minutes less for deep models")
@@ -252,7 +262,7 @@ def main():
         peer.notice(f"PyTorch {torch.__version__} has no scaled_dot_product_attention; scores are written out")
 
     def variant(recipe, loss):
-        result = measure(device, s, options, recipe, options.chunk_rows if loss == "chunked" else 0)
+        result = measure(device, s, options, recipe, loss)
         return compare(result, ours) if ours else result
 
     done = [peer.measure_or_report(f"{recipe}, {loss}", lambda: variant(recipe, loss))

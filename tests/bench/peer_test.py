@@ -1,12 +1,15 @@
 #!/usr/bin/python3
 """The peers do the work that they are compared by: peer_step.py's model gives the losses and gradient norms of
-tests/parity (the files that vqlm itself is tested with), both losses of peer_head.py agree with a direct computation, and
+tests/parity (the files that vqlm itself is tested with), the losses of peer_head.py agree with a direct computation, and
 a comparison of different work is refused. Exit status 77, "skipped", where PyTorch or h5py is missing."""
 
 import argparse
+import contextlib
 import os
 import sys
+import types
 import unittest
+import unittest.mock
 
 try:
     import h5py
@@ -46,7 +49,20 @@ def load(model, w):
 
 
 def step_options():
-    return argparse.Namespace(steps=2, warmup=1, eager=True, compile_blocks=False)
+    return argparse.Namespace(steps=2, warmup=1, eager=True, compile_blocks=False, chunk_rows=5)
+
+
+def direct_cross_entropy(e, c, targets, bias=None, reduction="mean"):
+    """What cut_cross_entropy's linear_cross_entropy computes, and its parameters."""
+    return torch.nn.functional.cross_entropy(e @ c.T + bias, targets, reduction=reduction)
+
+
+@contextlib.contextmanager
+def package(function):
+    """cut_cross_entropy, whether it is installed here or not, with `function`; None: not to be imported."""
+    module = types.SimpleNamespace(linear_cross_entropy=function) if function else None
+    with unittest.mock.patch.dict(sys.modules, {"cut_cross_entropy": module}):
+        yield
 
 
 class Step(unittest.TestCase):
@@ -74,8 +90,8 @@ class Step(unittest.TestCase):
 
     def test_measures_every_recipe_and_refuses_other_work(self):
         s = argparse.Namespace(**self.sizes)
-        for recipe, chunk_rows in (("bf16 + master", 0), ("autocast", 5)):
-            result = peer_step.measure(CPU, s, step_options(), recipe, chunk_rows)
+        for recipe, loss in (("bf16 + master", "plain"), ("autocast", "chunked")):
+            result = peer_step.measure(CPU, s, step_options(), recipe, loss)
             self.assertGreater(result["tokens_per_second"], 0)
             self.assertEqual(result["tokens_per_step"], 32)
         ours = {**result, "shape": {"head": "dense"}}
@@ -86,14 +102,42 @@ class Step(unittest.TestCase):
             peer_step.compare(result, {**ours, "tokens_per_step": 16, "shape": {"head": "vq"}})
 
 
+    def test_cut_cross_entropy_is_the_same_loss(self):
+        s = argparse.Namespace(**self.sizes)
+        plain = peer_step.measure(CPU, s, step_options(), "bf16 + master", "plain")
+        calls = []
+
+        def counted(e, c, targets, bias=None, reduction="mean"):
+            calls.append(e.shape)
+            return direct_cross_entropy(e, c, targets, bias, reduction)
+
+        with package(counted):
+            cut = peer_step.measure(CPU, s, step_options(), "bf16 + master", "cut")
+        self.assertEqual(set(calls), {(16, 16)})
+        # Two means of 16 fp32 terms in another order, after the same steps.
+        self.assertAlmostEqual(cut["loss_last"], plain["loss_last"], delta=16 * 1.2e-7 * plain["loss_last"])
+
+    def test_cut_cross_entropy_says_why_it_is_missing(self):
+        s = argparse.Namespace(**self.sizes)
+        with package(None), self.assertRaisesRegex(RuntimeError, "cut_cross_entropy is not installed"):
+            peer_step.measure(CPU, s, step_options(), "bf16 + master", "cut")
+        with package(lambda e, c, targets: None), self.assertRaisesRegex(RuntimeError, "knows no bias"):
+            peer_step.measure(CPU, s, step_options(), "bf16 + master", "cut")
+        with package(direct_cross_entropy), self.assertRaisesRegex(RuntimeError, "master alone"):
+            peer_step.measure(CPU, s, step_options(), "autocast", "cut")
+
+
 class Head(unittest.TestCase):
-    def test_both_losses_are_the_same(self):
+    def test_all_losses_are_the_same(self):
         s = argparse.Namespace(vocab_size=53, width=8, rows=12)
         options = argparse.Namespace(eager=True, repeats=1)
         plain, chunked = (peer_head.measure(CPU, s, options, rows) for rows in (0, 5))
         # Sums of 12 fp32 terms in another order.
         self.assertAlmostEqual(plain["mean_nll"], chunked["mean_nll"], delta=12 * 1.2e-7 * plain["mean_nll"])
         self.assertEqual(plain["matrix_parameters"], 53 * 8)
+        with package(direct_cross_entropy):
+            cut = peer_head.measure(CPU, s, options, 0, peer.cut_cross_entropy(True))
+        self.assertAlmostEqual(plain["mean_nll"], cut["mean_nll"], delta=12 * 1.2e-7 * plain["mean_nll"])
         ours = {head: {"seconds": plain["seconds"] / 2, "bytes": 1, "matrix_parameters": 53 * 8}
                 for head in ("dense", "vq")}
         self.assertAlmostEqual(peer_head.compare(plain, ours)["vq_over_peer"], 2)
@@ -105,6 +149,16 @@ class Attention(unittest.TestCase):
         shape = dict(batch=1, seq_len=16, heads=4, kv_heads=2, head_dim=8)
         result = peer_attention.measure(CPU, shape, 1, peer_attention.kernels()["auto"])
         self.assertGreater(result["backward"]["flops_per_second"], 0)
+
+    def test_kernels_have_names(self):
+        # PyTorch before 2.3 can only choose by itself.
+        self.assertIn(set(peer_attention.kernels()), ({"auto"}, {"auto", "flash", "cudnn", "efficient", "math"},
+                                                      {"auto", "flash", "efficient", "math"}))
+
+    def test_math_is_left_out_where_its_scores_are_large(self):
+        peer_attention.check_scores(dict(batch=1, heads=16, seq_len=8192))
+        with self.assertRaisesRegex(RuntimeError, "left out: T x T scores of T 8192"):
+            peer_attention.check_scores(dict(batch=2, heads=16, seq_len=8192))
 
 
 if __name__ == "__main__":

@@ -210,14 +210,13 @@ TEST_F(CorpusMap, CountsNeighboursAtGivenDistances) {
   EXPECT_EQ(found, expected);
 }
 
-TEST_F(CorpusMap, EveryKindOfVectorFindsPlantedWordClasses) {
+TEST_F(CorpusMap, ChiSquareVectorsFindPlantedWordClasses) {
   constexpr int classes = 20;
   const ShardSet shards = shards_of(planted_documents(400, classes, 200'000, 1), 400);
-  for (const VectorKind kind : {VectorKind::chi_square, VectorKind::indexing}) {
-    const CodeMap map = make_corpus_map(
-        shards, *backend_, {.clusters = 2 * classes, .groups = 4, .codes = 16, .seed = 1, .vectors = kind});
-    EXPECT_GT(pair_precision(map, classes), kind == VectorKind::chi_square ? 0.9 : 0.5);
-  }
+  const CodeMap map = make_corpus_map(
+      shards, *backend_,
+      {.clusters = 2 * classes, .groups = 4, .codes = 16, .seed = 1, .vectors = VectorKind::chi_square});
+  EXPECT_GT(pair_precision(map, classes), 0.9);
 }
 
 }  // namespace

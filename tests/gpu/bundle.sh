@@ -1,56 +1,68 @@
 #!/usr/bin/env bash
-# Packs programs for a GPU machine that has CUDA's libraries and a glibc no older than here, but no MPI, HDF5 or SentencePiece.
-#   tests/gpu/bundle.sh OUT PROGRAM... [-- FILE...]
-#   tests/gpu/bundle.sh build/bundle build/{vqlm,cuda_tests,nccl_ranks_native} -- shards/*.h5
-# OUT/bin: the programs, mpirun and orted; OUT/lib: what they link, and Open MPI's plugins; OUT/shards: the FILEs. There:
-#   tests/gpu/run_all.sh --bin OUT/bin --runner OUT/run.sh --shards OUT/shards
-# glibc, the compiler's and CUDA's libraries are the other machine's (LD_LIBRARY_PATH finds CUDA's where the loader does not).
+# Packs programs into one archive of at most 60 MiB for a bare GPU machine: CUDA's libraries (CUDA 13 in /usr/local/cuda, or a
+# Python's nvidia/* wheels) and a glibc no older than here, but no MPI, HDF5 or SentencePiece.
+#   tests/gpu/bundle.sh OUT PROGRAM... [-- SHARD...]
+#   cmake -S . -B build-card -G Ninja -DVQLM_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90a-real    # an H100's or H200's code alone
+#   cmake --build build-card --target vqlm_alone cuda_tests nccl_ranks_alone
+#   tests/gpu/bundle.sh build/bundle build-card/{vqlm_alone,cuda_tests,nccl_ranks_alone} -- shards/*.h5
+# makes build/bundle and build/bundle.tar.xz. On the card:
+#   tar xJf bundle.tar.xz (or python3 -m tarfile -e bundle.tar.xz) && bundle/tests/gpu/run_all.sh
+# bin: the programs, stripped, vqlm_alone as vqlm; lib: what they link; shards: the SHARDs; and what the runs read: scripts,
+# configurations, PyTorch peers. run.sh PROGRAM ... finds the libraries, those of wheels by PYTHON (python3). glibc and CUDA's
+# libraries are the other machine's.
+# LIMIT_MIB (60) and XZ_OPT (-6 -T0) may be set.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$1; shift
 programs=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do programs+=("$1"); shift; done
 [ $# -eq 0 ] || shift
-mpi=$(command -v mpirun) || { echo "bundle.sh: mpirun is not installed (launch/packages.sh names the packages)" >&2; exit 1; }
-# Open MPI looks for plugins and texts below OPAL_PREFIX, in the folders that it was configured with below its own prefix.
-info() { ompi_info --parsable --path "$1" | cut -d: -f3; }
-prefix=$(info prefix) plugins=$(info pkglibdir) texts=$(info pkgdatadir)
-pmix_plugins=$(dirname "$(dirname "$plugins")")/../pmix2/lib/pmix
-theirs='/(ld-linux[^/]*|lib(c|m|dl|pthread|rt|resolv|util|stdc\+\+|gcc_s|cuda|cudart|cublas|cublasLt|nccl|nvrtc|nvJitLink))[.-][^/]*$'
+limit=$((${LIMIT_MIB:-60} << 20))
+theirs='/(ld-linux[^/]*|lib(c|m|dl|pthread|rt|resolv|util|cuda|cudart|cublas|cublasLt|nccl|nvrtc|nvJitLink))[.-][^/]*$'
 
-rm -rf "$out"
-mkdir -p "$out/bin" "$out/lib" "$out/shards"
+rm -rf "$out" "$out.tar.xz"
+mkdir -p "$out/bin" "$out/lib" "$out/shards" "$out/tests/bench"
 out=$(cd "$out" && pwd)
-cp -L "${programs[@]}" "$mpi" "$(command -v orted)" "$out/bin/"
-[ $# -eq 0 ] || cp -L "$@" "$out/shards/"
-inside() { echo "$out/${1#"$prefix"/}"; }
-mkdir -p "$(inside "$plugins")" "$(inside "$texts")"
-# One machine, shared memory: plugins for networks and schedulers would only pull in their libraries.
-for plugin in "$plugins"/*.so; do
-  case $(basename "$plugin") in
-    *ucx*|*ofi*|*openib*|*psm*|*usnic*|*portals*|*lustre*|*gpfs*|*pvfs*|*cuda*|*slurm*|*gridengine*|*uct*|*monitoring*) ;;
-    *) cp -L "$plugin" "$(inside "$plugins")/" ;;
-  esac
+for program in "${programs[@]}"; do
+  [ -x "$program" ] || { echo "bundle.sh: no program $program; build it first" >&2; exit 1; }
+  name=$(basename "$program")
+  case $name in nccl_ranks_alone) name=nccl_ranks_native ;; *_alone) name=${name%_alone} ;; esac
+  strip -o "$out/bin/$name" "$program"
+  links=$(ldd "$program")
+  if missing=$(grep 'not found' <<<"$links"); then echo "bundle.sh: $program: $missing" >&2; exit 1; fi
+  if mpi=$(grep -o 'lib\(mpi\|open-rte\|pmix\)[^ ]*' <<<"$links" | head -1) && [ -n "$mpi" ]; then
+    echo "bundle.sh: $program links $mpi, which the other machine lacks; take vqlm_alone, nccl_ranks_alone" >&2; exit 1
+  fi
+  awk '$2 == "=>" && $3 ~ /^\// {print $3}' <<<"$links"
+done | sort -u | grep -vE "$theirs" | while read -r library; do
+  cp -L "$library" "$out/lib/"
+  strip --strip-unneeded "$out/lib/$(basename "$library")"
 done
-cp -rL "$texts/." "$(inside "$texts")/"
-if [ -d "$pmix_plugins" ]; then
-  pmix_plugins=$(cd "$pmix_plugins" && pwd)
-  mkdir -p "$(inside "$pmix_plugins")" && cp -L "$pmix_plugins"/*.so "$(inside "$pmix_plugins")/"
-fi
-find "$out" -type f \( -perm -u+x -o -name '*.so*' \) -print0 | xargs -0 -n1 ldd 2>/dev/null |
-  awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | grep -vE "$theirs" |
-  while read -r library; do cp -L "$library" "$out/lib/"; done
+[ $# -eq 0 ] || cp -L "$@" "$out/shards/"
+cp -r "$root/configs" "$root/docs" "$out/"
+cp -r "$root/tests/gpu" "$out/tests/"
+cp "$root"/tests/bench/peer*.py "$out/tests/bench/"
 
 cat >"$out/run.sh" <<'RUN'
 #!/bin/sh
-# run.sh PROGRAM ARGUMENTS...   or   run.sh mpirun -n 2 PROGRAM ARGUMENTS...
+# run.sh PROGRAM ARGUMENTS...
 here=$(cd "$(dirname "$0")" && pwd)
-nvidia=$(python3 -c 'import glob, nvidia; print(":".join(sum((glob.glob(p + "/*/lib") for p in nvidia.__path__), [])))' 2>/dev/null)
-export PATH="$here/bin:$PATH" OPAL_PREFIX="$here"
-export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64${nvidia:+:$nvidia}"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_plm=isolated OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader PMIX_MCA_pcompress_base_silence_warning=1
+nvidia=$("${PYTHON:-python3}" -c '
+import glob, nvidia
+print(":".join(sum((glob.glob(path + "/*/lib") for path in nvidia.__path__), [])))' 2>/dev/null)
+cuda=/usr/local/cuda/lib64:/usr/local/cuda/lib${nvidia:+:$nvidia}
+export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:$cuda"
 exec "$@"
 RUN
 chmod +x "$out/run.sh"
-du -sh "$out" | cut -f1
+XZ_OPT=${XZ_OPT:--6 -T0} tar -cJf "$out.tar.xz" -C "$(dirname "$out")" "$(basename "$out")"
+size=$(stat -c %s "$out.tar.xz")
+mib=$((size >> 20)).$(((size & 1048575) * 10 >> 20))
+echo "$out.tar.xz: $mib MiB of at most $((limit >> 20)); unpacked $(du -sm "$out" | cut -f1) MiB"
+[ "$size" -le "$limit" ] || {
+  echo "bundle.sh: too large for the way to the card; the largest files, in bytes (fewer shards, one GPU architecture):" >&2
+  (cd "$out" && find . -type f -printf '%s %P\n' | sort -rn | sed -n 1,12p) >&2
+  rm "$out.tar.xz"
+  exit 1
+}

@@ -27,7 +27,7 @@ RUNS = {
     "vq_without_bias": ([*VQ, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
     "vq_embedding": ([*VQ, "head.members=embedding"], "VqlmForCausalLM"),
     "vq_embedding_mean": ([*VQ, "head.members=embedding", "head.member_mean=true", "head.input_codes=true"], "VqlmForCausalLM"),
-    "vq_embedding_r8": ([*VQ, "head.members=embedding", "head.member_rank=8", "head.bias=false"], "VqlmForCausalLM"),
+    "vq_embedding_no_bias": ([*VQ, "head.members=embedding", "head.bias=false"], "VqlmForCausalLM"),
     "vq_published": ([*VQ, "head.groups=0"], "VqlmForCausalLM"),
     "vq_published_without_bias": ([*VQ, "head.groups=0", "head.bias=false"], "VqlmForCausalLM"),
 }

@@ -27,9 +27,8 @@ HEADS = {"dense": ["head.kind=dense"], "tied": ["head.kind=dense", "model.tie_em
          "vq": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=commitment"],
          "vq_ema": ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=ema"],
          "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding"],
-         # Scale 1: with 4 the gradient's norm is 8 in the first steps, and these amplify roundings (3 % of the third norm).
          "vq_embedding_mean": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "head.members=embedding",
-                          "head.member_scale=1", "head.member_mean=true", "head.input_codes=true"]}
+                          "head.member_mean=true", "head.input_codes=true"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 
 

@@ -38,33 +38,5 @@ class DeviceTraining(DeviceRuns):
         self.assertEqual(self.train("plain-blocks", *head, ranks=4, SIMT_MEMORY_POOLS="0"), self.train("pool", *head, ranks=4))
 
 
-class LearnedMapsOnDevices(DeviceRuns):
-    def train(self, name, *settings, **more):
-        return super().train(name, f"train.steps={STEPS}", *settings, **more)
-
-    def refits(self, name):
-        lines = [line for line in self.metrics(name) if "refit_rows" in line]
-        return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-    def test_a_learned_map_is_refit_on_devices(self):
-        head = ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=learned", "head.refit_every=2",
-                "head.refit_until=4", "head.refit_dims=32"]
-        cpu = self.train("learned-cpu", *head, "run.device=cpu")
-        device = self.train("learned", *head, *GRID, ranks=4, SIMT_SEED="1")
-        # Up to the first re-fit. What it decides from differs by bf16, so that it may move other tokens than the CPU's.
-        for step, (loss, expected) in enumerate(zip(device[0][:2], cpu[0]), 1):
-            self.assertAlmostEqual(loss, expected, delta=tolerance(step))
-        found, wanted = self.refits("learned"), self.refits("learned-cpu")
-        self.assertEqual([refit["step"] for refit in found], [2, 4])
-        for refit, expected in zip(found, wanted):
-            self.assertEqual(refit["refit_rows"], expected["refit_rows"])
-            self.assertGreater(refit["refit_moved_tokens"], 0)
-            # Carried over: the re-fit moves the loss no further than the CPU's does, beside what rounding does to both.
-            change, theirs = (r["refit_loss_after"] - r["refit_loss_before"] for r in (refit, expected))
-            self.assertAlmostEqual(change, theirs, delta=2 * tolerance(refit["step"]))
-        self.assertEqual(self.train("learned-again", *head, *GRID, ranks=4, SIMT_SEED="7"), device)
-        self.assertEqual(self.refits("learned-again"), found)
-
-
 if __name__ == "__main__":
     unittest.main()

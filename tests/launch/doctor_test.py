@@ -49,6 +49,8 @@ class Doctor(DoctorTest):
         self.assertTrue(report["checks"][0]["text"].startswith("cpu ("))
         self.assertGreater(report["checks"][2]["rate"], 1e8)
         self.assertIn("MPI", report["mpi"]["library"])
+        self.assertEqual(report["mpi"]["thread_level"], "not started")
+        self.assertTrue(lines_of(result, "mpi")[0].endswith(", not started: one rank"), result.stdout)
         self.assertEqual(len(lines_of(result, "ok")), 4)
         self.assertEqual(len(lines_of(result, "skipped")), 1)
         self.assertIn("all 4 checks passed", result.stdout)

@@ -36,8 +36,7 @@ class Case:
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
     input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
-    member_rank: int = 0  # r: members are r columns of the embedding; 0: they are not
-    member_scale: float = 1.0
+    embedding_members: int = 0  # members are scored with the rows of the embedding
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
     vocab_size: int = 37
     d_model: int = 16
@@ -61,9 +60,8 @@ CASES = [
     Case("vq_g0", "vq", clusters=5),
     Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
     Case("vq_input_codes", "vq", clusters=5, groups=4, codes=3, input_codes=1),
-    Case("vq_embedding", "vq", clusters=5, member_rank=16, member_scale=4.0),
-    Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, member_rank=16, member_scale=4.0, member_mean=1),
-    Case("vq_embedding_r4", "vq", clusters=5, member_rank=4, member_scale=2.0),
+    Case("vq_embedding", "vq", clusters=5, embedding_members=1),
+    Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
 ]
 
 # Members per cluster: uneven, one cluster of a single token (whose member loss and gradients are exactly zero).
@@ -106,8 +104,6 @@ def shapes(c):
             out["vq_head.input_codebook"] = (c.clusters, c.d_model)
         if c.groups:
             out["vq_head.member_codebook"] = (c.groups, c.codes, c.d_model // c.groups)
-        if 0 < c.member_rank < c.d_model:
-            out["vq_head.member_projection"] = (c.d_model, c.member_rank)
         out["vq_head.token_bias"] = (c.vocab_size,)
     return out
 
@@ -212,9 +208,8 @@ def write(path, c, golden):
                            "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": WEIGHT_DECAY,
                            "grad_clip": GRAD_CLIP}.items():
             file.attrs[key] = np.float64(value)
-        if c.member_rank:
-            file.attrs["member_rank"] = np.int64(c.member_rank)
-            file.attrs["member_scale"] = np.float64(c.member_scale)
+        if c.embedding_members:
+            file.attrs["embedding_members"] = np.int64(c.embedding_members)
         if c.input_codes:
             file.attrs["input_codes"] = np.int64(c.input_codes)
         if c.member_mean:

@@ -73,19 +73,11 @@ def dense_logits(h, w):
     return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
 
 
-def embedding_members(w, c):
-    """(V, d): the vectors that h itself scores members with, where these are columns 0, d / r, 2 d / r, ... of the embedding
-    met by h B; without B (r = d) the rows themselves."""
-    table = c.member_scale * w["model.embed_tokens.weight"]
-    b = w.get("vq_head.member_projection")
-    return table if b is None else table[:, :: c.d_model // c.member_rank] @ b.T
-
-
 def cluster_vectors(c, cluster_of_token, w):
     """(K, d): the codes, or these and the means of what h scores their members with."""
     rows = list(w["vq_head.codebook"])
     if c.member_mean:
-        vectors = embedding_members(w, c)
+        vectors = w["model.embed_tokens.weight"]
         rows = [row + vectors[cluster_of_token == k].mean(0) for k, row in enumerate(rows)]
     return torch.stack(rows)
 
@@ -102,8 +94,8 @@ def vq_nll(h, targets, c, cluster_of_token, codes, w):
             u = w["vq_head.member_codebook"]  # (G, Q, d/G)
             vectors = torch.cat([u[g, codes[members, g]] for g in range(u.shape[0])], -1)  # (members, d)
             s = s + vectors @ h[n]
-        if c.member_rank:
-            s = s + embedding_members(w, c)[members] @ h[n]
+        if c.embedding_members:
+            s = s + w["model.embed_tokens.weight"][members] @ h[n]
         own = (members == y).nonzero()[0, 0]
         out.append(torch.logsumexp(a[n], 0) - a[n, k] + torch.logsumexp(s, 0) - s[own])
     return torch.stack(out)
@@ -120,17 +112,15 @@ def log_probs(h, c, cluster_of_token, codes, w):
         u = w["vq_head.member_codebook"][g]  # (Q, d/G)
         table = h.view(-1, c.groups, u.shape[1])[:, g] @ u.T  # (N, Q)
         s = s + table[:, codes[:, g]]
-    if c.member_rank:
-        query = h @ w.get("vq_head.member_projection", torch.eye(c.d_model, dtype=h.dtype))
-        for j in range(c.member_rank):  # coordinate by coordinate
-            column = w["model.embed_tokens.weight"][:, j * (c.d_model // c.member_rank)]
-            s = s + c.member_scale * query[:, j : j + 1] * column
+    if c.embedding_members:
+        for j in range(c.d_model):  # coordinate by coordinate
+            s = s + h[:, j : j + 1] * w["model.embed_tokens.weight"][:, j]
     member_of = F.one_hot(cluster_of_token, c.clusters).to(h.dtype)  # (V, K)
     e = torch.exp(s)
     inside = e / (e @ member_of @ member_of.T)
     a = h @ w["vq_head.codebook"].T + w["vq_head.cluster_bias"]  # (N, K)
     if c.member_mean:  # h . mean = mean of h . u
-        products = c.member_scale * h @ w["model.embed_tokens.weight"].T  # (N, V)
+        products = h @ w["model.embed_tokens.weight"].T  # (N, V)
         a = a + products @ member_of / member_of.sum(0)
     code = torch.exp(a)
     return torch.log((code / code.sum(-1, keepdim=True))[:, cluster_of_token] * inside)

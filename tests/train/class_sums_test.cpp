@@ -117,18 +117,10 @@ TEST(ProjectionMatrix, IsTheIdentityWhereNothingIsLeftOut) {
 }
 
 TEST(ProjectionMatrix, DimensionsAreAMultipleOfTheGroupsAndAtMostTheWidth) {
-  ModelConfig model;
-  model.d_model = 96;
-  HeadConfig head;
-  head.groups = 48;
-  head.refit_dims = 50;
-  EXPECT_EQ(projected_dims(model, head), 96);
-  head.refit_dims = 48;
-  EXPECT_EQ(projected_dims(model, head), 48);
-  head.groups = 0;
-  EXPECT_EQ(projected_dims(model, head), 48);
-  head.refit_dims = 1000;
-  EXPECT_EQ(projected_dims(model, head), 96);
+  EXPECT_EQ(projected_dims(96, 48, 50), 96);
+  EXPECT_EQ(projected_dims(96, 48, 48), 48);
+  EXPECT_EQ(projected_dims(96, 0, 48), 48);
+  EXPECT_EQ(projected_dims(96, 0, 1000), 96);
 }
 
 }  // namespace

@@ -38,11 +38,10 @@ std::vector<double> values_of(ParameterStore& store, const std::string& name) {
   return {x.f32(), x.f32() + x.numel()};
 }
 
-Config averaged_config(float dead_code_share) {
+Config averaged_config() {
   Config config = testing::tiny_model_config(HeadKind::vq);
   config.head.learning = CodebookLearning::ema;
   config.head.ema_decay = 0.75f;
-  config.head.dead_code_share = dead_code_share;
   config.train.grad_clip = 0.1f;  // every step is clipped, which averages must not feel
   return config;
 }
@@ -78,7 +77,7 @@ class Averaged {
     for (std::size_t k = 0; k < counts.size(); ++k) counts_[k] = decay * counts_[k] + (1 - decay) * counts[k];
     return norm;
   }
-  std::int64_t finish(std::int64_t number) { return tiny_.model().head().after_update(5, number); }
+  void finish() { tiny_.model().head().after_update(); }
 
   const std::vector<double>& sums() const { return sums_; }
   const std::vector<double>& counts() const { return counts_; }
@@ -142,13 +141,13 @@ class Averaged {
 };
 
 TEST(CodeAveragesTraining, EqualSumsInDoublePrecision) {
-  Averaged training(averaged_config(0));
+  Averaged training(averaged_config());
   for (std::int64_t step = 1; step <= 6; ++step) {
     SCOPED_TRACE(step);
     const double norm = training.step(step);
     EXPECT_NEAR(norm, std::sqrt(training.gradient_squares_before_step()), 1e-9 * norm);
     EXPECT_GT(norm, 0.1);  // it was clipped
-    EXPECT_EQ(training.finish(step), 0);
+    training.finish();
     const std::vector<double> sums = values_of(training.store(), "vq_head.ema_sums");
     const std::vector<double> counts = values_of(training.store(), "vq_head.ema_counts");
     const std::vector<double> codebook = values_of(training.store(), "vq_head.codebook");
@@ -163,54 +162,22 @@ TEST(CodeAveragesTraining, EqualSumsInDoublePrecision) {
 }
 
 TEST(CodeAveragesTraining, StartWhereTheCodebookIs) {
-  Averaged training(averaged_config(0));
+  Averaged training(averaged_config());
   const std::vector<double> before = values_of(training.store(), "vq_head.codebook");
-  training.finish(1);
+  training.finish();
   const std::vector<double> after = values_of(training.store(), "vq_head.codebook");
   for (std::size_t i = 0; i < before.size(); ++i)
     EXPECT_NEAR(after[i], before[i], 6 * u32 * std::abs(before[i])) << i;
 }
 
-TEST(CodeAveragesTraining, ADeadCodeTakesALivingOnesAverage) {
-  Averaged training(averaged_config(0.01f));
-  ParameterStore& store = training.store();
-  training.step(1);
-  const ParameterId counts_id = find(store, "vq_head.ema_counts");
-  store.value(counts_id).f32()[2] = 1e-6f;
-  const std::vector<double> counts = values_of(store, "vq_head.ema_counts");
-  const std::vector<double> sums = values_of(store, "vq_head.ema_sums");
-  const double mean = (counts[0] + counts[1] + counts[2] + counts[3] + counts[4]) / 5;
-  const auto chosen = choose_revived({static_cast<float>(counts[0]), static_cast<float>(counts[1]), 1e-6f,
-                                      static_cast<float>(counts[3]), static_cast<float>(counts[4])},
-                                     0.01f, 5, 1);
-  ASSERT_EQ(chosen.size(), 1u);
-  ASSERT_EQ(chosen[0].code, 2);
-  EXPECT_EQ(training.finish(1), 1);
-  const std::vector<double> codebook = values_of(store, "vq_head.codebook");
-  const auto donor = static_cast<std::size_t>(chosen[0].donor);
-  double differences = 0, squares = 0;
-  for (std::size_t i = 0; i < 16; ++i) {
-    const double code = codebook[donor * 16 + i];
-    differences += (codebook[32 + i] - code) * (codebook[32 + i] - code);
-    squares += code * code;
-  }
-  // 1 % of each number times a standard normal: between a third and three times that.
-  EXPECT_GT(std::sqrt(differences / squares), 0.01 / 3);
-  EXPECT_LT(std::sqrt(differences / squares), 0.01 * 3);
-  EXPECT_NEAR(values_of(store, "vq_head.ema_counts")[2], 2 * 0.01 * mean, 1e-6 * mean);
-  for (const std::size_t k : {0u, 1u, 3u, 4u})
-    EXPECT_EQ(values_of(store, "vq_head.ema_counts")[k], counts[k]) << "the living keep their counts";
-  EXPECT_EQ(training.finish(1), 0) << "a revived code is not dead";
-}
-
 TEST(CodeAveragesTraining, ACheckpointHoldsAveragesAndAModelDoesNot) {
-  Averaged training(averaged_config(0));
+  Averaged training(averaged_config());
   training.step(1);
-  training.finish(1);
+  training.finish();
   const TemporaryFolder folder;
   const auto path = save_tiny(training.tiny(), folder.file("run"), {.step = 1, .samples = 4, .tokens = 32});
   const CheckpointReader reader(path, Verify::yes);
-  TinyModel other(averaged_config(0));
+  TinyModel other(averaged_config());
   load_parameters(reader, other.store());
   reader.load_training_state(other.backend(), other.store(), other.optimizer());
   EXPECT_EQ(bytes_of(other.store().flat_values()), bytes_of(training.store().flat_values()));
@@ -230,16 +197,16 @@ TEST(CodeAveragesTraining, ACheckpointHoldsAveragesAndAModelDoesNot) {
 }
 
 TEST(CodeAveragesTraining, ARunThatStartsFromAModelKeepsItsCodes) {
-  Averaged training(averaged_config(0));
+  Averaged training(averaged_config());
   training.step(1);
-  training.finish(1);
+  training.finish();
   const TemporaryFolder folder;
   const CheckpointReader source(save_tiny(training.tiny(), folder.file("run"), {.step = 1, .samples = 4, .tokens = 32}),
                                 Verify::yes);
-  TinyModel started(averaged_config(0));
+  TinyModel started(averaged_config());
   load_parameters(source, started.store());
   started.model().head().start_averages(std::vector<std::int64_t>(61, 10));
-  started.model().head().after_update(1, 1);
+  started.model().head().after_update();
   const std::vector<double> expected = values_of(training.store(), "vq_head.codebook");
   const std::vector<double> codes = values_of(started.store(), "vq_head.codebook");
   for (std::size_t i = 0; i < codes.size(); ++i)

@@ -17,21 +17,13 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(resolve_error({"head.clusters=16", "head.own_tokens=16"}), HasSubstr("own_tokens <= 15"));
   EXPECT_EQ(resolve_error({"head.clusters=16", "head.own_tokens=15"}), "");
   EXPECT_THAT(resolve_error({"head.groups=48"}), HasSubstr("choose groups = 32"));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.map=learned"}),
-              HasSubstr("these members have none"));
-  EXPECT_THAT(resolve_error({"head.learning=ema", "head.map=learned"}), HasSubstr("another map"));
+  EXPECT_THAT(resolve_error({"head.map=learned"}), HasSubstr("vqlm codes refit"));
   EXPECT_EQ(resolve_error({"head.groups=48", "head.members=embedding"}), "");  // no codes there
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=48"}),
-              HasSubstr("choose member_rank = 32"));
   EXPECT_EQ(resolve_error({"head.members=embedding", "head.member_mean=true", "head.input_codes=true"}), "");
   EXPECT_EQ(resolve_error({"head.input_codes=true"}), "");
-  EXPECT_THAT(resolve_error({"head.input_codes=true", "head.map=learned"}),
-              HasSubstr("or input_codes = false"));
   EXPECT_THAT(resolve_error({"head.input_codes=true", "head.kind=dense"}), HasSubstr("has no clusters"));
   EXPECT_THAT(resolve_error({"head.member_mean=true", "head.kind=dense"}), HasSubstr("has no clusters"));
   EXPECT_THAT(resolve_error({"head.member_mean=true"}), HasSubstr("set head.members = \"embedding\""));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.member_rank=64"}),
-              HasSubstr("set member_rank = 0"));
   EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_mean=true", "head.learning=ema"}),
               HasSubstr("head.learning = \"gradient\""));
   EXPECT_THAT(resolve_error({"model.tie_embeddings=true"}), HasSubstr("tie"));
@@ -40,9 +32,6 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
               AllOf(HasSubstr("head.learning = \"ema\""), HasSubstr("head.kind = \"vq\"")));
   EXPECT_EQ(resolve_error({"head.learning=ema"}), "");
   EXPECT_THAT(override_error("head.ema_decay=1"), HasSubstr("head.ema_decay"));
-  EXPECT_THAT(override_error("head.dead_code_share=0.6"), HasSubstr("head.dead_code_share"));
-  EXPECT_THAT(resolve_error({"head.members=embedding", "head.member_rank=1", "parallel.tensor=2"}, 2),
-              HasSubstr("head.member_rank = 1 does not divide by parallel.tensor = 2"));
 }
 
 TEST(ConfigHeadCheck, ParametersOfTheHead) {
@@ -53,10 +42,7 @@ TEST(ConfigHeadCheck, ParametersOfTheHead) {
   config.head.groups = 0;
   EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
   config.head.members = MemberVectors::embedding;
-  config.head.member_rank = 64;
   EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
-  config.head.member_rank = 16;
-  EXPECT_EQ(head_parameters(config).matrices, (10 + 16) * 64);
   config.head.kind = HeadKind::dense;
   EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
   EXPECT_EQ(head_parameters(config).biases, 1000);

@@ -167,12 +167,9 @@ class ScaledHidden : public ReplacedHead {
   float scale_;
 };
 
-/// Members that are `rank` of the embedding's 16 columns.
-Config config_with_embedding(std::int64_t rank, bool mean = false) {
+Config config_with_embedding(bool mean = false) {
   Config config = config_of(HeadKind::vq, 0);
   config.head.members = MemberVectors::embedding;
-  config.head.member_rank = rank;
-  config.head.member_scale = 0.5f;
   config.head.member_mean = mean;
   return config;
 }
@@ -183,8 +180,8 @@ Config with_input_codes(Config config) {
 }
 
 TEST(Convert, InputCodesFoldIntoTheTable) {
-  for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(16),
-                               config_with_embedding(4), config_with_embedding(16, true)}) {
+  for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(),
+                               config_with_embedding(true)}) {
     const Saved saved(with_input_codes(config));
     const FoldedInputCodes folded(saved.source());
     EXPECT_FALSE(folded.head().input_codes);
@@ -217,13 +214,12 @@ TEST_P(FirstOrder, ExpansionOfMembersWithVectors) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Convert, FirstOrder,
-                         ::testing::Values(config_of(HeadKind::vq, 4), config_with_embedding(16),
-                                           config_with_embedding(16, true), config_with_embedding(4)),
+                         ::testing::Values(config_of(HeadKind::vq, 4), config_with_embedding(),
+                                           config_with_embedding(true)),
                          [](const auto& test) {
                            const HeadConfig& head = test.param.head;
                            if (head.groups > 0) return std::string("codes");
-                           return "embedding_r" + std::to_string(head.member_rank) +
-                                  (head.member_mean ? "_mean" : "");
+                           return std::string(head.member_mean ? "embedding_mean" : "embedding");
                          });
 
 TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {

@@ -75,8 +75,6 @@ class Models {
     if (head.embedding_members) {
       config.head.members = MemberVectors::embedding;
       config.head.groups = config.head.codes = 0;
-      config.head.member_rank = config.model.d_model;
-      config.head.member_scale = 1;  // of a random model: with more it repeats what it reads
       config.head.member_mean = config.head.input_codes = true;
     }
     config.model.n_layers = 3;

@@ -46,10 +46,8 @@ class Golden {
     head_.codes = static_cast<int>(file_.int_attribute("codes"));
     head_.commitment = static_cast<float>(file_.double_attribute("commitment"));
     head_.input_codes = file_.has_attribute("input_codes");
-    if (file_.has_attribute("member_rank")) {
+    if (file_.has_attribute("embedding_members")) {
       head_.members = MemberVectors::embedding;
-      head_.member_rank = file_.int_attribute("member_rank");
-      head_.member_scale = static_cast<float>(file_.double_attribute("member_scale"));
       head_.member_mean = file_.has_attribute("member_mean");
     }
     head_.learning = head_.commitment > 0 ? CodebookLearning::commitment : CodebookLearning::gradient;

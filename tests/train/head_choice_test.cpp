@@ -27,7 +27,7 @@ struct Kind {
   int groups;
   float spread;  // standard deviation of the codes and the members' vectors
   bool bias = true;
-  std::int64_t member_rank = 0;  // above 0: members are so many columns of the embedding
+  bool embedding = false;  // members are rows of the embedding
   bool member_mean = false;
 };
 
@@ -47,10 +47,8 @@ class LoneHead {
     config_.clusters = kind.clusters;
     config_.groups = kind.groups;
     config_.codes = 5;
-    if (kind.member_rank > 0) {
+    if (kind.embedding) {
       config_.members = MemberVectors::embedding;
-      config_.member_rank = kind.member_rank;
-      config_.member_scale = 1;
       config_.member_mean = kind.member_mean;
     }
     const int bucket = store_.add_bucket("head", false);
@@ -182,9 +180,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Kind{"vq_all_of_a_cluster_equal", HeadKind::vq, 97, 9, 0, 0.5f, false},
                       Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
                       Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
-                      Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, width},
-                      Kind{"vq_embedding_mean", HeadKind::vq, 97, 9, 0, 0.5f, true, width, true},
-                      Kind{"vq_embedding_of_4_columns", HeadKind::vq, 97, 9, 0, 0.5f, true, 4},
+                      Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, true},
+                      Kind{"vq_embedding_mean", HeadKind::vq, 97, 9, 0, 0.5f, true, true, true},
                       Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
     [](const auto& test) { return std::string(test.param.name); });
 

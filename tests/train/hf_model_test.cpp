@@ -67,15 +67,12 @@ Config config_of(HeadKind kind, bool bias = true, bool tied = false, int groups 
 Config averaged(Config config) {
   config.head.learning = CodebookLearning::ema;
   config.head.ema_decay = 0.9f;
-  config.head.dead_code_share = 0.02f;
   return config;
 }
 
-Config with_embedding(std::int64_t rank, bool mean = false) {
+Config with_embedding(bool mean = false) {
   Config config = config_of(HeadKind::vq, true, false, 0);
   config.head.members = MemberVectors::embedding;
-  config.head.member_rank = rank;
-  config.head.member_scale = 2.5f;
   config.head.member_mean = mean;
   return config;
 }
@@ -105,9 +102,8 @@ TEST(HfModel, WhatIsWrittenComesBack) {
                         {config_of(HeadKind::vq), true, 4000},
                         {config_of(HeadKind::vq, false), true, 1 << 20},
                         {averaged(config_of(HeadKind::vq)), true, 1 << 20},
-                        {with_embedding(16), true, 1 << 20},
-                        {with_embedding(4), true, 4000},
-                        {with_embedding(16, true), true, 4000},
+                        {with_embedding(), true, 1 << 20},
+                        {with_embedding(true), true, 4000},
                         {config_of(HeadKind::vq, true, false, 0), true, 1 << 20}};
   for (const Case& c : cases) {
     const TinySource source(c.config);
@@ -135,13 +131,10 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(back->head().learning, c.config.head.learning);
     EXPECT_EQ(back->head().members, c.config.head.members);
     if (back->head().members == MemberVectors::embedding) {
-      EXPECT_EQ(back->head().member_rank, c.config.head.member_rank);
-      EXPECT_EQ(back->head().member_scale, 2.5f);
       EXPECT_EQ(back->head().member_mean, c.config.head.member_mean);
     }
     if (back->head().learning == CodebookLearning::ema) {
       EXPECT_EQ(back->head().ema_decay, 0.9f);
-      EXPECT_EQ(back->head().dead_code_share, 0.02f);
     }
     EXPECT_EQ(back->code_map()->cluster_of_token, source.code_map()->cluster_of_token);
     EXPECT_EQ(back->code_map()->member_codes, source.code_map()->member_codes);

@@ -62,14 +62,13 @@ TEST_F(MetricsTest, ALineHoldsEveryNumberOfTheStep) {
                        .seconds_data = 0.125,
                        .seconds_head = 0.25,
                        .mfu = 0.5,
-                       .commitment = 0.0625,
-                       .revived_codes = 3});
+                       .commitment = 0.0625});
   const auto all = lines();
   ASSERT_EQ(all.size(), 1u);
   const nlohmann::json expected = {{"step", 3},      {"tokens", 192},         {"loss", 2.5},
                                    {"lr", 1e-3},     {"grad_norm", 0.75},     {"tokens_per_second", 1e5},
                                    {"seconds", 0.5}, {"seconds_data", 0.125}, {"seconds_head", 0.25},
-                                   {"mfu", 0.5},     {"commitment", 0.0625},  {"revived_codes", 3}};
+                                   {"mfu", 0.5},     {"commitment", 0.0625}};
   EXPECT_EQ(all[0], expected);
 }
 

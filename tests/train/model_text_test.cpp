@@ -16,7 +16,6 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   EXPECT_EQ(head_text(model, {.kind = HeadKind::vq,
                               .clusters = 10,
                               .members = MemberVectors::embedding,
-                              .member_rank = 16,
                               .member_mean = true,
                               .input_codes = true}),
             "vq K=10 E r=16 mean input codes");

@@ -74,7 +74,7 @@ struct HeadCase {
   bool tied = false;
   CodebookLearning learning = CodebookLearning::commitment;
   const char* map = "frequency";
-  std::int64_t member_rank = 0;        // above 0: members are so many columns of the embedding
+  bool embedding = false;              // members are rows of the embedding
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
@@ -102,10 +102,9 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
     config.head.learning = GetParam().learning;
-    if (GetParam().member_rank > 0) config.head.members = MemberVectors::embedding;
-    config.head.member_rank = GetParam().member_rank;
+    if (GetParam().embedding) config.head.members = MemberVectors::embedding;
     config.head.member_mean = config.head.input_codes = GetParam().means_and_input_codes;
-    config.head.map = GetParam().map;  // learned: re-fit after step 1, before the step that is watched
+    config.head.map = GetParam().map;
     config.train.steps = 3;
     config.train.micro_batch = 2;
     config.train.global_batch = 24;
@@ -114,9 +113,8 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
   }
 
   /// What one whole step of this rank sends, from the statistics of one step to those of the next. memory: what must be in
-  /// use in step 1, later: in the others.
-  Counts watch_step(const ProcessGrid& real, const Config& config, const MemoryPlan& memory,
-                    const MemoryPlan& later) {
+  /// use.
+  Counts watch_step(const ProcessGrid& real, const Config& config, const MemoryPlan& memory) {
     Counts counts, at_step_2, at_step_3;
     const ProcessGrid watched(std::make_unique<WatchedCommunicator>(real.world(), counts),
                               std::make_unique<WatchedCommunicator>(real.data(), counts),
@@ -127,7 +125,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
       if (steps == 2) at_step_2 = counts;
       if (steps == 3) at_step_3 = counts;
       for (std::size_t use = 0; use < memory.bytes.size(); ++use) {
-        EXPECT_EQ(steps > 1 ? later.bytes[use] : memory.bytes[use], backend_->memory().in_use[use])
+        EXPECT_EQ(memory.bytes[use], backend_->memory().in_use[use])
             << "memory use " << use << ", step " << steps;
       }
     });
@@ -161,10 +159,7 @@ TEST_P(PlannedGrid, BytesAreThoseOfARealStep) {
     const PlanOptions options{.activation = DType::f32, .rank = session().rank()};
     const StepPlan plan = plan_step(resolved, options);
 
-    // A learned map's buffers go after the last re-fit, which follows step 1.
-    Config after_refit = resolved;
-    if (resolved.head.map_is_learned()) after_refit.head.map = "corpus";
-    const Counts seen = watch_step(grid, config(name), plan.memory, plan_memory(after_refit, options));
+    const Counts seen = watch_step(grid, config(name), plan.memory);
     EXPECT_EQ(plan.collectives.size(), seen.size());
     for (const CollectiveCount& planned : plan.collectives) {
       SCOPED_TRACE(planned.group + " " + std::string(planned.name));
@@ -184,12 +179,10 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-                      HeadCase{.name = "vq_learned", .kind = HeadKind::vq, .map = "learned"},
                       HeadCase{.name = "vq_embedding_mean",
                                .kind = HeadKind::vq,
-                               .member_rank = 64,
-                               .means_and_input_codes = true},
-                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8}),
+                               .embedding = true,
+                               .means_and_input_codes = true}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -28,7 +28,7 @@ struct HeadCase {
   int groups = 8;
   bool heldout = true;
   CodebookLearning learning = CodebookLearning::commitment;
-  std::int64_t member_rank = 0;        // above 0: members are so many columns of the embedding
+  bool embedding = false;              // members are rows of the embedding
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
@@ -41,8 +41,7 @@ Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
   config.head.bias = head.bias;
   config.head.groups = head.groups;
   config.head.learning = head.learning;
-  if (head.member_rank > 0) config.head.members = MemberVectors::embedding;
-  config.head.member_rank = head.member_rank;
+  if (head.embedding) config.head.members = MemberVectors::embedding;
   config.head.member_mean = config.head.input_codes = head.means_and_input_codes;
   if (!head.heldout) config.data.heldout.clear();
   config.train.steps = 2;
@@ -126,12 +125,11 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
                       HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
-                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .member_rank = 64},
+                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
                       HeadCase{.name = "vq_embedding_mean",
                                .kind = HeadKind::vq,
-                               .member_rank = 64,
+                               .embedding = true,
                                .means_and_input_codes = true},
-                      HeadCase{.name = "vq_embedding_r8", .kind = HeadKind::vq, .member_rank = 8},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
     name_of);
 

@@ -42,16 +42,10 @@ TEST_F(PlannedMembersTest, OwnVectorsAreReadInPlaceAndCodesAreNot) {
   EXPECT_EQ(counted().bytes_read, 4 * (2 + 2 + 6 + 6 + 2 * 4 + 6 * 4));
 }
 
-TEST_F(PlannedMembersTest, ColumnsApartMoveWholeLines) {
-  const Tensor table = make({6, 40}), rows = ids(6);
-  backend.gather_columns(make({6, 40}), table, rows, 1, 1.0f);
-  EXPECT_EQ(counted().bytes_read, 4 * (6 + 240));
-  backend.gather_columns(make({6, 10}), table, rows, 4, 1.0f);
-  EXPECT_EQ(counted().bytes_read, 4 * (6 + 240) + 4 * (6 + 60 * 4));  // both calls
-  EXPECT_EQ(counted().bytes_written, 4 * 240 + 4 * 60);
-  backend.scatter_add_columns(table, make({6, 2}), rows, 32, 1.0f);  // lines of 16 floats
-  EXPECT_EQ(counted().bytes_read, 4 * (6 + 12 + 12 * 16));
-  EXPECT_EQ(counted().bytes_written, 4 * 12 * 16);
+TEST_F(PlannedMembersTest, ScatteredRowsAreReadAndWritten) {
+  backend.scatter_add_rows(make({8, 40}), make({6, 40}), ids(6));
+  EXPECT_EQ(counted().bytes_read, 4 * (6 + 2 * 240));
+  EXPECT_EQ(counted().bytes_written, 4 * 240);
 }
 
 }  // namespace

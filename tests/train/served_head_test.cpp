@@ -55,8 +55,6 @@ class ServedHead {
     config_.codes = map.codes;
     if (served.embedding) {
       config_.members = MemberVectors::embedding;
-      config_.member_rank = width;
-      config_.member_scale = 1;
       config_.member_mean = true;
     }
     const int bucket = store_.add_bucket("head", true);

@@ -42,7 +42,6 @@ class SkippedUpdateTest : public ::testing::TestWithParam<HeadCase> {
     testing::write_zipf_shards(folder_.path(), "train", 40);
     config_ = tiny_config(GetParam().kind, folder_.path(), folder_.file("run"));
     config_.head.learning = GetParam().learning;
-    config_.head.dead_code_share = 0.2f;  // reviving must wait, too
     config_.data.heldout.clear();
     config_.train.grad_clip = 0;  // the check must not hang on clipping
   }

@@ -10,8 +10,6 @@ namespace vqlm {
 constexpr const char* checkpoint_file = "checkpoint.h5";
 constexpr const char* cluster_of_token_dataset = "vq_head.cluster_of_token";
 constexpr const char* member_codes_dataset = "vq_head.member_codes";
-constexpr const char* class_sums_dataset = "learned_map.sums";
-constexpr const char* class_counts_dataset = "learned_map.counts";
 constexpr const char* tokenizer_attribute = "tokenizer_sha256";
 constexpr const char* train_tokens_attribute = "train_tokens";
 constexpr const char* first_moment_prefix = "optimizer.m.";

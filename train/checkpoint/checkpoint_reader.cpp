@@ -118,25 +118,6 @@ std::optional<CodeMap> CheckpointReader::code_map() const {
   return map;
 }
 
-std::optional<ClassSums> CheckpointReader::class_sums() const {
-  if (!file_.exists(class_sums_dataset)) return std::nullopt;
-  const h5::Dataset totals = file_.dataset(class_sums_dataset);
-  const h5::Dims shape = totals.shape();
-  if (shape.size() != 2 || !file_.exists(class_counts_dataset) ||
-      file_.dataset(class_counts_dataset).shape() != h5::Dims{shape[0]}) {
-    throw Error(
-        fmt::format("{}: {} and {} are not a (V, r) and a (V) array; the file was not written by vqlm, or is "
-                    "damaged: continue from an earlier checkpoint",
-                    file_.path(), class_sums_dataset, class_counts_dataset));
-  }
-  ClassSums sums;
-  sums.vocab_size = static_cast<std::int64_t>(shape[0]);
-  sums.dims = static_cast<std::int64_t>(shape[1]);
-  sums.sums = totals.read_all<std::int64_t>();
-  sums.counts = file_.dataset(class_counts_dataset).read_all<std::int64_t>();
-  return sums;
-}
-
 h5::Dataset CheckpointReader::dataset(const std::string& name) const {
   if (file_.exists(name)) return file_.dataset(name);
   throw Error(fmt::format("{}: has no tensor {}, which its configuration promises; the checkpoint is damaged",

@@ -9,7 +9,6 @@
 #include "core/box.h"
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/model_source.h"
-#include "train/codes/class_sums.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {
@@ -54,9 +53,6 @@ class CheckpointReader : public ModelSource {
   const TrainState& state() const { return manifest_.state; }
   /// Tokens in the shards that it was trained on.
   std::int64_t train_tokens() const;
-  /// What a learned map's unfinished window had gathered; none where the checkpoint holds none. Throws Error naming the dataset
-  /// that is damaged.
-  std::optional<ClassSums> class_sums() const;
   /// Fills what a run has beside its model: moving averages, and the optimizer's moments for the ranges that it owns. Throws
   /// Error naming a tensor that is missing or has another shape.
   void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer) const;

@@ -27,13 +27,12 @@ CheckpointSaver::CheckpointSaver(CheckpointContents contents, const ProcessGrid&
       folder_(std::move(folder)),
       snapshot_(contents_.parameters, contents_.optimizer) {}
 
-void CheckpointSaver::begin(const TrainState& state, std::optional<ClassSums> sums) {
+void CheckpointSaver::begin(const TrainState& state) {
   double begun = wall_seconds();
   const bool waits = stage_ != Stage::none;
   finish();
   failure_.clear();
   state_ = state;
-  sums_ = std::move(sums);
   if (is_root() && contents_.map != nullptr) map_ = *contents_.map;  // training may go on with another one
   pending_ = {.step = state.step, .path = folder_ / checkpoint_name(state.step)};
   if (waits) {
@@ -92,7 +91,6 @@ void CheckpointSaver::complete() {
                         {.config = to_toml(contents_.config),
                          .tokenizer = contents_.tokenizer,
                          .extras = {.map = map_ ? &*map_ : nullptr,
-                                    .sums = sums_ ? &*sums_ : nullptr,
                                     .tokenizer_sha256 = contents_.tokenizer_sha256,
                                     .train_tokens = contents_.train_tokens},
                          .state = state_});

@@ -19,7 +19,6 @@
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
 #include "train/config/config.h"
-#include "train/codes/class_sums.h"
 
 namespace vqlm {
 
@@ -52,9 +51,8 @@ class CheckpointSaver {
   /// Saves into `folder`/step-...; config.checkpoint says which ones stay.
   CheckpointSaver(CheckpointContents contents, const ProcessGrid& grid, std::filesystem::path folder);
 
-  /// Copies the state that belongs to `state` and starts to write it. Waits for an earlier save first. sums: rank 0's, of a
-  /// learned map's unfinished window (LearnedMap::unfinished).
-  void begin(const TrainState& state, std::optional<ClassSums> sums = {});
+  /// Copies the state that belongs to `state` and starts to write it. Waits for an earlier save first.
+  void begin(const TrainState& state);
   /// 1 where this rank's thread has ended, else 0: to be summed over all ranks for advance().
   double progress() const;
   /// Goes on to the next stage when the sum says that all ranks have done the one in flight.
@@ -94,7 +92,6 @@ class CheckpointSaver {
   Stage stage_ = Stage::none;
   TrainState state_;
   std::optional<CodeMap> map_;     // as it was at begin(), rank 0 only
-  std::optional<ClassSums> sums_;  // likewise
   SavedCheckpoint pending_;        // the one in flight
   std::optional<SavedCheckpoint> saved_;
   std::string failure_;

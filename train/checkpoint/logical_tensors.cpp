@@ -33,9 +33,6 @@ std::vector<LogicalTensor> head_tensors(const ModelConfig& model, const HeadConf
   if (head.groups > 0) {
     tensors.push_back({"vq_head.member_codebook", {head.groups, head.codes, d / head.groups}});
   }
-  if (head.members == MemberVectors::embedding && head.member_rank < d) {
-    tensors.push_back({"vq_head.member_projection", {d, head.member_rank}});
-  }
   tensors.push_back({"vq_head.cluster_bias", {head.clusters}});
   if (head.input_codes) tensors.push_back({"vq_head.input_codebook", {head.clusters, d}});
   if (head.bias) tensors.push_back({"vq_head.token_bias", {vocab}});

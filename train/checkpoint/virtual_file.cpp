@@ -23,18 +23,6 @@ void write_map(h5::File& file, const CodeMap& map) {
   codes.close();
 }
 
-void write_sums(h5::File& file, const ClassSums& sums) {
-  const auto vocab = static_cast<std::uint64_t>(sums.vocab_size),
-             dims = static_cast<std::uint64_t>(sums.dims);
-  auto totals = file.create_dataset(class_sums_dataset, h5::Type::i64, {vocab, dims});
-  totals.write_all(std::span<const std::int64_t>(sums.sums));
-  totals.set_attribute("unit", ClassSums::unit);
-  totals.close();
-  auto counts = file.create_dataset(class_counts_dataset, h5::Type::i64, {vocab});
-  counts.write_all(std::span<const std::int64_t>(sums.counts));
-  counts.close();
-}
-
 struct Logical {
   h5::Dims shape;
   std::vector<h5::VirtualSource> sources;
@@ -72,7 +60,6 @@ void write_virtual_file(const std::filesystem::path& folder, const std::vector<R
   file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
   file.set_attribute(train_tokens_attribute, extras.train_tokens);
   if (extras.map != nullptr) write_map(file, *extras.map);
-  if (extras.sums != nullptr) write_sums(file, *extras.sums);
   file.close();
 }
 

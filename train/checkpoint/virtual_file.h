@@ -8,14 +8,12 @@
 
 #include "core/model/head/code_map.h"
 #include "train/checkpoint/rank_file.h"
-#include "train/codes/class_sums.h"
 
 namespace vqlm {
 
 /// What checkpoint.h5 holds beside the tensors.
 struct VirtualFileExtras {
   const CodeMap* map = nullptr;     // null for dense heads
-  const ClassSums* sums = nullptr;  // of a learned map's unfinished window, else null
   std::string tokenizer_sha256;     // of the shards that the model was trained on
   std::int64_t train_tokens = 0;    // in these shards; 0: no run of ours
 };

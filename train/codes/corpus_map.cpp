@@ -36,14 +36,12 @@ std::vector<float> make_vectors(SparseRows neighbours, int dims, const CorpusMap
     return chi_square_vectors(std::move(neighbours), dims, options.seed);
   }
   to_positive_pmi(neighbours, static_cast<int>(options.offsets.size()));
-  return options.vectors == VectorKind::ppmi ? truncated_svd(neighbours, dims, options.seed)
-                                             : random_indexing(neighbours, dims, options.seed);
+  return truncated_svd(neighbours, dims, options.seed);
 }
 
 /// What of the options is not the default; maps of the default say what they always said.
 std::string vectors_text(const CorpusMapOptions& options) {
   std::string text;
-  if (options.vectors == VectorKind::indexing) text += ", random indexing";
   if (options.vectors == VectorKind::chi_square) text += ", chi-square";
   if (options.offsets != CorpusMapOptions{}.offsets)
     text += fmt::format(", neighbours at {}", fmt::join(options.offsets, " "));

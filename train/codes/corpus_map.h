@@ -14,7 +14,6 @@ namespace vqlm {
 /// How neighbour counts become vectors (token_vectors.h).
 enum class VectorKind : std::uint8_t {
   ppmi,        // positive PMI, truncated SVD
-  indexing,    // positive PMI, random indexing
   chi_square,  // correspondence analysis
 };
 

@@ -139,14 +139,4 @@ std::vector<float> chi_square_vectors(SparseRows counts, int dims, std::uint64_t
   return x;
 }
 
-std::vector<float> random_indexing(const SparseRows& a, int dims, std::uint64_t seed) {
-  const Philox rng(seed, "token_vectors.random_indexing");
-  RowMajor index(a.columns, dims);
-  for (std::int64_t i = 0; i < index.size(); ++i) {
-    index.data()[i] = (rng.bits(static_cast<std::uint64_t>(i)) & 1) != 0 ? 1.0f : -1.0f;
-  }
-  const RowMajor x = times(a, index);
-  return {x.data(), x.data() + x.size()};
-}
-
 }  // namespace vqlm

@@ -21,8 +21,4 @@ std::vector<float> truncated_svd(const SparseRows& a, int dims, std::uint64_t se
 /// which are chi-square distances between rows. The constant first axis is left in; centring takes it out.
 std::vector<float> chi_square_vectors(SparseRows counts, int dims, std::uint64_t seed);
 
-/// X (V, dims) = A R, R of random signs: every context has a random index vector and a token the weighted sum of those that
-/// it was seen with (Kanerva, Kristoferson and Holst, 2000). One pass over A where the SVD takes nine.
-std::vector<float> random_indexing(const SparseRows& a, int dims, std::uint64_t seed);
-
 }  // namespace vqlm

@@ -6,10 +6,12 @@
 #include <toml++/toml.h>
 #include <charconv>
 #include <fstream>
+#include <sstream>
 
 #include "core/error.h"
 #include "train/config/config_keys.h"
 #include "train/config/nearest_name.h"
+#include "train/config/removed_keys.h"
 
 namespace vqlm {
 namespace {
@@ -121,13 +123,18 @@ Value parse_override(const Key& key, std::string text) {
   return text;
 }
 
-void apply_override(Config& config, const std::string& override_text) {
+void apply_override(Config& config, const std::string& override_text, std::vector<RemovedKey>& removed) {
   const std::size_t equals = override_text.find('=');
   if (equals == std::string::npos) {
     throw UsageError(
         fmt::format("--set {}: write section.key=value, for example --set train.steps=100", override_text));
   }
-  const Key& key = find_key(override_text.substr(0, equals), "--set");
+  const std::string name = override_text.substr(0, equals);
+  if (is_removed_key(name)) {
+    removed.push_back({name, override_text.substr(equals + 1), "--set"});
+    return;
+  }
+  const Key& key = find_key(name, "--set");
   assign(config, key, parse_override(key, override_text.substr(equals + 1)), "--set");
 }
 
@@ -140,7 +147,13 @@ Value toml_value(const Key& key, const toml::node& node, std::string_view origin
       fmt::format("{}: {} must be a single value, not a list, table or date", origin, key.full_name()));
 }
 
-void apply_file(Config& config, const std::filesystem::path& path) {
+std::string text_of_node(const toml::node& node) {
+  std::ostringstream text;
+  node.visit([&](const auto& value) { text << value; });
+  return text.str();
+}
+
+void apply_file(Config& config, const std::filesystem::path& path, std::vector<RemovedKey>& removed) {
   std::ifstream file(path);
   if (!file)
     throw Error(fmt::format("{}: cannot read the configuration; check the path of --config", path.string()));
@@ -163,7 +176,12 @@ void apply_file(Config& config, const std::filesystem::path& path) {
     }
     for (const auto& [name, node] : *section_table) {
       const std::string origin = origin_of(node);
-      const Key& key = find_key(fmt::format("{}.{}", section.str(), name.str()), origin);
+      const std::string full_name = fmt::format("{}.{}", section.str(), name.str());
+      if (is_removed_key(full_name)) {
+        removed.push_back({full_name, text_of_node(node), origin});
+        continue;
+      }
+      const Key& key = find_key(full_name, origin);
       assign(config, key, toml_value(key, node, origin), origin);
     }
   }
@@ -173,8 +191,10 @@ void apply_file(Config& config, const std::filesystem::path& path) {
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Config config;
-  if (!path.empty()) apply_file(config, path);
-  for (const std::string& text : overrides) apply_override(config, text);
+  std::vector<RemovedKey> removed;
+  if (!path.empty()) apply_file(config, path, removed);
+  for (const std::string& text : overrides) apply_override(config, text, removed);
+  check_removed_keys(removed, config);
   return config;
 }
 

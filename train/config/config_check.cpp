@@ -162,7 +162,6 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_tensor_parallel(config);
   check_batch(config);
   check_head(config);
-  resolve_refits(config);
   check_schedule(config);
 }
 

@@ -14,8 +14,5 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most);
 void resolve_head(Config& config);
 /// Throws UsageError for sizes and kinds that do not go together. The grid must be resolved.
 void check_head(const Config& config);
-/// Settles when a learned map is re-fit. Throws UsageError for what cannot be re-fit, and for re-fits that never come or come
-/// too late.
-void resolve_refits(Config& config);
 
 }  // namespace vqlm

@@ -8,7 +8,7 @@ namespace {
 std::string vq_head_text(const HeadConfig& head) {
   std::string text = fmt::format("vq K={}", head.clusters);
   if (head.members == MemberVectors::embedding) {
-    text += fmt::format(" E r={}", head.member_rank);
+    text += " E";
   } else {
     text += fmt::format(" G={}", head.groups);
     if (head.groups > 0) text += fmt::format(" Q={}", head.codes);

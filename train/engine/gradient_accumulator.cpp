@@ -45,7 +45,6 @@ void GradientAccumulator::enqueue() {
   for (std::int64_t number = 0; number < micro_batches_; ++number) {
     backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
     run_micro_batch(number + 1 == micro_batches_);
-    if (hidden_ != nullptr) hidden_->keep(number);
     backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
   }
   ops_have_run_ = true;
@@ -71,31 +70,7 @@ void GradientAccumulator::enqueue_micro_batch(bool last) {
   model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, [&](int bucket) {
     if (last) optimizer_.bucket_ready(bucket);
   });
-  if (hidden_ != nullptr) hidden_->enqueue_projection();
   if (last) optimizer_.finish_reductions();
-}
-
-void GradientAccumulator::keep_hidden(HiddenRows* rows) {
-  if (rows == hidden_) return;
-  hidden_ = rows;
-  record_again();
-}
-
-void GradientAccumulator::record_again() {
-  for (Recorded& recorded : recorded_) recorded = {};
-  ops_have_run_ = false;
-}
-
-std::span<const std::int32_t> GradientAccumulator::targets(std::int64_t number) const {
-  const auto rows = static_cast<std::size_t>(model_.batch().rows());
-  return std::span(host_ids_).subspan((static_cast<std::size_t>(number) * 2 + 1) * rows, rows);
-}
-
-double GradientAccumulator::last_micro_batch_loss() {
-  model_.evaluate(nll_, tokens_, targets_);
-  std::vector<float> losses(static_cast<std::size_t>(nll_.numel()));
-  backend_.copy_to_host(losses.data(), nll_);
-  return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 StepSums GradientAccumulator::sums() {

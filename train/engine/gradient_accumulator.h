@@ -1,12 +1,10 @@
 // One step's gradients: forward and backward of all its micro-batches, the buckets' reductions included.
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "core/model/transformer.h"
 #include "data/shards/batch_loader.h"
-#include "train/engine/hidden_rows.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {
@@ -36,17 +34,6 @@ class GradientAccumulator {
   /// Blocks until the step enqueued last is done.
   StepSums sums();
 
-  /// From the next step on projects and keeps the hidden states of all micro-batches in `rows` (null: no more), which must
-  /// outlive the steps.
-  void keep_hidden(HiddenRows* rows);
-  /// The next step runs directly and graphs are recorded again: what they do, or how large their operands are, has changed.
-  void record_again();
-  std::int64_t micro_batches() const { return micro_batches_; }
-  /// (N): of the step that was set last.
-  std::span<const std::int32_t> targets(std::int64_t number) const;
-  /// The summed loss of this rank's rows of the step's last micro-batch, with the parameters as they are now. Blocks.
-  double last_micro_batch_loss();
-
  private:
   /// Work on the micro-batch in tokens_ and targets_; the last one's gradients are complete.
   void enqueue_micro_batch(bool last);
@@ -65,7 +52,6 @@ class GradientAccumulator {
   float scale_;
   bool use_graphs_;
   bool ops_have_run_ = false;
-  HiddenRows* hidden_ = nullptr;
   Recorded recorded_[2];  // of all micro-batches but the last; of the last
   Transformer::HeadMarks head_marks_;
 

@@ -34,9 +34,9 @@ std::vector<std::vector<double>> orthonormal_columns(std::int64_t rows, std::int
 
 }  // namespace
 
-std::int64_t projected_dims(const ModelConfig& model, const HeadConfig& head) {
-  const std::int64_t groups = std::max(head.groups, 1);
-  return std::min(model.d_model, (head.refit_dims + groups - 1) / groups * groups);
+std::int64_t projected_dims(std::int64_t d, int groups, std::int64_t asked) {
+  const std::int64_t blocks = std::max(groups, 1);
+  return std::min(d, (asked + blocks - 1) / blocks * blocks);
 }
 
 std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups, std::uint64_t seed) {
@@ -63,17 +63,17 @@ std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups,
   return matrix;
 }
 
-HiddenRows::HiddenRows(Backend& backend, Transformer& model, const ModelConfig& sizes, const HeadConfig& head,
+HiddenRows::HiddenRows(Backend& backend, Transformer& model, int groups, std::int64_t dims,
                        std::int64_t micro_batches, std::uint64_t seed)
-    : backend_(backend), model_(model), dims_(projected_dims(sizes, head)) {
-  const std::int64_t d = sizes.d_model, n = model.local_rows();
+    : backend_(backend), model_(model), dims_(dims) {
+  const std::int64_t d = model.hidden().extent(1), n = model.local_rows();
   TensorArena arena;
   arena.add(projection_, {d, dims_}, backend.activation_dtype());
   arena.add(batch_, {n, dims_}, DType::f32);
   arena.add(all_, {micro_batches, n, dims_}, DType::f32);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
   host_.resize(static_cast<std::size_t>(all_.numel()));
-  const std::vector<float> matrix = projection_matrix(d, dims_, head.groups, seed);
+  const std::vector<float> matrix = projection_matrix(d, dims_, groups, seed);
   const Buffer f32 = backend.allocate(matrix.size() * sizeof(float), MemoryUse::workspace);
   const Tensor unrounded = f32.view({static_cast<std::int64_t>(matrix.size())});
   backend.copy_from_host(unrounded, matrix.data());

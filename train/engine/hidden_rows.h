@@ -10,8 +10,8 @@
 
 namespace vqlm {
 
-/// refit_dims as it is used: rounded up to a multiple of max(G, 1), at most d.
-std::int64_t projected_dims(const ModelConfig& model, const HeadConfig& head);
+/// The dimensions `asked` for as they are used: rounded up to a multiple of max(groups, 1), at most d.
+std::int64_t projected_dims(std::int64_t d, int groups, std::int64_t asked);
 
 /// The projection R (d, r), row-major: block-diagonal with a block of (d/G, r/G) for each group, so that group g of a
 /// projected row comes from h_g, which group g of a member vector is multiplied with. Columns are orthonormal, drawn by
@@ -21,8 +21,8 @@ std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups,
 class HiddenRows {
  public:
   /// Of this rank's n rows of each of M micro-batches. Both must outlive the object.
-  HiddenRows(Backend& backend, Transformer& model, const ModelConfig& sizes, const HeadConfig& head,
-             std::int64_t micro_batches, std::uint64_t seed);
+  HiddenRows(Backend& backend, Transformer& model, int groups, std::int64_t dims, std::int64_t micro_batches,
+             std::uint64_t seed);
 
   /// Projects what the model's head saw last; only enqueues.
   void enqueue_projection();

@@ -183,13 +183,11 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   head.members = *members;
   if (head.members == MemberVectors::embedding) {
     head.groups = 0;
-    head.member_rank = config.integer("vq_member_rank");
-    head.member_scale = config.number("vq_member_scale", head.member_scale);
+    // Earlier versions could use some of the columns, times a factor.
+    if (config.has("vq_member_rank") && config.integer("vq_member_rank") != model.d_model)
+      config.refuse("vq_member_rank", fmt::format("is not supported: only hidden_size = {} is", model.d_model));
+    if (config.number("vq_member_scale", 1) != 1) config.refuse("vq_member_scale", "is not supported: only 1 is");
     head.member_mean = config.flag("vq_member_mean", head.member_mean);
-    if (head.member_rank < 1 || model.d_model % head.member_rank != 0)
-      config.refuse("vq_member_rank", fmt::format("does not divide hidden_size = {}", model.d_model));
-    if (head.member_mean && head.member_rank != model.d_model)
-      config.refuse("vq_member_mean", fmt::format("needs vq_member_rank = hidden_size = {}", model.d_model));
   }
   try {
     check_code_map_sizes(model.vocab_size, head.clusters, head.groups, head.groups > 0 ? head.codes : 0);
@@ -203,7 +201,6 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   head.learning = *learning;
   head.commitment = config.number("vq_commitment", head.commitment);
   head.ema_decay = config.number("vq_ema_decay", head.ema_decay);
-  head.dead_code_share = config.number("vq_dead_code_share", head.dead_code_share);
   return head;
 }
 
@@ -239,8 +236,6 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["vq_clusters"] = head.clusters;
   if (head.members == MemberVectors::embedding) {
     json["vq_members"] = word_of(head.members);
-    json["vq_member_rank"] = head.member_rank;
-    json["vq_member_scale"] = shortest(head.member_scale);
     json["vq_member_mean"] = head.member_mean;
   }
   if (head.groups > 0) {
@@ -251,9 +246,7 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["vq_map_provenance"] = config.map_provenance;
   json["vq_learning"] = word_of(head.learning);
   json["vq_commitment"] = shortest(head.commitment);
-  if (head.learning != CodebookLearning::ema) return;
-  json["vq_ema_decay"] = shortest(head.ema_decay);
-  json["vq_dead_code_share"] = shortest(head.dead_code_share);
+  if (head.learning == CodebookLearning::ema) json["vq_ema_decay"] = shortest(head.ema_decay);
 }
 
 }  // namespace

@@ -21,8 +21,7 @@ std::string head_text(const ModelSource& source) {
   std::string text = fmt::format("VQ: {} clusters, {} groups", head.clusters, head.groups);
   if (head.groups > 0) text += fmt::format(" of {} codes", head.codes);
   if (head.members == MemberVectors::embedding) {
-    text = fmt::format("VQ: {} clusters, members by {} columns of the embedding times {}", head.clusters,
-                       head.member_rank, head.member_scale);
+    text = fmt::format("VQ: {} clusters, members by the embedding's rows", head.clusters);
     if (head.member_mean) text += ", their mean added to the cluster's code";
   }
   if (head.input_codes) text += ", a vector of each cluster at the input";

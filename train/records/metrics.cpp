@@ -72,10 +72,6 @@ void Metrics::add(const StepMetrics& step) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
-  if (step.revived_codes) {
-    object["revived_codes"] = *step.revived_codes;
-    scalars.push_back({"train/revived_codes", static_cast<float>(*step.revived_codes)});
-  }
   if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
   write(step.step, object.dump(), scalars);
   progress_.add(step);
@@ -95,22 +91,6 @@ void Metrics::write(std::int64_t step, const std::string& line, const std::vecto
   if (!failure.empty() && !full_)
     log::error("{}; the run goes on and keeps its lines until there is room", failure);
   full_ = !failure.empty();
-}
-
-void Metrics::add(const RefitMetrics& refit) {
-  const OrderedJson object = {{"step", refit.step},
-                              {"refit_moved_tokens", refit.moved_tokens},
-                              {"refit_moved_mass", refit.moved_mass},
-                              {"refit_rows", refit.rows},
-                              {"refit_loss_before", refit.loss_before},
-                              {"refit_loss_after", refit.loss_after},
-                              {"seconds", refit.seconds}};
-  write(refit.step, object.dump(), {{"map/moved_tokens", static_cast<float>(refit.moved_tokens)}});
-  log::info(
-      "step {}: code map re-fit to {:.0f} hidden states, {:.1f} % of the tokens moved, loss {:.4f} -> "
-      "{:.4f}, {}",
-      refit.step, refit.rows, 100 * refit.moved_tokens, refit.loss_before, refit.loss_after,
-      duration_text(refit.seconds));
 }
 
 void Metrics::add(const CheckpointMetrics& checkpoint) {

@@ -29,7 +29,6 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
-  std::optional<std::int64_t> revived_codes;  // after this step's update, where codes are moving averages
 };
 
 /// One held-out evaluation while training.
@@ -39,17 +38,6 @@ struct HeldoutMetrics {
   double loss = 0;  // mean over the evaluated tokens, in nats
   std::optional<double> bits_per_byte;
   std::int64_t heldout_tokens = 0;
-  double seconds = 0;
-};
-
-/// One re-fit of a learned code map, after a step's update.
-struct RefitMetrics {
-  std::int64_t step = 0;
-  double moved_tokens = 0;  // the share of tokens whose cluster changed,
-  double moved_mass = 0;    // and of the training shards' tokens
-  double rows = 0;          // hidden states that it was fitted to
-  double loss_before = 0;   // of the step's last micro-batches with the updated parameters, nats
-  double loss_after = 0;
   double seconds = 0;
 };
 
@@ -75,7 +63,6 @@ class Metrics {
   /// What cannot be written (a full disk) is reported once and kept for the next line: the run goes on.
   void add(const StepMetrics& step);
   void add(const HeldoutMetrics& heldout);
-  void add(const RefitMetrics& refit);
   void add(const CheckpointMetrics& checkpoint);
 
  private:

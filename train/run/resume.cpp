@@ -119,6 +119,12 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
   if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
+  if (checkpoint.head().map == "learned") {
+    throw Error(fmt::format(
+        "{}: the map of this run was re-fit while it trained, which vqlm does not do any more: evaluate, generate and convert "
+        "it as ever, or start a new run from it by --init {} with head.map = \"corpus\"",
+        checkpoint.path().string(), checkpoint.path().string()));
+  }
   check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
@@ -131,11 +137,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
         train.glob(), tokens, checkpoint.train_tokens()));
   }
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
-    const bool learns = config.head.map_is_learned(), learned = checkpoint.config().head.map_is_learned();
-    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds{}", config.head.map,
-              learns == learned ? ""
-              : learns          ? ", re-fit from now on"
-                                : ", no more re-fit");
+    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
   }
   return newest;
 }

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "core/log.h"
-#include "train/codes/code_map_file.h"
 #include "train/engine/matmul_peak.h"
 #include "core/host_collectives.h"
 #include "train/config/schedule.h"
@@ -79,16 +78,6 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
   accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
                        config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
-  if (!in_refit_window(config, state_.step + 1)) return;
-  learned_.emplace(LearnedMap::Parts{.backend = backend,
-                                     .grid = grid,
-                                     .config = config,
-                                     .counts = inputs.counts,
-                                     .model = model_,
-                                     .optimizer = optimizer_,
-                                     .accumulator = *accumulator_,
-                                     .map = *map_},
-                   state_.step, resumed != nullptr ? resumed->class_sums() : std::nullopt);
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
@@ -101,7 +90,6 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     if (metrics != nullptr) metrics->add(step);
     report_saved(metrics);
     note_skipped_update(step, metrics);
-    refit_map(metrics);
     const bool last = state_.step == config_.train.steps;
     const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
@@ -123,12 +111,9 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
 
 bool Trainer::time_is_up(const TimeLimit& limit) const {
   const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
-  // The re-fit after the step that has just run comes before the run is left, too.
-  const int refits =
-      (refits_after(config_, state_.step + 1) ? 1 : 0) + (refits_after(config_, state_.step + 2) ? 1 : 0);
   // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
   const double needed = 2 * longest_step_seconds_ + 2 * saver_.expected_seconds() +
-                        (evaluates ? evaluation_seconds_ : 0.0) + refits * refit_seconds_ + 1;
+                        (evaluates ? evaluation_seconds_ : 0.0) + 1;
   return limit.seconds_left() < needed;
 }
 
@@ -140,11 +125,8 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   const double seconds_data = load_micro_batches();
   accumulator_->enqueue();
   const double norm = optimizer_.step(step, lr);
-  const std::int64_t revived =
-      std::isfinite(norm) ? model_.head().after_update(static_cast<std::uint64_t>(config_.train.seed), step)
-                          : 0;
+  if (std::isfinite(norm)) model_.head().after_update();
   const StepSums sums = accumulator_->sums();
-  if (learned_ && std::isfinite(norm)) learned_->add_step(step);  // the norm is the same on all ranks
 
   // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
   // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
@@ -175,9 +157,6 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.grad_norm = norm;
   if (config_.head.kind == HeadKind::vq && config_.head.learning != CodebookLearning::gradient) {
     metrics.commitment = all[1] / static_cast<double>(tokens);
-  }
-  if (config_.head.kind == HeadKind::vq && config_.head.learning == CodebookLearning::ema) {
-    metrics.revived_codes = revived;
   }
   metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
@@ -234,31 +213,9 @@ void Trainer::evaluate(Metrics* metrics) {
   metrics->add(heldout);
 }
 
-void Trainer::refit_map(Metrics* metrics) {
-  if (!refits_after(config_, state_.step)) return;
-  const RefitReport refit = learned_->refit(state_.step);
-  refit_seconds_ = refit.seconds;
-  if (!in_refit_window(config_, state_.step + 1)) learned_.reset();  // its buffers are not needed any more
-  if (metrics == nullptr) return;
-  // The run's own copy, for head.map of other runs; a resumed run reads its checkpoint's, so that this one may fail.
-  try {
-    save_code_map((folder_.path() / "code_map.h5").string(), *map_);
-  } catch (const Error& error) {
-    log::error("the re-fit map of step {} was not written to the run's folder: {}", state_.step,
-               error.what());
-  }
-  metrics->add(RefitMetrics{.step = state_.step,
-                            .moved_tokens = refit.moved_tokens,
-                            .moved_mass = refit.moved_mass,
-                            .rows = refit.rows,
-                            .loss_before = refit.loss_before,
-                            .loss_after = refit.loss_after,
-                            .seconds = refit.seconds});
-}
-
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  saver_.begin(state_, learned_ ? learned_->unfinished(state_.step) : std::nullopt);
+  saver_.begin(state_);
   saved_step_ = state_.step;
 }
 

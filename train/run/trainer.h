@@ -15,7 +15,6 @@
 #include "train/config/config.h"
 #include "train/engine/evaluator.h"
 #include "train/engine/gradient_accumulator.h"
-#include "train/engine/learned_map.h"
 #include "train/records/metrics.h"
 #include "train/checkpoint/model_source.h"
 #include "train/engine/optimizer.h"
@@ -71,8 +70,6 @@ class Trainer {
   void note_skipped_update(const StepMetrics& step, Metrics* metrics);
   void report_start();
   void evaluate(Metrics* metrics);
-  /// Re-fits a learned map where that is due after this step.
-  void refit_map(Metrics* metrics);
   /// Starts a checkpoint of the state where there is none yet.
   void save();
   /// The same, and waits until it is on disk. Throws Error where it could not be written.
@@ -99,9 +96,7 @@ class Trainer {
   double longest_step_seconds_ = 0;                  // of late
   double evaluation_seconds_ = 0;                    // of the last one
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
-  double refit_seconds_ = 0;                         // of the last re-fit
   std::optional<GradientAccumulator> accumulator_;
-  std::optional<LearnedMap> learned_;
   CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold
 };
 

@@ -21,8 +21,7 @@ constexpr std::uint64_t statistics_tokens = 200'000'000;
 CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
                  const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
   const HeadConfig& head = config.head;
-  const std::string made = head.map_is_learned() ? "corpus" : head.map;  // where learning starts
-  if (is_made_map(made)) {
+  if (is_made_map(head.map)) {
     CorpusMapOptions options;
     options.clusters = head.clusters;
     options.groups = head.groups;
@@ -35,7 +34,7 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
       options.vectors = VectorKind::chi_square;
       options.offsets = {-1, -2};
     }
-    return make_code_map(made, options, train, counts, backend, ranks).map;
+    return make_code_map(head.map, options, train, counts, backend, ranks).map;
   }
   if (head.own_tokens > 0) {
     throw UsageError(
@@ -137,9 +136,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
   inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
   if (made) {
-    if (root)
-      log::info("making the code map ({})",
-                config.head.map_is_learned() ? "corpus, to be learned" : config.head.map);
+    if (root) log::info("making the code map ({})", config.head.map);
     *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
   }
   if (root) check_map(*inputs.map, config, config.head.map);

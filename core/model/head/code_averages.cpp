@@ -2,21 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "core/box.h"
 #include "core/tensor_arena.h"
-#include "core/rng.h"
 
 namespace vqlm {
 namespace {
-
-// A revived code starts with so many times the count that makes it dead: at 0.99 it is left alone for 69 steps even where
-// none of its tokens comes, and soon follows those that do.
-constexpr float revived_count = 2;
-
-// Of the donor's numbers, so that a code is no exact copy of another.
-constexpr float perturbation = 0.01f;
 
 Parameter average(const std::string& name, Shape shape, float decay) {
   return {.name = name,
@@ -27,11 +18,6 @@ Parameter average(const std::string& name, Shape shape, float decay) {
           .decay = false,
           .rule = UpdateRule::moving_average,
           .average_decay = decay};
-}
-
-/// Random numbers of one step's revivals.
-Philox stream_of_step(std::uint64_t seed, std::int64_t step, const char* what) {
-  return Philox(seed, stream_of(what) + static_cast<std::uint64_t>(step));
 }
 
 }  // namespace
@@ -45,8 +31,7 @@ CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& paramet
     : tensor_(tensor),
       parameters_(parameters),
       codebook_(codebook),
-      decay_(head.ema_decay),
-      dead_share_(head.dead_code_share) {
+      decay_(head.ema_decay) {
   const Parameter& code = parameters.parameters()[static_cast<std::size_t>(codebook)];
   VQLM_ASSERT(code.rule == UpdateRule::derived);
   const std::int64_t clusters = code.shape[0], d = code.shape[1];
@@ -98,67 +83,11 @@ Tensor CodeAverages::means() {
   return rounded_means_;
 }
 
-std::int64_t CodeAverages::after_update(std::uint64_t seed, std::int64_t step) {
-  const std::int64_t revived = dead_share_ > 0 ? revive(seed, step) : 0;
+void CodeAverages::after_update() {
   tensor_.backend().codes_from_averages(parameters_.value(codebook_), parameters_.value(sums_),
                                         parameters_.value(counts_), scale_);
   const Parameter& code = parameters_.parameters()[static_cast<std::size_t>(codebook_)];
   parameters_.round_values(code.flat_begin, code.shape.numel());
-  return revived;
-}
-
-// On the host: K counts are few bytes, and codes die seldom.
-std::int64_t CodeAverages::revive(std::uint64_t seed, std::int64_t step) {
-  Backend& backend = tensor_.backend();
-  const Tensor sums = parameters_.value(sums_), all_counts = parameters_.value(counts_);
-  std::vector<float> counts(static_cast<std::size_t>(all_counts.numel()));
-  backend.copy_to_host(counts.data(), all_counts);
-  const std::vector<RevivedCode> dead = choose_revived(counts, dead_share_, seed, step);
-  if (dead.empty()) return 0;
-  const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
-  const auto count = static_cast<float>(static_cast<double>(revived_count * dead_share_) * mean);
-  const Philox normal = stream_of_step(seed, step, "vq_head.revived");
-  std::vector<float> row(static_cast<std::size_t>(sums.extent(1)));
-  for (const RevivedCode& pair : dead) {
-    // No donor is dead, so none is changed before it gives.
-    backend.copy_to_host(row.data(), sums.rows(pair.donor, 1));
-    const float factor = count / counts[static_cast<std::size_t>(pair.donor)];
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::uint64_t index = static_cast<std::uint64_t>(pair.code) * row.size() + i;
-      row[i] *= factor * (1 + perturbation * normal.normal(index));
-    }
-    backend.copy_from_host(sums.rows(pair.code, 1), row.data());
-  }
-  for (const RevivedCode& pair : dead) counts[static_cast<std::size_t>(pair.code)] = count;
-  backend.copy_from_host(all_counts, counts.data());
-  return static_cast<std::int64_t>(dead.size());
-}
-
-std::vector<RevivedCode> choose_revived(const std::vector<float>& counts, double share, std::uint64_t seed,
-                                        std::int64_t step) {
-  const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-  const double threshold = share * total / static_cast<double>(counts.size());
-  const auto is_dead = [&](float count) { return static_cast<double>(count) < threshold; };
-  // Living codes and their counts' running sums.
-  std::vector<std::int64_t> living;
-  std::vector<double> below;
-  double sum = 0;
-  for (std::size_t k = 0; k < counts.size(); ++k) {
-    if (is_dead(counts[k])) continue;
-    sum += static_cast<double>(counts[k]);
-    living.push_back(static_cast<std::int64_t>(k));
-    below.push_back(sum);
-  }
-  const Philox uniform = stream_of_step(seed, step, "vq_head.donors");
-  std::vector<RevivedCode> revived;
-  for (std::size_t k = 0; k < counts.size(); ++k) {
-    if (!is_dead(counts[k])) continue;
-    const double drawn = static_cast<double>(uniform.uniform(k)) * sum;
-    const auto place = std::upper_bound(below.begin(), below.end() - 1, drawn);
-    revived.push_back(
-        {static_cast<std::int64_t>(k), living[static_cast<std::size_t>(place - below.begin())]});
-  }
-  return revived;
 }
 
 }  // namespace vqlm

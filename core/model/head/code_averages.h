@@ -29,16 +29,14 @@ class CodeAverages {
   void accumulate(Tensor h, Tensor clusters);
   /// M / N (K, d) A as they are now, until the next call: what hidden states commit to. Enqueues one or two small ops.
   Tensor means();
-  /// Codes from the averages, after an update that was not skipped; first revives dead codes. Returns how many those were.
-  std::int64_t after_update(std::uint64_t seed, std::int64_t step);
+  /// Codes from the averages, after an update that was not skipped.
+  void after_update();
 
  private:
-  std::int64_t revive(std::uint64_t seed, std::int64_t step);
-
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   ParameterId codebook_, sums_, counts_;
-  float decay_, dead_share_;
+  float decay_;
   float scale_;
   Buffer storage_;
   Tensor ones_;           // (n, 1) A
@@ -49,17 +47,5 @@ class CodeAverages {
 /// The factor between a class mean and its code, for h of width d: 1 / sqrt(d). h leaves RMSNorm with a norm of about
 /// sqrt(d) at first, so that means as logit vectors (factor 1) would make logits of the size of d.
 float code_scale(std::int64_t d);
-
-/// A dead code and the living one whose average it takes.
-struct RevivedCode {
-  std::int64_t code = 0;
-  std::int64_t donor = 0;
-  bool operator==(const RevivedCode&) const = default;
-};
-
-/// The codes whose count is below threshold = share * mean(counts), in rising order, each with a donor drawn from the others
-/// with probability proportional to their counts, by Philox (seed, step, code). None where all counts are zero.
-std::vector<RevivedCode> choose_revived(const std::vector<float>& counts, double share, std::uint64_t seed,
-                                        std::int64_t step);
 
 }  // namespace vqlm

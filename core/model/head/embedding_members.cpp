@@ -1,7 +1,5 @@
 #include "core/model/head/embedding_members.h"
 
-#include <cmath>
-
 #include "core/tensor_arena.h"
 
 namespace vqlm {
@@ -23,46 +21,32 @@ EmbeddingMembers::EmbeddingMembers(const HeadContext& context, Tensor members)
       table_(context.embedding),
       vocab_size_(context.model.vocab_size),
       d_model_(context.model.d_model),
-      rank_(context.head.member_rank),
       clusters_(context.head.clusters),
-      scale_(context.head.member_scale),
       adds_means_(context.head.member_mean),
       trainable_(context.trainable),
       members_(members) {
-  VQLM_ASSERT(rank_ >= 1 && d_model_ % rank_ == 0 && rank_ % tensor_.size() == 0);
-  VQLM_ASSERT(!adds_means_ || rank_ == d_model_);
-  if (rank_ < d_model_) {
-    // As large as a coordinate of h passed on unchanged, spread over all of them: q is as long as r of h's coordinates.
-    const float stddev = 1.0f / std::sqrt(static_cast<float>(d_model_));
-    projection_ = parameters_.add(context.buckets.matrices, {{.name = "vq_head.member_projection",
-                                                              .global_shape = {d_model_, rank_},
-                                                              .offset = {0, 0},
-                                                              .shape = {d_model_, rank_},
-                                                              .init = {.stddev = stddev}}});
-  }
-  allocate(context.trainable, context.rows);
+  VQLM_ASSERT(d_model_ % tensor_.size() == 0);
+  allocate(context.trainable);
 }
 
-void EmbeddingMembers::allocate(bool trainable, std::int64_t rows) {
+void EmbeddingMembers::allocate(bool trainable) {
   Backend& backend = tensor_.backend();
   const DType a = backend.activation_dtype();
   const std::int64_t parts = tensor_.size();
   TensorArena arena;
-  arena.add(vectors_, {vocab_size_, rank_}, a);
+  arena.add(vectors_, {vocab_size_, d_model_}, a);
   if (parts > 1) {
     arena.add(own_, {vocab_size_, own_columns()}, a);
     arena.add(gathered_, {parts, vocab_size_, own_columns()}, a);
   }
-  if (projection_) arena.add(query_, {rows, rank_}, a);
   const std::int64_t padded = backend.padded_classes(clusters_);
   if (adds_means_) arena.add(cluster_vectors_, {padded, d_model_}, a);
   if (trainable) {
-    arena.add(vectors_gradient_, {vocab_size_, rank_}, DType::f32);
+    arena.add(vectors_gradient_, {vocab_size_, d_model_}, DType::f32);
     if (parts > 1) {
       arena.add(own_gradient_, {vocab_size_, own_columns()}, DType::f32);
       arena.add(gradient_parts_, {parts, vocab_size_, own_columns()}, DType::f32);
     }
-    if (projection_) arena.add(query_gradient_, {rows, rank_}, a);
     if (adds_means_) arena.add(cluster_gradient_, {padded, d_model_}, DType::f32);
   }
   storage_ = arena.allocate(backend, MemoryUse::workspace);
@@ -76,11 +60,10 @@ Tensor EmbeddingMembers::vectors() {
   const Tensor table = parameters_.operand(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.gather_columns(vectors_, table, members_, stride(), scale_);
+    backend.embedding_forward(vectors_, members_, table, 0);
     return vectors_;
   }
-  // A rank's shard of the columns begins at a multiple of the stride, since the group's size divides r.
-  backend.gather_columns(own_, table, members_, stride(), scale_);
+  backend.embedding_forward(own_, members_, table, 0);
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
   backend.swap_axes(vectors_.view({vocab_size_, parts, own_columns()}), gathered_);
   return vectors_;
@@ -101,37 +84,17 @@ void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView&
                                               map);
 }
 
-Tensor EmbeddingMembers::query(Tensor h) {
-  if (!projection_) return h;
-  const Tensor query = query_.rows(0, h.extent(0));
-  tensor_.backend().matmul(query, h, parameters_.operand(*projection_), Transpose::no, Transpose::no,
-                           Accumulate::no);
-  return query;
-}
-
 Tensor EmbeddingMembers::clear_gradient() {
   tensor_.backend().fill(vectors_gradient_, 0.0f);
   return vectors_gradient_;
 }
 
-Tensor EmbeddingMembers::clear_query_gradient(Tensor dh) {
-  if (!projection_) return dh;
-  tensor_.backend().fill(query_gradient_, 0.0f);
-  return query_gradient_;
-}
-
-void EmbeddingMembers::backward(Tensor dh, Tensor h) {
+void EmbeddingMembers::backward() {
   Backend& backend = tensor_.backend();
-  if (projection_) {
-    backend.matmul(dh, query_gradient_, parameters_.operand(*projection_), Transpose::no, Transpose::yes,
-                   Accumulate::yes);
-    backend.matmul(parameters_.gradient(*projection_), h, query_gradient_, Transpose::yes, Transpose::no,
-                   Accumulate::yes);
-  }
   const Tensor dtable = parameters_.gradient(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.scatter_add_columns(dtable, vectors_gradient_, members_, stride(), scale_);
+    backend.scatter_add_rows(dtable, vectors_gradient_, members_);
     return;
   }
   const std::int64_t columns = own_columns();
@@ -139,7 +102,7 @@ void EmbeddingMembers::backward(Tensor dh, Tensor h) {
   backend.swap_axes(for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
                     for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a));
   tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
-  backend.scatter_add_columns(dtable, own_gradient_, members_, stride(), scale_);
+  backend.scatter_add_rows(dtable, own_gradient_, members_);
 }
 
 }  // namespace vqlm

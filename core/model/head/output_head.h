@@ -45,9 +45,8 @@ class OutputHead {
   /// initialize() does it, too: this is for parameters that came from a model without averages.
   virtual void start_averages(const std::vector<std::int64_t>& /*counts*/) {}
   /// Makes the parameters that follow from moving averages (UpdateRule::derived), after an optimizer step that was not
-  /// skipped; `step` counts from 1. Returns how many codes were revived. The same on every rank, without a collective. May
-  /// block.
-  virtual std::int64_t after_update(std::uint64_t /*seed*/, std::int64_t /*step*/) { return 0; }
+  /// skipped. The same on every rank, without a collective.
+  virtual void after_update() {}
   /// nll (n) overwritten: -log p(target | h) for h (n, d).
   virtual void forward(Tensor nll, Tensor h, Tensor targets) = 0;
   /// (n) f32: the part of the last forward()'s nll that choosing the target's cluster cost, -log p(cluster | h); the rest

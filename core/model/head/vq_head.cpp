@@ -82,14 +82,6 @@ void VqHead::allocate_map() {
   map_storage_ = arena.allocate(tensor_.backend(), MemoryUse::parameters);
 }
 
-void VqHead::set_map(const CodeMap& map) {
-  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == clusters_ && map.groups == groups_ &&
-              (groups_ == 0 || map.codes == codes_));
-  VQLM_ASSERT(!embedding_ && !input_codes_);  // they go with the clusters that they were made for
-  upload(map);
-  choice_.reset();  // its search holds the old clusters' members
-}
-
 void VqHead::upload(const CodeMap& map) {
   const auto vocab = static_cast<std::size_t>(vocab_size_);
   const MemberOrder order(map.cluster_of_token, clusters_);
@@ -138,13 +130,11 @@ void VqHead::allocate_workspace() {
 
 HeadCost VqHead::cost() const {
   const double d = static_cast<double>(d_model_);
-  const std::int64_t projection = embedding_ ? embedding_->matrix_parameters() : 0;
-  const double member_numbers = embedding_ ? static_cast<double>(embedding_->rank()) : groups_ > 0 ? d : 0.0;
-  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_ + projection,
+  const double member_numbers = embedding_ || groups_ > 0 ? d : 0.0;
+  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
           .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
           .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
-          .multiply_adds = static_cast<double>(clusters_) * d + static_cast<double>(projection) +
-                           mean_members_ * member_numbers};
+          .multiply_adds = static_cast<double>(clusters_) * d + mean_members_ * member_numbers};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -171,8 +161,8 @@ void VqHead::start_averages(const std::vector<std::int64_t>& counts) {
   if (averages_) averages_->start(cluster_mass(log_unigram(counts)), step_tokens_);
 }
 
-std::int64_t VqHead::after_update(std::uint64_t seed, std::int64_t step) {
-  return averages_ ? averages_->after_update(seed, step) : 0;
+void VqHead::after_update() {
+  if (averages_) averages_->after_update();
 }
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
@@ -222,7 +212,7 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   const Tensor vectors = member_vectors();
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
-  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, query(h), targets, order_, row_begin_,
+  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
                                    vectors, token_bias(), map_);
 }
 
@@ -246,17 +236,13 @@ void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor ta
   Backend::MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
-  if (embedding_) {
-    gradients.dh = embedding_->clear_query_gradient(dh);
-    gradients.dmember_codebook = embedding_->clear_gradient();
-  } else {
-    gradients.dh = dh;
-    if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
-  }
-  tensor_.backend().member_entropy(nll, gradients, query(h), targets, order_, row_begin_, vectors,
+  gradients.dh = dh;
+  if (embedding_) gradients.dmember_codebook = embedding_->clear_gradient();
+  if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
+  tensor_.backend().member_entropy(nll, gradients, h, targets, order_, row_begin_, vectors,
                                    token_bias(), map_);
   if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
-  if (embedding_) embedding_->backward(dh, h);
+  if (embedding_) embedding_->backward();
 }
 
 void VqHead::log_probs(Tensor out, Tensor h) {
@@ -267,7 +253,7 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   const Tensor codes = code_log_probs_.rows(0, rows);
   backend.matmul(codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes, Accumulate::no);
   backend.log_softmax(codes, parameters_.operand(cluster_bias_));
-  backend.member_log_probs(out, query(h), codes, vectors, token_bias(), map_);
+  backend.member_log_probs(out, h, codes, vectors, token_bias(), map_);
 }
 
 }  // namespace vqlm

@@ -26,14 +26,10 @@ class VqHead : public OutputHead {
   /// bucket.
   VqHead(const HeadContext& context, const CodeMap& map);
 
-  /// Goes on with another map of the same sizes, in the same device memory. Graphs that recorded this head must be
-  /// recorded again: the largest cluster may have changed.
-  void set_map(const CodeMap& map);
-
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
   void start_averages(const std::vector<std::int64_t>& counts) override;
-  std::int64_t after_update(std::uint64_t seed, std::int64_t step) override;
+  void after_update() override;
   Tensor input_branch(Tensor tokens) override;
   void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
@@ -65,12 +61,10 @@ class VqHead : public OutputHead {
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
   /// After it, the gradients of vectors and biases; dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
-  /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, r), or nothing for G = 0.
+  /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, d), or nothing for G = 0.
   Tensor member_vectors();
   /// What clusters are scored with, after member_vectors(): the codes (K, d), or these plus their members' means; padded.
   Tensor cluster_vectors();
-  /// What they score: h, or its r coordinates that meet the embedding.
-  Tensor query(Tensor h) { return embedding_ ? embedding_->query(h) : h; }
   /// The member ops' part of forward_backward().
   void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale);
   bool adds_means() const { return embedding_ && embedding_->adds_means(); }

@@ -46,8 +46,6 @@ HeadConfig config_of(const HeadBenchOptions& options, BenchedHead kind) {
   }
   if (kind == BenchedHead::vq_embedding) {
     config.members = MemberVectors::embedding;
-    config.member_rank = options.width;
-    config.member_scale = 1;
     config.member_mean = true;
     config.groups = config.codes = 0;
   }

@@ -144,21 +144,19 @@ class OpBench {
         [&] { backend_.embedding_forward(out, ids, table, 0); });
     add("embedding_backward", shape, 4 * n + width() * n * d + 8 * distinct * d,
         [&] { backend_.embedding_backward(dtable, out, ids, 0); });
-    move_columns(tensors, table, out, dtable);
+    scatter(tensors, dtable, n);
   }
 
-  /// As many rows of the table as the batch has, all columns, in reverse order.
-  void move_columns(BenchTensors& tensors, Tensor table, Tensor out, Tensor dtable) {
-    const std::int64_t vocab = table.extent(0), d = table.extent(1), n = std::min(out.extent(0), vocab);
+  /// As many rows of the table as the batch has, in reverse order.
+  void scatter(BenchTensors& tensors, Tensor dtable, std::int64_t rows) {
+    const std::int64_t vocab = dtable.extent(0), d = dtable.extent(1), n = std::min(rows, vocab);
     const std::string shape = fmt::format("({}, {}) of {}", n, d, vocab);
     const Tensor ids = tensors.make({n}, DType::i32), dout = tensors.normal({n, d}, DType::f32);
     std::vector<std::int32_t> order(static_cast<std::size_t>(n));
     std::iota(order.rbegin(), order.rend(), 0);
     backend_.copy_from_host(ids, order.data());
-    add("gather_columns", shape, 4 * n + 2 * width() * n * d,
-        [&] { backend_.gather_columns(out.rows(0, n), table, ids, 1, 0.5f); });
-    add("scatter_add_columns", shape, 4 * n + 12 * n * d,
-        [&] { backend_.scatter_add_columns(dtable, dout, ids, 1, 0.5f); });
+    add("scatter_add_rows", shape, 4 * n + 12 * n * d,
+        [&] { backend_.scatter_add_rows(dtable, dout, ids); });
   }
 
   void softmax() {

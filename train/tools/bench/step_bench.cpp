@@ -83,7 +83,7 @@ class SyntheticTraining {
   void run(GradientAccumulator& accumulator) {
     accumulator.enqueue();
     optimizer_.step(++steps_, config_.optim.lr);
-    model_.head().after_update(seed(), steps_);
+    model_.head().after_update();
   }
 
   const Config& config_;

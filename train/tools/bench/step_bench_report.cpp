@@ -67,8 +67,6 @@ nlohmann::ordered_json shape_json(const StepShape& shape) {
           {"groups", h.groups},
           {"codes", h.codes},
           {"members", word_of(h.members)},
-          {"member_rank", h.member_rank},
-          {"member_scale", h.member_scale},
           {"member_mean", h.member_mean},
           {"input_codes", h.input_codes},
           {"seq_len", shape.seq_len},

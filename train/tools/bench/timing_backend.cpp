@@ -159,12 +159,8 @@ void TimingBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std:
 void TimingBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) {
   measure("embedding_backward", 0, [&] { inner_.embedding_backward(dtable, dout, ids, first_row); });
 }
-void TimingBackend::gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) {
-  measure("gather_columns", 0, [&] { inner_.gather_columns(out, table, rows, stride, scale); });
-}
-void TimingBackend::scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                                        float scale) {
-  measure("scatter_add_columns", 0, [&] { inner_.scatter_add_columns(dtable, dout, rows, stride, scale); });
+void TimingBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
+  measure("scatter_add_rows", 0, [&] { inner_.scatter_add_rows(dtable, dout, rows); });
 }
 
 void TimingBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

@@ -5,7 +5,7 @@ from transformers import LlamaConfig
 
 class VqlmConfig(LlamaConfig):
     """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q),
-    or vq_members "embedding" with vq_member_rank (r), vq_member_scale and vq_member_mean;
+    or vq_members "embedding" with vq_member_mean;
     head_kind "dense": Llama's matrix, with a bias where head_bias says so."""
 
     model_type = "vqlm"
@@ -22,10 +22,7 @@ class VqlmConfig(LlamaConfig):
         vq_learning="gradient",
         vq_commitment=0.25,
         vq_ema_decay=0.99,
-        vq_dead_code_share=0.001,
         vq_members="codes",
-        vq_member_rank=0,
-        vq_member_scale=4.0,
         vq_member_mean=False,
         **kwargs,
     ):
@@ -39,9 +36,6 @@ class VqlmConfig(LlamaConfig):
         self.vq_learning = vq_learning
         self.vq_commitment = vq_commitment
         self.vq_ema_decay = vq_ema_decay
-        self.vq_dead_code_share = vq_dead_code_share
         self.vq_members = vq_members
-        self.vq_member_rank = vq_member_rank
-        self.vq_member_scale = vq_member_scale
         self.vq_member_mean = vq_member_mean
         super().__init__(**kwargs)

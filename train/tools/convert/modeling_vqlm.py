@@ -10,8 +10,8 @@ from .configuration_vqlm import VqlmConfig
 
 class VqHead(nn.Module):
     """a_j = h . c_j + beta_j over the K clusters; inside the cluster k(v), s_v = sum_g h_g . u_{g, q_g(v)} + b_v,
-    or with members "embedding" s_v = scale * (h B) . (every (d / r)-th number of v's input embedding) + b_v; with their
-    mean, c_j is the code plus the mean of what the cluster's members are multiplied with;
+    or with members "embedding" s_v = h . (v's input embedding) + b_v; with their mean, c_j is the code plus the mean of
+    the input embeddings of the cluster's members;
     log p(v | h) = log_softmax(a)_{k(v)} + s_v - logsumexp of s over the cluster."""
 
     def __init__(self, config):
@@ -19,13 +19,9 @@ class VqHead(nn.Module):
         vocab, width = config.vocab_size, config.hidden_size
         clusters, groups, codes = config.vq_clusters, config.vq_groups, config.vq_codes
         self.groups = groups
-        self.rank = config.vq_member_rank if config.vq_members == "embedding" else 0
-        self.scale = config.vq_member_scale
-        self.mean = config.vq_members == "embedding" and config.vq_member_mean
+        self.by_embedding = config.vq_members == "embedding"
+        self.mean = self.by_embedding and config.vq_member_mean
         self.embedding = None  # in a list, set by the model: the input embedding is the model's to move and to save
-        self.member_projection = None
-        if 0 < self.rank < width:
-            self.member_projection = nn.Parameter(config.initializer_range * torch.randn(width, self.rank))
         self.codebook = nn.Parameter(config.initializer_range * torch.randn(clusters, width))
         self.cluster_bias = nn.Parameter(torch.zeros(clusters))
         self.token_bias = nn.Parameter(torch.zeros(vocab)) if config.head_bias else None
@@ -46,11 +42,8 @@ class VqHead(nn.Module):
             )
             for table, codes in zip(tables, self.member_codes.long().t()):
                 scores = scores + table[:, codes]
-        if self.rank > 0:
-            table = self.embedding[0].weight
-            rows = table[:, :: table.shape[1] // self.rank].float()
-            query = h if self.member_projection is None else h @ self.member_projection.float()
-            scores = scores + self.scale * query @ rows.t()
+        if self.by_embedding:
+            scores = scores + h @ self.embedding[0].weight.float().t()
         return scores.expand(h.shape[0], vocab)
 
     def cluster_vectors(self, clusters):
@@ -58,7 +51,7 @@ class VqHead(nn.Module):
         codes = self.codebook.float()
         if not self.mean:
             return codes
-        sums = torch.zeros_like(codes).index_add(0, clusters, self.scale * self.embedding[0].weight.float())
+        sums = torch.zeros_like(codes).index_add(0, clusters, self.embedding[0].weight.float())
         return codes + sums / torch.bincount(clusters, minlength=codes.shape[0])[:, None]
 
     def forward(self, hidden_states):

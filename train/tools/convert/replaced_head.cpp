@@ -41,27 +41,6 @@ std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bi
   return sum;
 }
 
-/// scale B u_v of every token v, (V, d): what h is multiplied with to score it (core/model/head/embedding_members.h).
-std::vector<float> embedding_members(const ModelSource& source) {
-  const std::int64_t d = source.model().d_model, rank = source.head().member_rank, stride = d / rank;
-  std::vector<float> vectors = read_whole(source, "model.embed_tokens.weight");
-  const std::vector<float> projection =
-      rank < d ? read_whole(source, "vq_head.member_projection") : std::vector<float>{};
-  std::vector<float> row(static_cast<std::size_t>(d));
-  for (std::int64_t v = 0; v < source.model().vocab_size; ++v) {
-    float* const vector = vectors.data() + v * d;
-    for (std::int64_t i = 0; i < d; ++i) {
-      float sum = projection.empty() ? vector[i] : 0.0f;
-      for (std::int64_t j = 0; !projection.empty() && j < rank; ++j) {
-        sum += projection[static_cast<std::size_t>(i * rank + j)] * vector[j * stride];
-      }
-      row[static_cast<std::size_t>(i)] = source.head().member_scale * sum;
-    }
-    std::copy(row.begin(), row.end(), vector);
-  }
-  return vectors;
-}
-
 /// Adds to each cluster's row of the codebook (K, d) the mean of its members' vectors (V, d).
 void add_member_means(std::vector<float>& codebook, const std::vector<float>& vectors, const CodeMap& map) {
   const MemberOrder order(map.cluster_of_token, map.clusters);
@@ -141,7 +120,7 @@ std::vector<float> FoldedInputCodes::read_head(const std::string& name, const Sh
   for (std::int64_t i = 0; i < extent[0]; ++i) {
     const float* const code = input_codebook_.data() + (offset[0] + i) * model().d_model + offset[1];
     for (std::int64_t j = 0; j < extent[1]; ++j) {
-      values[static_cast<std::size_t>(i * extent[1] + j)] -= head().member_scale * code[j];
+      values[static_cast<std::size_t>(i * extent[1] + j)] -= code[j];
     }
   }
   return values;
@@ -155,7 +134,7 @@ DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, d
   const std::vector<float> cluster_bias = read_whole(trunk, "vq_head.cluster_bias");
   codebook_ = read_whole(trunk, "vq_head.codebook");
   if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
-  if (trunk.head().members == MemberVectors::embedding) member_vectors_ = embedding_members(trunk);
+  if (trunk.head().members == MemberVectors::embedding) member_vectors_ = read_whole(trunk, "model.embed_tokens.weight");
   if (trunk.head().member_mean) add_member_means(codebook_, member_vectors_, map_);
   const std::vector<double> lse = cluster_lse(map_, member_bias);
   bias_.resize(vocab);

@@ -59,10 +59,6 @@ class PlannedTraining {
                needs_map(config) ? (balanced_ ? &*balanced_ : options.map) : nullptr),
         optimizer_(backend_, grid_, model_.parameters(), config.optim, config.train.grad_clip, Overlap::yes),
         accumulator_(backend_, model_, optimizer_, micro_batches(config), scale(config), UseGraphs::no) {
-    if (config.head.map_is_learned()) {
-      hidden_.emplace(backend_, model_, config.model, config.head, micro_batches(config), 0);
-      accumulator_.keep_hidden(&*hidden_);
-    }
     if (config.data.heldout.empty()) return;
     const auto rows = static_cast<std::size_t>(model_.batch().rows());
     const auto local_rows = static_cast<std::size_t>(model_.local_rows());
@@ -78,11 +74,10 @@ class PlannedTraining {
     accumulator_.enqueue();
     constexpr float lr = 1e-3f;
     optimizer_.step(1, lr);
-    model_.head().after_update(0, 1);
+    model_.head().after_update();
     const double head = accumulator_.sums().seconds_head;
     std::vector<double> statistics(step_statistics, 0.0);
     sum_over(backend_, grid_.world(), statistics);
-    if (hidden_) hidden_->rows();
     return head;
   }
 
@@ -108,7 +103,6 @@ class PlannedTraining {
   Transformer model_;
   Optimizer optimizer_;
   GradientAccumulator accumulator_;
-  std::optional<HiddenRows> hidden_;
   Buffer evaluator_ids_, evaluator_nll_;
 };
 

@@ -64,9 +64,7 @@ class PlanningBackend final : public Backend {
                         std::int64_t past) override;
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
   void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
-  void gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride, float scale) override;
-  void scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                           float scale) override;
+  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
                           const ClassShard& classes) override;
   void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;

@@ -22,12 +22,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
   return member_codebook && member_codebook.rank() == 3 ? map.member_codes : Tensor{};
 }
 
-/// Bytes that memory moves for `count` elements which stand `stride` elements apart: lines of 64 bytes.
-double bytes_of_columns(std::int64_t count, std::int64_t stride, std::size_t element) {
-  const std::int64_t per_line = 64 / static_cast<std::int64_t>(element);
-  return static_cast<double>(count * std::min(stride, per_line)) * static_cast<double>(element);
-}
-
 }  // namespace
 
 void PlanningBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
@@ -141,24 +135,12 @@ void PlanningBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids,
   machine_.add_op("embedding_backward", 0, static_cast<double>(ids.bytes() + dout.bytes()) + rows, rows);
 }
 
-void PlanningBackend::gather_columns(Tensor out, Tensor table, Tensor rows, std::int64_t stride,
-                                     float /*scale*/) {
-  VQLM_ASSERT(out.extent(0) == rows.numel() && (out.extent(1) - 1) * stride < table.extent(1));
-  expect(activation_, {out, table});
-  expect(DType::i32, {rows});
-  const double touched = bytes_of_columns(out.numel(), stride, size_of(activation_));
-  machine_.add_op("gather_columns", 0, static_cast<double>(rows.bytes()) + touched,
-                  static_cast<double>(out.bytes()));
-}
-
-void PlanningBackend::scatter_add_columns(Tensor dtable, Tensor dout, Tensor rows, std::int64_t stride,
-                                          float /*scale*/) {
-  VQLM_ASSERT(dout.extent(0) == rows.numel() && (dout.extent(1) - 1) * stride < dtable.extent(1));
+void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
+  VQLM_ASSERT(dout.extent(0) == rows.numel() && dout.extent(1) == dtable.extent(1));
   expect(DType::f32, {dtable, dout});
   expect(DType::i32, {rows});
-  const double touched = bytes_of_columns(dout.numel(), stride, sizeof(float));
-  machine_.add_op("scatter_add_columns", 0, static_cast<double>(rows.bytes() + dout.bytes()) + touched,
-                  touched);
+  const auto touched = static_cast<double>(dout.bytes());
+  machine_.add_op("scatter_add_rows", 0, static_cast<double>(rows.bytes()) + 2 * touched, touched);
 }
 
 void PlanningBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

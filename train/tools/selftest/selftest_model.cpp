@@ -94,7 +94,7 @@ SelftestModel::Step SelftestModel::step(const BeforeReduction& before_reduction)
   optimizer_.finish_reductions();
   Step result;
   result.norm = optimizer_.step(steps_, config_.optim.lr);
-  model_.head().after_update(0, steps_);
+  model_.head().after_update();
   std::vector<float> nll(static_cast<std::size_t>(2 * local));
   backend_.copy_to_host(nll.data(), losses);
   std::vector<double> sum{std::accumulate(nll.begin(), nll.begin() + local, 0.0)};
