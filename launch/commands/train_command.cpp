@@ -12,21 +12,14 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/log.h"
-#include "train/codes/code_map_file.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
 #include "launch/signals.h"
-#include "train/run/resume.h"
-#include "train/models/initial_model.h"
-#include "train/models/loaded_model.h"
-#include "train/models/open_model.h"
 #include "train/tools/plan/plan.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/records/run_lock.h"
-#include "train/run/time_limit.h"
-#include "train/run/trainer.h"
+#include "train/run/training_run.h"
 
 namespace vqlm {
 namespace {
@@ -100,47 +93,22 @@ void train(const Options& options, Environment& environment) {
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   log::info("back end: {}", backend->description());
 
-  const RunFolder folder(config);
-  std::optional<RunLock> lock;
-  if (environment.is_root()) {
-    folder.make();
-    lock.emplace(folder.path(), describe_job());
-    folder.open(options.existing());
-  }
-  grid.world().barrier();
-  std::optional<CheckpointReader> resumed;
-  if (options.resume) {
-    resumed = open_newest_checkpoint(*backend, grid, folder, config, shards);
-    if (!resumed) log::info("{}: no checkpoint to resume from; starting at step 0", folder.path().string());
-  }
-  std::unique_ptr<ModelSource> initial;
-  if (!options.init.empty()) {
-    initial = open_model(options.init, environment.is_root() ? Verify::yes : Verify::no);
-    check_initial_model(config, *initial);
-    check_tokenizer(*initial, shards);
-    log::info("parameters of {} ({})", initial->path().string(), initial->description());
-  }
-  std::optional<CodeMap> map = resumed ? resumed->code_map() : std::nullopt;
-  if (initial) map = initial->code_map();
-  const TrainingInputs inputs =
-      make_training_inputs(*backend, grid, config, std::move(shards), std::move(map));
-  reserve_device_memory(*backend, environment, config, inputs);
-  Trainer trainer(*backend, grid, config, inputs, resumed ? &*resumed : nullptr, initial.get());
-  std::optional<Metrics> metrics;
-  if (trainer.state().step >= config.train.steps) {
-    log::info("{}: has {} of {} steps already; raise train.steps to go on", folder.path().string(),
-              trainer.state().step, config.train.steps);
+  TrainingRun run(*backend, grid, config, std::move(shards),
+                  {.existing = options.existing(),
+                   .initial = options.init,
+                   .job = describe_job(),
+                   .terminal = environment.terminal(),
+                   .before_allocation = [&](const TrainingInputs& inputs) {
+                     reserve_device_memory(*backend, environment, config, inputs);
+                   }});
+  const TrainState& state = run.trainer().state();
+  if (run.has_nothing_to_do()) {
+    log::info("{}: has {} of {} steps already; raise train.steps to go on", config.run.dir, state.step,
+              config.train.steps);
     return;
   }
-  if (environment.is_root()) {
-    // Only now is it certain that the new run starts, so only now may an old one go.
-    if (options.force) folder.clear();
-    folder.write_config(config);
-    if (inputs.map) save_code_map((folder.path() / "code_map.h5").string(), *inputs.map);
-    metrics.emplace(config, trainer.state().step, environment.terminal());
-  }
-  const TrainOutcome outcome = trainer.run(metrics ? &*metrics : nullptr, stop_requested, limit);
-  report_end(outcome, trainer.state().step, options);
+  const TrainOutcome outcome = run.train(stop_requested, limit);
+  report_end(outcome, state.step, options);
 }
 
 }  // namespace

@@ -16,12 +16,8 @@ inline void observe_run(Backend& backend, const ProcessGrid& grid, Config config
   config.parallel.tensor = grid.tensor_size();
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
-  const RunFolder folder(config);
-  if (grid.world().rank() == 0) folder.open(ExistingRun::refuse);
-  grid.world().barrier();
-  const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards), std::nullopt);
-  Trainer trainer(backend, grid, config, inputs, nullptr);
-  trainer.run(nullptr, [&] {
+  TrainingRun run(backend, grid, config, std::move(shards), {.keeps_records = false});
+  run.train([&] {
     observe();
     return false;
   });

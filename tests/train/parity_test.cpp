@@ -4,10 +4,9 @@
 #include <cmath>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/model/transformer.h"
 #include "dist/process_grid.h"
 #include "tests/train/golden.h"
-#include "train/engine/optimizer.h"
+#include "train/engine/engine.h"
 
 namespace vqlm {
 namespace {
@@ -23,14 +22,10 @@ class GoldenRun {
         backend_(make_cpu_backend(1)),
         grid_(*backend_),
         map_(golden.head().kind == HeadKind::vq ? std::optional(golden.code_map()) : std::nullopt),
-        model_(*backend_, grid_.tensor(),
-               {.model = golden.model(), .head = golden.head(), .batch = {golden.batch(), golden.seq_len()}},
-               map_ ? &*map_ : nullptr),
-        optimizer_(*backend_, grid_, model_.parameters(), optim(), golden.adamw(0).max_norm),
-        ids_(backend_->allocate(static_cast<std::size_t>(2 * golden.tokens()) * 4, MemoryUse::workspace)),
-        losses_(backend_->allocate(static_cast<std::size_t>(2 * golden.tokens()) * 4, MemoryUse::workspace)) {
+        config_(config_of(golden)),
+        engine_(*backend_, grid_, config_, map_ ? &*map_ : nullptr) {
     for (const std::string& name : golden.names())
-      model_.parameters().set_from_whole(id(name), golden.initial(name));
+      engine_.parameters().set_from_whole(id(name), golden.initial(name));
   }
 
   struct Losses {
@@ -40,53 +35,46 @@ class GoldenRun {
 
   /// Means over the tokens of step `step`; gradients are left in the store.
   Losses forward_backward(int step) {
-    const std::int64_t n = golden_.tokens();
-    const Tensor tokens = ids_.view({2 * n}, DType::i32).range(0, n);
-    const Tensor targets = ids_.view({2 * n}, DType::i32).range(n, n);
-    const Tensor nll = losses_.view({2 * n}).range(0, n);
-    const Tensor penalty = losses_.view({2 * n}).range(n, n);
-    backend_->copy_from_host(tokens, golden_.inputs(step).data());
-    backend_->copy_from_host(targets, golden_.targets(step).data());
-    optimizer_.zero_gradients();
-    model_.accumulate_gradients(nll, penalty, tokens, targets, 1.0f / static_cast<float>(n),
-                                [this](int bucket) { optimizer_.bucket_ready(bucket); });
-    Losses sums;
-    for (std::int64_t i = 0; i < n; ++i) {
-      sums.nll += static_cast<double>(nll.f32()[i]) / static_cast<double>(n);
-      sums.penalty += static_cast<double>(penalty.f32()[i]) / static_cast<double>(n);
-    }
-    return sums;
+    const auto tokens = static_cast<double>(golden_.tokens());
+    const auto ids = golden_.inputs(step), targets = golden_.targets(step);
+    engine_.micro_batches().set(0, {{ids.begin(), ids.end()}, {targets.begin(), targets.end()}});
+    engine_.micro_batches().enqueue();
+    const StepSums sums = engine_.micro_batches().sums();
+    return {.nll = sums.nll / tokens, .penalty = sums.penalty / tokens};
   }
 
-  double optimizer_step(int step) {
-    optimizer_.finish_reductions();
-    return optimizer_.step(step + 1, golden_.adamw(step).lr);
-  }
+  double optimizer_step(int step) { return engine_.update(step + 1, golden_.adamw(step).lr); }
 
   ParameterId id(const std::string& name) {
-    const auto& all = model_.parameters().parameters();
+    const auto& all = engine_.parameters().parameters();
     for (std::size_t i = 0; i < all.size(); ++i) {
       if (all[i].name == name) return static_cast<ParameterId>(i);
     }
     ADD_FAILURE() << "the model has no parameter " << name;
     return 0;
   }
-  std::vector<float> value(const std::string& name) { return host(model_.parameters().value(id(name))); }
+  std::vector<float> value(const std::string& name) { return host(engine_.parameters().value(id(name))); }
   std::vector<float> gradient(const std::string& name) {
-    return host(model_.parameters().gradient(id(name)));
+    return host(engine_.parameters().gradient(id(name)));
   }
-  Transformer& model() { return model_; }
+  Transformer& model() { return engine_.model(); }
   Backend& backend() { return *backend_; }
 
  private:
-  OptimSection optim() const {
-    const AdamWStep numbers = golden_.adamw(0);
-    OptimSection section;
-    section.beta1 = numbers.beta1;
-    section.beta2 = numbers.beta2;
-    section.eps = numbers.eps;
-    section.weight_decay = numbers.weight_decay;
-    return section;
+  static Config config_of(const Golden& golden) {
+    const AdamWStep numbers = golden.adamw(0);
+    Config config;
+    config.model = golden.model();
+    config.head = golden.head();
+    config.data.seq_len = golden.seq_len();
+    config.train.micro_batch = config.train.global_batch = golden.batch();
+    config.train.grad_clip = numbers.max_norm;
+    config.parallel.data = 1;
+    config.optim.beta1 = numbers.beta1;
+    config.optim.beta2 = numbers.beta2;
+    config.optim.eps = numbers.eps;
+    config.optim.weight_decay = numbers.weight_decay;
+    return config;
   }
   static std::vector<float> host(Tensor x) { return {x.f32(), x.f32() + x.numel()}; }
 
@@ -94,9 +82,8 @@ class GoldenRun {
   std::unique_ptr<Backend> backend_;
   ProcessGrid grid_;
   std::optional<CodeMap> map_;
-  Transformer model_;
-  Optimizer optimizer_;
-  Buffer ids_, losses_;
+  Config config_;
+  Engine engine_;
 };
 
 class Parity : public ::testing::TestWithParam<const char*> {};

@@ -8,11 +8,10 @@
 #include <vector>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/model/transformer.h"
 #include "core/rng.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/engine/optimizer.h"
+#include "train/engine/engine.h"
 
 namespace vqlm::testing {
 
@@ -36,24 +35,19 @@ inline Config tiny_model_config(HeadKind head) {
 class TinyModel {
  public:
   explicit TinyModel(Config config)
-      : config_(std::move(config)),
+      : config_(alone(std::move(config))),
         backend_(make_cpu_backend(1)),
         grid_(*backend_),
         map_(make_map()),
-        model_(*backend_, grid_.tensor(),
-               {.model = config_.model,
-                .head = config_.head,
-                .batch = {config_.train.micro_batch, config_.data.seq_len}},
-               map_ ? &*map_ : nullptr),
-        optimizer_(*backend_, grid_, model_.parameters(), config_.optim, config_.train.grad_clip) {}
+        engine_(*backend_, grid_, config_, map()) {}
 
   /// Parameters and moments drawn from `seed`: normal with this standard deviation, moments squared for v.
   void randomize(std::uint64_t seed, float stddev) {
-    const ParameterStore& store = model_.parameters();
+    const ParameterStore& store = engine_.parameters();
     for (std::size_t id = 0; id < store.parameters().size(); ++id)
       draw(store.value(static_cast<ParameterId>(id)), Philox(seed, store.parameters()[id].name), stddev);
-    draw(optimizer_.first_moment(), Philox(seed, "m"), stddev);
-    const Tensor v = optimizer_.second_moment();
+    draw(optimizer().first_moment(), Philox(seed, "m"), stddev);
+    const Tensor v = optimizer().second_moment();
     draw(v, Philox(seed, "v"), stddev);
     for (std::int64_t i = 0; i < v.numel(); ++i) v.f32()[i] *= v.f32()[i];
   }
@@ -62,11 +56,15 @@ class TinyModel {
   Backend& backend() { return *backend_; }
   const ProcessGrid& grid() const { return grid_; }
   const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
-  Transformer& model() { return model_; }
-  ParameterStore& store() { return model_.parameters(); }
-  Optimizer& optimizer() { return optimizer_; }
+  Transformer& model() { return engine_.model(); }
+  ParameterStore& store() { return engine_.parameters(); }
+  Optimizer& optimizer() { return engine_.optimizer(); }
 
  private:
+  static Config alone(Config config) {
+    config.parallel.data = config.parallel.tensor = 1;
+    return config;
+  }
   static void draw(Tensor x, const Philox& rng, float stddev) {
     for (std::int64_t i = 0; i < x.numel(); ++i)
       x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
@@ -81,8 +79,7 @@ class TinyModel {
   std::unique_ptr<Backend> backend_;
   ProcessGrid grid_;
   std::optional<CodeMap> map_;
-  Transformer model_;
-  Optimizer optimizer_;
+  Engine engine_;
 };
 
 /// The bytes of a tensor in host memory, for comparisons bit by bit.

@@ -13,8 +13,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
 #include "data/shards/token_shards.h"
-#include "train/run/resume.h"
-#include "train/run/trainer.h"
+#include "train/run/training_run.h"
 
 namespace vqlm::testing {
 
@@ -88,26 +87,19 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
-  const RunFolder folder(config);
   const bool root = grid.world().rank() == 0;
-  if (root) folder.open(resume ? ExistingRun::resume : ExistingRun::refuse);
-  grid.world().barrier();
-  std::optional<CheckpointReader> checkpoint;
-  if (resume) checkpoint = open_newest_checkpoint(backend, grid, folder, config, shards);
-  const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards),
-                                                     checkpoint ? checkpoint->code_map() : std::nullopt);
-  Trainer trainer(backend, grid, config, inputs, checkpoint ? &*checkpoint : nullptr);
+  TrainingRun training(backend, grid, config, std::move(shards),
+                       {.existing = resume ? ExistingRun::resume : ExistingRun::refuse});
+  Trainer& trainer = training.trainer();
   TrainedRun run;
   run.first_step = trainer.state().step;
-  std::optional<Metrics> metrics;
-  if (root) metrics.emplace(config, run.first_step, Terminal::no);
-  trainer.run(metrics ? &*metrics : nullptr, [&] {
+  training.train([&] {
     if (after_update) after_update(trainer);
     return stop_after > 0 && trainer.state().step + 1 >= stop_after;
   });
 
   if (!root) return run;
-  std::ifstream lines(folder.path() / "metrics.jsonl");
+  std::ifstream lines(std::filesystem::path(config.run.dir) / "metrics.jsonl");
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
     if (json.contains("checkpoint")) continue;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "core/host_collectives.h"
 
@@ -22,20 +23,24 @@ EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& 
 
 }  // namespace
 
+EvaluationBuffers::EvaluationBuffers(Backend& backend, Transformer& model)
+    : ids(backend.allocate(static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t),
+                           MemoryUse::workspace)),
+      nll(backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace)) {}
+
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
-                     std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands)
+                     std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands,
+                     EvaluationBuffers buffers)
     : backend_(backend),
       grid_(grid),
       model_(model),
       samples_(shards, samples_options(grid, model.batch(), max_tokens)),
       map_(map),
-      bands_(bands) {
+      bands_(bands),
+      buffers_(buffers ? std::move(buffers) : EvaluationBuffers(backend, model)) {
   documents_ = ShardSet(shards).documents(1, samples_.predicted_tokens() + 1);
-  const auto rows = static_cast<std::size_t>(model.batch().rows());
   nll_.resize(static_cast<std::size_t>(model.local_rows()));
   if (model.head().cluster_nll()) cluster_nll_.resize(nll_.size());
-  id_storage_ = backend.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
-  nll_storage_ = backend.allocate(nll_.size() * sizeof(float), MemoryUse::workspace);
 }
 
 Evaluation Evaluator::run() {
@@ -50,9 +55,9 @@ Evaluation Evaluator::run() {
   if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
 
   const std::int64_t rows = model_.batch().rows();
-  const Tensor tokens = id_storage_.view({2 * rows}, DType::i32).range(0, rows);
-  const Tensor targets = id_storage_.view({2 * rows}, DType::i32).range(rows, rows);
-  const Tensor nll = nll_storage_.view({model_.local_rows()});
+  const Tensor tokens = buffers_.ids.view({2 * rows}, DType::i32).range(0, rows);
+  const Tensor targets = buffers_.ids.view({2 * rows}, DType::i32).range(rows, rows);
+  const Tensor nll = buffers_.nll.view({model_.local_rows()});
   for (std::int64_t number = 0; number < samples_.batches(); ++number) {
     const Batch batch = samples_.batch(number);
     backend_.copy_from_host(tokens, batch.tokens.data());

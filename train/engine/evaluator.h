@@ -51,12 +51,24 @@ struct Evaluation {
   double seconds = 0;
 };
 
+/// A micro-batch's tokens and losses on the device.
+struct EvaluationBuffers {
+  EvaluationBuffers() = default;
+  EvaluationBuffers(Backend& backend, Transformer& model);
+  explicit operator bool() const { return ids.data() != nullptr; }
+
+  Buffer ids;  // (2, N): tokens and targets
+  Buffer nll;  // (n)
+};
+
 class Evaluator {
  public:
   /// max_tokens: predicted tokens to stop after, rounded up to whole samples; 0 = all. `map` for a VQ head's code usage,
-  /// else null. `bands` (of the model's V) or null. All must outlive the evaluator. Throws Error where the stream has fewer than two tokens.
+  /// else null. `bands` (of the model's V) or null. All must outlive the evaluator, which
+  /// allocates buffers where it is given none. Throws Error where the stream has fewer than two tokens.
   Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
-            std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands = nullptr);
+            std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands = nullptr,
+            EvaluationBuffers buffers = {});
 
   /// Collective over the grid; the same result on every rank.
   Evaluation run();
@@ -82,7 +94,7 @@ class Evaluator {
   const FrequencyBands* bands_;
   std::vector<ShardSet::Document> documents_;
   std::vector<float> nll_, cluster_nll_;  // (n); cluster_nll_ empty for heads without clusters
-  Buffer id_storage_, nll_storage_;
+  EvaluationBuffers buffers_;
 };
 
 }  // namespace vqlm

@@ -7,21 +7,12 @@
 
 #include "core/log.h"
 #include "train/engine/matmul_peak.h"
-#include "core/host_collectives.h"
+#include "train/engine/step_statistics.h"
 #include "train/config/schedule.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {
-
-Transformer::Options model_options(const Config& config) {
-  return {.model = config.model,
-          .head = config.head,
-          .batch = {config.train.micro_batch, config.data.seq_len},
-          .purpose = Purpose::training,
-          .data_size = config.parallel.data,
-          .step_tokens = config.train.global_batch * config.data.seq_len};
-}
 
 LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, const TrainState& state) {
   LoaderOptions options;
@@ -43,16 +34,13 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
       grid_(grid),
       config_(config),
       inputs_(inputs),
-      map_(inputs.map),
       matmul_peak_(measure_matmul_peak(backend, grid.world()).flops_per_second),
-      model_(backend, grid.tensor(), model_options(config), map()),
-      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                 config.parallel.overlap ? Overlap::yes : Overlap::no),
-      replica_check_(backend, grid, model_.parameters()),
+      engine_(backend, grid, config, map()),
+      replica_check_(backend, grid, engine_.parameters()),
       folder_(config),
       saver_({.backend = backend,
-              .parameters = model_.parameters(),
-              .optimizer = optimizer_,
+              .parameters = engine_.parameters(),
+              .optimizer = engine_.optimizer(),
               .config = config,
               .map = map(),
               .tokenizer = inputs.tokenizer,
@@ -60,24 +48,19 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
               .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens())},
              grid, folder_.checkpoints()) {
   if (resumed == nullptr && initial != nullptr) {
-    load_parameters(*initial, model_.parameters());
-    model_.head().start_averages(inputs.counts);
+    load_parameters(*initial, engine_.parameters());
+    model().head().start_averages(inputs.counts);
   } else if (resumed == nullptr) {
-    model_.initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
+    model().initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
-    load_parameters(*resumed, model_.parameters());
-    resumed->load_training_state(backend, model_.parameters(), optimizer_);
+    load_parameters(*resumed, engine_.parameters());
+    resumed->load_training_state(backend, engine_.parameters(), engine_.optimizer());
     state_ = resumed->state();
     saved_step_ = state_.step;
     newest_checkpoint_ = resumed->path();
   }
   loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
-  if (inputs.heldout) {
-    evaluator_.emplace(backend, grid, model_, *inputs.heldout, config.train.eval_tokens, map());
-  }
-  const auto step_tokens = static_cast<float>(config.train.global_batch * config.data.seq_len);
-  accumulator_.emplace(backend, model_, optimizer_, loader_->micro_batches_per_step(), 1.0f / step_tokens,
-                       config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no);
+  if (inputs.heldout) evaluator_.emplace(engine_.evaluator(*inputs.heldout));
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
@@ -123,48 +106,59 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   const std::int64_t step = state_.step + 1;
   const float lr = learning_rate(config_.optim, config_.train.steps, step);
   const double seconds_data = load_micro_batches();
-  accumulator_->enqueue();
-  const double norm = optimizer_.step(step, lr);
-  if (std::isfinite(norm)) model_.head().after_update();
-  const StepSums sums = accumulator_->sums();
+  const double norm = engine_.step(step, lr);
+  const StepSums sums = engine_.micro_batches().sums();
 
   // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
   // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
   longest_step_seconds_ = std::max(wall_seconds() - begin, 0.9 * longest_step_seconds_);
   const bool clock_says_so = grid_.world().rank() == 0 && time_is_up(limit);
-  std::vector<double> all = {sums.nll,
-                             sums.penalty,
-                             seconds_data,
-                             sums.seconds_head,
-                             stop_requested() ? 1.0 : 0.0,
-                             clock_says_so ? 1.0 : 0.0,
-                             saver_.progress()};
-  VQLM_ASSERT(all.size() == step_statistics);
-  sum_over(backend_, grid_.world(), all);
+  StepStatistics all{.nll = sums.nll,
+                     .penalty = sums.penalty,
+                     .seconds_data = seconds_data,
+                     .seconds_head = sums.seconds_head,
+                     .wish_to_stop = stop_requested() ? 1.0 : 0.0,
+                     .time_is_up = clock_says_so ? 1.0 : 0.0,
+                     .saved = saver_.progress(),
+                     .peak_is_low = peak_is_low_ ? 1.0 : 0.0};
+  all.sum_over_ranks(backend_, grid_.world());
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
   state_.step = step;
   state_.tokens += tokens;
   state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
-  wishes = {.stop = all[4] > 0, .time_is_up = all[5] > 0};
-  saver_.advance(all[6]);
+  wishes = {.stop = all.wish_to_stop > 0, .time_is_up = all.time_is_up > 0};
+  saver_.advance(all.saved);
+  if (all.peak_is_low > 0) measure_peak_again();
 
   StepMetrics metrics;
   metrics.step = step;
   metrics.tokens = state_.tokens;
-  metrics.loss = all[0] / static_cast<double>(tokens);
+  metrics.loss = all.nll / static_cast<double>(tokens);
   metrics.lr = static_cast<double>(lr);
   metrics.grad_norm = norm;
   if (config_.head.kind == HeadKind::vq && config_.head.learning != CodebookLearning::gradient) {
-    metrics.commitment = all[1] / static_cast<double>(tokens);
+    metrics.commitment = all.penalty / static_cast<double>(tokens);
   }
   metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
-  metrics.seconds_data = all[2] / ranks;
-  metrics.seconds_head = all[3] / ranks;
+  metrics.seconds_data = all.seconds_data / ranks;
+  metrics.seconds_head = all.seconds_head / ranks;
   metrics.skipped = !std::isfinite(norm);
-  metrics.mfu = metrics.tokens_per_second * model_.flops_per_token() / matmul_peak_;
+  metrics.mfu = share_of_peak(metrics.tokens_per_second * model().flops_per_token());
   return metrics;
+}
+
+double Trainer::share_of_peak(double flops_per_second) {
+  peak_is_low_ = flops_per_second > matmul_peak_;
+  matmul_peak_ = std::max(matmul_peak_, flops_per_second);
+  return flops_per_second / matmul_peak_;
+}
+
+void Trainer::measure_peak_again() {
+  // A device's memory may be full of the model by now; there the step's own rate is the peak that is known.
+  if (!backend_.host_accessible()) return;
+  matmul_peak_ = std::max(matmul_peak_, measure_matmul_peak(backend_, grid_.world(), 0.1).flops_per_second);
 }
 
 double Trainer::load_micro_batches() {
@@ -172,7 +166,7 @@ double Trainer::load_micro_batches() {
   step_samples_.clear();
   for (std::int64_t number = 0; number < loader_->micro_batches_per_step(); ++number) {
     const Batch batch = loader_->next();
-    accumulator_->set(number, batch);
+    engine_.micro_batches().set(number, batch);
     step_samples_.insert(step_samples_.end(), batch.samples.begin(), batch.samples.end());
   }
   return loader_->seconds_waiting() - waited;

@@ -7,17 +7,14 @@
 #include <optional>
 #include <vector>
 
-#include "core/model/transformer.h"
 #include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/checkpoint/checkpoint_saver.h"
 #include "train/config/config.h"
-#include "train/engine/evaluator.h"
-#include "train/engine/gradient_accumulator.h"
+#include "train/engine/engine.h"
 #include "train/records/metrics.h"
 #include "train/checkpoint/model_source.h"
-#include "train/engine/optimizer.h"
 #include "train/engine/replica_check.h"
 #include "train/records/run_folder.h"
 #include "train/run/time_limit.h"
@@ -26,9 +23,6 @@
 namespace vqlm {
 
 enum class TrainOutcome { finished, stopped, out_of_time };
-
-/// Numbers (f64) that every step sums over all ranks: losses, times, wishes to end the run, the state of a save.
-constexpr std::size_t step_statistics = 7;
 
 class Trainer {
  public:
@@ -45,11 +39,11 @@ class Trainer {
   TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested,
                    const TimeLimit& limit = {});
 
-  Transformer& model() { return model_; }
-  const Optimizer& optimizer() const { return optimizer_; }
+  Transformer& model() { return engine_.model(); }
+  const Optimizer& optimizer() const { return engine_.optimizer(); }
   const TrainState& state() const { return state_; }
-  /// The VQ head's map in use; null for a dense head.
-  const CodeMap* map() const { return map_ ? &*map_ : nullptr; }
+  /// The VQ head's map; null for a dense head.
+  const CodeMap* map() const { return inputs_.map ? &*inputs_.map : nullptr; }
   /// The numbers of the samples that this rank took for the newest step, in their order (BatchLoader).
   const std::vector<std::int64_t>& step_samples() const { return step_samples_; }
 
@@ -63,6 +57,11 @@ class Trainer {
   /// Whether the time left is too short for the next step, the evaluation after it where one is due, and a save.
   bool time_is_up(const TimeLimit& limit) const;
   bool is_due(std::int64_t every, std::int64_t step) const { return every > 0 && step % every == 0; }
+  /// The part of the best matrix-product rate seen so far that this is, at most 1: a step that beats the rate is the new best,
+  /// and asks for another measurement.
+  double share_of_peak(double flops_per_second);
+  /// Collective, after a step on any rank asked for it.
+  void measure_peak_again();
   /// Takes the step's micro-batches from the loader; returns the seconds waited for them.
   double load_micro_batches();
   /// Counts updates that were skipped (all ranks the same ones, as the norm is the same there); throws Error, after saving,
@@ -81,10 +80,9 @@ class Trainer {
   const ProcessGrid& grid_;
   const Config& config_;
   const TrainingInputs& inputs_;
-  std::optional<CodeMap> map_;  // in use
-  double matmul_peak_;          // FLOP/s of all ranks; measured before the model takes that memory
-  Transformer model_;
-  Optimizer optimizer_;
+  double matmul_peak_;        // FLOP/s of all ranks, the best seen; measured first before the model takes that memory
+  bool peak_is_low_ = false;  // the last step was faster
+  Engine engine_;
   ReplicaCheck replica_check_;
   std::unique_ptr<BatchLoader> loader_;
   std::optional<Evaluator> evaluator_;
@@ -96,7 +94,6 @@ class Trainer {
   double longest_step_seconds_ = 0;                  // of late
   double evaluation_seconds_ = 0;                    // of the last one
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
-  std::optional<GradientAccumulator> accumulator_;
   CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold
 };
 

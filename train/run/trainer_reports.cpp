@@ -5,11 +5,11 @@
 namespace vqlm {
 
 void Trainer::report_start() {
-  const HeadCost head = model_.head().cost();
+  const HeadCost head = engine_.model().head().cost();
   const double dense = static_cast<double>(config_.model.vocab_size * config_.model.d_model);
   log::info(
       "model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
-      static_cast<double>(model_.parameters().global_count()) / 1e6,
+      static_cast<double>(engine_.parameters().global_count()) / 1e6,
       static_cast<double>(head.matrix_parameters) / 1e6,
       100.0 * static_cast<double>(head.matrix_parameters) / dense, head.bias_parameters);
   log::info(

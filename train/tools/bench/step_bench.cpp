@@ -8,66 +8,45 @@
 #include <optional>
 
 #include "core/error.h"
-#include "core/model/transformer.h"
 #include "train/engine/lap_timer.h"
 #include "train/engine/matmul_peak.h"
 #include "train/tools/bench/synthetic_tokens.h"
-#include "train/engine/gradient_accumulator.h"
+#include "train/engine/engine.h"
 #include "train/config/model_text.h"
-#include "train/engine/optimizer.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {
 
-std::int64_t micro_batches_of(const Config& config) {
-  return config.train.global_batch / (config.parallel.data * config.train.micro_batch);
-}
-float scale_of(const Config& config) {
-  return 1.0f / static_cast<float>(config.train.global_batch * config.data.seq_len);
-}
-UseGraphs graphs_of(const Config& config) {
-  return config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no;
-}
-
-/// A model, its optimizer and the tokens of one step.
+/// The engine of a training and the tokens of one step.
 class SyntheticTraining {
  public:
   SyntheticTraining(Backend& backend, const ProcessGrid& grid, const Config& config)
       : config_(config),
         counts_(synthetic_counts(TokenDistribution::zipf, config.model.vocab_size)),
         map_(make_map()),
-        model_(backend, grid.tensor(),
-               {.model = config.model,
-                .head = config.head,
-                .batch = {config.train.micro_batch, config.data.seq_len},
-                .purpose = Purpose::training,
-                .data_size = config.parallel.data},
-               map_ ? &*map_ : nullptr),
-        optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                   config.parallel.overlap ? Overlap::yes : Overlap::no),
-        accumulator_(backend, model_, optimizer_, micro_batches_of(config), scale_of(config),
-                     graphs_of(config)),
-        direct_(backend, model_, optimizer_, micro_batches_of(config), scale_of(config), UseGraphs::no) {
-    model_.initialize(seed(), counts_);
+        engine_(backend, grid, config, map_ ? &*map_ : nullptr) {
+    model().initialize(seed(), counts_);
     // Every rank of a tensor group draws the same tokens; so do the data groups, which costs the same.
-    const std::int64_t rows = model_.batch().rows();
+    const std::int64_t rows = model().batch().rows();
     const std::vector<std::int32_t> text = draw_tokens(counts_, rows + 1, seed(), "bench tokens");
     const Batch batch{{text.begin(), text.end() - 1}, {text.begin() + 1, text.end()}};
     for (std::int64_t number = 0; number < micro_batches_of(config); ++number) {
-      accumulator_.set(number, batch);
-      direct_.set(number, batch);
+      engine_.micro_batches().set(number, batch);
     }
   }
 
   /// Enqueues a step; the device need not be done with it.
-  void step() { run(accumulator_); }
+  void step() { engine_.step(++steps_, config_.optim.lr); }
   /// The same without graphs, so that a TimingBackend sees the ops.
-  void step_by_ops() { run(direct_); }
+  void step_by_ops() {
+    engine_.micro_batches().enqueue_directly();
+    engine_.update(++steps_, config_.optim.lr);
+  }
   /// Of this rank in the last step(); waits for it.
-  StepSums sums() { return accumulator_.sums(); }
+  StepSums sums() { return engine_.micro_batches().sums(); }
 
-  Transformer& model() { return model_; }
+  Transformer& model() { return engine_.model(); }
 
  private:
   std::uint64_t seed() const { return static_cast<std::uint64_t>(config_.train.seed); }
@@ -80,18 +59,11 @@ class SyntheticTraining {
     }
     return make_frequency_map(counts_, head.clusters, head.groups, codes, seed());
   }
-  void run(GradientAccumulator& accumulator) {
-    accumulator.enqueue();
-    optimizer_.step(++steps_, config_.optim.lr);
-    model_.head().after_update();
-  }
 
   const Config& config_;
   std::vector<std::int64_t> counts_;
   std::optional<CodeMap> map_;
-  Transformer model_;
-  Optimizer optimizer_;
-  GradientAccumulator accumulator_, direct_;
+  Engine engine_;
   std::int64_t steps_ = 0;
 };
 

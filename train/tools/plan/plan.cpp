@@ -4,13 +4,10 @@
 #include <memory>
 #include <numeric>
 
-#include "core/model/transformer.h"
-#include "train/engine/gradient_accumulator.h"
-#include "core/host_collectives.h"
-#include "train/engine/optimizer.h"
+#include "train/engine/engine.h"
+#include "train/engine/step_statistics.h"
 #include "train/tools/plan/planning_backend.h"
 #include "train/tools/plan/planning_communicator.h"
-#include "train/run/trainer.h"
 
 namespace vqlm {
 namespace {
@@ -40,7 +37,7 @@ double mean_members(const CodeMap* map) {
          static_cast<double>(map->vocab_size);
 }
 
-/// What Trainer builds on the device, on a machine that only counts.
+/// The engine of a training, on a machine that only counts.
 class PlannedTraining {
  public:
   PlannedTraining(const Config& config, const PlanOptions& options)
@@ -50,60 +47,36 @@ class PlannedTraining {
                                  rank_of(config, options))),
         balanced_(needs_map(config) && options.map == nullptr ? std::optional(balanced_map(config))
                                                               : std::nullopt),
-        model_(backend_, grid_.tensor(),
-               {.model = config.model,
-                .head = config.head,
-                .batch = {config.train.micro_batch, config.data.seq_len},
-                .purpose = Purpose::training,
-                .data_size = config.parallel.data},
-               needs_map(config) ? (balanced_ ? &*balanced_ : options.map) : nullptr),
-        optimizer_(backend_, grid_, model_.parameters(), config.optim, config.train.grad_clip, Overlap::yes),
-        accumulator_(backend_, model_, optimizer_, micro_batches(config), scale(config), UseGraphs::no) {
-    if (config.data.heldout.empty()) return;
-    const auto rows = static_cast<std::size_t>(model_.batch().rows());
-    const auto local_rows = static_cast<std::size_t>(model_.local_rows());
-    evaluator_ids_ = backend_.allocate(2 * rows * sizeof(std::int32_t), MemoryUse::workspace);
-    evaluator_nll_ = backend_.allocate(local_rows * sizeof(float), MemoryUse::workspace);
-  }
+        engine_(backend_, grid_, config, needs_map(config) ? (balanced_ ? &*balanced_ : options.map) : nullptr) {}
 
   MemoryPlan memory() const { return {backend_.memory().in_use}; }
 
   /// Returns the compute seconds of the head.
   double step() {
     machine_.clear();
-    accumulator_.enqueue();
+    engine_.micro_batches().enqueue_directly();
     constexpr float lr = 1e-3f;
-    optimizer_.step(1, lr);
-    model_.head().after_update();
-    const double head = accumulator_.sums().seconds_head;
-    std::vector<double> statistics(step_statistics, 0.0);
-    sum_over(backend_, grid_.world(), statistics);
+    engine_.update(1, lr);
+    const double head = engine_.micro_batches().sums().seconds_head;
+    StepStatistics statistics;
+    statistics.sum_over_ranks(backend_, grid_.world());
     return head;
   }
 
-  Transformer& model() { return model_; }
+  Transformer& model() { return engine_.model(); }
   const PlannedMachine& machine() const { return machine_; }
-  static std::int64_t micro_batches(const Config& config) {
-    return config.train.global_batch / (config.parallel.data * config.train.micro_batch);
-  }
 
  private:
   static bool needs_map(const Config& config) { return config.head.kind == HeadKind::vq; }
   static int rank_of(const Config& config, const PlanOptions& options) {
     return options.rank >= 0 ? options.rank : config.parallel.data * config.parallel.tensor - 1;
   }
-  static float scale(const Config& config) {
-    return 1.0f / static_cast<float>(config.train.global_batch * config.data.seq_len);
-  }
 
   PlannedMachine machine_;
   PlanningBackend backend_;
   ProcessGrid grid_;
   std::optional<CodeMap> balanced_;
-  Transformer model_;
-  Optimizer optimizer_;
-  GradientAccumulator accumulator_;
-  Buffer evaluator_ids_, evaluator_nll_;
+  Engine engine_;
 };
 
 }  // namespace
@@ -123,7 +96,7 @@ StepPlan plan_step(const Config& config, const PlanOptions& options) {
   plan.parameters = static_cast<double>(training.model().parameters().global_count());
   plan.tokens = static_cast<double>(config.train.global_batch * config.data.seq_len);
   plan.flops_per_token = training.model().flops_per_token();
-  plan.micro_batches = PlannedTraining::micro_batches(config);
+  plan.micro_batches = micro_batches_of(config);
   plan.head_seconds = training.step();
   const PlannedMachine& machine = training.machine();
   plan.ops = machine.ops();

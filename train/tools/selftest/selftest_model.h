@@ -6,10 +6,9 @@
 #include <optional>
 #include <vector>
 
-#include "core/model/transformer.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
-#include "train/engine/optimizer.h"
+#include "train/engine/engine.h"
 
 namespace vqlm {
 
@@ -31,20 +30,17 @@ class SelftestModel {
   };
   /// One training step on tokens that its number gives, collective. `before_reduction` is called with each bucket whose
   /// gradients are complete on this rank and not yet reduced.
-  using BeforeReduction = std::function<void(const ParameterBucket&)>;
-  Step step(const BeforeReduction& before_reduction = {});
+  Step step(const MicroBatches::BeforeReduction& before_reduction = {});
 
-  std::uint64_t state() { return fingerprint_of(backend_, parameters(), optimizer_); }
-  ParameterStore& parameters() { return model_.parameters(); }
+  std::uint64_t state() { return fingerprint_of(backend_, parameters(), engine_.optimizer()); }
+  ParameterStore& parameters() { return engine_.parameters(); }
 
  private:
   Backend& backend_;
   const ProcessGrid& grid_;
   Config config_;
   std::optional<CodeMap> map_;
-  Transformer model_;
-  Optimizer optimizer_;
-  Buffer ids_, losses_;  // (2, N): tokens and targets; (2, n): nll and penalty
+  Engine engine_;
   std::int64_t steps_ = 0;
 };
 

@@ -9,11 +9,10 @@
 #include "core/error.h"
 #include "data/shards/token_shards.h"
 #include "train/tools/bench/synthetic_tokens.h"
-#include "train/run/resume.h"
 #include "train/tools/selftest/selftest_files.h"
 #include "train/tools/selftest/selftest_model.h"
 #include "train/engine/stopwatch.h"
-#include "train/run/trainer.h"
+#include "train/run/training_run.h"
 
 namespace vqlm {
 namespace {
@@ -62,18 +61,11 @@ struct Part {
 
 Part train(Backend& backend, const ProcessGrid& grid, const Config& config, ExistingRun existing) {
   ShardSet shards = open_training_shards(config);
-  const RunFolder folder(config);
-  if (grid.world().rank() == 0) folder.open(existing);
-  grid.world().barrier();
-  std::optional<CheckpointReader> resumed;
-  if (existing == ExistingRun::resume)
-    resumed = open_newest_checkpoint(backend, grid, folder, config, shards);
-  const TrainingInputs inputs = make_training_inputs(backend, grid, config, std::move(shards),
-                                                     resumed ? resumed->code_map() : std::nullopt);
-  Trainer trainer(backend, grid, config, inputs, resumed ? &*resumed : nullptr);
+  TrainingRun run(backend, grid, config, std::move(shards), {.existing = existing, .keeps_records = false});
+  Trainer& trainer = run.trainer();
   Part part;
   part.first_step = trainer.state().step;
-  trainer.run(nullptr, [] { return false; });
+  run.train([] { return false; });
   part.state = fingerprint_of(backend, trainer.model().parameters(), trainer.optimizer());
   return part;
 }

@@ -1,4 +1,4 @@
-#include "train/engine/gradient_accumulator.h"
+#include "train/engine/micro_batches.h"
 
 #include <algorithm>
 #include <numeric>
@@ -7,21 +7,21 @@
 
 namespace vqlm {
 
-GradientAccumulator::GradientAccumulator(Backend& backend, Transformer& model, Optimizer& optimizer,
-                                         std::int64_t micro_batches, float scale, UseGraphs graphs)
+MicroBatches::MicroBatches(Backend& backend, Transformer& model, Optimizer& optimizer,
+                                         std::int64_t count, float scale, UseGraphs graphs)
     : backend_(backend),
       model_(model),
       optimizer_(optimizer),
-      micro_batches_(micro_batches),
+      count_(count),
       scale_(scale),
       use_graphs_(graphs == UseGraphs::yes && !backend.host_accessible()) {
   const std::int64_t rows = model.batch().rows();
   const std::int64_t local = model.local_rows();
-  host_ids_.resize(static_cast<std::size_t>(micro_batches * 2 * rows));
-  host_losses_.resize(static_cast<std::size_t>(micro_batches * 2 * local));
+  host_ids_.resize(static_cast<std::size_t>(count * 2 * rows));
+  host_losses_.resize(static_cast<std::size_t>(count * 2 * local));
   TensorArena arena;
-  arena.add(ids_, {micro_batches, 2, rows}, DType::i32);
-  arena.add(losses_, {micro_batches, 2, local}, DType::f32);
+  arena.add(ids_, {count, 2, rows}, DType::i32);
+  arena.add(losses_, {count, 2, local}, DType::f32);
   arena.add(batch_ids_, {2, rows}, DType::i32);
   arena.add(batch_losses_, {2, local}, DType::f32);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
@@ -31,28 +31,34 @@ GradientAccumulator::GradientAccumulator(Backend& backend, Transformer& model, O
   penalty_ = batch_losses_.rows(1, 1).view({local});
 }
 
-void GradientAccumulator::set(std::int64_t number, const Batch& batch) {
+void MicroBatches::set(std::int64_t number, const Batch& batch) {
   const auto rows = static_cast<std::size_t>(model_.batch().rows());
-  VQLM_ASSERT(number < micro_batches_ && batch.tokens.size() == rows && batch.targets.size() == rows);
+  VQLM_ASSERT(number < count_ && batch.tokens.size() == rows && batch.targets.size() == rows);
   const auto begin = host_ids_.begin() + number * 2 * model_.batch().rows();
   std::copy(batch.targets.begin(), batch.targets.end(),
             std::copy(batch.tokens.begin(), batch.tokens.end(), begin));
 }
 
-void GradientAccumulator::enqueue() {
+void MicroBatches::enqueue(bool graphs) {
   backend_.copy_from_host(ids_, host_ids_.data());
   optimizer_.zero_gradients();
-  for (std::int64_t number = 0; number < micro_batches_; ++number) {
+  for (std::int64_t number = 0; number < count_; ++number) {
     backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
-    run_micro_batch(number + 1 == micro_batches_);
+    run_micro_batch(number + 1 == count_, graphs);
     backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
   }
   ops_have_run_ = true;
 }
 
-void GradientAccumulator::run_micro_batch(bool last) {
+void MicroBatches::enqueue_directly(const BeforeReduction& before_reduction) {
+  before_reduction_ = before_reduction;
+  enqueue(false);
+  before_reduction_ = nullptr;
+}
+
+void MicroBatches::run_micro_batch(bool last, bool graphs) {
   // The first step runs directly: its ops size their scratch memory and choose their algorithms.
-  if (!use_graphs_ || !ops_have_run_) {
+  if (!graphs || !ops_have_run_) {
     enqueue_micro_batch(last);
     head_marks_ = model_.head_marks();
     return;
@@ -66,23 +72,25 @@ void GradientAccumulator::run_micro_batch(bool last) {
   head_marks_ = recorded.head_marks;
 }
 
-void GradientAccumulator::enqueue_micro_batch(bool last) {
+void MicroBatches::enqueue_micro_batch(bool last) {
   model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, [&](int bucket) {
-    if (last) optimizer_.bucket_ready(bucket);
+    if (!last) return;
+    if (before_reduction_) before_reduction_(model_.parameters().buckets()[static_cast<std::size_t>(bucket)]);
+    optimizer_.bucket_ready(bucket);
   });
   if (last) optimizer_.finish_reductions();
 }
 
-StepSums GradientAccumulator::sums() {
+StepSums MicroBatches::sums() {
   backend_.copy_to_host(host_losses_.data(), losses_);
   StepSums sums;
   const std::int64_t local = model_.local_rows();
-  for (std::int64_t number = 0; number < micro_batches_; ++number) {
+  for (std::int64_t number = 0; number < count_; ++number) {
     const auto nll = host_losses_.begin() + number * 2 * local;
     sums.nll = std::accumulate(nll, nll + local, sums.nll);
     sums.penalty = std::accumulate(nll + local, nll + 2 * local, sums.penalty);
   }
-  sums.seconds_head = model_.head_seconds(head_marks_) * static_cast<double>(micro_batches_);
+  sums.seconds_head = model_.head_seconds(head_marks_) * static_cast<double>(count_);
   return sums;
 }
 

@@ -1,6 +1,8 @@
-// One step's gradients: forward and backward of all its micro-batches, the buckets' reductions included.
+// A step's micro-batches on the device: their tokens, their forward and backward passes, as graphs where that pays, and
+// their losses.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "core/model/transformer.h"
@@ -13,31 +15,37 @@ namespace vqlm {
 /// nothing to gain and run them directly.
 enum class UseGraphs { no, yes };
 
-/// A step's sums on this rank.
+/// A step's losses on this rank.
 struct StepSums {
   double nll = 0;
   double penalty = 0;
   double seconds_head = 0;  // of the last micro-batch, times their number
 };
 
-class GradientAccumulator {
+class MicroBatches {
  public:
-  /// scale: of every token's gradient (1 / tokens of the step). All must outlive the accumulator.
-  GradientAccumulator(Backend& backend, Transformer& model, Optimizer& optimizer, std::int64_t micro_batches,
-                      float scale, UseGraphs graphs);
+  /// scale: of every token's gradient (1 / tokens of the step). All must outlive the object.
+  MicroBatches(Backend& backend, Transformer& model, Optimizer& optimizer, std::int64_t count, float scale,
+               UseGraphs graphs);
 
+  std::int64_t count() const { return count_; }
   /// Sets micro-batch `number` of the coming step: N tokens and N targets.
   void set(std::int64_t number, const Batch& batch);
-  /// Enqueues the step: gradients start at zero, the last micro-batch starts the reductions, and what is enqueued later
-  /// finds them done.
-  void enqueue();
+  /// Enqueues the step's gradients: they start at zero, the last micro-batch starts the reductions, and what is enqueued
+  /// later finds them done.
+  void enqueue() { enqueue(use_graphs_); }
+  /// The same without graphs. `before_reduction` is called with each bucket whose gradients are complete on this rank and
+  /// not yet reduced.
+  using BeforeReduction = std::function<void(const ParameterBucket&)>;
+  void enqueue_directly(const BeforeReduction& before_reduction = {});
   /// Blocks until the step enqueued last is done.
   StepSums sums();
 
  private:
+  void enqueue(bool graphs);
   /// Work on the micro-batch in tokens_ and targets_; the last one's gradients are complete.
   void enqueue_micro_batch(bool last);
-  void run_micro_batch(bool last);
+  void run_micro_batch(bool last, bool graphs);
 
   /// A recorded micro-batch and where it notes the head's time.
   struct Recorded {
@@ -48,15 +56,16 @@ class GradientAccumulator {
   Backend& backend_;
   Transformer& model_;
   Optimizer& optimizer_;
-  std::int64_t micro_batches_;
+  std::int64_t count_;
   float scale_;
   bool use_graphs_;
   bool ops_have_run_ = false;
+  BeforeReduction before_reduction_;
   Recorded recorded_[2];  // of all micro-batches but the last; of the last
   Transformer::HeadMarks head_marks_;
 
-  std::vector<std::int32_t> host_ids_;  // (micro_batches, 2, N)
-  std::vector<float> host_losses_;      // (micro_batches, 2, n)
+  std::vector<std::int32_t> host_ids_;  // (count, 2, N)
+  std::vector<float> host_losses_;      // (count, 2, n)
   Buffer storage_;
   Tensor ids_, losses_;                  // the same on the device
   Tensor batch_ids_, tokens_, targets_;  // (2, N) of the micro-batch at work, and its rows

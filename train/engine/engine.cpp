@@ -1,0 +1,58 @@
+#include "train/engine/engine.h"
+
+#include <cmath>
+#include <utility>
+
+namespace vqlm {
+namespace {
+
+Transformer::Options model_options(const Config& config) {
+  return {.model = config.model,
+          .head = config.head,
+          .batch = {config.train.micro_batch, config.data.seq_len},
+          .purpose = Purpose::training,
+          .data_size = config.parallel.data,
+          .step_tokens = config.train.global_batch * config.data.seq_len};
+}
+
+/// Of every token's gradient, so that a step's sum is the gradient of the mean loss.
+float gradient_scale(const Config& config) {
+  return 1.0f / static_cast<float>(config.train.global_batch * config.data.seq_len);
+}
+
+}  // namespace
+
+std::int64_t micro_batches_of(const Config& config) {
+  return config.train.global_batch / (config.parallel.data * config.train.micro_batch);
+}
+
+Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, const CodeMap* map)
+    : backend_(backend),
+      grid_(grid),
+      config_(config),
+      map_(map),
+      model_(backend, grid.tensor(), model_options(config), map),
+      optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
+                 config.parallel.overlap ? Overlap::yes : Overlap::no),
+      evaluation_(config.data.heldout.empty() ? EvaluationBuffers{} : EvaluationBuffers(backend, model_)),
+      micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
+                     config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}
+
+double Engine::step(std::int64_t step, float lr) {
+  micro_batches_.enqueue();
+  return update(step, lr);
+}
+
+double Engine::update(std::int64_t step, float lr) {
+  const double norm = optimizer_.step(step, lr);
+  if (std::isfinite(norm)) model_.head().after_update();
+  return norm;
+}
+
+Evaluator Engine::evaluator(const ShardSet& heldout) {
+  VQLM_ASSERT(evaluation_);
+  return Evaluator(backend_, grid_, model_, heldout, config_.train.eval_tokens, map_, nullptr,
+                   std::exchange(evaluation_, {}));
+}
+
+}  // namespace vqlm

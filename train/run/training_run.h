@@ -1,0 +1,68 @@
+// One training, from a configuration to its end: the run's folder and lock, what it starts or goes on from, its inputs, the
+// trainer and the records. What the command, the self-test and the tests train by.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/backend.h"
+#include "dist/process_grid.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/config/config.h"
+#include "train/checkpoint/model_source.h"
+#include "train/records/metrics.h"
+#include "train/records/progress.h"
+#include "train/records/run_folder.h"
+#include "train/records/run_lock.h"
+#include "train/run/time_limit.h"
+#include "train/run/trainer.h"
+#include "train/run/training_inputs.h"
+
+namespace vqlm {
+
+struct TrainingRunOptions {
+  ExistingRun existing = ExistingRun::refuse;
+  std::filesystem::path initial = {};  // the model whose parameters the run starts from; empty: random ones
+  std::string job = {};                // who trains here, for a second job that wants to; empty: the folder is not locked
+  Terminal terminal = Terminal::no;
+  bool keeps_records = true;  // config.toml, code_map.h5 and metrics in the run's folder
+  /// Called on every rank before the model takes its memory.
+  std::function<void(const TrainingInputs&)> before_allocation = {};
+};
+
+class TrainingRun {
+ public:
+  /// config must be resolved for `shards` and the grid; the back end and the grid must outlive the run. Collective. Throws
+  /// Error for a folder that is in use, not there or there already, and whatever the parts throw.
+  TrainingRun(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet shards,
+              const TrainingRunOptions& options);
+
+  Trainer& trainer() { return *trainer_; }
+  /// All steps were done before this run.
+  bool has_nothing_to_do() const { return trainer_->state().step >= config_.train.steps; }
+  /// Trains (Trainer::run). Once.
+  TrainOutcome train(const std::function<bool()>& stop_requested, const TimeLimit& limit = {});
+
+ private:
+  void open_folder();
+  /// The checkpoint that a resumed run goes on from and the model that another starts from, where there are such.
+  void open_beginning(const ShardSet& shards);
+  void begin_records();
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  const Config config_;
+  const TrainingRunOptions options_;
+  RunFolder folder_;
+  std::optional<RunLock> lock_;
+  std::optional<CheckpointReader> resumed_;
+  std::unique_ptr<ModelSource> initial_;
+  std::optional<TrainingInputs> inputs_;
+  std::optional<Trainer> trainer_;
+  std::optional<Metrics> metrics_;
+};
+
+}  // namespace vqlm
