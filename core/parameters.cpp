@@ -48,34 +48,44 @@ ParameterStore::ParameterStore(Backend& backend, int data_size) : backend_(backe
 }
 
 int ParameterStore::add_bucket(const std::string& name, bool replicated) {
-  close_bucket();
-  buckets_.push_back({name, replicated, flat_size_, 0});
+  VQLM_ASSERT(values_.data() == nullptr);
+  buckets_.push_back({.name = name, .replicated = replicated});
   return static_cast<int>(buckets_.size()) - 1;
 }
 
-void ParameterStore::close_bucket() {
-  if (buckets_.empty()) return;
-  ParameterBucket& bucket = buckets_.back();
-  bucket.count = round_up(flat_size_ - bucket.begin, alignment * data_size_);
-  flat_size_ = bucket.begin + bucket.count;
-}
-
-ParameterId ParameterStore::add(std::vector<Parameter> group) {
-  VQLM_ASSERT(!buckets_.empty() && values_.data() == nullptr);
-  flat_size_ = round_up(flat_size_, alignment);
+ParameterId ParameterStore::add(int bucket, std::vector<Parameter> group) {
+  VQLM_ASSERT(bucket >= 0 && bucket < static_cast<int>(buckets_.size()) && values_.data() == nullptr);
   const auto first = static_cast<ParameterId>(parameters_.size());
+  groups_.push_back({first, static_cast<int>(group.size())});
   for (Parameter& parameter : group) {
-    parameter.bucket = static_cast<int>(buckets_.size()) - 1;
-    parameter.flat_begin = flat_size_;
-    flat_size_ += elements_with_padding(parameter);
-    if (parameter.global_shape.rank() < 2) buckets_.back().only_matrices = false;
+    parameter.bucket = bucket;
+    if (parameter.global_shape.rank() < 2) buckets_[static_cast<std::size_t>(bucket)].only_matrices = false;
     parameters_.push_back(std::move(parameter));
   }
   return first;
 }
 
+void ParameterStore::lay_out() {
+  for (std::size_t i = 0; i < buckets_.size(); ++i) lay_out(buckets_[i], static_cast<int>(i));
+}
+
+void ParameterStore::lay_out(ParameterBucket& bucket, int index) {
+  bucket.begin = flat_size_;
+  for (const Group& group : groups_) {
+    if (parameters_[static_cast<std::size_t>(group.first)].bucket != index) continue;
+    flat_size_ = round_up(flat_size_, alignment);
+    for (int i = 0; i < group.count; ++i) {
+      Parameter& parameter = parameters_[static_cast<std::size_t>(group.first + i)];
+      parameter.flat_begin = flat_size_;
+      flat_size_ += elements_with_padding(parameter);
+    }
+  }
+  bucket.count = round_up(flat_size_ - bucket.begin, alignment * data_size_);
+  flat_size_ = bucket.begin + bucket.count;
+}
+
 void ParameterStore::allocate(bool trainable) {
-  close_bucket();
+  lay_out();
   const auto bytes = static_cast<std::size_t>(flat_size_) * sizeof(float);
   values_ = backend_.allocate(bytes, MemoryUse::parameters);
   backend_.fill(flat_values(), 0.0f);
@@ -137,6 +147,12 @@ std::int64_t ParameterStore::global_count() const {
   return count;
 }
 
+std::int64_t ParameterStore::global_count(ParameterId first, int count) const {
+  std::int64_t elements = 0;
+  for (int i = 0; i < count; ++i) elements += parameters_[static_cast<std::size_t>(first + i)].global_shape.numel();
+  return elements;
+}
+
 Tensor ParameterStore::flat(const Buffer& buffer, DType dtype) const {
   return buffer.data() == nullptr ? Tensor{} : buffer.view({flat_size_}, dtype);
 }
@@ -167,54 +183,6 @@ Tensor ParameterStore::padded(Tensor slice, ParameterId id) const {
   Shape shape = slice.shape();
   shape.set(0, rows);
   return Tensor(slice.data(), slice.dtype(), shape);
-}
-
-namespace {
-
-/// Boxes of [begin, end) in the sub-array below `axis`, whose leading coordinates stand in `prefix`.
-void append_boxes(const Shape& shape, int axis, Shape prefix, std::int64_t begin, std::int64_t end,
-                  std::vector<Box>& boxes) {
-  if (begin >= end) return;
-  std::int64_t inner = 1;
-  for (int a = axis + 1; a < shape.rank(); ++a) inner *= shape[a];
-  const std::int64_t first = begin / inner;
-  const std::int64_t last = (end - 1) / inner;
-  const bool whole_first = begin == first * inner;
-  const bool whole_last = end == (last + 1) * inner;
-  if (first == last && !(whole_first && whole_last)) {
-    prefix.set(axis, first);
-    append_boxes(shape, axis + 1, prefix, begin - first * inner, end - first * inner, boxes);
-    return;
-  }
-  const std::int64_t full_begin = whole_first ? first : first + 1;
-  const std::int64_t full_end = whole_last ? last + 1 : last;
-  if (!whole_first) {
-    prefix.set(axis, first);
-    append_boxes(shape, axis + 1, prefix, begin - first * inner, inner, boxes);
-  }
-  if (full_begin < full_end) {
-    Box box;
-    box.offset = prefix;
-    box.extent = shape;
-    for (int a = 0; a < axis; ++a) box.extent.set(a, 1);
-    box.offset.set(axis, full_begin);
-    box.extent.set(axis, full_end - full_begin);
-    for (int a = axis + 1; a < shape.rank(); ++a) box.offset.set(a, 0);
-    boxes.push_back(box);
-  }
-  if (!whole_last) {
-    prefix.set(axis, last);
-    append_boxes(shape, axis + 1, prefix, 0, end - last * inner, boxes);
-  }
-}
-
-}  // namespace
-
-std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end) {
-  VQLM_ASSERT(shape.rank() >= 1 && begin >= 0 && end <= shape.numel());
-  std::vector<Box> boxes;
-  append_boxes(shape, 0, shape, begin, end, boxes);
-  return boxes;
 }
 
 }  // namespace vqlm

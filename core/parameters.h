@@ -23,6 +23,9 @@ struct Initializer {
   float stddev = 0;
 };
 
+/// Which learning rate a parameter follows (the optimizer's settings say what they are).
+enum class RateRole { common, embedding };
+
 /// What changes a parameter's values in a training step.
 enum class UpdateRule {
   gradient,        // the optimizer follows the gradient
@@ -38,12 +41,13 @@ struct Parameter {
   Shape shape;   // of the slice
   Initializer init;
   bool decay = true;  // weight decay applies (matrices only)
+  RateRole rate = RateRole::common;
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step
   /// The slice's first extent with padding behind it, which is zero in values and gradients and no part of the logical
   /// tensor: padded_operand() shows it to products. 0: no padding.
   std::int64_t padded_rows = 0;
-  // Set by the store:
+  // Set by the store, the second when it allocates:
   int bucket = 0;
   std::int64_t flat_begin = 0;  // of the slice in the flat buffers
 };
@@ -66,13 +70,13 @@ class ParameterStore {
   /// Every bucket's length is padded to a multiple of `data_size` (ZeRO-1 cuts it into equal pieces).
   ParameterStore(Backend& backend, int data_size);
 
-  /// Opens a bucket: parameters added from now on belong to it.
+  /// Buckets lie one after the other in the flat buffers. Returns the bucket's index.
   int add_bucket(const std::string& name, bool replicated);
-  /// Adds parameters that lie one right after the other, so that fused_value() may view them as one matrix.
-  /// Returns the first one's id; the others follow.
-  ParameterId add(std::vector<Parameter> group);
+  /// Adds parameters that lie one right after the other in the bucket, so that fused_operand() may view them as one matrix.
+  /// Returns the first one's id; the others follow. Ids are in the order of the calls, whatever the bucket.
+  ParameterId add(int bucket, std::vector<Parameter> group);
 
-  /// Allocates values (and gradients where `trainable`) and zero-fills both. No parameters can be added
+  /// Lays out the buckets, allocates values (and gradients where `trainable`) and zero-fills both. Nothing can be added
   /// afterwards.
   void allocate(bool trainable);
   /// Draws every parameter from its initializer.
@@ -102,6 +106,8 @@ class ParameterStore {
   std::int64_t flat_size() const { return flat_size_; }
   /// Elements of all logical tensors, whatever the grid; moving averages, which are no part of the model, left out.
   std::int64_t global_count() const;
+  /// Elements of `count` logical tensors, from `first` on.
+  std::int64_t global_count(ParameterId first, int count) const;
 
   /// Copies this rank's slice out of a whole logical tensor in host memory, `data` (global_shape).
   void set_from_whole(ParameterId id, const std::vector<float>& data);
@@ -112,26 +118,24 @@ class ParameterStore {
   Tensor flat(const Buffer& buffer, DType dtype) const;
   Tensor fused(Tensor flat, ParameterId first, int count) const;
   Tensor padded(Tensor slice, ParameterId id) const;
-  void close_bucket();
+  void lay_out();
+  void lay_out(ParameterBucket& bucket, int index);
+
+  /// Parameters that lie together.
+  struct Group {
+    ParameterId first = 0;
+    int count = 0;
+  };
 
   Backend& backend_;
   int data_size_;
   std::vector<Parameter> parameters_;
+  std::vector<Group> groups_;
   std::vector<ParameterBucket> buckets_;
   std::int64_t flat_size_ = 0;
   Buffer values_;
   Buffer gradients_;
   Buffer rounded_;  // none where A is f32
 };
-
-/// A box of a logical tensor: where it starts and how far it reaches.
-struct Box {
-  Shape offset;
-  Shape extent;
-};
-
-/// The elements [begin, end) of a row-major array of `shape`, in order, as few boxes as that takes
-/// (checkpoints store a rank's flat range as boxes of logical tensors).
-std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end);
 
 }  // namespace vqlm

@@ -5,24 +5,21 @@
 namespace vqlm {
 
 GradientBuckets::GradientBuckets(Backend& backend, const ProcessGrid& grid, Tensor flat_gradients,
-                                 std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor,
-                                 Overlap overlap)
+                                 std::span<const ParameterBucket> buckets, Overlap overlap)
     : backend_(backend),
       grid_(grid),
       flat_gradients_(flat_gradients),
-      buckets_(std::move(buckets)),
-      replicated_over_tensor_(std::move(replicated_over_tensor)),
+      buckets_(buckets.begin(), buckets.end()),
       reduced_(buckets_.size(), false),
       overlap_(overlap) {
-  VQLM_ASSERT(replicated_over_tensor_.size() == buckets_.size());
-  for (const BucketRange& bucket : buckets_) {
+  for (const ParameterBucket& bucket : buckets_) {
     VQLM_ASSERT(bucket.begin >= 0 && bucket.count >= 0 &&
                 bucket.begin + bucket.count <= flat_gradients_.numel());
     VQLM_ASSERT(bucket.count % grid_.data_size() == 0);
   }
 }
 
-BucketRange GradientBuckets::piece(const BucketRange& bucket) const {
+BucketRange GradientBuckets::piece(const ParameterBucket& bucket) const {
   const std::int64_t count = bucket.count / grid_.data_size();
   return {bucket.begin + grid_.data_rank() * count, count};
 }
@@ -42,10 +39,10 @@ void GradientBuckets::reduce(std::size_t bucket, Stream stream) {
 // Replicated parameters on a grid of both kinds take one all-reduce over the world: an all-reduce over the tensor group
 // whose result a reduce-scatter over the data group reads would be two collectives, one waiting for the other.
 Event GradientBuckets::enqueue_reduction(std::size_t bucket, Stream stream) {
-  const BucketRange& range = buckets_[bucket];
+  const ParameterBucket& range = buckets_[bucket];
   if (range.count == 0) return {};
   const Tensor gradients = flat_gradients_.range(range.begin, range.count);
-  if (replicated_over_tensor_[bucket] && grid_.tensor_size() > 1) {
+  if (range.replicated && grid_.tensor_size() > 1) {
     Communicator& holders = grid_.data_size() > 1 ? grid_.world() : grid_.tensor();
     return holders.all_reduce(gradients, Reduce::sum, stream);
   }
@@ -65,13 +62,13 @@ std::vector<Event> GradientBuckets::finish() {
 std::vector<BucketRange> GradientBuckets::owned() const {
   std::vector<BucketRange> pieces;
   pieces.reserve(buckets_.size());
-  for (const BucketRange& bucket : buckets_) pieces.push_back(piece(bucket));
+  for (const ParameterBucket& bucket : buckets_) pieces.push_back(piece(bucket));
   return pieces;
 }
 
 Event GradientBuckets::gather(std::size_t bucket, Tensor flat_parameters, Stream stream) const {
   VQLM_ASSERT(bucket < buckets_.size() && flat_parameters.numel() == flat_gradients_.numel());
-  const BucketRange& range = buckets_[bucket];
+  const ParameterBucket& range = buckets_[bucket];
   if (range.count == 0) return {};
   const BucketRange mine = piece(range);
   return grid_.data().all_gather(flat_parameters.range(range.begin, range.count),

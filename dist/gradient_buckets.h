@@ -6,14 +6,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/backend.h"
+#include "core/parameters.h"
 #include "dist/process_grid.h"
 
 namespace vqlm {
 
-/// Elements [begin, begin + count) of the flat buffers.
+/// A rank's piece of a bucket: elements [begin, begin + count) of the flat buffers.
 struct BucketRange {
   std::int64_t begin = 0;
   std::int64_t count = 0;
@@ -27,13 +29,11 @@ enum class Overlap { no, yes };
 class GradientBuckets {
  public:
   /// flat_gradients: every gradient of this rank, in reduction dtypes. Each bucket's count is a multiple of
-  /// the data group's size (the model pads); 0 is allowed. replicated_over_tensor[i]: bucket i's parameters
-  /// are the same on all tensor ranks and each of these holds a part of the gradient's sum. The buckets,
-  /// their order and the flags are the same on every rank. Grid, memory and back end must outlive this object;
+  /// the data group's size (the model pads); 0 is allowed. The parameters of a replicated one are the same on all tensor
+  /// ranks, each of which holds a part of the gradient's sum. The buckets and their order are the same on every rank. Grid, memory and back end must outlive this object;
   /// `backend` makes streams wait.
   GradientBuckets(Backend& backend, const ProcessGrid& grid, Tensor flat_gradients,
-                  std::vector<BucketRange> buckets, std::vector<bool> replicated_over_tensor,
-                  Overlap overlap = Overlap::yes);
+                  std::span<const ParameterBucket> buckets, Overlap overlap = Overlap::yes);
 
   /// Enqueues bucket's reduction, one collective, on `stream`; its gradients must be complete there. Afterwards this rank's
   /// piece holds the sum over the data group (and the tensor group, where replicated); the bucket's other
@@ -60,13 +60,12 @@ class GradientBuckets {
 
  private:
   Event enqueue_reduction(std::size_t bucket, Stream stream);
-  BucketRange piece(const BucketRange& bucket) const;
+  BucketRange piece(const ParameterBucket& bucket) const;
 
   Backend& backend_;
   const ProcessGrid& grid_;
   Tensor flat_gradients_;
-  std::vector<BucketRange> buckets_;
-  std::vector<bool> replicated_over_tensor_;
+  std::vector<ParameterBucket> buckets_;
   std::vector<bool> reduced_;
   Overlap overlap_;
   std::vector<Event> events_;

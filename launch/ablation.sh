@@ -64,7 +64,7 @@ shards=$(realpath "$shards")
 if [ -n "$ood" ]; then ood=$(realpath "$(dirname "$ood")")/$(basename "$ood"); fi
 train="$shards/train-*.h5"
 heldout="$shards/heldout-*.h5"
-rows_tool() { python3 -B "$home/launch/ablation/ablation_rows.py" --base "$base" "${sets[@]/#/--set=}" "$@"; }
+rows_tool() { python3 -B "$home/launch/ablation/ablation_rows.py" --base "$base" --program "$program" "${sets[@]/#/--set=}" "$@"; }
 steps=${steps:-$(rows_tool --steps)}
 
 # What may not change between two calls: all rows of a study are trained and evaluated alike.

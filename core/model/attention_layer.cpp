@@ -17,28 +17,25 @@ Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t wi
 
 }  // namespace
 
-AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& config,
-                               const BatchShape& batch, ParameterStore& parameters, Tensor rope_frequencies,
+AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
+                               ParameterStore& parameters, int bucket, Tensor rope_frequencies,
                                const std::string& prefix)
-    : tensor_(tensor),
-      parameters_(parameters),
-      d_model_(config.d_model),
-      rope_frequencies_(rope_frequencies) {
+    : tensor_(tensor), parameters_(parameters), d_model_(config.d_model), rope_frequencies_(rope_frequencies) {
   shape_ = {batch.batch, batch.seq_len, config.n_heads / tensor.size(), config.n_kv_heads / tensor.size(),
             config.head_dim()};
   const std::int64_t query_rows = std::int64_t{shape_.heads} * shape_.head_dim;
   const std::int64_t kv_rows = std::int64_t{shape_.kv_heads} * shape_.head_dim;
-  qkv_ = parameters.add({row_slice(prefix + "q_proj.weight", query_rows, d_model_, tensor),
-                         row_slice(prefix + "k_proj.weight", kv_rows, d_model_, tensor),
-                         row_slice(prefix + "v_proj.weight", kv_rows, d_model_, tensor)});
+  qkv_ = parameters.add(bucket, {row_slice(prefix + "q_proj.weight", query_rows, d_model_, tensor),
+                                 row_slice(prefix + "k_proj.weight", kv_rows, d_model_, tensor),
+                                 row_slice(prefix + "v_proj.weight", kv_rows, d_model_, tensor)});
   // Residual branches start smaller by sqrt(2 layers), as in GPT-2, so that the stream's variance does not
   // grow.
   output_ =
-      parameters.add({{.name = prefix + "o_proj.weight",
-                       .global_shape = {d_model_, query_rows * tensor.size()},
-                       .offset = {0, query_rows * tensor.rank()},
-                       .shape = {d_model_, query_rows},
-                       .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
+      parameters.add(bucket, {{.name = prefix + "o_proj.weight",
+                               .global_shape = {d_model_, query_rows * tensor.size()},
+                               .offset = {0, query_rows * tensor.rank()},
+                               .shape = {d_model_, query_rows},
+                               .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
 }
 
 void AttentionLayer::place_activations(TensorArena& arena, Activations& saved) const {

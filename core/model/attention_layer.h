@@ -20,8 +20,10 @@ class AttentionLayer {
 
   /// rope_frequencies (head_dim / 2) f64 on the device must live as long as the layer.
   AttentionLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-                 ParameterStore& parameters, Tensor rope_frequencies, const std::string& prefix);
+                 ParameterStore& parameters, int bucket, Tensor rope_frequencies, const std::string& prefix);
 
+  /// Weights of the projections, over all ranks.
+  std::int64_t weights() const { return parameters_.global_count(qkv_, 3) + parameters_.global_count(output_, 1); }
   void place_activations(TensorArena& arena, Activations& saved) const;
   /// Views of the first `rows` rows, for advance().
   static Activations first_rows(const Activations& saved, std::int64_t rows);

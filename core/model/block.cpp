@@ -3,6 +3,13 @@
 #include <string>
 
 namespace vqlm {
+namespace {
+
+std::string prefix_of(int layer) {
+  return "model.layers." + std::to_string(layer) + ".";
+}
+
+}  // namespace
 
 Parameter norm_gain(const std::string& name, std::int64_t d_model) {
   return {.name = name,
@@ -14,20 +21,18 @@ Parameter norm_gain(const std::string& name, std::int64_t d_model) {
 }
 
 Block::Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-             ParameterStore& parameters, Tensor rope_frequencies, int layer)
+             ParameterStore& parameters, const Buckets& buckets, Tensor rope_frequencies, int layer)
     : tensor_(tensor),
       parameters_(parameters),
-      prefix_("model.layers." + std::to_string(layer) + "."),
       d_model_(config.d_model),
       rows_(batch.rows() / tensor.size()),
       norm_eps_(config.norm_eps),
-      attention_(tensor, config, batch, parameters, rope_frequencies, prefix_ + "self_attn."),
-      mlp_(tensor, config, batch, parameters, prefix_ + "mlp.") {}
-
-void Block::add_replicated() {
-  input_gain_ = parameters_.add({norm_gain(prefix_ + "input_layernorm.weight", d_model_)});
-  middle_gain_ = parameters_.add({norm_gain(prefix_ + "post_attention_layernorm.weight", d_model_)});
-}
+      input_gain_(
+          parameters.add(buckets.replicated, {norm_gain(prefix_of(layer) + "input_layernorm.weight", d_model_)})),
+      attention_(tensor, config, batch, parameters, buckets.layer, rope_frequencies, prefix_of(layer) + "self_attn."),
+      middle_gain_(parameters.add(buckets.replicated,
+                                  {norm_gain(prefix_of(layer) + "post_attention_layernorm.weight", d_model_)})),
+      mlp_(tensor, config, batch, parameters, buckets.layer, prefix_of(layer) + "mlp.") {}
 
 void Block::place_activations(TensorArena& arena, Activations& saved) const {
   const DType a = tensor_.backend().activation_dtype();

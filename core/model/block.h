@@ -19,12 +19,18 @@ class Block {
     MlpLayer::Activations mlp;
   };
 
-  /// Adds the projections to the store's open bucket. rope_frequencies: as AttentionLayer's.
-  Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-        ParameterStore& parameters, Tensor rope_frequencies, int layer);
-  /// Adds the norm gains, which every tensor rank holds whole, to the store's open bucket.
-  void add_replicated();
+  /// The store's buckets: of the projections, and of the norm gains, which every tensor rank holds whole.
+  struct Buckets {
+    int layer;
+    int replicated;
+  };
 
+  /// rope_frequencies: as AttentionLayer's.
+  Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch, ParameterStore& parameters,
+        const Buckets& buckets, Tensor rope_frequencies, int layer);
+
+  /// Weights that a token is multiplied with, over all ranks.
+  std::int64_t weights() const { return attention_.weights() + mlp_.weights(); }
   void place_activations(TensorArena& arena, Activations& saved) const;
   /// Views of the first `rows` rows, for advance().
   static Activations first_rows(const Activations& saved, std::int64_t rows);
@@ -42,14 +48,14 @@ class Block {
  private:
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
-  std::string prefix_;
   std::int64_t d_model_;
   std::int64_t rows_;  // n
   float norm_eps_;
+  // Made in this order, which is that of the parameters' ids.
+  ParameterId input_gain_;
   AttentionLayer attention_;
+  ParameterId middle_gain_;
   MlpLayer mlp_;
-  ParameterId input_gain_ = 0;
-  ParameterId middle_gain_ = 0;
 };
 
 /// An RMSNorm gain (d), whole on every rank, starting at one.

@@ -2,14 +2,15 @@
 
 namespace vqlm {
 
-Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters,
+Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket,
                      bool tied, float stddev)
     : tensor_(tensor), parameters_(parameters), tied_(tied) {
   Parameter table{.name = "model.embed_tokens.weight",
                   .global_shape = {config.vocab_size, config.d_model},
                   .offset = {},
                   .shape = {},
-                  .init = {.stddev = stddev}};
+                  .init = {.stddev = stddev},
+                  .rate = RateRole::embedding};
   if (tied) {
     const auto part = tensor.part_of(config.vocab_size);
     first_row_ = part.begin;
@@ -21,7 +22,7 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
     table.offset = {0, columns * tensor.rank()};
     table.shape = {config.vocab_size, columns};
   }
-  table_ = parameters.add({table});
+  table_ = parameters.add(bucket, {table});
 }
 
 void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {

@@ -11,7 +11,7 @@ namespace vqlm {
 class Embedding {
  public:
   /// Adds the table to the store's open bucket. `tied`: shared with a dense head. stddev: of its first values.
-  Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, bool tied,
+  Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket, bool tied,
             float stddev);
 
   /// The table's parameter, for a tied head: rows part_of(vocab_size) of (V, d).

@@ -5,7 +5,7 @@
 namespace vqlm {
 
 MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-                   ParameterStore& parameters, const std::string& prefix)
+                   ParameterStore& parameters, int bucket, const std::string& prefix)
     : tensor_(tensor), parameters_(parameters), rows_(batch.rows()), width_(config.d_ff / tensor.size()) {
   const Parameter half{.name = {},
                        .global_shape = {config.d_ff, config.d_model},
@@ -16,13 +16,12 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
   Parameter up = half;
   gate.name = prefix + "gate_proj.weight";
   up.name = prefix + "up_proj.weight";
-  gate_up_ = parameters.add({gate, up});
-  down_ =
-      parameters.add({{.name = prefix + "down_proj.weight",
-                       .global_shape = {config.d_model, config.d_ff},
-                       .offset = {0, width_ * tensor.rank()},
-                       .shape = {config.d_model, width_},
-                       .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
+  gate_up_ = parameters.add(bucket, {gate, up});
+  down_ = parameters.add(bucket, {{.name = prefix + "down_proj.weight",
+                                   .global_shape = {config.d_model, config.d_ff},
+                                   .offset = {0, width_ * tensor.rank()},
+                                   .shape = {config.d_model, width_},
+                                   .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
 }
 
 void MlpLayer::place_activations(TensorArena& arena, Activations& saved) const {

@@ -16,9 +16,11 @@ class MlpLayer {
     Tensor hidden;   // (N, d_ff / P) A
   };
 
-  MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
-           ParameterStore& parameters, const std::string& prefix);
+  MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch, ParameterStore& parameters,
+           int bucket, const std::string& prefix);
 
+  /// Weights of the projections, over all ranks.
+  std::int64_t weights() const { return parameters_.global_count(gate_up_, 2) + parameters_.global_count(down_, 1); }
   void place_activations(TensorArena& arena, Activations& saved) const;
   /// Views of the first `rows` rows: forward() takes them with as many of x at P = 1.
   static Activations first_rows(const Activations& saved, std::int64_t rows) {

@@ -47,38 +47,47 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const Tensor rope = rope_frequencies_.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64);
   backend_.copy_from_host(rope, frequencies.data());
 
-  // Buckets stand in the order of forward; backward completes them from the last to the first.
-  embedding_bucket_ = parameters_.add_bucket("embedding", false);
-  embedding_.emplace(tensor_, config_, parameters_, tied, embedding_stddev(config_, options.head));
+  open_buckets(options.head);
+  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, embedding_stddev(config_, options.head));
+  blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    const Block::Buckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
+    blocks_.emplace_back(tensor_, config_, batch_, parameters_, buckets, rope, layer);
+  }
+  final_gain_ = parameters_.add(replicated_bucket_, {norm_gain("model.norm.weight", config_.d_model)});
   const HeadContext context{.tensor = tensor_,
                             .model = config_,
                             .head = options.head,
                             .parameters = parameters_,
+                            .buckets = vq ? HeadBuckets{replicated_bucket_, replicated_bucket_}
+                                          : HeadBuckets{head_buckets_.front(), head_buckets_.back()},
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
                             .input_rows = rows_,
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table(),
                             .embedding_stddev = embedding_stddev(config_, options.head)};
-  blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
-  for (int layer = 0; layer < config_.n_layers; ++layer) {
-    layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
-    blocks_.emplace_back(tensor_, config_, batch_, parameters_, rope, layer);
-  }
-  if (!vq) {
-    head_buckets_ = {parameters_.add_bucket("head", false)};
+  if (vq) {
+    head_ = std::make_unique<VqHead>(context, *map);
+  } else {
     head_ = std::make_unique<DenseHead>(context, tied ? std::optional(embedding_->table()) : std::nullopt);
-    for (int next = head_buckets_[0] + 1; next < static_cast<int>(parameters_.buckets().size()); ++next) {
-      head_buckets_.push_back(next);
-    }
   }
-  replicated_bucket_ = parameters_.add_bucket("replicated", true);
-  for (Block& block : blocks_) block.add_replicated();
-  final_gain_ = parameters_.add({norm_gain("model.norm.weight", config_.d_model)});
-  if (vq) head_ = std::make_unique<VqHead>(context, *map);
   parameters_.allocate(training);
   allocate_activations(options.purpose);
   if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
+}
+
+// Buckets stand in the order of forward; backward completes them from the last to the first.
+void Transformer::open_buckets(const HeadConfig& head) {
+  embedding_bucket_ = parameters_.add_bucket("embedding", false);
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
+  }
+  if (head.kind == HeadKind::dense) {
+    head_buckets_ = {parameters_.add_bucket("head", false)};
+    if (head.bias && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
+  }
+  replicated_bucket_ = parameters_.add_bucket("replicated", true);
 }
 
 void Transformer::allocate_activations(Purpose purpose) {
@@ -173,9 +182,8 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
 
 double Transformer::flops_per_token() const {
   double weights = 0, without_gradient = 0;
+  for (const Block& block : blocks_) weights += static_cast<double>(block.weights());
   for (const Parameter& p : parameters_.parameters()) {
-    const bool in_block = p.name.starts_with("model.layers.") && p.global_shape.rank() == 2;
-    if (in_block) weights += static_cast<double>(p.global_shape.numel());
     if (p.rule == UpdateRule::derived) without_gradient += static_cast<double>(p.global_shape.numel());
   }
   const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();

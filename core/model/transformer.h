@@ -88,6 +88,7 @@ class Transformer {
   const Block::Activations& saved(std::size_t layer) const {
     return activations_[activations_.size() == 1 ? 0 : layer];
   }
+  void open_buckets(const HeadConfig& head);
   void allocate_activations(Purpose purpose);
   /// This rank's (n) of ids (N).
   Tensor my_rows(Tensor ids) const { return ids.rows(tensor_.rank() * rows_, rows_); }

@@ -6,7 +6,12 @@ within 2 %, the largest that is not above takes the rest into d_ff.
 deeper: n_layers grows.
 """
 
+import bisect
+import json
 import math
+import pathlib
+import subprocess
+import tempfile
 
 MOST = 64  # times as wide or as deep: no head saves more
 
@@ -41,28 +46,28 @@ def heads_of(settings):
     return heads, heads // key_values
 
 
-def head_numbers(settings, vocab):
-    """Trained numbers of the output head (docs/heads.md), biases and input codes included."""
-    width = number(settings, "model.d_model")
-    biases = vocab if settings.get("head.bias", "true") == "true" else 0
-    if settings.get("head.kind") == "dense":
-        return biases + (0 if settings.get("model.tie_embeddings") == "true" else vocab * width)
-    clusters = number(settings, "head.clusters")
-    matrices = clusters * width
-    if settings.get("head.members") != "embedding" and settings.get("head.groups") != "0":
-        matrices += number(settings, "head.codes") * width
-    if settings.get("head.input_codes") == "true":
-        matrices += clusters * width
-    return matrices + clusters + biases
+class Counter:
+    """Parameters of whole models, as the program counts those that it would build (`vqlm plan`)."""
 
+    def __init__(self, program, vocab):
+        self.program = program
+        self.vocab = vocab
+        self.counted = {}
 
-def model_numbers(settings, vocab):
-    """Trained numbers of the whole model: embedding, layers (attention, SwiGLU, two norms), last norm and head."""
-    width, layers = (number(settings, key) for key in ("model.d_model", "model.n_layers"))
-    heads, shared = heads_of(settings)
-    attention = 2 * width * width + 2 * width * (heads // shared) * (width // heads)
-    layer = attention + 3 * width * inner_width(settings) + 2 * width
-    return vocab * width + layers * layer + width + head_numbers(settings, vocab)
+    def __call__(self, settings):
+        words = [f"--set={key}={value}" for key, value in sorted(settings.items()) if key.startswith(("model.", "head."))]
+        if tuple(words) not in self.counted:
+            self.counted[tuple(words)] = self._plan(words)
+        return self.counted[tuple(words)]
+
+    def _plan(self, words):
+        with tempfile.TemporaryDirectory() as folder:
+            plan = pathlib.Path(folder, "plan.json")
+            command = [self.program, "plan", f"--vocab={self.vocab}", "--dtype=fp32", "--grid=1x1", f"--json={plan}", *words]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode != 0:
+                raise BodyError((result.stderr.strip().splitlines() or [f"{self.program} plan: exit code {result.returncode}"])[-1])
+            return int(json.loads(plan.read_text(encoding="utf-8"))["model"]["parameters"])
 
 
 def divisors(settings):
@@ -97,23 +102,24 @@ def deeper(settings):
 GROWN = {"wider": wider, "deeper": deeper}
 
 
-def with_rest_in_d_ff(settings, vocab, wanted):
+def with_rest_in_d_ff(settings, count, wanted):
     """d_ff, in multiples of 8 and of the tensor ranks, that brings the model nearest to `wanted` parameters."""
-    ranks = number(settings, "parallel.tensor", 1) or 1
-    step = math.lcm(8, ranks)
-    each = 3 * number(settings, "model.d_model") * number(settings, "model.n_layers") * step
-    missing = wanted - model_numbers(settings, vocab)
-    return str(max(step, step * round((inner_width(settings) + step * missing / each) / step)))
+    step = math.lcm(8, number(settings, "parallel.tensor", 1) or 1)
+    inner, numbers = inner_width(settings), count(settings)
+    each = count(settings | {"model.d_ff": str(inner + step)}) - numbers
+    return str(max(step, step * round((inner + step * (wanted - numbers) / each) / step)))
 
 
-def grown(how, settings, baseline, vocab):
-    """The overrides of the body whose model has the number of parameters nearest to the baseline's."""
-    wanted = model_numbers(baseline, vocab)
+def grown(how, settings, baseline, count):
+    """The overrides of the body whose model has the number of parameters nearest to the baseline's. `count`: a Counter."""
+    wanted = count(baseline)
     bodies = list(GROWN[how](settings))
     if not bodies:
         raise BodyError(f"body={how}: no width that head.groups and parallel.tensor divide")
-    body = min(bodies, key=lambda body: abs(model_numbers(settings | body, vocab) - wanted))
-    if how == "wider" and abs(model_numbers(settings | body, vocab) / wanted - 1) > 0.02:
-        body = max((b for b in bodies if model_numbers(settings | b, vocab) <= wanted), default=bodies[0], key=lambda b: int(b["model.d_model"]))
-        body["model.d_ff"] = with_rest_in_d_ff(settings | body, vocab, wanted)
+    # Each body has more parameters than the one before.
+    above = bisect.bisect_left(bodies, wanted, key=lambda body: count(settings | body))
+    body = min(bodies[max(0, above - 1) : above + 1], key=lambda body: abs(count(settings | body) - wanted))
+    if how == "wider" and abs(count(settings | body) / wanted - 1) > 0.02:
+        body = bodies[max(0, above - 1)]
+        body["model.d_ff"] = with_rest_in_d_ff(settings | body, count, wanted)
     return body

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The rows of a study: what launch/ablation.sh trains, from a grid of heads, a base configuration and a vocabulary.
 
-    ablation_rows.py --grid configs/ablation-heads.txt --base configs/ablation.toml --vocab 16384 --heads all --seeds 0,1
+    ablation_rows.py --grid configs/ablation-heads.txt --base configs/ablation.toml --vocab 16384 --program build/vqlm \\
+        --heads all --seeds 0,1
 
 Prints a line for each row, columns separated by tabs: id (NAME-sSEED), the id of the row whose model it needs or -, the
 map file to make first (in the study's maps/) or -, the options of `vqlm codes make` for it or -, and the overrides,
@@ -14,7 +15,7 @@ import re
 import sys
 import tomllib
 
-from ablation_bodies import GROWN, BodyError, grown
+from ablation_bodies import GROWN, BodyError, Counter, grown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 KEY = re.compile(r"[a-z]+\.[a-z0-9_]+$")
@@ -162,12 +163,12 @@ def shared_map(settings, overrides, seed, source):
     return file, options
 
 
-def row(head, base, baseline, vocab, seed):
+def row(head, base, baseline, count, seed):
     """(id, needs, map file, map options, overrides) as printed. `baseline`: the settings of the row that says so."""
-    overrides = sized(head, base, vocab)
+    overrides = sized(head, base, count.vocab)
     if head.body is not None:
         try:
-            overrides |= grown(head.body, base | overrides, baseline, vocab)
+            overrides |= grown(head.body, base | overrides, baseline, count)
         except BodyError as error:
             raise GridError(f"{head.place}: {error}") from error
     source = f"{head.needs}-s{seed}" if head.needs is not None else None
@@ -205,6 +206,7 @@ def main():
     parser.add_argument("--base", required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--vocab", type=int)
+    parser.add_argument("--program", help="vqlm, which counts the parameters of rows with a body")
     parser.add_argument("--heads", default="all")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", action="store_true")
@@ -219,9 +221,10 @@ def main():
         raise GridError(f"--seeds {options.seeds}: write numbers with commas, such as 0,1,2")
     grid = read_grid(options.grid)
     baseline = base | next(sized(head, base, options.vocab) for head in grid.values() if head.baseline)
+    count = Counter(options.program, options.vocab)
     for head in choose(grid, options.heads):
         for seed in dict.fromkeys(map(int, options.seeds.split(","))):
-            print("\t".join(row(head, base, baseline, options.vocab, seed)))
+            print("\t".join(row(head, base, baseline, count, seed)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
 #include "launch/commands/codes_job.h"
 #include "launch/commands/commands.h"
 #include "train/codes/map_report.h"
-#include "train/models/model_source.h"
+#include "train/models/open_model.h"
 
 namespace vqlm {
 namespace {

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "train/codes/code_map_file.h"
+#include "train/models/open_model.h"
 #include "launch/commands/codes_job.h"
 #include "train/tools/convert/vq_fit.h"
 

@@ -11,8 +11,8 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/models/checkpoint_source.h"
 #include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
 #include "train/records/evaluation_report.h"
 
 namespace vqlm {
@@ -31,22 +31,10 @@ struct Options {
   int threads = 0;
 };
 
-/// The configuration of the run that made the model, where one of ours did; else the defaults with the model's sizes.
-Config source_config(const Options& options, const ModelSource& source) {
-  if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {
-    return checkpoint->reader().config();
-  }
-  Config config;
-  config.model = source.model();
-  config.head = source.head();
-  if (source.seq_len() > 0) config.data.seq_len = source.seq_len();
-  if (options.seq_len == 0) log::info("samples of {} tokens (--seq-len)", config.data.seq_len);
-  return config;
-}
-
-/// That configuration with the sizes and the device of this job.
+/// The model's configuration with the sizes and the device of this job.
 Config job_config(const Options& options, const ModelSource& source, int ranks) {
-  Config config = source_config(options, source);
+  Config config = source.config();
+  if (!source.run() && options.seq_len == 0) log::info("samples of {} tokens (--seq-len)", config.data.seq_len);
   config.parallel = {.data = 0, .tensor = options.tensor};
   if (options.micro_batch > 0) config.train.micro_batch = options.micro_batch;
   if (options.seq_len > 0) config.data.seq_len = options.seq_len;

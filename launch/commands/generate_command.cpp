@@ -17,6 +17,7 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
 #include "train/tools/generate/generator.h"
 #include "train/tools/generate/special_tokens.h"
 #include "train/tools/generate/text_stream.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/parameters.h"
+#include "core/box.h"
 #include "core/rng.h"
 
 namespace vqlm {

@@ -17,16 +17,17 @@ float gradient(int step, int data_rank, int tensor_rank, std::int64_t i) {
 }
 
 struct Layout {
-  std::vector<BucketRange> buckets;
-  std::vector<bool> replicated;
+  std::vector<ParameterBucket> buckets;
   std::int64_t total = 0;
 };
 
 /// Sharded, empty, replicated and large buckets with gaps that belong to none.
 Layout make_layout(std::int64_t data_size) {
   Layout layout;
-  layout.buckets = {{2, 5 * data_size}, {40, 0}, {60, 7 * data_size}, {1000, 20'000 * data_size}};
-  layout.replicated = {false, true, true, false};
+  layout.buckets = {{.name = "sharded", .replicated = false, .begin = 2, .count = 5 * data_size},
+                    {.name = "empty", .replicated = true, .begin = 40, .count = 0},
+                    {.name = "replicated", .replicated = true, .begin = 60, .count = 7 * data_size},
+                    {.name = "large", .replicated = false, .begin = 1000, .count = 20'000 * data_size}};
   layout.total = 1000 + 20'000 * data_size + 3;
   return layout;
 }
@@ -56,8 +57,7 @@ TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
   for_each_grid([](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     std::vector<float> flat(static_cast<std::size_t>(layout.total));
-    GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets,
-                            layout.replicated);
+    GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets);
     for (int step = 0; step < 2; ++step) {
       for (std::int64_t i = 0; i < layout.total; ++i) {
         flat[static_cast<std::size_t>(i)] = gradient(step, grid.data_rank(), grid.tensor_rank(), i);
@@ -71,7 +71,7 @@ TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
         const auto [begin, count] = owned[bucket];
         int wrong = 0;
         for (std::int64_t i = begin; i < begin + count; ++i) {
-          const float sum = expected_sum(step, grid, layout.replicated[bucket], i);
+          const float sum = expected_sum(step, grid, layout.buckets[bucket].replicated, i);
           wrong += flat[static_cast<std::size_t>(i)] != sum ? 1 : 0;
         }
         EXPECT_EQ(wrong, 0) << "bucket " << bucket << ", step " << step;
@@ -92,8 +92,7 @@ TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
   for_each_grid([](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     std::vector<float> flat(static_cast<std::size_t>(layout.total));
-    const GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}),
-                                  layout.buckets, layout.replicated);
+    const GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets);
     const auto owned = buckets.owned();
     for (std::size_t bucket = 0; bucket < owned.size(); ++bucket) {
       EXPECT_EQ(owned[bucket].count * grid.data_size(), layout.buckets[bucket].count);
@@ -108,7 +107,7 @@ TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
     const auto parameter = [&](std::int64_t i) { return gradient(0, 0, grid.tensor_rank(), i); };
     std::vector<float> flat(static_cast<std::size_t>(layout.total), -1000.0f);
     const Tensor parameters(flat.data(), DType::f32, {layout.total});
-    const GradientBuckets buckets(backend, grid, parameters, layout.buckets, layout.replicated);
+    const GradientBuckets buckets(backend, grid, parameters, layout.buckets);
     for (const auto& [begin, count] : buckets.owned()) {
       for (std::int64_t i = begin; i < begin + count; ++i) flat[static_cast<std::size_t>(i)] = parameter(i);
     }

@@ -12,6 +12,7 @@
 #include "data/files/atomic_file.h"
 #include "dist/process_grid.h"
 #include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
 
 namespace {
 

@@ -120,7 +120,7 @@ class Study(unittest.TestCase):
         for row in ("dense", "vq", "wider", "deeper"):
             base = ablation_rows.read_base(self.folder / "whole" / "rows" / f"{row}-s0" / "run" / "config.toml", [])
             model = self.evaluation("whole", f"{row}-s0")["model"]["parameters"]
-            self.assertEqual(model, ablation_bodies.model_numbers(base, 320))
+            self.assertEqual(model, ablation_bodies.Counter(PROGRAM, 320)(base))
             self.assertEqual(cost[row][5], f"{model:,}")
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
@@ -230,33 +230,33 @@ class Rows(unittest.TestCase):
         base = {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "4", "model.n_kv_heads": "2", "model.d_ff": "384",
                 "head.clusters": "64", "head.codes": "64", "head.groups": "32"}
         dense = base | {"head.kind": "dense"}
-        numbers = ablation_bodies.model_numbers
+        count = ablation_bodies.Counter(PROGRAM, 8192)
         # By hand: 8192 x 128 twice, 8192 biases, two layers of 128 x (256 + 128 + 1152 + 2), and the last norm.
-        self.assertEqual(numbers(dense, 8192), 2 * 8192 * 128 + 8192 + 2 * 128 * 1538 + 128)
-        self.assertEqual(numbers(dense | {"model.tie_embeddings": "true"}, 8192), numbers(dense, 8192) - 8192 * 128)
-        self.assertEqual(numbers(base | {"head.groups": "0"}, 8192), numbers(base, 8192) - 64 * 128)
-        tied = base | {"head.members": "embedding"}
-        self.assertEqual(numbers(tied | {"head.input_codes": "true"}, 8192), numbers(tied, 8192) + 128 * 64)
+        self.assertEqual(count(dense), 2 * 8192 * 128 + 8192 + 2 * 128 * 1538 + 128)
+        self.assertEqual(count(dense | {"model.tie_embeddings": "true"}), count(dense) - 8192 * 128)
         for how in ("wider", "deeper"):
-            body = ablation_bodies.grown(how, base, dense, 8192)
-            self.assertLess(abs(numbers(base | body, 8192) / numbers(dense, 8192) - 1), 0.05, body)
-        self.assertEqual(ablation_bodies.grown("wider", base, dense, 8192),
+            body = ablation_bodies.grown(how, base, dense, count)
+            self.assertLess(abs(count(base | body) / count(dense) - 1), 0.05, body)
+        self.assertEqual(ablation_bodies.grown("wider", base, dense, count),
                          {"model.d_model": "192", "model.n_heads": "6", "model.n_kv_heads": "3", "model.d_ff": "576"})
         with self.assertRaisesRegex(ablation_bodies.BodyError, "parallel.tensor"):
-            ablation_bodies.grown("wider", base | {"head.groups": "1009"}, dense, 8192)
+            ablation_bodies.grown("wider", base | {"head.groups": "1009"}, dense, count)
         with self.assertRaisesRegex(ablation_bodies.BodyError, "needs model.d_ff"):
-            ablation_bodies.grown("deeper", {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "2"}, dense, 8192)
+            ablation_bodies.grown("wider", {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "2"}, dense, count)
+        with self.assertRaisesRegex(ablation_bodies.BodyError, "head.clusters = 9000"):  # the program's own words
+            ablation_bodies.grown("deeper", base | {"head.clusters": "9000"}, dense, count)
         with self.assertRaisesRegex(ablation_bodies.BodyError, "n_kv_heads=3"):
-            ablation_bodies.grown("wider", base | {"model.n_kv_heads": "3"}, dense, 8192)
-        equal = ablation_bodies.grown("wider", base | {"model.n_kv_heads": "4"}, dense | {"model.n_kv_heads": "4"}, 8192)
+            ablation_bodies.grown("wider", base | {"model.n_kv_heads": "3"}, dense, count)
+        equal = ablation_bodies.grown("wider", base | {"model.n_kv_heads": "4"}, dense | {"model.n_kv_heads": "4"}, count)
         self.assertEqual(equal["model.n_kv_heads"], equal["model.n_heads"])
-        self.assertEqual(numbers(dense | {"model.d_ff": "0"}, 8192), numbers(dense, 8192))  # 8/3 of 128, up to 384
+        self.assertEqual(count(dense | {"model.d_ff": "0"}), count(dense))  # 8/3 of 128, up to 384
 
     def test_the_grid_of_the_repository(self):
         heads = ablation_rows.read_grid(pathlib.Path(SOURCE_DIR, "configs", "ablation-heads.txt"))
         base = ablation_rows.read_base(pathlib.Path(SOURCE_DIR, "configs", "ablation.toml"), [])
         dense = base | heads["dense"].overrides
-        rows = {head.name: ablation_rows.row(head, base, dense, 16384, 3) for head in ablation_rows.choose(heads, "all")}
+        count = ablation_bodies.Counter(PROGRAM, 16384)
+        rows = {head.name: ablation_rows.row(head, base, dense, count, 3) for head in ablation_rows.choose(heads, "all")}
         self.assertEqual(rows["vq"][2], "corpus-k120-g32-q120-s3.h5")
         self.assertEqual(rows["commitment"][2], rows["vq"][2])  # one map for both
         self.assertEqual(rows["map-random"][2], "-")
@@ -268,7 +268,7 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["embedding-wider"][2], rows["embedding"][2])  # clusters do not depend on the width
         for name in ("embedding-wider", "embedding-deeper", "vq-wider", "vq-deeper"):
             settings = base | dict(word.split("=") for word in rows[name][4].split())
-            self.assertLess(abs(ablation_bodies.model_numbers(settings, 16384) / ablation_bodies.model_numbers(dense, 16384) - 1), 0.02, name)
+            self.assertLess(abs(count(settings) / count(dense) - 1), 0.02, name)
 
 
 class Tables(unittest.TestCase):

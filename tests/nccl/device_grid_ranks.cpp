@@ -45,14 +45,15 @@ TEST(DeviceGrid, GroupsOfOneRankAreAloneUnlessForced) {
 }
 
 struct Layout {
-  std::vector<BucketRange> buckets;
-  std::vector<bool> replicated;
+  std::vector<ParameterBucket> buckets;
   std::int64_t total = 0;
 };
 
 Layout make_layout(std::int64_t data_size) {
-  return {{{2, 5 * data_size}, {40, 0}, {60, 7 * data_size}, {200, 2'000 * data_size}},
-          {false, true, true, false},
+  return {{{.name = "sharded", .replicated = false, .begin = 2, .count = 5 * data_size},
+           {.name = "empty", .replicated = true, .begin = 40, .count = 0},
+           {.name = "replicated", .replicated = true, .begin = 60, .count = 7 * data_size},
+           {.name = "large", .replicated = false, .begin = 200, .count = 2'000 * data_size}},
           200 + 2'000 * data_size + 3};
 }
 
@@ -77,7 +78,7 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
     const Tensor flat = gradients.view(all);
     backend.fill(ones.view(all), 1.0f);
     for (const Overlap overlap : {Overlap::yes, Overlap::no}) {
-      GradientBuckets buckets(backend, grid, flat, layout.buckets, layout.replicated, overlap);
+      GradientBuckets buckets(backend, grid, flat, layout.buckets, overlap);
       for (int step = 0; step < 2; ++step) {
         std::vector<float> less_one;
         for (std::int64_t i = 0; i < layout.total; ++i) {
@@ -98,7 +99,7 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
           const auto [begin, count] = owned[bucket];
           int wrong = 0;
           for (std::int64_t i = begin; i < begin + count; ++i) {
-            const auto sum = static_cast<float>(expected_sum(step, grid, layout.replicated[bucket], i));
+            const auto sum = static_cast<float>(expected_sum(step, grid, layout.buckets[bucket].replicated, i));
             wrong += reduced[static_cast<std::size_t>(i)] != sum ? 1 : 0;
           }
           EXPECT_EQ(wrong, 0) << "bucket " << bucket << ", step " << step;
@@ -119,7 +120,7 @@ TEST(DeviceBuckets, GatherBringsEveryOwnersPieceInEitherDtype) {
     const Buffer rounded = backend.allocate(count * 2, MemoryUse::parameters);
     const Tensor values = master.view(all);
     const Tensor copies = rounded.view(all, DType::bf16);
-    const GradientBuckets buckets(backend, grid, values, layout.buckets, layout.replicated);
+    const GradientBuckets buckets(backend, grid, values, layout.buckets);
     backend.fill(values, -1.0f);
     backend.fill(copies, -1.0f);
     for (const auto& [begin, n] : buckets.owned()) {
@@ -131,7 +132,7 @@ TEST(DeviceBuckets, GatherBringsEveryOwnersPieceInEitherDtype) {
     buckets.gather_begin();
     for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
       const Event done =
-          buckets.gather(bucket, layout.replicated[bucket] ? values : copies, backend.compute_stream());
+          buckets.gather(bucket, layout.buckets[bucket].replicated ? values : copies, backend.compute_stream());
       if (done.handle() != nullptr) last = done;
     }
     buckets.gather_end();
@@ -147,7 +148,7 @@ TEST(DeviceBuckets, GatherBringsEveryOwnersPieceInEitherDtype) {
         const auto at = static_cast<std::size_t>(i);
         const float copy = std::bit_cast<float>(static_cast<std::uint32_t>(bits[at]) << 16);
         const auto owner = static_cast<float>((i - begin) / (n / grid.data_size()) + 1);
-        wrong += (layout.replicated[bucket] ? whole[at] : copy) != owner ? 1 : 0;
+        wrong += (layout.buckets[bucket].replicated ? whole[at] : copy) != owner ? 1 : 0;
       }
       EXPECT_EQ(wrong, 0) << "bucket " << bucket;
     }
@@ -165,7 +166,8 @@ TEST(DeviceBuckets, ComputeGoesOnWhileAReductionWaitsForItsPeers) {
       backend->allocate(static_cast<std::size_t>(count) * sizeof(float), MemoryUse::gradients);
   const Buffer later = backend->allocate(8 * sizeof(float), MemoryUse::activations);
   backend->fill(gradients.view({count}), 1.0f);
-  GradientBuckets buckets(*backend, grid, gradients.view({count}), {{0, count}}, {false});
+  const std::vector<ParameterBucket> whole = {{.name = "whole", .replicated = false, .begin = 0, .count = count}};
+  GradientBuckets buckets(*backend, grid, gradients.view({count}), whole);
 
   if (session().rank() > 0) host->barrier();
   buckets.reduce(0, backend->compute_stream());

@@ -57,8 +57,8 @@ TEST_P(Checkpoint, LoadsWhatWasSavedBitForBit) {
 
   const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}),
                                 Verify::yes);
-  reader.load_parameters(loaded.store());
-  reader.load_optimizer(loaded.backend(), loaded.store(), loaded.optimizer());
+  load_parameters(reader, loaded.store());
+  reader.load_training_state(loaded.backend(), loaded.store(), loaded.optimizer());
   for (std::size_t i = 0; i < saved.store().parameters().size(); ++i) {
     const auto id = static_cast<ParameterId>(i);
     EXPECT_EQ(bytes_of(loaded.store().value(id)), bytes_of(saved.store().value(id)))
@@ -76,13 +76,13 @@ TEST_P(Checkpoint, CarriesStateConfigurationTokenizerAndMap) {
   TinyModel saved(config());
   const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}),
                                 Verify::yes);
-  EXPECT_EQ(reader.folder().filename(), "step-00000017");
+  EXPECT_EQ(reader.path().filename(), "step-00000017");
   EXPECT_EQ(reader.state().step, 17);
   EXPECT_EQ(reader.state().samples, 34);
   EXPECT_EQ(reader.state().tokens, 272);
   EXPECT_EQ(to_toml(reader.config()), to_toml(saved.config()));
   EXPECT_EQ(reader.tokenizer_sha256(), testing::tiny_tokenizer_sha256);
-  EXPECT_EQ(read_bytes(reader.folder() / "tokenizer.model"), testing::tiny_tokenizer);
+  EXPECT_EQ(read_bytes(reader.path() / "tokenizer.model"), testing::tiny_tokenizer);
 
   const std::optional<CodeMap> map = reader.code_map();
   ASSERT_EQ(map.has_value(), saved.map() != nullptr);
@@ -169,7 +169,7 @@ TEST_F(CheckpointFolder, SavingAStepAgainReplacesIt) {
   const CheckpointReader reader(save(4, 1), Verify::yes);
   EXPECT_THAT(listed(), ElementsAre("step-00000004"));
   TinyModel loaded(tiny_model_config(HeadKind::vq));
-  reader.load_parameters(loaded.store());
+  load_parameters(reader, loaded.store());
   EXPECT_EQ(bytes_of(loaded.store().value(0)), bytes_of(model_.store().value(0)));
 }
 
@@ -214,13 +214,12 @@ TEST_F(CheckpointFolder, AnotherModelNamesTheTensor) {
   const CheckpointReader reader(save(3), Verify::yes);
   const auto message = [&](const Config& config) {
     TinyModel other(config);
-    return message_of([&] { reader.load_parameters(other.store()); });
+    return message_of([&] { load_parameters(reader, other.store()); });
   };
   Config wide = tiny_model_config(HeadKind::vq);
   wide.model.d_model = 24;
-  EXPECT_THAT(message(wide),
-              AllOf(HasSubstr("step-00000003/checkpoint.h5"),
-                    HasSubstr("model.embed_tokens.weight has shape (61, 16) instead of (61, 24)")));
+  EXPECT_THAT(message(wide), AllOf(HasSubstr("step-00000003"),
+                                   HasSubstr("model.embed_tokens.weight has shape (61, 16) instead of (61, 24)")));
   Config deep = tiny_model_config(HeadKind::vq);
   deep.model.n_layers = 2;
   EXPECT_THAT(message(deep), HasSubstr("no tensor model.layers.1."));
@@ -230,7 +229,7 @@ TEST_F(CheckpointFolder, AnotherModelNamesTheTensor) {
   EXPECT_THAT(message(coarse), HasSubstr("vq_head.codebook has shape (5, 16) instead of (6, 16)"));
 
   TinyModel other(wide);
-  EXPECT_THAT(message_of([&] { reader.load_optimizer(other.backend(), other.store(), other.optimizer()); }),
+  EXPECT_THAT(message_of([&] { reader.load_training_state(other.backend(), other.store(), other.optimizer()); }),
               HasSubstr("tensor optimizer.m.model.embed_tokens.weight has shape"));
 }
 

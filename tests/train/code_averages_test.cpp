@@ -11,8 +11,8 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "tests/train/tiny_run.h"
-#include "train/models/checkpoint_source.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/checkpoint/logical_tensors.h"
 #include "train/models/model_info.h"
 #include "train/tools/convert/npz.h"
 
@@ -178,21 +178,20 @@ TEST(CodeAveragesTraining, ACheckpointHoldsAveragesAndAModelDoesNot) {
   const auto path = save_tiny(training.tiny(), folder.file("run"), {.step = 1, .samples = 4, .tokens = 32});
   const CheckpointReader reader(path, Verify::yes);
   TinyModel other(averaged_config());
-  reader.load_parameters(other.store());
+  load_parameters(reader, other.store());
+  reader.load_training_state(other.backend(), other.store(), other.optimizer());
   EXPECT_EQ(bytes_of(other.store().flat_values()), bytes_of(training.store().flat_values()));
   EXPECT_FALSE(h5::File::open((path / "checkpoint.h5").string()).exists("optimizer.m.vq_head.codebook"));
 
-  const CheckpointSource source(path, Verify::yes);
-  for (const ModelSource::TensorInfo& tensor : source.tensors())
-    EXPECT_EQ(tensor.name.find("ema"), std::string::npos);
-  EXPECT_THAT(model_info(source), HasSubstr("vq_head.codebook"));
-  write_npz(source, folder.file("model.npz"));
+  for (const ModelSource::TensorInfo& tensor : reader.tensors()) EXPECT_EQ(tensor.name.find("ema"), std::string::npos);
+  EXPECT_THAT(model_info(reader), HasSubstr("vq_head.codebook"));
+  write_npz(reader, folder.file("model.npz"));
   // Evaluation needs none.
   Transformer evaluated(
       training.tiny().backend(), training.tiny().grid().tensor(),
-      {.model = source.model(), .head = source.head(), .batch = {2, 8}, .purpose = Purpose::evaluation},
+      {.model = reader.model(), .head = reader.head(), .batch = {2, 8}, .purpose = Purpose::evaluation},
       training.tiny().map());
-  load_parameters(source, evaluated.parameters());
+  load_parameters(reader, evaluated.parameters());
   EXPECT_EQ(values_of(evaluated.parameters(), "vq_head.codebook"),
             values_of(training.store(), "vq_head.codebook"));
 }
@@ -202,8 +201,8 @@ TEST(CodeAveragesTraining, ARunThatStartsFromAModelKeepsItsCodes) {
   training.step(1);
   training.finish();
   const TemporaryFolder folder;
-  const CheckpointSource source(
-      save_tiny(training.tiny(), folder.file("run"), {.step = 1, .samples = 4, .tokens = 32}), Verify::yes);
+  const CheckpointReader source(save_tiny(training.tiny(), folder.file("run"), {.step = 1, .samples = 4, .tokens = 32}),
+                                Verify::yes);
   TinyModel started(averaged_config());
   load_parameters(source, started.store());
   started.model().head().start_averages(std::vector<std::int64_t>(61, 10));

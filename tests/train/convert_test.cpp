@@ -7,11 +7,12 @@
 
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
-#include "train/models/checkpoint_source.h"
+#include "train/checkpoint/checkpoint_reader.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/models/model_info.h"
+#include "train/models/open_model.h"
 #include "train/tools/convert/npz.h"
 #include "train/tools/convert/vq_fit.h"
 
@@ -32,14 +33,14 @@ class Saved {
     source_.emplace(save_tiny(model_, folder_.file("run"), {.step = 7, .samples = 14, .tokens = 112}),
                     Verify::yes);
   }
-  const CheckpointSource& source() const { return *source_; }
+  const CheckpointReader& source() const { return *source_; }
   std::filesystem::path file(const std::string& name) const { return folder_.file(name); }
   const Config& config() const { return model_.config(); }
 
  private:
   TemporaryFolder folder_;
   TinyModel model_;
-  std::optional<CheckpointSource> source_;
+  std::optional<CheckpointReader> source_;
 };
 
 Config config_of(HeadKind head, int groups = 4) {
@@ -87,11 +88,11 @@ TEST(Convert, AModelCheckpointHoldsTheSameBits) {
   for (const HeadKind head : {HeadKind::dense, HeadKind::vq}) {
     const Saved saved(config_of(head));
     write_model_checkpoint(saved.source(), saved.file("converted"));
-    const CheckpointSource converted(saved.file("converted"), Verify::yes);
+    const CheckpointReader converted(saved.file("converted"), Verify::yes);
     expect_same_tensors(saved.source(), converted);
-    EXPECT_EQ(converted.reader().state().step, 0);
-    EXPECT_FALSE(converted.has_optimizer());
-    EXPECT_TRUE(saved.source().has_optimizer());
+    EXPECT_EQ(converted.state().step, 0);
+    EXPECT_FALSE(converted.run()->has_optimizer);
+    EXPECT_TRUE(saved.source().run()->has_optimizer);
     EXPECT_EQ(converted.tokenizer_sha256(), testing::tiny_tokenizer_sha256);
     ASSERT_EQ(converted.tokenizer_files().size(), 1u);
     EXPECT_EQ(converted.seq_len(), 8);
@@ -116,7 +117,7 @@ TEST(Convert, WhatIsThereStaysAndWhatFailsLeavesNothing) {
   Config wrong = saved.config();
   wrong.model.n_layers = 2;
   std::ofstream(saved.source().path() / "config.toml") << to_toml(wrong);
-  const CheckpointSource broken(saved.source().path(), Verify::no);
+  const CheckpointReader broken(saved.source().path(), Verify::no);
   EXPECT_THROW(write_model_checkpoint(broken, saved.file("out")), Error);
   EXPECT_THROW(write_npz(broken, saved.file("out.npz")), Error);
   for (const char* name : {"out", "out.partial", "out.npz", "out.npz.partial"}) {
@@ -142,7 +143,7 @@ TEST(Convert, ExpansionIsExactWithoutMemberCodes) {
   EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(dense)), rounding);
   // It is a model like any other: written and read, the bits stay.
   write_model_checkpoint(dense, saved.file("dense"));
-  expect_same_tensors(dense, CheckpointSource(saved.file("dense"), Verify::yes));
+  expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
 }
 
 /// A model whose last norm is scaled, and h with it.
@@ -193,7 +194,7 @@ TEST(Convert, InputCodesFoldIntoTheTable) {
               read_whole(saved.source(), "model.embed_tokens.weight"));
     // It is a model like any other: written and read, the bits stay.
     write_model_checkpoint(folded, saved.file("folded"));
-    expect_same_tensors(folded, CheckpointSource(saved.file("folded"), Verify::yes));
+    expect_same_tensors(folded, CheckpointReader(saved.file("folded"), Verify::yes));
   }
 }
 

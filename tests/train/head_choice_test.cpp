@@ -51,16 +51,17 @@ class LoneHead {
       config_.members = MemberVectors::embedding;
       config_.member_mean = kind.member_mean;
     }
-    store_.add_bucket("head", false);
-    const ParameterId table = store_.add({{.name = "model.embed_tokens.weight",
-                                           .global_shape = {kind.vocabulary, width},
-                                           .offset = {0, 0},
-                                           .shape = {kind.vocabulary, width},
-                                           .init = {}}});
+    const int bucket = store_.add_bucket("head", false);
+    const ParameterId table = store_.add(bucket, {{.name = "model.embed_tokens.weight",
+                                                   .global_shape = {kind.vocabulary, width},
+                                                   .offset = {0, 0},
+                                                   .shape = {kind.vocabulary, width},
+                                                   .init = {}}});
     const HeadContext context{.tensor = tensor_,
                               .model = model_,
                               .head = config_,
                               .parameters = store_,
+                              .buckets = {bucket, bucket},
                               .rows = 1,
                               .trainable = false,
                               .embedding = table};

@@ -11,7 +11,7 @@
 #include "data/files/half_float.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
-#include "train/models/checkpoint_source.h"
+#include "train/checkpoint/checkpoint_reader.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/replaced_head.h"
@@ -52,7 +52,7 @@ class TinySource : public ModelSource {
  private:
   TemporaryFolder folder_;
   TinyModel tiny_;
-  std::optional<CheckpointSource> source_;
+  std::optional<CheckpointReader> source_;
 };
 
 Config config_of(HeadKind kind, bool bias = true, bool tied = false, int groups = 4) {

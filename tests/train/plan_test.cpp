@@ -100,7 +100,10 @@ TEST_P(EveryHead, OperationsAreTheModels) {
 // bf16 runs through the checks of the contract's dtypes, too. The f32 gradients and moments stay; the parameters get a
 // copy of half their size.
 TEST_P(EveryHead, Bf16AddsAParameterCopyAndShrinksActivations) {
-  const Config config = resolved(config_of(GetParam(), "none"), 1, 1);
+  // Classes that a GPU does not pad (gpu_class_multiple): 128 of the vocabulary, 64 clusters.
+  Config unpadded = config_of(GetParam(), "none");
+  unpadded.head.clusters = 64;
+  const Config config = resolved(unpadded, 1, 1, 128);
   const MemoryPlan f32 = plan_memory(config, {.activation = DType::f32});
   const MemoryPlan bf16 = plan_memory(config, {.activation = DType::bf16});
   const auto bytes = [](const MemoryPlan& plan, MemoryUse use) {

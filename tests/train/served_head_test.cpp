@@ -57,16 +57,17 @@ class ServedHead {
       config_.members = MemberVectors::embedding;
       config_.member_mean = true;
     }
-    store_.add_bucket("head", true);
-    const ParameterId table = store_.add({{.name = "model.embed_tokens.weight",
-                                           .global_shape = {vocabulary, width},
-                                           .offset = {0, 0},
-                                           .shape = {vocabulary, width},
-                                           .init = {}}});
+    const int bucket = store_.add_bucket("head", true);
+    const ParameterId table = store_.add(bucket, {{.name = "model.embed_tokens.weight",
+                                                   .global_shape = {vocabulary, width},
+                                                   .offset = {0, 0},
+                                                   .shape = {vocabulary, width},
+                                                   .init = {}}});
     head_ = std::make_unique<VqHead>(HeadContext{.tensor = tensor_,
                                                  .model = model_,
                                                  .head = config_,
                                                  .parameters = store_,
+                                                 .buckets = {bucket, bucket},
                                                  .rows = rows,
                                                  .trainable = true,
                                                  .embedding = table},

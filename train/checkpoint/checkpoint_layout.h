@@ -21,10 +21,4 @@ inline h5::Dims dims_of(const Shape& shape) {
   return dims;
 }
 
-/// Offsets within a slice become offsets in the logical tensor.
-inline Shape shifted(Shape offset, const Shape& by) {
-  for (int axis = 0; axis < offset.rank(); ++axis) offset.set(axis, offset[axis] + by[axis]);
-  return offset;
-}
-
 }  // namespace vqlm

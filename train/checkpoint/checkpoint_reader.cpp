@@ -7,8 +7,10 @@
 #include <tuple>
 
 #include "core/log.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
@@ -65,7 +67,33 @@ CheckpointReader::CheckpointReader(std::filesystem::path folder, Verify verify)
     : folder_(std::move(folder)),
       manifest_(checked_manifest(folder_, verify)),
       config_(load_config(folder_ / "config.toml")),
-      file_(h5::File::open((folder_ / checkpoint_file).string())) {}
+      file_(h5::File::open((folder_ / checkpoint_file).string())) {
+  if (config_.model.vocab_size > 0) return;
+  throw Error(fmt::format("{}: model.vocab_size is 0; a checkpoint's configuration says all sizes",
+                          (folder_ / "config.toml").string()));
+}
+
+std::string CheckpointReader::description() const {
+  return fmt::format("checkpoint, step {}", state().step);
+}
+
+std::vector<ModelSource::TensorInfo> CheckpointReader::tensors() const {
+  std::vector<TensorInfo> infos;
+  for (const LogicalTensor& tensor : logical_tensors(model(), head())) {
+    checked_dataset(tensor.name, tensor.shape);
+    infos.push_back({tensor.name, tensor.shape, "float32"});
+  }
+  return infos;
+}
+
+std::vector<std::filesystem::path> CheckpointReader::tokenizer_files() const {
+  return vqlm::tokenizer_files(path());
+}
+
+std::optional<SavedRun> CheckpointReader::run() const {
+  return SavedRun{.state = state(),
+                  .has_optimizer = file_.exists(std::string(first_moment_prefix) + "model.norm.weight")};
+}
 
 std::string CheckpointReader::tokenizer_sha256() const {
   return file_.string_attribute(tokenizer_attribute);
@@ -90,42 +118,55 @@ std::optional<CodeMap> CheckpointReader::code_map() const {
   return map;
 }
 
-std::vector<float> CheckpointReader::read_box(const std::string& name, const Shape& global_shape,
-                                              const Shape& offset, const Shape& extent) const {
-  if (!file_.exists(name)) {
-    throw Error(fmt::format("{}: has no tensor {}; its model or head is another than the one asked for",
-                            file_.path(), name));
-  }
-  const h5::Dataset dataset = file_.dataset(name);
-  if (dataset.shape() != dims_of(global_shape)) {
-    throw Error(fmt::format("{}: tensor {} has shape ({}) instead of {}; the model asked for is another",
-                            file_.path(), name, fmt::join(dataset.shape(), ", "), global_shape.str()));
-  }
+h5::Dataset CheckpointReader::dataset(const std::string& name) const {
+  if (file_.exists(name)) return file_.dataset(name);
+  throw Error(fmt::format("{}: has no tensor {}, which its configuration promises; the checkpoint is damaged",
+                          file_.path(), name));
+}
+
+std::vector<float> CheckpointReader::read(const std::string& name, const Shape& offset, const Shape& extent) const {
   std::vector<float> values(static_cast<std::size_t>(extent.numel()));
-  dataset.read(std::span(values), dims_of(offset), dims_of(extent));
+  dataset(name).read(std::span(values), dims_of(offset), dims_of(extent));
   return values;
 }
 
-void CheckpointReader::load_parameters(ParameterStore& parameters) const {
-  for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
-    const Parameter& p = parameters.parameters()[id];
-    const std::vector<float> values = read_box(p.name, p.global_shape, p.offset, p.shape);
-    parameters.set_slice(static_cast<ParameterId>(id), values);
+h5::Dataset CheckpointReader::checked_dataset(const std::string& name, const Shape& global_shape) const {
+  h5::Dataset found = dataset(name);
+  if (const h5::Dims shape = found.shape(); shape != dims_of(global_shape)) {
+    throw Error(fmt::format("{}: tensor {} has shape ({}) instead of {}; the model asked for is another", file_.path(),
+                            name, fmt::join(shape, ", "), global_shape.str()));
   }
+  return found;
 }
 
-void CheckpointReader::load_optimizer(Backend& backend, const ParameterStore& parameters,
-                                      const Optimizer& optimizer) const {
+std::vector<float> CheckpointReader::read_box(const std::string& name, const Shape& global_shape,
+                                              const Box& box) const {
+  std::vector<float> values(static_cast<std::size_t>(box.extent.numel()));
+  checked_dataset(name, global_shape).read(std::span(values), dims_of(box.offset), dims_of(box.extent));
+  return values;
+}
+
+void CheckpointReader::load_training_state(Backend& backend, ParameterStore& parameters,
+                                           const Optimizer& optimizer) const {
+  for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
+    const Parameter& p = parameters.parameters()[id];
+    if (p.rule != UpdateRule::moving_average) continue;
+    parameters.set_slice(static_cast<ParameterId>(id), read_box(p.name, p.global_shape, {p.offset, p.shape}));
+  }
+  load_moments(backend, parameters, optimizer);
+}
+
+void CheckpointReader::load_moments(Backend& backend, const ParameterStore& parameters,
+                                    const Optimizer& optimizer) const {
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
     if (p.rule != UpdateRule::gradient) continue;  // no moments
     std::int64_t begin = slice.moment_begin;
-    for (const Box& box : boxes_of_range(p.shape, slice.begin, slice.begin + slice.count)) {
-      const Shape offset = shifted(box.offset, p.offset);
+    for (const Box& part : boxes_of_range(p.shape, slice.begin, slice.begin + slice.count)) {
+      const Box box{shifted(part.offset, p.offset), part.extent};
       const std::int64_t count = box.extent.numel();
-      const std::vector<float> m = read_box(first_moment_prefix + p.name, p.global_shape, offset, box.extent);
-      const std::vector<float> v =
-          read_box(second_moment_prefix + p.name, p.global_shape, offset, box.extent);
+      const std::vector<float> m = read_box(first_moment_prefix + p.name, p.global_shape, box);
+      const std::vector<float> v = read_box(second_moment_prefix + p.name, p.global_shape, box);
       backend.copy_from_host(optimizer.first_moment().range(begin, count), m.data());
       backend.copy_from_host(optimizer.second_moment().range(begin, count), v.data());
       begin += count;

@@ -1,14 +1,14 @@
-// Loads checkpoints on any process grid: each rank reads its own slices of the logical tensors.
+// The door to a checkpoint: the model in it, and what a run needs to go on, on any process grid; each rank reads its own
+// slices of the logical tensors.
 #pragma once
 
 #include <filesystem>
 #include <optional>
 #include <vector>
 
-#include "core/model/head/code_map.h"
+#include "core/box.h"
 #include "data/hdf5/h5.h"
-#include "train/checkpoint/manifest.h"
-#include "train/config/config.h"
+#include "train/checkpoint/model_source.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {
@@ -29,30 +29,42 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 enum class Verify { no, yes };
 
-class CheckpointReader {
+class CheckpointReader : public ModelSource {
  public:
-  /// Verify::yes compares every file with the manifest (by one rank alone; resume.h spreads it over all). Throws Error naming the file.
+  /// `folder`: of the checkpoint itself (find_checkpoint tells). Verify::yes compares every file with the manifest (by one
+  /// rank alone; resume.h spreads it over all). Throws Error naming the file that is missing or damaged.
   CheckpointReader(std::filesystem::path folder, Verify verify);
 
-  const std::filesystem::path& folder() const { return folder_; }
-  const TrainState& state() const { return manifest_.state; }
-  /// The configuration of the run that saved it.
-  const Config& config() const { return config_; }
+  const std::filesystem::path& path() const override { return folder_; }
+  std::string description() const override;
+  const ModelConfig& model() const override { return config_.model; }
+  const HeadConfig& head() const override { return config_.head; }
+  std::optional<CodeMap> code_map() const override;
+  std::vector<TensorInfo> tensors() const override;
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override;
+  std::vector<std::filesystem::path> tokenizer_files() const override;
   /// Of the tokenizer of the shards that it was trained on.
-  std::string tokenizer_sha256() const;
+  std::string tokenizer_sha256() const override;
+  std::int64_t seq_len() const override { return config_.data.seq_len; }
+  /// The configuration of the run that saved it.
+  Config config() const override { return config_; }
+  std::optional<SavedRun> run() const override;
+
+  const TrainState& state() const { return manifest_.state; }
   /// Tokens in the shards that it was trained on.
   std::int64_t train_tokens() const;
-  /// The VQ head's map; none for a dense head.
-  std::optional<CodeMap> code_map() const;
-  /// Fills the store's values. Throws Error naming the tensor that is missing or has another shape.
-  void load_parameters(ParameterStore& parameters) const;
-  /// Fills the optimizer's moments for the ranges that it owns.
-  void load_optimizer(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer) const;
+  /// Fills what a run has beside its model: moving averages, and the optimizer's moments for the ranges that it owns. Throws
+  /// Error naming a tensor that is missing or has another shape.
+  void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer) const;
 
  private:
-  /// The box of a logical tensor at `offset`, `extent` long, after checking the tensor's shape.
-  std::vector<float> read_box(const std::string& name, const Shape& global_shape, const Shape& offset,
-                              const Shape& extent) const;
+  /// Throws Error where the file has no tensor of that name.
+  h5::Dataset dataset(const std::string& name) const;
+  /// Throws Error where it has another shape, too.
+  h5::Dataset checked_dataset(const std::string& name, const Shape& global_shape) const;
+  /// A box of a tensor that must have this shape.
+  std::vector<float> read_box(const std::string& name, const Shape& global_shape, const Box& box) const;
+  void load_moments(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer) const;
 
   std::filesystem::path folder_;
   Manifest manifest_;

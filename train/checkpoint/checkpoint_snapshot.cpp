@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "core/box.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/rank_file.h"
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/box.h"
 #include "core/parameters.h"
 #include "data/hdf5/h5.h"
 

@@ -17,16 +17,12 @@ namespace vqlm {
 namespace {
 
 using config_keys::Choice;
+using config_keys::Field;
 using config_keys::Key;
+using config_keys::Overloaded;
 using config_keys::Range;
+using config_keys::toml_string;
 using Value = std::variant<bool, std::int64_t, double, std::string>;
-
-template <class... F>
-struct Overloaded : F... {
-  using F::operator()...;
-};
-template <class... F>
-Overloaded(F...) -> Overloaded<F...>;
 
 const Key& find_key(std::string_view full_name, std::string_view origin) {
   std::vector<std::string> names;
@@ -36,24 +32,6 @@ const Key& find_key(std::string_view full_name, std::string_view origin) {
   }
   throw UsageError(fmt::format("{}: unknown key {}; the nearest known key is {}", origin, full_name,
                                nearest_name(full_name, names)));
-}
-
-/// "0.0003", "10000.0": the shortest text that reads back as the same float, always a TOML float.
-std::string float_text(float value) {
-  std::string text = fmt::format("{}", value);
-  if (text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
-/// A TOML basic string.
-std::string toml_string(const std::string& text) {
-  std::string out = "\"";
-  for (char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
-    out += control ? fmt::format("\\u{:04X}", static_cast<unsigned>(c)) : std::string(1, c);
-  }
-  return out + '"';
 }
 
 std::string text_of(const Value& value) {
@@ -108,21 +86,17 @@ int checked_choice(const Key& key, const Choice& choice, const Value& value, std
 void assign(Config& config, const Key& key, const Value& value, std::string_view origin) {
   std::visit(
       Overloaded{
-          [&](config_keys::Access<bool> member) {
+          [&](const Field<bool>& field) {
             if (!std::holds_alternative<bool>(value)) refuse(key, value, origin, "must be true or false");
-            member(config) = std::get<bool>(value);
+            field.set(config, std::get<bool>(value));
           },
-          [&](config_keys::Access<std::string> member) {
+          [&](const Field<std::string>& field) {
             if (!std::holds_alternative<std::string>(value)) refuse(key, value, origin, "must be a string");
-            member(config) = std::get<std::string>(value);
+            field.set(config, std::get<std::string>(value));
           },
-          [&](config_keys::Access<int> member) {
-            member(config) = static_cast<int>(checked_integer(key, value, origin));
-          },
-          [&](config_keys::Access<std::int64_t> member) {
-            member(config) = checked_integer(key, value, origin);
-          },
-          [&](config_keys::Access<float> member) { member(config) = checked_float(key, value, origin); },
+          [&](const Field<int>& field) { field.set(config, static_cast<int>(checked_integer(key, value, origin))); },
+          [&](const Field<std::int64_t>& field) { field.set(config, checked_integer(key, value, origin)); },
+          [&](const Field<float>& field) { field.set(config, checked_float(key, value, origin)); },
           [&](const Choice& choice) { choice.set(config, checked_choice(key, choice, value, origin)); },
       },
       key.member);
@@ -142,7 +116,7 @@ Value parse_override(const Key& key, std::string text) {
   if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front()) {
     return text.substr(1, text.size() - 2);
   }
-  if (std::holds_alternative<config_keys::Access<std::string>>(key.member)) return text;
+  if (std::holds_alternative<Field<std::string>>(key.member)) return text;
   if (text == "true" || text == "false") return text == "true";
   if (const auto whole = parse_number<std::int64_t>(text)) return *whole;
   if (const auto real = parse_number<double>(text)) return *real;
@@ -213,21 +187,6 @@ void apply_file(Config& config, const std::filesystem::path& path, std::vector<R
   }
 }
 
-std::string value_text(Config& config, const Key& key) {
-  return std::visit(
-      Overloaded{
-          [&](config_keys::Access<bool> member) { return std::string(member(config) ? "true" : "false"); },
-          [&](config_keys::Access<std::string> member) { return toml_string(member(config)); },
-          [&](config_keys::Access<float> member) { return float_text(member(config)); },
-          [&](const Choice& choice) {
-            return toml_string(std::string(choice.words[static_cast<std::size_t>(choice.get(config))]));
-          },
-          [&](config_keys::Access<int> member) { return fmt::format("{}", member(config)); },
-          [&](config_keys::Access<std::int64_t> member) { return fmt::format("{}", member(config)); },
-      },
-      key.member);
-}
-
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -240,7 +199,6 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 }
 
 std::string to_toml(const Config& config) {
-  Config readable = config;  // the table's accessors are for both directions
   std::string text;
   std::string_view section;
   for (const Key& key : config_keys::all()) {
@@ -248,19 +206,19 @@ std::string to_toml(const Config& config) {
       text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
       section = key.section;
     }
-    text += fmt::format("{} = {}\n", key.name, value_text(readable, key));
+    text += fmt::format("{} = {}\n", key.name, key.text(config));
   }
   return text;
 }
 
 std::string describe_keys() {
-  Config defaults;
+  const Config defaults;
   std::string text;
   for (const Key& key : config_keys::all()) {
     std::string help(key.help);
     if (const auto* choice = std::get_if<Choice>(&key.member))
       help += fmt::format(" ({})", fmt::join(choice->words, ", "));
-    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), value_text(defaults, key), help);
+    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), key.text(defaults), help);
   }
   return text;
 }

@@ -1,5 +1,5 @@
-// The table of configuration keys: the one place where a key's name, member, help and range stand. Used by
-// config.cpp only.
+// The table of configuration keys: the one place where a key's name, member, range, help and part in a model's
+// identity stand. Used by config.cpp and same_model.cpp only.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,10 @@ struct Range {
 };
 
 template <class T>
-using Access = T& (*)(Config&);
+struct Field {
+  T (*get)(const Config&);
+  void (*set)(Config&, T);
+};
 
 /// A key with a fixed choice of words; the index of a word is the enum's value.
 struct Choice {
@@ -29,8 +32,18 @@ struct Choice {
   void (*set)(Config&, int);
 };
 
-using Member =
-    std::variant<Access<bool>, Access<int>, Access<std::int64_t>, Access<float>, Access<std::string>, Choice>;
+using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<float>, Field<std::string>, Choice>;
+
+/// What has to agree in a key where training goes on from something saved (same_model.h).
+enum class Identity {
+  no,
+  model,              // any two models
+  vq,                 // those with VQ heads
+  product_codes,      // VQ heads with groups of codes
+  embedding_members,  // VQ heads whose members are rows of the embedding
+  averages,           // two runs of which one averages codes: it saves averages and no moments of them
+  samples,            // two runs that read the same samples in one order
+};
 
 struct Key {
   std::string_view section;
@@ -38,9 +51,23 @@ struct Key {
   Member member;
   Range range;  // numbers only
   std::string_view help;
+  Identity identity = Identity::no;
 
   std::string full_name() const { return std::string(section) + "." + std::string(name); }
+  /// The value as a configuration file writes it; reading it gives the same value, bit for bit.
+  std::string text(const Config& config) const;
 };
+
+/// A TOML basic string.
+std::string toml_string(std::string_view text);
+
+/// A visitor of variants that is a sum of lambdas.
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
 
 /// All keys, those of a section together.
 std::span<const Key> all();

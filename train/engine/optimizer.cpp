@@ -4,31 +4,14 @@
 #include <cmath>
 
 namespace vqlm {
-namespace {
-
-std::vector<BucketRange> ranges_of(const std::vector<ParameterBucket>& buckets) {
-  std::vector<BucketRange> ranges;
-  for (const ParameterBucket& bucket : buckets) ranges.push_back({bucket.begin, bucket.count});
-  return ranges;
-}
-
-std::vector<bool> replicated_of(const std::vector<ParameterBucket>& buckets) {
-  std::vector<bool> replicated;
-  for (const ParameterBucket& bucket : buckets) replicated.push_back(bucket.replicated);
-  return replicated;
-}
-
-}  // namespace
-
-Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
-                     const OptimSection& numbers, float grad_clip, Overlap overlap)
+Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
+                     float grad_clip, Overlap overlap)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
       numbers_(numbers),
       grad_clip_(grad_clip),
-      buckets_(backend, grid, parameters.flat_gradients(), ranges_of(parameters.buckets()),
-               replicated_of(parameters.buckets()), overlap),
+      buckets_(backend, grid, parameters.flat_gradients(), parameters.buckets(), overlap),
       owned_(buckets_.owned()) {
   make_segments();
   moments_ =
@@ -75,7 +58,7 @@ void Optimizer::make_segments() {
                           learned && is_primary(slice.parameter),
                           p.rule,
                           p.average_decay,
-                          p.name == "model.embed_tokens.weight" ? numbers_.embedding_lr_ratio : 1.0f};
+                          p.rate == RateRole::embedding ? numbers_.embedding_lr_ratio : 1.0f};
     // Neighbours that are updated in one way become one range; the padding between them is zero and stays zero.
     if (!segments_.empty()) {
       Segment& last = segments_.back();

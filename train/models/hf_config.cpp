@@ -2,14 +2,13 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/model/head/code_map.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 
@@ -162,16 +161,13 @@ ModelConfig parse_model(const Section& config, const std::string& model_type) {
   return model;
 }
 
-// In the order of CodebookLearning.
-constexpr std::array<std::string_view, 3> codebook_learnings = {"gradient", "commitment", "ema"};
-
 HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   HeadConfig head;
-  const std::string kind = config.text("head_kind");
+  const auto kind = value_of<HeadKind>(config.text("head_kind"));
   head.bias = config.flag("head_bias", false);
-  head.kind = kind == "vq" ? HeadKind::vq : HeadKind::dense;
-  if (kind == "dense") return head;
-  if (kind != "vq") config.refuse("head_kind", "is not supported: only vq and dense are");
+  if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
+  head.kind = *kind;
+  if (head.kind == HeadKind::dense) return head;
   if (model.tie_embeddings)
     config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
   head.clusters = config.integer("vq_clusters");
@@ -182,17 +178,16 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
     if (model.d_model % head.groups != 0)
       config.refuse("vq_groups", fmt::format("does not divide hidden_size = {}", model.d_model));
   }
-  const std::string members = config.text("vq_members", "codes");
-  if (members == "embedding") {
-    head.members = MemberVectors::embedding;
+  const auto members = value_of<MemberVectors>(config.text("vq_members", std::string(word_of(MemberVectors::codes))));
+  if (!members) config.refuse("vq_members", "is not supported: only codes and embedding are");
+  head.members = *members;
+  if (head.members == MemberVectors::embedding) {
     head.groups = 0;
     // Earlier versions could use some of the columns, times a factor.
     if (config.has("vq_member_rank") && config.integer("vq_member_rank") != model.d_model)
       config.refuse("vq_member_rank", fmt::format("is not supported: only hidden_size = {} is", model.d_model));
     if (config.number("vq_member_scale", 1) != 1) config.refuse("vq_member_scale", "is not supported: only 1 is");
     head.member_mean = config.flag("vq_member_mean", head.member_mean);
-  } else if (members != "codes") {
-    config.refuse("vq_members", "is not supported: only codes and embedding are");
   }
   try {
     check_code_map_sizes(model.vocab_size, head.clusters, head.groups, head.groups > 0 ? head.codes : 0);
@@ -200,11 +195,10 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
     config.refuse("vq_clusters", fmt::format("is not possible: {}", error.what()));
   }
   head.map = config.text("vq_map", head.map);
-  const std::string learning = config.text("vq_learning", "gradient");
-  const auto* const found = std::find(codebook_learnings.begin(), codebook_learnings.end(), learning);
-  if (found == codebook_learnings.end())
-    config.refuse("vq_learning", "is not supported: only gradient, commitment and ema are");
-  head.learning = static_cast<CodebookLearning>(found - codebook_learnings.begin());
+  const auto learning =
+      value_of<CodebookLearning>(config.text("vq_learning", std::string(word_of(CodebookLearning::gradient))));
+  if (!learning) config.refuse("vq_learning", "is not supported: only gradient, commitment and ema are");
+  head.learning = *learning;
   head.commitment = config.number("vq_commitment", head.commitment);
   head.ema_decay = config.number("vq_ema_decay", head.ema_decay);
   return head;
@@ -236,12 +230,12 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   VQLM_ASSERT(!head.input_codes);  // the form has none: FoldedInputCodes
   json["auto_map"] = {{"AutoConfig", "configuration_vqlm.VqlmConfig"},
                       {"AutoModelForCausalLM", "modeling_vqlm.VqlmForCausalLM"}};
-  json["head_kind"] = head.kind == HeadKind::vq ? "vq" : "dense";
+  json["head_kind"] = word_of(head.kind);
   json["head_bias"] = head.bias;
   if (head.kind == HeadKind::dense) return;
   json["vq_clusters"] = head.clusters;
   if (head.members == MemberVectors::embedding) {
-    json["vq_members"] = "embedding";
+    json["vq_members"] = word_of(head.members);
     json["vq_member_mean"] = head.member_mean;
   }
   if (head.groups > 0) {
@@ -250,7 +244,7 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   }
   json["vq_map"] = head.map;
   json["vq_map_provenance"] = config.map_provenance;
-  json["vq_learning"] = codebook_learnings[static_cast<std::size_t>(head.learning)];
+  json["vq_learning"] = word_of(head.learning);
   json["vq_commitment"] = shortest(head.commitment);
   if (head.learning == CodebookLearning::ema) json["vq_ema_decay"] = shortest(head.ema_decay);
 }

@@ -4,12 +4,13 @@
 
 #include <set>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/models/hf_config.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

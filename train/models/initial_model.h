@@ -2,7 +2,7 @@
 #pragma once
 
 #include "train/config/config.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -6,7 +6,7 @@
 
 #include "core/model/transformer.h"
 #include "data/shards/shard_set.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -2,8 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include "train/models/checkpoint_source.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
@@ -55,12 +54,10 @@ std::string tokenizer_text(const ModelSource& source) {
                      identity.empty() ? "nothing tells which" : "sha256 " + identity);
 }
 
-std::string run_text(const CheckpointSource& checkpoint) {
-  const TrainState& state = checkpoint.reader().state();
-  return fmt::format("step {}, {} samples of {} tokens, {} tokens; {}", state.step, state.samples,
-                     checkpoint.seq_len(), state.tokens,
-                     checkpoint.has_optimizer() ? "with optimizer state (train --resume)"
-                                                : "no optimizer state (train --init)");
+std::string run_text(const SavedRun& run, std::int64_t seq_len) {
+  return fmt::format("step {}, {} samples of {} tokens, {} tokens; {}", run.state.step, run.state.samples, seq_len,
+                     run.state.tokens,
+                     run.has_optimizer ? "with optimizer state (train --resume)" : "no optimizer state (train --init)");
 }
 
 }  // namespace
@@ -75,9 +72,7 @@ std::string model_info(const ModelSource& source) {
   line("head", head_text(source));
   line("parameters", parameters_text(source));
   line("tokenizer", tokenizer_text(source));
-  if (const auto* checkpoint = dynamic_cast<const CheckpointSource*>(&source)) {
-    line("run", run_text(*checkpoint));
-  }
+  if (const auto run = source.run()) line("run", run_text(*run, source.seq_len()));
   line("tensors", fmt::format("{}", source.tensors().size()));
   for (const ModelSource::TensorInfo& tensor : source.tensors()) {
     text += fmt::format("  {:<48} {:<20} {}\n", tensor.name, tensor.shape.str(), tensor.stored_as);

@@ -5,82 +5,22 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
-#include "core/host_collectives.h"
+#include "train/config/same_model.h"
+#include "train/models/loaded_model.h"
 
 namespace vqlm {
 namespace {
 
-/// Keys that shapes alone would not catch, or that deserve a clearer message than a wrong shape.
-void check_same_model(const Config& config, const CheckpointReader& checkpoint) {
-  const auto check = [&](const char* key, const auto& now, const auto& saved) {
-    if (now == saved) return;
-    throw UsageError(
-        fmt::format("{} = {}, but the checkpoint {} has {}: set it back, or start another run.dir", key, now,
-                    checkpoint.folder().string(), saved));
-  };
-  const ModelConfig& now = config.model;
-  const ModelConfig& saved = checkpoint.config().model;
-  check("model.d_model", now.d_model, saved.d_model);
-  check("model.n_layers", now.n_layers, saved.n_layers);
-  check("model.n_heads", now.n_heads, saved.n_heads);
-  check("model.n_kv_heads", now.n_kv_heads, saved.n_kv_heads);
-  check("model.d_ff", now.d_ff, saved.d_ff);
-  check("model.rope_theta", now.rope_theta, saved.rope_theta);
-  const RopeScaling &rope = now.rope_scaling, &saved_rope = saved.rope_scaling;
-  const auto scaling_name = [](RopeScaling::Kind kind) {
-    return kind == RopeScaling::Kind::none ? "none" : kind == RopeScaling::Kind::linear ? "linear" : "llama3";
-  };
-  check("model.rope_scaling", std::string(scaling_name(rope.kind)),
-        std::string(scaling_name(saved_rope.kind)));
-  check("model.rope_factor", rope.factor, saved_rope.factor);
-  check("model.rope_low_freq_factor", rope.low_freq_factor, saved_rope.low_freq_factor);
-  check("model.rope_high_freq_factor", rope.high_freq_factor, saved_rope.high_freq_factor);
-  check("model.rope_original_positions", rope.original_positions, saved_rope.original_positions);
-  check("model.norm_eps", now.norm_eps, saved.norm_eps);
-  check("model.tie_embeddings", now.tie_embeddings, saved.tie_embeddings);
-  const HeadConfig& head = config.head;
-  const HeadConfig& saved_head = checkpoint.config().head;
-  const auto kind_name = [](HeadKind kind) { return kind == HeadKind::vq ? "vq" : "dense"; };
-  check("head.kind", std::string(kind_name(head.kind)), std::string(kind_name(saved_head.kind)));
-  check("head.bias", head.bias, saved_head.bias);
-  if (head.kind == HeadKind::dense) return;
-  check("head.clusters", head.clusters, saved_head.clusters);
-  const auto members_name = [](MemberVectors members) {
-    return members == MemberVectors::embedding ? "embedding" : "codes";
-  };
-  check("head.members", std::string(members_name(head.members)),
-        std::string(members_name(saved_head.members)));
-  if (head.members == MemberVectors::embedding) {
-    check("head.member_mean", head.member_mean, saved_head.member_mean);
-  }
-  check("head.input_codes", head.input_codes, saved_head.input_codes);
-  check("head.groups", head.groups, saved_head.groups);
-  if (head.groups > 0) check("head.codes", head.codes, saved_head.codes);
-  // With ema the checkpoint holds moving averages and no moments of the codes; the other two may be exchanged.
-  const auto learning_name = [](CodebookLearning learning) {
-    return learning == CodebookLearning::ema          ? "ema"
-           : learning == CodebookLearning::commitment ? "commitment"
-                                                      : "gradient";
-  };
-  if (head.learning == CodebookLearning::ema || saved_head.learning == CodebookLearning::ema) {
-    check("head.learning", std::string(learning_name(head.learning)),
-          std::string(learning_name(saved_head.learning)));
-  }
-}
-
-/// Keys that say which samples come next.
-void check_same_samples(const Config& config, const CheckpointReader& checkpoint) {
-  const auto check = [&](const char* key, std::int64_t now, std::int64_t saved) {
-    if (now == saved) return;
-    throw UsageError(fmt::format(
-        "{} = {}, but the checkpoint {} has {}: samples would be lost or repeated; set it back, or "
-        "start another run.dir",
-        key, now, checkpoint.folder().string(), saved));
-  };
-  check("train.seed", config.train.seed, checkpoint.config().train.seed);
-  check("data.seq_len", config.data.seq_len, checkpoint.config().data.seq_len);
+/// `lost`: what would be wrong with going on, where the key does not say it.
+void check_same(const Config& config, const CheckpointReader& checkpoint, Compared compared,
+                std::string_view lost = "") {
+  const auto difference = first_difference(config, checkpoint.config(), compared);
+  if (!difference) return;
+  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run.dir",
+                               difference->key, difference->now, checkpoint.path().string(), difference->saved, lost));
 }
 
 /// The names of the checkpoints in `folder`, newest first, and what is wrong with folders that are none, as lines.
@@ -150,7 +90,7 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
     std::string problem;
     auto checkpoint = open_intact(backend, grid, folder / name, problem);
     if (checkpoint) {
-      if (root && !first_problem.empty()) log::warn("falling back to {}", checkpoint->folder().string());
+      if (root && !first_problem.empty()) log::warn("falling back to {}", checkpoint->path().string());
       return checkpoint;
     }
     if (root) log::warn("passed over: {}", problem);
@@ -178,16 +118,17 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   auto newest = open_newest_intact(backend, grid, folder.checkpoints());
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
-  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.folder());
-  if (checkpoint.config().head.map == "learned") {
+  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
+  if (checkpoint.head().map == "learned") {
     throw Error(fmt::format(
         "{}: the map of this run was re-fit while it trained, which vqlm does not do any more: evaluate, generate and convert "
         "it as ever, or start a new run from it by --init {} with head.map = \"corpus\"",
-        checkpoint.folder().string(), checkpoint.folder().string()));
+        checkpoint.path().string(), checkpoint.path().string()));
   }
-  check_same_model(config, checkpoint);
-  check_same_samples(config, checkpoint);
-  check_tokenizer(checkpoint, train);
+  check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
+  check_same(config, checkpoint, Compared::model);
+  check_same(config, checkpoint, Compared::averages);
+  check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
   const auto tokens = static_cast<std::int64_t>(train.total_tokens());
   if (tokens != checkpoint.train_tokens()) {
     throw Error(fmt::format(
@@ -199,17 +140,6 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
   }
   return newest;
-}
-
-void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards) {
-  const std::string trained = checkpoint.tokenizer_sha256();
-  if (shards.tokenizer_sha256() == trained) return;
-  throw Error(
-      fmt::format("{}: tokenized with another tokenizer (sha256 {}) than the checkpoint {} was trained on "
-                  "({}); prepare the "
-                  "text with --tokenizer {}/tokenizer.model",
-                  shards.glob(), shards.tokenizer_sha256().substr(0, 12), checkpoint.folder().string(),
-                  trained.substr(0, 12), checkpoint.folder().string()));
 }
 
 }  // namespace vqlm

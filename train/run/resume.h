@@ -1,4 +1,4 @@
-// Continuing a run, and checking shards against a checkpoint.
+// Continuing a run.
 #pragma once
 
 #include <optional>
@@ -17,8 +17,5 @@ namespace vqlm {
 std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train);
-
-/// Throws Error where the shards were tokenized with another tokenizer than the checkpoint was trained on.
-void check_tokenizer(const CheckpointReader& checkpoint, const ShardSet& shards);
 
 }  // namespace vqlm

@@ -53,11 +53,11 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   } else if (resumed == nullptr) {
     model().initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
-    resumed->load_parameters(engine_.parameters());
-    resumed->load_optimizer(backend, engine_.parameters(), engine_.optimizer());
+    load_parameters(*resumed, engine_.parameters());
+    resumed->load_training_state(backend, engine_.parameters(), engine_.optimizer());
     state_ = resumed->state();
     saved_step_ = state_.step;
-    newest_checkpoint_ = resumed->folder();
+    newest_checkpoint_ = resumed->path();
   }
   loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
   if (inputs.heldout) evaluator_.emplace(engine_.evaluator(*inputs.heldout));

@@ -14,7 +14,7 @@
 #include "train/config/config.h"
 #include "train/engine/engine.h"
 #include "train/records/metrics.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 #include "train/engine/replica_check.h"
 #include "train/records/run_folder.h"
 #include "train/run/time_limit.h"

@@ -6,6 +6,7 @@
 #include "train/codes/code_map_file.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
 #include "train/run/resume.h"
 
 namespace vqlm {

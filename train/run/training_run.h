@@ -12,7 +12,7 @@
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/config/config.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 #include "train/records/metrics.h"
 #include "train/records/progress.h"
 #include "train/records/run_folder.h"

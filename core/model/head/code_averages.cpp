@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/box.h"
 #include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {
 
 Parameter average(const std::string& name, Shape shape, float decay) {
-  Shape origin = shape;
-  for (int axis = 0; axis < shape.rank(); ++axis) origin.set(axis, 0);
   return {.name = name,
           .global_shape = shape,
-          .offset = origin,
+          .offset = origin_of(shape),
           .shape = shape,
           .init = {},
           .decay = false,
@@ -27,7 +26,7 @@ float code_scale(std::int64_t d) {
   return 1.0f / std::sqrt(static_cast<float>(d));
 }
 
-CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& parameters, ParameterId codebook,
+CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& parameters, int bucket, ParameterId codebook,
                            const HeadConfig& head, std::int64_t rows)
     : tensor_(tensor),
       parameters_(parameters),
@@ -37,8 +36,8 @@ CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& paramet
   VQLM_ASSERT(code.rule == UpdateRule::derived);
   const std::int64_t clusters = code.shape[0], d = code.shape[1];
   scale_ = code_scale(d);
-  sums_ = parameters.add({average("vq_head.ema_sums", {clusters, d}, decay_)});
-  counts_ = parameters.add({average("vq_head.ema_counts", {clusters}, decay_)});
+  sums_ = parameters.add(bucket, {average("vq_head.ema_sums", {clusters, d}, decay_)});
+  counts_ = parameters.add(bucket, {average("vq_head.ema_counts", {clusters}, decay_)});
   Backend& backend = tensor.backend();
   const DType a = backend.activation_dtype();
   TensorArena arena;

@@ -44,21 +44,19 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
       width_(context.tensor.backend().padded_classes(part_.count)),
       tied_(tied_table.has_value()) {
   weight_ = tied_ ? *tied_table
-                  : parameters_.add({{.name = "lm_head.weight",
-                                      .global_shape = {vocab_size_, d_model_},
-                                      .offset = {part_.begin, 0},
-                                      .shape = {part_.count, d_model_},
-                                      .init = {.stddev = 0.02f},
-                                      .padded_rows = width_}});
+                  : parameters_.add(context.buckets.matrices, {{.name = "lm_head.weight",
+                                                                .global_shape = {vocab_size_, d_model_},
+                                                                .offset = {part_.begin, 0},
+                                                                .shape = {part_.count, d_model_},
+                                                                .init = {.stddev = 0.02f},
+                                                                .padded_rows = width_}});
   if (context.head.bias) {
-    // A bucket of its own: the vector is gathered in f32, the matrix, where it can be, in half of that.
-    if (!tied_) parameters_.add_bucket("head bias", false);
-    bias_ = parameters_.add({{.name = "lm_head.bias",
-                              .global_shape = {vocab_size_},
-                              .offset = {part_.begin},
-                              .shape = {part_.count},
-                              .init = {},
-                              .decay = false}});
+    bias_ = parameters_.add(context.buckets.biases, {{.name = "lm_head.bias",
+                                                      .global_shape = {vocab_size_},
+                                                      .offset = {part_.begin},
+                                                      .shape = {part_.count},
+                                                      .init = {},
+                                                      .decay = false}});
   }
 
   allocate_workspace(context.trainable, context.logits);

@@ -11,8 +11,7 @@ namespace vqlm {
 class DenseHead : public OutputHead {
  public:
   /// tied_table: the embedding table's parameter, whose rows are this head's (already sharded over the
-  /// vocabulary); else the head adds `lm_head.weight`. Adds `lm_head.bias` where the configuration wants it,
-  /// untied in a bucket of its own.
+  /// vocabulary); else the head adds `lm_head.weight`. Adds `lm_head.bias` where the configuration wants it.
   DenseHead(const HeadContext& context, std::optional<ParameterId> tied_table);
 
   HeadCost cost() const override;

@@ -7,11 +7,11 @@ namespace vqlm {
 InputCodes::InputCodes(const HeadContext& context)
     : backend_(context.tensor.backend()), parameters_(context.parameters) {
   const std::int64_t clusters = context.head.clusters, d = context.model.d_model, rows = context.input_rows;
-  codebook_ = parameters_.add({{.name = "vq_head.input_codebook",
-                                .global_shape = {clusters, d},
-                                .offset = {0, 0},
-                                .shape = {clusters, d},
-                                .init = {.stddev = context.embedding_stddev}}});
+  codebook_ = parameters_.add(context.buckets.matrices, {{.name = "vq_head.input_codebook",
+                                                          .global_shape = {clusters, d},
+                                                          .offset = {0, 0},
+                                                          .shape = {clusters, d},
+                                                          .init = {.stddev = context.embedding_stddev}}});
   TensorArena arena;
   arena.add(clusters_, {rows}, DType::i32);
   arena.add(order_, {rows}, DType::i32);

@@ -75,12 +75,20 @@ enum class LogitChunks {
   one_for_all  // (N, V): only for benchmarks, which show what the chunks save
 };
 
-/// What a head is built from. It adds its parameters to the store's open bucket when it is made.
+/// The store's buckets that a head adds its parameters to: sharded heads to buckets of their own, replicated ones to that
+/// of all replicated parameters. Two, since a bucket with vectors is gathered in f32, one of matrices alone in A.
+struct HeadBuckets {
+  int matrices;
+  int biases;
+};
+
+/// What a head is built from.
 struct HeadContext {
   const TensorParallel& tensor;
   const ModelConfig& model;
   const HeadConfig& head;
   ParameterStore& parameters;
+  HeadBuckets buckets;
   std::int64_t rows;  // n
   bool trainable;
   std::int64_t input_rows = 0;  // the most rows that input_branch() gets; read by a VQ head with input codes

@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/box.h"
 #include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {
 
 Parameter replicated(const std::string& name, Shape shape, float stddev) {
-  Shape origin = shape;
-  for (int axis = 0; axis < shape.rank(); ++axis) origin.set(axis, 0);
   return {.name = name,
           .global_shape = shape,
-          .offset = origin,
+          .offset = origin_of(shape),
           .shape = shape,
           .init = {.stddev = stddev},
           .decay = shape.rank() >= 2};
@@ -48,19 +47,20 @@ VqHead::VqHead(const HeadContext& context, const CodeMap& map)
 
 void VqHead::add_parameters(const HeadContext& context) {
   const HeadConfig& head = context.head;
+  const auto [matrices, biases] = context.buckets;
   const bool averaged = context.trainable && head.learning == CodebookLearning::ema;
   Parameter codebook = replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f);
   if (averaged) codebook.rule = UpdateRule::derived;
   codebook.padded_rows = logit_width();
-  codebook_ = parameters_.add({codebook});
-  if (averaged) averages_.emplace(tensor_, parameters_, codebook_, head, rows_);
+  codebook_ = parameters_.add(matrices, {codebook});
+  if (averaged) averages_.emplace(tensor_, parameters_, matrices, codebook_, head, rows_);
   if (groups_ > 0) {
     member_codebook_ = parameters_.add(
-        {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
+        matrices, {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
   }
-  cluster_bias_ = parameters_.add({replicated("vq_head.cluster_bias", {clusters_}, 0.0f)});
+  cluster_bias_ = parameters_.add(biases, {replicated("vq_head.cluster_bias", {clusters_}, 0.0f)});
   if (head.bias) {
-    token_bias_ = parameters_.add({replicated("vq_head.token_bias", {vocab_size_}, 0.0f)});
+    token_bias_ = parameters_.add(biases, {replicated("vq_head.token_bias", {vocab_size_}, 0.0f)});
     return;
   }
   Backend& backend = tensor_.backend();

@@ -7,7 +7,9 @@
 #include <numeric>
 #include <string>
 
+#include "dist/self_communicator.h"
 #include "train/tools/plan/plan_report.h"
+#include "train/tools/plan/planning_backend.h"
 
 namespace vqlm {
 namespace {
@@ -57,6 +59,16 @@ double bytes_of_parameter(const Backend& backend, HeadUse use) {
                              (use == HeadUse::training ? sizeof(float) : 0));
 }
 
+/// Bytes that a head takes, with the embedding where it needs one: what it asks of a back end without memory.
+double planned_bytes(const HeadSetting& setting, BenchedHead kind, HeadUse use) {
+  PlannedMachine machine{StatedRates{}};
+  PlanningBackend backend(machine, setting.tensor.backend().activation_dtype());
+  SelfCommunicator alone(backend, "self");
+  const TensorParallel tensor(backend, alone);
+  const BenchHead head({.tensor = tensor, .options = setting.options, .counts = setting.counts}, kind, use);
+  return static_cast<double>(bytes_in_use(backend));
+}
+
 }  // namespace
 
 BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
@@ -67,21 +79,23 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   model_.vocab_size = options.vocab_size;
   model_.d_model = options.width;
   const bool trains = use == HeadUse::training;
-  parameters_.add_bucket("head", !is_dense(kind));
+  const int bucket = parameters_.add_bucket("head", !is_dense(kind));
+  const int biases = is_dense(kind) ? parameters_.add_bucket("head bias", false) : bucket;
   const bool reads_table = config_.members == MemberVectors::embedding;
   ParameterId table = 0;
   if (reads_table) {
-    table = parameters_.add({{.name = "model.embed_tokens.weight",
-                              .global_shape = {options.vocab_size, options.width},
-                              .offset = {0, 0},
-                              .shape = {options.vocab_size, options.width},
-                              .init = {.stddev = 0.02f}}});
+    table = parameters_.add(bucket, {{.name = "model.embed_tokens.weight",
+                                      .global_shape = {options.vocab_size, options.width},
+                                      .offset = {0, 0},
+                                      .shape = {options.vocab_size, options.width},
+                                      .init = {.stddev = 0.02f}}});
   }
   const HeadContext context{
       .tensor = setting.tensor,
       .model = model_,
       .head = config_,
       .parameters = parameters_,
+      .buckets = {bucket, biases},
       .rows = trains ? options.rows : 1,
       .trainable = trains,
       .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
@@ -99,44 +113,22 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
     head_ = std::move(head);
   }
   parameters_.allocate(trains);
-  parameters_.initialize(options.seed);
-  head_->initialize(setting.counts);
   bytes_ = bytes_in_use(backend) - before -
            static_cast<std::size_t>(static_cast<double>(table_numbers()) * bytes_of_parameter(backend, use));
 }
 
-double expected_bytes(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
-                      HeadUse use) {
-  const HeadConfig config = config_of(options, kind);
-  const auto vocabulary = static_cast<double>(options.vocab_size), width = static_cast<double>(options.width);
-  const auto activation = static_cast<double>(size_of(backend.activation_dtype()));
-  const bool trains = use == HeadUse::training;
-  const double of_parameter = bytes_of_parameter(backend, use);
-  const double rows = trains ? static_cast<double>(options.rows) : 1;
-  const double clusters = static_cast<double>(config.clusters);
-  if (!is_dense(kind)) {
-    const double codes = config.groups > 0 ? config.codes : 0;
-    // The table, and its rows in the clusters' order with a gradient of their own.
-    const double table =
-        config.members == MemberVectors::embedding
-            ? vocabulary * width * (of_parameter + activation + (trains ? sizeof(float) : 0.0))
-            : 0;
-    return table + (clusters + codes) * width * of_parameter +
-           vocabulary * (of_parameter + 12 + config.groups) + rows * clusters * activation;
-  }
-  const double logits = rows * vocabulary * activation;
-  const double chunk = backend.host_accessible() ? 64 << 20 : 512 << 20;
-  return vocabulary * (width + 1) * of_parameter +
-         (kind == BenchedHead::dense_plain ? logits : std::min(logits, chunk));
+void BenchHead::initialize(const HeadSetting& setting) {
+  parameters_.initialize(setting.options.seed);
+  head_->initialize(setting.counts);
 }
 
-std::string memory_refusal(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
-                           HeadUse use) {
+std::string memory_refusal(const HeadSetting& setting, BenchedHead kind, HeadUse use) {
+  const HeadBenchOptions& options = setting.options;
   // Four fifths: the rest is for the hidden states, libraries and other processes. A device refuses by itself.
-  const double available = options.memory > 0          ? static_cast<double>(options.memory)
-                           : backend.host_accessible() ? 0.8 * available_host_memory()
-                                                       : 0;
-  const double needed = expected_bytes(backend, options, kind, use);
+  const double available = options.memory > 0                           ? static_cast<double>(options.memory)
+                           : setting.tensor.backend().host_accessible() ? 0.8 * available_host_memory()
+                                                                        : 0;
+  const double needed = planned_bytes(setting, kind, use);
   if (available == 0 || needed <= available) return {};
   return fmt::format("needs {}, may take {}; {}", human_bytes(needed), human_bytes(available),
                      kind == BenchedHead::dense_plain && use == HeadUse::training

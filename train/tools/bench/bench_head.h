@@ -21,8 +21,10 @@ enum class HeadUse { training, decoding };
 
 class BenchHead {
  public:
-  /// Throws Error where the back end has no memory.
+  /// Allocates everything; the parameters are zeros. Throws Error where the back end has no memory.
   BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use);
+  /// Draws the parameters. To be called before anything else.
+  void initialize(const HeadSetting& setting);
 
   OutputHead& head() { return *head_; }
   /// Parameters, gradients, map and workspace; not the embedding of vq_embedding, which is the model's.
@@ -44,11 +46,7 @@ class BenchHead {
   std::size_t bytes_ = 0;
 };
 
-/// Bytes that a head takes, about, before it is made; with the embedding where it needs one.
-double expected_bytes(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind, HeadUse use);
-
 /// Why a head cannot be made within `memory` bytes: a sentence with both numbers and the way out; empty where it can.
-std::string memory_refusal(const Backend& backend, const HeadBenchOptions& options, BenchedHead kind,
-                           HeadUse use);
+std::string memory_refusal(const HeadSetting& setting, BenchedHead kind, HeadUse use);
 
 }  // namespace vqlm

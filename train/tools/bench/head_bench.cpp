@@ -110,7 +110,9 @@ class TimedHead {
       : backend_(setting.tensor.backend()),
         clock_(setting.options.clock),
         result_(result),
-        head_(setting, result.head, HeadUse::training) {}
+        head_(setting, result.head, HeadUse::training) {
+    head_.initialize(setting);
+  }
 
   void pass(const HeadInputs& inputs) {
     head_.head().forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets,
@@ -160,9 +162,9 @@ class TimedHead {
 };
 
 /// Why a head's passes are not made: memory or time; empty where they are.
-std::string training_refusal(const HeadBenchResult& result, const Backend& backend, BenchedHead head) {
+std::string training_refusal(const HeadBenchResult& result, const HeadSetting& setting, BenchedHead head) {
   const HeadBenchOptions& o = result.options;
-  const std::string memory = memory_refusal(backend, o, head, HeadUse::training);
+  const std::string memory = memory_refusal(setting, head, HeadUse::training);
   if (!memory.empty()) return memory;
   const bool dense = head == BenchedHead::dense || head == BenchedHead::dense_plain;
   const double products = dense ? static_cast<double>(o.vocab_size)
@@ -180,7 +182,7 @@ void run_training(HeadBenchResult& result, const HeadSetting& setting) {
   Backend& backend = setting.tensor.backend();
   std::vector<std::unique_ptr<TimedHead>> heads;
   for (HeadResult& head : result.heads) {
-    head.training_skipped = training_refusal(result, backend, head.head);
+    head.training_skipped = training_refusal(result, setting, head.head);
     if (!head.training_skipped.empty()) continue;
     try {
       heads.push_back(std::make_unique<TimedHead>(setting, head));

@@ -42,7 +42,9 @@ class DecodingHead {
       : backend_(setting.tensor.backend()),
         options_(setting.options),
         result_(result),
-        head_(setting, result.head, HeadUse::decoding) {}
+        head_(setting, result.head, HeadUse::decoding) {
+    head_.initialize(setting);
+  }
 
   /// Every hidden state once; the first call of an operation is not kept.
   void round(const std::string& operation, DecodeInputs& inputs) {
@@ -117,7 +119,7 @@ class DecodingHead {
 
 std::string decoding_refusal(const HeadBenchResult& result, const HeadSetting& setting, BenchedHead head) {
   const HeadBenchOptions& o = result.options;
-  const std::string memory = memory_refusal(setting.tensor.backend(), o, head, HeadUse::decoding);
+  const std::string memory = memory_refusal(setting, head, HeadUse::decoding);
   if (!memory.empty() || head != BenchedHead::dense) return memory;
   const double bytes = static_cast<double>(o.vocab_size) * static_cast<double>(o.width) * 4;
   const double seconds = bytes / result.memory_rate * static_cast<double>(std::size(operations)) *

@@ -5,6 +5,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "train/config/enum_words.h"
 #include "train/tools/bench/step_bench.h"
 
 namespace vqlm {
@@ -60,12 +61,12 @@ nlohmann::ordered_json shape_json(const StepShape& shape) {
           {"rope_theta", m.rope_theta},
           {"norm_eps", m.norm_eps},
           {"tie_embeddings", m.tie_embeddings},
-          {"head", h.kind == HeadKind::dense ? "dense" : "vq"},
+          {"head", word_of(h.kind)},
           {"bias", h.bias},
           {"clusters", h.clusters},
           {"groups", h.groups},
           {"codes", h.codes},
-          {"members", h.members == MemberVectors::embedding ? "embedding" : "codes"},
+          {"members", word_of(h.members)},
           {"member_mean", h.member_mean},
           {"input_codes", h.input_codes},
           {"seq_len", shape.seq_len},

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "train/models/hf_config.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

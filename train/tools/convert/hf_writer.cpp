@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
@@ -14,7 +15,7 @@
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
 #include "train/tools/convert/hf_tokenizer.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 #include "train/tools/convert/native_form.h"
 
 namespace vqlm {

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

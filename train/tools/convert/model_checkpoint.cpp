@@ -1,21 +1,13 @@
 #include "train/tools/convert/model_checkpoint.h"
 
+#include "core/box.h"
 #include "train/checkpoint/checkpoint_folder.h"
 #include "train/checkpoint/rank_file.h"
 #include "train/config/config.h"
-#include "train/models/logical_tensors.h"
 #include "train/tools/convert/output_folder.h"
 
 namespace vqlm {
 namespace {
-
-Config config_of(const ModelSource& source) {
-  Config config;
-  config.model = source.model();
-  config.head = source.head();
-  if (source.seq_len() > 0) config.data.seq_len = source.seq_len();
-  return config;
-}
 
 void write_rank_file(const ModelSource& source, const std::filesystem::path& folder) {
   RankFileWriter writer(folder, 0);
@@ -33,13 +25,12 @@ void write_model_checkpoint(const ModelSource& source, const std::filesystem::pa
   OutputFolder folder(out);
   write_rank_file(source, folder.partial());
   const std::optional<CodeMap> map = source.code_map();
-  complete_checkpoint(folder.partial(), 1,
-                      {.config = to_toml(config_of(source)),
-                       .tokenizer = source.tokenizer_files(),
-                       .extras = {.map = map ? &*map : nullptr,
-                                  .tokenizer_sha256 = source.tokenizer_sha256(),
-                                  .train_tokens = 0},
-                       .state = {}});
+  complete_checkpoint(
+      folder.partial(), 1,
+      {.config = to_toml(config_of_model(source)),
+       .tokenizer = source.tokenizer_files(),
+       .extras = {.map = map ? &*map : nullptr, .tokenizer_sha256 = source.tokenizer_sha256(), .train_tokens = 0},
+       .state = {}});
   folder.publish();
 }
 

@@ -7,10 +7,10 @@
 #include <memory>
 #include <span>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "train/models/logical_tensors.h"
 
 namespace vqlm {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -6,8 +6,9 @@
 #include <cmath>
 #include <limits>
 
+#include "core/box.h"
 #include "core/error.h"
-#include "train/models/logical_tensors.h"
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
@@ -194,29 +195,6 @@ std::vector<float> VqReplacement::read_head(const std::string& name, const Shape
     if (tensor.name == name) return box_of(tensors_.at(name), tensor.shape, offset, extent);
   }
   throw Error(fmt::format("{}: has no tensor {}", path().string(), name));
-}
-
-std::vector<float> box_of(const std::vector<float>& values, const Shape& shape, const Shape& offset,
-                          const Shape& extent) {
-  VQLM_ASSERT(shape.rank() == offset.rank() && shape.rank() == extent.rank());
-  std::vector<float> box;
-  box.reserve(static_cast<std::size_t>(extent.numel()));
-  // Runs along the last axis, at every place of the axes before it.
-  const int last = shape.rank() - 1;
-  const std::int64_t runs = extent[last] == 0 ? 0 : extent.numel() / extent[last];
-  for (std::int64_t run = 0; run < runs; ++run) {
-    std::int64_t begin = offset[last];
-    std::int64_t stride = shape[last];
-    std::int64_t left = run;
-    for (int axis = last - 1; axis >= 0; --axis) {
-      begin += (offset[axis] + left % extent[axis]) * stride;
-      left /= extent[axis];
-      stride *= shape[axis];
-    }
-    const auto first = values.begin() + begin;
-    box.insert(box.end(), first, first + extent[last]);
-  }
-  return box;
 }
 
 std::vector<float> read_whole(const ModelSource& source, const std::string& name) {

@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 
@@ -111,10 +111,6 @@ class VqReplacement : public ReplacedHead {
   CodeMap map_;
   std::map<std::string, std::vector<float>> tensors_;
 };
-
-/// The box of a row-major tensor of `shape`, in which it must lie.
-std::vector<float> box_of(const std::vector<float>& values, const Shape& shape, const Shape& offset,
-                          const Shape& extent);
 
 /// All of a tensor of the source. Throws Error where it has none of that name.
 std::vector<float> read_whole(const ModelSource& source, const std::string& name);

@@ -5,7 +5,7 @@
 
 #include "core/backend.h"
 #include "data/shards/shard_set.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

@@ -9,9 +9,9 @@
 #include <limits>
 #include <numeric>
 
+#include "core/box.h"
 #include "core/error.h"
 #include "train/codes/map_fit.h"
-#include "train/models/logical_tensors.h"
 
 namespace vqlm {
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/tokenizer/tokenizer.h"
-#include "train/models/model_source.h"
+#include "train/checkpoint/model_source.h"
 
 namespace vqlm {
 

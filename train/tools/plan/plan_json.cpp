@@ -1,6 +1,7 @@
 // The plan for programs.
 #include <nlohmann/json.hpp>
 
+#include "train/config/enum_words.h"
 #include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
@@ -49,9 +50,8 @@ std::string to_json(const PlanReport& report) {
   const StepPlan& step = report.step;
   const StatedRates& rates = report.options.rates;
   OrderedJson json;
-  json["model"] = {{"parameters", step.parameters},
-                   {"vocab_size", config.model.vocab_size},
-                   {"head", config.head.kind == HeadKind::dense ? "dense" : "vq"}};
+  json["model"] = {
+      {"parameters", step.parameters}, {"vocab_size", config.model.vocab_size}, {"head", word_of(config.head.kind)}};
   json["grid"] = {{"data", config.parallel.data},
                   {"tensor", config.parallel.tensor},
                   {"ranks", config.parallel.data * config.parallel.tensor}};

@@ -9,6 +9,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/host_collectives.h"
+#include "train/config/enum_words.h"
 #include "train/engine/replica_check.h"
 #include "train/engine/stopwatch.h"
 
@@ -16,10 +17,6 @@ namespace vqlm {
 namespace {
 
 constexpr HeadKind heads[] = {HeadKind::dense, HeadKind::vq};
-
-const char* name_of(HeadKind head) {
-  return head == HeadKind::vq ? "vq" : "dense";
-}
 
 }  // namespace
 
@@ -36,11 +33,10 @@ DoctorCheck check_against_cpu(Backend& backend) {
                    norm = std::abs(got.norm / expected.norm - 1);
       if (!(loss <= 0.002 && norm <= 0.01)) {
         return {.ok = false,
-                .text = fmt::format(
-                    "{} head, step {}: loss {:.5f} and gradient norm {:.5f}, on the CPU {:.5f} and "
-                    "{:.5f}: {}, its driver or a library is broken; compute on another one",
-                    name_of(head), step, got.loss, got.norm, expected.loss, expected.norm,
-                    backend.description())};
+                .text = fmt::format("{} head, step {}: loss {:.5f} and gradient norm {:.5f}, on the CPU {:.5f} and "
+                                    "{:.5f}: {}, its driver or a library is broken; compute on another one",
+                                    word_of(head), step, got.loss, got.norm, expected.loss, expected.norm,
+                                    backend.description())};
       }
       worst_loss = std::max(worst_loss, loss);
       worst_norm = std::max(worst_norm, norm);
@@ -64,10 +60,9 @@ DoctorCheck check_determinism(Backend& backend, const ProcessGrid& grid) {
     for (std::size_t step = 0; step < 3; ++step) {
       if (states[0][step] == states[1][step]) continue;
       return {.ok = false,
-              .text = fmt::format(
-                  "{} head: step {} made twice from the same start gave different bits on rank {}: its "
-                  "memory, its processor or a library that chooses algorithms by time is suspect",
-                  name_of(head), step + 1, grid.world().rank())};
+              .text = fmt::format("{} head: step {} made twice from the same start gave different bits on rank {}: its "
+                                  "memory, its processor or a library that chooses algorithms by time is suspect",
+                                  word_of(head), step + 1, grid.world().rank())};
     }
   }
   return {.text =
@@ -90,12 +85,11 @@ DoctorCheck check_spike(Backend& backend, const ProcessGrid& grid) {
     const SelftestModel::Step after = model.step();
     const bool goes_on = std::isfinite(after.norm) && std::isfinite(after.loss) && model.state() != before;
     if (skipped && goes_on) continue;
-    return {
-        .ok = false,
-        .text = fmt::format(
-            "{} head: a NaN in the gradient of rank {} {} on rank {}: the all-reduce of the gradient "
-            "norm is not to be trusted here; run vqlm doctor",
-            name_of(head), last, skipped ? "ended the training" : "was not skipped", grid.world().rank())};
+    return {.ok = false,
+            .text = fmt::format(
+                "{} head: a NaN in the gradient of rank {} {} on rank {}: the all-reduce of the gradient "
+                "norm is not to be trusted here; run vqlm doctor",
+                word_of(head), last, skipped ? "ended the training" : "was not skipped", grid.world().rank())};
   }
   return {.text = fmt::format("a NaN in the gradient of rank {} was skipped on all", last)};
 }

@@ -1,11 +1,7 @@
-#include "train/models/logical_tensors.h"
-
-#include <algorithm>
+#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
-
-constexpr std::int64_t box_elements = std::int64_t{4} << 20;
 
 void append_layer(std::vector<LogicalTensor>& tensors, const ModelConfig& model, int layer) {
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
@@ -49,26 +45,6 @@ std::vector<LogicalTensor> logical_tensors(const ModelConfig& model, const HeadC
   tensors.push_back({"model.norm.weight", {model.d_model}});
   for (LogicalTensor& tensor : head_tensors(model, head)) tensors.push_back(std::move(tensor));
   return tensors;
-}
-
-std::vector<Box> row_boxes(const Shape& shape) {
-  const std::int64_t rows = shape[0];
-  const std::int64_t row = rows > 0 ? shape.numel() / rows : 1;
-  const std::int64_t at_once = std::max<std::int64_t>(1, box_elements / std::max<std::int64_t>(row, 1));
-  std::vector<Box> boxes;
-  for (std::int64_t begin = 0; begin < rows; begin += at_once) {
-    Box box{.offset = origin_of(shape), .extent = shape};
-    box.offset.set(0, begin);
-    box.extent.set(0, std::min(at_once, rows - begin));
-    boxes.push_back(box);
-  }
-  return boxes;
-}
-
-Shape origin_of(const Shape& shape) {
-  Shape origin = shape;
-  for (int axis = 0; axis < shape.rank(); ++axis) origin.set(axis, 0);
-  return origin;
 }
 
 }  // namespace vqlm

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/model_config.h"
-#include "core/parameters.h"
 #include "core/tensor.h"
 
 namespace vqlm {
@@ -20,12 +19,5 @@ std::vector<LogicalTensor> logical_tensors(const ModelConfig& model, const HeadC
 
 /// Those of the output head alone; a tied head's matrix is the embedding's and does not count.
 std::vector<LogicalTensor> head_tensors(const ModelConfig& model, const HeadConfig& head);
-
-/// The tensor as boxes of whole rows (of the first axis), in order, each of at most 16 MiB in f32 where a row is not longer:
-/// what streams a tensor through a fixed memory.
-std::vector<Box> row_boxes(const Shape& shape);
-
-/// As many zeros as the shape has axes.
-Shape origin_of(const Shape& shape);
 
 }  // namespace vqlm

@@ -4,19 +4,23 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/model/head/code_map.h"
-#include "core/model_config.h"
 #include "core/parameters.h"
 #include "core/tensor.h"
+#include "train/checkpoint/manifest.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 
-enum class Verify;  // train/checkpoint/checkpoint_reader.h
+/// Where a run stood when it saved a model.
+struct SavedRun {
+  TrainState state;
+  bool has_optimizer = false;  // false for a converted model, which no run can go on from
+};
 
 /// Logical tensors are named and shaped as in docs/checkpoints.md (Hugging Face's names for Llama); their values are f32
 /// whatever they are stored in. Every Error names the file, and the tensor where there is one.
@@ -43,25 +47,24 @@ class ModelSource {
   virtual std::vector<TensorInfo> tensors() const = 0;
   /// The box of a tensor at `offset`, `extent` long, row-major. Throws Error where there is no such tensor, or what is
   /// stored is damaged.
-  virtual std::vector<float> read(const std::string& name, const Shape& offset,
-                                  const Shape& extent) const = 0;
+  virtual std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const = 0;
   /// The tokenizer's files in path(), as they are named there; none where it has none (data/tokenizer/tokenizer_files.h).
   virtual std::vector<std::filesystem::path> tokenizer_files() const = 0;
   /// Which tokenizer the model's ids are of, as shards say it; empty where nothing tells.
   virtual std::string tokenizer_sha256() const = 0;
   /// Tokens of a sample in training; 0 where nothing tells.
   virtual std::int64_t seq_len() const { return 0; }
+  /// The configuration of the run that made it, where one of ours did; else config_of_model().
+  virtual Config config() const;
+  /// None for a model that is no checkpoint.
+  virtual std::optional<SavedRun> run() const { return std::nullopt; }
 };
 
-/// What a user names with --checkpoint or --input: a checkpoint folder, a run folder (its newest complete checkpoint), or
-/// a Hugging Face folder (config.json and safetensors). A checkpoint is compared with its manifest first. Throws Error
-/// where it is none of them, or one that this program cannot run, and says why.
-std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
-/// Without the comparison: for all ranks but the first, and where damage is found soon enough on reading.
-std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verify verify);
+/// The defaults with the model's sizes, and with the length of its samples where it is known.
+Config config_of_model(const ModelSource& source);
 
-/// Fills the store's values but moving averages, reading no more of each tensor than this rank's slice. Throws Error for a tensor that is
-/// missing or has another shape.
+/// Fills the store's values but moving averages, which are a run's own, reading no more of each tensor than this rank's
+/// slice. Throws Error for a tensor that is missing or has another shape.
 void load_parameters(const ModelSource& source, ParameterStore& parameters);
 
 }  // namespace vqlm
