@@ -1,17 +1,8 @@
-// Backend: memory, streams and the operations of the model. This header is the one place where an op's contract stands;
-// core/cpu and core/cuda hold one file per op with the same name.
+// Backend: memory, streams, and the order in which the operations of core/ops run. Those say what they do; core/cpu and
+// core/cuda hold one file per op with the same name.
 //
-// Conventions, said once:
-// - Outputs come first. "overwritten": earlier contents do not matter. "accumulates": the result is added to what is
-//   there, so gradients add up over micro-batches. An absent Tensor{} skips that output or operand where said.
-// - Shapes are checked with assertions (the caller's bug); tensors are contiguous, f32 unless said, ids are i32.
-// - A is the back end's activation_dtype(): f32 on the host, bf16 on a GPU. Activations, their gradients, logits and the
-//   matrices that ops read are A; gains, biases, statistics, log-likelihoods and gradients of parameters are f32. Sums are
-//   made in f32 or better, whatever A.
-// - Operands must not overlap unless "may alias" is said.
 // - Ops are enqueued on compute_stream() in call order; on the host they are done when they return.
-// - The result of an op is the same in every run with the same inputs, thread count and device.
-// - N rows (tokens), d model width, V vocabulary, K codes (clusters), G groups, Q sub-codes per group.
+// - Shapes and dtypes are checked with assertions (the caller's bug), by the ops themselves.
 #pragma once
 
 #include <array>
@@ -20,13 +11,11 @@
 #include <string>
 
 #include "core/buffer.h"
+#include "core/ops/ops.h"
 #include "core/stream.h"
 #include "core/tensor.h"
 
 namespace vqlm {
-
-enum class Transpose { no, yes };
-enum class Accumulate { no, yes };
 
 /// How the columns of a fused projection qkv (B, T, (heads + 2 kv_heads) * head_dim) are laid out: all query heads,
 /// then all key heads, then all value heads. Query head h reads key/value head h / (heads / kv_heads).
@@ -141,11 +130,12 @@ class Backend {
   virtual Graph capture(const std::function<void()>& work) = 0;
   /// Enqueues a recorded graph on compute_stream().
   virtual void replay(const Graph& graph) = 0;
-
-  // ---- matrix products ----------------------------------------------------------------------------------------------
-  /// c (M, N) = op(a) (M, K) op(b) (K, N), added to c where accumulate is yes. a is stored (K, M) where ta is yes, b
-  /// (N, K) where tb is yes. a and b are both A or both f32, c is A or f32.
-  virtual void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) = 0;
+  /// Checks an op of core/ops and enqueues it: run(RmsnormForward{.y = y, ...}).
+  template <class O>
+  void run(const O& op) {
+    op.check(activation_dtype());
+    enqueue(&op);
+  }
 
   // ---- elementwise and re-layout ------------------------------------------------------------------------------------
   /// y += scale * x, both (n) f32.
@@ -284,6 +274,8 @@ class Backend {
 
  private:
   friend class Buffer;
+  /// Enqueues an op that is checked; the pointer is good for the call.
+  virtual void enqueue(const Op& op) = 0;
   /// Gives a block back; called by ~Buffer only. Must not throw.
   virtual void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept = 0;
 };

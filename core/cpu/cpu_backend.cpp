@@ -52,8 +52,7 @@ void fill_elements(Tensor x, T value) {
   });
 }
 
-/// Forwards every op to the function of its name in core/cpu/ops.h. Work is done when a call returns, so
-/// streams and events are empty.
+/// Work is done when a call returns, so streams and events are empty.
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(int threads) : threads_(threads) {}
@@ -116,11 +115,6 @@ class CpuBackend final : public Backend {
     return Graph(std::make_shared<std::function<void()>>(work));
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
-
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
-    use_threads();
-    cpu::matmul(c, a, b, ta, tb, accumulate);
-  }
 
   void add_scaled(Tensor y, Tensor x, float scale) override {
     use_threads();
@@ -266,6 +260,11 @@ class CpuBackend final : public Backend {
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  void enqueue(const Op& op) override {
+    use_threads();
+    std::visit([](const auto* value) { cpu::run(*value); }, op);
+  }
 
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
 

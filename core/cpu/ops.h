@@ -1,13 +1,15 @@
-// The CPU ops as free functions, one .cpp each; CpuBackend forwards to them. Contracts: core/backend.h.
+// The CPU ops: core/cpu/X.cpp specialises run() for the ops of core/ops/X.h.
 #pragma once
 
 #include "core/backend.h"
 
 namespace vqlm::cpu {
 
-std::uint64_t fingerprint(Tensor x);
+/// Does one op, with the threads that OpenMP gives. An op without a specialisation does not link.
+template <class O>
+void run(const O& op);
 
-void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate);
+std::uint64_t fingerprint(Tensor x);
 
 void add_scaled(Tensor y, Tensor x, float scale);
 void add_column_sums(Tensor out, Tensor x);

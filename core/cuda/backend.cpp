@@ -1,4 +1,4 @@
-// CudaBackend: memory, streams, events and graphs of one GPU; every op is forwarded to its launcher in core/cuda/ops.h.
+// CudaBackend: memory, streams, events and graphs of one GPU; ops go to their launchers.
 #include <cuda_runtime_api.h>
 #include <spdlog/fmt/fmt.h>
 
@@ -127,9 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
-    cuda::matmul(context(), c, a, b, ta, tb, accumulate);
-  }
   void add_scaled(Tensor y, Tensor x, float scale) override { cuda::add_scaled(context(), y, x, scale); }
   void add_column_sums(Tensor out, Tensor x) override { cuda::add_column_sums(context(), out, x); }
   void swap_axes(Tensor dst, Tensor src) override { cuda::swap_axes(context(), dst, src); }
@@ -231,6 +228,9 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  void enqueue(const Op& op) override {
+    std::visit([this](const auto* value) { cuda::run(context(), *value); }, op);
+  }
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override {
     cuda::cuda_log_failure(cudaSetDevice(device_), "cudaSetDevice");
     memory_.free(data, bytes, use);

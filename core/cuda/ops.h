@@ -1,5 +1,4 @@
-// The operations of the CUDA back end, one .cu file for each group, named as in core/cpu. Contracts: core/backend.h, with
-// A = bf16. Every function enqueues on context.stream and returns; shapes are asserted, launches are checked.
+// The ops of the CUDA back end: core/cuda/X.cu specialises run() for the ops of core/ops/X.h, with A = bf16.
 #pragma once
 
 #include "core/backend.h"
@@ -7,9 +6,9 @@
 
 namespace vqlm::cuda {
 
-// matmul.cpp
-void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
-            Accumulate accumulate);
+/// Enqueues one op on context.stream and returns; launches are checked. An op without a specialisation does not link.
+template <class O>
+void run(const Context& context, const O& op);
 
 // elementwise.cu
 void fill(const Context& context, Tensor x, float value);

@@ -82,8 +82,11 @@ void matmul(benchmark::State& state) {
   const Tensor all = storage.view({3 * size, size});
   backend->fill(all, 1.0f);
   for (auto _ : state) {
-    backend->matmul(all.rows(0, size), all.rows(size, size), all.rows(2 * size, size), Transpose::no,
-                    Transpose::yes, Accumulate::no);
+    backend->run(Matmul{.c = all.rows(0, size),
+                        .a = all.rows(size, size),
+                        .b = all.rows(2 * size, size),
+                        .tb = Transpose::yes,
+                        .accumulate = Accumulate::no});
   }
   report_flops(state, 2.0 * static_cast<double>(size * size * size));
 }

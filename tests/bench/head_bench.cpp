@@ -98,13 +98,15 @@ void dense(benchmark::State& state, bool with_softmax) {
   for (auto _ : state) {
     for (std::int64_t begin = 0; begin < batch.rows; begin += chunk) {
       const Tensor h = batch.h.rows(begin, chunk), dh = batch.dh.rows(begin, chunk);
-      backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
+      backend.run(
+          Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
       if (with_softmax) {
         softmax(batch, logits, batch.bias, batch.targets.rows(begin, chunk));
         backend.add_column_sums(batch.dbias, logits);
       }
-      backend.matmul(dh, logits, weight, Transpose::no, Transpose::no, Accumulate::yes);
-      backend.matmul(dweight, logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
+      backend.run(Matmul{.c = dh, .a = logits, .b = weight, .accumulate = Accumulate::yes});
+      backend.run(
+          Matmul{.c = dweight, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
     }
   }
   report(state, batch, 6.0 * static_cast<double>(batch.rows * batch.vocabulary * batch.width));
@@ -176,10 +178,12 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
   for (auto _ : state) {
     backend.sort_rows_by_cluster(clusters, order, row_begin, batch.targets, map);
     if (with_codes) {
-      backend.matmul(logits, batch.h, codebook, Transpose::no, Transpose::yes, Accumulate::no);
+      backend.run(Matmul{
+          .c = logits, .a = batch.h, .b = codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
       softmax(batch, logits, code_bias, clusters);
-      backend.matmul(batch.dh, logits, codebook, Transpose::no, Transpose::no, Accumulate::yes);
-      backend.matmul(dcodebook, logits, batch.h, Transpose::yes, Transpose::no, Accumulate::yes);
+      backend.run(Matmul{.c = batch.dh, .a = logits, .b = codebook, .accumulate = Accumulate::yes});
+      backend.run(Matmul{
+          .c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
       backend.add_column_sums(dcode_bias, logits);
     }
     backend.member_entropy(batch.nll, {batch.dh, dmembers, batch.dbias, 1.0f}, batch.h, batch.targets, order,

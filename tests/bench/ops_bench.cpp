@@ -237,7 +237,8 @@ void matmul(benchmark::State& state) {
   Bench bench(state.range(3));
   const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   const Tensor c = bench.make({m, n}), a = bench.make({m, k}), b = bench.make({n, k});
-  for (auto _ : state) bench.backend().matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no);
+  for (auto _ : state)
+    bench.backend().run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
   state.counters["FLOP/s"] =
       benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
 }

@@ -193,7 +193,7 @@ TEST_F(CudaBackendTest, AGraphDoesWhatTheCallsDid) {
   const DeviceArray left = bf16(a), right = bf16(b);
   const auto work = [&](Tensor sum, Tensor column_sums) {
     return [this, &left, &right, sum, column_sums] {
-      device->matmul(sum, left, right, Transpose::no, Transpose::no, Accumulate::yes);
+      device->run(Matmul{.c = sum, .a = left, .b = right, .accumulate = Accumulate::yes});
       device->add_column_sums(column_sums, left);  // uses the workspace
     };
   };

@@ -144,7 +144,9 @@ TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
   const Tensor c = storage.view({64}).range(0, 6).view({2, 3});
   const Tensor a = storage.view({64}).range(6, 8).view({2, 4}),
                b = storage.view({64}).range(14, 12).view({3, 4});
-  const auto multiply = [&] { timing.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); };
+  const auto multiply = [&] {
+    timing.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  };
   timing.fill(storage.view({64}), 1.0f);
   multiply();
   EXPECT_TRUE(timing.times().empty());

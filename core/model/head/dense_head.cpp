@@ -126,7 +126,7 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
     const Tensor logits = logits_.rows(0, count);
     const Tensor statistics = statistics_.rows(0, count);
     const Tensor lse = lse_.rows(0, count);
-    backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
+    backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
     backend.softmax_statistics(statistics, logits, bias(), targets, classes);
     const Tensor all_statistics =
         tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
@@ -134,8 +134,13 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
                             targets);
     if (!dh_rows) continue;
     backend.softmax_gradient(logits, bias(), lse, targets, classes, scale);
-    backend.matmul(parameters_.padded_gradient(weight_), logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
-    backend.matmul(dh_rows.rows(begin, count), logits, weight, Transpose::no, Transpose::no, Accumulate::no);
+    backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
+                       .a = logits,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::yes});
+    backend.run(
+        Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
     if (bias_) backend.add_column_sums(parameters_.gradient(*bias_), logits);
   }
 }
@@ -145,8 +150,11 @@ void DenseHead::log_probs(Tensor out, Tensor h) {
     throw Error(
         "log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
   }
-  tensor_.backend().matmul(out, h, parameters_.operand(weight_), Transpose::no, Transpose::yes,
-                           Accumulate::no);
+  tensor_.backend().run(Matmul{.c = out,
+                               .a = h,
+                               .b = parameters_.operand(weight_),
+                               .tb = Transpose::yes,
+                               .accumulate = Accumulate::no});
   tensor_.backend().log_softmax(out, bias());
 }
 

@@ -168,7 +168,8 @@ void VqHead::after_update() {
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
   backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
-  backend.matmul(logits_, h, clusters, Transpose::no, Transpose::yes, Accumulate::no);
+  backend.run(
+      Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
   backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_,
                              {.count = clusters_});
   backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
@@ -181,13 +182,20 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (adds_means()) {
-    backend.matmul(embedding_->cluster_gradient(), logits_, h, Transpose::yes, Transpose::no, Accumulate::no);
+    backend.run(Matmul{.c = embedding_->cluster_gradient(),
+                       .a = logits_,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::no});
   } else {
-    backend.matmul(parameters_.padded_gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
-                   Accumulate::yes);
+    backend.run(Matmul{.c = parameters_.padded_gradient(codebook_),
+                       .a = logits_,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::yes});
   }
   backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
-  backend.matmul(dh, logits_, clusters, Transpose::no, Transpose::no, Accumulate::no);
+  backend.run(Matmul{.c = dh, .a = logits_, .b = clusters, .accumulate = Accumulate::no});
 }
 
 Tensor VqHead::member_vectors() {
@@ -251,7 +259,11 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   VQLM_ASSERT(rows <= rows_);
   const Tensor vectors = member_vectors();
   const Tensor codes = code_log_probs_.rows(0, rows);
-  backend.matmul(codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.run(Matmul{.c = codes,
+                     .a = h,
+                     .b = cluster_vectors().rows(0, clusters_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
   backend.log_softmax(codes, parameters_.operand(cluster_bias_));
   backend.member_log_probs(out, h, codes, vectors, token_bias(), map_);
 }

@@ -46,8 +46,11 @@ std::span<const float> VqHead::host_code_log_probs(Tensor h) {
   Backend& backend = tensor_.backend();
   VqHeadChoice& c = choice();
   member_vectors();  // which the clusters' vectors may be made of
-  backend.matmul(c.codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes,
-                 Accumulate::no);
+  backend.run(Matmul{.c = c.codes,
+                     .a = h,
+                     .b = cluster_vectors().rows(0, clusters_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
   backend.log_softmax(c.codes, parameters_.operand(cluster_bias_));
   backend.copy_to_host(c.host_codes.data(), c.codes);
   return c.host_codes;

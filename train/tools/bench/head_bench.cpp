@@ -234,8 +234,9 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const DType type = backend.activation_dtype();
   const Tensor a = tensors.normal({size, size}, type), b = tensors.normal({size, size}, type),
                c = tensors.make({size, size}, type);
-  const double product =
-      seconds_of([&] { backend.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); });
+  const double product = seconds_of([&] {
+    backend.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  });
   return {2.0 * size * size * size / product, rate};
 }
 

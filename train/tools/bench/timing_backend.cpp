@@ -5,10 +5,15 @@
 namespace vqlm {
 namespace {
 
+template <class O>
+std::string_view name_of(const O& op) {
+  return op.name;
+}
+
 /// Products by what they are for in a layer y = x W^T.
-std::string_view matmul_name(Transpose ta, Transpose tb) {
-  if (ta == Transpose::yes) return tb == Transpose::yes ? "matmul a^T b^T" : "matmul a^T b (dW)";
-  return tb == Transpose::yes ? "matmul a b^T (y)" : "matmul a b (dx)";
+std::string_view name_of(const Matmul& op) {
+  if (op.ta == Transpose::yes) return op.tb == Transpose::yes ? "matmul a^T b^T" : "matmul a^T b (dW)";
+  return op.tb == Transpose::yes ? "matmul a b^T (y)" : "matmul a b (dx)";
 }
 
 /// Of the scores and of the sum over values, where half of the T x T scores exist.
@@ -47,20 +52,28 @@ OpTime& TimingBackend::entry(std::string_view name) {
   return *found;
 }
 
-template <class Op>
-void TimingBackend::measure(std::string_view name, double flops, const Op& op) {
-  if (!running_) return op();
+template <class Work>
+void TimingBackend::measure(std::string_view name, double flops, const Work& work) {
+  if (!running_) return work();
   if (inner_.host_accessible()) {
     const double begin = clock_();
-    op();
+    work();
     entry(name).seconds += clock_() - begin;
   } else {
     Event begin = inner_.mark_time(inner_.compute_stream());
-    op();
+    work();
     marked_.push_back({name, std::move(begin), inner_.mark_time(inner_.compute_stream())});
   }
   ++entry(name).calls;
   entry(name).flops += flops;
+}
+
+void TimingBackend::enqueue(const Op& op) {
+  std::visit(
+      [this](const auto* value) {
+        measure(name_of(*value), value->cost().flops, [&] { inner_.run(*value); });
+      },
+      op);
 }
 
 Graph TimingBackend::capture(const std::function<void()>& work) {
@@ -100,12 +113,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) {
-  const std::int64_t inner_extent = ta == Transpose::yes ? a.extent(0) : a.extent(1);
-  measure(matmul_name(ta, tb), 2.0 * static_cast<double>(c.numel()) * static_cast<double>(inner_extent),
-          [&] { inner_.matmul(c, a, b, ta, tb, accumulate); });
-}
-
 void TimingBackend::add_scaled(Tensor y, Tensor x, float scale) {
   measure("add_scaled", 0, [&] { inner_.add_scaled(y, x, scale); });
 }

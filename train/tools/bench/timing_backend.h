@@ -12,10 +12,10 @@ namespace vqlm {
 
 /// What the calls of one op took together.
 struct OpTime {
-  std::string_view name;  // as in backend.h; matrix products by the transposes of their operands
+  std::string_view name;  // as in core/ops; matrix products by the transposes of their operands
   std::int64_t calls = 0;
   double seconds = 0;
-  double flops = 0;  // of matrix products and attention (causal half, recomputation not counted), else 0
+  double flops = 0;  // OpCost's
 };
 
 class TimingBackend : public Backend {
@@ -53,7 +53,6 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
   void add_scaled(Tensor y, Tensor x, float scale) override;
   void add_column_sums(Tensor out, Tensor x) override;
   void swap_axes(Tensor dst, Tensor src) override;
@@ -100,10 +99,11 @@ class TimingBackend : public Backend {
   void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
 
  private:
+  void enqueue(const Op& op) override;
   /// Buffers belong to `inner`, so nothing is ever given back here.
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
-  template <class Op>
-  void measure(std::string_view name, double flops, const Op& op);
+  template <class Work>
+  void measure(std::string_view name, double flops, const Work& work);
   OpTime& entry(std::string_view name);
 
   /// An op on a device whose time is not known yet.

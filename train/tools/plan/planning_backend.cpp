@@ -27,18 +27,19 @@ Buffer PlanningBackend::allocate(std::size_t bytes, MemoryUse use) {
   return Buffer(*this, data, bytes, use);
 }
 
+void PlanningBackend::enqueue(const Op& op) {
+  std::visit([this](const auto* value) { machine_.add_op(value->name, value->cost()); }, op);
+}
+
 void PlanningBackend::deallocate(void* /*data*/, std::size_t bytes, MemoryUse use) noexcept {
   memory_.in_use[static_cast<std::size_t>(use)] -= bytes;
 }
 
 void PlanningBackend::count(std::string_view name, double flops, Tensors read, Tensors written,
                             double extra_bytes) {
-  const auto sum = [](Tensors tensors) {
-    return std::accumulate(tensors.begin(), tensors.end(), 0.0, [](double bytes, const Tensor& tensor) {
-      return bytes + static_cast<double>(tensor.bytes());
-    });
-  };
-  machine_.add_op(name, flops, sum(read) + extra_bytes, sum(written));
+  OpCost cost = cost_of(read, written, flops);
+  cost.bytes_read += extra_bytes;
+  machine_.add_op(name, cost);
 }
 
 void PlanningBackend::expect(DType dtype, Tensors tensors) const {

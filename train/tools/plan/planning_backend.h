@@ -45,7 +45,6 @@ class PlanningBackend final : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
   void add_scaled(Tensor y, Tensor x, float scale) override;
   void add_column_sums(Tensor out, Tensor x) override;
   void swap_axes(Tensor dst, Tensor src) override;
@@ -93,6 +92,7 @@ class PlanningBackend final : public Backend {
 
  private:
   using Tensors = std::initializer_list<Tensor>;
+  void enqueue(const Op& op) override;
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
   /// Enters an op whose tensors (absent ones are skipped) are read and written once; extra_bytes are read besides.
   void count(std::string_view name, double flops, Tensors read, Tensors written, double extra_bytes = 0);

@@ -24,18 +24,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
 
 }  // namespace
 
-void PlanningBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
-                             Accumulate accumulate) {
-  const int a_inner = ta == Transpose::yes ? 0 : 1;
-  const int b_inner = tb == Transpose::yes ? 1 : 0;
-  VQLM_ASSERT(a.extent(a_inner) == b.extent(b_inner));
-  VQLM_ASSERT(c.extent(0) == a.extent(1 - a_inner) && c.extent(1) == b.extent(1 - b_inner));
-  VQLM_ASSERT(a.dtype() == b.dtype() && (a.dtype() == activation_ || a.dtype() == DType::f32));
-  VQLM_ASSERT(c.dtype() == activation_ || c.dtype() == DType::f32);
-  const double flops = 2.0 * static_cast<double>(c.numel()) * static_cast<double>(a.extent(a_inner));
-  count("matmul", flops, {a, b, accumulate == Accumulate::yes ? c : Tensor{}}, {c});
-}
-
 void PlanningBackend::add_scaled(Tensor y, Tensor x, float /*scale*/) {
   VQLM_ASSERT(y.numel() == x.numel());
   expect(DType::f32, {y, x});
@@ -85,7 +73,7 @@ void PlanningBackend::rope_forward(Tensor qkv, const AttentionShape& shape, cons
   // The value heads are not touched.
   const double rotated =
       static_cast<double>(qkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
-  machine_.add_op("rope_forward", 0, rotated, rotated);
+  machine_.add_op("rope_forward", {.bytes_read = rotated, .bytes_written = rotated});
 }
 
 void PlanningBackend::rope_backward(Tensor dqkv, const AttentionShape& shape,
@@ -94,7 +82,7 @@ void PlanningBackend::rope_backward(Tensor dqkv, const AttentionShape& shape,
   expect(DType::f64, {positions.frequencies});
   const double rotated =
       static_cast<double>(dqkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
-  machine_.add_op("rope_backward", 0, rotated, rotated);
+  machine_.add_op("rope_backward", {.bytes_read = rotated, .bytes_written = rotated});
 }
 
 void PlanningBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
@@ -115,9 +103,12 @@ void PlanningBackend::attention_cached(Tensor out, Tensor keys, Tensor values, T
   expect(activation_, {out, keys, values, qkv});
   const std::int64_t kept = shape.batch * shape.kv_heads * shape.head_dim;  // numbers of a position
   const auto width = static_cast<double>(size_of(activation_));
-  machine_.add_op("attention_cached", attention_cached_flops(shape, past),
-                  static_cast<double>(qkv.bytes()) + 2 * width * static_cast<double>(kept * past),
-                  static_cast<double>(out.bytes()) + 2 * width * static_cast<double>(kept * shape.seq_len));
+  machine_.add_op(
+      "attention_cached",
+      {.flops = attention_cached_flops(shape, past),
+       .bytes_read = static_cast<double>(qkv.bytes()) + 2 * width * static_cast<double>(kept * past),
+       .bytes_written =
+           static_cast<double>(out.bytes()) + 2 * width * static_cast<double>(kept * shape.seq_len)});
 }
 
 // Rows of the table are counted as many times as they are asked for.
@@ -132,7 +123,8 @@ void PlanningBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids,
   expect(activation_, {dout});
   expect(DType::i32, {ids});
   const double rows = static_cast<double>(dout.numel()) * sizeof(float);
-  machine_.add_op("embedding_backward", 0, static_cast<double>(ids.bytes() + dout.bytes()) + rows, rows);
+  machine_.add_op("embedding_backward", {.bytes_read = static_cast<double>(ids.bytes() + dout.bytes()) + rows,
+                                         .bytes_written = rows});
 }
 
 void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
@@ -140,7 +132,8 @@ void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) 
   expect(DType::f32, {dtable, dout});
   expect(DType::i32, {rows});
   const auto touched = static_cast<double>(dout.bytes());
-  machine_.add_op("scatter_add_rows", 0, static_cast<double>(rows.bytes()) + 2 * touched, touched);
+  machine_.add_op("scatter_add_rows",
+                  {.bytes_read = static_cast<double>(rows.bytes()) + 2 * touched, .bytes_written = touched});
 }
 
 void PlanningBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
