@@ -137,18 +137,6 @@ class Backend {
     enqueue(&op);
   }
 
-  // ---- elementwise and re-layout ------------------------------------------------------------------------------------
-  /// y += scale * x, both (n) f32.
-  virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
-  /// out (C) accumulates the sums of the first C columns of x (N, W) A.
-  virtual void add_column_sums(Tensor out, Tensor x) = 0;
-  /// dst (P, R, C) = src (R, P, C) A with its first two axes exchanged; overwritten.
-  virtual void swap_axes(Tensor dst, Tensor src) = 0;
-  /// y (N, F) = silu(gate) * up with gate_up (N, 2F) = [gate | up]; overwritten; all A. SwiGLU: arXiv 2002.05202.
-  virtual void swiglu_forward(Tensor y, Tensor gate_up) = 0;
-  /// dgate_up (N, 2F) overwritten from dy (N, F); may alias gate_up.
-  virtual void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) = 0;
-
   // ---- normalisation ------------------------------------------------------------------------------------------------
   /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
   /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may

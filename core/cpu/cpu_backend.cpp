@@ -116,27 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void add_scaled(Tensor y, Tensor x, float scale) override {
-    use_threads();
-    cpu::add_scaled(y, x, scale);
-  }
-  void add_column_sums(Tensor out, Tensor x) override {
-    use_threads();
-    cpu::add_column_sums(out, x);
-  }
-  void swap_axes(Tensor dst, Tensor src) override {
-    use_threads();
-    cpu::swap_axes(dst, src);
-  }
-  void swiglu_forward(Tensor y, Tensor gate_up) override {
-    use_threads();
-    cpu::swiglu_forward(y, gate_up);
-  }
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
-    use_threads();
-    cpu::swiglu_backward(dgate_up, dy, gate_up);
-  }
-
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                        float eps) override {
     use_threads();

@@ -11,12 +11,6 @@ void run(const O& op);
 
 std::uint64_t fingerprint(Tensor x);
 
-void add_scaled(Tensor y, Tensor x, float scale);
-void add_column_sums(Tensor out, Tensor x);
-void swap_axes(Tensor dst, Tensor src);
-void swiglu_forward(Tensor y, Tensor gate_up);
-void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up);
-
 void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps);
 void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
                       Accumulate accumulate_dx);

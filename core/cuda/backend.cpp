@@ -127,14 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void add_scaled(Tensor y, Tensor x, float scale) override { cuda::add_scaled(context(), y, x, scale); }
-  void add_column_sums(Tensor out, Tensor x) override { cuda::add_column_sums(context(), out, x); }
-  void swap_axes(Tensor dst, Tensor src) override { cuda::swap_axes(context(), dst, src); }
-  void swiglu_forward(Tensor y, Tensor gate_up) override { cuda::swiglu_forward(context(), y, gate_up); }
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
-    cuda::swiglu_backward(context(), dgate_up, dy, gate_up);
-  }
-
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                        float eps) override {
     cuda::rmsnorm_forward(context(), y, rstd, sum, x, branch, gain, eps);

@@ -13,17 +13,10 @@ void run(const Context& context, const O& op);
 // elementwise.cu
 void fill(const Context& context, Tensor x, float value);
 void round_to_activation(const Context& context, Tensor dst, Tensor src);
-void add_scaled(const Context& context, Tensor y, Tensor x, float scale);
-void add_column_sums(const Context& context, Tensor out, Tensor x);
-void swap_axes(const Context& context, Tensor dst, Tensor src);
 
 // fingerprint.cu
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
-
-// swiglu.cu
-void swiglu_forward(const Context& context, Tensor y, Tensor gate_up);
-void swiglu_backward(const Context& context, Tensor dgate_up, Tensor dy, Tensor gate_up);
 
 // rmsnorm.cu
 void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,

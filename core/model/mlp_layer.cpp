@@ -39,7 +39,7 @@ void MlpLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scrat
                      .b = parameters_.fused_operand(gate_up_, 2),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.swiglu_forward(saved.hidden, saved.gate_up);
+  backend.run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.run(Matmul{.c = partial,
                      .a = saved.hidden,
@@ -63,7 +63,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
   const Tensor dgate_up = saved.gate_up;  // in place: forward's values are not needed again
-  backend.swiglu_backward(dgate_up, dhidden, saved.gate_up);
+  backend.run(SwigluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
   const Tensor rows = tensor_.gather(x, scratch.gathered);
   backend.run(Matmul{.c = parameters_.fused_gradient(gate_up_, 2),
                      .a = dgate_up,

@@ -3,11 +3,13 @@
 
 #include <variant>
 
+#include "core/ops/elementwise.h"
 #include "core/ops/matmul.h"
+#include "core/ops/swiglu.h"
 
 namespace vqlm {
 
 using Op = std::variant<  //
-    const Matmul*>;
+    const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*>;
 
 }  // namespace vqlm

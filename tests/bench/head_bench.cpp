@@ -102,7 +102,7 @@ void dense(benchmark::State& state, bool with_softmax) {
           Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
       if (with_softmax) {
         softmax(batch, logits, batch.bias, batch.targets.rows(begin, chunk));
-        backend.add_column_sums(batch.dbias, logits);
+        backend.run(AddColumnSums{.out = batch.dbias, .x = logits});
       }
       backend.run(Matmul{.c = dh, .a = logits, .b = weight, .accumulate = Accumulate::yes});
       backend.run(
@@ -184,7 +184,7 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
       backend.run(Matmul{.c = batch.dh, .a = logits, .b = codebook, .accumulate = Accumulate::yes});
       backend.run(Matmul{
           .c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
-      backend.add_column_sums(dcode_bias, logits);
+      backend.run(AddColumnSums{.out = dcode_bias, .x = logits});
     }
     backend.member_entropy(batch.nll, {batch.dh, dmembers, batch.dbias, 1.0f}, batch.h, batch.targets, order,
                            row_begin, members, batch.bias, map);

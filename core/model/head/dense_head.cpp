@@ -141,7 +141,7 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
                        .accumulate = Accumulate::yes});
     backend.run(
         Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
-    if (bias_) backend.add_column_sums(parameters_.gradient(*bias_), logits);
+    if (bias_) backend.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
   }
 }
 

@@ -65,7 +65,7 @@ Tensor EmbeddingMembers::vectors() {
   }
   backend.embedding_forward(own_, members_, table, 0);
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
-  backend.swap_axes(vectors_.view({vocab_size_, parts, own_columns()}), gathered_);
+  backend.run(SwapAxes{.dst = vectors_.view({vocab_size_, parts, own_columns()}), .src = gathered_});
   return vectors_;
 }
 
@@ -99,8 +99,8 @@ void EmbeddingMembers::backward() {
   }
   const std::int64_t columns = own_columns();
   const DType a = backend.activation_dtype();
-  backend.swap_axes(for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
-                    for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a));
+  backend.run(SwapAxes{.dst = for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
+                       .src = for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a)});
   tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
   backend.scatter_add_rows(dtable, own_gradient_, members_);
 }

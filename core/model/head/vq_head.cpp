@@ -194,7 +194,7 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
                        .ta = Transpose::yes,
                        .accumulate = Accumulate::yes});
   }
-  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
+  backend.run(AddColumnSums{.out = parameters_.gradient(cluster_bias_), .x = logits_});
   backend.run(Matmul{.c = dh, .a = logits_, .b = clusters, .accumulate = Accumulate::no});
 }
 

@@ -126,8 +126,9 @@ class OpBench {
     const Tensor gate_up = tensors.normal({n, 2 * f}, type_), dgate_up = tensors.make({n, 2 * f}, type_);
     const Tensor y = tensors.normal({n, f}, type_);
     add("swiglu_backward", shape, 5 * width() * n * f,
-        [&] { backend_.swiglu_backward(dgate_up, y, gate_up); });
-    add("swiglu_forward", shape, 3 * width() * n * f, [&] { backend_.swiglu_forward(y, gate_up); });
+        [&] { backend_.run(SwigluBackward{.dgate_up = dgate_up, .dy = y, .gate_up = gate_up}); });
+    add("swiglu_forward", shape, 3 * width() * n * f,
+        [&] { backend_.run(SwigluForward{.y = y, .gate_up = gate_up}); });
   }
 
   void embedding() {

@@ -113,22 +113,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::add_scaled(Tensor y, Tensor x, float scale) {
-  measure("add_scaled", 0, [&] { inner_.add_scaled(y, x, scale); });
-}
-void TimingBackend::add_column_sums(Tensor out, Tensor x) {
-  measure("add_column_sums", 0, [&] { inner_.add_column_sums(out, x); });
-}
-void TimingBackend::swap_axes(Tensor dst, Tensor src) {
-  measure("swap_axes", 0, [&] { inner_.swap_axes(dst, src); });
-}
-void TimingBackend::swiglu_forward(Tensor y, Tensor gate_up) {
-  measure("swiglu_forward", 0, [&] { inner_.swiglu_forward(y, gate_up); });
-}
-void TimingBackend::swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  measure("swiglu_backward", 0, [&] { inner_.swiglu_backward(dgate_up, dy, gate_up); });
-}
-
 void TimingBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                                     float eps) {
   measure("rmsnorm_forward", 0, [&] { inner_.rmsnorm_forward(y, rstd, sum, x, branch, gain, eps); });

@@ -53,11 +53,6 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void add_scaled(Tensor y, Tensor x, float scale) override;
-  void add_column_sums(Tensor out, Tensor x) override;
-  void swap_axes(Tensor dst, Tensor src) override;
-  void swiglu_forward(Tensor y, Tensor gate_up) override;
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override;
   void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                        float eps) override;
   void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,

@@ -24,34 +24,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
 
 }  // namespace
 
-void PlanningBackend::add_scaled(Tensor y, Tensor x, float /*scale*/) {
-  VQLM_ASSERT(y.numel() == x.numel());
-  expect(DType::f32, {y, x});
-  count("add_scaled", 0, {y, x}, {y});
-}
-
-void PlanningBackend::add_column_sums(Tensor out, Tensor x) {
-  expect(DType::f32, {out});
-  expect(activation_, {x});
-  count("add_column_sums", 0, {out, x}, {out});
-}
-
-void PlanningBackend::swap_axes(Tensor dst, Tensor src) {
-  VQLM_ASSERT(dst.numel() == src.numel());
-  expect(activation_, {dst, src});
-  count("swap_axes", 0, {src}, {dst});
-}
-
-void PlanningBackend::swiglu_forward(Tensor y, Tensor gate_up) {
-  expect(activation_, {y, gate_up});
-  count("swiglu_forward", 0, {gate_up}, {y});
-}
-
-void PlanningBackend::swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  expect(activation_, {dgate_up, dy, gate_up});
-  count("swiglu_backward", 0, {dy, gate_up}, {dgate_up});
-}
-
 void PlanningBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
                                       float /*eps*/) {
   expect(activation_, {y, sum, x, branch});
