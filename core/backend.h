@@ -137,18 +137,6 @@ class Backend {
     enqueue(&op);
   }
 
-  // ---- normalisation ------------------------------------------------------------------------------------------------
-  /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
-  /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may
-  /// alias x or branch; sum is absent where branch is. y, sum, x, branch: A (what is normalised is the stored, rounded
-  /// sum); rstd and gain: f32.
-  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                               float eps) = 0;
-  /// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
-  /// normalised (sum, where there was a branch). dx, dy, x: A; dgain, gain, rstd: f32.
-  virtual void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                                Accumulate accumulate_dx) = 0;
-
   // ---- attention ----------------------------------------------------------------------------------------------------
   /// Rotates the query and key heads of qkv in place; row (b, t) has position p = positions.first + t. Pairs
   /// (i, i + head_dim / 2), angle p * frequencies[i]: arXiv 2104.09864 in Hugging Face's half-split order. Angles are made

@@ -116,17 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override {
-    use_threads();
-    cpu::rmsnorm_forward(y, rstd, sum, x, branch, gain, eps);
-  }
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override {
-    use_threads();
-    cpu::rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx);
-  }
-
   void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
     use_threads();
     cpu::rope_forward(qkv, shape, positions);

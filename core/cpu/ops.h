@@ -11,10 +11,6 @@ void run(const O& op);
 
 std::uint64_t fingerprint(Tensor x);
 
-void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps);
-void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                      Accumulate accumulate_dx);
-
 void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions);
 void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions);
 void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);

@@ -127,15 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override {
-    cuda::rmsnorm_forward(context(), y, rstd, sum, x, branch, gain, eps);
-  }
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override {
-    cuda::rmsnorm_backward(context(), dx, dgain, dy, x, gain, rstd, accumulate_dx);
-  }
-
   void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
     cuda::rope_forward(context(), qkv, shape, positions);
   }

@@ -18,12 +18,6 @@ void round_to_activation(const Context& context, Tensor dst, Tensor src);
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
 
-// rmsnorm.cu
-void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
-                     Tensor gain, float eps);
-void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain,
-                      Tensor rstd, Accumulate accumulate_dx);
-
 // rope.cu
 void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
                   const RopePositions& positions);

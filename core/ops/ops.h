@@ -5,11 +5,13 @@
 
 #include "core/ops/elementwise.h"
 #include "core/ops/matmul.h"
+#include "core/ops/rmsnorm.h"
 #include "core/ops/swiglu.h"
 
 namespace vqlm {
 
 using Op = std::variant<  //
-    const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*>;
+    const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
+    const RmsnormForward*, const RmsnormBackward*>;
 
 }  // namespace vqlm

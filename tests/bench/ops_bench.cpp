@@ -64,7 +64,9 @@ void rmsnorm_forward(benchmark::State& state) {
   const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}),
                sum = bench.make({tokens, width});
   const Tensor y = bench.make({tokens, width}), rstd = bench.make({tokens}), gain = bench.make({width});
-  for (auto _ : state) bench.backend().rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f);
+  for (auto _ : state)
+    bench.backend().run(RmsnormForward{
+        .y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
   report_floats(state, 4 * x.numel());
 }
 
@@ -75,7 +77,14 @@ void rmsnorm_backward(benchmark::State& state) {
                dx = bench.make({tokens, width});
   const Tensor rstd = bench.make({tokens}), gain = bench.make({width}), dgain = bench.make({width});
   bench.backend().fill(rstd, 1);
-  for (auto _ : state) bench.backend().rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
+  for (auto _ : state)
+    bench.backend().run(RmsnormBackward{.dx = dx,
+                                        .dgain = dgain,
+                                        .dy = dy,
+                                        .x = x,
+                                        .gain = gain,
+                                        .rstd = rstd,
+                                        .accumulate_dx = Accumulate::no});
   report_floats(state, 3 * x.numel());
 }
 

@@ -78,13 +78,29 @@ class OpBench {
     backend_.fill(sum, 0.0f);
     const std::int64_t array = width() * n * d;
     add("rmsnorm_forward", shape, 2 * array + 4 * (n + d),
-        [&] { backend_.rmsnorm_forward(y, rstd, Tensor{}, x, Tensor{}, gain, 1e-5f); });
-    add("rmsnorm_forward + residual", shape, 4 * array + 4 * (n + d),
-        [&] { backend_.rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f); });
-    add("rmsnorm_backward", shape, 3 * array + 4 * n + 12 * d,
-        [&] { backend_.rmsnorm_backward(y, dgain, branch, x, gain, rstd, Accumulate::no); });
-    add("rmsnorm_backward, adding", shape, 4 * array + 4 * n + 12 * d,
-        [&] { backend_.rmsnorm_backward(sum, dgain, branch, x, gain, rstd, Accumulate::yes); });
+        [&] { backend_.run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = 1e-5f}); });
+    add("rmsnorm_forward + residual", shape, 4 * array + 4 * (n + d), [&] {
+      backend_.run(RmsnormForward{
+          .y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
+    });
+    add("rmsnorm_backward", shape, 3 * array + 4 * n + 12 * d, [&] {
+      backend_.run(RmsnormBackward{.dx = y,
+                                   .dgain = dgain,
+                                   .dy = branch,
+                                   .x = x,
+                                   .gain = gain,
+                                   .rstd = rstd,
+                                   .accumulate_dx = Accumulate::no});
+    });
+    add("rmsnorm_backward, adding", shape, 4 * array + 4 * n + 12 * d, [&] {
+      backend_.run(RmsnormBackward{.dx = sum,
+                                   .dgain = dgain,
+                                   .dy = branch,
+                                   .x = x,
+                                   .gain = gain,
+                                   .rstd = rstd,
+                                   .accumulate_dx = Accumulate::yes});
+    });
   }
 
   void positions() {

@@ -113,16 +113,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                                    float eps) {
-  measure("rmsnorm_forward", 0, [&] { inner_.rmsnorm_forward(y, rstd, sum, x, branch, gain, eps); });
-}
-void TimingBackend::rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                                     Accumulate accumulate_dx) {
-  measure("rmsnorm_backward", 0,
-          [&] { inner_.rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx); });
-}
-
 void TimingBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
   measure("rope_forward", 0, [&] { inner_.rope_forward(qkv, shape, positions); });
 }

@@ -53,10 +53,6 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override;
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override;
   void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override;
   void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override;
   void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;

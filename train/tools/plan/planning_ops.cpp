@@ -24,21 +24,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
 
 }  // namespace
 
-void PlanningBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                                      float /*eps*/) {
-  expect(activation_, {y, sum, x, branch});
-  expect(DType::f32, {rstd, gain});
-  count("rmsnorm_forward", 0, {x, branch, gain}, {y, rstd, sum});
-}
-
-void PlanningBackend::rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                                       Accumulate accumulate_dx) {
-  expect(activation_, {dx, dy, x});
-  expect(DType::f32, {dgain, gain, rstd});
-  count("rmsnorm_backward", 0, {dy, x, gain, rstd, dgain, accumulate_dx == Accumulate::yes ? dx : Tensor{}},
-        {dx, dgain});
-}
-
 void PlanningBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
   expect(activation_, {qkv});
   expect(DType::f64, {positions.frequencies});
