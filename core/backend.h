@@ -17,24 +17,6 @@
 
 namespace vqlm {
 
-/// How the columns of a fused projection qkv (B, T, (heads + 2 kv_heads) * head_dim) are laid out: all query heads,
-/// then all key heads, then all value heads. Query head h reads key/value head h / (heads / kv_heads).
-struct AttentionShape {
-  std::int64_t batch = 0;
-  std::int64_t seq_len = 0;
-  int heads = 0;
-  int kv_heads = 0;
-  int head_dim = 0;  // even
-
-  std::int64_t row() const { return static_cast<std::int64_t>(heads + 2 * kv_heads) * head_dim; }
-};
-
-/// Which rotation rope_forward gives to row t of a sequence: that of position first + t.
-struct RopePositions {
-  Tensor frequencies;      // (head_dim / 2) f64: radians that pair i turns from one position to the next
-  std::int64_t first = 0;  // position of row t = 0
-};
-
 /// One AdamW step's numbers; step counts from 1.
 struct AdamWStep {
   float lr = 0;
@@ -136,28 +118,6 @@ class Backend {
     op.check(activation_dtype());
     enqueue(&op);
   }
-
-  // ---- attention ----------------------------------------------------------------------------------------------------
-  /// Rotates the query and key heads of qkv in place; row (b, t) has position p = positions.first + t. Pairs
-  /// (i, i + head_dim / 2), angle p * frequencies[i]: arXiv 2104.09864 in Hugging Face's half-split order. Angles are made
-  /// in double up to their remainder in turns. qkv: A.
-  virtual void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) = 0;
-  /// The inverse rotation, in place on dqkv.
-  virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) = 0;
-  /// out (B, T, heads * head_dim) = causal softmax(q k^T / sqrt(head_dim)) v; lse (B, heads, T) the log-sum-exp of
-  /// each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv 2205.14135).
-  /// out, qkv: A; lse: f32. A GPU takes head_dim 32, 64 and 128 and throws Error for others.
-  virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) = 0;
-  /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv; all A but lse.
-  virtual void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                                  const AttentionShape& shape) = 0;
-  /// Attention of new rows to all that came before, kept in a cache: generation's attention_forward. The keys and values of
-  /// qkv (B, T, row), rotated already, are written to keys and values (B, kv_heads, capacity, head_dim) at positions
-  /// [past, past + T); then out (B, T, heads * head_dim), overwritten: row t is softmax(q k^T / sqrt(head_dim)) v over
-  /// positions [0, past + t]. past + T <= capacity; what the cache holds from past + T on is neither read nor changed. T = 1
-  /// is decoding, past = 0 the first part of a prompt. All A. Head widths as of attention_forward.
-  virtual void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                                const AttentionShape& shape, std::int64_t past) = 0;
 
   // ---- embedding ----------------------------------------------------------------------------------------------------
   /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.

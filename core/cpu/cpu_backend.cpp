@@ -116,29 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
-    use_threads();
-    cpu::rope_forward(qkv, shape, positions);
-  }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
-    use_threads();
-    cpu::rope_backward(dqkv, shape, positions);
-  }
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
-    use_threads();
-    cpu::attention_forward(out, lse, qkv, shape);
-  }
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override {
-    use_threads();
-    cpu::attention_backward(dqkv, dout, out, lse, qkv, shape);
-  }
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override {
-    use_threads();
-    cpu::attention_cached(out, keys, values, qkv, shape, past);
-  }
-
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
     use_threads();
     cpu::embedding_forward(out, ids, table, first_row);

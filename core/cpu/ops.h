@@ -11,14 +11,6 @@ void run(const O& op);
 
 std::uint64_t fingerprint(Tensor x);
 
-void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions);
-void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions);
-void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape);
-void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                      std::int64_t past);
-
 void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
 void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
 void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);

@@ -127,24 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
-    cuda::rope_forward(context(), qkv, shape, positions);
-  }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
-    cuda::rope_backward(context(), dqkv, shape, positions);
-  }
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
-    cuda::attention_forward(context(), out, lse, qkv, shape);
-  }
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override {
-    cuda::attention_backward(context(), dqkv, dout, out, lse, qkv, shape);
-  }
-
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override {
-    cuda::attention_cached(context(), out, keys, values, qkv, shape, past);
-  }
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
     cuda::embedding_forward(context(), out, ids, table, first_row);
   }

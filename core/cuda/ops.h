@@ -18,22 +18,6 @@ void round_to_activation(const Context& context, Tensor dst, Tensor src);
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
 
-// rope.cu
-void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
-                  const RopePositions& positions);
-void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape,
-                   const RopePositions& positions);
-
-// attention_forward.cu, attention_backward.cu
-void attention_forward(const Context& context, Tensor out, Tensor lse, Tensor qkv,
-                       const AttentionShape& shape);
-void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape);
-
-// attention_cached.cu
-void attention_cached(const Context& context, Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                      const AttentionShape& shape, std::int64_t past);
-
 // embedding.cu
 void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
 void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,

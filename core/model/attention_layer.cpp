@@ -57,8 +57,9 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
                      .b = parameters_.fused_operand(qkv_, 3),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.rope_forward(saved.qkv, shape_, {.frequencies = rope_frequencies_});
-  backend.attention_forward(saved.out, saved.lse, saved.qkv, shape_);
+  backend.run(
+      RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
+  backend.run(AttentionForward{.out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.run(Matmul{.c = partial,
                      .a = saved.out,
@@ -81,8 +82,15 @@ void AttentionLayer::advance(Tensor y, Tensor x, const Activations& saved, const
                      .b = parameters_.fused_operand(qkv_, 3),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.rope_forward(saved.qkv, shape, {.frequencies = rope_frequencies_, .first = cache.past});
-  backend.attention_cached(saved.out, cache.keys, cache.values, saved.qkv, shape, cache.past);
+  backend.run(RopeForward{.qkv = saved.qkv,
+                          .shape = shape,
+                          .positions = {.frequencies = rope_frequencies_, .first = cache.past}});
+  backend.run(AttentionCached{.out = saved.out,
+                              .keys = cache.keys,
+                              .values = cache.values,
+                              .qkv = saved.qkv,
+                              .shape = shape,
+                              .past = cache.past});
   backend.run(Matmul{.c = y,
                      .a = saved.out,
                      .b = parameters_.operand(output_),
@@ -103,8 +111,9 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
                      .b = saved.out,
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
-  backend.attention_backward(dqkv, dout, saved.out, saved.lse, saved.qkv, shape_);
-  backend.rope_backward(dqkv, shape_, {.frequencies = rope_frequencies_});
+  backend.run(AttentionBackward{
+      .dqkv = dqkv, .dout = dout, .out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
+  backend.run(RopeBackward{.dqkv = dqkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
   const Tensor rows = tensor_.gather(x, scratch.gathered);
   backend.run(Matmul{.c = parameters_.fused_gradient(qkv_, 3),
                      .a = dqkv,

@@ -3,15 +3,18 @@
 
 #include <variant>
 
+#include "core/ops/attention.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/matmul.h"
 #include "core/ops/rmsnorm.h"
+#include "core/ops/rope.h"
 #include "core/ops/swiglu.h"
 
 namespace vqlm {
 
 using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
-    const RmsnormForward*, const RmsnormBackward*>;
+    const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
+    const AttentionForward*, const AttentionBackward*, const AttentionCached*>;
 
 }  // namespace vqlm

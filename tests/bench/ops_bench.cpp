@@ -112,7 +112,7 @@ void rope_forward(benchmark::State& state) {
   const Tensor qkv = bench.make({shape.batch, shape.seq_len, shape.row()});
   std::vector<double> frequencies = rope_frequencies({.d_model = shape.head_dim, .n_heads = 1});
   const RopePositions positions{Tensor(frequencies.data(), DType::f64, {shape.head_dim / 2})};
-  for (auto _ : state) bench.backend().rope_forward(qkv, shape, positions);
+  for (auto _ : state) bench.backend().run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
   report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
 }
 
@@ -124,7 +124,9 @@ void attention_cached(benchmark::State& state) {
   const Tensor keys = bench.make({sequences, shape.kv_heads, past + 1, 64}),
                values = bench.make({sequences, shape.kv_heads, past + 1, 64});
   const Tensor qkv = bench.make({sequences, 1, shape.row()}), out = bench.make({sequences, 1, 12 * 64});
-  for (auto _ : state) bench.backend().attention_cached(out, keys, values, qkv, shape, past);
+  for (auto _ : state)
+    bench.backend().run(AttentionCached{
+        .out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
   report_floats(state, 2 * keys.numel());
 }
 

@@ -115,8 +115,10 @@ class OpBench {
     const RopePositions positions{tensors.make({o_.head_dim / 2}, DType::f64)};
     backend_.copy_from_host(positions.frequencies, frequencies.data());
     const std::int64_t rotated = 2 * width() * o_.rows * (s.heads + s.kv_heads) * s.head_dim;
-    add("rope_forward", shape, rotated, [&] { backend_.rope_forward(qkv, s, positions); });
-    add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, positions); });
+    add("rope_forward", shape, rotated,
+        [&] { backend_.run(RopeForward{.qkv = qkv, .shape = s, .positions = positions}); });
+    add("rope_backward", shape, rotated,
+        [&] { backend_.run(RopeBackward{.dqkv = qkv, .shape = s, .positions = positions}); });
   }
 
   /// Decoding: the last token of as many sequences as have room, over a cache of all that came before it.
@@ -131,8 +133,10 @@ class OpBench {
     const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_),
                  out = tensors.make({batch, 1, o_.width}, type_);
     // The new position's keys and values are read with qkv and written, the past's are read.
-    add("attention_cached", shape, width() * batch * (s.row() + 3 * o_.width + 2 * (t - 1) * o_.width),
-        [&] { backend_.attention_cached(out, keys, values, qkv, s, t - 1); });
+    add("attention_cached", shape, width() * batch * (s.row() + 3 * o_.width + 2 * (t - 1) * o_.width), [&] {
+      backend_.run(
+          AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = s, .past = t - 1});
+    });
   }
 
   void swiglu() {

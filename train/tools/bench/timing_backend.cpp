@@ -16,17 +16,6 @@ std::string_view name_of(const Matmul& op) {
   return op.tb == Transpose::yes ? "matmul a b^T (y)" : "matmul a b (dx)";
 }
 
-/// Of the scores and of the sum over values, where half of the T x T scores exist.
-double attention_forward_flops(const AttentionShape& s) {
-  return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
-}
-
-/// Row t meets past + t + 1 keys.
-double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
-  const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
-  return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
-}
-
 }  // namespace
 
 void TimingBackend::start() {
@@ -113,27 +102,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
-  measure("rope_forward", 0, [&] { inner_.rope_forward(qkv, shape, positions); });
-}
-void TimingBackend::rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) {
-  measure("rope_backward", 0, [&] { inner_.rope_backward(dqkv, shape, positions); });
-}
-void TimingBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
-  measure("attention_forward", attention_forward_flops(shape),
-          [&] { inner_.attention_forward(out, lse, qkv, shape); });
-}
-void TimingBackend::attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                                       const AttentionShape& shape) {
-  measure("attention_backward", 2 * attention_forward_flops(shape),
-          [&] { inner_.attention_backward(dqkv, dout, out, lse, qkv, shape); });
-}
-void TimingBackend::attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                                     const AttentionShape& shape, std::int64_t past) {
-  measure("attention_cached", attention_cached_flops(shape, past),
-          [&] { inner_.attention_cached(out, keys, values, qkv, shape, past); });
-}
-
 void TimingBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) {
   measure("embedding_forward", 0, [&] { inner_.embedding_forward(out, ids, table, first_row); });
 }

@@ -45,13 +45,6 @@ class PlanningBackend final : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override;
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override;
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override;
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override;
   void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
   void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
   void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;

@@ -6,67 +6,12 @@
 namespace vqlm {
 namespace {
 
-/// Of the scores and of the sum over values, where half of the T x T scores exist.
-double attention_forward_flops(const AttentionShape& s) {
-  return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
-}
-
-/// Row t meets past + t + 1 keys.
-double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
-  const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
-  return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
-}
-
 /// What members' vectors are put together by, where they are.
 Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
   return member_codebook && member_codebook.rank() == 3 ? map.member_codes : Tensor{};
 }
 
 }  // namespace
-
-void PlanningBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
-  expect(activation_, {qkv});
-  expect(DType::f64, {positions.frequencies});
-  // The value heads are not touched.
-  const double rotated =
-      static_cast<double>(qkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
-  machine_.add_op("rope_forward", {.bytes_read = rotated, .bytes_written = rotated});
-}
-
-void PlanningBackend::rope_backward(Tensor dqkv, const AttentionShape& shape,
-                                    const RopePositions& positions) {
-  expect(activation_, {dqkv});
-  expect(DType::f64, {positions.frequencies});
-  const double rotated =
-      static_cast<double>(dqkv.bytes()) * (shape.heads + shape.kv_heads) / (shape.heads + 2 * shape.kv_heads);
-  machine_.add_op("rope_backward", {.bytes_read = rotated, .bytes_written = rotated});
-}
-
-void PlanningBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
-  expect(activation_, {out, qkv});
-  expect(DType::f32, {lse});
-  count("attention_forward", attention_forward_flops(shape), {qkv}, {out, lse});
-}
-
-void PlanningBackend::attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                                         const AttentionShape& shape) {
-  expect(activation_, {dqkv, dout, out, qkv});
-  expect(DType::f32, {lse});
-  count("attention_backward", 2 * attention_forward_flops(shape), {dout, out, lse, qkv}, {dqkv});
-}
-
-void PlanningBackend::attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                                       const AttentionShape& shape, std::int64_t past) {
-  expect(activation_, {out, keys, values, qkv});
-  const std::int64_t kept = shape.batch * shape.kv_heads * shape.head_dim;  // numbers of a position
-  const auto width = static_cast<double>(size_of(activation_));
-  machine_.add_op(
-      "attention_cached",
-      {.flops = attention_cached_flops(shape, past),
-       .bytes_read = static_cast<double>(qkv.bytes()) + 2 * width * static_cast<double>(kept * past),
-       .bytes_written =
-           static_cast<double>(out.bytes()) + 2 * width * static_cast<double>(kept * shape.seq_len)});
-}
 
 // Rows of the table are counted as many times as they are asked for.
 void PlanningBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t /*first_row*/) {
