@@ -120,11 +120,6 @@ class Backend {
   }
 
   // ---- embedding ----------------------------------------------------------------------------------------------------
-  /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.
-  /// out, table: A.
-  virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
-  /// dtable (R, w) f32 accumulates dout's rows (N, w) A; rows outside are skipped.
-  virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
   /// dtable (R, w) f32 accumulates dout's row i (w) f32 at its row rows[i]. rows (V) i32 in [0, R): no number twice.
   virtual void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) = 0;
 

@@ -116,14 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
-    use_threads();
-    cpu::embedding_forward(out, ids, table, first_row);
-  }
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
-    use_threads();
-    cpu::embedding_backward(dtable, dout, ids, first_row);
-  }
   void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
     use_threads();
     cpu::scatter_add_rows(dtable, dout, rows);

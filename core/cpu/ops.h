@@ -11,8 +11,6 @@ void run(const O& op);
 
 std::uint64_t fingerprint(Tensor x);
 
-void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
-void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
 void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);
 
 void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,

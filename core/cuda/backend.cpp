@@ -127,12 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
-    cuda::embedding_forward(context(), out, ids, table, first_row);
-  }
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
-    cuda::embedding_backward(context(), dtable, dout, ids, first_row);
-  }
   void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
     cuda::scatter_add_rows(context(), dtable, dout, rows);
   }

@@ -18,11 +18,6 @@ void round_to_activation(const Context& context, Tensor dst, Tensor src);
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
 
-// embedding.cu
-void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
-void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,
-                        std::int64_t first_row);
-
 // scatter_add_rows.cu
 void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows);
 

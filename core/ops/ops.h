@@ -5,6 +5,7 @@
 
 #include "core/ops/attention.h"
 #include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
@@ -15,6 +16,7 @@ namespace vqlm {
 using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
     const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
-    const AttentionForward*, const AttentionBackward*, const AttentionCached*>;
+    const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
+    const EmbeddingBackward*>;
 
 }  // namespace vqlm

@@ -140,7 +140,8 @@ void embedding_forward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state) bench.backend().embedding_forward(out, ids, table, 0);
+  for (auto _ : state)
+    bench.backend().run(EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0});
   report_floats(state, 2 * out.numel());
 }
 
@@ -154,7 +155,8 @@ void embedding_backward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state) bench.backend().embedding_backward(dtable, dout, ids, 0);
+  for (auto _ : state)
+    bench.backend().run(EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = 0});
   report_floats(state, 3 * dout.numel());
 }
 

@@ -69,9 +69,11 @@ void CodeAverages::start(const std::vector<double>& mass, std::int64_t step_toke
 
 void CodeAverages::accumulate(Tensor h, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.embedding_backward(parameters_.gradient(sums_), h, clusters, 0);
+  backend.run(
+      EmbeddingBackward{.dtable = parameters_.gradient(sums_), .dout = h, .ids = clusters, .first_row = 0});
   const Tensor counts = parameters_.gradient(counts_);
-  backend.embedding_backward(counts.view({counts.numel(), 1}), ones_, clusters, 0);
+  backend.run(EmbeddingBackward{
+      .dtable = counts.view({counts.numel(), 1}), .dout = ones_, .ids = clusters, .first_row = 0});
 }
 
 Tensor CodeAverages::means() {

@@ -60,10 +60,10 @@ Tensor EmbeddingMembers::vectors() {
   const Tensor table = parameters_.operand(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.embedding_forward(vectors_, members_, table, 0);
+    backend.run(EmbeddingForward{.out = vectors_, .ids = members_, .table = table, .first_row = 0});
     return vectors_;
   }
-  backend.embedding_forward(own_, members_, table, 0);
+  backend.run(EmbeddingForward{.out = own_, .ids = members_, .table = table, .first_row = 0});
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
   backend.run(SwapAxes{.dst = vectors_.view({vocab_size_, parts, own_columns()}), .src = gathered_});
   return vectors_;

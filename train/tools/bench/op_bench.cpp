@@ -162,9 +162,9 @@ class OpBench {
     backend_.copy_from_host(ids, tokens.data());
     const auto distinct = static_cast<std::int64_t>(std::set(tokens.begin(), tokens.end()).size());
     add("embedding_forward", shape, 4 * n + width() * (n + distinct) * d,
-        [&] { backend_.embedding_forward(out, ids, table, 0); });
+        [&] { backend_.run(EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0}); });
     add("embedding_backward", shape, 4 * n + width() * n * d + 8 * distinct * d,
-        [&] { backend_.embedding_backward(dtable, out, ids, 0); });
+        [&] { backend_.run(EmbeddingBackward{.dtable = dtable, .dout = out, .ids = ids, .first_row = 0}); });
     scatter(tensors, dtable, n);
   }
 

@@ -102,12 +102,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) {
-  measure("embedding_forward", 0, [&] { inner_.embedding_forward(out, ids, table, first_row); });
-}
-void TimingBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) {
-  measure("embedding_backward", 0, [&] { inner_.embedding_backward(dtable, dout, ids, first_row); });
-}
 void TimingBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
   measure("scatter_add_rows", 0, [&] { inner_.scatter_add_rows(dtable, dout, rows); });
 }

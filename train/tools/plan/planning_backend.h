@@ -45,8 +45,6 @@ class PlanningBackend final : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
   void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;
   void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
                           const ClassShard& classes) override;

@@ -14,21 +14,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
 }  // namespace
 
 // Rows of the table are counted as many times as they are asked for.
-void PlanningBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t /*first_row*/) {
-  expect(activation_, {out, table});
-  expect(DType::i32, {ids});
-  count("embedding_forward", 0, {ids, out}, {out});
-}
-
-void PlanningBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t /*first_row*/) {
-  expect(DType::f32, {dtable});
-  expect(activation_, {dout});
-  expect(DType::i32, {ids});
-  const double rows = static_cast<double>(dout.numel()) * sizeof(float);
-  machine_.add_op("embedding_backward", {.bytes_read = static_cast<double>(ids.bytes() + dout.bytes()) + rows,
-                                         .bytes_written = rows});
-}
-
 void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
   VQLM_ASSERT(dout.extent(0) == rows.numel() && dout.extent(1) == dtable.extent(1));
   expect(DType::f32, {dtable, dout});
