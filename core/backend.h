@@ -17,17 +17,6 @@
 
 namespace vqlm {
 
-/// One AdamW step's numbers; step counts from 1.
-struct AdamWStep {
-  float lr = 0;
-  float beta1 = 0.9f;
-  float beta2 = 0.95f;
-  float eps = 1e-8f;
-  float weight_decay = 0;
-  std::int64_t step = 1;
-  float max_norm = 0;  // clip the global gradient norm to this; 0 = off
-};
-
 /// Which classes logits (N, W) hold: [first, first + count) of all, in columns [0, count). The columns behind them are
 /// padding (Backend::class_multiple): they are no classes, and their gradient is zero.
 struct ClassShard {
@@ -188,20 +177,6 @@ class Backend {
   /// Codes from moving averages of their clusters (van den Oord, 1711.00937, appendix A.1): codebook (K, d) f32 row k is
   /// overwritten with scale * sums_k / counts_k from sums (K, d) and counts (K); where counts_k is below 1e-30 it stays.
   virtual void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) = 0;
-
-  // ---- optimizer ------------------------------------------------------------------------------------------------------
-  /// out (1) f64 accumulates the sum of squares of x (n).
-  virtual void add_sum_of_squares(Tensor out, Tensor x) = 0;
-  /// AdamW with decoupled decay (arXiv 1711.05101) over flat ranges (n): param, m, v in place. The gradient is first
-  /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one, and may
-  /// be absent where max_norm is 0. Where
-  /// norm_squared is not finite nothing changes: the step is skipped without the host's help. `rounded` (n) A, where present,
-  /// is overwritten with the updated param (the copy that ops read where A is not f32).
-  virtual void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-                     const AdamWStep& step) = 0;
-  /// average (n) = decay * average + (1 - decay) * x (n), in place; nothing changes where norm_squared (1) f64 is not finite,
-  /// as in adamw.
-  virtual void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) = 0;
 
  private:
   friend class Buffer;

@@ -180,21 +180,6 @@ class CpuBackend final : public Backend {
     cpu::codes_from_averages(codebook, sums, counts, scale);
   }
 
-  void add_sum_of_squares(Tensor out, Tensor x) override {
-    use_threads();
-    cpu::add_sum_of_squares(out, x);
-  }
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override {
-    VQLM_ASSERT(!rounded);  // ops read param itself
-    use_threads();
-    cpu::adamw(param, m, v, grad, norm_squared, step);
-  }
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override {
-    use_threads();
-    cpu::moving_average(average, x, norm_squared, decay);
-  }
-
  private:
   using Clock = std::chrono::steady_clock;
 

@@ -35,8 +35,4 @@ void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clu
                 float scale);
 void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale);
 
-void add_sum_of_squares(Tensor out, Tensor x);
-void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step);
-void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay);
-
 }  // namespace vqlm::cpu

@@ -177,15 +177,6 @@ class CudaBackend final : public Backend {
     cuda::codes_from_averages(context(), codebook, sums, counts, scale);
   }
 
-  void add_sum_of_squares(Tensor out, Tensor x) override { cuda::add_sum_of_squares(context(), out, x); }
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override {
-    cuda::adamw(context(), param, rounded, m, v, grad, norm_squared, step);
-  }
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override {
-    cuda::moving_average(context(), average, x, norm_squared, decay);
-  }
-
  private:
   void enqueue(const Op& op) override {
     std::visit([this](const auto* value) { cuda::run(context(), *value); }, op);

@@ -49,10 +49,4 @@ void add_member_means(const Context& context, Tensor out, Tensor codebook, Tenso
 void add_member_means_backward(const Context& context, Tensor dcodebook, Tensor dmembers, Tensor dout,
                                const CodeMapView& map);
 
-// adamw.cu
-void add_sum_of_squares(const Context& context, Tensor out, Tensor x);
-void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
-           Tensor norm_squared, const AdamWStep& step);
-void moving_average(const Context& context, Tensor average, Tensor x, Tensor norm_squared, float decay);
-
 }  // namespace vqlm::cuda

@@ -3,6 +3,7 @@
 
 #include <variant>
 
+#include "core/ops/adamw.h"
 #include "core/ops/attention.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
@@ -17,6 +18,6 @@ using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
     const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
     const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
-    const EmbeddingBackward*>;
+    const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*>;
 
 }  // namespace vqlm

@@ -234,7 +234,9 @@ void adamw(benchmark::State& state) {
   const std::int64_t n = state.range(0);
   const Tensor param = bench.make({n}), m = bench.make({n}), v = bench.make({n}), grad = bench.make({n});
   bench.backend().fill(v, 1);
-  for (auto _ : state) bench.backend().adamw(param, {}, m, v, grad, {}, {.lr = 1e-4f, .weight_decay = 0.1f});
+  for (auto _ : state)
+    bench.backend().run(
+        AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 1e-4f, .weight_decay = 0.1f}});
   report_floats(state, 7 * n);
 }
 
@@ -242,7 +244,7 @@ void add_sum_of_squares(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor x = bench.make({state.range(0)});
   double total = 0;
-  for (auto _ : state) bench.backend().add_sum_of_squares(Tensor(&total, DType::f64, {1}), x);
+  for (auto _ : state) bench.backend().run(AddSumOfSquares{.out = Tensor(&total, DType::f64, {1}), .x = x});
   report_floats(state, x.numel());
 }
 

@@ -222,8 +222,8 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const double zero = 0;
   backend.copy_from_host(sum, &zero);
   const double copies = 8.0 * static_cast<double>(numbers) / seconds_of([&] { backend.copy(to, from); });
-  const double reads =
-      4.0 * static_cast<double>(numbers) / seconds_of([&] { backend.add_sum_of_squares(sum, from); });
+  const double reads = 4.0 * static_cast<double>(numbers) /
+                       seconds_of([&] { backend.run(AddSumOfSquares{.out = sum, .x = from}); });
   const double rate = std::max(copies, reads);
   if (clock == wall_seconds) {
     SelfCommunicator self(backend, "rates");

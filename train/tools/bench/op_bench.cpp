@@ -60,10 +60,17 @@ class OpBench {
       add("round_to_activation", shape, (4 + width()) * n,
           [&] { backend_.round_to_activation(rounded, param); });
     }
-    add("add_sum_of_squares", shape, 4 * n, [&] { backend_.add_sum_of_squares(norm, grad); });
+    add("add_sum_of_squares", shape, 4 * n, [&] { backend_.run(AddSumOfSquares{.out = norm, .x = grad}); });
     const AdamWStep step{.lr = 1e-4f, .weight_decay = 0.1f, .step = 100, .max_norm = 1.0f};
-    add("adamw", shape, (28 + (rounds ? width() : 0)) * n,
-        [&] { backend_.adamw(param, rounded, m, v, grad, norm, step); });
+    add("adamw", shape, (28 + (rounds ? width() : 0)) * n, [&] {
+      backend_.run(AdamW{.param = param,
+                         .rounded = rounded,
+                         .m = m,
+                         .v = v,
+                         .grad = grad,
+                         .norm_squared = norm,
+                         .step = step});
+    });
   }
 
   void norms() {

@@ -161,15 +161,4 @@ void TimingBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor cou
   measure("codes_from_averages", 0, [&] { inner_.codes_from_averages(codebook, sums, counts, scale); });
 }
 
-void TimingBackend::add_sum_of_squares(Tensor out, Tensor x) {
-  measure("add_sum_of_squares", 0, [&] { inner_.add_sum_of_squares(out, x); });
-}
-void TimingBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-                          const AdamWStep& step) {
-  measure("adamw", 0, [&] { inner_.adamw(param, rounded, m, v, grad, norm_squared, step); });
-}
-void TimingBackend::moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) {
-  measure("moving_average", 0, [&] { inner_.moving_average(average, x, norm_squared, decay); });
-}
-
 }  // namespace vqlm

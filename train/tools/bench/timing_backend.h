@@ -75,10 +75,6 @@ class TimingBackend : public Backend {
                                  const CodeMapView& map) override;
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
-  void add_sum_of_squares(Tensor out, Tensor x) override;
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override;
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
 
  private:
   void enqueue(const Op& op) override;

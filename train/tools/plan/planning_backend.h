@@ -67,10 +67,6 @@ class PlanningBackend final : public Backend {
   void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
                   float scale) override;
   void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
-  void add_sum_of_squares(Tensor out, Tensor x) override;
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override;
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
 
  private:
   using Tensors = std::initializer_list<Tensor>;

@@ -120,23 +120,4 @@ void PlanningBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor c
   count("codes_from_averages", 0, {sums, counts}, {codebook});
 }
 
-void PlanningBackend::add_sum_of_squares(Tensor out, Tensor x) {
-  expect(DType::f64, {out});
-  count("add_sum_of_squares", 0, {x}, {out});
-}
-
-void PlanningBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
-                            Tensor norm_squared, const AdamWStep& /*step*/) {
-  expect(DType::f32, {param, m, v, grad});
-  expect(activation_, {rounded});
-  expect(DType::f64, {norm_squared});
-  count("adamw", 0, {param, m, v, grad, norm_squared}, {param, m, v, rounded});
-}
-
-void PlanningBackend::moving_average(Tensor average, Tensor x, Tensor norm_squared, float /*decay*/) {
-  expect(DType::f32, {average, x});
-  expect(DType::f64, {norm_squared});
-  count("moving_average", 0, {average, x, norm_squared}, {average});
-}
-
 }  // namespace vqlm
