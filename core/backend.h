@@ -17,13 +17,6 @@
 
 namespace vqlm {
 
-/// Which classes logits (N, W) hold: [first, first + count) of all, in columns [0, count). The columns behind them are
-/// padding (Backend::class_multiple): they are no classes, and their gradient is zero.
-struct ClassShard {
-  std::int64_t first = 0;
-  std::int64_t count = 0;  // at most W
-};
-
 /// The code map on the device, as VqHead's ops read it. "Member order": tokens sorted by (cluster, token id).
 struct CodeMapView {
   Tensor cluster_of_token;   // (V) i32
@@ -111,22 +104,6 @@ class Backend {
   // ---- embedding ----------------------------------------------------------------------------------------------------
   /// dtable (R, w) f32 accumulates dout's row i (w) f32 at its row rows[i]. rows (V) i32 in [0, R): no number twice.
   virtual void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) = 0;
-
-  // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
-  /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
-  /// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
-  /// classes.count, and the columns behind them are not read.
-  virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                  const ClassShard& classes) = 0;
-  /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
-  /// lse - target's x, and 0 where targets[n] < 0.
-  virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
-  /// logits (N, W) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0, and so do
-  /// the columns behind the shard's classes.
-  virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                const ClassShard& classes, float scale) = 0;
-  /// logits (N, C), f32 here, become x - logsumexp(x), x as above.
-  virtual void log_softmax(Tensor logits, Tensor bias) = 0;
 
   // ---- the VQ head's members ------------------------------------------------------------------------------------------
   /// clusters (N) overwritten: cluster_of_token[targets[n]], or -1 where targets[n] < 0. Counting sort of the rows by

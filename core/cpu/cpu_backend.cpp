@@ -121,25 +121,6 @@ class CpuBackend final : public Backend {
     cpu::scatter_add_rows(dtable, dout, rows);
   }
 
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override {
-    use_threads();
-    cpu::softmax_statistics(statistics, logits, bias, targets, classes);
-  }
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
-    use_threads();
-    cpu::softmax_combine(nll, lse, statistics, targets);
-  }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override {
-    use_threads();
-    cpu::softmax_gradient(logits, bias, lse, targets, classes, scale);
-  }
-  void log_softmax(Tensor logits, Tensor bias) override {
-    use_threads();
-    cpu::log_softmax(logits, bias);
-  }
-
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override {
     use_threads();

@@ -13,13 +13,6 @@ std::uint64_t fingerprint(Tensor x);
 
 void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);
 
-void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes);
-void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                      float scale);
-void log_softmax(Tensor logits, Tensor bias);
-
 void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                           const CodeMapView& map);
 void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets,

@@ -131,19 +131,6 @@ class CudaBackend final : public Backend {
     cuda::scatter_add_rows(context(), dtable, dout, rows);
   }
 
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override {
-    cuda::softmax_statistics(context(), statistics, logits, bias, targets, classes);
-  }
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
-    cuda::softmax_combine(context(), nll, lse, statistics, targets);
-  }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override {
-    cuda::softmax_gradient(context(), logits, bias, lse, targets, classes, scale);
-  }
-  void log_softmax(Tensor logits, Tensor bias) override { cuda::log_softmax(context(), logits, bias); }
-
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override {
     cuda::sort_rows_by_cluster(context(), clusters, order, row_begin, targets, map);

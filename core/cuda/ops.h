@@ -21,14 +21,6 @@ const std::uint64_t* fingerprint(const Context& context, Tensor x);
 // scatter_add_rows.cu
 void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows);
 
-// cross_entropy.cu
-void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes);
-void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                      const ClassShard& classes, float scale);
-void log_softmax(const Context& context, Tensor logits, Tensor bias);
-
 // code_entropy.cu, member_entropy.cu, member_log_probs.cu, cluster_log_probs.cu
 void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
                           Tensor targets, const CodeMapView& map);

@@ -5,6 +5,7 @@
 
 #include "core/ops/adamw.h"
 #include "core/ops/attention.h"
+#include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
@@ -18,6 +19,7 @@ using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
     const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
     const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
-    const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*>;
+    const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
+    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*>;
 
 }  // namespace vqlm

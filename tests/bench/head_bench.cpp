@@ -83,9 +83,19 @@ void softmax(const Batch& batch, Tensor logits, Tensor bias, Tensor targets) {
   const std::int64_t rows = logits.extent(0);
   const Tensor statistics = batch.statistics.range(0, rows * 3);
   const Tensor nll = batch.nll.range(0, rows), lse = batch.lse.range(0, rows);
-  backend.softmax_statistics(statistics.view({rows, 3}), logits, bias, targets, {.count = logits.extent(1)});
-  backend.softmax_combine(nll, lse, statistics.view({1, rows, 3}), targets);
-  backend.softmax_gradient(logits, bias, lse, targets, {.count = logits.extent(1)}, 1.0f);
+  backend.run(SoftmaxStatistics{.statistics = statistics.view({rows, 3}),
+                                .logits = logits,
+                                .bias = bias,
+                                .targets = targets,
+                                .classes = {.count = logits.extent(1)}});
+  backend.run(SoftmaxCombine{
+      .nll = nll, .lse = lse, .statistics = statistics.view({1, rows, 3}), .targets = targets});
+  backend.run(SoftmaxGradient{.logits = logits,
+                              .bias = bias,
+                              .lse = lse,
+                              .targets = targets,
+                              .classes = {.count = logits.extent(1)},
+                              .scale = 1.0f});
 }
 
 /// The dense head in chunks of 256 rows; its products alone where with_softmax is false.

@@ -193,7 +193,7 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
 /// Both factors together: sum over the vocabulary 1, and the target's entry equal to what training computes.
 TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
   HostF32 codes = random_normal({c.rows, c.clusters()}, "code logits");
-  backend->log_softmax(codes, Tensor{});
+  backend->run(LogSoftmax{.logits = codes});
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), nll({c.rows});
   backend->member_log_probs(log_probs, h, codes, codebook_or_absent(), bias, map.view());
   backend->member_entropy(nll, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());

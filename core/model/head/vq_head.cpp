@@ -170,15 +170,23 @@ void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters
   backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
   backend.run(
       Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
-  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_,
-                             {.count = clusters_});
-  backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
+  backend.run(SoftmaxStatistics{.statistics = statistics_,
+                                .logits = logits_,
+                                .bias = parameters_.operand(cluster_bias_),
+                                .targets = clusters_of_rows_,
+                                .classes = {.count = clusters_}});
+  backend.run(SoftmaxCombine{
+      .nll = nll, .lse = lse_, .statistics = statistics_.view({1, rows_, 3}), .targets = clusters_of_rows_});
 }
 
 void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   Backend& backend = tensor_.backend();
-  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_,
-                           {.count = clusters_}, scale);
+  backend.run(SoftmaxGradient{.logits = logits_,
+                              .bias = parameters_.operand(cluster_bias_),
+                              .lse = lse_,
+                              .targets = clusters_of_rows_,
+                              .classes = {.count = clusters_},
+                              .scale = scale});
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (adds_means()) {
@@ -264,7 +272,7 @@ void VqHead::log_probs(Tensor out, Tensor h) {
                      .b = cluster_vectors().rows(0, clusters_),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
+  backend.run(LogSoftmax{.logits = codes, .bias = parameters_.operand(cluster_bias_)});
   backend.member_log_probs(out, h, codes, vectors, token_bias(), map_);
 }
 

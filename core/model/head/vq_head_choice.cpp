@@ -51,7 +51,7 @@ std::span<const float> VqHead::host_code_log_probs(Tensor h) {
                      .b = cluster_vectors().rows(0, clusters_),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.log_softmax(c.codes, parameters_.operand(cluster_bias_));
+  backend.run(LogSoftmax{.logits = c.codes, .bias = parameters_.operand(cluster_bias_)});
   backend.copy_to_host(c.host_codes.data(), c.codes);
   return c.host_codes;
 }

@@ -196,11 +196,21 @@ class OpBench {
     const Tensor nll = tensors.make({n}, DType::f32), lse = tensors.make({n}, DType::f32);
     backend_.fill(targets, 0.0f);
     add("softmax_statistics", shape, width() * n * vocab + 4 * vocab + 16 * n, [&] {
-      backend_.softmax_statistics(statistics.view({n, 3}), logits, bias, targets, {.count = vocab});
+      backend_.run(SoftmaxStatistics{.statistics = statistics.view({n, 3}),
+                                     .logits = logits,
+                                     .bias = bias,
+                                     .targets = targets,
+                                     .classes = {.count = vocab}});
     });
-    backend_.softmax_combine(nll, lse, statistics, targets);
-    add("softmax_gradient", shape, 2 * width() * n * vocab + 4 * vocab + 8 * n,
-        [&] { backend_.softmax_gradient(logits, bias, lse, targets, {.count = vocab}, 1.0f); });
+    backend_.run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
+    add("softmax_gradient", shape, 2 * width() * n * vocab + 4 * vocab + 8 * n, [&] {
+      backend_.run(SoftmaxGradient{.logits = logits,
+                                   .bias = bias,
+                                   .lse = lse,
+                                   .targets = targets,
+                                   .classes = {.count = vocab},
+                                   .scale = 1.0f});
+    });
   }
 
  private:

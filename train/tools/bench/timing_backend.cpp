@@ -106,23 +106,6 @@ void TimingBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
   measure("scatter_add_rows", 0, [&] { inner_.scatter_add_rows(dtable, dout, rows); });
 }
 
-void TimingBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                       const ClassShard& classes) {
-  measure("softmax_statistics", 0,
-          [&] { inner_.softmax_statistics(statistics, logits, bias, targets, classes); });
-}
-void TimingBackend::softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
-  measure("softmax_combine", 0, [&] { inner_.softmax_combine(nll, lse, statistics, targets); });
-}
-void TimingBackend::softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                     const ClassShard& classes, float scale) {
-  measure("softmax_gradient", 0,
-          [&] { inner_.softmax_gradient(logits, bias, lse, targets, classes, scale); });
-}
-void TimingBackend::log_softmax(Tensor logits, Tensor bias) {
-  measure("log_softmax", 0, [&] { inner_.log_softmax(logits, bias); });
-}
-
 void TimingBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                                          const CodeMapView& map) {
   measure("sort_rows_by_cluster", 0,

@@ -54,12 +54,6 @@ class TimingBackend : public Backend {
   void replay(const Graph& graph) override;
 
   void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override;
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override;
-  void log_softmax(Tensor logits, Tensor bias) override;
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override;
   void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,

@@ -23,30 +23,6 @@ void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) 
                   {.bytes_read = static_cast<double>(rows.bytes()) + 2 * touched, .bytes_written = touched});
 }
 
-void PlanningBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                         const ClassShard& /*classes*/) {
-  expect(DType::f32, {statistics, bias});
-  expect(activation_, {logits});
-  count("softmax_statistics", 0, {logits, bias, targets}, {statistics});
-}
-
-void PlanningBackend::softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
-  expect(DType::f32, {nll, lse, statistics});
-  count("softmax_combine", 0, {statistics, targets}, {nll, lse});
-}
-
-void PlanningBackend::softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                       const ClassShard& /*classes*/, float /*scale*/) {
-  expect(activation_, {logits});
-  expect(DType::f32, {bias, lse});
-  count("softmax_gradient", 0, {logits, bias, lse, targets}, {logits});
-}
-
-void PlanningBackend::log_softmax(Tensor logits, Tensor bias) {
-  expect(DType::f32, {logits, bias});
-  count("log_softmax", 0, {logits, bias}, {logits});
-}
-
 void PlanningBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                                            const CodeMapView& /*map*/) {
   expect(DType::i32, {clusters, order, row_begin, targets});
