@@ -101,10 +101,6 @@ class Backend {
     enqueue(&op);
   }
 
-  // ---- embedding ----------------------------------------------------------------------------------------------------
-  /// dtable (R, w) f32 accumulates dout's row i (w) f32 at its row rows[i]. rows (V) i32 in [0, R): no number twice.
-  virtual void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) = 0;
-
   // ---- the VQ head's members ------------------------------------------------------------------------------------------
   /// clusters (N) overwritten: cluster_of_token[targets[n]], or -1 where targets[n] < 0. Counting sort of the rows by
   /// cluster, stable: order (N) the row numbers, rows without target last; row_begin (K + 1): cluster k's rows are

@@ -116,11 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
-    use_threads();
-    cpu::scatter_add_rows(dtable, dout, rows);
-  }
-
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override {
     use_threads();

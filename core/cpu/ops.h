@@ -11,8 +11,6 @@ void run(const O& op);
 
 std::uint64_t fingerprint(Tensor x);
 
-void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);
-
 void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                           const CodeMapView& map);
 void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets,

@@ -127,10 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
-    cuda::scatter_add_rows(context(), dtable, dout, rows);
-  }
-
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override {
     cuda::sort_rows_by_cluster(context(), clusters, order, row_begin, targets, map);

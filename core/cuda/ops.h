@@ -18,10 +18,6 @@ void round_to_activation(const Context& context, Tensor dst, Tensor src);
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
 
-// scatter_add_rows.cu
-void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows);
-
-// code_entropy.cu, member_entropy.cu, member_log_probs.cu, cluster_log_probs.cu
 void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
                           Tensor targets, const CodeMapView& map);
 void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,

@@ -11,6 +11,7 @@
 #include "core/ops/matmul.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
+#include "core/ops/scatter_add_rows.h"
 #include "core/ops/swiglu.h"
 
 namespace vqlm {
@@ -20,6 +21,7 @@ using Op = std::variant<  //
     const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
     const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
     const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
-    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*>;
+    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
+    const ScatterAddRows*>;
 
 }  // namespace vqlm

@@ -167,7 +167,7 @@ void scatter_add_rows(benchmark::State& state) {
   const Tensor dtable = bench.make({rows, columns}), dout = bench.make({rows, columns}), raw = bench.make({rows});
   const Tensor ids(raw.data(), DType::i32, {rows});
   for (std::int64_t i = 0; i < rows; ++i) ids.i32()[i] = static_cast<std::int32_t>(i * 7919 % rows);
-  for (auto _ : state) bench.backend().scatter_add_rows(dtable, dout, ids);
+  for (auto _ : state) bench.backend().run(ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids});
   report_floats(state, 3 * dout.numel());
 }
 

@@ -43,7 +43,7 @@ TEST_F(PlannedMembersTest, OwnVectorsAreReadInPlaceAndCodesAreNot) {
 }
 
 TEST_F(PlannedMembersTest, ScatteredRowsAreReadAndWritten) {
-  backend.scatter_add_rows(make({8, 40}), make({6, 40}), ids(6));
+  backend.run(ScatterAddRows{.dtable = make({8, 40}), .dout = make({6, 40}), .rows = ids(6)});
   EXPECT_EQ(counted().bytes_read, 4 * (6 + 2 * 240));
   EXPECT_EQ(counted().bytes_written, 4 * 240);
 }

@@ -94,7 +94,7 @@ void EmbeddingMembers::backward() {
   const Tensor dtable = parameters_.gradient(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.scatter_add_rows(dtable, vectors_gradient_, members_);
+    backend.run(ScatterAddRows{.dtable = dtable, .dout = vectors_gradient_, .rows = members_});
     return;
   }
   const std::int64_t columns = own_columns();
@@ -102,7 +102,7 @@ void EmbeddingMembers::backward() {
   backend.run(SwapAxes{.dst = for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
                        .src = for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a)});
   tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
-  backend.scatter_add_rows(dtable, own_gradient_, members_);
+  backend.run(ScatterAddRows{.dtable = dtable, .dout = own_gradient_, .rows = members_});
 }
 
 }  // namespace vqlm

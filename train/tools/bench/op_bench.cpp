@@ -184,7 +184,7 @@ class OpBench {
     std::iota(order.rbegin(), order.rend(), 0);
     backend_.copy_from_host(ids, order.data());
     add("scatter_add_rows", shape, 4 * n + 12 * n * d,
-        [&] { backend_.scatter_add_rows(dtable, dout, ids); });
+        [&] { backend_.run(ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids}); });
   }
 
   void softmax() {

@@ -102,10 +102,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
-  measure("scatter_add_rows", 0, [&] { inner_.scatter_add_rows(dtable, dout, rows); });
-}
-
 void TimingBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                                          const CodeMapView& map) {
   measure("sort_rows_by_cluster", 0,

@@ -45,7 +45,6 @@ class PlanningBackend final : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;
   void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                             const CodeMapView& map) override;
   void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,

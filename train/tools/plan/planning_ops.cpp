@@ -14,15 +14,6 @@ Tensor codes_of(const Tensor& member_codebook, const CodeMapView& map) {
 }  // namespace
 
 // Rows of the table are counted as many times as they are asked for.
-void PlanningBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
-  VQLM_ASSERT(dout.extent(0) == rows.numel() && dout.extent(1) == dtable.extent(1));
-  expect(DType::f32, {dtable, dout});
-  expect(DType::i32, {rows});
-  const auto touched = static_cast<double>(dout.bytes());
-  machine_.add_op("scatter_add_rows",
-                  {.bytes_read = static_cast<double>(rows.bytes()) + 2 * touched, .bytes_written = touched});
-}
-
 void PlanningBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
                                            const CodeMapView& /*map*/) {
   expect(DType::i32, {clusters, order, row_begin, targets});
