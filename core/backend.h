@@ -17,17 +17,6 @@
 
 namespace vqlm {
 
-/// The code map on the device, as VqHead's ops read it. "Member order": tokens sorted by (cluster, token id).
-struct CodeMapView {
-  Tensor cluster_of_token;   // (V) i32
-  Tensor position_of_token;  // (V) i32: a token's place in member order
-  Tensor members;            // (V) i32: token ids in member order
-  Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
-  Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where members have no codes
-  std::int64_t largest_cluster =
-      0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
-};
-
 /// Backend::class_multiple of a GPU: a tile of its products.
 constexpr std::int64_t gpu_class_multiple = 64;
 
@@ -100,56 +89,6 @@ class Backend {
     op.check(activation_dtype());
     enqueue(&op);
   }
-
-  // ---- the VQ head's members ------------------------------------------------------------------------------------------
-  /// clusters (N) overwritten: cluster_of_token[targets[n]], or -1 where targets[n] < 0. Counting sort of the rows by
-  /// cluster, stable: order (N) the row numbers, rows without target last; row_begin (K + 1): cluster k's rows are
-  /// order[row_begin[k] .. row_begin[k + 1]).
-  virtual void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                                    const CodeMapView& map) = 0;
-  /// The cross entropy inside the target's cluster, DESIGN of the VQ head: with w over the members of k(y),
-  ///   s_w = h . u_w + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
-  /// Where u_w comes from is member_codebook's form, in this op and in the two below:
-  ///   (G, Q, d/G) A: sub-codes, u_w = [u_{g, q_g(w)} for g in 0..G) by map.member_codes;
-  ///   (V, d) A: the members' own vectors in member order, row i is u_w of w = map.members[i]; member_codes is not read;
-  ///   absent: s_w = b_w.
-  /// h (N, d) A; token_bias (V) f32. Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d)
-  /// accumulates sum_w ds_w u_w; dmember_codebook accumulates ds_w h_g at (g, q_g(w)), or ds_w h at w's row;
-  /// dtoken_bias (V) accumulates ds_w.
-  struct MemberGradients {
-    Tensor dh;                // (N, d) A, or absent: no gradients at all
-    Tensor dmember_codebook;  // f32, of member_codebook's form, absent where that is
-    Tensor dtoken_bias;       // (V) f32
-    float scale = 1;
-  };
-  virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
-                              Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                              const CodeMapView& map) = 0;
-  /// log_probs (N, V) f32 overwritten: code_log_probs (N, K) f32 at the token's cluster + s_v - lse over its cluster's
-  /// members.
-  virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                                Tensor token_bias, const CodeMapView& map) = 0;
-  /// Log-probabilities inside chosen clusters: out (m, L) f32 overwritten, L = map.largest_cluster. Row i is, over the
-  /// members w of cluster clusters[i] in member order, s_w - lse_w(s_w) with s_w = h . u_w + b_w for h's row rows[i];
-  /// -infinity past the cluster's size. rows, clusters (m) i32; h (N, d) and member_codebook (one of its forms) A;
-  /// token_bias (V) f32. Entries of one row cost least where they stand together.
-  virtual void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                                 Tensor token_bias, const CodeMapView& map) = 0;
-  /// What scores clusters by their members, too: out (K, d) overwritten with codebook's row k + the mean of the vectors of
-  /// cluster k's members; members (V, d) in member order. All A; made in f32 and rounded once. No cluster is empty.
-  virtual void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) = 0;
-  /// Its backward: dcodebook (K, d) accumulates dout (K, d), and dmembers (V, d) dout's row of the member's cluster over
-  /// the cluster's size. All f32.
-  virtual void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                         const CodeMapView& map) = 0;
-  /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
-  /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
-  /// dh, h, codebook: A.
-  virtual void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                          float scale) = 0;
-  /// Codes from moving averages of their clusters (van den Oord, 1711.00937, appendix A.1): codebook (K, d) f32 row k is
-  /// overwritten with scale * sums_k / counts_k from sums (K, d) and counts (K); where counts_k is below 1e-30 it stays.
-  virtual void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) = 0;
 
  private:
   friend class Buffer;

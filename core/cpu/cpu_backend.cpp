@@ -116,46 +116,6 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override {
-    use_threads();
-    cpu::sort_rows_by_cluster(clusters, order, row_begin, targets, map);
-  }
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override {
-    use_threads();
-    cpu::member_entropy(nll, gradients, h, targets, order, row_begin, member_codebook, token_bias, map);
-  }
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override {
-    use_threads();
-    cpu::member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
-  }
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override {
-    use_threads();
-    cpu::cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map);
-  }
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
-    use_threads();
-    cpu::add_member_means(out, codebook, members, map);
-  }
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override {
-    use_threads();
-    cpu::add_member_means_backward(dcodebook, dmembers, dout, map);
-  }
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override {
-    use_threads();
-    cpu::commitment(penalty, dh, h, codebook, clusters, beta, scale);
-  }
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override {
-    use_threads();
-    cpu::codes_from_averages(codebook, sums, counts, scale);
-  }
-
  private:
   using Clock = std::chrono::steady_clock;
 

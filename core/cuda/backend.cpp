@@ -127,39 +127,6 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override {
-    cuda::sort_rows_by_cluster(context(), clusters, order, row_begin, targets, map);
-  }
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override {
-    cuda::member_entropy(context(), nll, gradients, h, targets, order, row_begin, member_codebook, token_bias,
-                         map);
-  }
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override {
-    cuda::member_log_probs(context(), log_probs, h, code_log_probs, member_codebook, token_bias, map);
-  }
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override {
-    cuda::cluster_log_probs(context(), out, h, rows, clusters, member_codebook, token_bias, map);
-  }
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
-    cuda::add_member_means(context(), out, codebook, members, map);
-  }
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override {
-    cuda::add_member_means_backward(context(), dcodebook, dmembers, dout, map);
-  }
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override {
-    cuda::commitment(context(), penalty, dh, h, codebook, clusters, beta, scale);
-  }
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override {
-    cuda::codes_from_averages(context(), codebook, sums, counts, scale);
-  }
-
  private:
   void enqueue(const Op& op) override {
     std::visit([this](const auto* value) { cuda::run(context(), *value); }, op);

@@ -5,10 +5,15 @@
 
 #include "core/ops/adamw.h"
 #include "core/ops/attention.h"
+#include "core/ops/cluster_log_probs.h"
+#include "core/ops/code_entropy.h"
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
+#include "core/ops/member_entropy.h"
+#include "core/ops/member_log_probs.h"
+#include "core/ops/member_means.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
 #include "core/ops/scatter_add_rows.h"
@@ -22,6 +27,8 @@ using Op = std::variant<  //
     const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
     const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
     const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
-    const ScatterAddRows*>;
+    const ScatterAddRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*,
+    const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*,
+    const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

@@ -186,7 +186,8 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
   const Tensor clusters = batch.integers({rows}), order = batch.integers({rows});
   const Tensor row_begin = batch.integers({codes + 1});
   for (auto _ : state) {
-    backend.sort_rows_by_cluster(clusters, order, row_begin, batch.targets, map);
+    backend.run(SortRowsByCluster{
+        .clusters = clusters, .order = order, .row_begin = row_begin, .targets = batch.targets, .map = map});
     if (with_codes) {
       backend.run(Matmul{
           .c = logits, .a = batch.h, .b = codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
@@ -196,8 +197,15 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
           .c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
       backend.run(AddColumnSums{.out = dcode_bias, .x = logits});
     }
-    backend.member_entropy(batch.nll, {batch.dh, dmembers, batch.dbias, 1.0f}, batch.h, batch.targets, order,
-                           row_begin, members, batch.bias, map);
+    backend.run(MemberEntropy{.nll = batch.nll,
+                              .gradients = {batch.dh, dmembers, batch.dbias, 1.0f},
+                              .h = batch.h,
+                              .targets = batch.targets,
+                              .order = order,
+                              .row_begin = row_begin,
+                              .member_codebook = members,
+                              .token_bias = batch.bias,
+                              .map = map});
   }
   double products = with_codes ? static_cast<double>(rows * codes) : 0;
   for (std::int64_t k = 0; k < codes; ++k) {
@@ -231,7 +239,12 @@ void log_probs_of(benchmark::State& state, std::int64_t rows, Members vectors) {
   const Tensor members = batch.random(shape_of(vectors, batch));
   const Tensor codes = batch.random({rows, batch.codes}), log_probs = batch.random({rows, batch.vocabulary});
   for (auto _ : state) {
-    batch.backend->member_log_probs(log_probs, batch.h.rows(0, rows), codes, members, batch.bias, map);
+    batch.backend->run(MemberLogProbs{.log_probs = log_probs,
+                                      .h = batch.h.rows(0, rows),
+                                      .code_log_probs = codes,
+                                      .member_codebook = members,
+                                      .token_bias = batch.bias,
+                                      .map = map});
   }
   state.SetItemsProcessed(state.iterations() * rows);
 }

@@ -185,9 +185,10 @@ void move_means(benchmark::State& state, bool back) {
     map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
   for (auto _ : state) {
     if (back) {
-      bench.backend().add_member_means_backward(codes, members, out, map);
+      bench.backend().run(
+          AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
     } else {
-      bench.backend().add_member_means(out, codes, members, map);
+      bench.backend().run(AddMemberMeans{.out = out, .codebook = codes, .members = members, .map = map});
     }
   }
   report_floats(state, (back ? 2 : 1) * members.numel());
@@ -225,7 +226,13 @@ void cluster_log_probs(benchmark::State& state) {
   map.member_codes = Tensor(member_codes.data(), DType::u8, {vocabulary, groups});
   map.largest_cluster = size;
   for (auto _ : state) {
-    bench.backend().cluster_log_probs(out, h, ids(rows), ids(asked), codebook, bias, map);
+    bench.backend().run(ClusterLogProbs{.out = out,
+                                        .h = h,
+                                        .rows = ids(rows),
+                                        .clusters = ids(asked),
+                                        .member_codebook = codebook,
+                                        .token_bias = bias,
+                                        .map = map});
   }
 }
 

@@ -26,7 +26,8 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
         if (n % 10 != 0) targets[n] = map.members[map.member_begin[0] + n % c.cluster_sizes[0]];
       }
     }
-    backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+    backend->run(SortRowsByCluster{
+        .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   }
 
   Case c = GetParam();
@@ -130,8 +131,16 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
   };
   const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
              dbias_0 = dbias.doubles();
-  Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
-  tested.member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
+  tested.run(MemberEntropy{.nll = nll,
+                           .gradients = gradients,
+                           .h = h,
+                           .targets = targets,
+                           .order = order,
+                           .row_begin = row_begin,
+                           .member_codebook = codebook_or_absent(),
+                           .token_bias = bias,
+                           .map = map.view()});
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
@@ -142,7 +151,14 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
       "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
-  tested.member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  tested.run(MemberEntropy{.nll = nll_alone,
+                           .h = h,
+                           .targets = targets,
+                           .order = order,
+                           .row_begin = row_begin,
+                           .member_codebook = codebook_or_absent(),
+                           .token_bias = bias,
+                           .map = map.view()});
   expect_close(nll_alone, expected.nll, bound(expected.nll_bound, expected.nll, 1), "nll without gradients");
 }
 
@@ -183,9 +199,16 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
   HostF32 first = HostF32(codebook.shape()), second = HostF32(codebook.shape());
   for (HostF32* dcodebook : {&first, &second}) {
     HostF32 nll({c.rows}), dh({c.rows, c.d()}), dbias({c.vocabulary()});
-    Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
-    backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias,
-                            map.view());
+    MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
+    backend->run(MemberEntropy{.nll = nll,
+                               .gradients = gradients,
+                               .h = h,
+                               .targets = targets,
+                               .order = order,
+                               .row_begin = row_begin,
+                               .member_codebook = codebook_or_absent(),
+                               .token_bias = bias,
+                               .map = map.view()});
   }
   expect_equal(first, second, "dmember_codebook");
 }
@@ -195,8 +218,20 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
   HostF32 codes = random_normal({c.rows, c.clusters()}, "code logits");
   backend->run(LogSoftmax{.logits = codes});
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), nll({c.rows});
-  backend->member_log_probs(log_probs, h, codes, codebook_or_absent(), bias, map.view());
-  backend->member_entropy(nll, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  backend->run(MemberLogProbs{.log_probs = log_probs,
+                              .h = h,
+                              .code_log_probs = codes,
+                              .member_codebook = codebook_or_absent(),
+                              .token_bias = bias,
+                              .map = map.view()});
+  backend->run(MemberEntropy{.nll = nll,
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = codebook_or_absent(),
+                             .token_bias = bias,
+                             .map = map.view()});
   const Reference expected = reference(h.doubles(), codebook.doubles(), 1);
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0, tolerance = 0;
@@ -239,10 +274,18 @@ TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {
   Map map(c);
   HostF32 h = random_normal({5, 16}, "h"), codebook = random_normal({2, 4, 8}, "codebook"), bias({11});
   HostI32 targets({5}, -1), clusters({5}), order({5}), row_begin({3});
-  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+  backend->run(SortRowsByCluster{
+      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   HostF32 nll({5}, 3.0f), dh({5, 16}, 3.0f), dcodebook({2, 4, 8}, 3.0f), dbias({11}, 3.0f);
-  backend->member_entropy(nll, {dh, dcodebook, dbias, 1.0f}, h, targets, order, row_begin, codebook, bias,
-                          map.view());
+  backend->run(MemberEntropy{.nll = nll,
+                             .gradients = {dh, dcodebook, dbias, 1.0f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = codebook,
+                             .token_bias = bias,
+                             .map = map.view()});
   expect_equal(nll, HostF32({5}, 3.0f), "nll");
   expect_equal(dh, HostF32({5, 16}, 3.0f), "dh");
   expect_equal(dcodebook, HostF32({2, 4, 8}, 3.0f), "dmember_codebook");
@@ -257,7 +300,8 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, c.vocabulary() - 1);
   HostI32 clusters({c.rows}), order({c.rows}), row_begin({c.clusters() + 1});
-  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+  backend->run(SortRowsByCluster{
+      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   HostU8 codes({c.vocabulary(), 1});
   for (std::int64_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i);
   CodeMapView coded = map.view();
@@ -269,11 +313,36 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), coded_log_probs = poisoned(log_probs.shape());
   const Tensor group = u.tensor().view({1, c.vocabulary(), c.d()}),
                dgroup = coded_du.tensor().view({1, c.vocabulary(), c.d()});
-  backend->member_entropy(nll, {dh, du, dbias, 0.5f}, h, targets, order, row_begin, u, bias, map.view());
-  backend->member_entropy(coded_nll, {coded_dh, dgroup, coded_dbias, 0.5f}, h, targets, order, row_begin,
-                          group, bias, coded);
-  backend->member_log_probs(log_probs, h, of_codes, u, bias, map.view());
-  backend->member_log_probs(coded_log_probs, h, of_codes, group, bias, coded);
+  backend->run(MemberEntropy{.nll = nll,
+                             .gradients = {dh, du, dbias, 0.5f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = u,
+                             .token_bias = bias,
+                             .map = map.view()});
+  backend->run(MemberEntropy{.nll = coded_nll,
+                             .gradients = {coded_dh, dgroup, coded_dbias, 0.5f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = group,
+                             .token_bias = bias,
+                             .map = coded});
+  backend->run(MemberLogProbs{.log_probs = log_probs,
+                              .h = h,
+                              .code_log_probs = of_codes,
+                              .member_codebook = u,
+                              .token_bias = bias,
+                              .map = map.view()});
+  backend->run(MemberLogProbs{.log_probs = coded_log_probs,
+                              .h = h,
+                              .code_log_probs = of_codes,
+                              .member_codebook = group,
+                              .token_bias = bias,
+                              .map = coded});
   // Scores of d + 1 terms, each below max |h| max |u| or max |b|, in any order, twice (s and lse), on both sides; a
   // gradient's probability is off by that much, relatively, and its sums of at most N + V terms by one unit each.
   const double terms = static_cast<double>(c.d()) * max_abs(h.doubles()) * max_abs(u.doubles()) + 4;

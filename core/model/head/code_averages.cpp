@@ -79,7 +79,10 @@ void CodeAverages::accumulate(Tensor h, Tensor clusters) {
 Tensor CodeAverages::means() {
   VQLM_ASSERT(means_);
   Backend& backend = tensor_.backend();
-  backend.codes_from_averages(means_, parameters_.value(sums_), parameters_.value(counts_), 1.0f);
+  backend.run(CodesFromAverages{.codebook = means_,
+                                .sums = parameters_.value(sums_),
+                                .counts = parameters_.value(counts_),
+                                .scale = 1.0f});
   if (!rounded_means_) return means_;
   const std::int64_t n = means_.numel();
   backend.round_to_activation(rounded_means_.view({n}), means_.view({n}));
@@ -87,8 +90,10 @@ Tensor CodeAverages::means() {
 }
 
 void CodeAverages::after_update() {
-  tensor_.backend().codes_from_averages(parameters_.value(codebook_), parameters_.value(sums_),
-                                        parameters_.value(counts_), scale_);
+  tensor_.backend().run(CodesFromAverages{.codebook = parameters_.value(codebook_),
+                                          .sums = parameters_.value(sums_),
+                                          .counts = parameters_.value(counts_),
+                                          .scale = scale_});
   const Parameter& code = parameters_.parameters()[static_cast<std::size_t>(codebook_)];
   parameters_.round_values(code.flat_begin, code.shape.numel());
 }

@@ -72,16 +72,20 @@ Tensor EmbeddingMembers::vectors() {
 Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map) {
   VQLM_ASSERT(adds_means_ && made_);
   if (!clusters_made_ || trainable_) {
-    tensor_.backend().add_member_means(cluster_vectors_.rows(0, clusters_), codebook.rows(0, clusters_), vectors_,
-                                       map);
+    tensor_.backend().run(AddMemberMeans{.out = cluster_vectors_.rows(0, clusters_),
+                                         .codebook = codebook.rows(0, clusters_),
+                                         .members = vectors_,
+                                         .map = map});
     clusters_made_ = true;
   }
   return cluster_vectors_;
 }
 
 void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
-  tensor_.backend().add_member_means_backward(dcodebook, vectors_gradient_, cluster_gradient_.rows(0, clusters_),
-                                              map);
+  tensor_.backend().run(AddMemberMeansBackward{.dcodebook = dcodebook,
+                                               .dmembers = vectors_gradient_,
+                                               .dout = cluster_gradient_.rows(0, clusters_),
+                                               .map = map});
 }
 
 Tensor EmbeddingMembers::clear_gradient() {

@@ -25,7 +25,11 @@ Tensor InputCodes::vectors(Tensor tokens, const CodeMapView& map) {
   VQLM_ASSERT(rows <= vectors_.extent(0));
   const Tensor clusters = clusters_.rows(0, rows), vectors = vectors_.rows(0, rows);
   // For the clusters alone: the order of the rows is of no use here.
-  backend_.sort_rows_by_cluster(clusters, order_.rows(0, rows), row_begin_, tokens, map);
+  backend_.run(SortRowsByCluster{.clusters = clusters,
+                                 .order = order_.rows(0, rows),
+                                 .row_begin = row_begin_,
+                                 .targets = tokens,
+                                 .map = map});
   backend_.run(EmbeddingForward{
       .out = vectors, .ids = clusters, .table = parameters_.operand(codebook_), .first_row = 0});
   return vectors;

@@ -85,12 +85,13 @@ void VqHead::allocate_map() {
 void VqHead::upload(const CodeMap& map) {
   const auto vocab = static_cast<std::size_t>(vocab_size_);
   const MemberOrder order(map.cluster_of_token, clusters_);
-  mean_members_ = 0;
   map_.largest_cluster = 0;
+  map_.mean_members = 0;
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
     const std::int64_t size = order.begin[k + 1] - order.begin[k];
     map_.largest_cluster = std::max(map_.largest_cluster, size);
-    mean_members_ += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
+    map_.mean_members +=
+        static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
   }
   std::vector<std::int32_t> position(vocab);
   std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
@@ -134,7 +135,7 @@ HeadCost VqHead::cost() const {
   return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
           .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
           .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
-          .multiply_adds = static_cast<double>(clusters_) * d + mean_members_ * member_numbers};
+          .multiply_adds = static_cast<double>(clusters_) * d + map_.mean_members * member_numbers};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -167,7 +168,11 @@ void VqHead::after_update() {
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
+  backend.run(SortRowsByCluster{.clusters = clusters_of_rows_,
+                                .order = order_,
+                                .row_begin = row_begin_,
+                                .targets = targets,
+                                .map = map_});
   backend.run(
       Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
   backend.run(SoftmaxStatistics{.statistics = statistics_,
@@ -228,8 +233,14 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   const Tensor vectors = member_vectors();
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
-  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
-                                   vectors, token_bias(), map_);
+  tensor_.backend().run(MemberEntropy{.nll = nll,
+                                      .h = h,
+                                      .targets = targets,
+                                      .order = order_,
+                                      .row_begin = row_begin_,
+                                      .member_codebook = vectors,
+                                      .token_bias = token_bias(),
+                                      .map = map_});
 }
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
@@ -241,7 +252,13 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   members_forward_backward(nll, dh, h, targets, vectors, scale);
   if (commitment_ > 0) {
     const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
-    backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
+    backend.run(Commitment{.penalty = penalty,
+                           .dh = dh,
+                           .h = h,
+                           .codebook = committed_to,
+                           .clusters = clusters_of_rows_,
+                           .beta = commitment_,
+                           .scale = scale});
   } else {
     backend.fill(penalty, 0.0f);
   }
@@ -249,14 +266,21 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
 
 void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors,
                                       float scale) {
-  Backend::MemberGradients gradients;
+  MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
   gradients.dh = dh;
   if (embedding_) gradients.dmember_codebook = embedding_->clear_gradient();
   if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
-  tensor_.backend().member_entropy(nll, gradients, h, targets, order_, row_begin_, vectors,
-                                   token_bias(), map_);
+  tensor_.backend().run(MemberEntropy{.nll = nll,
+                                      .gradients = gradients,
+                                      .h = h,
+                                      .targets = targets,
+                                      .order = order_,
+                                      .row_begin = row_begin_,
+                                      .member_codebook = vectors,
+                                      .token_bias = token_bias(),
+                                      .map = map_});
   if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
   if (embedding_) embedding_->backward();
 }
@@ -273,7 +297,12 @@ void VqHead::log_probs(Tensor out, Tensor h) {
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
   backend.run(LogSoftmax{.logits = codes, .bias = parameters_.operand(cluster_bias_)});
-  backend.member_log_probs(out, h, codes, vectors, token_bias(), map_);
+  backend.run(MemberLogProbs{.log_probs = out,
+                             .h = h,
+                             .code_log_probs = codes,
+                             .member_codebook = vectors,
+                             .token_bias = token_bias(),
+                             .map = map_});
 }
 
 }  // namespace vqlm

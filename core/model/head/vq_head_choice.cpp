@@ -63,7 +63,13 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
   const Tensor ids = c.clusters.rows(0, count), rows = c.member_rows.rows(0, count);
   backend.copy_from_host(ids, clusters.data());
   const Tensor vectors = member_vectors();
-  backend.cluster_log_probs(rows, h, c.rows_of_h.rows(0, count), ids, vectors, token_bias(), map_);
+  backend.run(ClusterLogProbs{.out = rows,
+                              .h = h,
+                              .rows = c.rows_of_h.rows(0, count),
+                              .clusters = ids,
+                              .member_codebook = vectors,
+                              .token_bias = token_bias(),
+                              .map = map_});
   backend.copy_to_host(c.host_rows.data(), rows);
   return {c.host_rows, static_cast<std::size_t>(map_.largest_cluster)};
 }

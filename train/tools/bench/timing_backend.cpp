@@ -102,42 +102,5 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
 }
-void TimingBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                                         const CodeMapView& map) {
-  measure("sort_rows_by_cluster", 0,
-          [&] { inner_.sort_rows_by_cluster(clusters, order, row_begin, targets, map); });
-}
-void TimingBackend::member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
-                                   Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                                   const CodeMapView& map) {
-  measure("member_entropy", 0, [&] {
-    inner_.member_entropy(nll, gradients, h, targets, order, row_begin, member_codebook, token_bias, map);
-  });
-}
-void TimingBackend::member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs,
-                                     Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  measure("member_log_probs", 0,
-          [&] { inner_.member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map); });
-}
-void TimingBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters,
-                                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  measure("cluster_log_probs", 0,
-          [&] { inner_.cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map); });
-}
-void TimingBackend::add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) {
-  measure("add_member_means", 0, [&] { inner_.add_member_means(out, codebook, members, map); });
-}
-void TimingBackend::add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                              const CodeMapView& map) {
-  measure("add_member_means_backward", 0,
-          [&] { inner_.add_member_means_backward(dcodebook, dmembers, dout, map); });
-}
-void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
-                               float beta, float scale) {
-  measure("commitment", 0, [&] { inner_.commitment(penalty, dh, h, codebook, clusters, beta, scale); });
-}
-void TimingBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) {
-  measure("codes_from_averages", 0, [&] { inner_.codes_from_averages(codebook, sums, counts, scale); });
-}
 
 }  // namespace vqlm

@@ -53,22 +53,6 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override;
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override;
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override;
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override;
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override;
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override;
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override;
-
  private:
   void enqueue(const Op& op) override;
   /// Buffers belong to `inner`, so nothing is ever given back here.

@@ -1,4 +1,3 @@
-// Memory, order and bookkeeping; the ops stand in planning_ops.cpp.
 #include "train/tools/plan/planning_backend.h"
 
 #include <algorithm>
@@ -35,44 +34,33 @@ void PlanningBackend::deallocate(void* /*data*/, std::size_t bytes, MemoryUse us
   memory_.in_use[static_cast<std::size_t>(use)] -= bytes;
 }
 
-void PlanningBackend::count(std::string_view name, double flops, Tensors read, Tensors written,
-                            double extra_bytes) {
-  OpCost cost = cost_of(read, written, flops);
-  cost.bytes_read += extra_bytes;
-  machine_.add_op(name, cost);
-}
-
-void PlanningBackend::expect(DType dtype, Tensors tensors) const {
-  for (const Tensor& tensor : tensors) VQLM_ASSERT(!tensor || tensor.dtype() == dtype);
-}
-
 void PlanningBackend::copy(Tensor dst, Tensor src) {
   VQLM_ASSERT(dst.dtype() == src.dtype() && dst.numel() == src.numel());
-  count("copy", 0, {src}, {dst});
+  machine_.add_op("copy", cost_of({src}, {dst}));
 }
 
 void PlanningBackend::copy_from_host(Tensor dst, const void* /*src*/) {
-  count("copy_from_host", 0, {}, {dst});
+  machine_.add_op("copy_from_host", cost_of({}, {dst}));
 }
 
 void PlanningBackend::copy_to_host(void* dst, Tensor src) {
   std::memset(dst, 0, src.bytes());
-  count("copy_to_host", 0, {src}, {});
+  machine_.add_op("copy_to_host", cost_of({src}, {}));
 }
 
 void PlanningBackend::fill(Tensor x, float /*value*/) {
-  count("fill", 0, {}, {x});
+  machine_.add_op("fill", cost_of({}, {x}));
 }
 
 void PlanningBackend::round_to_activation(Tensor dst, Tensor src) {
   VQLM_ASSERT(dst.numel() == src.numel());
-  expect(activation_, {dst});
-  expect(DType::f32, {src});
-  count("round_to_activation", 0, {src}, {dst});
+  check_dtype(activation_, {dst});
+  check_dtype(DType::f32, {src});
+  machine_.add_op("round_to_activation", cost_of({src}, {dst}));
 }
 
 std::uint64_t PlanningBackend::fingerprint(Tensor x) {
-  count("fingerprint", 0, {x}, {});
+  machine_.add_op("fingerprint", cost_of({x}, {}));
   return 0;
 }
 
