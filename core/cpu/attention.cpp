@@ -12,6 +12,7 @@
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
 #include "core/cpu/sgemm.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cpu {
 namespace {

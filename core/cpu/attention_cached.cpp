@@ -20,6 +20,7 @@
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
+#include "core/ops/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {

@@ -6,6 +6,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/code_entropy.h"
 
 namespace vqlm::cpu {
 template <>

@@ -5,6 +5,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/cross_entropy.h"
 
 namespace vqlm::cpu {
 namespace {

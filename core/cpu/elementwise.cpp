@@ -8,6 +8,8 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/swiglu.h"
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();

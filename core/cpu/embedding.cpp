@@ -6,6 +6,7 @@
 
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/embedding.h"
 
 namespace vqlm::cpu {
 

@@ -7,6 +7,7 @@
 
 #include "core/cpu/matrix_vector.h"
 #include "core/cpu/ops.h"
+#include "core/ops/matmul.h"
 
 namespace vqlm::cpu {
 

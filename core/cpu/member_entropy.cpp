@@ -16,6 +16,7 @@
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
 #include "core/cpu/sgemm.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cpu {
 namespace {

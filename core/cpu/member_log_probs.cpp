@@ -17,6 +17,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cpu {
 namespace {

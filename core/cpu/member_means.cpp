@@ -4,6 +4,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/member_means.h"
 
 namespace vqlm::cpu {
 template <>

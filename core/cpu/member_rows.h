@@ -1,7 +1,7 @@
 // Members with vectors of their own, rows of a matrix (V, d) in member order: their scores without a gradient.
 #pragma once
 
-#include "core/backend.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cpu {
 

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/backend.h"
 #include "core/cpu/member_kernels.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cpu::members {
 

@@ -1,7 +1,9 @@
 // The CPU ops: core/cpu/X.cpp specialises run() for the ops of core/ops/X.h.
 #pragma once
 
-#include "core/backend.h"
+#include <cstdint>
+
+#include "core/tensor.h"
 
 namespace vqlm::cpu {
 

@@ -10,6 +10,7 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/rmsnorm.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {

@@ -11,6 +11,7 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/rope.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {

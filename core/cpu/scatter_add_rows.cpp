@@ -3,6 +3,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/scatter_add_rows.h"
 
 namespace vqlm::cpu {
 

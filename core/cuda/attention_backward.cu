@@ -25,6 +25,7 @@
 #include "core/cuda/attention_gradient.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {

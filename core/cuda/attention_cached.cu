@@ -11,6 +11,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {

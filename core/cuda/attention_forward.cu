@@ -21,6 +21,7 @@
 #include "core/cuda/attention_tiles.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {

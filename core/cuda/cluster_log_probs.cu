@@ -10,6 +10,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/cluster_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {

@@ -6,6 +6,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/sort_rows.h"
+#include "core/ops/code_entropy.h"
 
 namespace vqlm::cuda {
 namespace {

@@ -9,6 +9,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/partial_sums.h"
+#include "core/ops/elementwise.h"
 
 namespace vqlm::cuda {
 namespace {

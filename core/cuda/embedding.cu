@@ -14,6 +14,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/sort_rows.h"
+#include "core/ops/embedding.h"
 
 namespace vqlm::cuda {
 namespace {

@@ -12,6 +12,7 @@
 #include "core/cuda/matmul_plans.h"
 #include "core/cuda/ops.h"
 #include "core/log.h"
+#include "core/ops/matmul.h"
 
 namespace vqlm::cuda {
 namespace {

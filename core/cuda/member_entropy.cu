@@ -21,6 +21,7 @@
 #include "core/cuda/member_entropy.h"
 #include "core/cuda/member_tiles.h"
 #include "core/cuda/ops.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cuda {
 namespace members {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "core/backend.h"
 #include "core/cuda/context.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cuda::members {
 

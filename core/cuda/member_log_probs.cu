@@ -16,6 +16,7 @@
 #include "core/cuda/member_rows.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {

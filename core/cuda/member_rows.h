@@ -1,8 +1,8 @@
 // member_log_probs where members have vectors of their own.
 #pragma once
 
-#include "core/backend.h"
 #include "core/cuda/context.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cuda {
 

@@ -12,6 +12,8 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/member_rows.h"
 #include "core/cuda/ops.h"
+#include "core/ops/matmul.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {

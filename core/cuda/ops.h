@@ -1,8 +1,10 @@
 // The ops of the CUDA back end: core/cuda/X.cu specialises run() for the ops of core/ops/X.h, with A = bf16.
 #pragma once
 
-#include "core/backend.h"
+#include <cstdint>
+
 #include "core/cuda/context.h"
+#include "core/tensor.h"
 
 namespace vqlm::cuda {
 

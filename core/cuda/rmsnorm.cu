@@ -14,6 +14,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/partial_sums.h"
+#include "core/ops/rmsnorm.h"
 
 namespace vqlm::cuda {
 namespace {

@@ -13,6 +13,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/rope.h"
 
 namespace vqlm::cuda {
 namespace {

@@ -6,6 +6,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/scatter_add_rows.h"
 
 namespace vqlm::cuda {
 namespace {

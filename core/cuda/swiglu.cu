@@ -8,6 +8,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/swiglu.h"
 
 namespace vqlm::cuda {
 namespace {
