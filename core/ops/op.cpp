@@ -17,8 +17,13 @@ OpCost cost_of(std::initializer_list<Tensor> read, std::initializer_list<Tensor>
   return {.flops = flops, .bytes_read = bytes_of(read), .bytes_written = bytes_of(written)};
 }
 
-void check_dtype(DType dtype, std::initializer_list<Tensor> tensors) {
-  for (const Tensor& tensor : tensors) VQLM_ASSERT(!tensor || tensor.dtype() == dtype);
+void check_dtype(DType dtype, std::initializer_list<Tensor> tensors, std::source_location caller) {
+  for (const Tensor& tensor : tensors) {
+    if (tensor && tensor.dtype() != dtype) {
+      assertion_failed("a tensor's dtype as the op wants it", caller.file_name(),
+                       static_cast<int>(caller.line()));
+    }
+  }
 }
 
 }  // namespace vqlm

@@ -18,6 +18,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <source_location>
 #include <string_view>
 
 #include "core/tensor.h"
@@ -36,7 +37,8 @@ struct OpCost {
 /// The cost of an op that reads and writes whole operands once; absent ones cost nothing.
 OpCost cost_of(std::initializer_list<Tensor> read, std::initializer_list<Tensor> written, double flops = 0);
 
-/// Asserts that each tensor that is present has the dtype.
-void check_dtype(DType dtype, std::initializer_list<Tensor> tensors);
+/// Asserts that each tensor that is present has the dtype; a failure names the caller's line.
+void check_dtype(DType dtype, std::initializer_list<Tensor> tensors,
+                 std::source_location caller = std::source_location::current());
 
 }  // namespace vqlm
