@@ -46,14 +46,6 @@ TEST_F(ElementwiseTest, SwapAxesExchangesTheFirstTwo) {
   }
 }
 
-TEST_F(ElementwiseTest, SwapAxesMovesIds) {
-  HostI32 src = random_integers<std::int32_t>({3, 5, 2}, "src", 0, 1 << 30), dst({5, 3, 2}), back({3, 5, 2});
-  backend->run(SwapAxes{.dst = dst, .src = src});
-  EXPECT_EQ(dst[(4 * 3 + 2) * 2 + 1], src[(2 * 5 + 4) * 2 + 1]);
-  backend->run(SwapAxes{.dst = back, .src = dst});
-  expect_equal(back, src, "twice");
-}
-
 // ---- SwiGLU ----
 
 double sigmoid(double x) {
