@@ -3,7 +3,6 @@
 
 #include <numeric>
 
-#include "core/cpu/member_units.h"
 #include "tests/core/member_map.h"
 
 namespace vqlm::testing {
@@ -39,6 +38,18 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
   HostI32 clusters{Shape{c.rows}}, order{Shape{c.rows}}, row_begin{Shape{c.clusters() + 1}};
 
   Tensor codebook_or_absent() { return c.groups > 0 ? codebook.tensor() : Tensor{}; }
+  /// The op on the fixture's operands.
+  MemberEntropy entropy(Tensor nll, const MemberGradients& gradients = {}) {
+    return {.nll = nll,
+            .gradients = gradients,
+            .h = h,
+            .targets = targets,
+            .order = order,
+            .row_begin = row_begin,
+            .member_codebook = codebook_or_absent(),
+            .token_bias = bias,
+            .map = map.view()};
+  }
   /// Where member w's group g begins in the codebook.
   std::size_t entry(std::int64_t w, int g) const {
     const std::int64_t position = map.position_of_token[w];
@@ -132,15 +143,7 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
   const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
              dbias_0 = dbias.doubles();
   MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
-  tested.run(MemberEntropy{.nll = nll,
-                           .gradients = gradients,
-                           .h = h,
-                           .targets = targets,
-                           .order = order,
-                           .row_begin = row_begin,
-                           .member_codebook = codebook_or_absent(),
-                           .token_bias = bias,
-                           .map = map.view()});
+  tested.run(entropy(nll, gradients));
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
@@ -151,14 +154,7 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
       "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
-  tested.run(MemberEntropy{.nll = nll_alone,
-                           .h = h,
-                           .targets = targets,
-                           .order = order,
-                           .row_begin = row_begin,
-                           .member_codebook = codebook_or_absent(),
-                           .token_bias = bias,
-                           .map = map.view()});
+  tested.run(entropy(nll_alone));
   expect_close(nll_alone, expected.nll, bound(expected.nll_bound, expected.nll, 1), "nll without gradients");
 }
 
@@ -200,15 +196,7 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
   for (HostF32* dcodebook : {&first, &second}) {
     HostF32 nll({c.rows}), dh({c.rows, c.d()}), dbias({c.vocabulary()});
     MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
-    backend->run(MemberEntropy{.nll = nll,
-                               .gradients = gradients,
-                               .h = h,
-                               .targets = targets,
-                               .order = order,
-                               .row_begin = row_begin,
-                               .member_codebook = codebook_or_absent(),
-                               .token_bias = bias,
-                               .map = map.view()});
+    backend->run(entropy(nll, gradients));
   }
   expect_equal(first, second, "dmember_codebook");
 }
@@ -224,14 +212,7 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
                               .member_codebook = codebook_or_absent(),
                               .token_bias = bias,
                               .map = map.view()});
-  backend->run(MemberEntropy{.nll = nll,
-                             .h = h,
-                             .targets = targets,
-                             .order = order,
-                             .row_begin = row_begin,
-                             .member_codebook = codebook_or_absent(),
-                             .token_bias = bias,
-                             .map = map.view()});
+  backend->run(entropy(nll));
   const Reference expected = reference(h.doubles(), codebook.doubles(), 1);
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0, tolerance = 0;
@@ -354,34 +335,6 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   expect_close(dbias, coded_dbias.doubles(), of_gradient, "dtoken_bias");
   expect_close(dh, coded_dh.doubles(), of_gradient * max_abs(u.doubles()), "dh");
   expect_close(du, coded_du.doubles(), of_gradient * max_abs(h.doubles()), "dmember_codebook");
-}
-
-/// Threads share a cluster's units only where the rows that each of them then sums apart are few.
-TEST(MemberPlanTest, LargeClustersStayWithOneThread) {
-  const Case c = with_own_vectors("", 900, 16, {50, 2}, true);
-  Map map(c);
-  HostI32 row_begin({3});
-  row_begin[1] = 880;
-  row_begin[2] = 900;
-  cpu::members::Problem problem{};
-  problem.sizes = {1, c.vocabulary(), c.d()};
-  problem.row_begin = row_begin.tensor().i32();
-  problem.member_begin = map.member_begin.tensor().i32();
-  const auto clusters_of_parts = [&](std::int64_t most_shared) {
-    const cpu::members::Plan plan = cpu::members::make_plan(problem, 2, 3, most_shared);
-    std::vector<std::int64_t> units_of_first;
-    for (std::size_t part = 0; part < 3; ++part) {
-      std::int64_t count = 0;
-      for (std::size_t u = plan.part_begin[part]; u < plan.part_begin[part + 1]; ++u) {
-        count += plan.units[u].cluster == 0 ? 1 : 0;
-      }
-      units_of_first.push_back(count);
-    }
-    EXPECT_EQ(plan.part_begin.back(), plan.units.size());
-    return units_of_first;
-  };
-  EXPECT_EQ(clusters_of_parts(50 * 16), (std::vector<std::int64_t>{3, 2, 2}));  // 7 units of up to 128 rows
-  EXPECT_EQ(clusters_of_parts(50 * 16 - 1), (std::vector<std::int64_t>{7, 0, 0}));
 }
 
 }  // namespace
