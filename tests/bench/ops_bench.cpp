@@ -38,9 +38,13 @@ class Bench {
   std::vector<Buffer> buffers_;
 };
 
-/// `floats` elements read or written per iteration.
-void report_floats(benchmark::State& state, std::int64_t floats) {
-  state.SetBytesProcessed(state.iterations() * floats * 4);
+/// An op, and the bytes that it costs.
+template <class O>
+void measure(benchmark::State& state, Bench& bench, const O& op) {
+  for (auto _ : state) bench.backend().run(op);
+  const OpCost cost = op.cost();
+  state.SetBytesProcessed(state.iterations() *
+                          static_cast<std::int64_t>(cost.bytes_read + cost.bytes_written));
 }
 
 /// The yardstick moves 2 floats an element.
@@ -48,14 +52,13 @@ void copy(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor y = bench.make({state.range(0)}), x = bench.make({state.range(0)});
   for (auto _ : state) bench.backend().copy(y, x);
-  report_floats(state, 2 * y.numel());
+  state.SetBytesProcessed(state.iterations() * 2 * static_cast<std::int64_t>(y.bytes()));
 }
 
 void add_column_sums(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor x = bench.make({tokens, state.range(0)}), out = bench.make({state.range(0)});
-  for (auto _ : state) bench.backend().run(AddColumnSums{.out = out, .x = x});
-  report_floats(state, x.numel());
+  measure(state, bench, AddColumnSums{.out = out, .x = x});
 }
 
 void rmsnorm_forward(benchmark::State& state) {
@@ -64,10 +67,9 @@ void rmsnorm_forward(benchmark::State& state) {
   const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}),
                sum = bench.make({tokens, width});
   const Tensor y = bench.make({tokens, width}), rstd = bench.make({tokens}), gain = bench.make({width});
-  for (auto _ : state)
-    bench.backend().run(RmsnormForward{
-        .y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
-  report_floats(state, 4 * x.numel());
+  measure(
+      state, bench,
+      RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
 }
 
 void rmsnorm_backward(benchmark::State& state) {
@@ -77,23 +79,21 @@ void rmsnorm_backward(benchmark::State& state) {
                dx = bench.make({tokens, width});
   const Tensor rstd = bench.make({tokens}), gain = bench.make({width}), dgain = bench.make({width});
   bench.backend().fill(rstd, 1);
-  for (auto _ : state)
-    bench.backend().run(RmsnormBackward{.dx = dx,
-                                        .dgain = dgain,
-                                        .dy = dy,
-                                        .x = x,
-                                        .gain = gain,
-                                        .rstd = rstd,
-                                        .accumulate_dx = Accumulate::no});
-  report_floats(state, 3 * x.numel());
+  measure(state, bench,
+          RmsnormBackward{.dx = dx,
+                          .dgain = dgain,
+                          .dy = dy,
+                          .x = x,
+                          .gain = gain,
+                          .rstd = rstd,
+                          .accumulate_dx = Accumulate::no});
 }
 
 void swiglu_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0);
   const Tensor gate_up = bench.make({tokens, 2 * width}), y = bench.make({tokens, width});
-  for (auto _ : state) bench.backend().run(SwigluForward{.y = y, .gate_up = gate_up});
-  report_floats(state, 3 * y.numel());
+  measure(state, bench, SwigluForward{.y = y, .gate_up = gate_up});
 }
 
 void swiglu_backward(benchmark::State& state) {
@@ -101,9 +101,7 @@ void swiglu_backward(benchmark::State& state) {
   const std::int64_t width = state.range(0);
   const Tensor gate_up = bench.make({tokens, 2 * width}), dgate_up = bench.make({tokens, 2 * width});
   const Tensor dy = bench.make({tokens, width});
-  for (auto _ : state)
-    bench.backend().run(SwigluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
-  report_floats(state, 5 * dy.numel());
+  measure(state, bench, SwigluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
 }
 
 void rope_forward(benchmark::State& state) {
@@ -112,8 +110,7 @@ void rope_forward(benchmark::State& state) {
   const Tensor qkv = bench.make({shape.batch, shape.seq_len, shape.row()});
   std::vector<double> frequencies = rope_frequencies({.d_model = shape.head_dim, .n_heads = 1});
   const RopePositions positions{Tensor(frequencies.data(), DType::f64, {shape.head_dim / 2})};
-  for (auto _ : state) bench.backend().run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
-  report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
+  measure(state, bench, RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
 }
 
 /// Decoding over `past` positions: sequences, past, key/value heads of 12 query heads, threads.
@@ -124,10 +121,9 @@ void attention_cached(benchmark::State& state) {
   const Tensor keys = bench.make({sequences, shape.kv_heads, past + 1, 64}),
                values = bench.make({sequences, shape.kv_heads, past + 1, 64});
   const Tensor qkv = bench.make({sequences, 1, shape.row()}), out = bench.make({sequences, 1, 12 * 64});
-  for (auto _ : state)
-    bench.backend().run(AttentionCached{
-        .out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
-  report_floats(state, 2 * keys.numel());
+  measure(
+      state, bench,
+      AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
 }
 
 void embedding_forward(benchmark::State& state) {
@@ -140,9 +136,7 @@ void embedding_forward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state)
-    bench.backend().run(EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0});
-  report_floats(state, 2 * out.numel());
+  measure(state, bench, EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0});
 }
 
 void embedding_backward(benchmark::State& state) {
@@ -155,9 +149,7 @@ void embedding_backward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state)
-    bench.backend().run(EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = 0});
-  report_floats(state, 3 * dout.numel());
+  measure(state, bench, EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = 0});
 }
 
 /// All rows of a table of 768 columns in a shuffled order.
@@ -167,8 +159,7 @@ void scatter_add_rows(benchmark::State& state) {
   const Tensor dtable = bench.make({rows, columns}), dout = bench.make({rows, columns}), raw = bench.make({rows});
   const Tensor ids(raw.data(), DType::i32, {rows});
   for (std::int64_t i = 0; i < rows; ++i) ids.i32()[i] = static_cast<std::int32_t>(i * 7919 % rows);
-  for (auto _ : state) bench.backend().run(ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids});
-  report_floats(state, 3 * dout.numel());
+  measure(state, bench, ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids});
 }
 
 /// 256 clusters of 196 members, d = 768: their codes plus the members' means; and back.
@@ -183,15 +174,12 @@ void move_means(benchmark::State& state, bool back) {
   map.member_begin = Tensor(raw.data(), DType::i32, {clusters + 1});
   for (std::int64_t k = 0; k <= clusters; ++k)
     map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
-  for (auto _ : state) {
-    if (back) {
-      bench.backend().run(
-          AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
-    } else {
-      bench.backend().run(AddMemberMeans{.out = out, .codebook = codes, .members = members, .map = map});
-    }
+  if (back) {
+    measure(state, bench,
+            AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
+  } else {
+    measure(state, bench, AddMemberMeans{.out = out, .codebook = codes, .members = members, .map = map});
   }
-  report_floats(state, (back ? 2 : 1) * members.numel());
 }
 void add_member_means(benchmark::State& state) {
   move_means(state, false);
@@ -241,18 +229,15 @@ void adamw(benchmark::State& state) {
   const std::int64_t n = state.range(0);
   const Tensor param = bench.make({n}), m = bench.make({n}), v = bench.make({n}), grad = bench.make({n});
   bench.backend().fill(v, 1);
-  for (auto _ : state)
-    bench.backend().run(
-        AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 1e-4f, .weight_decay = 0.1f}});
-  report_floats(state, 7 * n);
+  measure(state, bench,
+          AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 1e-4f, .weight_decay = 0.1f}});
 }
 
 void add_sum_of_squares(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor x = bench.make({state.range(0)});
   double total = 0;
-  for (auto _ : state) bench.backend().run(AddSumOfSquares{.out = Tensor(&total, DType::f64, {1}), .x = x});
-  report_floats(state, x.numel());
+  measure(state, bench, AddSumOfSquares{.out = Tensor(&total, DType::f64, {1}), .x = x});
 }
 
 /// c (M, N) = a (M, K) b^T with b (N, K), the model's forward product.
