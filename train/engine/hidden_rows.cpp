@@ -82,7 +82,7 @@ HiddenRows::HiddenRows(Backend& backend, Transformer& model, int groups, std::in
 }
 
 void HiddenRows::enqueue_projection() {
-  backend_.matmul(batch_, model_.hidden(), projection_, Transpose::no, Transpose::no, Accumulate::no);
+  backend_.run(Matmul{.c = batch_, .a = model_.hidden(), .b = projection_, .accumulate = Accumulate::no});
 }
 
 void HiddenRows::keep(std::int64_t number) {

@@ -28,21 +28,12 @@ CodeMap balanced_map(const Config& config) {
   return map;
 }
 
-/// Of a token's cluster, over the vocabulary; 0 without a map.
-double mean_members(const CodeMap* map) {
-  if (map == nullptr) return 0;
-  std::vector<double> sizes(static_cast<std::size_t>(map->clusters), 0.0);
-  for (std::int32_t cluster : map->cluster_of_token) sizes[static_cast<std::size_t>(cluster)] += 1;
-  return std::inner_product(sizes.begin(), sizes.end(), sizes.begin(), 0.0) /
-         static_cast<double>(map->vocab_size);
-}
-
 /// The engine of a training, on a machine that only counts.
 class PlannedTraining {
  public:
   PlannedTraining(const Config& config, const PlanOptions& options)
       : machine_(options.rates),
-        backend_(machine_, options.activation, mean_members(options.map)),
+        backend_(machine_, options.activation),
         grid_(make_planning_grid(machine_, backend_, config.parallel.data, config.parallel.tensor,
                                  rank_of(config, options))),
         balanced_(needs_map(config) && options.map == nullptr ? std::optional(balanced_map(config))
