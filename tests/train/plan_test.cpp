@@ -10,8 +10,8 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/observed_run.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/tools/plan/planning_backend.h"
-#include "train/tools/plan/planning_communicator.h"
+#include "train/engine/planning_backend.h"
+#include "train/engine/planning_communicator.h"
 
 namespace vqlm {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "dist/self_communicator.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 namespace vqlm {
 namespace {

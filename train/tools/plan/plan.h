@@ -11,7 +11,7 @@
 #include "core/buffer.h"
 #include "core/model/head/code_map.h"
 #include "train/config/config.h"
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 namespace vqlm {
 

@@ -1,5 +1,5 @@
 // The ops of PlanningBackend: what each reads and writes, and the operations of products.
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 #include <algorithm>
 

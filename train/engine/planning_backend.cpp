@@ -1,5 +1,5 @@
 // Memory, order and bookkeeping; the ops stand in planning_ops.cpp.
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 #include <algorithm>
 #include <cstring>

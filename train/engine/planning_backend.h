@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "core/backend.h"
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 namespace vqlm {
 
