@@ -8,7 +8,7 @@
 #include <string>
 
 #include "dist/self_communicator.h"
-#include "train/tools/plan/plan_report.h"
+#include "train/engine/human_bytes.h"
 #include "train/engine/planning_backend.h"
 
 namespace vqlm {

@@ -1,4 +1,4 @@
-#include "train/tools/plan/plan.h"
+#include "train/engine/plan.h"
 
 #include <algorithm>
 #include <memory>
