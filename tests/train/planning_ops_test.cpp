@@ -1,7 +1,7 @@
 // What the planning back end counts for ops whose traffic is not their operands' sizes.
 #include <gtest/gtest.h>
 
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 namespace vqlm {
 namespace {

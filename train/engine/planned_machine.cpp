@@ -1,4 +1,4 @@
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 #include <algorithm>
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "core/backend.h"
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 namespace vqlm {
 

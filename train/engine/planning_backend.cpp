@@ -1,4 +1,4 @@
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 #include <algorithm>
 #include <cstring>
