@@ -75,8 +75,8 @@ TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
           wrong += flat[static_cast<std::size_t>(i)] != sum ? 1 : 0;
         }
         EXPECT_EQ(wrong, 0) << "bucket " << bucket << ", step " << step;
-        const auto [whole_begin, whole_count] = layout.buckets[bucket];
-        std::fill_n(in_bucket.begin() + whole_begin, whole_count, true);
+        const ParameterBucket& whole = layout.buckets[bucket];
+        std::fill_n(in_bucket.begin() + whole.begin, whole.count, true);
       }
       int touched = 0;
       for (std::int64_t i = 0; i < layout.total; ++i) {
@@ -117,8 +117,8 @@ TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
     }
     buckets.gather_end();
     std::vector<float> expected(flat.size(), -1000.0f);
-    for (const auto& [begin, count] : layout.buckets) {
-      for (std::int64_t i = begin; i < begin + count; ++i)
+    for (const ParameterBucket& bucket : layout.buckets) {
+      for (std::int64_t i = bucket.begin; i < bucket.begin + bucket.count; ++i)
         expected[static_cast<std::size_t>(i)] = parameter(i);
     }
     EXPECT_TRUE(flat == expected);

@@ -87,7 +87,7 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
         }
         backend.copy_from_host(flat, less_one.data());
         for (std::size_t bucket = layout.buckets.size(); bucket-- > 0;) {
-          const auto [begin, count] = layout.buckets[bucket];
+          const std::int64_t begin = layout.buckets[bucket].begin, count = layout.buckets[bucket].count;
           if (count > 0)
             backend.run(
                 AddColumnSums{.out = flat.range(begin, count), .x = ones.range(0, count).view({1, count})});
@@ -144,7 +144,7 @@ TEST(DeviceBuckets, GatherBringsEveryOwnersPieceInEitherDtype) {
     std::vector<std::uint16_t> bits(count);
     backend.copy_to_host(bits.data(), copies);
     for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
-      const auto [begin, n] = layout.buckets[bucket];
+      const std::int64_t begin = layout.buckets[bucket].begin, n = layout.buckets[bucket].count;
       int wrong = 0;
       for (std::int64_t i = begin; i < begin + n; ++i) {
         const auto at = static_cast<std::size_t>(i);

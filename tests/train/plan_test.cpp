@@ -174,12 +174,12 @@ TEST(PlanningCommunicator, CountsWhatARingSends) {
 TEST(PlannedMachine, CollectivesRunBesideOpsAndAfterEachOther) {
   PlannedMachine machine(
       {.product_flops = 10, .memory_bytes = 1, .network_bytes = 1, .tensor_link_bytes = 2});
-  machine.add_op("matmul", 20, 1, 0);
+  machine.add_op("matmul", {20, 1, 0});
   EXPECT_EQ(machine.now(), 2);
   const double first = machine.add_collective("data", "all_reduce", 2, Link::network, 5, 5);
   const double second = machine.add_collective("data", "all_reduce", 2, Link::network, 1, 1);
   const double other = machine.add_collective("tensor", "all_reduce", 2, Link::tensor, 4, 4);
-  machine.add_op("copy", 1, 1, 2);
+  machine.add_op("copy", {1, 1, 2});
   EXPECT_EQ(first, 7);
   EXPECT_EQ(second, 8);
   EXPECT_EQ(other, 4);

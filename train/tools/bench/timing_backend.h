@@ -53,8 +53,10 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
- private:
+ protected:
   void enqueue(const Op& op) override;
+
+ private:
   /// Buffers belong to `inner`, so nothing is ever given back here.
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
   template <class Work>
