@@ -1,17 +1,8 @@
-// Backend: memory, streams and the operations of the model. This header is the one place where an op's contract stands;
-// core/cpu and core/cuda hold one file per op with the same name.
+// Backend: memory, streams, and the order in which the operations of core/ops run. Those say what they do; core/cpu and
+// core/cuda hold one file per op with the same name.
 //
-// Conventions, said once:
-// - Outputs come first. "overwritten": earlier contents do not matter. "accumulates": the result is added to what is
-//   there, so gradients add up over micro-batches. An absent Tensor{} skips that output or operand where said.
-// - Shapes are checked with assertions (the caller's bug); tensors are contiguous, f32 unless said, ids are i32.
-// - A is the back end's activation_dtype(): f32 on the host, bf16 on a GPU. Activations, their gradients, logits and the
-//   matrices that ops read are A; gains, biases, statistics, log-likelihoods and gradients of parameters are f32. Sums are
-//   made in f32 or better, whatever A.
-// - Operands must not overlap unless "may alias" is said.
 // - Ops are enqueued on compute_stream() in call order; on the host they are done when they return.
-// - The result of an op is the same in every run with the same inputs, thread count and device.
-// - N rows (tokens), d model width, V vocabulary, K codes (clusters), G groups, Q sub-codes per group.
+// - Shapes and dtypes are checked with assertions (the caller's bug), by the ops themselves.
 #pragma once
 
 #include <array>
@@ -20,60 +11,11 @@
 #include <string>
 
 #include "core/buffer.h"
+#include "core/ops/ops.h"
 #include "core/stream.h"
 #include "core/tensor.h"
 
 namespace vqlm {
-
-enum class Transpose { no, yes };
-enum class Accumulate { no, yes };
-
-/// How the columns of a fused projection qkv (B, T, (heads + 2 kv_heads) * head_dim) are laid out: all query heads,
-/// then all key heads, then all value heads. Query head h reads key/value head h / (heads / kv_heads).
-struct AttentionShape {
-  std::int64_t batch = 0;
-  std::int64_t seq_len = 0;
-  int heads = 0;
-  int kv_heads = 0;
-  int head_dim = 0;  // even
-
-  std::int64_t row() const { return static_cast<std::int64_t>(heads + 2 * kv_heads) * head_dim; }
-};
-
-/// Which rotation rope_forward gives to row t of a sequence: that of position first + t.
-struct RopePositions {
-  Tensor frequencies;      // (head_dim / 2) f64: radians that pair i turns from one position to the next
-  std::int64_t first = 0;  // position of row t = 0
-};
-
-/// One AdamW step's numbers; step counts from 1.
-struct AdamWStep {
-  float lr = 0;
-  float beta1 = 0.9f;
-  float beta2 = 0.95f;
-  float eps = 1e-8f;
-  float weight_decay = 0;
-  std::int64_t step = 1;
-  float max_norm = 0;  // clip the global gradient norm to this; 0 = off
-};
-
-/// Which classes logits (N, W) hold: [first, first + count) of all, in columns [0, count). The columns behind them are
-/// padding (Backend::class_multiple): they are no classes, and their gradient is zero.
-struct ClassShard {
-  std::int64_t first = 0;
-  std::int64_t count = 0;  // at most W
-};
-
-/// The code map on the device, as VqHead's ops read it. "Member order": tokens sorted by (cluster, token id).
-struct CodeMapView {
-  Tensor cluster_of_token;   // (V) i32
-  Tensor position_of_token;  // (V) i32: a token's place in member order
-  Tensor members;            // (V) i32: token ids in member order
-  Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
-  Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where members have no codes
-  std::int64_t largest_cluster =
-      0;  // its members; the host's number, it bounds a GPU's workspace. 0: not known
-};
 
 /// Backend::class_multiple of a GPU: a tile of its products.
 constexpr std::int64_t gpu_class_multiple = 64;
@@ -141,149 +83,17 @@ class Backend {
   virtual Graph capture(const std::function<void()>& work) = 0;
   /// Enqueues a recorded graph on compute_stream().
   virtual void replay(const Graph& graph) = 0;
-
-  // ---- matrix products ----------------------------------------------------------------------------------------------
-  /// c (M, N) = op(a) (M, K) op(b) (K, N), added to c where accumulate is yes. a is stored (K, M) where ta is yes, b
-  /// (N, K) where tb is yes. a and b are both A or both f32, c is A or f32.
-  virtual void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) = 0;
-
-  // ---- elementwise and re-layout ------------------------------------------------------------------------------------
-  /// y += scale * x, both (n) f32.
-  virtual void add_scaled(Tensor y, Tensor x, float scale) = 0;
-  /// out (C) accumulates the sums of the first C columns of x (N, W) A.
-  virtual void add_column_sums(Tensor out, Tensor x) = 0;
-  /// dst (P, R, C) = src (R, P, C) A with its first two axes exchanged; overwritten.
-  virtual void swap_axes(Tensor dst, Tensor src) = 0;
-  /// y (N, F) = silu(gate) * up with gate_up (N, 2F) = [gate | up]; overwritten; all A. SwiGLU: arXiv 2002.05202.
-  virtual void swiglu_forward(Tensor y, Tensor gate_up) = 0;
-  /// dgate_up (N, 2F) overwritten from dy (N, F); may alias gate_up.
-  virtual void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) = 0;
-
-  // ---- normalisation ------------------------------------------------------------------------------------------------
-  /// y (N, d) = x * rstd * gain, rstd (N) = 1 / sqrt(mean(x^2) + eps); both overwritten. RMSNorm: arXiv 1910.07467.
-  /// Where `branch` (N, d) is present, x + branch is normalised in place of x and written to sum (N, d), which may
-  /// alias x or branch; sum is absent where branch is. y, sum, x, branch: A (what is normalised is the stored, rounded
-  /// sum); rstd and gain: f32.
-  virtual void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                               float eps) = 0;
-  /// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
-  /// normalised (sum, where there was a branch). dx, dy, x: A; dgain, gain, rstd: f32.
-  virtual void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                                Accumulate accumulate_dx) = 0;
-
-  // ---- attention ----------------------------------------------------------------------------------------------------
-  /// Rotates the query and key heads of qkv in place; row (b, t) has position p = positions.first + t. Pairs
-  /// (i, i + head_dim / 2), angle p * frequencies[i]: arXiv 2104.09864 in Hugging Face's half-split order. Angles are made
-  /// in double up to their remainder in turns. qkv: A.
-  virtual void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) = 0;
-  /// The inverse rotation, in place on dqkv.
-  virtual void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) = 0;
-  /// out (B, T, heads * head_dim) = causal softmax(q k^T / sqrt(head_dim)) v; lse (B, heads, T) the log-sum-exp of
-  /// each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv 2205.14135).
-  /// out, qkv: A; lse: f32. A GPU takes head_dim 32, 64 and 128 and throws Error for others.
-  virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) = 0;
-  /// dqkv (B, T, row) overwritten, from dout, out, lse and qkv; all A but lse.
-  virtual void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                                  const AttentionShape& shape) = 0;
-  /// Attention of new rows to all that came before, kept in a cache: generation's attention_forward. The keys and values of
-  /// qkv (B, T, row), rotated already, are written to keys and values (B, kv_heads, capacity, head_dim) at positions
-  /// [past, past + T); then out (B, T, heads * head_dim), overwritten: row t is softmax(q k^T / sqrt(head_dim)) v over
-  /// positions [0, past + t]. past + T <= capacity; what the cache holds from past + T on is neither read nor changed. T = 1
-  /// is decoding, past = 0 the first part of a prompt. All A. Head widths as of attention_forward.
-  virtual void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                                const AttentionShape& shape, std::int64_t past) = 0;
-
-  // ---- embedding ----------------------------------------------------------------------------------------------------
-  /// out (N, w): row n is table (R, w) row ids[n] - first_row, or zeros where that is outside [0, R); overwritten.
-  /// out, table: A.
-  virtual void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) = 0;
-  /// dtable (R, w) f32 accumulates dout's rows (N, w) A; rows outside are skipped.
-  virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) = 0;
-  /// dtable (R, w) f32 accumulates dout's row i (w) f32 at its row rows[i]. rows (V) i32 in [0, R): no number twice.
-  virtual void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) = 0;
-
-  // ---- softmax cross entropy over sharded classes (dense head, and the K codes of the VQ head) -----------------------
-  /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
-  /// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
-  /// classes.count, and the columns behind them are not read.
-  virtual void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                  const ClassShard& classes) = 0;
-  /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
-  /// lse - target's x, and 0 where targets[n] < 0.
-  virtual void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) = 0;
-  /// logits (N, W) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0, and so do
-  /// the columns behind the shard's classes.
-  virtual void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                const ClassShard& classes, float scale) = 0;
-  /// logits (N, C), f32 here, become x - logsumexp(x), x as above.
-  virtual void log_softmax(Tensor logits, Tensor bias) = 0;
-
-  // ---- the VQ head's members ------------------------------------------------------------------------------------------
-  /// clusters (N) overwritten: cluster_of_token[targets[n]], or -1 where targets[n] < 0. Counting sort of the rows by
-  /// cluster, stable: order (N) the row numbers, rows without target last; row_begin (K + 1): cluster k's rows are
-  /// order[row_begin[k] .. row_begin[k + 1]).
-  virtual void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                                    const CodeMapView& map) = 0;
-  /// The cross entropy inside the target's cluster, DESIGN of the VQ head: with w over the members of k(y),
-  ///   s_w = h . u_w + b_w,   nll (N) accumulates lse_w(s_w) - s_y (rows with target < 0: nothing).
-  /// Where u_w comes from is member_codebook's form, in this op and in the two below:
-  ///   (G, Q, d/G) A: sub-codes, u_w = [u_{g, q_g(w)} for g in 0..G) by map.member_codes;
-  ///   (V, d) A: the members' own vectors in member order, row i is u_w of w = map.members[i]; member_codes is not read;
-  ///   absent: s_w = b_w.
-  /// h (N, d) A; token_bias (V) f32. Where dh is present, with ds_w = scale * (softmax(s)_w - [w = y]): dh (N, d)
-  /// accumulates sum_w ds_w u_w; dmember_codebook accumulates ds_w h_g at (g, q_g(w)), or ds_w h at w's row;
-  /// dtoken_bias (V) accumulates ds_w.
-  struct MemberGradients {
-    Tensor dh;                // (N, d) A, or absent: no gradients at all
-    Tensor dmember_codebook;  // f32, of member_codebook's form, absent where that is
-    Tensor dtoken_bias;       // (V) f32
-    float scale = 1;
-  };
-  virtual void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
-                              Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                              const CodeMapView& map) = 0;
-  /// log_probs (N, V) f32 overwritten: code_log_probs (N, K) f32 at the token's cluster + s_v - lse over its cluster's
-  /// members.
-  virtual void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                                Tensor token_bias, const CodeMapView& map) = 0;
-  /// Log-probabilities inside chosen clusters: out (m, L) f32 overwritten, L = map.largest_cluster. Row i is, over the
-  /// members w of cluster clusters[i] in member order, s_w - lse_w(s_w) with s_w = h . u_w + b_w for h's row rows[i];
-  /// -infinity past the cluster's size. rows, clusters (m) i32; h (N, d) and member_codebook (one of its forms) A;
-  /// token_bias (V) f32. Entries of one row cost least where they stand together.
-  virtual void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                                 Tensor token_bias, const CodeMapView& map) = 0;
-  /// What scores clusters by their members, too: out (K, d) overwritten with codebook's row k + the mean of the vectors of
-  /// cluster k's members; members (V, d) in member order. All A; made in f32 and rounded once. No cluster is empty.
-  virtual void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) = 0;
-  /// Its backward: dcodebook (K, d) accumulates dout (K, d), and dmembers (V, d) dout's row of the member's cluster over
-  /// the cluster's size. All f32.
-  virtual void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                         const CodeMapView& map) = 0;
-  /// Commitment loss beta / d * |h_n - c_{clusters[n]}|^2: penalty (N) overwritten (0 where clusters[n] < 0); where dh
-  /// is present it accumulates scale * 2 beta / d * (h_n - c). The codes get no gradient (van den Oord, 1711.00937).
-  /// dh, h, codebook: A.
-  virtual void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                          float scale) = 0;
-  /// Codes from moving averages of their clusters (van den Oord, 1711.00937, appendix A.1): codebook (K, d) f32 row k is
-  /// overwritten with scale * sums_k / counts_k from sums (K, d) and counts (K); where counts_k is below 1e-30 it stays.
-  virtual void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) = 0;
-
-  // ---- optimizer ------------------------------------------------------------------------------------------------------
-  /// out (1) f64 accumulates the sum of squares of x (n).
-  virtual void add_sum_of_squares(Tensor out, Tensor x) = 0;
-  /// AdamW with decoupled decay (arXiv 1711.05101) over flat ranges (n): param, m, v in place. The gradient is first
-  /// scaled by min(1, max_norm / sqrt(norm_squared)) where step.max_norm > 0; norm_squared (1) f64 is the global one, and may
-  /// be absent where max_norm is 0. Where
-  /// norm_squared is not finite nothing changes: the step is skipped without the host's help. `rounded` (n) A, where present,
-  /// is overwritten with the updated param (the copy that ops read where A is not f32).
-  virtual void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-                     const AdamWStep& step) = 0;
-  /// average (n) = decay * average + (1 - decay) * x (n), in place; nothing changes where norm_squared (1) f64 is not finite,
-  /// as in adamw.
-  virtual void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) = 0;
+  /// Checks an op of core/ops and enqueues it: run(RmsnormForward{.y = y, ...}).
+  template <class O>
+  void run(const O& op) {
+    op.check(activation_dtype());
+    enqueue(&op);
+  }
 
  private:
   friend class Buffer;
+  /// Enqueues an op that is checked; the pointer is good for the call.
+  virtual void enqueue(const Op& op) = 0;
   /// Gives a block back; called by ~Buffer only. Must not throw.
   virtual void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept = 0;
 };

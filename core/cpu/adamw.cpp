@@ -7,10 +7,10 @@
 #include <cmath>
 #include <vector>
 
-#include "core/adamw.h"
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/adamw.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
@@ -62,44 +62,44 @@ namespace vqlm::cpu {
 HWY_EXPORT(adamw_range);
 HWY_EXPORT(sum_of_squares);
 
-void add_sum_of_squares(Tensor out, Tensor x) {
-  VQLM_ASSERT(out.numel() == 1);
-  const std::int64_t n = x.numel();
+template <>
+void run(const AddSumOfSquares& op) {
+  const std::int64_t n = op.x.numel();
   std::vector<double> partial(static_cast<std::size_t>((n + block_elements - 1) / block_elements));
-  const float* const data = x.f32();
+  const float* const data = op.x.f32();
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
     partial[static_cast<std::size_t>(begin / block_elements)] =
         HWY_DYNAMIC_DISPATCH(sum_of_squares)(data, begin, end);
   });
   double total = 0;
   for (double sum : partial) total += sum;
-  *out.as<double>() += total;
+  *op.out.as<double>() += total;
 }
 
-void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step) {
-  const std::int64_t n = param.numel();
-  VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n);
-  VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
-  const double norm = norm_squared ? std::sqrt(*norm_squared.as<double>()) : 0.0;
+template <>
+void run(const AdamW& op) {
+  const AdamWStep& step = op.step;
+  const std::int64_t n = op.param.numel();
+  const double norm = op.norm_squared ? std::sqrt(*op.norm_squared.as<double>()) : 0.0;
   if (!std::isfinite(norm)) return;
   const auto grad_scale =
       static_cast<float>(step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0);
   const AdamWCoefficients coefficients = adamw_coefficients(step);
-  float *const param_data = param.f32(), *const m_data = m.f32(), *const v_data = v.f32();
-  const float* const grad_data = grad.f32();
+  float *const param_data = op.param.f32(), *const m_data = op.m.f32(), *const v_data = op.v.f32();
+  const float* const grad_data = op.grad.f32();
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_range)
     (param_data, m_data, v_data, grad_data, coefficients, grad_scale, begin, end);
   });
 }
 
-void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) {
-  const std::int64_t n = average.numel();
-  VQLM_ASSERT(x.numel() == n && norm_squared.numel() == 1);
-  if (!std::isfinite(*norm_squared.as<double>())) return;
-  float* const y = average.f32();
-  const float* const added = x.f32();
-  const float add = 1.0f - decay;  // exact from a half on (Sterbenz)
+template <>
+void run(const MovingAverage& op) {
+  const std::int64_t n = op.average.numel();
+  if (!std::isfinite(*op.norm_squared.as<double>())) return;
+  float* const y = op.average.f32();
+  const float* const added = op.x.f32();
+  const float decay = op.decay, add = 1.0f - decay;  // exact from a half on (Sterbenz)
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) y[i] = decay * y[i] + add * added[i];
   });

@@ -12,6 +12,7 @@
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
 #include "core/cpu/sgemm.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cpu {
 namespace {
@@ -26,9 +27,7 @@ struct Layout {
         group(shape.heads / shape.kv_heads),
         key_offset(out_row),
         value_offset(out_row + static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))) {
-    VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
-  }
+        scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))) {}
 
   std::int64_t seq_len, head_dim;
   std::int64_t row, out_row;  // floats from one position to the next in qkv and in out
@@ -85,13 +84,13 @@ void backward_head(const BackwardHead& head, const Layout& layout, float* scores
 
 }  // namespace
 
-void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
+template <>
+void run(const AttentionForward& op) {
+  const AttentionShape& shape = op.shape;
   const Layout layout(shape);
   const std::int64_t batch = shape.batch, heads = shape.heads, seq_len = shape.seq_len;
-  VQLM_ASSERT(qkv.numel() == batch * seq_len * layout.row && out.numel() == batch * seq_len * layout.out_row);
-  VQLM_ASSERT(lse.numel() == batch * heads * seq_len);
-  float *const out_data = out.f32(), *const lse_data = lse.f32();
-  const float* const in = qkv.f32();
+  float *const out_data = op.out.f32(), *const lse_data = op.lse.f32();
+  const float* const in = op.qkv.f32();
   const Scratch scratch(omp_get_max_threads(), query_block * key_tile);
 
 #pragma omp parallel for schedule(dynamic)
@@ -112,17 +111,15 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape&
   }
 }
 
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape) {
+template <>
+void run(const AttentionBackward& op) {
+  const AttentionShape& shape = op.shape;
   const Layout layout(shape);
   const std::int64_t batch = shape.batch, heads = shape.heads, kv_heads = shape.kv_heads,
                      seq_len = shape.seq_len;
-  VQLM_ASSERT(qkv.numel() == batch * seq_len * layout.row && dqkv.shape().numel() == qkv.numel());
-  VQLM_ASSERT(out.numel() == batch * seq_len * layout.out_row && dout.numel() == out.numel());
-  VQLM_ASSERT(lse.numel() == batch * heads * seq_len);
-  float* const dqkv_data = dqkv.f32();
-  const float *const in = qkv.f32(), *const out_data = out.f32(), *const dout_data = dout.f32();
-  const float* const lse_data = lse.f32();
+  float* const dqkv_data = op.dqkv.f32();
+  const float *const in = op.qkv.f32(), *const out_data = op.out.f32(), *const dout_data = op.dout.f32();
+  const float* const lse_data = op.lse.f32();
   const Scratch scratch(omp_get_max_threads(), 2 * query_block * key_tile + seq_len);
 
   // One thread owns a key/value head: the sum over its query heads has one order and needs no second buffer.

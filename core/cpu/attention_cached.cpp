@@ -20,6 +20,7 @@
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
+#include "core/ops/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
@@ -211,26 +212,21 @@ void prefill(const CachedAttention& a) {
 
 }  // namespace
 
-void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                      std::int64_t past) {
-  VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
-  VQLM_ASSERT(keys.rank() == 4 && keys.extent(0) == shape.batch && keys.extent(1) == shape.kv_heads &&
-              keys.extent(3) == shape.head_dim && values.shape() == keys.shape());
-  VQLM_ASSERT(past >= 0 && past + shape.seq_len <= keys.extent(2));
-  VQLM_ASSERT(qkv.numel() == shape.batch * shape.seq_len * shape.row());
-  VQLM_ASSERT(out.numel() == shape.batch * shape.seq_len * shape.heads * shape.head_dim);
-  const CachedAttention attention{.out = out.f32(),
-                                  .keys = keys.f32(),
-                                  .values = values.f32(),
-                                  .qkv = qkv.f32(),
+template <>
+void run(const AttentionCached& op) {
+  const AttentionShape& shape = op.shape;
+  const CachedAttention attention{.out = op.out.f32(),
+                                  .keys = op.keys.f32(),
+                                  .values = op.values.f32(),
+                                  .qkv = op.qkv.f32(),
                                   .batch = shape.batch,
                                   .seq_len = shape.seq_len,
                                   .heads = shape.heads,
                                   .kv_heads = shape.kv_heads,
                                   .head_dim = shape.head_dim,
                                   .row = shape.row(),
-                                  .past = past,
-                                  .capacity = keys.extent(2)};
+                                  .past = op.past,
+                                  .capacity = op.keys.extent(2)};
   append(attention);
   if (shape.seq_len == 1) {
     decode(attention);

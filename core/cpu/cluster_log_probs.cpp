@@ -16,6 +16,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
+#include "core/ops/cluster_log_probs.h"
 
 namespace vqlm::cpu {
 namespace {
@@ -41,41 +42,36 @@ std::vector<Run> find_runs(const std::int32_t* rows, const std::int32_t* cluster
 
 }  // namespace
 
-void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                       Tensor token_bias, const CodeMapView& map) {
-  const std::int64_t entries = rows.numel(), largest = map.largest_cluster;
-  VQLM_ASSERT(clusters.numel() == entries && out.rank() == 2 && out.extent(0) == entries &&
-              out.extent(1) == largest);
-  VQLM_ASSERT(h.rank() == 2 && token_bias.numel() == map.members.numel());
-  const std::int64_t d = h.extent(1);
+template <>
+void run(const ClusterLogProbs& op) {
+  const CodeMapView& map = op.map;
+  const std::int64_t entries = op.rows.numel(), largest = map.largest_cluster;
+  const std::int64_t d = op.h.extent(1);
   MemberSizes sizes{0, 0, 0};  // no codes
-  const bool own_vectors = are_own_vectors(member_codebook);
-  if (own_vectors) {
-    VQLM_ASSERT(member_codebook.shape() == Shape({map.members.numel(), d}));
-  } else if (member_codebook) {
-    sizes = {member_codebook.extent(0), member_codebook.extent(1), member_codebook.extent(2)};
-    VQLM_ASSERT(sizes.vector() == d && map.member_codes.numel() == map.members.numel() * sizes.groups);
+  const bool own_vectors = are_own_vectors(op.member_codebook);
+  if (op.member_codebook && !own_vectors) {
+    sizes = {op.member_codebook.extent(0), op.member_codebook.extent(1), op.member_codebook.extent(2)};
   }
-  const std::int32_t *const row_of = rows.i32(), *const cluster_of = clusters.i32();
+  const std::int32_t *const row_of = op.rows.i32(), *const cluster_of = op.clusters.i32();
   const std::int32_t *const member_begin = map.member_begin.i32(), *const members = map.members.i32();
   const std::uint8_t* const codes = map.member_codes.as<std::uint8_t>();
-  const float *const bias = token_bias.f32(), *const codebook = member_codebook.f32();
+  const float *const bias = op.token_bias.f32(), *const codebook = op.member_codebook.f32();
   const std::vector<Run> runs = find_runs(row_of, cluster_of, entries, member_begin, sizes);
   const bool tables = std::any_of(runs.begin(), runs.end(), [](const Run& run) { return run.table; });
   const Scratch table(1, tables ? sizes.table() : 0);
 
   const auto score = [&](std::int64_t i, bool by_table) {
     const std::int64_t first = member_begin[cluster_of[i]], count = member_begin[cluster_of[i] + 1] - first;
-    VQLM_ASSERT(row_of[i] >= 0 && row_of[i] < h.extent(0) && count <= largest);
-    float* const s = out.f32() + i * largest;
+    VQLM_ASSERT(row_of[i] >= 0 && row_of[i] < op.h.extent(0) && count <= largest);
+    float* const s = op.out.f32() + i * largest;
     std::fill(s + count, s + largest, -std::numeric_limits<float>::infinity());
     if (count == 0) return;
     if (own_vectors) {
-      score_member_rows(s, h.f32() + row_of[i] * d, codebook + first * d, count, d);
+      score_member_rows(s, op.h.f32() + row_of[i] * d, codebook + first * d, count, d);
     } else if (by_table) {
       look_up_members(s, table.of_thread(0), codes + first * sizes.groups, count, sizes);
     } else if (sizes.groups > 0) {
-      score_members(s, h.f32() + row_of[i] * d, codebook, codes + first * sizes.groups, count, sizes);
+      score_members(s, op.h.f32() + row_of[i] * d, codebook, codes + first * sizes.groups, count, sizes);
     } else {
       std::fill_n(s, count, 0.0f);
     }
@@ -85,7 +81,7 @@ void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tenso
   };
   for (const Run& run : runs) {
     if (!run.table) continue;
-    make_member_tables(table.of_thread(0), h.f32() + row_of[run.begin] * d, 1, codebook, sizes);
+    make_member_tables(table.of_thread(0), op.h.f32() + row_of[run.begin] * d, 1, codebook, sizes);
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t i = run.begin; i < run.end; ++i) score(i, true);
   }

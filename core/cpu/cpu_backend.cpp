@@ -52,8 +52,7 @@ void fill_elements(Tensor x, T value) {
   });
 }
 
-/// Forwards every op to the function of its name in core/cpu/ops.h. Work is done when a call returns, so
-/// streams and events are empty.
+/// Work is done when a call returns, so streams and events are empty.
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(int threads) : threads_(threads) {}
@@ -117,155 +116,13 @@ class CpuBackend final : public Backend {
   }
   void replay(const Graph& graph) override { (*static_cast<const std::function<void()>*>(graph.handle()))(); }
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
-    use_threads();
-    cpu::matmul(c, a, b, ta, tb, accumulate);
-  }
-
-  void add_scaled(Tensor y, Tensor x, float scale) override {
-    use_threads();
-    cpu::add_scaled(y, x, scale);
-  }
-  void add_column_sums(Tensor out, Tensor x) override {
-    use_threads();
-    cpu::add_column_sums(out, x);
-  }
-  void swap_axes(Tensor dst, Tensor src) override {
-    use_threads();
-    cpu::swap_axes(dst, src);
-  }
-  void swiglu_forward(Tensor y, Tensor gate_up) override {
-    use_threads();
-    cpu::swiglu_forward(y, gate_up);
-  }
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
-    use_threads();
-    cpu::swiglu_backward(dgate_up, dy, gate_up);
-  }
-
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override {
-    use_threads();
-    cpu::rmsnorm_forward(y, rstd, sum, x, branch, gain, eps);
-  }
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override {
-    use_threads();
-    cpu::rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx);
-  }
-
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
-    use_threads();
-    cpu::rope_forward(qkv, shape, positions);
-  }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
-    use_threads();
-    cpu::rope_backward(dqkv, shape, positions);
-  }
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
-    use_threads();
-    cpu::attention_forward(out, lse, qkv, shape);
-  }
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override {
-    use_threads();
-    cpu::attention_backward(dqkv, dout, out, lse, qkv, shape);
-  }
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override {
-    use_threads();
-    cpu::attention_cached(out, keys, values, qkv, shape, past);
-  }
-
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
-    use_threads();
-    cpu::embedding_forward(out, ids, table, first_row);
-  }
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
-    use_threads();
-    cpu::embedding_backward(dtable, dout, ids, first_row);
-  }
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
-    use_threads();
-    cpu::scatter_add_rows(dtable, dout, rows);
-  }
-
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override {
-    use_threads();
-    cpu::softmax_statistics(statistics, logits, bias, targets, classes);
-  }
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
-    use_threads();
-    cpu::softmax_combine(nll, lse, statistics, targets);
-  }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override {
-    use_threads();
-    cpu::softmax_gradient(logits, bias, lse, targets, classes, scale);
-  }
-  void log_softmax(Tensor logits, Tensor bias) override {
-    use_threads();
-    cpu::log_softmax(logits, bias);
-  }
-
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override {
-    use_threads();
-    cpu::sort_rows_by_cluster(clusters, order, row_begin, targets, map);
-  }
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override {
-    use_threads();
-    cpu::member_entropy(nll, gradients, h, targets, order, row_begin, member_codebook, token_bias, map);
-  }
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override {
-    use_threads();
-    cpu::member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
-  }
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override {
-    use_threads();
-    cpu::cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map);
-  }
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
-    use_threads();
-    cpu::add_member_means(out, codebook, members, map);
-  }
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override {
-    use_threads();
-    cpu::add_member_means_backward(dcodebook, dmembers, dout, map);
-  }
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override {
-    use_threads();
-    cpu::commitment(penalty, dh, h, codebook, clusters, beta, scale);
-  }
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override {
-    use_threads();
-    cpu::codes_from_averages(codebook, sums, counts, scale);
-  }
-
-  void add_sum_of_squares(Tensor out, Tensor x) override {
-    use_threads();
-    cpu::add_sum_of_squares(out, x);
-  }
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override {
-    VQLM_ASSERT(!rounded);  // ops read param itself
-    use_threads();
-    cpu::adamw(param, m, v, grad, norm_squared, step);
-  }
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override {
-    use_threads();
-    cpu::moving_average(average, x, norm_squared, decay);
-  }
-
  private:
   using Clock = std::chrono::steady_clock;
+
+  void enqueue(const Op& op) override {
+    use_threads();
+    std::visit([](const auto* value) { cpu::run(*value); }, op);
+  }
 
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
 

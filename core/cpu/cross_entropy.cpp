@@ -5,15 +5,10 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/cross_entropy.h"
 
 namespace vqlm::cpu {
 namespace {
-
-/// Shapes that the sharded ops share.
-void check_classes(Tensor logits, Tensor bias, Tensor targets, const ClassShard& classes) {
-  VQLM_ASSERT(logits.rank() == 2 && targets.numel() == logits.extent(0));
-  VQLM_ASSERT(classes.count <= logits.extent(1) && (!bias || bias.numel() == classes.count));
-}
 
 /// The target's column in this shard, or -1.
 std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
@@ -23,14 +18,13 @@ std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
 
 }  // namespace
 
-void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes) {
-  check_classes(logits, bias, targets, classes);
-  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
-  VQLM_ASSERT(classes.count > 0 && (statistics.shape() == Shape{rows, 3}));
-  float* const out = statistics.f32();
-  const float *const x = logits.f32(), *const b = bias.f32();
-  const std::int32_t* const target = targets.i32();
+template <>
+void run(const SoftmaxStatistics& op) {
+  const ClassShard& classes = op.classes;
+  const std::int64_t rows = op.logits.extent(0), width = op.logits.extent(1);
+  float* const out = op.statistics.f32();
+  const float *const x = op.logits.f32(), *const b = op.bias.f32();
+  const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(classes.count), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const float* const row = x + n * width;
@@ -43,13 +37,12 @@ void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor ta
   });
 }
 
-void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
-  VQLM_ASSERT(statistics.rank() == 3 && statistics.extent(0) > 0 && statistics.extent(2) == 3);
-  const std::int64_t shards = statistics.extent(0), rows = statistics.extent(1);
-  VQLM_ASSERT(nll.numel() == rows && lse.numel() == rows && targets.numel() == rows);
-  float *const nll_data = nll.f32(), *const lse_data = lse.f32();
-  const float* const in = statistics.f32();
-  const std::int32_t* const target = targets.i32();
+template <>
+void run(const SoftmaxCombine& op) {
+  const std::int64_t shards = op.statistics.extent(0), rows = op.statistics.extent(1);
+  float *const nll_data = op.nll.f32(), *const lse_data = op.lse.f32();
+  const float* const in = op.statistics.f32();
+  const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(3 * shards), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float maximum = in[3 * n];
@@ -71,14 +64,13 @@ void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) 
   });
 }
 
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                      float scale) {
-  check_classes(logits, bias, targets, classes);
-  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
-  VQLM_ASSERT(lse.numel() == rows);
-  float* const x = logits.f32();
-  const float *const b = bias.f32(), *const lse_data = lse.f32();
-  const std::int32_t* const target = targets.i32();
+template <>
+void run(const SoftmaxGradient& op) {
+  const ClassShard& classes = op.classes;
+  const std::int64_t rows = op.logits.extent(0), width = op.logits.extent(1);
+  float* const x = op.logits.f32();
+  const float *const b = op.bias.f32(), *const lse_data = op.lse.f32();
+  const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float* const row = x + n * width;
@@ -86,20 +78,19 @@ void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, co
         std::fill(row, row + width, 0.0f);
         continue;
       }
-      row_softmax(row, b, lse_data[n], scale, classes.count);
+      row_softmax(row, b, lse_data[n], op.scale, classes.count);
       std::fill(row + classes.count, row + width, 0.0f);
       const std::int64_t column = column_of(target[n], classes);
-      if (column >= 0) row[column] -= scale;
+      if (column >= 0) row[column] -= op.scale;
     }
   });
 }
 
-void log_softmax(Tensor logits, Tensor bias) {
-  VQLM_ASSERT(logits.rank() == 2 && logits.extent(1) > 0);
-  VQLM_ASSERT(!bias || bias.numel() == logits.extent(1));
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
-  float* const x = logits.f32();
-  const float* const b = bias.f32();
+template <>
+void run(const LogSoftmax& op) {
+  const std::int64_t rows = op.logits.extent(0), classes = op.logits.extent(1);
+  float* const x = op.logits.f32();
+  const float* const b = op.bias.f32();
   parallel_blocks(rows, rows_per_block(classes), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float* const row = x + n * classes;

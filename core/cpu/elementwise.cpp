@@ -8,15 +8,17 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/swiglu.h"
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
 
-/// y += scale * x over [begin, end).
-void add_scaled_range(float* y, const float* x, float scale, std::int64_t begin, std::int64_t end) {
-  for_lanes(begin, end, [&](auto d, std::int64_t i) HWY_ATTR {
-    hn::StoreU(hn::MulAdd(hn::Set(d, scale), hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
+/// y (width) += x.
+void add_row(float* y, const float* x, std::int64_t width) {
+  for_lanes(0, width, [&](auto d, std::int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
   });
 }
 
@@ -63,53 +65,43 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace vqlm::cpu {
 
-HWY_EXPORT(add_scaled_range);
+HWY_EXPORT(add_row);
 HWY_EXPORT(swiglu_row);
 HWY_EXPORT(swiglu_gradient_row);
 
-void add_scaled(Tensor y, Tensor x, float scale) {
-  VQLM_ASSERT(y.numel() == x.numel());
-  float* const y_data = y.f32();
-  const float* const x_data = x.f32();
-  parallel_blocks(y.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
-    HWY_DYNAMIC_DISPATCH(add_scaled_range)(y_data, x_data, scale, begin, end);
-  });
+template <>
+void run(const AddColumnSums& op) {
+  const std::int64_t columns = op.out.numel(), width = op.x.extent(1);
+  const float* const x_data = op.x.f32();
+  accumulate_over_rows(op.out.f32(), op.x.extent(0), columns,
+                       [&](float* sums, std::int64_t begin, std::int64_t end) {
+                         for (std::int64_t n = begin; n < end; ++n) {
+                           HWY_DYNAMIC_DISPATCH(add_row)(sums, x_data + n * width, columns);
+                         }
+                       });
 }
 
-void add_column_sums(Tensor out, Tensor x) {
-  VQLM_ASSERT(x.rank() == 2 && out.numel() <= x.extent(1));
-  const std::int64_t columns = out.numel(), width = x.extent(1);
-  const float* const x_data = x.f32();
-  accumulate_over_rows(
-      out.f32(), x.extent(0), columns, [&](float* sums, std::int64_t begin, std::int64_t end) {
-        for (std::int64_t n = begin; n < end; ++n) {
-          HWY_DYNAMIC_DISPATCH(add_scaled_range)(sums, x_data + n * width, 1.0f, 0, columns);
-        }
-      });
-}
-
-void swap_axes(Tensor dst, Tensor src) {
-  VQLM_ASSERT(src.rank() == 3 && dst.dtype() == src.dtype());
-  const std::int64_t outer = src.extent(0), inner = src.extent(1);
-  VQLM_ASSERT(dst.shape() == Shape({inner, outer, src.extent(2)}));
-  const std::size_t run = static_cast<std::size_t>(src.extent(2)) * size_of(src.dtype());
-  auto* const to = static_cast<std::byte*>(dst.data());
-  const auto* const from = static_cast<const std::byte*>(src.data());
+template <>
+void run(const SwapAxes& op) {
+  const std::int64_t outer = op.src.extent(0), inner = op.src.extent(1);
+  const std::size_t bytes = static_cast<std::size_t>(op.src.extent(2)) * size_of(op.src.dtype());
+  auto* const to = static_cast<std::byte*>(op.dst.data());
+  const auto* const from = static_cast<const std::byte*>(op.src.data());
   // Blocks of destination runs: writes are consecutive, reads stride.
-  parallel_blocks(inner * outer, rows_per_block(src.extent(2)), [&](std::int64_t begin, std::int64_t end) {
+  parallel_blocks(inner * outer, rows_per_block(op.src.extent(2)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t source = i % outer * inner + i / outer;
-      std::memcpy(to + static_cast<std::size_t>(i) * run, from + static_cast<std::size_t>(source) * run, run);
+      std::memcpy(to + static_cast<std::size_t>(i) * bytes, from + static_cast<std::size_t>(source) * bytes,
+                  bytes);
     }
   });
 }
 
-void swiglu_forward(Tensor y, Tensor gate_up) {
-  VQLM_ASSERT(y.rank() == 2);
-  const std::int64_t rows = y.extent(0), width = y.extent(1);
-  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * width}));
-  float* const y_data = y.f32();
-  const float* const gate = gate_up.f32();
+template <>
+void run(const SwigluForward& op) {
+  const std::int64_t rows = op.y.extent(0), width = op.y.extent(1);
+  float* const y_data = op.y.f32();
+  const float* const gate = op.gate_up.f32();
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const float* const row = gate + 2 * n * width;
@@ -118,12 +110,11 @@ void swiglu_forward(Tensor y, Tensor gate_up) {
   });
 }
 
-void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  VQLM_ASSERT(dy.rank() == 2);
-  const std::int64_t rows = dy.extent(0), width = dy.extent(1);
-  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * width}) && dgate_up.shape() == gate_up.shape());
-  float* const dgate = dgate_up.f32();
-  const float *const dy_data = dy.f32(), *const gate = gate_up.f32();
+template <>
+void run(const SwigluBackward& op) {
+  const std::int64_t rows = op.dy.extent(0), width = op.dy.extent(1);
+  float* const dgate = op.dgate_up.f32();
+  const float *const dy_data = op.dy.f32(), *const gate = op.gate_up.f32();
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const std::int64_t at = 2 * n * width;

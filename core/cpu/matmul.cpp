@@ -7,25 +7,24 @@
 
 #include "core/cpu/matrix_vector.h"
 #include "core/cpu/ops.h"
+#include "core/ops/matmul.h"
 
 namespace vqlm::cpu {
 
-void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) {
-  VQLM_ASSERT(c.rank() == 2 && a.rank() == 2 && b.rank() == 2);
-  const std::int64_t m = c.extent(0), n = c.extent(1);
-  const std::int64_t k = ta == Transpose::yes ? a.extent(0) : a.extent(1);
-  VQLM_ASSERT(a.shape() == (ta == Transpose::yes ? Shape({k, m}) : Shape({m, k})));
-  VQLM_ASSERT(b.shape() == (tb == Transpose::yes ? Shape({n, k}) : Shape({k, n})));
+template <>
+void run(const Matmul& op) {
+  const std::int64_t m = op.c.extent(0), n = op.c.extent(1), k = op.depth();
   if (m == 0 || n == 0) return;
   if (k == 0) {  // an empty sum; oneDNN leaves c unwritten
-    if (accumulate == Accumulate::no) std::fill_n(c.f32(), m * n, 0.0f);
+    if (op.accumulate == Accumulate::no) std::fill_n(op.c.f32(), m * n, 0.0f);
     return;
   }
-  if (m == 1 && tb == Transpose::yes) return matrix_vector(c.f32(), b.f32(), a.f32(), n, k, accumulate);
-  const float beta = accumulate == Accumulate::yes ? 1.0f : 0.0f;
+  if (m == 1 && op.tb == Transpose::yes)
+    return matrix_vector(op.c.f32(), op.b.f32(), op.a.f32(), n, k, op.accumulate);
+  const float beta = op.accumulate == Accumulate::yes ? 1.0f : 0.0f;
   const dnnl_status_t status =
-      dnnl_sgemm(ta == Transpose::yes ? 'T' : 'N', tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0f, a.f32(),
-                 a.extent(1), b.f32(), b.extent(1), beta, c.f32(), n);
+      dnnl_sgemm(op.ta == Transpose::yes ? 'T' : 'N', op.tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0f,
+                 op.a.f32(), op.a.extent(1), op.b.f32(), op.b.extent(1), beta, op.c.f32(), n);
   if (status != dnnl_success) {
     throw Error(fmt::format(
         "matmul: oneDNN's sgemm failed with status {} for M {}, N {}, K {}; status 1 is out of memory",

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/backend.h"
+#include "core/ops/op.h"
 
 namespace vqlm::cpu {
 

@@ -16,6 +16,7 @@
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
 #include "core/cpu/sgemm.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cpu {
 namespace {
@@ -67,8 +68,7 @@ void add_parts(float* out, const Scratch& parts, int threads, std::int64_t offse
 }
 
 /// Members' vectors are put together from their codes.
-void vector_entropy(const Problem& problem, const Backend::MemberGradients& gradients,
-                    std::int64_t clusters) {
+void vector_entropy(const Problem& problem, const MemberGradients& gradients, std::int64_t clusters) {
   const int threads = omp_get_max_threads();
   const std::int64_t codebook = problem.sizes.codebook(), vocabulary = gradients.dtoken_bias.numel();
   const Plan plan = make_plan(problem, clusters, threads, std::numeric_limits<std::int64_t>::max());
@@ -122,42 +122,35 @@ void bias_entropy(const Problem& problem, float* dbias, std::int64_t clusters) {
 
 }  // namespace
 
-void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets,
-                    Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map) {
-  VQLM_ASSERT(h.rank() == 2 && nll.numel() == h.extent(0) && targets.numel() == h.extent(0));
-  const std::int64_t clusters = row_begin.numel() - 1, vocabulary = token_bias.numel();
-  VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary);
-  VQLM_ASSERT(map.position_of_token.numel() == vocabulary && order.numel() == targets.numel());
-  VQLM_ASSERT(!gradients.dh ||
-              (gradients.dh.shape() == h.shape() && gradients.dtoken_bias.numel() == vocabulary &&
-               gradients.dmember_codebook.shape() == member_codebook.shape()));
+template <>
+void run(const MemberEntropy& op) {
+  const MemberGradients& gradients = op.gradients;
+  const CodeMapView& map = op.map;
+  const std::int64_t clusters = op.row_begin.numel() - 1, vocabulary = op.token_bias.numel();
   MemberSizes sizes{0, 0, 0};
-  const bool own_vectors = are_own_vectors(member_codebook);
+  const bool own_vectors = are_own_vectors(op.member_codebook);
   if (own_vectors) {
-    VQLM_ASSERT(member_codebook.shape() == Shape({vocabulary, h.extent(1)}));
-    sizes = {1, vocabulary, h.extent(1)};
-  } else if (member_codebook) {
-    sizes = {member_codebook.extent(0), member_codebook.extent(1), member_codebook.extent(2)};
-    VQLM_ASSERT(sizes.vector() == h.extent(1) && map.member_codes.numel() == vocabulary * sizes.groups);
+    sizes = {1, vocabulary, op.h.extent(1)};
+  } else if (op.member_codebook) {
+    sizes = {op.member_codebook.extent(0), op.member_codebook.extent(1), op.member_codebook.extent(2)};
   }
   const Problem problem{sizes,
-                        h.f32(),
-                        member_codebook.f32(),
-                        token_bias.f32(),
-                        targets.i32(),
-                        order.i32(),
-                        row_begin.i32(),
+                        op.h.f32(),
+                        op.member_codebook.f32(),
+                        op.token_bias.f32(),
+                        op.targets.i32(),
+                        op.order.i32(),
+                        op.row_begin.i32(),
                         map.member_begin.i32(),
                         map.members.i32(),
                         map.position_of_token.i32(),
                         own_vectors ? nullptr : map.member_codes.as<std::uint8_t>(),
-                        nll.f32(),
+                        op.nll.f32(),
                         gradients.dh.f32(),
                         gradients.scale};
   if (own_vectors) {
     own_vector_entropy(problem, gradients, clusters);
-  } else if (member_codebook) {
+  } else if (op.member_codebook) {
     vector_entropy(problem, gradients, clusters);
   } else {
     bias_entropy(problem, gradients.dtoken_bias.f32(), clusters);

@@ -17,6 +17,7 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/row_kernels.h"
 #include "core/cpu/scratch.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cpu {
 namespace {
@@ -76,28 +77,24 @@ void cluster_of_rows(const Problem& problem, const RowBlock& block, std::int64_t
 
 }  // namespace
 
-void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                      Tensor token_bias, const CodeMapView& map) {
-  VQLM_ASSERT(h.rank() == 2 && log_probs.rank() == 2 && code_log_probs.rank() == 2);
-  const std::int64_t rows = h.extent(0), d = h.extent(1), vocabulary = log_probs.extent(1);
-  const std::int64_t clusters = code_log_probs.extent(1);
-  VQLM_ASSERT(log_probs.extent(0) == rows && code_log_probs.extent(0) == rows &&
-              token_bias.numel() == vocabulary);
-  VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary);
-  if (are_own_vectors(member_codebook)) {
-    return own_vector_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map);
+template <>
+void run(const MemberLogProbs& op) {
+  const CodeMapView& map = op.map;
+  const std::int64_t rows = op.h.extent(0), d = op.h.extent(1), vocabulary = op.log_probs.extent(1);
+  const std::int64_t clusters = op.code_log_probs.extent(1);
+  if (are_own_vectors(op.member_codebook)) {
+    return own_vector_log_probs(op);
   }
   MemberSizes sizes{0, 0, 0};
-  if (member_codebook) {
-    sizes = {member_codebook.extent(0), member_codebook.extent(1), member_codebook.extent(2)};
-    VQLM_ASSERT(sizes.vector() == d && map.member_codes.numel() == vocabulary * sizes.groups);
+  if (op.member_codebook) {
+    sizes = {op.member_codebook.extent(0), op.member_codebook.extent(1), op.member_codebook.extent(2)};
   }
   const Problem problem{sizes,
                         vocabulary,
                         clusters,
-                        log_probs.f32(),
-                        code_log_probs.f32(),
-                        token_bias.f32(),
+                        op.log_probs.f32(),
+                        op.code_log_probs.f32(),
+                        op.token_bias.f32(),
                         map.member_begin.i32(),
                         map.members.i32(),
                         map.member_codes.as<std::uint8_t>()};
@@ -113,7 +110,7 @@ void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor 
                          tables.of_thread(0)};
     if (sizes.groups > 0) {
       const auto make = block.together ? make_interleaved_tables : make_member_tables;
-      make(tables.of_thread(0), h.f32() + begin * d, in_block, member_codebook.f32(), sizes);
+      make(tables.of_thread(0), op.h.f32() + begin * d, in_block, op.member_codebook.f32(), sizes);
     }
 #pragma omp parallel for schedule(dynamic, 16)
     for (std::int64_t k = 0; k < clusters; ++k) {

@@ -4,25 +4,15 @@
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
+#include "core/ops/member_means.h"
 
 namespace vqlm::cpu {
-namespace {
-
-/// `members`: the (V, d) side, `codes`: the (K, d) side, of either direction.
-void check(const Tensor& codes, const Tensor& members, const CodeMapView& map) {
-  VQLM_ASSERT(codes.rank() == 2 && members.rank() == 2 && codes.extent(1) == members.extent(1));
-  VQLM_ASSERT(map.member_begin.numel() == codes.extent(0) + 1 && map.members.numel() == members.extent(0));
-}
-
-}  // namespace
-
-void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) {
-  check(out, members, map);
-  VQLM_ASSERT(codebook.shape() == out.shape());
-  const std::int64_t clusters = out.extent(0), width = out.extent(1);
-  float* const to = out.f32();
-  const float *const code = codebook.f32(), *const vectors = members.f32();
-  const std::int32_t* const begin = map.member_begin.i32();
+template <>
+void run(const AddMemberMeans& op) {
+  const std::int64_t clusters = op.out.extent(0), width = op.out.extent(1);
+  float* const to = op.out.f32();
+  const float *const code = op.codebook.f32(), *const vectors = op.members.f32();
+  const std::int32_t* const begin = op.map.member_begin.i32();
   parallel_blocks(clusters, 1, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t k = first; k < end; ++k) {
       float* const row = to + k * width;
@@ -34,13 +24,12 @@ void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMap
   });
 }
 
-void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout, const CodeMapView& map) {
-  check(dout, dmembers, map);
-  VQLM_ASSERT(dcodebook.shape() == dout.shape());
-  const std::int64_t clusters = dout.extent(0), width = dout.extent(1);
-  float *const code = dcodebook.f32(), *const vectors = dmembers.f32();
-  const float* const from = dout.f32();
-  const std::int32_t* const begin = map.member_begin.i32();
+template <>
+void run(const AddMemberMeansBackward& op) {
+  const std::int64_t clusters = op.dout.extent(0), width = op.dout.extent(1);
+  float *const code = op.dcodebook.f32(), *const vectors = op.dmembers.f32();
+  const float* const from = op.dout.f32();
+  const std::int32_t* const begin = op.map.member_begin.i32();
   parallel_blocks(clusters, 1, [&](std::int64_t first, std::int64_t end) {
     for (std::int64_t k = first; k < end; ++k) {
       const float* const row = from + k * width;

@@ -75,7 +75,7 @@ std::vector<std::int64_t> continued_clusters(const Plan& plan) {
 }
 
 /// Adds what the parts have summed elsewhere to the caller's gradients, in the order of parts.
-void add_continued(const Problem& problem, const Backend::MemberGradients& gradients,
+void add_continued(const Problem& problem, const MemberGradients& gradients,
                    const std::vector<std::int64_t>& continued, const Scratch& rows, const Scratch& biases) {
   const std::int64_t d = problem.sizes.vector(), vocabulary = gradients.dtoken_bias.numel();
   const auto parts = static_cast<int>(continued.size());
@@ -97,8 +97,7 @@ void add_continued(const Problem& problem, const Backend::MemberGradients& gradi
 
 }  // namespace
 
-void own_vector_entropy(const Problem& problem, const Backend::MemberGradients& gradients,
-                        std::int64_t clusters) {
+void own_vector_entropy(const Problem& problem, const MemberGradients& gradients, std::int64_t clusters) {
   const int threads = omp_get_max_threads();
   const std::int64_t d = problem.sizes.vector(), vocabulary = gradients.dtoken_bias.numel();
   const bool has_gradients = problem.dh != nullptr;
@@ -136,24 +135,23 @@ void score_member_rows(float* scores, const float* h, const float* vectors, std:
   for (std::int64_t w = 0; w < count; ++w) scores[w] = row_dot(h, vectors + w * d, d);
 }
 
-void own_vector_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor vectors,
-                          Tensor token_bias, const CodeMapView& map) {
-  const std::int64_t rows = h.extent(0), d = h.extent(1), vocabulary = log_probs.extent(1);
-  const std::int64_t clusters = code_log_probs.extent(1);
-  VQLM_ASSERT(vectors.shape() == Shape({vocabulary, d}) && map.position_of_token.numel() == vocabulary);
+void own_vector_log_probs(const MemberLogProbs& op) {
+  const CodeMapView& map = op.map;
+  const std::int64_t rows = op.h.extent(0), d = op.h.extent(1), vocabulary = op.log_probs.extent(1);
+  const std::int64_t clusters = op.code_log_probs.extent(1);
   if (rows == 0) return;
-  float* const out = log_probs.f32();
-  const float *const u = vectors.f32(), *const of_codes = code_log_probs.f32(),
-                     *const bias = token_bias.f32();
+  float* const out = op.log_probs.f32();
+  const float *const u = op.member_codebook.f32(), *const of_codes = op.code_log_probs.f32(),
+                     *const bias = op.token_bias.f32();
   const std::int32_t *const member_begin = map.member_begin.i32(), *const members = map.members.i32(),
                             *const position = map.position_of_token.i32();
   // Scores in member order stand in the result itself; with one row they take the matrix's time to come from memory.
   if (rows == 1) {
     parallel_blocks(vocabulary, rows_per_block(d), [&](std::int64_t begin, std::int64_t end) {
-      score_member_rows(out + begin, h.f32(), u + begin * d, end - begin, d);
+      score_member_rows(out + begin, op.h.f32(), u + begin * d, end - begin, d);
     });
   } else {
-    sgemm(Transpose::no, Transpose::yes, rows, vocabulary, d, 1.0f, {h.f32(), d}, {u, d}, 0.0f, out,
+    sgemm(Transpose::no, Transpose::yes, rows, vocabulary, d, 1.0f, {op.h.f32(), d}, {u, d}, 0.0f, out,
           vocabulary);
   }
   const Scratch ordered_bias(1, vocabulary), row_copy(omp_get_max_threads(), vocabulary);

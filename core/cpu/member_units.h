@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/backend.h"
 #include "core/cpu/member_kernels.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cpu::members {
 
@@ -86,7 +86,6 @@ void entropy_of_rows(const Problem& problem, const Unit& unit, const Workspace& 
 void add_unit_gradients(const Problem& problem, const Unit& unit, const Workspace& work, float* dtoken_bias);
 
 /// The whole op where members have vectors of their own: codebook and dvectors are (V, d) in member order.
-void own_vector_entropy(const Problem& problem, const Backend::MemberGradients& gradients,
-                        std::int64_t clusters);
+void own_vector_entropy(const Problem& problem, const MemberGradients& gradients, std::int64_t clusters);
 
 }  // namespace vqlm::cpu::members

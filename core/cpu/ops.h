@@ -1,60 +1,16 @@
-// The CPU ops as free functions, one .cpp each; CpuBackend forwards to them. Contracts: core/backend.h.
+// The CPU ops: core/cpu/X.cpp specialises run() for the ops of core/ops/X.h.
 #pragma once
 
-#include "core/backend.h"
+#include <cstdint>
+
+#include "core/tensor.h"
 
 namespace vqlm::cpu {
 
+/// Does one op, with the threads that OpenMP gives. An op without a specialisation does not link.
+template <class O>
+void run(const O& op);
+
 std::uint64_t fingerprint(Tensor x);
-
-void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate);
-
-void add_scaled(Tensor y, Tensor x, float scale);
-void add_column_sums(Tensor out, Tensor x);
-void swap_axes(Tensor dst, Tensor src);
-void swiglu_forward(Tensor y, Tensor gate_up);
-void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up);
-
-void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps);
-void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                      Accumulate accumulate_dx);
-
-void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions);
-void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions);
-void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape);
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape);
-void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                      std::int64_t past);
-
-void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
-void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row);
-void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows);
-
-void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes);
-void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                      float scale);
-void log_softmax(Tensor logits, Tensor bias);
-
-void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                          const CodeMapView& map);
-void member_entropy(Tensor nll, const Backend::MemberGradients& gradients, Tensor h, Tensor targets,
-                    Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map);
-void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                      Tensor token_bias, const CodeMapView& map);
-void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                       Tensor token_bias, const CodeMapView& map);
-void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map);
-void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout, const CodeMapView& map);
-void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                float scale);
-void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale);
-
-void add_sum_of_squares(Tensor out, Tensor x);
-void adamw(Tensor param, Tensor m, Tensor v, Tensor grad, Tensor norm_squared, const AdamWStep& step);
-void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay);
 
 }  // namespace vqlm::cpu

@@ -10,6 +10,7 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/rmsnorm.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
@@ -70,14 +71,12 @@ HWY_EXPORT(scale_row);
 HWY_EXPORT(gain_gradient_of_row);
 HWY_EXPORT(input_gradient_of_row);
 
-void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain, float eps) {
-  VQLM_ASSERT(x.rank() == 2 && y.shape() == x.shape());
-  const std::int64_t rows = x.extent(0), width = x.extent(1);
-  VQLM_ASSERT(rstd.numel() == rows && gain.numel() == width);
-  VQLM_ASSERT(static_cast<bool>(branch) == static_cast<bool>(sum));
-  VQLM_ASSERT(!branch || (branch.shape() == x.shape() && sum.shape() == x.shape()));
-  float *const y_data = y.f32(), *const rstd_data = rstd.f32(), *const sum_data = sum.f32();
-  const float *const x_data = x.f32(), *const branch_data = branch.f32(), *const gain_data = gain.f32();
+template <>
+void run(const RmsnormForward& op) {
+  const std::int64_t rows = op.x.extent(0), width = op.x.extent(1);
+  float *const y_data = op.y.f32(), *const rstd_data = op.rstd.f32(), *const sum_data = op.sum.f32();
+  const float *const x_data = op.x.f32(), *const branch_data = op.branch.f32(),
+                     *const gain_data = op.gain.f32();
 
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
@@ -86,25 +85,22 @@ void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
       const float* const row_branch = branch_data == nullptr ? nullptr : branch_data + at;
       const float squares =
           HWY_DYNAMIC_DISPATCH(sum_of_squares_of_row)(row_sum, x_data + at, row_branch, width);
-      rstd_data[n] = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
+      rstd_data[n] = 1.0f / std::sqrt(squares / static_cast<float>(width) + op.eps);
       const float* const normalised = row_sum == nullptr ? x_data + at : row_sum;
       HWY_DYNAMIC_DISPATCH(scale_row)(y_data + at, normalised, gain_data, rstd_data[n], width);
     }
   });
 }
 
-void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                      Accumulate accumulate_dx) {
-  VQLM_ASSERT(x.rank() == 2 && dx.shape() == x.shape() && dy.shape() == x.shape());
-  const std::int64_t rows = x.extent(0), width = x.extent(1);
-  VQLM_ASSERT(rstd.numel() == rows && gain.numel() == width && dgain.numel() == width);
-  const bool accumulate = accumulate_dx == Accumulate::yes;
-  VQLM_ASSERT(!accumulate || dx.data() != dy.data());
-  float* const dx_data = dx.f32();
-  const float *const dy_data = dy.f32(), *const x_data = x.f32(), *const gain_data = gain.f32();
-  const float* const rstd_data = rstd.f32();
+template <>
+void run(const RmsnormBackward& op) {
+  const std::int64_t rows = op.x.extent(0), width = op.x.extent(1);
+  const bool accumulate = op.accumulate_dx == Accumulate::yes;
+  float* const dx_data = op.dx.f32();
+  const float *const dy_data = op.dy.f32(), *const x_data = op.x.f32(), *const gain_data = op.gain.f32();
+  const float* const rstd_data = op.rstd.f32();
 
-  accumulate_over_rows(dgain.f32(), rows, width, [&](float* sums, std::int64_t begin, std::int64_t end) {
+  accumulate_over_rows(op.dgain.f32(), rows, width, [&](float* sums, std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const std::int64_t at = n * width;
       const float r = rstd_data[n];

@@ -11,6 +11,7 @@
 #include "core/cpu/lanes-inl.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/rope.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
@@ -71,10 +72,7 @@ void advance(Rotation& rotation, const Rotation& step) {
 }
 
 void rotate(Tensor qkv, const AttentionShape& shape, const RopePositions& positions, double direction) {
-  VQLM_ASSERT(shape.head_dim > 0 && shape.head_dim % 2 == 0);
-  VQLM_ASSERT(qkv.numel() == shape.batch * shape.seq_len * shape.row());
   const std::int64_t half = shape.head_dim / 2;
-  VQLM_ASSERT(positions.frequencies.numel() == half);
   const double* const given = positions.frequencies.as<double>();
   std::vector<double> frequencies(given, given + half);
   for (double& frequency : frequencies) frequency *= direction;
@@ -99,12 +97,14 @@ void rotate(Tensor qkv, const AttentionShape& shape, const RopePositions& positi
 
 }  // namespace
 
-void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
-  rotate(qkv, shape, positions, 1.0);
+template <>
+void run(const RopeForward& op) {
+  rotate(op.qkv, op.shape, op.positions, 1.0);
 }
 
-void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) {
-  rotate(dqkv, shape, positions, -1.0);
+template <>
+void run(const RopeBackward& op) {
+  rotate(op.dqkv, op.shape, op.positions, -1.0);
 }
 
 }  // namespace vqlm::cpu

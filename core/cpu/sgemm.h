@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "core/backend.h"
+#include "core/ops/matmul.h"
 
 namespace vqlm::cpu {
 

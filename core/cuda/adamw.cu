@@ -8,10 +8,10 @@
 // over the blocks' sums, always in the same order.
 #include <cmath>
 
-#include "core/adamw.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/adamw.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -100,40 +100,40 @@ __global__ void __launch_bounds__(threads) add_sums_kernel(double* out, const do
 
 }  // namespace
 
-void add_sum_of_squares(const Context& context, Tensor out, Tensor x) {
-  VQLM_ASSERT(out.numel() == 1);
-  const std::int64_t n = x.numel();
+template <>
+void run(const Context& context, const AddSumOfSquares& op) {
+  const std::int64_t n = op.x.numel();
   if (n == 0) return;
   const dim3 blocks = flat_blocks<4>(context, n);
   auto* const partials = static_cast<double*>(context.workspace->get(blocks.x * sizeof(double)));
-  launch(sum_of_squares_kernel, {blocks, threads, 0, context.stream}, partials, x.f32(), n,
-         elements_before_packs<4>(n, x.f32()));
-  launch(add_sums_kernel, {1, threads, 0, context.stream}, out.as<double>(), partials,
+  launch(sum_of_squares_kernel, {blocks, threads, 0, context.stream}, partials, op.x.f32(), n,
+         elements_before_packs<4>(n, op.x.f32()));
+  launch(add_sums_kernel, {1, threads, 0, context.stream}, op.out.as<double>(), partials,
          static_cast<int>(blocks.x));
 }
 
-void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
-           Tensor norm_squared, const AdamWStep& step) {
-  const std::int64_t n = param.numel();
-  VQLM_ASSERT(m.numel() == n && v.numel() == n && grad.numel() == n && (!rounded || rounded.numel() == n));
-  VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
+template <>
+void run(const Context& context, const AdamW& op) {
+  const AdamWStep& step = op.step;
+  const std::int64_t n = op.param.numel();
   if (n == 0) return;
   // An absent copy does not matter for alignment: param stands in.
   const std::int64_t head =
-      rounded ? elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32(), bf16(rounded))
-              : elements_before_packs<4>(n, param.f32(), m.f32(), v.f32(), grad.f32());
-  launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, param.f32(), bf16(rounded),
-         m.f32(), v.f32(), grad.f32(), norm_squared.as<double>(), n, head, adamw_coefficients(step),
-         step.max_norm);
+      op.rounded ? elements_before_packs<4>(n, op.param.f32(), op.m.f32(), op.v.f32(), op.grad.f32(),
+                                            bf16(op.rounded))
+                 : elements_before_packs<4>(n, op.param.f32(), op.m.f32(), op.v.f32(), op.grad.f32());
+  launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.param.f32(),
+         bf16(op.rounded), op.m.f32(), op.v.f32(), op.grad.f32(), op.norm_squared.as<double>(), n, head,
+         adamw_coefficients(step), step.max_norm);
 }
 
-void moving_average(const Context& context, Tensor average, Tensor x, Tensor norm_squared, float decay) {
-  const std::int64_t n = average.numel();
-  VQLM_ASSERT(x.numel() == n && norm_squared.numel() == 1);
+template <>
+void run(const Context& context, const MovingAverage& op) {
+  const std::int64_t n = op.average.numel();
   if (n == 0) return;
-  launch(moving_average_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, average.f32(),
-         x.f32(), norm_squared.as<double>(), n, elements_before_packs<4>(n, average.f32(), x.f32()), decay,
-         1.0f - decay);
+  launch(moving_average_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.average.f32(),
+         op.x.f32(), op.norm_squared.as<double>(), n,
+         elements_before_packs<4>(n, op.average.f32(), op.x.f32()), op.decay, 1.0f - op.decay);
 }
 
 }  // namespace vqlm::cuda

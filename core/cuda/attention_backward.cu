@@ -25,6 +25,7 @@
 #include "core/cuda/attention_gradient.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -242,19 +243,16 @@ void launch_portable(const Context& context, Bf16* dqkv, const Bf16* dout, const
 
 }  // namespace
 
-void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape) {
+template <>
+void run(const Context& context, const AttentionBackward& op) {
+  const AttentionShape& shape = op.shape;
   const std::int64_t positions = shape.batch * shape.seq_len;
   const std::int64_t out_size = positions * shape.heads * shape.head_dim;
-  VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
-  VQLM_ASSERT(qkv.shape().numel() == positions * shape.row() && dqkv.shape().numel() == qkv.shape().numel());
-  VQLM_ASSERT(out.shape().numel() == out_size && dout.shape().numel() == out_size);
-  VQLM_ASSERT(lse.shape().numel() == positions * shape.heads);
   with_head_dim(shape.head_dim, [&](auto dim) {
     // The place to choose another path by context.compute_capability, as in attention_forward.
     if (out_size == 0) return;
-    launch_portable<decltype(dim)::value>(context, bf16(dqkv), bf16(dout), bf16(out), lse.f32(), bf16(qkv),
-                                          shape);
+    launch_portable<decltype(dim)::value>(context, bf16(op.dqkv), bf16(op.dout), bf16(op.out), op.lse.f32(),
+                                          bf16(op.qkv), shape);
   });
 }
 

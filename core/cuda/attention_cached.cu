@@ -11,6 +11,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -206,27 +207,22 @@ bool aligned(const Tensor& x) {
 
 }  // namespace
 
-void attention_cached(const Context& context, Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                      const AttentionShape& shape, std::int64_t past) {
-  VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
-  VQLM_ASSERT(keys.rank() == 4 && keys.extent(0) == shape.batch && keys.extent(1) == shape.kv_heads &&
-              keys.extent(3) == shape.head_dim && values.shape() == keys.shape());
-  VQLM_ASSERT(past >= 0 && past + shape.seq_len <= keys.extent(2));
+template <>
+void run(const Context& context, const AttentionCached& op) {
+  const AttentionShape& shape = op.shape;
   const std::int64_t rows = shape.batch * shape.seq_len;
-  VQLM_ASSERT(qkv.numel() == rows * shape.row());
-  VQLM_ASSERT(out.numel() == rows * shape.heads * shape.head_dim);
-  VQLM_ASSERT(aligned(keys) && aligned(values) && aligned(qkv));
+  VQLM_ASSERT(aligned(op.keys) && aligned(op.values) && aligned(op.qkv));
   attention::with_head_dim(shape.head_dim, [&](auto dim) {
     constexpr int head_dim = decltype(dim)::value;
     if (rows == 0) return;
     Cached p{};
-    p.out = bf16(out);
-    p.keys = bf16(keys);
-    p.values = bf16(values);
-    p.qkv = bf16(qkv);
+    p.out = bf16(op.out);
+    p.keys = bf16(op.keys);
+    p.values = bf16(op.values);
+    p.qkv = bf16(op.qkv);
     p.seq_len = shape.seq_len;
-    p.past = past;
-    p.capacity = keys.extent(2);
+    p.past = op.past;
+    p.capacity = op.keys.extent(2);
     p.row = shape.row();
     p.heads = shape.heads;
     p.kv_heads = shape.kv_heads;
@@ -235,11 +231,11 @@ void attention_cached(const Context& context, Tensor out, Tensor keys, Tensor va
     launch(append_kernel<head_dim>,
            {static_cast<unsigned>(ceil_div<std::int64_t>(packs, threads)), threads, 0, context.stream}, p,
            packs);
-    if (past == 0 && shape.seq_len > 1) {
+    if (op.past == 0 && shape.seq_len > 1) {
       const std::int64_t statistics = rows * shape.heads;
       const Tensor lse(context.workspace->get(static_cast<std::size_t>(statistics) * sizeof(float)),
                        DType::f32, {shape.batch, shape.heads, shape.seq_len});
-      attention_forward(context, out, lse, qkv, shape);
+      run(context, AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape});
       return;
     }
     with_heads_of_block(shape.heads / shape.kv_heads, [&](auto group) {

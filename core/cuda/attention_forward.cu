@@ -21,6 +21,7 @@
 #include "core/cuda/attention_tiles.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -179,16 +180,14 @@ void launch_portable(const Context& context, Tensor out, Tensor lse, Tensor qkv,
 
 }  // namespace
 
-void attention_forward(const Context& context, Tensor out, Tensor lse, Tensor qkv,
-                       const AttentionShape& shape) {
+template <>
+void run(const Context& context, const AttentionForward& op) {
+  const AttentionShape& shape = op.shape;
   const std::int64_t out_size = shape.batch * shape.seq_len * shape.heads * shape.head_dim;
-  VQLM_ASSERT(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
-  VQLM_ASSERT(qkv.shape().numel() == shape.batch * shape.seq_len * shape.row());
-  VQLM_ASSERT(out.shape().numel() == out_size && lse.shape().numel() * shape.head_dim == out_size);
   with_head_dim(shape.head_dim, [&](auto dim) {
     // Every capability from 8.0 on runs the portable path. One that needs more (wgmma: 9.0) would be chosen here, by
     // context.compute_capability.
-    if (out_size > 0) launch_portable<decltype(dim)::value>(context, out, lse, qkv, shape);
+    if (out_size > 0) launch_portable<decltype(dim)::value>(context, op.out, op.lse, op.qkv, shape);
   });
 }
 

@@ -10,9 +10,9 @@
 #include <string>
 #include <type_traits>
 
-#include "core/backend.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/tensor_core.h"
+#include "core/ops/attention.h"
 
 namespace vqlm::cuda::attention {
 

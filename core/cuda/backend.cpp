@@ -1,4 +1,4 @@
-// CudaBackend: memory, streams, events and graphs of one GPU; every op is forwarded to its launcher in core/cuda/ops.h.
+// CudaBackend: memory, streams, events and graphs of one GPU; ops go to their launchers.
 #include <cuda_runtime_api.h>
 #include <spdlog/fmt/fmt.h>
 
@@ -127,110 +127,10 @@ class CudaBackend final : public Backend {
                "cudaGraphLaunch");
   }
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override {
-    cuda::matmul(context(), c, a, b, ta, tb, accumulate);
-  }
-  void add_scaled(Tensor y, Tensor x, float scale) override { cuda::add_scaled(context(), y, x, scale); }
-  void add_column_sums(Tensor out, Tensor x) override { cuda::add_column_sums(context(), out, x); }
-  void swap_axes(Tensor dst, Tensor src) override { cuda::swap_axes(context(), dst, src); }
-  void swiglu_forward(Tensor y, Tensor gate_up) override { cuda::swiglu_forward(context(), y, gate_up); }
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override {
-    cuda::swiglu_backward(context(), dgate_up, dy, gate_up);
-  }
-
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override {
-    cuda::rmsnorm_forward(context(), y, rstd, sum, x, branch, gain, eps);
-  }
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override {
-    cuda::rmsnorm_backward(context(), dx, dgain, dy, x, gain, rstd, accumulate_dx);
-  }
-
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override {
-    cuda::rope_forward(context(), qkv, shape, positions);
-  }
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override {
-    cuda::rope_backward(context(), dqkv, shape, positions);
-  }
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override {
-    cuda::attention_forward(context(), out, lse, qkv, shape);
-  }
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override {
-    cuda::attention_backward(context(), dqkv, dout, out, lse, qkv, shape);
-  }
-
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override {
-    cuda::attention_cached(context(), out, keys, values, qkv, shape, past);
-  }
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override {
-    cuda::embedding_forward(context(), out, ids, table, first_row);
-  }
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override {
-    cuda::embedding_backward(context(), dtable, dout, ids, first_row);
-  }
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override {
-    cuda::scatter_add_rows(context(), dtable, dout, rows);
-  }
-
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override {
-    cuda::softmax_statistics(context(), statistics, logits, bias, targets, classes);
-  }
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override {
-    cuda::softmax_combine(context(), nll, lse, statistics, targets);
-  }
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override {
-    cuda::softmax_gradient(context(), logits, bias, lse, targets, classes, scale);
-  }
-  void log_softmax(Tensor logits, Tensor bias) override { cuda::log_softmax(context(), logits, bias); }
-
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override {
-    cuda::sort_rows_by_cluster(context(), clusters, order, row_begin, targets, map);
-  }
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override {
-    cuda::member_entropy(context(), nll, gradients, h, targets, order, row_begin, member_codebook, token_bias,
-                         map);
-  }
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override {
-    cuda::member_log_probs(context(), log_probs, h, code_log_probs, member_codebook, token_bias, map);
-  }
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override {
-    cuda::cluster_log_probs(context(), out, h, rows, clusters, member_codebook, token_bias, map);
-  }
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override {
-    cuda::add_member_means(context(), out, codebook, members, map);
-  }
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override {
-    cuda::add_member_means_backward(context(), dcodebook, dmembers, dout, map);
-  }
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override {
-    cuda::commitment(context(), penalty, dh, h, codebook, clusters, beta, scale);
-  }
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override {
-    cuda::codes_from_averages(context(), codebook, sums, counts, scale);
-  }
-
-  void add_sum_of_squares(Tensor out, Tensor x) override { cuda::add_sum_of_squares(context(), out, x); }
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override {
-    cuda::adamw(context(), param, rounded, m, v, grad, norm_squared, step);
-  }
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override {
-    cuda::moving_average(context(), average, x, norm_squared, decay);
-  }
-
  private:
+  void enqueue(const Op& op) override {
+    std::visit([this](const auto* value) { cuda::run(context(), *value); }, op);
+  }
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override {
     cuda::cuda_log_failure(cudaSetDevice(device_), "cudaSetDevice");
     memory_.free(data, bytes, use);

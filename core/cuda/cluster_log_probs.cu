@@ -10,13 +10,14 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/cluster_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {
 
 constexpr int threads = 256;
 
-struct ClusterLogProbs {
+struct Operands {
   float* out;              // (m, largest)
   const __nv_bfloat16* h;  // (N, d)
   const std::int32_t *rows, *clusters;
@@ -30,7 +31,7 @@ struct ClusterLogProbs {
 
 /// h . u_w, in every lane of the warp.
 template <int pack>
-__device__ __forceinline__ float member_score(const ClusterLogProbs& p, const float* h, std::int64_t member) {
+__device__ __forceinline__ float member_score(const Operands& p, const float* h, std::int64_t member) {
   const std::uint8_t* const codes = p.codes == nullptr ? nullptr : p.codes + member * p.groups;
   float sum = 0;
   for (int i = static_cast<int>(threadIdx.x) % warp_size * pack; i < p.d; i += warp_size * pack) {
@@ -46,7 +47,7 @@ __device__ __forceinline__ float member_score(const ClusterLogProbs& p, const fl
 }
 
 template <int pack>
-__global__ void __launch_bounds__(threads) cluster_log_probs_kernel(ClusterLogProbs p) {
+__global__ void __launch_bounds__(threads) cluster_log_probs_kernel(Operands p) {
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t entry = blockIdx.x;
   const std::int32_t cluster = p.clusters[entry];
@@ -74,34 +75,30 @@ __global__ void __launch_bounds__(threads) cluster_log_probs_kernel(ClusterLogPr
 
 }  // namespace
 
-void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows, Tensor clusters,
-                       Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  const std::int64_t entries = rows.numel();
-  VQLM_ASSERT(clusters.numel() == entries && out.rank() == 2 && out.extent(0) == entries &&
-              out.extent(1) == map.largest_cluster);
-  VQLM_ASSERT(h.rank() == 2 && token_bias.numel() == map.members.numel());
-  if (out.numel() == 0) return;
-  ClusterLogProbs p{};
-  p.out = out.f32();
-  p.h = bf16(h);
-  p.rows = rows.i32();
-  p.clusters = clusters.i32();
-  p.codebook = bf16(member_codebook);
-  p.bias = token_bias.f32();
+template <>
+void run(const Context& context, const ClusterLogProbs& op) {
+  const CodeMapView& map = op.map;
+  const std::int64_t entries = op.rows.numel();
+  if (op.out.numel() == 0) return;
+  Operands p{};
+  p.out = op.out.f32();
+  p.h = bf16(op.h);
+  p.rows = op.rows.i32();
+  p.clusters = op.clusters.i32();
+  p.codebook = bf16(op.member_codebook);
+  p.bias = op.token_bias.f32();
   p.member_begin = map.member_begin.i32();
   p.members = map.members.i32();
   p.largest = map.largest_cluster;
-  p.d = static_cast<int>(h.extent(1));
-  if (member_codebook && member_codebook.rank() == 2) {
-    VQLM_ASSERT(member_codebook.shape() == Shape({map.members.numel(), h.extent(1)}));
+  p.d = static_cast<int>(op.h.extent(1));
+  if (are_own_vectors(op.member_codebook)) {
     p.groups = 1;
     p.width = p.d;
-  } else if (member_codebook) {
+  } else if (op.member_codebook) {
     p.codes = map.member_codes.as<std::uint8_t>();
-    p.groups = static_cast<int>(member_codebook.extent(0));
-    p.codes_per_group = static_cast<int>(member_codebook.extent(1));
-    p.width = static_cast<int>(member_codebook.extent(2));
-    VQLM_ASSERT(p.groups * p.width == p.d && map.member_codes.numel() == map.members.numel() * p.groups);
+    p.groups = static_cast<int>(op.member_codebook.extent(0));
+    p.codes_per_group = static_cast<int>(op.member_codebook.extent(1));
+    p.width = static_cast<int>(op.member_codebook.extent(2));
   }
   const bool wide = p.groups > 0 && rows_in_packs<8>(p.width, p.codebook);
   const std::size_t shared = p.groups > 0 ? static_cast<std::size_t>(p.d) * sizeof(float) : 0;

@@ -6,6 +6,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/sort_rows.h"
+#include "core/ops/code_entropy.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -42,15 +43,13 @@ __global__ void __launch_bounds__(block_threads)
   row_begin[k] = static_cast<std::int32_t>(low);
 }
 
-constexpr float least_count = 1e-30f;  // core/backend.h
-
 __global__ void __launch_bounds__(block_threads)
     codes_from_averages_kernel(float* codebook, const float* sums, const float* counts, std::int64_t n,
                                std::int64_t d, float scale) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (i >= n) return;
   const float count = counts[i / d];
-  if (count >= least_count) codebook[i] = scale / count * sums[i];
+  if (count >= CodesFromAverages::least_count) codebook[i] = scale / count * sums[i];
 }
 
 /// A warp per row. width: elements a lane reads at once.
@@ -87,43 +86,40 @@ __global__ void __launch_bounds__(block_threads)
 
 }  // namespace
 
-void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
-                          Tensor targets, const CodeMapView& map) {
-  const std::int64_t rows = targets.numel(), codes = row_begin.numel() - 1;
-  VQLM_ASSERT(clusters.numel() == rows && order.numel() == rows && codes > 0);
+template <>
+void run(const Context& context, const SortRowsByCluster& op) {
+  const std::int64_t rows = op.targets.numel(), codes = op.row_begin.numel() - 1;
   if (rows > 0) {
-    launch(clusters_kernel, {blocks_for(rows), block_threads, 0, context.stream}, clusters.i32(),
-           targets.i32(), map.cluster_of_token.i32(), rows);
-    sort_rows(context, order, clusters, codes, context.workspace->get(sort_rows_scratch_bytes(rows)));
+    launch(clusters_kernel, {blocks_for(rows), block_threads, 0, context.stream}, op.clusters.i32(),
+           op.targets.i32(), op.map.cluster_of_token.i32(), rows);
+    sort_rows(context, op.order, op.clusters, codes, context.workspace->get(sort_rows_scratch_bytes(rows)));
   }
-  launch(row_begin_kernel, {blocks_for(codes + 1), block_threads, 0, context.stream}, row_begin.i32(),
-         order.i32(), clusters.i32(), rows, codes);
+  launch(row_begin_kernel, {blocks_for(codes + 1), block_threads, 0, context.stream}, op.row_begin.i32(),
+         op.order.i32(), op.clusters.i32(), rows, codes);
 }
 
-void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
-                float beta, float scale) {
-  VQLM_ASSERT(h.rank() == 2 && codebook.rank() == 2 && codebook.extent(1) == h.extent(1));
-  const std::int64_t rows = h.extent(0), d = h.extent(1);
-  VQLM_ASSERT(penalty.numel() == rows && clusters.numel() == rows && (!dh || dh.shape() == h.shape()));
+template <>
+void run(const Context& context, const Commitment& op) {
+  const std::int64_t rows = op.h.extent(0), d = op.h.extent(1);
   if (rows == 0) return;
-  const auto run = [&](auto kernel) {
-    launch(kernel, {blocks_for(rows * warp_size), block_threads, 0, context.stream}, penalty.f32(), bf16(dh),
-           bf16(h), bf16(codebook), clusters.i32(), rows, d, beta / static_cast<float>(d), scale);
+  const auto start = [&](auto kernel) {
+    launch(kernel, {blocks_for(rows * warp_size), block_threads, 0, context.stream}, op.penalty.f32(),
+           bf16(op.dh), bf16(op.h), bf16(op.codebook), op.clusters.i32(), rows, d,
+           op.beta / static_cast<float>(d), op.scale);
   };
-  if (rows_in_packs<8>(d, bf16(dh), bf16(h), bf16(codebook))) {
-    run(commitment_kernel<8>);
+  if (rows_in_packs<8>(d, bf16(op.dh), bf16(op.h), bf16(op.codebook))) {
+    start(commitment_kernel<8>);
   } else {
-    run(commitment_kernel<1>);
+    start(commitment_kernel<1>);
   }
 }
 
-void codes_from_averages(const Context& context, Tensor codebook, Tensor sums, Tensor counts, float scale) {
-  VQLM_ASSERT(codebook.rank() == 2 && sums.shape() == codebook.shape());
-  const std::int64_t n = codebook.numel(), d = codebook.extent(1);
-  VQLM_ASSERT(counts.numel() == codebook.extent(0));
+template <>
+void run(const Context& context, const CodesFromAverages& op) {
+  const std::int64_t n = op.codebook.numel(), d = op.codebook.extent(1);
   if (n == 0) return;
-  launch(codes_from_averages_kernel, {blocks_for(n), block_threads, 0, context.stream}, codebook.f32(),
-         sums.f32(), counts.f32(), n, d, scale);
+  launch(codes_from_averages_kernel, {blocks_for(n), block_threads, 0, context.stream}, op.codebook.f32(),
+         op.sums.f32(), op.counts.f32(), n, d, op.scale);
 }
 
 }  // namespace vqlm::cuda

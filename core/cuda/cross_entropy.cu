@@ -11,6 +11,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/cross_entropy.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -214,12 +215,6 @@ __global__ void __launch_bounds__(block_threads)
   for (std::int64_t c = RowThreads<threads>::index(); c < classes; c += threads) row[c] = x(c) - lse;
 }
 
-/// Shapes that the sharded ops share.
-void check_classes(const Tensor& logits, const Tensor& bias, const Tensor& targets, const ClassShard& classes) {
-  VQLM_ASSERT(logits.rank() == 2 && targets.numel() == logits.extent(0));
-  VQLM_ASSERT(classes.count <= logits.extent(1) && (!bias || bias.numel() == classes.count));
-}
-
 /// Calls run(std::integral_constant<int, threads of a row>, blocks).
 template <class Run>
 void with_row_threads(std::int64_t rows, std::int64_t classes, const Run& run) {
@@ -235,48 +230,46 @@ void with_row_threads(std::int64_t rows, std::int64_t classes, const Run& run) {
 
 }  // namespace
 
-void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes) {
-  check_classes(logits, bias, targets, classes);
-  const std::int64_t rows = logits.extent(0);
-  VQLM_ASSERT((statistics.shape() == Shape{rows, 3}));
+template <>
+void run(const Context& context, const SoftmaxStatistics& op) {
+  const ClassShard& classes = op.classes;
+  const std::int64_t rows = op.logits.extent(0);
   if (rows == 0) return;
   with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
     launch(statistics_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           statistics.f32(), bf16(logits), bias.f32(), targets.i32(), rows, logits.extent(1), classes);
+           op.statistics.f32(), bf16(op.logits), op.bias.f32(), op.targets.i32(), rows, op.logits.extent(1),
+           classes);
   });
 }
 
-void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
-  VQLM_ASSERT(statistics.rank() == 3 && statistics.extent(0) > 0 && statistics.extent(2) == 3);
-  const std::int64_t shards = statistics.extent(0), rows = statistics.extent(1);
-  VQLM_ASSERT(nll.numel() == rows && lse.numel() == rows && targets.numel() == rows);
+template <>
+void run(const Context& context, const SoftmaxCombine& op) {
+  const std::int64_t shards = op.statistics.extent(0), rows = op.statistics.extent(1);
   if (rows == 0) return;
   launch(
       combine_kernel,
       {static_cast<unsigned>(ceil_div(rows, std::int64_t{block_threads})), block_threads, 0, context.stream},
-      nll.f32(), lse.f32(), statistics.f32(), targets.i32(), shards, rows);
+      op.nll.f32(), op.lse.f32(), op.statistics.f32(), op.targets.i32(), shards, rows);
 }
 
-void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                      const ClassShard& classes, float scale) {
-  check_classes(logits, bias, targets, classes);
-  const std::int64_t rows = logits.extent(0), width = logits.extent(1);
-  VQLM_ASSERT(lse.numel() == rows);
+template <>
+void run(const Context& context, const SoftmaxGradient& op) {
+  const ClassShard& classes = op.classes;
+  const std::int64_t rows = op.logits.extent(0), width = op.logits.extent(1);
   if (rows == 0 || width == 0) return;
   with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
     launch(gradient_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           bf16(logits), bias.f32(), lse.f32(), targets.i32(), rows, width, classes, scale);
+           bf16(op.logits), op.bias.f32(), op.lse.f32(), op.targets.i32(), rows, width, classes, op.scale);
   });
 }
 
-void log_softmax(const Context& context, Tensor logits, Tensor bias) {
-  VQLM_ASSERT(logits.rank() == 2 && (!bias || bias.numel() == logits.extent(1)));
-  const std::int64_t rows = logits.extent(0), classes = logits.extent(1);
+template <>
+void run(const Context& context, const LogSoftmax& op) {
+  const std::int64_t rows = op.logits.extent(0), classes = op.logits.extent(1);
   if (rows == 0 || classes == 0) return;
   with_row_threads(rows, classes, [&](auto threads, unsigned blocks) {
     launch(log_softmax_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           logits.f32(), bias.f32(), rows, classes);
+           op.logits.f32(), op.bias.f32(), rows, classes);
   });
 }
 

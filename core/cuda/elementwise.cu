@@ -2,7 +2,6 @@
 //   op                  bytes                          shape                        floor
 //   fill                4 n (f32), 2 n (bf16)          n = 124 M f32 (gradients)    115 us
 //   round_to_activation 6 n                            n = 124 M                    173 us
-//   add_scaled          12 n                           n = 124 M                    346 us
 //   add_column_sums     2 N C, partial sums in L2      N = 16,384, C = 512          4 us
 //   swap_axes           4 R P C                        16,384 rows of 768           12 us
 // Column sums take two stages: each block sums a tile of rows into the workspace, then the tiles are added in order.
@@ -10,6 +9,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/partial_sums.h"
+#include "core/ops/elementwise.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -36,18 +36,6 @@ __global__ void round_kernel(__nv_bfloat16* dst, const float* src, std::int64_t 
     float x[decltype(pack_width)::value];
     load_pack(x, src + i);
     store_pack(dst + i, x);
-  });
-}
-
-__global__ void add_scaled_kernel(float* y, const float* x, float scale, std::int64_t n, std::int64_t head) {
-  for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
-    constexpr int width = decltype(pack_width)::value;
-    float sum[width], term[width];
-    load_pack(sum, y + i);
-    load_pack(term, x + i);
-#pragma unroll
-    for (int k = 0; k < width; ++k) sum[k] += scale * term[k];
-    store_pack(y + i, sum);
   });
 }
 
@@ -139,33 +127,24 @@ void round_to_activation(const Context& context, Tensor dst, Tensor src) {
          elements_before_packs<8>(n, bf16(dst), src.f32()));
 }
 
-void add_scaled(const Context& context, Tensor y, Tensor x, float scale) {
-  const std::int64_t n = y.numel();
-  VQLM_ASSERT(x.numel() == n);
-  if (n == 0) return;
-  launch(add_scaled_kernel, {flat_blocks<4>(context, n), 256, 0, context.stream}, y.f32(), x.f32(), scale, n,
-         elements_before_packs<4>(n, y.f32(), x.f32()));
-}
-
-void add_column_sums(const Context& context, Tensor out, Tensor x) {
-  VQLM_ASSERT(x.rank() == 2 && out.numel() <= x.extent(1));
-  if (x.numel() == 0 || out.numel() == 0) return;
-  if (rows_in_packs<8>(x.extent(1), bf16(x))) {
-    column_sums<8>(context, out, x);
+template <>
+void run(const Context& context, const AddColumnSums& op) {
+  if (op.x.numel() == 0 || op.out.numel() == 0) return;
+  if (rows_in_packs<8>(op.x.extent(1), bf16(op.x))) {
+    column_sums<8>(context, op.out, op.x);
   } else {
-    column_sums<1>(context, out, x);
+    column_sums<1>(context, op.out, op.x);
   }
 }
 
-void swap_axes(const Context& context, Tensor dst, Tensor src) {
-  VQLM_ASSERT(src.rank() == 3);
-  const std::int64_t outer = src.extent(0), inner = src.extent(1), columns = src.extent(2);
-  VQLM_ASSERT(dst.shape() == Shape({inner, outer, columns}));
-  if (src.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(dst), bf16(src));
+template <>
+void run(const Context& context, const SwapAxes& op) {
+  const std::int64_t outer = op.src.extent(0), inner = op.src.extent(1), columns = op.src.extent(2);
+  if (op.src.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(op.dst), bf16(op.src));
   const RowBlocks blocks = row_blocks(outer * inner, wide ? columns / 8 : columns);
   launch(wide ? swap_axes_kernel<8> : swap_axes_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
-         bf16(dst), bf16(src), outer, inner, columns);
+         bf16(op.dst), bf16(op.src), outer, inner, columns);
 }
 
 }  // namespace vqlm::cuda

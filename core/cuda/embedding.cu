@@ -14,6 +14,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/sort_rows.h"
+#include "core/ops/embedding.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -182,24 +183,21 @@ void sum_runs(const Context& context, Tensor dtable, Tensor dout, const Pieces& 
 
 }  // namespace
 
-void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row) {
-  VQLM_ASSERT(table.rank() == 2);
-  const std::int64_t tokens = ids.numel(), rows = table.extent(0), columns = table.extent(1);
-  VQLM_ASSERT(out.numel() == tokens * columns);
-  if (out.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(out), bf16(table));
+template <>
+void run(const Context& context, const EmbeddingForward& op) {
+  const std::int64_t tokens = op.ids.numel(), rows = op.table.extent(0), columns = op.table.extent(1);
+  if (op.out.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(op.out), bf16(op.table));
   const RowBlocks blocks = row_blocks(tokens, wide ? columns / 8 : columns);
   launch(wide ? embedding_forward_kernel<8> : embedding_forward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(out), ids.i32(), bf16(table), tokens, rows,
-         columns, first_row);
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.out), op.ids.i32(), bf16(op.table), tokens,
+         rows, columns, op.first_row);
 }
 
-void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,
-                        std::int64_t first_row) {
-  VQLM_ASSERT(dtable.rank() == 2);
-  const std::int64_t tokens = ids.numel(), rows = dtable.extent(0), columns = dtable.extent(1);
-  VQLM_ASSERT(dout.numel() == tokens * columns);
-  if (dout.numel() == 0 || rows == 0) return;
+template <>
+void run(const Context& context, const EmbeddingBackward& op) {
+  const std::int64_t tokens = op.ids.numel(), rows = op.dtable.extent(0), columns = op.dtable.extent(1);
+  if (op.dout.numel() == 0 || rows == 0) return;
   const std::int64_t length = piece_length(tokens), count = ceil_div(tokens, length);
   // The workspace: partial sums, then keys, order and the sort's scratch; each part aligned to 256 bytes.
   const auto padded = [](std::size_t bytes) { return ceil_div<std::size_t>(bytes, 256) * 256; };
@@ -213,13 +211,13 @@ void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tens
 
   launch(table_rows_kernel,
          {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(tokens, 256))), 256, 0, context.stream},
-         keys.i32(), ids.i32(), tokens, rows, first_row);
+         keys.i32(), op.ids.i32(), tokens, rows, op.first_row);
   sort_rows(context, order, keys, rows, workspace + partial_bytes + 2 * index_bytes);
   const Pieces pieces{order.i32(), keys.i32(), tokens, length, count};
-  if (rows_in_packs<8>(columns, bf16(dout)) && rows_in_packs<4>(columns, dtable.f32())) {
-    sum_runs<8>(context, dtable, dout, pieces, partials);
+  if (rows_in_packs<8>(columns, bf16(op.dout)) && rows_in_packs<4>(columns, op.dtable.f32())) {
+    sum_runs<8>(context, op.dtable, op.dout, pieces, partials);
   } else {
-    sum_runs<1>(context, dtable, dout, pieces, partials);
+    sum_runs<1>(context, op.dtable, op.dout, pieces, partials);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "core/cuda/matmul_plans.h"
 #include "core/cuda/ops.h"
 #include "core/log.h"
+#include "core/ops/matmul.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -86,18 +87,13 @@ void run_on_copies(const Context& context, ProductShape shape, Tensor c, Tensor 
 
 }  // namespace
 
-void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
-            Accumulate accumulate) {
-  VQLM_ASSERT(c.rank() == 2 && a.rank() == 2 && b.rank() == 2);
-  const std::int64_t m = c.extent(0), n = c.extent(1);
-  const std::int64_t k = ta == Transpose::yes ? a.extent(0) : a.extent(1);
-  VQLM_ASSERT(a.shape() == (ta == Transpose::yes ? Shape({k, m}) : Shape({m, k})));
-  VQLM_ASSERT(b.shape() == (tb == Transpose::yes ? Shape({n, k}) : Shape({k, n})));
-  VQLM_ASSERT(a.dtype() == b.dtype() && (a.dtype() == DType::bf16 || c.dtype() == DType::f32));
+template <>
+void run(const Context& context, const Matmul& op) {
+  const std::int64_t m = op.c.extent(0), n = op.c.extent(1), k = op.depth();
   if (m == 0 || n == 0) return;
   if (k == 0) {  // an empty sum; zero is zero bits in both dtypes
-    if (accumulate == Accumulate::no) {
-      cuda_check(cudaMemsetAsync(c.data(), 0, c.bytes(), context.stream), "cudaMemsetAsync");
+    if (op.accumulate == Accumulate::no) {
+      cuda_check(cudaMemsetAsync(op.c.data(), 0, op.c.bytes(), context.stream), "cudaMemsetAsync");
     }
     return;
   }
@@ -107,16 +103,16 @@ void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, 
   const ProductShape shape{.rows = n,
                            .columns = m,
                            .depth = k,
-                           .transpose_a = operation(tb),
-                           .transpose_b = operation(ta),
-                           .operands = data_type(a),
-                           .result = data_type(c),
-                           .alignment_a = alignment(b),
-                           .alignment_b = alignment(a),
-                           .alignment_d = alignment(c)};
-  if (!context.plans->supports(shape)) return run_on_copies(context, shape, c, a, b, accumulate);
-  context.plans->run(shape, b.data(), a.data(), c.data(), accumulate == Accumulate::yes ? 1.0f : 0.0f,
-                     context.stream);
+                           .transpose_a = operation(op.tb),
+                           .transpose_b = operation(op.ta),
+                           .operands = data_type(op.a),
+                           .result = data_type(op.c),
+                           .alignment_a = alignment(op.b),
+                           .alignment_b = alignment(op.a),
+                           .alignment_d = alignment(op.c)};
+  if (!context.plans->supports(shape)) return run_on_copies(context, shape, op.c, op.a, op.b, op.accumulate);
+  context.plans->run(shape, op.b.data(), op.a.data(), op.c.data(),
+                     op.accumulate == Accumulate::yes ? 1.0f : 0.0f, context.stream);
 }
 
 }  // namespace vqlm::cuda

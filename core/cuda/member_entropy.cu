@@ -21,6 +21,7 @@
 #include "core/cuda/member_entropy.h"
 #include "core/cuda/member_tiles.h"
 #include "core/cuda/ops.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cuda {
 namespace members {
@@ -103,49 +104,40 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
 
 }  // namespace
 
-void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
-                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map, std::int64_t wave_scores) {
-  VQLM_ASSERT(h.rank() == 2 && nll.numel() == h.extent(0) && targets.numel() == h.extent(0));
-  const std::int64_t rows = h.extent(0), clusters = row_begin.numel() - 1, vocabulary = token_bias.numel();
-  VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary);
-  VQLM_ASSERT(map.position_of_token.numel() == vocabulary && order.numel() == rows);
-  VQLM_ASSERT(!gradients.dh ||
-              (gradients.dh.shape() == h.shape() && gradients.dtoken_bias.numel() == vocabulary &&
-               gradients.dmember_codebook.shape() == member_codebook.shape()));
+void member_entropy(const Context& context, const MemberEntropy& op, std::int64_t wave_scores) {
+  const MemberGradients& gradients = op.gradients;
+  const CodeMapView& map = op.map;
+  const std::int64_t rows = op.h.extent(0), clusters = op.row_begin.numel() - 1;
   if (rows == 0) return;
   Problem problem{};
-  problem.h = activations<const bf16>(h);
-  problem.codebook = activations<const bf16>(member_codebook);
-  problem.bias = token_bias.f32();
-  problem.target = targets.i32();
-  problem.order = order.i32();
-  problem.row_begin = row_begin.i32();
+  problem.h = activations<const bf16>(op.h);
+  problem.codebook = activations<const bf16>(op.member_codebook);
+  problem.bias = op.token_bias.f32();
+  problem.target = op.targets.i32();
+  problem.order = op.order.i32();
+  problem.row_begin = op.row_begin.i32();
   problem.member_begin = map.member_begin.i32();
   problem.members = map.members.i32();
   problem.position_of_token = map.position_of_token.i32();
-  problem.nll = nll.f32();
+  problem.nll = op.nll.f32();
   problem.dh = activations<bf16>(gradients.dh);
   problem.dcodebook = gradients.dmember_codebook.f32();
   problem.dbias = gradients.dtoken_bias.f32();
   problem.scale = gradients.scale;
-  problem.d = static_cast<int>(h.extent(1));
+  problem.d = static_cast<int>(op.h.extent(1));
   problem.clusters = static_cast<int>(clusters);
-  if (!member_codebook) {
+  if (!op.member_codebook) {
     bias_entropy(context, problem);
     return;
   }
-  if (member_codebook.rank() == 2) {
-    VQLM_ASSERT(member_codebook.shape() == Shape({vocabulary, h.extent(1)}));
+  if (are_own_vectors(op.member_codebook)) {
     problem.groups = 1;
     problem.width = problem.d;
   } else {
     problem.codes = map.member_codes.as<std::uint8_t>();
-    problem.groups = static_cast<int>(member_codebook.extent(0));
-    problem.codes_per_group = static_cast<int>(member_codebook.extent(1));
-    problem.width = static_cast<int>(member_codebook.extent(2));
-    VQLM_ASSERT(problem.groups * problem.width == problem.d && problem.codes_per_group <= 256 &&
-                map.member_codes.numel() == vocabulary * problem.groups);
+    problem.groups = static_cast<int>(op.member_codebook.extent(0));
+    problem.codes_per_group = static_cast<int>(op.member_codebook.extent(1));
+    problem.width = static_cast<int>(op.member_codebook.extent(2));
   }
   problem.aligned = problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) &&
                     is_aligned(problem.codebook);
@@ -154,11 +146,9 @@ void member_entropy(const Context& context, Tensor nll, const Backend::MemberGra
 
 }  // namespace members
 
-void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
-                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map) {
-  members::member_entropy(context, nll, gradients, h, targets, order, row_begin, member_codebook, token_bias,
-                          map, members::most_wave_scores);
+template <>
+void run(const Context& context, const MemberEntropy& op) {
+  members::member_entropy(context, op, members::most_wave_scores);
 }
 
 }  // namespace vqlm::cuda

@@ -3,18 +3,16 @@
 
 #include <cstdint>
 
-#include "core/backend.h"
 #include "core/cuda/context.h"
+#include "core/ops/member_entropy.h"
 
 namespace vqlm::cuda::members {
 
 /// Scores that the workspace may hold at a time: 192 MB of scores and their gradients.
 constexpr std::int64_t most_wave_scores = std::int64_t{1} << 25;
 
-/// Backend::member_entropy. Batches with more scores than `wave_scores` are done in waves, each of which holds two of the
-/// largest possible tiles at least.
-void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
-                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map, std::int64_t wave_scores);
+/// MemberEntropy. Batches with more scores than `wave_scores` are done in waves, each of which holds two of the largest
+/// possible tiles at least.
+void member_entropy(const Context& context, const MemberEntropy& op, std::int64_t wave_scores);
 
 }  // namespace vqlm::cuda::members

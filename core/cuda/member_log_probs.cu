@@ -16,6 +16,7 @@
 #include "core/cuda/member_rows.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(block_threads) log_probs_kernel(LogProbs p) {
 }
 
 template <int N, bool shared_tables>
-void run(const Context& context, LogProbs& p, std::int64_t table_entries) {
+void launch_rows(const Context& context, LogProbs& p, std::int64_t table_entries) {
   const std::int64_t blocks =
       std::min<std::int64_t>(ceil_div(p.rows, std::int64_t{N}), std::max(context.multiprocessors, 1));
   const std::int64_t table = shared_tables ? 0 : table_entries * N, shifts = std::int64_t{N} * p.clusters;
@@ -149,25 +150,21 @@ void run(const Context& context, LogProbs& p, std::int64_t table_entries) {
 
 }  // namespace
 
-void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor code_log_probs,
-                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  VQLM_ASSERT(h.rank() == 2 && log_probs.rank() == 2 && code_log_probs.rank() == 2);
-  const std::int64_t rows = h.extent(0), vocabulary = log_probs.extent(1),
-                     clusters = code_log_probs.extent(1);
-  VQLM_ASSERT(log_probs.extent(0) == rows && code_log_probs.extent(0) == rows &&
-              token_bias.numel() == vocabulary);
-  VQLM_ASSERT(map.member_begin.numel() == clusters + 1 && map.members.numel() == vocabulary &&
-              map.cluster_of_token.numel() == vocabulary && map.position_of_token.numel() == vocabulary);
+template <>
+void run(const Context& context, const MemberLogProbs& op) {
+  const CodeMapView& map = op.map;
+  const std::int64_t rows = op.h.extent(0), vocabulary = op.log_probs.extent(1),
+                     clusters = op.code_log_probs.extent(1);
   if (rows == 0 || vocabulary == 0) return;
-  if (member_codebook && member_codebook.rank() == 2) {
-    return own_vector_log_probs(context, log_probs, h, code_log_probs, member_codebook, token_bias, map);
+  if (are_own_vectors(op.member_codebook)) {
+    return own_vector_log_probs(context, op);
   }
   LogProbs p{};
-  p.out = log_probs.f32();
-  p.h = bf16(h);
-  p.code_log_probs = code_log_probs.f32();
-  p.codebook = bf16(member_codebook);
-  p.bias = token_bias.f32();
+  p.out = op.log_probs.f32();
+  p.h = bf16(op.h);
+  p.code_log_probs = op.code_log_probs.f32();
+  p.codebook = bf16(op.member_codebook);
+  p.bias = op.token_bias.f32();
   p.member_begin = map.member_begin.i32();
   p.members = map.members.i32();
   p.cluster_of_token = map.cluster_of_token.i32();
@@ -175,13 +172,12 @@ void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor
   p.codes = map.member_codes.as<std::uint8_t>();
   p.rows = rows;
   p.vocabulary = vocabulary;
-  p.d = static_cast<int>(h.extent(1));
+  p.d = static_cast<int>(op.h.extent(1));
   p.clusters = static_cast<int>(clusters);
-  if (member_codebook) {
-    p.groups = static_cast<int>(member_codebook.extent(0));
-    p.codes_per_group = static_cast<int>(member_codebook.extent(1));
-    p.width = static_cast<int>(member_codebook.extent(2));
-    VQLM_ASSERT(p.groups * p.width == p.d && map.member_codes.numel() == vocabulary * p.groups);
+  if (op.member_codebook) {
+    p.groups = static_cast<int>(op.member_codebook.extent(0));
+    p.codes_per_group = static_cast<int>(op.member_codebook.extent(1));
+    p.width = static_cast<int>(op.member_codebook.extent(2));
   }
   const std::int64_t entries = std::int64_t{p.groups} * p.codes_per_group;
   const auto fits = [&](std::int64_t floats) {
@@ -189,11 +185,11 @@ void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor
            static_cast<std::int64_t>(context.shared_memory_per_block);
   };
   if (fits(4)) {
-    run<4, true>(context, p, entries);
+    launch_rows<4, true>(context, p, entries);
   } else if (fits(1)) {
-    run<1, true>(context, p, entries);
+    launch_rows<1, true>(context, p, entries);
   } else {
-    run<1, false>(context, p, entries);
+    launch_rows<1, false>(context, p, entries);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/member_means.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -57,12 +58,6 @@ __global__ void add_member_means_backward_kernel(float* dcodebook, float* dmembe
   }
 }
 
-/// `members`: the (V, d) side, `codes`: the (K, d) side, of either direction.
-void check(const Tensor& codes, const Tensor& members, const CodeMapView& map) {
-  VQLM_ASSERT(codes.rank() == 2 && members.rank() == 2 && codes.extent(1) == members.extent(1));
-  VQLM_ASSERT(map.member_begin.numel() == codes.extent(0) + 1 && map.members.numel() == members.extent(0));
-}
-
 /// Blocks for (K, columns), in packs of `width`.
 dim3 blocks(const Tensor& codes, int width) {
   return {static_cast<unsigned>(codes.extent(0)),
@@ -71,26 +66,22 @@ dim3 blocks(const Tensor& codes, int width) {
 
 }  // namespace
 
-void add_member_means(const Context& context, Tensor out, Tensor codebook, Tensor members,
-                      const CodeMapView& map) {
-  check(out, members, map);
-  VQLM_ASSERT(codebook.shape() == out.shape());
-  const std::int64_t columns = out.extent(1);
-  const bool wide = rows_in_packs<8>(columns, bf16(out), bf16(codebook), bf16(members));
+template <>
+void run(const Context& context, const AddMemberMeans& op) {
+  const std::int64_t columns = op.out.extent(1);
+  const bool wide = rows_in_packs<8>(columns, bf16(op.out), bf16(op.codebook), bf16(op.members));
   launch(wide ? add_member_means_kernel<8> : add_member_means_kernel<1>,
-         {blocks(out, wide ? 8 : 1), dim3(threads), 0, context.stream}, bf16(out), bf16(codebook),
-         bf16(members), map.member_begin.i32(), columns);
+         {blocks(op.out, wide ? 8 : 1), dim3(threads), 0, context.stream}, bf16(op.out), bf16(op.codebook),
+         bf16(op.members), op.map.member_begin.i32(), columns);
 }
 
-void add_member_means_backward(const Context& context, Tensor dcodebook, Tensor dmembers, Tensor dout,
-                               const CodeMapView& map) {
-  check(dout, dmembers, map);
-  VQLM_ASSERT(dcodebook.shape() == dout.shape());
-  const std::int64_t columns = dout.extent(1);
-  const bool wide = rows_in_packs<4>(columns, dcodebook.f32(), dmembers.f32(), dout.f32());
+template <>
+void run(const Context& context, const AddMemberMeansBackward& op) {
+  const std::int64_t columns = op.dout.extent(1);
+  const bool wide = rows_in_packs<4>(columns, op.dcodebook.f32(), op.dmembers.f32(), op.dout.f32());
   launch(wide ? add_member_means_backward_kernel<4> : add_member_means_backward_kernel<1>,
-         {blocks(dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, dcodebook.f32(), dmembers.f32(),
-         dout.f32(), map.member_begin.i32(), columns);
+         {blocks(op.dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, op.dcodebook.f32(),
+         op.dmembers.f32(), op.dout.f32(), op.map.member_begin.i32(), columns);
 }
 
 }  // namespace vqlm::cuda

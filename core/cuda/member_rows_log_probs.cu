@@ -12,6 +12,8 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/member_rows.h"
 #include "core/cuda/ops.h"
+#include "core/ops/matmul.h"
+#include "core/ops/member_log_probs.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -65,21 +67,24 @@ __global__ void __launch_bounds__(threads) own_vector_log_probs_kernel(Rows p) {
 
 }  // namespace
 
-void own_vector_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor code_log_probs,
-                          Tensor vectors, Tensor token_bias, const CodeMapView& map) {
-  VQLM_ASSERT(vectors.shape() == Shape({log_probs.extent(1), h.extent(1)}));
-  matmul(context, log_probs, h, vectors, Transpose::no, Transpose::yes, Accumulate::no);
+void own_vector_log_probs(const Context& context, const MemberLogProbs& op) {
+  const CodeMapView& map = op.map;
+  run(context, Matmul{.c = op.log_probs,
+                      .a = op.h,
+                      .b = op.member_codebook,
+                      .tb = Transpose::yes,
+                      .accumulate = Accumulate::no});
   Rows p{};
-  p.out = log_probs.f32();
-  p.code_log_probs = code_log_probs.f32();
-  p.bias = token_bias.f32();
+  p.out = op.log_probs.f32();
+  p.code_log_probs = op.code_log_probs.f32();
+  p.bias = op.token_bias.f32();
   p.member_begin = map.member_begin.i32();
   p.members = map.members.i32();
   p.cluster_of_token = map.cluster_of_token.i32();
   p.position_of_token = map.position_of_token.i32();
-  p.rows = log_probs.extent(0);
-  p.vocabulary = log_probs.extent(1);
-  p.clusters = static_cast<int>(code_log_probs.extent(1));
+  p.rows = op.log_probs.extent(0);
+  p.vocabulary = op.log_probs.extent(1);
+  p.clusters = static_cast<int>(op.code_log_probs.extent(1));
   // Four blocks of 512 threads fill a multiprocessor.
   const auto blocks = std::min<std::int64_t>(p.rows, std::int64_t{4} * std::max(context.multiprocessors, 1));
   const std::int64_t floats = blocks * (p.vocabulary + p.clusters);

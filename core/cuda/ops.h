@@ -1,93 +1,23 @@
-// The operations of the CUDA back end, one .cu file for each group, named as in core/cpu. Contracts: core/backend.h, with
-// A = bf16. Every function enqueues on context.stream and returns; shapes are asserted, launches are checked.
+// The ops of the CUDA back end: core/cuda/X.cu specialises run() for the ops of core/ops/X.h, with A = bf16.
 #pragma once
 
-#include "core/backend.h"
+#include <cstdint>
+
 #include "core/cuda/context.h"
+#include "core/tensor.h"
 
 namespace vqlm::cuda {
 
-// matmul.cpp
-void matmul(const Context& context, Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb,
-            Accumulate accumulate);
+/// Enqueues one op on context.stream and returns; launches are checked. An op without a specialisation does not link.
+template <class O>
+void run(const Context& context, const O& op);
 
 // elementwise.cu
 void fill(const Context& context, Tensor x, float value);
 void round_to_activation(const Context& context, Tensor dst, Tensor src);
-void add_scaled(const Context& context, Tensor y, Tensor x, float scale);
-void add_column_sums(const Context& context, Tensor out, Tensor x);
-void swap_axes(const Context& context, Tensor dst, Tensor src);
 
 // fingerprint.cu
 /// Where in the workspace the device puts x's fingerprint.
 const std::uint64_t* fingerprint(const Context& context, Tensor x);
-
-// swiglu.cu
-void swiglu_forward(const Context& context, Tensor y, Tensor gate_up);
-void swiglu_backward(const Context& context, Tensor dgate_up, Tensor dy, Tensor gate_up);
-
-// rmsnorm.cu
-void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
-                     Tensor gain, float eps);
-void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain,
-                      Tensor rstd, Accumulate accumulate_dx);
-
-// rope.cu
-void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
-                  const RopePositions& positions);
-void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape,
-                   const RopePositions& positions);
-
-// attention_forward.cu, attention_backward.cu
-void attention_forward(const Context& context, Tensor out, Tensor lse, Tensor qkv,
-                       const AttentionShape& shape);
-void attention_backward(const Context& context, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                        const AttentionShape& shape);
-
-// attention_cached.cu
-void attention_cached(const Context& context, Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                      const AttentionShape& shape, std::int64_t past);
-
-// embedding.cu
-void embedding_forward(const Context& context, Tensor out, Tensor ids, Tensor table, std::int64_t first_row);
-void embedding_backward(const Context& context, Tensor dtable, Tensor dout, Tensor ids,
-                        std::int64_t first_row);
-
-// scatter_add_rows.cu
-void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows);
-
-// cross_entropy.cu
-void softmax_statistics(const Context& context, Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                        const ClassShard& classes);
-void softmax_combine(const Context& context, Tensor nll, Tensor lse, Tensor statistics, Tensor targets);
-void softmax_gradient(const Context& context, Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                      const ClassShard& classes, float scale);
-void log_softmax(const Context& context, Tensor logits, Tensor bias);
-
-// code_entropy.cu, member_entropy.cu, member_log_probs.cu, cluster_log_probs.cu
-void sort_rows_by_cluster(const Context& context, Tensor clusters, Tensor order, Tensor row_begin,
-                          Tensor targets, const CodeMapView& map);
-void member_entropy(const Context& context, Tensor nll, const Backend::MemberGradients& gradients, Tensor h,
-                    Tensor targets, Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                    const CodeMapView& map);
-void member_log_probs(const Context& context, Tensor log_probs, Tensor h, Tensor code_log_probs,
-                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
-void cluster_log_probs(const Context& context, Tensor out, Tensor h, Tensor rows, Tensor clusters,
-                       Tensor member_codebook, Tensor token_bias, const CodeMapView& map);
-void commitment(const Context& context, Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
-                float beta, float scale);
-void codes_from_averages(const Context& context, Tensor codebook, Tensor sums, Tensor counts, float scale);
-
-// member_means.cu
-void add_member_means(const Context& context, Tensor out, Tensor codebook, Tensor members,
-                      const CodeMapView& map);
-void add_member_means_backward(const Context& context, Tensor dcodebook, Tensor dmembers, Tensor dout,
-                               const CodeMapView& map);
-
-// adamw.cu
-void add_sum_of_squares(const Context& context, Tensor out, Tensor x);
-void adamw(const Context& context, Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad,
-           Tensor norm_squared, const AdamWStep& step);
-void moving_average(const Context& context, Tensor average, Tensor x, Tensor norm_squared, float decay);
 
 }  // namespace vqlm::cuda

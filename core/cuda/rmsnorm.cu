@@ -14,6 +14,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/cuda/partial_sums.h"
+#include "core/ops/rmsnorm.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -129,41 +130,34 @@ unsigned threads_for(std::int64_t columns) {
 
 }  // namespace
 
-void rmsnorm_forward(const Context& context, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch,
-                     Tensor gain, float eps) {
-  VQLM_ASSERT(x.rank() == 2 && y.shape() == x.shape());
-  const std::int64_t rows = x.extent(0), columns = x.extent(1);
-  VQLM_ASSERT(rstd.numel() == rows && gain.numel() == columns);
-  VQLM_ASSERT(static_cast<bool>(branch) == static_cast<bool>(sum));
-  VQLM_ASSERT(!branch || (branch.shape() == x.shape() && sum.shape() == x.shape()));
-  if (x.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(y), bf16(sum), bf16(x), bf16(branch)) &&
-                    rows_in_packs<4>(columns, gain.f32());
+template <>
+void run(const Context& context, const RmsnormForward& op) {
+  const std::int64_t rows = op.x.extent(0), columns = op.x.extent(1);
+  if (op.x.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(op.y), bf16(op.sum), bf16(op.x), bf16(op.branch)) &&
+                    rows_in_packs<4>(columns, op.gain.f32());
   launch(wide ? rmsnorm_forward_kernel<8> : rmsnorm_forward_kernel<1>,
-         {dim3(static_cast<unsigned>(rows)), threads_for(columns), 0, context.stream}, bf16(y), rstd.f32(),
-         bf16(sum), bf16(x), bf16(branch), gain.f32(), columns, eps);
+         {dim3(static_cast<unsigned>(rows)), threads_for(columns), 0, context.stream}, bf16(op.y),
+         op.rstd.f32(), bf16(op.sum), bf16(op.x), bf16(op.branch), op.gain.f32(), columns, op.eps);
 }
 
-void rmsnorm_backward(const Context& context, Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain,
-                      Tensor rstd, Accumulate accumulate_dx) {
-  VQLM_ASSERT(x.rank() == 2 && dx.shape() == x.shape() && dy.shape() == x.shape());
-  const std::int64_t rows = x.extent(0), columns = x.extent(1);
-  VQLM_ASSERT(rstd.numel() == rows && gain.numel() == columns && dgain.numel() == columns);
-  const bool accumulate = accumulate_dx == Accumulate::yes;
-  VQLM_ASSERT(!accumulate || dx.data() != dy.data());
-  if (x.numel() == 0) return;
+template <>
+void run(const Context& context, const RmsnormBackward& op) {
+  const std::int64_t rows = op.x.extent(0), columns = op.x.extent(1);
+  const bool accumulate = op.accumulate_dx == Accumulate::yes;
+  if (op.x.numel() == 0) return;
   const unsigned threads = threads_for(columns);
   // 512 threads for each multiprocessor: what 128 registers a thread let run at once.
   const std::int64_t blocks = std::min<std::int64_t>(
       rows, std::max(context.multiprocessors, 1) * static_cast<std::int64_t>(max_threads / threads));
   auto* const partials =
       static_cast<float*>(context.workspace->get(static_cast<std::size_t>(blocks * columns) * sizeof(float)));
-  const bool wide =
-      rows_in_packs<8>(columns, bf16(dx), bf16(dy), bf16(x)) && rows_in_packs<4>(columns, gain.f32());
+  const bool wide = rows_in_packs<8>(columns, bf16(op.dx), bf16(op.dy), bf16(op.x)) &&
+                    rows_in_packs<4>(columns, op.gain.f32());
   launch(wide ? rmsnorm_backward_kernel<8> : rmsnorm_backward_kernel<1>,
-         {dim3(static_cast<unsigned>(blocks)), threads, 0, context.stream}, bf16(dx), partials, bf16(dy),
-         bf16(x), gain.f32(), rstd.f32(), rows, columns, accumulate);
-  add_partial_sums(context, dgain.f32(), partials, blocks, columns, columns);
+         {dim3(static_cast<unsigned>(blocks)), threads, 0, context.stream}, bf16(op.dx), partials,
+         bf16(op.dy), bf16(op.x), op.gain.f32(), op.rstd.f32(), rows, columns, accumulate);
+  add_partial_sums(context, op.dgain.f32(), partials, blocks, columns, columns);
 }
 
 }  // namespace vqlm::cuda

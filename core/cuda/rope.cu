@@ -13,6 +13,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/rope.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -59,12 +60,9 @@ __global__ void __launch_bounds__(threads)
 
 void rotate(const Context& context, Tensor qkv, const AttentionShape& shape, const RopePositions& positions,
             double direction) {
-  VQLM_ASSERT(shape.head_dim > 0 && shape.head_dim % 2 == 0);
   const std::int64_t rows = shape.batch * shape.seq_len;
-  VQLM_ASSERT(qkv.numel() == rows * shape.row());
   if (qkv.numel() == 0) return;
   const int half = shape.head_dim / 2;
-  VQLM_ASSERT(positions.frequencies.numel() == half);
   const int rows_per_block = std::max(threads / half, 1);
   const double turns = direction / (2 * 3.14159265358979323846);
   const bool wide = half % 8 == 0 && rows_in_packs<8>(shape.row(), bf16(qkv));
@@ -77,14 +75,14 @@ void rotate(const Context& context, Tensor qkv, const AttentionShape& shape, con
 
 }  // namespace
 
-void rope_forward(const Context& context, Tensor qkv, const AttentionShape& shape,
-                  const RopePositions& positions) {
-  rotate(context, qkv, shape, positions, 1.0);
+template <>
+void run(const Context& context, const RopeForward& op) {
+  rotate(context, op.qkv, op.shape, op.positions, 1.0);
 }
 
-void rope_backward(const Context& context, Tensor dqkv, const AttentionShape& shape,
-                   const RopePositions& positions) {
-  rotate(context, dqkv, shape, positions, -1.0);
+template <>
+void run(const Context& context, const RopeBackward& op) {
+  rotate(context, op.dqkv, op.shape, op.positions, -1.0);
 }
 
 }  // namespace vqlm::cuda

@@ -6,6 +6,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/scatter_add_rows.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -28,15 +29,15 @@ __global__ void scatter_add_rows_kernel(float* dtable, const float* dout, const 
 
 }  // namespace
 
-void scatter_add_rows(const Context& context, Tensor dtable, Tensor dout, Tensor rows) {
-  VQLM_ASSERT(dout.rank() == 2 && dtable.rank() == 2 && dout.extent(0) == rows.numel());
-  VQLM_ASSERT(dout.extent(1) == dtable.extent(1));
-  if (dout.numel() == 0) return;
-  const std::int64_t count = dout.extent(0), width = dout.extent(1);
-  const bool wide = rows_in_packs<4>(width, dout.f32(), dtable.f32());
+template <>
+void run(const Context& context, const ScatterAddRows& op) {
+  if (op.dout.numel() == 0) return;
+  const std::int64_t count = op.dout.extent(0), width = op.dout.extent(1);
+  const bool wide = rows_in_packs<4>(width, op.dout.f32(), op.dtable.f32());
   const RowBlocks blocks = row_blocks(count, wide ? width / 4 : width);
   launch(wide ? scatter_add_rows_kernel<4> : scatter_add_rows_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, dtable.f32(), dout.f32(), rows.i32(), count, width);
+         {blocks.grid, blocks.block, 0, context.stream}, op.dtable.f32(), op.dout.f32(), op.rows.i32(), count,
+         width);
 }
 
 }  // namespace vqlm::cuda

@@ -8,6 +8,7 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/ops/swiglu.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -58,27 +59,25 @@ __global__ void swiglu_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloa
 
 }  // namespace
 
-void swiglu_forward(const Context& context, Tensor y, Tensor gate_up) {
-  VQLM_ASSERT(y.rank() == 2);
-  const std::int64_t rows = y.extent(0), columns = y.extent(1);
-  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * columns}));
-  if (y.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(y), bf16(gate_up));
+template <>
+void run(const Context& context, const SwigluForward& op) {
+  const std::int64_t rows = op.y.extent(0), columns = op.y.extent(1);
+  if (op.y.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(op.y), bf16(op.gate_up));
   const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
   launch(wide ? swiglu_forward_kernel<8> : swiglu_forward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(y), bf16(gate_up), rows, columns);
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.y), bf16(op.gate_up), rows, columns);
 }
 
-void swiglu_backward(const Context& context, Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  VQLM_ASSERT(dy.rank() == 2);
-  const std::int64_t rows = dy.extent(0), columns = dy.extent(1);
-  VQLM_ASSERT(gate_up.shape() == Shape({rows, 2 * columns}) && dgate_up.shape() == gate_up.shape());
-  if (dy.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(dgate_up), bf16(dy), bf16(gate_up));
+template <>
+void run(const Context& context, const SwigluBackward& op) {
+  const std::int64_t rows = op.dy.extent(0), columns = op.dy.extent(1);
+  if (op.dy.numel() == 0) return;
+  const bool wide = rows_in_packs<8>(columns, bf16(op.dgate_up), bf16(op.dy), bf16(op.gate_up));
   const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
   launch(wide ? swiglu_backward_kernel<8> : swiglu_backward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(dgate_up), bf16(dy), bf16(gate_up), rows,
-         columns);
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.dgate_up), bf16(op.dy), bf16(op.gate_up),
+         rows, columns);
 }
 
 }  // namespace vqlm::cuda

@@ -49,13 +49,20 @@ void AttentionLayer::place_activations(TensorArena& arena, Activations& saved) c
 void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
-  backend.matmul(saved.qkv, rows, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::yes,
-                 Accumulate::no);
-  backend.rope_forward(saved.qkv, shape_, {.frequencies = rope_frequencies_});
-  backend.attention_forward(saved.out, saved.lse, saved.qkv, shape_);
+  backend.run(Matmul{.c = saved.qkv,
+                     .a = rows,
+                     .b = parameters_.fused_operand(qkv_, 3),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
+  backend.run(
+      RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
+  backend.run(AttentionForward{.out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
-  backend.matmul(partial, saved.out, parameters_.operand(output_), Transpose::no, Transpose::yes,
-                 Accumulate::no);
+  backend.run(Matmul{.c = partial,
+                     .a = saved.out,
+                     .b = parameters_.operand(output_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
   tensor_.reduce_scatter(y, partial);
 }
 
@@ -67,11 +74,25 @@ void AttentionLayer::advance(Tensor y, Tensor x, const Activations& saved, const
   Backend& backend = tensor_.backend();
   AttentionShape shape = shape_;
   shape.seq_len = x.extent(0) / shape.batch;
-  backend.matmul(saved.qkv, x, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::yes,
-                 Accumulate::no);
-  backend.rope_forward(saved.qkv, shape, {.frequencies = rope_frequencies_, .first = cache.past});
-  backend.attention_cached(saved.out, cache.keys, cache.values, saved.qkv, shape, cache.past);
-  backend.matmul(y, saved.out, parameters_.operand(output_), Transpose::no, Transpose::yes, Accumulate::no);
+  backend.run(Matmul{.c = saved.qkv,
+                     .a = x,
+                     .b = parameters_.fused_operand(qkv_, 3),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
+  backend.run(RopeForward{.qkv = saved.qkv,
+                          .shape = shape,
+                          .positions = {.frequencies = rope_frequencies_, .first = cache.past}});
+  backend.run(AttentionCached{.out = saved.out,
+                              .keys = cache.keys,
+                              .values = cache.values,
+                              .qkv = saved.qkv,
+                              .shape = shape,
+                              .past = cache.past});
+  backend.run(Matmul{.c = y,
+                     .a = saved.out,
+                     .b = parameters_.operand(output_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
 }
 
 void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved,
@@ -80,17 +101,25 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                    // (N, d)
   const Tensor dout = scratch.hidden.range(0, saved.out.numel()).view(saved.out.shape());  // (N, width)
   const Tensor dqkv = scratch.qkv_gradient;                                                // (N, row)
-  backend.matmul(dout, dy_rows, parameters_.operand(output_), Transpose::no, Transpose::no, Accumulate::no);
-  backend.matmul(parameters_.gradient(output_), dy_rows, saved.out, Transpose::yes, Transpose::no,
-                 Accumulate::yes);
-  backend.attention_backward(dqkv, dout, saved.out, saved.lse, saved.qkv, shape_);
-  backend.rope_backward(dqkv, shape_, {.frequencies = rope_frequencies_});
+  backend.run(
+      Matmul{.c = dout, .a = dy_rows, .b = parameters_.operand(output_), .accumulate = Accumulate::no});
+  backend.run(Matmul{.c = parameters_.gradient(output_),
+                     .a = dy_rows,
+                     .b = saved.out,
+                     .ta = Transpose::yes,
+                     .accumulate = Accumulate::yes});
+  backend.run(AttentionBackward{
+      .dqkv = dqkv, .dout = dout, .out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
+  backend.run(RopeBackward{.dqkv = dqkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
   const Tensor rows = tensor_.gather(x, scratch.gathered);
-  backend.matmul(parameters_.fused_gradient(qkv_, 3), dqkv, rows, Transpose::yes, Transpose::no,
-                 Accumulate::yes);
+  backend.run(Matmul{.c = parameters_.fused_gradient(qkv_, 3),
+                     .a = dqkv,
+                     .b = rows,
+                     .ta = Transpose::yes,
+                     .accumulate = Accumulate::yes});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.matmul(partial, dqkv, parameters_.fused_operand(qkv_, 3), Transpose::no, Transpose::no,
-                 Accumulate::no);
+  backend.run(
+      Matmul{.c = partial, .a = dqkv, .b = parameters_.fused_operand(qkv_, 3), .accumulate = Accumulate::no});
   tensor_.reduce_scatter(dx, partial);
 }
 

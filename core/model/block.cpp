@@ -48,11 +48,21 @@ void Block::place_activations(TensorArena& arena, Activations& saved) const {
 void Block::forward(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   VQLM_ASSERT(branch || x.data() == saved.input.data());
-  backend.rmsnorm_forward(saved.input_normed, saved.input_rstd, branch ? saved.input : Tensor{}, x, branch,
-                          parameters_.operand(input_gain_), norm_eps_);
+  backend.run(RmsnormForward{.y = saved.input_normed,
+                             .rstd = saved.input_rstd,
+                             .sum = branch ? saved.input : Tensor{},
+                             .x = x,
+                             .branch = branch,
+                             .gain = parameters_.operand(input_gain_),
+                             .eps = norm_eps_});
   attention_.forward(scratch.branch, saved.input_normed, saved.attention, scratch);
-  backend.rmsnorm_forward(saved.middle_normed, saved.middle_rstd, saved.middle, saved.input, scratch.branch,
-                          parameters_.operand(middle_gain_), norm_eps_);
+  backend.run(RmsnormForward{.y = saved.middle_normed,
+                             .rstd = saved.middle_rstd,
+                             .sum = saved.middle,
+                             .x = saved.input,
+                             .branch = scratch.branch,
+                             .gain = parameters_.operand(middle_gain_),
+                             .eps = norm_eps_});
   mlp_.forward(scratch.branch, saved.middle_normed, saved.mlp, scratch);
 }
 
@@ -71,11 +81,21 @@ void Block::advance(Tensor x, Tensor branch, const Activations& saved, const Scr
                     const CachedLayer& cache) const {
   Backend& backend = tensor_.backend();
   const Tensor output = scratch.branch.rows(0, saved.input.extent(0));
-  backend.rmsnorm_forward(saved.input_normed, saved.input_rstd, branch ? saved.input : Tensor{}, x, branch,
-                          parameters_.operand(input_gain_), norm_eps_);
+  backend.run(RmsnormForward{.y = saved.input_normed,
+                             .rstd = saved.input_rstd,
+                             .sum = branch ? saved.input : Tensor{},
+                             .x = x,
+                             .branch = branch,
+                             .gain = parameters_.operand(input_gain_),
+                             .eps = norm_eps_});
   attention_.advance(output, saved.input_normed, saved.attention, cache);
-  backend.rmsnorm_forward(saved.middle_normed, saved.middle_rstd, saved.middle, saved.input, output,
-                          parameters_.operand(middle_gain_), norm_eps_);
+  backend.run(RmsnormForward{.y = saved.middle_normed,
+                             .rstd = saved.middle_rstd,
+                             .sum = saved.middle,
+                             .x = saved.input,
+                             .branch = output,
+                             .gain = parameters_.operand(middle_gain_),
+                             .eps = norm_eps_});
   mlp_.forward(output, saved.middle_normed, saved.mlp, scratch);
 }
 
@@ -83,11 +103,21 @@ void Block::backward(const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor residual = scratch.residual_gradient;
   mlp_.backward(scratch.branch, residual, saved.middle_normed, saved.mlp, scratch);
-  backend.rmsnorm_backward(residual, parameters_.gradient(middle_gain_), scratch.branch, saved.middle,
-                           parameters_.operand(middle_gain_), saved.middle_rstd, Accumulate::yes);
+  backend.run(RmsnormBackward{.dx = residual,
+                              .dgain = parameters_.gradient(middle_gain_),
+                              .dy = scratch.branch,
+                              .x = saved.middle,
+                              .gain = parameters_.operand(middle_gain_),
+                              .rstd = saved.middle_rstd,
+                              .accumulate_dx = Accumulate::yes});
   attention_.backward(scratch.branch, residual, saved.input_normed, saved.attention, scratch);
-  backend.rmsnorm_backward(residual, parameters_.gradient(input_gain_), scratch.branch, saved.input,
-                           parameters_.operand(input_gain_), saved.input_rstd, Accumulate::yes);
+  backend.run(RmsnormBackward{.dx = residual,
+                              .dgain = parameters_.gradient(input_gain_),
+                              .dy = scratch.branch,
+                              .x = saved.input,
+                              .gain = parameters_.operand(input_gain_),
+                              .rstd = saved.input_rstd,
+                              .accumulate_dx = Accumulate::yes});
 }
 
 }  // namespace vqlm

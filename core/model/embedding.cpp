@@ -29,15 +29,17 @@ void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor table = parameters_.operand(table_);
   if (tensor_.size() == 1) {
-    backend.embedding_forward(x, ids, table, 0);
+    backend.run(EmbeddingForward{.out = x, .ids = ids, .table = table, .first_row = 0});
   } else if (tied_) {
-    backend.embedding_forward(scratch.partial, ids, table,
-                              first_row_);  // (N, d), zeros for other ranks' tokens
+    backend.run(EmbeddingForward{.out = scratch.partial,
+                                 .ids = ids,
+                                 .table = table,
+                                 .first_row = first_row_});  // (N, d), zeros for other ranks' tokens
     tensor_.reduce_scatter(x, scratch.partial);
   } else {
     const Tensor columns =
         scratch.partial.range(0, x.numel()).view({ids.numel(), table.extent(1)});  // (N, d / P)
-    backend.embedding_forward(columns, ids, table, 0);
+    backend.run(EmbeddingForward{.out = columns, .ids = ids, .table = table, .first_row = 0});
     tensor_.columns_to_rows(x, columns, scratch.gathered.range(0, x.numel()));
   }
 }
@@ -46,14 +48,17 @@ void Embedding::backward(Tensor dx, Tensor ids, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor dtable = parameters_.gradient(table_);
   if (tensor_.size() == 1) {
-    backend.embedding_backward(dtable, dx, ids, 0);
+    backend.run(EmbeddingBackward{.dtable = dtable, .dout = dx, .ids = ids, .first_row = 0});
   } else if (tied_) {
-    backend.embedding_backward(dtable, tensor_.gather(dx, scratch.gathered_gradient), ids, first_row_);
+    backend.run(EmbeddingBackward{.dtable = dtable,
+                                  .dout = tensor_.gather(dx, scratch.gathered_gradient),
+                                  .ids = ids,
+                                  .first_row = first_row_});
   } else {
     const Tensor columns =
         scratch.partial.range(0, dx.numel()).view({ids.numel(), dtable.extent(1)});  // (N, d / P)
     tensor_.rows_to_columns(columns, dx, scratch.gathered.range(0, dx.numel()));
-    backend.embedding_backward(dtable, columns, ids, 0);
+    backend.run(EmbeddingBackward{.dtable = dtable, .dout = columns, .ids = ids, .first_row = 0});
   }
 }
 

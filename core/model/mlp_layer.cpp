@@ -33,12 +33,18 @@ void MlpLayer::place_activations(TensorArena& arena, Activations& saved) const {
 void MlpLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
-  backend.matmul(saved.gate_up, rows, parameters_.fused_operand(gate_up_, 2), Transpose::no, Transpose::yes,
-                 Accumulate::no);
-  backend.swiglu_forward(saved.hidden, saved.gate_up);
+  backend.run(Matmul{.c = saved.gate_up,
+                     .a = rows,
+                     .b = parameters_.fused_operand(gate_up_, 2),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
+  backend.run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
-  backend.matmul(partial, saved.hidden, parameters_.operand(down_), Transpose::no, Transpose::yes,
-                 Accumulate::no);
+  backend.run(Matmul{.c = partial,
+                     .a = saved.hidden,
+                     .b = parameters_.operand(down_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
   tensor_.reduce_scatter(y, partial);
 }
 
@@ -48,17 +54,26 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);  // (N, d)
   const Tensor dhidden =
       scratch.hidden.range(0, saved.hidden.numel()).view(saved.hidden.shape());  // (N, d_ff / P)
-  backend.matmul(dhidden, dy_rows, parameters_.operand(down_), Transpose::no, Transpose::no, Accumulate::no);
-  backend.matmul(parameters_.gradient(down_), dy_rows, saved.hidden, Transpose::yes, Transpose::no,
-                 Accumulate::yes);
+  backend.run(
+      Matmul{.c = dhidden, .a = dy_rows, .b = parameters_.operand(down_), .accumulate = Accumulate::no});
+  backend.run(Matmul{.c = parameters_.gradient(down_),
+                     .a = dy_rows,
+                     .b = saved.hidden,
+                     .ta = Transpose::yes,
+                     .accumulate = Accumulate::yes});
   const Tensor dgate_up = saved.gate_up;  // in place: forward's values are not needed again
-  backend.swiglu_backward(dgate_up, dhidden, saved.gate_up);
+  backend.run(SwigluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
   const Tensor rows = tensor_.gather(x, scratch.gathered);
-  backend.matmul(parameters_.fused_gradient(gate_up_, 2), dgate_up, rows, Transpose::yes, Transpose::no,
-                 Accumulate::yes);
+  backend.run(Matmul{.c = parameters_.fused_gradient(gate_up_, 2),
+                     .a = dgate_up,
+                     .b = rows,
+                     .ta = Transpose::yes,
+                     .accumulate = Accumulate::yes});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.matmul(partial, dgate_up, parameters_.fused_operand(gate_up_, 2), Transpose::no, Transpose::no,
-                 Accumulate::no);
+  backend.run(Matmul{.c = partial,
+                     .a = dgate_up,
+                     .b = parameters_.fused_operand(gate_up_, 2),
+                     .accumulate = Accumulate::no});
   tensor_.reduce_scatter(dx, partial);
 }
 

@@ -118,8 +118,13 @@ void Transformer::forward(Tensor tokens) {
     x = saved(layer).middle;
     branch = scratch_.branch;
   }
-  backend_.rmsnorm_forward(hidden_, final_rstd_, final_input_, x, branch, parameters_.operand(final_gain_),
-                           config_.norm_eps);
+  backend_.run(RmsnormForward{.y = hidden_,
+                              .rstd = final_rstd_,
+                              .sum = final_input_,
+                              .x = x,
+                              .branch = branch,
+                              .gain = parameters_.operand(final_gain_),
+                              .eps = config_.norm_eps});
 }
 
 void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
@@ -140,8 +145,13 @@ void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens
 }
 
 void Transformer::backward(Tensor tokens, const BucketReady& ready) {
-  backend_.rmsnorm_backward(scratch_.residual_gradient, parameters_.gradient(final_gain_), hidden_gradient_,
-                            final_input_, parameters_.operand(final_gain_), final_rstd_, Accumulate::no);
+  backend_.run(RmsnormBackward{.dx = scratch_.residual_gradient,
+                               .dgain = parameters_.gradient(final_gain_),
+                               .dy = hidden_gradient_,
+                               .x = final_input_,
+                               .gain = parameters_.operand(final_gain_),
+                               .rstd = final_rstd_,
+                               .accumulate_dx = Accumulate::no});
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
     blocks_[layer].backward(saved(layer), scratch_);
     ready(layer_buckets_[layer]);
@@ -171,8 +181,13 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
     branch = scratch_.branch.rows(0, rows);
   }
   const Tensor hidden = hidden_.rows(0, rows);
-  backend_.rmsnorm_forward(hidden, final_rstd_.rows(0, rows), final_input_.rows(0, rows), x, branch,
-                           parameters_.operand(final_gain_), config_.norm_eps);
+  backend_.run(RmsnormForward{.y = hidden,
+                              .rstd = final_rstd_.rows(0, rows),
+                              .sum = final_input_.rows(0, rows),
+                              .x = x,
+                              .branch = branch,
+                              .gain = parameters_.operand(final_gain_),
+                              .eps = config_.norm_eps});
   if (length == 1) return hidden;
   for (std::int64_t b = 0; b < batch_.batch; ++b) {
     backend_.copy(last_hidden_.rows(b, 1), hidden.rows((b + 1) * length - 1, 1));

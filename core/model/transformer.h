@@ -40,6 +40,8 @@ class Transformer {
 
   ParameterStore& parameters() { return parameters_; }
   OutputHead& head() { return *head_; }
+  /// The head's own parameters are those from this id on.
+  ParameterId head_begin() const { return final_gain_ + 1; }
   const BatchShape& batch() const { return batch_; }
   std::int64_t local_rows() const { return rows_; }  // n = B T / P
 

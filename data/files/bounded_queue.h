@@ -41,7 +41,7 @@ class BoundedQueue {
     room_.notify_all();
     arrived_.notify_all();
   }
-  /// close(), and nobody wants what is in it.
+  /// Closes the queue and drops what is in it, which nobody wants.
   void abandon() {
     const std::lock_guard lock(mutex_);
     closed_ = true;

@@ -8,12 +8,12 @@
 
 namespace vqlm {
 
-/// Exact: a bfloat16 is the upper half of a float.
+/// The result is exact: a bfloat16 is the upper half of a float.
 inline float float_of_bf16(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
-/// Exact, subnormals and infinities included; a NaN keeps its sign and fraction.
+/// The result is exact, subnormals and infinities included; a NaN keeps its sign and fraction.
 inline float float_of_f16(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
   const std::uint32_t exponent = (bits >> 10) & 0x1Fu;
@@ -26,14 +26,14 @@ inline float float_of_f16(std::uint16_t bits) {
   return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
 }
 
-/// Rounded to nearest, ties to even; a NaN stays one.
+/// The result is rounded to nearest, ties to even; a NaN stays one.
 inline std::uint16_t bf16_of_float(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);  // quiet
   return static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
-/// Rounded to nearest, ties to even; what rounds beyond 65504 becomes an infinity, a NaN stays one.
+/// The result is rounded to nearest, ties to even; what rounds beyond 65504 becomes an infinity, a NaN stays one.
 inline std::uint16_t f16_of_float(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);

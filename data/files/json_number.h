@@ -33,7 +33,7 @@ T whole_number(const nlohmann::json& value) {
                        " to " + std::to_string(std::numeric_limits<T>::max()) + " belongs");
 }
 
-/// The same of every element of an array.
+/// Reads every element of an array as whole_number() does.
 template <class T>
 std::vector<T> whole_numbers(const nlohmann::json& values) {
   if (!values.is_array())

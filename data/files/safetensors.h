@@ -21,7 +21,7 @@ struct SafetensorsEntry {
   std::uint64_t begin = 0;          // of its bytes, from the file's first byte
   std::uint64_t end = 0;
 
-  /// For messages: "(2, 3)".
+  /// Returns the shape as messages name it: "(2, 3)".
   std::string shape_str() const;
 };
 
@@ -33,7 +33,7 @@ struct SafetensorsHeader {
 /// The header's longest length, as in the format's own library.
 constexpr std::uint64_t max_safetensors_header_bytes = 100'000'000;
 
-/// Bytes of one element of a type as the file spells it ("F32": 4), 0 for one that this program does not know.
+/// Returns the bytes of one element of a type as the file spells it ("F32": 4), 0 for one that is not known here.
 std::uint64_t safetensors_element_bytes(std::string_view dtype);
 
 /// Parses `bytes`, the start of a file of `file_size` bytes that holds at least the length and the whole header. Throws
@@ -79,7 +79,7 @@ class SafetensorsFolder {
     const SafetensorsFile* file = nullptr;
     const SafetensorsEntry* entry = nullptr;
   };
-  /// By name.
+  /// Returns where each tensor lies, by its name.
   const std::map<std::string, Place>& tensors() const { return tensors_; }
   /// Throws Error naming the folder where there is no such tensor.
   const Place& find(const std::string& name) const;

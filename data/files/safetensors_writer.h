@@ -35,10 +35,10 @@ class SafetensorsWriter {
   /// The next values of the first tensor that is not complete, rounded to its type (nearest, ties to even). Throws Error
   /// for a finite value that F16 cannot hold.
   void append(std::span<const float> values);
-  /// The same of a tensor of I32 or U8.
+  /// Appends the next values of a tensor of I32 or U8 as they are.
   void append(std::span<const std::int32_t> values);
   void append(std::span<const std::uint8_t> values);
-  /// After the last value: fsync, rename.
+  /// Ends the file after the last value: fsync, rename.
   void finish();
 
  private:

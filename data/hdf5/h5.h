@@ -98,7 +98,7 @@ class Handle {
   Close close_ = nullptr;
 };
 
-/// What files (their root group) and datasets have in common: attributes.
+/// A file (its root group) or a dataset, as far as they have things in common: attributes.
 class Object {
  public:
   void set_attribute(const std::string& name, const std::string& value);
@@ -114,7 +114,7 @@ class Object {
   double double_attribute(const std::string& name) const;
   std::vector<std::string> strings_attribute(const std::string& name) const;
 
-  /// For messages: "shards/train-00000.h5: /tokens".
+  /// Returns the object's name for messages: "shards/train-00000.h5: /tokens".
   const std::string& label() const { return label_; }
 
  protected:
@@ -132,7 +132,7 @@ class Object {
   Handle open_attribute(const std::string& name) const;
 };
 
-/// How a dataset lies in the file. An empty chunk stores it in one contiguous piece; filters need a chunk.
+/// The layout of a dataset in the file. An empty chunk stores it in one contiguous piece; filters need a chunk.
 struct Storage {
   Dims chunk;
   int deflate = 0;          // 0 (off) to 9
@@ -151,7 +151,7 @@ class Dataset : public Object {
   /// HDF5's numbers of the filters in the order of writing (H5Z_FILTER_SHUFFLE, ...).
   std::vector<int> filters() const;
 
-  /// The box [offset, offset + count), row-major, into `out` (exactly the box's number of elements).
+  /// Reads the box [offset, offset + count), row-major, into `out` (exactly the box's number of elements).
   template <class T>
   void read(std::span<T> out, const Dims& offset, const Dims& count) const {
     VQLM_ASSERT(out.size() == element_count(count));
@@ -173,7 +173,7 @@ class Dataset : public Object {
     VQLM_ASSERT(in.size() == element_count(shape_));
     write_box(in.data(), type_of<T>(), Dims(shape_.size(), 0), shape_);
   }
-  /// The same with the memory type known at run time only.
+  /// Read and write a box whose memory type is known at run time only.
   void read_box(void* out, Type type, const Dims& offset, const Dims& count) const;
   void write_box(const void* in, Type type, const Dims& offset, const Dims& count);
 
@@ -188,7 +188,8 @@ class Dataset : public Object {
   /// up must not decide how much memory and time reading takes. Filters: at most deflate.
   void require_stored() const;
 
-  /// Where in the file the elements of a dataset without chunks begin, row-major; it must have been written.
+  /// Returns the place in the file where the elements of a dataset without chunks begin, row-major; it must have been
+  /// written.
   std::uint64_t file_offset() const;
 
   void close();

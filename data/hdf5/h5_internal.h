@@ -1,4 +1,4 @@
-// What h5.cpp and h5_attributes.cpp share. Not for other files.
+// The handles and checks that h5.cpp, h5_attributes.cpp and h5_dataset.cpp share. Not for other files.
 #pragma once
 
 #include <hdf5.h>
@@ -11,7 +11,7 @@
 
 namespace vqlm::h5 {
 
-/// Held around every sequence of HDF5 calls. HDF5 keeps global state, and only some builds of it are
+/// A lock that is held around every sequence of HDF5 calls. HDF5 keeps global state, and only some builds of it are
 /// thread-safe; the lock is therefore one for the process, whoever opened the files. Also switches HDF5's own
 /// printing of errors off, which is a setting of each thread.
 class LibraryLock {

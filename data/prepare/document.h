@@ -11,14 +11,14 @@
 
 namespace vqlm {
 
-/// Why a record has no text.
+/// The reason why a record has no text.
 enum class BadRecord { not_json, no_text, not_utf8, too_long };
 constexpr int bad_record_count = 4;
 
-/// For messages: "not a JSON object".
+/// Returns the reason as messages say it: "not a JSON object".
 std::string_view describe(BadRecord reason);
 
-/// How many records were bad, by BadRecord.
+/// The numbers of bad records, by BadRecord.
 using BadRecordCounts = std::array<std::size_t, bad_record_count>;
 
 /// Finds the text of records; keeps its buffers from one record to the next, so one belongs to one thread.

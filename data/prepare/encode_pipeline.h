@@ -21,7 +21,7 @@ struct HeldoutRule {
   bool holds_out(std::string_view text) const;
 };
 
-/// What a record became.
+/// A record as ids, or why it has none.
 struct EncodedRecord {
   std::uint64_t index = 0;  // of the record in its file, from 0
   std::uint64_t line = 0;   // where it begins, from 1
@@ -49,7 +49,7 @@ struct EncodeOptions {
   HeldoutRule heldout;
 };
 
-/// What one encoding thread keeps from file to file.
+/// The state that one encoding thread keeps from file to file.
 struct Encoder {
   Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
       : eos_id(static_cast<std::uint32_t>(tokenizer.eos_id())),

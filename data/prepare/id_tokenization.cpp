@@ -16,7 +16,7 @@ namespace vqlm {
 
 namespace {
 
-// As many ids as the text's batches of 1 MiB have.
+// A batch has about as many ids as the text's batches of 1 MiB.
 constexpr std::size_t batch_ids = std::size_t{256} << 10;
 
 /// The documents of a file of ids as records.
@@ -53,7 +53,7 @@ class IdBatches : public RecordBatches {
     return static_cast<std::uint32_t>(meta.eos_id);
   }
 
-  /// By the ids without the closing end of text, which the last document of a file may lack.
+  /// Decides by the ids without the closing end of text, which the last document of a file may lack.
   bool holds_out() const {
     static_assert(std::endian::native == std::endian::little);  // else another choice than on other machines
     const std::size_t n = ids_.size() - (eos_ && ids_.back() == *eos_ ? 1 : 0);
@@ -97,7 +97,7 @@ class IdTokenization : public Tokenization {
     return files_.empty() ? "none" : folder.file(files_[0].first);
   }
 
-  /// Of a Megatron-LM pair both files count: the index cuts the documents.
+  /// Hashes both files of a Megatron-LM pair: the index cuts the documents.
   std::string sha256_of_input(const std::string& path) const override {
     const std::string data = sha256_of_file(path);
     const std::string index = megatron_index_beside(path);

@@ -11,7 +11,7 @@
 
 namespace vqlm {
 
-/// "train-00012.h5"
+/// Returns the name of a shard: "train-00012.h5".
 std::string shard_name(Split split, std::uint64_t number);
 
 class PartWriter {

@@ -199,7 +199,7 @@ void Preparation::store(PreparedSource& source, Part part) {
   manifest_.save(options_.out);
 }
 
-/// How many shards of each split come before this record of the source.
+/// Counts the shards of each split that come before this record of the source.
 PerSplit<std::uint64_t> Preparation::shards_before(const PreparedSource& source, std::uint64_t record) const {
   PerSplit<std::uint64_t> count;
   for (const PreparedSource& other : manifest_.sources) {

@@ -1,4 +1,4 @@
-// From text, or from ids that another tokenizer made, to token shards: what `vqlm prepare` does.
+// Makes token shards of text, or of ids that another tokenizer made: what `vqlm prepare` does.
 //
 // The unit of work is a part: a run of a source's records (documents) that become one training and one held-out shard. A part ends
 // where one of them has shard_tokens tokens, or the source ends. Parts follow the order of the sources and records, so
@@ -16,7 +16,7 @@
 
 namespace vqlm {
 
-/// Where a run stands.
+/// How far a run has come.
 struct PrepareProgress {
   std::string source;
   std::size_t source_number = 0;  // from 1
@@ -29,7 +29,7 @@ struct PrepareProgress {
   double seconds = 0;  // since encoding began
 };
 
-/// What is in the folder now, and what this run did for it.
+/// The contents of the folder now, and what this run did for them.
 struct PrepareReport {
   PerSplit<SplitCounts> counts;
   PerSplit<std::uint64_t> shards;

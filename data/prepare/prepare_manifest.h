@@ -51,14 +51,14 @@ struct PreparedSource {
   std::vector<Part> parts;  // in order of their records
 };
 
-/// What has to be equal for shards to belong together.
+/// The options that have to be equal for shards to belong together.
 struct ShardOptions {
   std::string tokenizer_sha256;
   std::string text_field;
   double heldout = 0;
   std::uint64_t seed = 0;
   std::uint64_t shard_tokens = 0;
-  /// Of inputs that are ids.
+  /// The options of inputs that are ids.
   struct Ids {
     std::int64_t vocab_size = 0;
     std::int64_t eos_id = 0;  // no_eos where there is none
@@ -72,9 +72,9 @@ struct PrepareManifest {
   ShardOptions options;
   std::vector<PreparedSource> sources;  // in the order of the shards
 
-  /// Nothing where the folder has none. Throws Error for one that cannot be read.
+  /// Reads the folder's manifest; nothing where it has none. Throws Error for one that cannot be read.
   static std::optional<PrepareManifest> load(const std::string& folder);
-  /// Replaces the folder's. Throws Error.
+  /// Replaces the folder's manifest. Throws Error.
   void save(const std::string& folder) const;
 };
 

@@ -1,4 +1,4 @@
-// What `vqlm prepare` is asked to do.
+// The options of `vqlm prepare`.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 
 namespace vqlm {
 
-/// What of the options decides how a record is encoded.
+/// Returns those of the options that decide how a record is encoded.
 EncodeOptions encode_options(const PrepareOptions& options);
 
 /// The folder's tokenizer.model where there is one, since its shards need it; otherwise one trained on a sample of the

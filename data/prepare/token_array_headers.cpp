@@ -14,7 +14,7 @@ namespace {
 
 constexpr const char* save_again = "save it as numpy.save(\"ids.npy\", ids.reshape(-1).astype(\"<u4\"))";
 
-/// What a file holds may end a line or a terminal's colours: for messages.
+/// Makes a file's bytes fit for messages: they may end a line or change a terminal's colours.
 std::string printable(std::string_view text) {
   std::string out(text);
   std::replace_if(

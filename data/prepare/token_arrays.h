@@ -18,7 +18,7 @@
 
 namespace vqlm {
 
-/// Where a file's ids lie and how they are stored: little-endian integers.
+/// An array of ids in a file: where they lie and how they are stored, as little-endian integers.
 struct TokenArray {
   std::uint64_t offset = 0;  // bytes
   std::uint64_t count = 0;   // ids
@@ -55,7 +55,7 @@ std::string megatron_index_beside(const std::string& path);
 /// given, every ids_without_ends ids.
 class TokenDocuments {
  public:
-  /// Where ends are unknown, every so many ids count as a document, so that some can be held out.
+  /// So many ids count as a document where ends are unknown, so that some can be held out.
   static constexpr std::uint64_t ids_without_ends = 64 * 1024;
   /// A longer document is cut there, so that 64 MiB are in memory at a time: the same limit as of a text record.
   static constexpr std::uint64_t most_ids = 16 * 1024 * 1024;

@@ -56,7 +56,8 @@ class BatchLoader {
   std::int64_t micro_batches_per_step() const { return micro_batches_per_step_; }
   /// Samples in an epoch.
   std::uint64_t samples_per_epoch() const { return samples_per_epoch_; }
-  /// Of all data ranks, first_sample included, counted at the end of each optimizer step: the value to save.
+  /// Returns the samples of all data ranks, first_sample included, counted at the end of each optimizer step: the value
+  /// to save.
   std::uint64_t samples_consumed() const;
   /// Time that next() has spent waiting for data.
   double seconds_waiting() const { return seconds_waiting_; }

@@ -32,7 +32,7 @@ struct SourceFile {
   bool operator==(const SourceFile&) const = default;
 };
 
-/// What a shard says about itself.
+/// The facts that a shard states about itself.
 struct ShardMeta {
   std::int64_t vocab_size = 0;
   std::int32_t eos_id = 0;       // or no_eos
@@ -41,7 +41,7 @@ struct ShardMeta {
   bool text_bytes_known = true;
 };
 
-/// How tokens are stored: u16 where every id of the vocabulary fits, else u32.
+/// Returns the type in which tokens are stored: u16 where every id of the vocabulary fits, else u32.
 h5::Type token_storage_type(std::int64_t vocab_size);
 
 /// Writes one shard: to PATH.partial, which finish() makes durable and renames. Without finish() the
@@ -95,7 +95,7 @@ class ShardReader {
   const ShardMeta& meta() const { return meta_; }
   std::uint64_t tokens() const { return token_count_; }
   std::uint64_t document_count() const { return document_count_; }
-  /// 0 where meta().text_bytes_known is false.
+  /// Returns 0 where meta().text_bytes_known is false.
   std::uint64_t text_bytes() const { return text_bytes_; }
   /// Tokens in a chunk of /tokens.
   std::uint64_t chunk_tokens() const { return chunk_tokens_; }

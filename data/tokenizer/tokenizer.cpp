@@ -12,7 +12,7 @@ namespace vqlm {
 
 struct Tokenizer::Processor {
   sentencepiece::SentencePieceProcessor model;
-  /// The same model without the space that it puts in front; unused where it puts none.
+  /// Is the same model without the space that it puts in front; unused where it puts none.
   sentencepiece::SentencePieceProcessor model_without_prefix;
 };
 

@@ -10,7 +10,8 @@
 
 namespace vqlm {
 
-/// What of a SentencePiece model decides whether words may be encoded one by one (data/tokenizer/word_cache.h).
+/// The traits of a SentencePiece model that decide whether words may be encoded one by one
+/// (data/tokenizer/word_cache.h).
 struct TokenizerTraits {
   bool bpe = false;                  // merges by rank, not a unigram lattice
   bool byte_fallback = false;        // unknown characters become their UTF-8 bytes
@@ -24,7 +25,7 @@ class Tokenizer {
   /// Throws Error naming a file that cannot be read, that is no SentencePiece model, or whose model has no
   /// end-of-text piece.
   static Tokenizer load(const std::string& path);
-  /// The same from a model's bytes; `name` is for messages.
+  /// Loads a model from its bytes; messages call it `name`.
   static Tokenizer from_bytes(std::string model, const std::string& name);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -32,15 +33,15 @@ class Tokenizer {
 
   std::int64_t vocab_size() const;
   std::int32_t eos_id() const;
-  /// Of the model file's bytes.
+  /// Returns the hash of the model file's bytes.
   const std::string& sha256() const { return sha256_; }
-  /// The model file's bytes.
+  /// Returns the model file's bytes.
   const std::string& bytes() const { return bytes_; }
   const TokenizerTraits& traits() const { return traits_; }
 
   /// Appends the ids of `text` (UTF-8) to `ids`, as SentencePiece gives them; no end-of-text id is added.
   void encode(std::string_view text, std::vector<std::uint32_t>& ids) const;
-  /// The same where the model puts no space in front of the text.
+  /// Does the same without the space that the model puts in front of the text.
   void encode_without_prefix(std::string_view text, std::vector<std::uint32_t>& ids) const;
   /// The text of ids; ids of control pieces (end of text) give nothing. Throws Error for an id outside the
   /// vocabulary.

@@ -47,7 +47,7 @@ std::int64_t size_of_map(const element& map, const fs::path& path) {
   return size;
 }
 
-/// Of tokenizer.json: BPE and word models map tokens to ids, unigram models list them.
+/// Returns the size that tokenizer.json tells: BPE and word models map tokens to ids, unigram models list them.
 std::int64_t size_of_tokenizer_json(const fs::path& path) {
   simdjson::dom::parser parser;
   const element root = load(parser, path);

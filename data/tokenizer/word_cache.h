@@ -18,7 +18,7 @@
 
 namespace vqlm {
 
-/// One belongs to one thread; the tokenizer must outlive it.
+/// A cache belongs to one thread; the tokenizer must outlive it.
 class WordCache {
  public:
   /// slots: words kept, a power of two; 64 bytes each.
@@ -26,7 +26,7 @@ class WordCache {
 
   static constexpr std::size_t default_slots = std::size_t{1} << 17;
 
-  /// The same ids as Tokenizer::encode, appended to `ids`.
+  /// Appends to `ids` what Tokenizer::encode would.
   void encode(std::string_view text, std::vector<std::uint32_t>& ids);
 
   /// False where the model does not allow it and every text goes to Tokenizer::encode.

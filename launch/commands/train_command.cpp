@@ -17,8 +17,8 @@
 #include "launch/environment.h"
 #include "launch/host.h"
 #include "launch/signals.h"
-#include "train/tools/plan/plan.h"
-#include "train/tools/plan/plan_report.h"
+#include "train/engine/human_bytes.h"
+#include "train/engine/plan.h"
 #include "train/run/training_run.h"
 
 namespace vqlm {

@@ -60,15 +60,23 @@ void report_flops(benchmark::State& state, double flops) {
 
 void attention_forward(benchmark::State& state) {
   Bench bench(state);
-  for (auto _ : state) bench.backend->attention_forward(bench.out, bench.lse, bench.qkv, bench.shape);
+  for (auto _ : state)
+    bench.backend->run(
+        AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
   report_flops(state, 2 * bench.flops_of_a_product());
 }
 
 void attention_backward(benchmark::State& state) {
   Bench bench(state);
-  bench.backend->attention_forward(bench.out, bench.lse, bench.qkv, bench.shape);
+  bench.backend->run(
+      AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
   for (auto _ : state) {
-    bench.backend->attention_backward(bench.dqkv, bench.dout, bench.out, bench.lse, bench.qkv, bench.shape);
+    bench.backend->run(AttentionBackward{.dqkv = bench.dqkv,
+                                         .dout = bench.dout,
+                                         .out = bench.out,
+                                         .lse = bench.lse,
+                                         .qkv = bench.qkv,
+                                         .shape = bench.shape});
   }
   report_flops(state, 5 * bench.flops_of_a_product());
 }
@@ -82,8 +90,11 @@ void matmul(benchmark::State& state) {
   const Tensor all = storage.view({3 * size, size});
   backend->fill(all, 1.0f);
   for (auto _ : state) {
-    backend->matmul(all.rows(0, size), all.rows(size, size), all.rows(2 * size, size), Transpose::no,
-                    Transpose::yes, Accumulate::no);
+    backend->run(Matmul{.c = all.rows(0, size),
+                        .a = all.rows(size, size),
+                        .b = all.rows(2 * size, size),
+                        .tb = Transpose::yes,
+                        .accumulate = Accumulate::no});
   }
   report_flops(state, 2.0 * static_cast<double>(size * size * size));
 }

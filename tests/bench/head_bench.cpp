@@ -83,9 +83,19 @@ void softmax(const Batch& batch, Tensor logits, Tensor bias, Tensor targets) {
   const std::int64_t rows = logits.extent(0);
   const Tensor statistics = batch.statistics.range(0, rows * 3);
   const Tensor nll = batch.nll.range(0, rows), lse = batch.lse.range(0, rows);
-  backend.softmax_statistics(statistics.view({rows, 3}), logits, bias, targets, {.count = logits.extent(1)});
-  backend.softmax_combine(nll, lse, statistics.view({1, rows, 3}), targets);
-  backend.softmax_gradient(logits, bias, lse, targets, {.count = logits.extent(1)}, 1.0f);
+  backend.run(SoftmaxStatistics{.statistics = statistics.view({rows, 3}),
+                                .logits = logits,
+                                .bias = bias,
+                                .targets = targets,
+                                .classes = {.count = logits.extent(1)}});
+  backend.run(SoftmaxCombine{
+      .nll = nll, .lse = lse, .statistics = statistics.view({1, rows, 3}), .targets = targets});
+  backend.run(SoftmaxGradient{.logits = logits,
+                              .bias = bias,
+                              .lse = lse,
+                              .targets = targets,
+                              .classes = {.count = logits.extent(1)},
+                              .scale = 1.0f});
 }
 
 /// The dense head in chunks of 256 rows; its products alone where with_softmax is false.
@@ -98,13 +108,15 @@ void dense(benchmark::State& state, bool with_softmax) {
   for (auto _ : state) {
     for (std::int64_t begin = 0; begin < batch.rows; begin += chunk) {
       const Tensor h = batch.h.rows(begin, chunk), dh = batch.dh.rows(begin, chunk);
-      backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
+      backend.run(
+          Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
       if (with_softmax) {
         softmax(batch, logits, batch.bias, batch.targets.rows(begin, chunk));
-        backend.add_column_sums(batch.dbias, logits);
+        backend.run(AddColumnSums{.out = batch.dbias, .x = logits});
       }
-      backend.matmul(dh, logits, weight, Transpose::no, Transpose::no, Accumulate::yes);
-      backend.matmul(dweight, logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
+      backend.run(Matmul{.c = dh, .a = logits, .b = weight, .accumulate = Accumulate::yes});
+      backend.run(
+          Matmul{.c = dweight, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
     }
   }
   report(state, batch, 6.0 * static_cast<double>(batch.rows * batch.vocabulary * batch.width));
@@ -174,16 +186,26 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
   const Tensor clusters = batch.integers({rows}), order = batch.integers({rows});
   const Tensor row_begin = batch.integers({codes + 1});
   for (auto _ : state) {
-    backend.sort_rows_by_cluster(clusters, order, row_begin, batch.targets, map);
+    backend.run(SortRowsByCluster{
+        .clusters = clusters, .order = order, .row_begin = row_begin, .targets = batch.targets, .map = map});
     if (with_codes) {
-      backend.matmul(logits, batch.h, codebook, Transpose::no, Transpose::yes, Accumulate::no);
+      backend.run(Matmul{
+          .c = logits, .a = batch.h, .b = codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
       softmax(batch, logits, code_bias, clusters);
-      backend.matmul(batch.dh, logits, codebook, Transpose::no, Transpose::no, Accumulate::yes);
-      backend.matmul(dcodebook, logits, batch.h, Transpose::yes, Transpose::no, Accumulate::yes);
-      backend.add_column_sums(dcode_bias, logits);
+      backend.run(Matmul{.c = batch.dh, .a = logits, .b = codebook, .accumulate = Accumulate::yes});
+      backend.run(Matmul{
+          .c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
+      backend.run(AddColumnSums{.out = dcode_bias, .x = logits});
     }
-    backend.member_entropy(batch.nll, {batch.dh, dmembers, batch.dbias, 1.0f}, batch.h, batch.targets, order,
-                           row_begin, members, batch.bias, map);
+    backend.run(MemberEntropy{.nll = batch.nll,
+                              .gradients = {batch.dh, dmembers, batch.dbias, 1.0f},
+                              .h = batch.h,
+                              .targets = batch.targets,
+                              .order = order,
+                              .row_begin = row_begin,
+                              .member_codebook = members,
+                              .token_bias = batch.bias,
+                              .map = map});
   }
   double products = with_codes ? static_cast<double>(rows * codes) : 0;
   for (std::int64_t k = 0; k < codes; ++k) {
@@ -217,7 +239,12 @@ void log_probs_of(benchmark::State& state, std::int64_t rows, Members vectors) {
   const Tensor members = batch.random(shape_of(vectors, batch));
   const Tensor codes = batch.random({rows, batch.codes}), log_probs = batch.random({rows, batch.vocabulary});
   for (auto _ : state) {
-    batch.backend->member_log_probs(log_probs, batch.h.rows(0, rows), codes, members, batch.bias, map);
+    batch.backend->run(MemberLogProbs{.log_probs = log_probs,
+                                      .h = batch.h.rows(0, rows),
+                                      .code_log_probs = codes,
+                                      .member_codebook = members,
+                                      .token_bias = batch.bias,
+                                      .map = map});
   }
   state.SetItemsProcessed(state.iterations() * rows);
 }

@@ -1,5 +1,5 @@
 // Throughput of the basic ops on the CPU: bytes/s of compulsory traffic (every operand read or written once),
-// to be compared with add_scaled's, and FLOP/s of products. Arguments are shapes; the last is the thread
+// to be compared with copy's, and FLOP/s of products. Arguments are shapes; the last is the thread
 // count.
 #include <benchmark/benchmark.h>
 
@@ -38,24 +38,27 @@ class Bench {
   std::vector<Buffer> buffers_;
 };
 
-/// `floats` elements read or written per iteration.
-void report_floats(benchmark::State& state, std::int64_t floats) {
-  state.SetBytesProcessed(state.iterations() * floats * 4);
+/// An op, and the bytes that it costs.
+template <class O>
+void measure(benchmark::State& state, Bench& bench, const O& op) {
+  for (auto _ : state) bench.backend().run(op);
+  const OpCost cost = op.cost();
+  state.SetBytesProcessed(state.iterations() *
+                          static_cast<std::int64_t>(cost.bytes_read + cost.bytes_written));
 }
 
-/// The yardstick: y += s * x moves 3 floats an element.
-void add_scaled(benchmark::State& state) {
+/// The yardstick moves 2 floats an element.
+void copy(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor y = bench.make({state.range(0)}), x = bench.make({state.range(0)});
-  for (auto _ : state) bench.backend().add_scaled(y, x, 1e-6f);
-  report_floats(state, 3 * y.numel());
+  for (auto _ : state) bench.backend().copy(y, x);
+  state.SetBytesProcessed(state.iterations() * 2 * static_cast<std::int64_t>(y.bytes()));
 }
 
 void add_column_sums(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor x = bench.make({tokens, state.range(0)}), out = bench.make({state.range(0)});
-  for (auto _ : state) bench.backend().add_column_sums(out, x);
-  report_floats(state, x.numel());
+  measure(state, bench, AddColumnSums{.out = out, .x = x});
 }
 
 void rmsnorm_forward(benchmark::State& state) {
@@ -64,8 +67,9 @@ void rmsnorm_forward(benchmark::State& state) {
   const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}),
                sum = bench.make({tokens, width});
   const Tensor y = bench.make({tokens, width}), rstd = bench.make({tokens}), gain = bench.make({width});
-  for (auto _ : state) bench.backend().rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f);
-  report_floats(state, 4 * x.numel());
+  measure(
+      state, bench,
+      RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
 }
 
 void rmsnorm_backward(benchmark::State& state) {
@@ -75,16 +79,21 @@ void rmsnorm_backward(benchmark::State& state) {
                dx = bench.make({tokens, width});
   const Tensor rstd = bench.make({tokens}), gain = bench.make({width}), dgain = bench.make({width});
   bench.backend().fill(rstd, 1);
-  for (auto _ : state) bench.backend().rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
-  report_floats(state, 3 * x.numel());
+  measure(state, bench,
+          RmsnormBackward{.dx = dx,
+                          .dgain = dgain,
+                          .dy = dy,
+                          .x = x,
+                          .gain = gain,
+                          .rstd = rstd,
+                          .accumulate_dx = Accumulate::no});
 }
 
 void swiglu_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0);
   const Tensor gate_up = bench.make({tokens, 2 * width}), y = bench.make({tokens, width});
-  for (auto _ : state) bench.backend().swiglu_forward(y, gate_up);
-  report_floats(state, 3 * y.numel());
+  measure(state, bench, SwigluForward{.y = y, .gate_up = gate_up});
 }
 
 void swiglu_backward(benchmark::State& state) {
@@ -92,8 +101,7 @@ void swiglu_backward(benchmark::State& state) {
   const std::int64_t width = state.range(0);
   const Tensor gate_up = bench.make({tokens, 2 * width}), dgate_up = bench.make({tokens, 2 * width});
   const Tensor dy = bench.make({tokens, width});
-  for (auto _ : state) bench.backend().swiglu_backward(dgate_up, dy, gate_up);
-  report_floats(state, 5 * dy.numel());
+  measure(state, bench, SwigluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
 }
 
 void rope_forward(benchmark::State& state) {
@@ -102,8 +110,7 @@ void rope_forward(benchmark::State& state) {
   const Tensor qkv = bench.make({shape.batch, shape.seq_len, shape.row()});
   std::vector<double> frequencies = rope_frequencies({.d_model = shape.head_dim, .n_heads = 1});
   const RopePositions positions{Tensor(frequencies.data(), DType::f64, {shape.head_dim / 2})};
-  for (auto _ : state) bench.backend().rope_forward(qkv, shape, positions);
-  report_floats(state, 2 * shape.batch * shape.seq_len * (shape.heads + shape.kv_heads) * shape.head_dim);
+  measure(state, bench, RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
 }
 
 /// Decoding over `past` positions: sequences, past, key/value heads of 12 query heads, threads.
@@ -114,8 +121,9 @@ void attention_cached(benchmark::State& state) {
   const Tensor keys = bench.make({sequences, shape.kv_heads, past + 1, 64}),
                values = bench.make({sequences, shape.kv_heads, past + 1, 64});
   const Tensor qkv = bench.make({sequences, 1, shape.row()}), out = bench.make({sequences, 1, 12 * 64});
-  for (auto _ : state) bench.backend().attention_cached(out, keys, values, qkv, shape, past);
-  report_floats(state, 2 * keys.numel());
+  measure(
+      state, bench,
+      AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
 }
 
 void embedding_forward(benchmark::State& state) {
@@ -128,8 +136,7 @@ void embedding_forward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state) bench.backend().embedding_forward(out, ids, table, 0);
-  report_floats(state, 2 * out.numel());
+  measure(state, bench, EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0});
 }
 
 void embedding_backward(benchmark::State& state) {
@@ -142,8 +149,7 @@ void embedding_backward(benchmark::State& state) {
   for (std::int64_t n = 0; n < tokens; ++n) {
     ids.i32()[n] = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(n), rows));
   }
-  for (auto _ : state) bench.backend().embedding_backward(dtable, dout, ids, 0);
-  report_floats(state, 3 * dout.numel());
+  measure(state, bench, EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = 0});
 }
 
 /// All rows of a table of 768 columns in a shuffled order.
@@ -153,8 +159,7 @@ void scatter_add_rows(benchmark::State& state) {
   const Tensor dtable = bench.make({rows, columns}), dout = bench.make({rows, columns}), raw = bench.make({rows});
   const Tensor ids(raw.data(), DType::i32, {rows});
   for (std::int64_t i = 0; i < rows; ++i) ids.i32()[i] = static_cast<std::int32_t>(i * 7919 % rows);
-  for (auto _ : state) bench.backend().scatter_add_rows(dtable, dout, ids);
-  report_floats(state, 3 * dout.numel());
+  measure(state, bench, ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids});
 }
 
 /// 256 clusters of 196 members, d = 768: their codes plus the members' means; and back.
@@ -169,14 +174,12 @@ void move_means(benchmark::State& state, bool back) {
   map.member_begin = Tensor(raw.data(), DType::i32, {clusters + 1});
   for (std::int64_t k = 0; k <= clusters; ++k)
     map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
-  for (auto _ : state) {
-    if (back) {
-      bench.backend().add_member_means_backward(codes, members, out, map);
-    } else {
-      bench.backend().add_member_means(out, codes, members, map);
-    }
+  if (back) {
+    measure(state, bench,
+            AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
+  } else {
+    measure(state, bench, AddMemberMeans{.out = out, .codebook = codes, .members = members, .map = map});
   }
-  report_floats(state, (back ? 2 : 1) * members.numel());
 }
 void add_member_means(benchmark::State& state) {
   move_means(state, false);
@@ -211,7 +214,13 @@ void cluster_log_probs(benchmark::State& state) {
   map.member_codes = Tensor(member_codes.data(), DType::u8, {vocabulary, groups});
   map.largest_cluster = size;
   for (auto _ : state) {
-    bench.backend().cluster_log_probs(out, h, ids(rows), ids(asked), codebook, bias, map);
+    bench.backend().run(ClusterLogProbs{.out = out,
+                                        .h = h,
+                                        .rows = ids(rows),
+                                        .clusters = ids(asked),
+                                        .member_codebook = codebook,
+                                        .token_bias = bias,
+                                        .map = map});
   }
 }
 
@@ -220,16 +229,15 @@ void adamw(benchmark::State& state) {
   const std::int64_t n = state.range(0);
   const Tensor param = bench.make({n}), m = bench.make({n}), v = bench.make({n}), grad = bench.make({n});
   bench.backend().fill(v, 1);
-  for (auto _ : state) bench.backend().adamw(param, {}, m, v, grad, {}, {.lr = 1e-4f, .weight_decay = 0.1f});
-  report_floats(state, 7 * n);
+  measure(state, bench,
+          AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 1e-4f, .weight_decay = 0.1f}});
 }
 
 void add_sum_of_squares(benchmark::State& state) {
   Bench bench(state.range(1));
   const Tensor x = bench.make({state.range(0)});
   double total = 0;
-  for (auto _ : state) bench.backend().add_sum_of_squares(Tensor(&total, DType::f64, {1}), x);
-  report_floats(state, x.numel());
+  measure(state, bench, AddSumOfSquares{.out = Tensor(&total, DType::f64, {1}), .x = x});
 }
 
 /// c (M, N) = a (M, K) b^T with b (N, K), the model's forward product.
@@ -237,13 +245,14 @@ void matmul(benchmark::State& state) {
   Bench bench(state.range(3));
   const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   const Tensor c = bench.make({m, n}), a = bench.make({m, k}), b = bench.make({n, k});
-  for (auto _ : state) bench.backend().matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no);
+  for (auto _ : state)
+    bench.backend().run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
   state.counters["FLOP/s"] =
       benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // Wall time: the work is done by OpenMP's threads.
-BENCHMARK(add_scaled)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
+BENCHMARK(copy)->ArgsProduct({{16 << 20}, {1, 2}})->UseRealTime();
 BENCHMARK(add_column_sums)->ArgsProduct({{768, 50'257}, {1, 2}})->UseRealTime();
 BENCHMARK(rmsnorm_forward)->ArgsProduct({{256, 768, 2048}, {1, 2}})->UseRealTime();
 BENCHMARK(rmsnorm_backward)->ArgsProduct({{256, 768, 2048}, {1, 2}})->UseRealTime();

@@ -44,7 +44,12 @@ class AdamWTest : public OpTest {
     HostF32 grad = random_normal({n}, "grad");
     HostF64 norm({1}, norm_squared);
     const Update expected = reference(param, m, v, grad, norm_squared, step);
-    backend->adamw(param, {}, m, v, grad, step.max_norm > 0 ? norm.tensor() : Tensor{}, step);
+    backend->run(AdamW{.param = param,
+                       .m = m,
+                       .v = v,
+                       .grad = grad,
+                       .norm_squared = step.max_norm > 0 ? norm.tensor() : Tensor{},
+                       .step = step});
     expect_close(m, expected.m, expected.m_bound, "m");
     expect_close(v, expected.v, expected.v_bound, "v");
     expect_close(param, expected.param, expected.param_bound, "param");
@@ -72,14 +77,15 @@ TEST_F(AdamWTest, FirstStepMovesByTheLearningRate) {
   HostF32 param({4}, 1.0f), m({4}), v({4}), grad({4});
   const float gradients[] = {1e-3f, -1e-3f, 1e3f, -2.5f};
   for (std::int64_t i = 0; i < 4; ++i) grad[i] = gradients[i];
-  backend->adamw(param, {}, m, v, grad, {}, {.lr = 0.01f});
+  backend->run(AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.01f}});
   expect_close(param, {0.99, 1.01, 0.99, 1.01}, 3 * u32 + 0.01 * 1e-5,
                "param");  // eps / |g| = 1e-5 of the step
 }
 
 TEST_F(AdamWTest, ZeroGradientDecaysOnly) {
   HostF32 param({3}, 2.0f), m({3}), v({3}), grad({3});
-  backend->adamw(param, {}, m, v, grad, {}, {.lr = 0.5f, .weight_decay = 0.25f});
+  backend->run(
+      AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.5f, .weight_decay = 0.25f}});
   expect_close(param, {1.75, 1.75, 1.75}, 0.0, "param");  // powers of two: exact
 }
 
@@ -89,7 +95,7 @@ TEST_F(AdamWTest, SumOfSquaresAccumulatesInDouble) {
     double expected = 0.25;
     for (float value : x.values()) expected += static_cast<double>(value) * static_cast<double>(value);
     HostF64 out({1}, 0.25);
-    backend->add_sum_of_squares(out, x);
+    backend->run(AddSumOfSquares{.out = out, .x = x});
     // Squares are exact; both sums round at most n times.
     expect_close(out, {expected}, 2 * static_cast<double>(n) * 0x1p-53 * expected, "out");
   }
@@ -99,15 +105,15 @@ TEST_F(AdamWTest, SumOfSquaresKeepsSmallTermsBesideLargeOnes) {
   HostF32 x({50'000}, 1.0f);
   x[0] = 8192.0f;  // 2^26: a float sum would stall here
   HostF64 out({1});
-  backend->add_sum_of_squares(out, x);
+  backend->run(AddSumOfSquares{.out = out, .x = x});
   expect_close(out, {67'108'864.0 + 49'999.0}, 0.0, "out");
 }
 
 TEST_F(AdamWTest, SumOfSquaresDoesNotDependOnThreads) {
   HostF32 x = random_normal({100'003}, "x");
   HostF64 alone({1}), shared({1});
-  make_cpu_backend(1)->add_sum_of_squares(alone, x);
-  make_cpu_backend(3)->add_sum_of_squares(shared, x);
+  make_cpu_backend(1)->run(AddSumOfSquares{.out = alone, .x = x});
+  make_cpu_backend(3)->run(AddSumOfSquares{.out = shared, .x = x});
   expect_equal(shared, alone, "out");
 }
 
@@ -121,7 +127,8 @@ TEST_F(AdamWTest, MovingAverageKeepsAndAdds) {
       expected.push_back(kept + added);
       bound.push_back(3 * u32 * (std::abs(kept) + std::abs(added)));  // coefficient, product, sum
     }
-    backend->moving_average(average, x, HostF64({1}, 2.0), decay);
+    backend->run(
+        MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, 2.0), .decay = decay});
     expect_close(average, expected, bound, "average");
   }
 }
@@ -131,7 +138,8 @@ TEST_F(AdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
        {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     HostF32 average = random_normal({65}, "average"), x = random_normal({65}, "x");
     const HostF32 before = average.clone();
-    backend->moving_average(average, x, HostF64({1}, norm), 0.5f);
+    backend->run(
+        MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, norm), .decay = 0.5f});
     expect_equal(average, before, "average");
   }
 }

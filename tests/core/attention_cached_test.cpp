@@ -30,7 +30,7 @@ TEST_P(AttentionCachedTest, PartsEqualTheWhole) {
   HostF32 qkv = random_normal({whole.batch, whole.seq_len, whole.row()}, "qkv");
   HostF32 expected({whole.batch, whole.seq_len, std::int64_t{whole.heads} * whole.head_dim}),
       lse({whole.batch, whole.heads, whole.seq_len});
-  backend->attention_forward(expected, lse, qkv, whole);
+  backend->run(AttentionForward{.out = expected, .lse = lse, .qkv = qkv, .shape = whole});
   // Tiles and chunks of 256 positions.
   const AttentionError error =
       attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(1 + t / 256); });
@@ -41,7 +41,8 @@ TEST_P(AttentionCachedTest, PartsEqualTheWhole) {
     const std::int64_t rows = c.parts[index];
     HostF32 part = rows_of_sequences(qkv, past, rows),
             out = poisoned({whole.batch, rows, expected.shape()[2]});
-    backend->attention_cached(out, keys, values, part, c.part(index), past);
+    backend->run(AttentionCached{
+        .out = out, .keys = keys, .values = values, .qkv = part, .shape = c.part(index), .past = past});
     const HostF32 of_whole = rows_of_sequences(expected, past, rows);
     std::vector<double> bound;
     for (std::int64_t i = 0; i < out.size(); ++i) {
@@ -71,8 +72,10 @@ TEST_F(OpTest, AttentionCachedDoesNotDependOnThreads) {
   HostF32 qkv = random_normal({1, 1, shape.row()}, "qkv");
   HostF32 keys = random_normal({1, 2, 2000, 32}, "keys"), values = random_normal({1, 2, 2000, 32}, "values");
   HostF32 one({1, 1, 128}), three({1, 1, 128});
-  make_cpu_backend(1)->attention_cached(one, keys, values, qkv, shape, 1999);
-  make_cpu_backend(3)->attention_cached(three, keys, values, qkv, shape, 1999);
+  make_cpu_backend(1)->run(
+      AttentionCached{.out = one, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 1999});
+  make_cpu_backend(3)->run(AttentionCached{
+      .out = three, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 1999});
   expect_equal(one, three, "out");
 }
 

@@ -166,20 +166,23 @@ TEST_P(AttentionTest, EqualsReference) {
   Reference expected = model.forward();
   model.backward(expected, dout.doubles());
 
-  backend->attention_forward(out, lse, qkv, shape);
+  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
   expect_close(out, expected.out, expected.out_bound, "out");
   expect_close(lse, expected.lse, expected.lse_bound, "lse");
-  backend->attention_backward(dqkv, dout, out, lse, qkv, shape);
+  backend->run(
+      AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
   expect_close(dqkv, expected.dqkv, expected.dqkv_bound, "dqkv");
 }
 
 TEST_P(AttentionTest, IsTheSameForAnyThreadCount) {
-  backend->attention_forward(out, lse, qkv, shape);
-  backend->attention_backward(dqkv, dout, out, lse, qkv, shape);
+  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(
+      AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
   HostF32 out_1 = poisoned(out.shape()), lse_1 = poisoned(lse.shape()), dqkv_1 = poisoned(dqkv.shape());
   const auto one_thread = make_cpu_backend(1);
-  one_thread->attention_forward(out_1, lse_1, qkv, shape);
-  one_thread->attention_backward(dqkv_1, dout, out_1, lse_1, qkv, shape);
+  one_thread->run(AttentionForward{.out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
+  one_thread->run(AttentionBackward{
+      .dqkv = dqkv_1, .dout = dout, .out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
   expect_equal(out_1, out, "out");
   expect_equal(lse_1, lse, "lse");
   expect_equal(dqkv_1, dqkv, "dqkv");
@@ -216,7 +219,7 @@ TEST_F(OpTest, AttentionFollowsAGrowingMaximum) {
     qkv[t * 48 + 32] = static_cast<float>(t % 7);  // v
   }
   HostF32 out = poisoned({1, 600, 16}), lse = poisoned({1, 1, 600});
-  backend->attention_forward(out, lse, qkv, shape);
+  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
   for (std::int64_t t = 0; t < 600; ++t) {
     ASSERT_NEAR(out[t * 16], static_cast<float>(t % 7), 6 * 4.6e-5) << t;  // exp(-10) on the neighbour
     ASSERT_NEAR(lse[t], 10.0f * static_cast<float>(t), 5e-5 + 10.0 * static_cast<double>(t) * u32) << t;

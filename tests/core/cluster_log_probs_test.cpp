@@ -51,10 +51,21 @@ double ClusterLogProbsTest::score(std::int64_t n, std::int64_t position, double&
 TEST_P(ClusterLogProbsTest, EqualsReference) {
   const auto entries = static_cast<std::int64_t>(row_of.size()), largest = map.largest_cluster;
   HostF32 out = poisoned({entries, largest});
-  backend->cluster_log_probs(out, h, ids(row_of), ids(cluster_of), codebook_or_absent(), bias, map.view());
+  backend->run(ClusterLogProbs{.out = out,
+                               .h = h,
+                               .rows = ids(row_of),
+                               .clusters = ids(cluster_of),
+                               .member_codebook = codebook_or_absent(),
+                               .token_bias = bias,
+                               .map = map.view()});
   // All log-probabilities with clusters that weigh nothing: the same numbers at the tokens' places.
   HostF32 no_codes({c.rows, c.clusters()}), everything({c.rows, c.vocabulary()});
-  backend->member_log_probs(everything, h, no_codes, codebook_or_absent(), bias, map.view());
+  backend->run(MemberLogProbs{.log_probs = everything,
+                              .h = h,
+                              .code_log_probs = no_codes,
+                              .member_codebook = codebook_or_absent(),
+                              .token_bias = bias,
+                              .map = map.view()});
   for (std::int64_t i = 0; i < entries; ++i) {
     const auto at = static_cast<std::size_t>(i);
     const std::int32_t first = map.member_begin[cluster_of[at]];
@@ -106,7 +117,13 @@ TEST_F(OpTest, ClusterLogProbsOfNothing) {
   HostF32 h = random_normal({1, 16}, "h"), codebook = random_normal({2, 4, 8}, "codebook"), bias({11});
   HostF32 out({0, 6});
   HostI32 none({0});
-  backend->cluster_log_probs(out, h, none, none, codebook, bias, map.view());
+  backend->run(ClusterLogProbs{.out = out,
+                               .h = h,
+                               .rows = none,
+                               .clusters = none,
+                               .member_codebook = codebook,
+                               .token_bias = bias,
+                               .map = map.view()});
 }
 
 }  // namespace

@@ -49,8 +49,12 @@ class CrossEntropyTest : public OpTest, public ::testing::WithParamInterface<Cla
 
 TEST_P(CrossEntropyTest, OneShardEqualsReference) {
   HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows});
-  backend->softmax_statistics(statistics.tensor().view({rows, 3}), logits, bias(), targets, {.count = classes});
-  backend->softmax_combine(nll, lse, statistics, targets);
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({rows, 3}),
+                                 .logits = logits,
+                                 .bias = bias(),
+                                 .targets = targets,
+                                 .classes = {.count = classes}});
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   std::vector<double> expected_lse, expected_nll;
   for (std::int64_t n = 0; n < rows; ++n) {
     const std::vector<double> x = row(n);
@@ -76,15 +80,23 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
       for (std::int64_t c = 0; c < count; ++c) part[n * width + c] = logits[n * classes + first + c];
     }
     const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
-    backend->softmax_statistics(statistics.tensor().rows(p, 1).view({rows, 3}), part, part_bias, targets,
-                                {first, count});
+    backend->run(SoftmaxStatistics{.statistics = statistics.tensor().rows(p, 1).view({rows, 3}),
+                                   .logits = part,
+                                   .bias = part_bias,
+                                   .targets = targets,
+                                   .classes = {first, count}});
   }
-  backend->softmax_combine(nll, lse, statistics, targets);
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   for (std::int64_t p = 0; p < shards; ++p) {
     const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
     HostF32& part = parts[static_cast<std::size_t>(p)];
     const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
-    backend->softmax_gradient(part, part_bias, lse, targets, {first, count}, 0.5f);
+    backend->run(SoftmaxGradient{.logits = part,
+                                 .bias = part_bias,
+                                 .lse = lse,
+                                 .targets = targets,
+                                 .classes = {first, count},
+                                 .scale = 0.5f});
     const std::int64_t width = count + GetParam().padding;
     for (std::int64_t n = 0; n < rows; ++n) {
       for (std::int64_t c = 0; c < count; ++c) gradient[n * classes + first + c] = part[n * width + c];
@@ -112,7 +124,7 @@ TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
     const double lse = log_sum_exp(x);
     for (double value : x) expected.push_back(value - lse);
   }
-  backend->log_softmax(logits, bias());
+  backend->run(LogSoftmax{.logits = logits, .bias = bias()});
   expect_close(logits, expected, lse_bound() + 80 * u32, "log_softmax");
 }
 
@@ -127,8 +139,11 @@ TEST_F(OpTest, SoftmaxKeepsLargeLogits) {
   HostF32 logits({1, 3}), statistics({1, 1, 3}), nll({1}), lse({1});
   logits[0] = 1e4f, logits[1] = -1e4f, logits[2] = 1e4f - 1;
   HostI32 targets({1}, 2);
-  backend->softmax_statistics(statistics.tensor().view({1, 3}), logits, {}, targets, {.count = 3});
-  backend->softmax_combine(nll, lse, statistics, targets);
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({1, 3}),
+                                 .logits = logits,
+                                 .targets = targets,
+                                 .classes = {.count = 3}});
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   EXPECT_NEAR(nll[0], 1 + std::log(1 + std::exp(-1.0)), 4 * u32);
 }
 
@@ -136,8 +151,11 @@ TEST_F(OpTest, SoftmaxShowsNotANumber) {
   HostF32 logits({2, 40}, 1.0f), statistics({1, 2, 3}), nll({2}), lse({2});
   logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
   HostI32 targets({2}, 0);
-  backend->softmax_statistics(statistics.tensor().view({2, 3}), logits, {}, targets, {.count = 40});
-  backend->softmax_combine(nll, lse, statistics, targets);
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({2, 3}),
+                                 .logits = logits,
+                                 .targets = targets,
+                                 .classes = {.count = 40}});
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   EXPECT_TRUE(std::isnan(nll[0]));
   EXPECT_NEAR(nll[1], std::log(40.0), 8 * u32);
 }

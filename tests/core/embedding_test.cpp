@@ -19,7 +19,7 @@ TEST_F(EmbeddingTest, ForwardCopiesRowsAndZeroesOthers) {
       // Ids below, in and above this shard's rows.
       HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", 0, 2 * rows);
       HostF32 table = random_normal({rows, width}, "table"), out = poisoned({tokens, width});
-      backend->embedding_forward(out, ids, table, first_row);
+      backend->run(EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = first_row});
       std::vector<double> expected;
       for (std::int64_t n = 0; n < tokens; ++n) {
         const std::int64_t row = ids[n] - first_row;
@@ -45,7 +45,7 @@ TEST_F(EmbeddingTest, BackwardAccumulatesExactlyOnIntegers) {
           expected[static_cast<std::size_t>(row * width + i)] += dout[n * width + i];
         }
       }
-      backend->embedding_backward(dtable, dout, ids, first_row);
+      backend->run(EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = first_row});
       expect_close(dtable, expected, 0.0, "dtable");
     }
   }
@@ -56,7 +56,7 @@ TEST_F(EmbeddingTest, BackwardEqualsFiniteDifferences) {
   const std::int64_t tokens = 9, rows = 5, width = 3, first_row = 2;
   HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", 0, 8);
   HostF32 dout = random_normal({tokens, width}, "dout"), dtable({rows, width});
-  backend->embedding_backward(dtable, dout, ids, first_row);
+  backend->run(EmbeddingBackward{.dtable = dtable, .dout = dout, .ids = ids, .first_row = first_row});
   const auto loss = [&](const std::vector<double>& table) {
     double sum = 0;
     for (std::int64_t n = 0; n < tokens; ++n) {
@@ -76,8 +76,8 @@ TEST_F(EmbeddingTest, BackwardEqualsFiniteDifferences) {
 TEST_F(EmbeddingTest, BackwardDoesNotDependOnThreads) {
   HostI32 ids = random_integers<std::int32_t>({999}, "ids", 0, 20);
   HostF32 dout = random_normal({999, 66}, "dout"), alone({21, 66}), shared({21, 66});
-  make_cpu_backend(1)->embedding_backward(alone, dout, ids, 0);
-  make_cpu_backend(3)->embedding_backward(shared, dout, ids, 0);
+  make_cpu_backend(1)->run(EmbeddingBackward{.dtable = alone, .dout = dout, .ids = ids, .first_row = 0});
+  make_cpu_backend(3)->run(EmbeddingBackward{.dtable = shared, .dout = dout, .ids = ids, .first_row = 0});
   expect_equal(shared, alone, "dtable");
 }
 

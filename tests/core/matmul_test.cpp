@@ -65,7 +65,7 @@ TEST_P(MatmulTest, EqualsReference) {
       bound[at] = static_cast<double>(k + 1) * u32 * magnitude;
     }
   }
-  backend->matmul(c, a, b, ta, tb, accumulate);
+  backend->run(Matmul{.c = c, .a = a, .b = b, .ta = ta, .tb = tb, .accumulate = accumulate});
   expect_close(c, expected, bound, "c");
 }
 
@@ -76,25 +76,25 @@ class MatmulEdgeTest : public OpTest {};
 TEST_F(MatmulEdgeTest, EmptySumIsZeroOrLeavesC) {
   HostF32 a({3, 0}), b({0, 5});
   HostF32 set = poisoned({3, 5});
-  backend->matmul(set, a, b, Transpose::no, Transpose::no, Accumulate::no);
+  backend->run(Matmul{.c = set, .a = a, .b = b, .accumulate = Accumulate::no});
   expect_close(set, std::vector<double>(15, 0.0), 0.0, "c");
   HostF32 kept({3, 5}, 2.0f);
-  backend->matmul(kept, a, b, Transpose::no, Transpose::no, Accumulate::yes);
+  backend->run(Matmul{.c = kept, .a = a, .b = b, .accumulate = Accumulate::yes});
   expect_close(kept, std::vector<double>(15, 2.0), 0.0, "c");
 }
 
 TEST_F(MatmulEdgeTest, EmptyResultIsAllowed) {
   HostF32 rows_a({0, 4}), b({4, 5}), rows_c({0, 5});
-  backend->matmul(rows_c, rows_a, b, Transpose::no, Transpose::no, Accumulate::no);
+  backend->run(Matmul{.c = rows_c, .a = rows_a, .b = b, .accumulate = Accumulate::no});
   HostF32 a({3, 4}), columns_b({4, 0}), columns_c({3, 0});
-  backend->matmul(columns_c, a, columns_b, Transpose::no, Transpose::no, Accumulate::yes);
+  backend->run(Matmul{.c = columns_c, .a = a, .b = columns_b, .accumulate = Accumulate::yes});
 }
 
 TEST_F(MatmulEdgeTest, IntegersAreExact) {
   // |sum| <= 300 * 64 < 2^24: exact in every order.
   HostF32 a = random_integers({50, 300}, "a", -8, 8), b = random_integers({300, 40}, "b", -8, 8);
   HostF32 c = poisoned({50, 40});
-  backend->matmul(c, a, b, Transpose::no, Transpose::no, Accumulate::no);
+  backend->run(Matmul{.c = c, .a = a, .b = b, .accumulate = Accumulate::no});
   std::vector<double> expected;
   for (std::int64_t i = 0; i < 50; ++i) {
     for (std::int64_t j = 0; j < 40; ++j) {
@@ -110,7 +110,7 @@ using MatmulDeathTest = MatmulEdgeTest;
 
 TEST_F(MatmulDeathTest, ShapesThatDoNotFitAreRefused) {
   HostF32 a({3, 4}), b({5, 6}), c({3, 6});
-  EXPECT_DEATH(backend->matmul(c, a, b, Transpose::no, Transpose::no, Accumulate::no), "internal error");
+  EXPECT_DEATH(backend->run(Matmul{.c = c, .a = a, .b = b, .accumulate = Accumulate::no}), "internal error");
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include <numeric>
 
-#include "core/cpu/member_units.h"
 #include "tests/core/member_map.h"
 
 namespace vqlm::testing {
@@ -26,7 +25,8 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
         if (n % 10 != 0) targets[n] = map.members[map.member_begin[0] + n % c.cluster_sizes[0]];
       }
     }
-    backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+    backend->run(SortRowsByCluster{
+        .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   }
 
   Case c = GetParam();
@@ -38,6 +38,18 @@ class MemberEntropyTest : public OpTest, public ::testing::WithParamInterface<Ca
   HostI32 clusters{Shape{c.rows}}, order{Shape{c.rows}}, row_begin{Shape{c.clusters() + 1}};
 
   Tensor codebook_or_absent() { return c.groups > 0 ? codebook.tensor() : Tensor{}; }
+  /// The op on the fixture's operands.
+  MemberEntropy entropy(Tensor nll, const MemberGradients& gradients = {}) {
+    return {.nll = nll,
+            .gradients = gradients,
+            .h = h,
+            .targets = targets,
+            .order = order,
+            .row_begin = row_begin,
+            .member_codebook = codebook_or_absent(),
+            .token_bias = bias,
+            .map = map.view()};
+  }
   /// Where member w's group g begins in the codebook.
   std::size_t entry(std::int64_t w, int g) const {
     const std::int64_t position = map.position_of_token[w];
@@ -130,8 +142,8 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
   };
   const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
              dbias_0 = dbias.doubles();
-  Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
-  tested.member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
+  tested.run(entropy(nll, gradients));
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
@@ -142,7 +154,7 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
       "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
-  tested.member_entropy(nll_alone, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  tested.run(entropy(nll_alone));
   expect_close(nll_alone, expected.nll, bound(expected.nll_bound, expected.nll, 1), "nll without gradients");
 }
 
@@ -183,9 +195,8 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
   HostF32 first = HostF32(codebook.shape()), second = HostF32(codebook.shape());
   for (HostF32* dcodebook : {&first, &second}) {
     HostF32 nll({c.rows}), dh({c.rows, c.d()}), dbias({c.vocabulary()});
-    Backend::MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
-    backend->member_entropy(nll, gradients, h, targets, order, row_begin, codebook_or_absent(), bias,
-                            map.view());
+    MemberGradients gradients{dh, c.groups > 0 ? dcodebook->tensor() : Tensor{}, dbias, 1.0f};
+    backend->run(entropy(nll, gradients));
   }
   expect_equal(first, second, "dmember_codebook");
 }
@@ -193,10 +204,15 @@ TEST_P(MemberEntropyTest, RepeatsBitForBit) {
 /// Both factors together: sum over the vocabulary 1, and the target's entry equal to what training computes.
 TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
   HostF32 codes = random_normal({c.rows, c.clusters()}, "code logits");
-  backend->log_softmax(codes, Tensor{});
+  backend->run(LogSoftmax{.logits = codes});
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), nll({c.rows});
-  backend->member_log_probs(log_probs, h, codes, codebook_or_absent(), bias, map.view());
-  backend->member_entropy(nll, {}, h, targets, order, row_begin, codebook_or_absent(), bias, map.view());
+  backend->run(MemberLogProbs{.log_probs = log_probs,
+                              .h = h,
+                              .code_log_probs = codes,
+                              .member_codebook = codebook_or_absent(),
+                              .token_bias = bias,
+                              .map = map.view()});
+  backend->run(entropy(nll));
   const Reference expected = reference(h.doubles(), codebook.doubles(), 1);
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0, tolerance = 0;
@@ -239,10 +255,18 @@ TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {
   Map map(c);
   HostF32 h = random_normal({5, 16}, "h"), codebook = random_normal({2, 4, 8}, "codebook"), bias({11});
   HostI32 targets({5}, -1), clusters({5}), order({5}), row_begin({3});
-  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+  backend->run(SortRowsByCluster{
+      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   HostF32 nll({5}, 3.0f), dh({5, 16}, 3.0f), dcodebook({2, 4, 8}, 3.0f), dbias({11}, 3.0f);
-  backend->member_entropy(nll, {dh, dcodebook, dbias, 1.0f}, h, targets, order, row_begin, codebook, bias,
-                          map.view());
+  backend->run(MemberEntropy{.nll = nll,
+                             .gradients = {dh, dcodebook, dbias, 1.0f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = codebook,
+                             .token_bias = bias,
+                             .map = map.view()});
   expect_equal(nll, HostF32({5}, 3.0f), "nll");
   expect_equal(dh, HostF32({5, 16}, 3.0f), "dh");
   expect_equal(dcodebook, HostF32({2, 4, 8}, 3.0f), "dmember_codebook");
@@ -257,7 +281,8 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   HostF32 bias = random_normal({c.vocabulary()}, "bias");
   HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, c.vocabulary() - 1);
   HostI32 clusters({c.rows}), order({c.rows}), row_begin({c.clusters() + 1});
-  backend->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+  backend->run(SortRowsByCluster{
+      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   HostU8 codes({c.vocabulary(), 1});
   for (std::int64_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i);
   CodeMapView coded = map.view();
@@ -269,11 +294,36 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   HostF32 log_probs = poisoned({c.rows, c.vocabulary()}), coded_log_probs = poisoned(log_probs.shape());
   const Tensor group = u.tensor().view({1, c.vocabulary(), c.d()}),
                dgroup = coded_du.tensor().view({1, c.vocabulary(), c.d()});
-  backend->member_entropy(nll, {dh, du, dbias, 0.5f}, h, targets, order, row_begin, u, bias, map.view());
-  backend->member_entropy(coded_nll, {coded_dh, dgroup, coded_dbias, 0.5f}, h, targets, order, row_begin,
-                          group, bias, coded);
-  backend->member_log_probs(log_probs, h, of_codes, u, bias, map.view());
-  backend->member_log_probs(coded_log_probs, h, of_codes, group, bias, coded);
+  backend->run(MemberEntropy{.nll = nll,
+                             .gradients = {dh, du, dbias, 0.5f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = u,
+                             .token_bias = bias,
+                             .map = map.view()});
+  backend->run(MemberEntropy{.nll = coded_nll,
+                             .gradients = {coded_dh, dgroup, coded_dbias, 0.5f},
+                             .h = h,
+                             .targets = targets,
+                             .order = order,
+                             .row_begin = row_begin,
+                             .member_codebook = group,
+                             .token_bias = bias,
+                             .map = coded});
+  backend->run(MemberLogProbs{.log_probs = log_probs,
+                              .h = h,
+                              .code_log_probs = of_codes,
+                              .member_codebook = u,
+                              .token_bias = bias,
+                              .map = map.view()});
+  backend->run(MemberLogProbs{.log_probs = coded_log_probs,
+                              .h = h,
+                              .code_log_probs = of_codes,
+                              .member_codebook = group,
+                              .token_bias = bias,
+                              .map = coded});
   // Scores of d + 1 terms, each below max |h| max |u| or max |b|, in any order, twice (s and lse), on both sides; a
   // gradient's probability is off by that much, relatively, and its sums of at most N + V terms by one unit each.
   const double terms = static_cast<double>(c.d()) * max_abs(h.doubles()) * max_abs(u.doubles()) + 4;
@@ -285,34 +335,6 @@ TEST_F(OpTest, MembersWithOwnVectorsAreMembersOfOneGroupWithAllCodes) {
   expect_close(dbias, coded_dbias.doubles(), of_gradient, "dtoken_bias");
   expect_close(dh, coded_dh.doubles(), of_gradient * max_abs(u.doubles()), "dh");
   expect_close(du, coded_du.doubles(), of_gradient * max_abs(h.doubles()), "dmember_codebook");
-}
-
-/// Threads share a cluster's units only where the rows that each of them then sums apart are few.
-TEST(MemberPlanTest, LargeClustersStayWithOneThread) {
-  const Case c = with_own_vectors("", 900, 16, {50, 2}, true);
-  Map map(c);
-  HostI32 row_begin({3});
-  row_begin[1] = 880;
-  row_begin[2] = 900;
-  cpu::members::Problem problem{};
-  problem.sizes = {1, c.vocabulary(), c.d()};
-  problem.row_begin = row_begin.tensor().i32();
-  problem.member_begin = map.member_begin.tensor().i32();
-  const auto clusters_of_parts = [&](std::int64_t most_shared) {
-    const cpu::members::Plan plan = cpu::members::make_plan(problem, 2, 3, most_shared);
-    std::vector<std::int64_t> units_of_first;
-    for (std::size_t part = 0; part < 3; ++part) {
-      std::int64_t count = 0;
-      for (std::size_t u = plan.part_begin[part]; u < plan.part_begin[part + 1]; ++u) {
-        count += plan.units[u].cluster == 0 ? 1 : 0;
-      }
-      units_of_first.push_back(count);
-    }
-    EXPECT_EQ(plan.part_begin.back(), plan.units.size());
-    return units_of_first;
-  };
-  EXPECT_EQ(clusters_of_parts(50 * 16), (std::vector<std::int64_t>{3, 2, 2}));  // 7 units of up to 128 rows
-  EXPECT_EQ(clusters_of_parts(50 * 16 - 1), (std::vector<std::int64_t>{7, 0, 0}));
 }
 
 }  // namespace

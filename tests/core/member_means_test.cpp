@@ -31,7 +31,7 @@ TEST_P(MemberMeansTest, CodesPlusMeans) {
   MemberMap map(c);
   HostF32 codebook = random_normal({c.clusters(), c.d()}, "codes");
   HostF32 members = random_normal(c.codebook_shape(), "members"), out = poisoned(codebook.shape());
-  backend->add_member_means(out, codebook, members, map.view());
+  backend->run(AddMemberMeans{.out = out, .codebook = codebook, .members = members, .map = map.view()});
   const std::vector<double> expected = reference(map, c.d(), codebook.doubles(), members.doubles());
   // m additions of numbers below max |u|, a division and the last addition.
   const double largest = max_abs(members.doubles());
@@ -53,7 +53,8 @@ TEST_P(MemberMeansTest, BackwardAccumulatesFiniteDifferences) {
   HostF32 dcodebook = random_normal(dout.shape(), "dcodes"),
           dmembers = random_normal(c.codebook_shape(), "dmembers");
   const std::vector<double> before_codes = dcodebook.doubles(), before_members = dmembers.doubles();
-  backend->add_member_means_backward(dcodebook, dmembers, dout, map.view());
+  backend->run(
+      AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = dout, .map = map.view()});
   HostF32 codebook = random_normal(dout.shape(), "codes"),
           members = random_normal(c.codebook_shape(), "members");
   const auto loss = [&](const std::vector<double>& codes, const std::vector<double>& vectors) {
@@ -90,8 +91,9 @@ TEST(MemberMeans, SameForAnyNumberOfThreads) {
     const auto backend = make_cpu_backend(threads);
     HostF32 out(codebook.shape()), dcodebook(codebook.shape()),
         dmembers = random_normal(members.shape(), "dm");
-    backend->add_member_means(out, codebook, members, map.view());
-    backend->add_member_means_backward(dcodebook, dmembers, out, map.view());
+    backend->run(AddMemberMeans{.out = out, .codebook = codebook, .members = members, .map = map.view()});
+    backend->run(
+        AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = out, .map = map.view()});
     return std::tuple(std::move(out), std::move(dcodebook), std::move(dmembers));
   };
   const auto one = run(1), three = run(3);

@@ -48,7 +48,7 @@ TEST_F(RmsnormTest, ForwardEqualsReference) {
   for (const auto& [rows, width] : sizes) {
     HostF32 x = random_normal({rows, width}, "x"), gain = random_normal({width}, "gain");
     HostF32 y = poisoned({rows, width}), rstd = poisoned({rows});
-    backend->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
+    backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
     const Forward expected = rmsnorm(x.doubles(), gain.doubles());
     expect_close(rstd, expected.rstd, scaled_abs(expected.rstd, rstd_error(width)), "rstd");
     expect_close(y, expected.y, scaled_abs(expected.y, rstd_error(width) + 2 * u32), "y");
@@ -60,7 +60,8 @@ TEST_F(RmsnormTest, ForwardAddsTheBranchAlsoInPlace) {
     HostF32 x = random_normal({rows, width}, "x"), branch = random_normal({rows, width}, "branch");
     HostF32 gain = random_normal({width}, "gain");
     HostF32 y = poisoned({rows, width}), rstd = poisoned({rows}), sum = poisoned({rows, width});
-    backend->rmsnorm_forward(y, rstd, sum, x, branch, gain, eps);
+    backend->run(
+        RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = eps});
     const std::vector<double> exact = added(x.doubles(), branch.doubles());
     expect_close(sum, exact, scaled_abs(exact, u32), "sum");
     // The op normalises the sum that it stores.
@@ -69,10 +70,17 @@ TEST_F(RmsnormTest, ForwardAddsTheBranchAlsoInPlace) {
     expect_close(y, expected.y, scaled_abs(expected.y, rstd_error(width) + 2 * u32), "y");
 
     HostF32 over_x = x.clone(), over_branch = branch.clone(), y_again = poisoned({rows, width});
-    backend->rmsnorm_forward(y_again, rstd, over_x, over_x, branch, gain, eps);
+    backend->run(RmsnormForward{
+        .y = y_again, .rstd = rstd, .sum = over_x, .x = over_x, .branch = branch, .gain = gain, .eps = eps});
     expect_equal(over_x, sum, "sum in place of x");
     expect_equal(y_again, y, "y");
-    backend->rmsnorm_forward(y_again, rstd, over_branch, x, over_branch, gain, eps);
+    backend->run(RmsnormForward{.y = y_again,
+                                .rstd = rstd,
+                                .sum = over_branch,
+                                .x = x,
+                                .branch = over_branch,
+                                .gain = gain,
+                                .eps = eps});
     expect_equal(over_branch, sum, "sum in place of branch");
     expect_equal(y_again, y, "y");
   }
@@ -80,11 +88,17 @@ TEST_F(RmsnormTest, ForwardAddsTheBranchAlsoInPlace) {
 
 TEST_F(RmsnormTest, ZeroRowsGiveZerosAndNoRowsGiveNothing) {
   HostF32 x({2, 65}), gain({65}, 1.0f), y = poisoned({2, 65}), rstd({2});
-  backend->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
+  backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
   expect_close(y, std::vector<double>(130, 0.0), 0.0, "y");
   HostF32 none({0, 65}), no_rstd({0}), dgain({65}, 3.0f);
-  backend->rmsnorm_forward(none, no_rstd, {}, none, {}, gain, eps);
-  backend->rmsnorm_backward(none, dgain, none, none, gain, no_rstd, Accumulate::no);
+  backend->run(RmsnormForward{.y = none, .rstd = no_rstd, .x = none, .gain = gain, .eps = eps});
+  backend->run(RmsnormBackward{.dx = none,
+                               .dgain = dgain,
+                               .dy = none,
+                               .x = none,
+                               .gain = gain,
+                               .rstd = no_rstd,
+                               .accumulate_dx = Accumulate::no});
   expect_close(dgain, std::vector<double>(65, 3.0), 0.0, "dgain");
 }
 
@@ -128,23 +142,41 @@ TEST_F(RmsnormTest, BackwardEqualsReference) {
   for (const auto& [rows, width] : sizes) {
     HostF32 x = random_normal({rows, width}, "x"), gain = random_normal({width}, "gain");
     HostF32 dy = random_normal({rows, width}, "dy"), y({rows, width}), rstd({rows});
-    backend->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
+    backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
     const Backward expected = rmsnorm_gradients(dy, x, gain);
 
     HostF32 dx = poisoned({rows, width}), dgain({width});
-    backend->rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
+    backend->run(RmsnormBackward{.dx = dx,
+                                 .dgain = dgain,
+                                 .dy = dy,
+                                 .x = x,
+                                 .gain = gain,
+                                 .rstd = rstd,
+                                 .accumulate_dx = Accumulate::no});
     expect_close(dx, expected.dx, expected.dx_bound, "dx");
     expect_close(dgain, expected.dgain, expected.dgain_bound, "dgain");
 
     HostF32 in_place = dy.clone(), dgain_again({width});
-    backend->rmsnorm_backward(in_place, dgain_again, in_place, x, gain, rstd, Accumulate::no);
+    backend->run(RmsnormBackward{.dx = in_place,
+                                 .dgain = dgain_again,
+                                 .dy = in_place,
+                                 .x = x,
+                                 .gain = gain,
+                                 .rstd = rstd,
+                                 .accumulate_dx = Accumulate::no});
     expect_equal(in_place, dx, "dx in place of dy");
     expect_equal(dgain_again, dgain, "dgain");
 
     HostF32 total = random_normal({rows, width}, "dx before");
     const std::vector<double> dx_total = added(total.doubles(), expected.dx);
     const std::vector<double> dgain_total = added(dgain.doubles(), expected.dgain);
-    backend->rmsnorm_backward(total, dgain, dy, x, gain, rstd, Accumulate::yes);
+    backend->run(RmsnormBackward{.dx = total,
+                                 .dgain = dgain,
+                                 .dy = dy,
+                                 .x = x,
+                                 .gain = gain,
+                                 .rstd = rstd,
+                                 .accumulate_dx = Accumulate::yes});
     expect_close(total, dx_total, added(expected.dx_bound, scaled_abs(dx_total, u32)), "dx accumulated");
     expect_close(dgain, dgain_total, added(expected.dgain_bound, scaled_abs(dgain_total, u32)),
                  "dgain accumulated");
@@ -156,8 +188,14 @@ TEST_F(RmsnormTest, BackwardEqualsFiniteDifferences) {
   HostF32 x = random_normal({rows, width}, "x"), gain = random_normal({width}, "gain");
   HostF32 dy = random_normal({rows, width}, "dy"), y({rows, width}), rstd({rows});
   HostF32 dx = poisoned({rows, width}), dgain({width});
-  backend->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
-  backend->rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
+  backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
+  backend->run(RmsnormBackward{.dx = dx,
+                               .dgain = dgain,
+                               .dy = dy,
+                               .x = x,
+                               .gain = gain,
+                               .rstd = rstd,
+                               .accumulate_dx = Accumulate::no});
 
   const std::vector<double> x_values = x.doubles(), gain_values = gain.doubles(), dy_values = dy.doubles();
   const auto of_x = [&](const std::vector<double>& at) { return dot(dy_values, rmsnorm(at, gain_values).y); };
@@ -175,9 +213,21 @@ TEST_F(RmsnormTest, ResultsDoNotDependOnThreads) {
           dy = random_normal({999, 66}, "dy");
   HostF32 y({999, 66}), rstd({999}), dx_alone({999, 66}), dx_shared({999, 66}), dgain_alone({66}),
       dgain_shared({66});
-  backend->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
-  make_cpu_backend(1)->rmsnorm_backward(dx_alone, dgain_alone, dy, x, gain, rstd, Accumulate::no);
-  make_cpu_backend(3)->rmsnorm_backward(dx_shared, dgain_shared, dy, x, gain, rstd, Accumulate::no);
+  backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
+  make_cpu_backend(1)->run(RmsnormBackward{.dx = dx_alone,
+                                           .dgain = dgain_alone,
+                                           .dy = dy,
+                                           .x = x,
+                                           .gain = gain,
+                                           .rstd = rstd,
+                                           .accumulate_dx = Accumulate::no});
+  make_cpu_backend(3)->run(RmsnormBackward{.dx = dx_shared,
+                                           .dgain = dgain_shared,
+                                           .dy = dy,
+                                           .x = x,
+                                           .gain = gain,
+                                           .rstd = rstd,
+                                           .accumulate_dx = Accumulate::no});
   expect_equal(dx_shared, dx_alone, "dx");
   expect_equal(dgain_shared, dgain_alone, "dgain");
 }

@@ -59,12 +59,12 @@ TEST_P(RopeTest, ForwardAndBackwardEqualReference) {
   const RopePositions positions = positions_of(frequencies);
   HostF32 qkv = random_qkv(shape), dqkv = qkv.clone();
   const std::vector<double> before = qkv.doubles();
-  backend->rope_forward(qkv, shape, positions);
+  backend->run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
   expect_close(qkv, rotated(before, shape, frequencies, 1), bound_of(before), "qkv");
-  backend->rope_backward(dqkv, shape, positions);
+  backend->run(RopeBackward{.dqkv = dqkv, .shape = shape, .positions = positions});
   expect_close(dqkv, rotated(before, shape, frequencies, -1), bound_of(before), "dqkv");
   // A rotation and its inverse.
-  backend->rope_backward(qkv, shape, positions);
+  backend->run(RopeBackward{.dqkv = qkv, .shape = shape, .positions = positions});
   expect_close(qkv, before, 2 * bound_of(before), "there and back");
 }
 
@@ -74,7 +74,7 @@ TEST_P(RopeTest, FirstPositionsAndValuesStay) {
   const RopePositions positions = positions_of(frequencies);
   HostF32 qkv = random_qkv(shape);
   const HostF32 before = qkv.clone();
-  backend->rope_forward(qkv, shape, positions);
+  backend->run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
   const std::int64_t rotated_columns =
       static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
@@ -108,9 +108,9 @@ TEST_F(RopePositionTest, RowsFromTheFirstPositionOn) {
     std::vector<double> frequencies = {0.9, 0.31, 1e-4};
     HostF32 qkv = random_qkv(shape), dqkv = qkv.clone();
     const std::vector<double> before = qkv.doubles();
-    backend->rope_forward(qkv, shape, positions_of(frequencies, first));
+    backend->run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions_of(frequencies, first)});
     expect_close(qkv, rotated(before, shape, frequencies, 1, first), bound_of(before), "qkv");
-    backend->rope_backward(dqkv, shape, positions_of(frequencies, first));
+    backend->run(RopeBackward{.dqkv = dqkv, .shape = shape, .positions = positions_of(frequencies, first)});
     expect_close(dqkv, rotated(before, shape, frequencies, -1, first), bound_of(before), "dqkv");
   }
 }
@@ -125,7 +125,7 @@ TEST_F(RopeGradientTest, BackwardEqualsFiniteDifferences) {
   const std::vector<double> numeric = numeric_gradient(
       [&](const std::vector<double>& x) { return dot(weights, rotated(x, shape, frequencies, 1)); },
       random_qkv(shape).doubles());
-  backend->rope_backward(dy, shape, positions_of(frequencies));
+  backend->run(RopeBackward{.dqkv = dy, .shape = shape, .positions = positions_of(frequencies)});
   expect_close(dy, numeric, bound_of(weights) + 1e-8, "dqkv");
 }
 

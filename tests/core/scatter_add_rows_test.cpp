@@ -22,7 +22,7 @@ TEST_F(ScatterAddRowsTest, AccumulatesExactlyOnIntegers) {
     for (std::int64_t i = 0; i < dout.size(); ++i) {
       expected[static_cast<std::size_t>(rows[i / size.width] * size.width + i % size.width)] += dout[i];
     }
-    backend->scatter_add_rows(dtable, dout, rows);
+    backend->run(ScatterAddRows{.dtable = dtable, .dout = dout, .rows = rows});
     expect_close(dtable, expected, 0.0, "dtable");
   }
 }
@@ -33,7 +33,7 @@ TEST_F(ScatterAddRowsTest, SameForAnyNumberOfThreads) {
   HostI32 rows = size.rows();
   const auto run = [&](int threads) {
     HostF32 dtable = random_normal({size.table_rows, size.width}, "dtable");
-    make_cpu_backend(threads)->scatter_add_rows(dtable, dout, rows);
+    make_cpu_backend(threads)->run(ScatterAddRows{.dtable = dtable, .dout = dout, .rows = rows});
     return dtable;
   };
   expect_equal(run(1), run(3), "dtable");

@@ -25,10 +25,21 @@ class CudaAdamWTest : public CudaOpTest {
     HostF64 norm({1}, norm_squared);
     const DeviceArray device_norm = upload(norm);
     const bool clip = step.max_norm > 0;
-    device->adamw(param, rounded, m, v, grad, clip ? device_norm.tensor() : Tensor{}, step);
+    device->run(AdamW{.param = param,
+                      .rounded = rounded,
+                      .m = m,
+                      .v = v,
+                      .grad = grad,
+                      .norm_squared = clip ? device_norm.tensor() : Tensor{},
+                      .step = step});
 
     const HostF32 param_before = s.param.clone(), m_before = s.m.clone();
-    oracle->adamw(s.param, {}, s.m, s.v, s.grad, clip ? norm.tensor() : Tensor{}, step);
+    oracle->run(AdamW{.param = s.param,
+                      .m = s.m,
+                      .v = s.v,
+                      .grad = s.grad,
+                      .norm_squared = clip ? norm.tensor() : Tensor{},
+                      .step = step});
     const double keep = step.beta1, lr = step.lr;
     const double correction = 1 - std::pow(keep, static_cast<double>(step.step));
     std::vector<double> param_bound, m_bound, v_bound;
@@ -80,8 +91,9 @@ TEST_F(CudaAdamWTest, WithoutARoundedCopyOnlyTheStateChanges) {
   const DeviceArray param = upload(s.param), m = upload(s.m), v = upload(s.v), grad = upload(s.grad);
   const DeviceArray again = upload(s.param), m_again = upload(s.m), v_again = upload(s.v),
                     rounded = output({65});
-  device->adamw(param, {}, m, v, grad, {}, {.lr = 0.1f});
-  device->adamw(again, rounded, m_again, v_again, grad, {}, {.lr = 0.1f});
+  device->run(AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.1f}});
+  device->run(AdamW{
+      .param = again, .rounded = rounded, .m = m_again, .v = v_again, .grad = grad, .step = {.lr = 0.1f}});
   expect_equal(param.download(), again.download(), "param");
   expect_equal(grad.download(), s.grad, "grad");
 }
@@ -93,8 +105,13 @@ TEST_F(CudaAdamWTest, ANormThatIsNotFiniteSkipsTheStep) {
       State s = random_state(1003);
       HostF32 copy = random_bf16({1003}, "rounded");
       const DeviceArray param = upload(s.param), m = upload(s.m), v = upload(s.v), rounded = bf16(copy);
-      device->adamw(param, rounded, m, v, upload(s.grad), upload(HostF64({1}, norm)),
-                    {.lr = 0.1f, .max_norm = max_norm});
+      device->run(AdamW{.param = param,
+                        .rounded = rounded,
+                        .m = m,
+                        .v = v,
+                        .grad = upload(s.grad),
+                        .norm_squared = upload(HostF64({1}, norm)),
+                        .step = {.lr = 0.1f, .max_norm = max_norm}});
       expect_equal(param.download(), s.param, "param");
       expect_equal(m.download(), s.m, "m");
       expect_equal(v.download(), s.v, "v");
@@ -109,9 +126,9 @@ TEST_F(CudaAdamWTest, SumOfSquaresAccumulatesInDoubleAndTheSameInEveryRun) {
       HostF32 x = random_normal({n}, "x");
       HostF64 expected({1}, 0.25);
       const DeviceArray out = upload(expected), again = upload(expected), operand = upload(x, offset);
-      device->add_sum_of_squares(out, operand);
-      device->add_sum_of_squares(again, operand);
-      oracle->add_sum_of_squares(expected, x);
+      device->run(AddSumOfSquares{.out = out, .x = operand});
+      device->run(AddSumOfSquares{.out = again, .x = operand});
+      oracle->run(AddSumOfSquares{.out = expected, .x = x});
       // Squares are exact in double; both sums round at most n times.
       expect_close(out.download<double>(), expected.doubles(),
                    2 * static_cast<double>(n) * 0x1p-53 * expected[0], "out");
@@ -124,7 +141,7 @@ TEST_F(CudaAdamWTest, SumOfSquaresKeepsSmallTermsBesideLargeOnes) {
   HostF32 x({50'000}, 1.0f);
   x[0] = 8192.0f;  // 2^26: a float sum would stall here
   const DeviceArray out = upload(HostF64({1}));
-  device->add_sum_of_squares(out, upload(x));
+  device->run(AddSumOfSquares{.out = out, .x = upload(x)});
   EXPECT_EQ(out.download<double>()[0], 67'108'864.0 + 49'999.0);
 }
 
@@ -132,7 +149,7 @@ TEST_F(CudaAdamWTest, ANotANumberInTheGradientShowsInTheNorm) {
   HostF32 x({5000}, 1.0f);
   x[4321] = std::numeric_limits<float>::quiet_NaN();
   const DeviceArray out = upload(HostF64({1}));
-  device->add_sum_of_squares(out, upload(x));
+  device->run(AddSumOfSquares{.out = out, .x = upload(x)});
   EXPECT_TRUE(std::isnan(out.download<double>()[0]));
 }
 
@@ -142,11 +159,11 @@ TEST_F(CudaAdamWTest, MovingAverageEqualsTheOracle) {
     for (const auto& offsets : {std::pair{0, 0}, {3, 3}, {1, 2}}) {
       HostF32 average = random_normal({n}, "average"), x = random_normal({n}, "x");
       const DeviceArray y = upload(average, offsets.first), added = upload(x, offsets.second);
-      device->moving_average(y, added, upload(finite), 0.99f);
+      device->run(MovingAverage{.average = y, .x = added, .norm_squared = upload(finite), .decay = 0.99f});
       std::vector<double> bound;
       for (std::int64_t i = 0; i < n; ++i)
         bound.push_back(6 * u32 * (std::abs(double{average[i]}) + 0.01 * std::abs(double{x[i]})));
-      oracle->moving_average(average, x, finite, 0.99f);
+      oracle->run(MovingAverage{.average = average, .x = x, .norm_squared = finite, .decay = 0.99f});
       expect_close(y.download(), average.doubles(), bound, "average");
     }
   }
@@ -157,7 +174,8 @@ TEST_F(CudaAdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
        {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     HostF32 average = random_normal({1003}, "average"), x = random_normal({1003}, "x");
     const DeviceArray y = upload(average);
-    device->moving_average(y, upload(x), upload(HostF64({1}, norm)), 0.5f);
+    device->run(MovingAverage{
+        .average = y, .x = upload(x), .norm_squared = upload(HostF64({1}, norm)), .decay = 0.5f});
     expect_equal(y.download(), average, "average");
   }
 }

@@ -25,8 +25,14 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
     const std::int64_t rows = c.parts[index];
     HostF32 part = rows_of_sequences(qkv, past, rows), expected({whole.batch, rows, width});
     const DeviceArray out = output({whole.batch, rows, width}), part_qkv = bf16(part);
-    oracle->attention_cached(expected, host_keys, host_values, part, c.part(index), past);
-    device->attention_cached(out, keys, values, part_qkv, c.part(index), past);
+    oracle->run(AttentionCached{.out = expected,
+                                .keys = host_keys,
+                                .values = host_values,
+                                .qkv = part,
+                                .shape = c.part(index),
+                                .past = past});
+    device->run(AttentionCached{
+        .out = out, .keys = keys, .values = values, .qkv = part_qkv, .shape = c.part(index), .past = past});
     std::vector<double> bound;
     for (std::int64_t i = 0; i < expected.size(); ++i) {
       const std::int64_t b = i / (rows * width);
@@ -67,8 +73,10 @@ TEST_F(CudaOpTest, AttentionCachedRepeatsBitForBit) {
                     again = output({1, 1, 128});
   const DeviceArray keys = bf16(random_bf16({1, 2, 400, 32}, "keys")),
                     values = bf16(random_bf16({1, 2, 400, 32}, "values"));
-  device->attention_cached(out, keys, values, qkv, shape, 399);
-  device->attention_cached(again, keys, values, qkv, shape, 399);
+  device->run(
+      AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
+  device->run(
+      AttentionCached{.out = again, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
   expect_equal(out.download(), again.download(), "out");
 }
 

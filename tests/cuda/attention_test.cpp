@@ -153,8 +153,9 @@ class CudaAttentionTest : public CudaOpTest {
     const DeviceArray in = bf16(qkv), dout_in = bf16(dout), out = output(out_shape(shape)),
                       lse = output({shape.batch, shape.heads, shape.seq_len}, DType::f32),
                       dqkv = output(qkv.shape());
-    device->attention_forward(out, lse, in, shape);
-    device->attention_backward(dqkv, dout_in, out, lse, in, shape);
+    device->run(AttentionForward{.out = out, .lse = lse, .qkv = in, .shape = shape});
+    device->run(
+        AttentionBackward{.dqkv = dqkv, .dout = dout_in, .out = out, .lse = lse, .qkv = in, .shape = shape});
     return {out.download(), lse.download(), dqkv.download()};
   }
 
@@ -162,12 +163,13 @@ class CudaAttentionTest : public CudaOpTest {
     DeviceResult result = run(shape, qkv, dout);
     HostF32 out = poisoned(result.out.shape()), lse = poisoned(result.lse.shape()),
             dqkv = poisoned(qkv.shape());
-    oracle->attention_forward(out, lse, qkv, shape);
+    oracle->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
     Bounds bounds(shape, qkv);
     bounds.forward(out, lse);
     expect_close(result.out, out.doubles(), bounds.out, "out");
     expect_close(result.lse, lse.doubles(), bounds.lse, "lse");
-    oracle->attention_backward(dqkv, dout, result.out, result.lse, qkv, shape);
+    oracle->run(AttentionBackward{
+        .dqkv = dqkv, .dout = dout, .out = result.out, .lse = result.lse, .qkv = qkv, .shape = shape});
     bounds.backward(dqkv, dout, result.out, result.lse);
     expect_close(result.dqkv, dqkv.doubles(), bounds.dqkv, "dqkv");
   }

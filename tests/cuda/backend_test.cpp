@@ -131,13 +131,14 @@ TEST_F(CudaBackendTest, CopiesOfEverySizeArrive) {
 
 TEST_F(CudaBackendTest, CopiesComeInOrderWithOps) {
   DeviceArray x = output({1000}, DType::f32);
+  const DeviceArray ones = bf16(HostF32({1, 1000}, 1.0f));
   HostF32 seen({1000});
   for (int round = 0; round < 20; ++round) {
     const HostF32 ours({1000}, static_cast<float>(round));
     device->copy_from_host(x, ours.values().data());
-    device->add_scaled(x, x, 1);  // may not overlap in general; elementwise it doubles
+    device->run(AddColumnSums{.out = x, .x = ones});
     device->copy_to_host(seen.tensor().data(), x);
-    expect_equal(seen, HostF32({1000}, 2.0f * static_cast<float>(round)), "round " + std::to_string(round));
+    expect_equal(seen, HostF32({1000}, 1.0f + static_cast<float>(round)), "round " + std::to_string(round));
   }
 }
 
@@ -193,8 +194,8 @@ TEST_F(CudaBackendTest, AGraphDoesWhatTheCallsDid) {
   const DeviceArray left = bf16(a), right = bf16(b);
   const auto work = [&](Tensor sum, Tensor column_sums) {
     return [this, &left, &right, sum, column_sums] {
-      device->matmul(sum, left, right, Transpose::no, Transpose::no, Accumulate::yes);
-      device->add_column_sums(column_sums, left);  // uses the workspace
+      device->run(Matmul{.c = sum, .a = left, .b = right, .accumulate = Accumulate::yes});
+      device->run(AddColumnSums{.out = column_sums, .x = left});  // uses the workspace
     };
   };
   const HostF32 zero_sum({24, 16}), zero_columns({40});
@@ -215,12 +216,12 @@ TEST_F(CudaBackendTest, AGraphKeepsItsWorkspace) {
   const HostF32 x = random_integers({40, 8}, "x", -2, 2);
   const DeviceArray small = bf16(x);
   DeviceArray direct = upload(HostF32({8})), replayed = upload(HostF32({8}));
-  device->add_column_sums(direct, small);
-  const Graph graph = device->capture([&] { device->add_column_sums(replayed, small); });
+  device->run(AddColumnSums{.out = direct, .x = small});
+  const Graph graph = device->capture([&] { device->run(AddColumnSums{.out = replayed, .x = small}); });
   const HostF32 many = random_integers({4000, 512}, "many", -2, 2);
   DeviceArray large = output({512}, DType::f32);
   device->fill(large, 0);
-  device->add_column_sums(large, bf16(many));  // the workspace grows
+  device->run(AddColumnSums{.out = large, .x = bf16(many)});  // the workspace grows
   device->replay(graph);
   expect_equal(replayed.download(), direct.download(), "column sums");
 }
@@ -242,14 +243,14 @@ TEST_F(CudaBackendTest, WorkspaceThatAGraphHasSeenStays) {
 
 TEST_F(CudaBackendTest, SeveralGraphsAndCallsMix) {
   DeviceArray x = upload(HostF32({100}));
-  const HostF32 ones({100}, 1.0f), hundreds({100}, 100.0f);
-  const DeviceArray one = upload(ones), hundred = upload(hundreds);
-  const Graph add_one = device->capture([&] { device->add_scaled(x, one, 1); });
-  const Graph add_hundred = device->capture([&] { device->add_scaled(x, hundred, 1); });
+  const DeviceArray one = bf16(HostF32({1, 100}, 1.0f)), hundred = bf16(HostF32({1, 100}, 100.0f));
+  device->run(AddColumnSums{.out = x, .x = one});  // sizes the workspace
+  const Graph add_one = device->capture([&] { device->run(AddColumnSums{.out = x, .x = one}); });
+  const Graph add_hundred = device->capture([&] { device->run(AddColumnSums{.out = x, .x = hundred}); });
   for (const Graph* graph : {&add_one, &add_hundred, &add_one, &add_one}) device->replay(*graph);
-  device->add_scaled(x, x, 1);
+  device->run(AddColumnSums{.out = x, .x = one});
   device->replay(add_hundred);
-  expect_equal(x.download(), HostF32({100}, 2.0f * 103 + 100), "x");
+  expect_equal(x.download(), HostF32({100}, 205), "x");
 }
 
 TEST_F(CudaBackendTest, AnErrorInACaptureEndsIt) {

@@ -22,13 +22,24 @@ TEST_P(CudaClusterLogProbsTest, EqualsHost) {
     clusters[i] = static_cast<std::int32_t>(i % c.clusters());
   }
   HostF32 expected({entries, map.largest_cluster});
-  oracle->cluster_log_probs(expected, h, rows, clusters, absent_without_groups(codebook), bias, map.view());
+  oracle->run(ClusterLogProbs{.out = expected,
+                              .h = h,
+                              .rows = rows,
+                              .clusters = clusters,
+                              .member_codebook = absent_without_groups(codebook),
+                              .token_bias = bias,
+                              .map = map.view()});
 
   const DeviceMemberMap device_map(*device, map);
   const DeviceArray out = output(expected.shape(), DType::f32), device_h = bf16(h), u = bf16(codebook),
                     b = upload(bias), device_rows = upload(rows), device_clusters = upload(clusters);
-  device->cluster_log_probs(out, device_h, device_rows, device_clusters, absent_without_groups(u), b,
-                            device_map.view());
+  device->run(ClusterLogProbs{.out = out,
+                              .h = device_h,
+                              .rows = device_rows,
+                              .clusters = device_clusters,
+                              .member_codebook = absent_without_groups(u),
+                              .token_bias = b,
+                              .map = device_map.view()});
 
   // A score is a sum of d products, each below max |h| max |u|, and a bias, on both sides, and comes in twice (itself and
   // in lse); the sum over members adds exponentials off by a few units.

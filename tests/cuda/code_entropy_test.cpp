@@ -19,13 +19,15 @@ TEST_P(CudaSortRowsByClusterTest, EqualsHost) {
   HostI32 found({rows}), order({rows}), row_begin({clusters + 1});
   CodeMapView map;
   map.cluster_of_token = cluster_of_token;
-  oracle->sort_rows_by_cluster(found, order, row_begin, targets, map);
+  oracle->run(SortRowsByCluster{
+      .clusters = found, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
 
   const DeviceArray device_map = upload(cluster_of_token), y = upload(targets),
                     device_found = output({rows}, DType::i32), device_order = output({rows}, DType::i32),
                     device_begin = output({clusters + 1}, DType::i32);
   map.cluster_of_token = device_map;
-  device->sort_rows_by_cluster(device_found, device_order, device_begin, y, map);
+  device->run(SortRowsByCluster{
+      .clusters = device_found, .order = device_order, .row_begin = device_begin, .targets = y, .map = map});
   expect_equal(device_found.download<std::int32_t>(), found, "clusters");
   expect_equal(device_order.download<std::int32_t>(), order, "order");
   expect_equal(device_begin.download<std::int32_t>(), row_begin, "row_begin");
@@ -50,14 +52,31 @@ TEST_P(CudaCommitmentTest, EqualsHost) {
   HostI32 clusters = random_integers<std::int32_t>({rows}, "clusters", -1, codes - 1);
   const DeviceArray device_h = bf16(h), device_codebook = bf16(codebook), device_dh = bf16(dh),
                     device_clusters = upload(clusters), device_penalty = output({rows}, DType::f32);
-  oracle->commitment(penalty, dh, h, codebook, clusters, beta, scale);
+  oracle->run(Commitment{.penalty = penalty,
+                         .dh = dh,
+                         .h = h,
+                         .codebook = codebook,
+                         .clusters = clusters,
+                         .beta = beta,
+                         .scale = scale});
   std::vector<double> bound;  // sums of width squares on both sides
   for (double value : penalty.doubles()) bound.push_back(2 * u32 * static_cast<double>(width + 8) * value);
 
-  device->commitment(device_penalty, Tensor{}, device_h, device_codebook, device_clusters, beta, scale);
+  device->run(Commitment{.penalty = device_penalty,
+                         .h = device_h,
+                         .codebook = device_codebook,
+                         .clusters = device_clusters,
+                         .beta = beta,
+                         .scale = scale});
   expect_close(device_penalty.download(), penalty.doubles(), bound, "penalty without gradient");
   device->fill(device_penalty, -1);
-  device->commitment(device_penalty, device_dh, device_h, device_codebook, device_clusters, beta, scale);
+  device->run(Commitment{.penalty = device_penalty,
+                         .dh = device_dh,
+                         .h = device_h,
+                         .codebook = device_codebook,
+                         .clusters = device_clusters,
+                         .beta = beta,
+                         .scale = scale});
   expect_close(device_penalty.download(), penalty.doubles(), bound, "penalty");
   // One rounding to bf16; a term scale 2 beta / width (h - c) is below 1 and a few float roundings off.
   expect_close(device_dh.download(), dh.doubles(), rounded_once(dh.doubles(), 16 * u32), "dh");
@@ -73,9 +92,10 @@ TEST_P(CudaCommitmentTest, CodesFromAveragesEqualTheHosts) {
   for (const std::int64_t offset : {0, 3}) {
     const DeviceArray device_codebook = upload(codebook, offset), device_sums = upload(sums, offset),
                       device_counts = upload(counts, offset);
-    device->codes_from_averages(device_codebook, device_sums, device_counts, 0.75f);
+    device->run(CodesFromAverages{
+        .codebook = device_codebook, .sums = device_sums, .counts = device_counts, .scale = 0.75f});
     HostF32 expected = codebook.clone();
-    oracle->codes_from_averages(expected, sums, counts, 0.75f);
+    oracle->run(CodesFromAverages{.codebook = expected, .sums = sums, .counts = counts, .scale = 0.75f});
     std::vector<double> bound;
     for (double value : expected.doubles()) bound.push_back(6 * u32 * std::abs(value));
     expect_close(device_codebook.download(), expected.doubles(), bound, "codebook");

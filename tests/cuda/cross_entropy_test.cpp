@@ -57,17 +57,25 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
   for (std::int64_t p = 0; p < shards; ++p) {
     const std::int64_t count = first(p + 1) - first(p);  // 0 for some, where classes are fewer than shards
     HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
-    device->softmax_statistics(statistics.tensor().rows(p, 1).view({c.rows, 3}), bf16(part, c.offset),
-                               if_biased(upload(part_bias, c.offset)), y, {first(p), count});
+    device->run(SoftmaxStatistics{.statistics = statistics.tensor().rows(p, 1).view({c.rows, 3}),
+                                  .logits = bf16(part, c.offset),
+                                  .bias = if_biased(upload(part_bias, c.offset)),
+                                  .targets = y,
+                                  .classes = {first(p), count}});
     const Tensor host_part = host_statistics.tensor().rows(p, 1).view({c.rows, 3});
     if (count > 0) {
-      oracle->softmax_statistics(host_part, part, if_biased(part_bias), targets, {first(p), count});
+      oracle->run(SoftmaxStatistics{.statistics = host_part,
+                                    .logits = part,
+                                    .bias = if_biased(part_bias),
+                                    .targets = targets,
+                                    .classes = {first(p), count}});
     } else {
       for (std::int64_t n = 0; n < c.rows; ++n) host_part.f32()[3 * n] = -1e30f;
     }
   }
-  device->softmax_combine(nll, lse, statistics, y);
-  oracle->softmax_combine(host_nll, host_lse, host_statistics, targets);
+  device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
+  oracle->run(
+      SoftmaxCombine{.nll = host_nll, .lse = host_lse, .statistics = host_statistics, .targets = targets});
   expect_close(lse.download(), host_lse.doubles(), lse_bound(), "lse");
   expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32, "nll");
 
@@ -77,9 +85,18 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
     if (count == 0) continue;
     HostF32 part = columns(logits, first(p), count), part_bias = columns(bias, first(p), count);
     const DeviceArray gradient = bf16(part, c.offset);
-    device->softmax_gradient(gradient, if_biased(upload(part_bias, c.offset)), upload(host_lse), y,
-                             {first(p), count}, scale);
-    oracle->softmax_gradient(part, if_biased(part_bias), host_lse, targets, {first(p), count}, scale);
+    device->run(SoftmaxGradient{.logits = gradient,
+                                .bias = if_biased(upload(part_bias, c.offset)),
+                                .lse = upload(host_lse),
+                                .targets = y,
+                                .classes = {first(p), count},
+                                .scale = scale});
+    oracle->run(SoftmaxGradient{.logits = part,
+                                .bias = if_biased(part_bias),
+                                .lse = host_lse,
+                                .targets = targets,
+                                .classes = {first(p), count},
+                                .scale = scale});
     // p <= 1 inherits the absolute error of x - lse (|x - lse| < 80) as a relative one, exp adds 2 + 1.2 |x - lse| units.
     std::vector<double> bound = rounded_once(part.doubles());
     for (double& b : bound) b += scale * u32 * (2 * 80 + 4 + 2.4 * 80 + 4);
@@ -89,10 +106,10 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
 
 TEST_P(CudaCrossEntropyTest, LogSoftmaxEqualsHost) {
   const DeviceArray out = upload(logits, c.offset);
-  device->log_softmax(out, if_biased(upload(bias, c.offset)));
+  device->run(LogSoftmax{.logits = out, .bias = if_biased(upload(bias, c.offset))});
   if (c.classes == 0) return;
   HostF32 expected = logits.clone();
-  oracle->log_softmax(expected, if_biased(bias));
+  oracle->run(LogSoftmax{.logits = expected, .bias = if_biased(bias)});
   expect_close(out.download(), expected.doubles(), lse_bound() + 160 * u32, "log_softmax");
 }
 
@@ -112,9 +129,12 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_F(CudaOpTest, SoftmaxOfNoRows) {
   const DeviceArray none = output({0, 5}), statistics = output({0, 3}, DType::f32),
                     lse = output({0}, DType::f32), targets = output({0}, DType::i32);
-  device->softmax_statistics(statistics, none, {}, targets, {.count = 5});
-  device->softmax_combine(lse, lse, statistics.tensor().view({1, 0, 3}), targets);
-  device->softmax_gradient(none, {}, lse, targets, {.count = 5}, 1.0f);
+  device->run(SoftmaxStatistics{
+      .statistics = statistics, .logits = none, .targets = targets, .classes = {.count = 5}});
+  device->run(SoftmaxCombine{
+      .nll = lse, .lse = lse, .statistics = statistics.tensor().view({1, 0, 3}), .targets = targets});
+  device->run(SoftmaxGradient{
+      .logits = none, .lse = lse, .targets = targets, .classes = {.count = 5}, .scale = 1.0f});
   device->synchronize();
 }
 
@@ -124,8 +144,11 @@ TEST_F(CudaOpTest, SoftmaxKeepsLargeLogits) {
   HostI32 targets({1}, 2);
   const DeviceArray statistics = output({1, 1, 3}, DType::f32), nll = output({1}, DType::f32),
                     lse = output({1}, DType::f32), y = upload(targets);
-  device->softmax_statistics(statistics.tensor().view({1, 3}), bf16(logits), {}, y, {.count = 3});
-  device->softmax_combine(nll, lse, statistics, y);
+  device->run(SoftmaxStatistics{.statistics = statistics.tensor().view({1, 3}),
+                                .logits = bf16(logits),
+                                .targets = y,
+                                .classes = {.count = 3}});
+  device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
   EXPECT_EQ(nll.download()[0], 32);
 }
 
@@ -135,8 +158,11 @@ TEST_F(CudaOpTest, SoftmaxShowsNotANumber) {
   HostI32 targets({2}, 0);
   const DeviceArray statistics = output({1, 2, 3}, DType::f32), nll = output({2}, DType::f32),
                     lse = output({2}, DType::f32), y = upload(targets);
-  device->softmax_statistics(statistics.tensor().view({2, 3}), bf16(logits), {}, y, {.count = 40});
-  device->softmax_combine(nll, lse, statistics, y);
+  device->run(SoftmaxStatistics{.statistics = statistics.tensor().view({2, 3}),
+                                .logits = bf16(logits),
+                                .targets = y,
+                                .classes = {.count = 40}});
+  device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
   const HostF32 found = nll.download();
   EXPECT_TRUE(std::isnan(found[0]));
   EXPECT_NEAR(found[1], std::log(40.0), 16 * u32);

@@ -50,24 +50,6 @@ TEST_F(CudaElementwiseTest, RoundToActivationKeepsNotANumber) {
   for (std::int64_t i = 0; i < 9; ++i) EXPECT_EQ(std::isnan(rounded[i]), i == 4) << i;
 }
 
-TEST_F(CudaElementwiseTest, AddScaledAddsToY) {
-  for (const std::int64_t n : counts) {
-    for (const auto& [y_offset, x_offset] : {std::pair{0, 0}, {3, 3}, {1, 2}}) {
-      HostF32 y = random_normal({n}, "y"), x = random_normal({n}, "x");
-      const float scale = -0.3f;
-      DeviceArray sum = upload(y, y_offset);
-      device->add_scaled(sum, upload(x, x_offset), scale);
-      // Product and sum round once each, here and there.
-      std::vector<double> bound;
-      for (std::int64_t i = 0; i < n; ++i) {
-        bound.push_back(4 * u32 * (std::abs(y[i]) + std::abs(static_cast<double>(scale * x[i]))));
-      }
-      oracle->add_scaled(y, x, scale);
-      expect_close(sum.download(), y.doubles(), bound, "y");
-    }
-  }
-}
-
 TEST_F(CudaElementwiseTest, ColumnSumsAccumulateExactlyOnIntegers) {
   for (const auto& [rows, columns] :
        {std::pair{1, 1}, {7, 65}, {65, 7}, {1000, 65}, {1500, 3}, {3, 1500}, {0, 5}, {333, 264}, {33, 8}}) {
@@ -75,8 +57,8 @@ TEST_F(CudaElementwiseTest, ColumnSumsAccumulateExactlyOnIntegers) {
       HostF32 x = random_integers({rows, columns}, "x", -100, 100);  // exact in bf16, sums below 2^24
       HostF32 out = random_integers({columns}, "out", -100, 100);
       DeviceArray sums = upload(out);
-      device->add_column_sums(sums, bf16(x, offset));
-      oracle->add_column_sums(out, x);
+      device->run(AddColumnSums{.out = sums, .x = bf16(x, offset)});
+      oracle->run(AddColumnSums{.out = out, .x = x});
       expect_equal(sums.download(), out, "out");
     }
   }
@@ -87,13 +69,13 @@ TEST_F(CudaElementwiseTest, ColumnSumsLeaveThePaddingOut) {
     HostF32 x = random_integers({333, width}, "x", -100, 100);
     HostF32 out = random_integers({columns}, "out", -100, 100);
     DeviceArray sums = upload(out);
-    device->add_column_sums(sums, bf16(x));
+    device->run(AddColumnSums{.out = sums, .x = bf16(x)});
     std::vector<double> expected = out.doubles();
     for (std::int64_t i = 0; i < x.size(); ++i) {
       if (i % width < columns) expected[static_cast<std::size_t>(i % width)] += x[i];
     }
     expect_close(sums.download(), expected, 0.0, "out");
-    oracle->add_column_sums(out, x);
+    oracle->run(AddColumnSums{.out = out, .x = x});
     expect_close(out, expected, 0.0, "the host's");
   }
 }
@@ -107,9 +89,9 @@ TEST_F(CudaElementwiseTest, ColumnSumsAreMadeInFloatAndTheSameInEveryRun) {
     bound[static_cast<std::size_t>(i % columns)] += 600 * u32 * std::abs(static_cast<double>(x[i]));
   }
   DeviceArray sums = upload(out), again = upload(out), operand = bf16(x);
-  device->add_column_sums(sums, operand);
-  device->add_column_sums(again, operand);
-  oracle->add_column_sums(out, x);
+  device->run(AddColumnSums{.out = sums, .x = operand});
+  device->run(AddColumnSums{.out = again, .x = operand});
+  oracle->run(AddColumnSums{.out = out, .x = x});
   expect_close(sums.download(), out.doubles(), bound, "out");
   expect_equal(again.download(), sums.download(), "second run");
 }
@@ -120,8 +102,8 @@ TEST_F(CudaElementwiseTest, SwapAxesExchangesTheFirstTwo) {
     for (const std::int64_t offset : {0, 1}) {
       HostF32 src = random_bf16(shape, "src"), expected({shape[1], shape[0], shape[2]});
       DeviceArray dst = output(expected.shape());
-      device->swap_axes(dst, bf16(src, offset));
-      oracle->swap_axes(expected, src);
+      device->run(SwapAxes{.dst = dst, .src = bf16(src, offset)});
+      oracle->run(SwapAxes{.dst = expected, .src = src});
       expect_equal(dst.download(), expected, "dst");
     }
   }

@@ -19,8 +19,9 @@ class CudaEmbeddingTest : public CudaOpTest {
     HostF32 dout = random_integers({ids.size(), width}, "dout", -50, 50);
     HostF32 expected = random_integers({rows, width}, "dtable", -50, 50);
     const DeviceArray dtable = upload(expected);
-    device->embedding_backward(dtable, bf16(dout), upload(ids), first_row);
-    oracle->embedding_backward(expected, dout, ids, first_row);
+    device->run(
+        EmbeddingBackward{.dtable = dtable, .dout = bf16(dout), .ids = upload(ids), .first_row = first_row});
+    oracle->run(EmbeddingBackward{.dtable = expected, .dout = dout, .ids = ids, .first_row = first_row});
     expect_equal(dtable.download(), expected, "dtable");
   }
 };
@@ -32,8 +33,11 @@ TEST_F(CudaEmbeddingTest, ForwardCopiesRowsAndZeroesOthers) {
       HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", 0, 2 * rows);
       HostF32 table = random_bf16({rows, width}, "table"), expected({tokens, width});
       const DeviceArray out = output({tokens, width});
-      device->embedding_forward(out, upload(ids), bf16(table, first_row == 0 ? 0 : 1), first_row);
-      oracle->embedding_forward(expected, ids, table, first_row);
+      device->run(EmbeddingForward{.out = out,
+                                   .ids = upload(ids),
+                                   .table = bf16(table, first_row == 0 ? 0 : 1),
+                                   .first_row = first_row});
+      oracle->run(EmbeddingForward{.out = expected, .ids = ids, .table = table, .first_row = first_row});
       expect_equal(out.download(), expected, "out");
     }
   }
@@ -86,9 +90,9 @@ TEST_F(CudaEmbeddingTest, BackwardAddsInFloatAndTheSameInEveryRun) {
         2 * static_cast<double>(tokens) * u32 * std::abs(static_cast<double>(dout[i]));
   }
   const DeviceArray dtable = upload(expected), again = upload(expected);
-  device->embedding_backward(dtable, bf16(dout), upload(ids), 0);
-  device->embedding_backward(again, bf16(dout), upload(ids), 0);
-  oracle->embedding_backward(expected, dout, ids, 0);
+  device->run(EmbeddingBackward{.dtable = dtable, .dout = bf16(dout), .ids = upload(ids), .first_row = 0});
+  device->run(EmbeddingBackward{.dtable = again, .dout = bf16(dout), .ids = upload(ids), .first_row = 0});
+  oracle->run(EmbeddingBackward{.dtable = expected, .dout = dout, .ids = ids, .first_row = 0});
   expect_close(dtable.download(), expected.doubles(), bound, "dtable");
   expect_equal(again.download(), dtable.download(), "second run");
 }

@@ -71,7 +71,7 @@ class CudaMatmulTest : public CudaOpTest, public ::testing::WithParamInterface<P
   HostF32 reference(const HostF32& of_a, const HostF32& of_b, const HostF32& of_c, Accumulate accumulate) {
     HostF32 c = accumulate == Accumulate::yes ? of_c.clone() : poisoned(of_c.shape());
     HostF32 left = of_a.clone(), right = of_b.clone();
-    oracle->matmul(c, left, right, p.ta, p.tb, accumulate);
+    oracle->run(Matmul{.c = c, .a = left, .b = right, .ta = p.ta, .tb = p.tb, .accumulate = accumulate});
     return c;
   }
 
@@ -80,7 +80,7 @@ class CudaMatmulTest : public CudaOpTest, public ::testing::WithParamInterface<P
     DeviceArray c = kind.accumulate == Accumulate::yes ? DeviceArray(*device, earlier, kind.result, offset)
                                                        : output({p.m, p.n}, kind.result, offset);
     const DeviceArray left(*device, a, kind.operands, offset), right(*device, b, kind.operands, offset);
-    device->matmul(c, left, right, p.ta, p.tb, kind.accumulate);
+    device->run(Matmul{.c = c, .a = left, .b = right, .ta = p.ta, .tb = p.tb, .accumulate = kind.accumulate});
     return c.download();
   }
 };
@@ -125,13 +125,15 @@ class CudaMatmulChain : public CudaOpTest {};
 TEST_F(CudaMatmulChain, ProductsFollowEachOther) {
   const HostF32 a = random_integers({32, 32}, "a", -1, 1), b = random_integers({32, 32}, "b", -1, 1);
   HostF32 left = a.clone(), right = b.clone(), product({32, 32}), expected({32, 32});
-  oracle->matmul(product, left, right, Transpose::no, Transpose::no, Accumulate::no);
-  oracle->matmul(expected, product, right, Transpose::no, Transpose::yes, Accumulate::no);
+  oracle->run(Matmul{.c = product, .a = left, .b = right, .accumulate = Accumulate::no});
+  oracle->run(
+      Matmul{.c = expected, .a = product, .b = right, .tb = Transpose::yes, .accumulate = Accumulate::no});
 
   const DeviceArray device_a = bf16(a), device_b = bf16(b);
   DeviceArray first = output({32, 32}), second = output({32, 32}, DType::f32);
-  device->matmul(first, device_a, device_b, Transpose::no, Transpose::no, Accumulate::no);
-  device->matmul(second, first, device_b, Transpose::no, Transpose::yes, Accumulate::no);
+  device->run(Matmul{.c = first, .a = device_a, .b = device_b, .accumulate = Accumulate::no});
+  device->run(
+      Matmul{.c = second, .a = first, .b = device_b, .tb = Transpose::yes, .accumulate = Accumulate::no});
   expect_equal(second.download(), expected, "a b b^T");  // |sums| <= 32, then <= 1024: exact in bf16 and fp32
 }
 

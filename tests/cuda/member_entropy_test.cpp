@@ -25,7 +25,8 @@ class CudaMemberEntropyTest : public CudaOpTest, public ::testing::WithParamInte
         if (n % 10 != 0) targets[n] = map.members[map.member_begin[0] + n % c.cluster_sizes[0]];
       }
     }
-    oracle->sort_rows_by_cluster(clusters, order, row_begin, targets, map.view());
+    oracle->run(SortRowsByCluster{
+        .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map.view()});
   }
 
   Tensor absent_without_groups(Tensor x) const { return c.groups > 0 ? x : Tensor{}; }
@@ -38,8 +39,15 @@ class CudaMemberEntropyTest : public CudaOpTest, public ::testing::WithParamInte
   }
   Results on_host() {
     Results r = initial();
-    oracle->member_entropy(r.nll, {r.dh, absent_without_groups(r.dcodebook), r.dbias, scale}, h, targets,
-                           order, row_begin, absent_without_groups(codebook), bias, map.view());
+    oracle->run(MemberEntropy{.nll = r.nll,
+                              .gradients = {r.dh, absent_without_groups(r.dcodebook), r.dbias, scale},
+                              .h = h,
+                              .targets = targets,
+                              .order = order,
+                              .row_begin = row_begin,
+                              .member_codebook = absent_without_groups(codebook),
+                              .token_bias = bias,
+                              .map = map.view()});
     return r;
   }
   /// wave_scores: 0 for the op itself, else the bound of its workspace.
@@ -63,10 +71,18 @@ Results CudaMemberEntropyTest::on_device(std::int64_t wave_scores, std::int64_t 
   const DeviceArray nll = upload(start.nll), dh = bf16(start.dh), dcodebook = upload(start.dcodebook),
                     dbias = upload(start.dbias), rows = bf16(h), u = bf16(codebook, codebook_offset),
                     b = upload(bias), y = upload(targets), sorted = upload(order), begin = upload(row_begin);
-  const Backend::MemberGradients gradients{dh, absent_without_groups(dcodebook), dbias, scale};
+  const MemberGradients gradients{dh, absent_without_groups(dcodebook), dbias, scale};
+  const MemberEntropy op{.nll = nll,
+                         .gradients = gradients,
+                         .h = rows,
+                         .targets = y,
+                         .order = sorted,
+                         .row_begin = begin,
+                         .member_codebook = absent_without_groups(u),
+                         .token_bias = b,
+                         .map = device_map.view()};
   if (wave_scores == 0) {
-    device->member_entropy(nll, gradients, rows, y, sorted, begin, absent_without_groups(u), b,
-                           device_map.view());
+    device->run(op);
   } else {
     cuda::Workspace workspace(*device);
     const cuda::Context context{.stream = static_cast<cudaStream_t>(device->compute_stream().handle),
@@ -74,8 +90,7 @@ Results CudaMemberEntropyTest::on_device(std::int64_t wave_scores, std::int64_t 
                                 .compute_capability = 80,
                                 .shared_memory_per_block = 160 * 1024,
                                 .workspace = &workspace};
-    cuda::members::member_entropy(context, nll, gradients, rows, y, sorted, begin, absent_without_groups(u),
-                                  b, device_map.view(), wave_scores);
+    cuda::members::member_entropy(context, op, wave_scores);
     device->synchronize();
   }
   return {nll.download(), dh.download(), dcodebook.download(), dbias.download()};
@@ -177,7 +192,14 @@ TEST_P(CudaMemberEntropyTest, WithoutGradients) {
   const DeviceMemberMap device_map(*device, map);
   const DeviceArray nll = upload(start.nll), rows = bf16(h), u = bf16(codebook), b = upload(bias),
                     y = upload(targets), sorted = upload(order), begin = upload(row_begin);
-  device->member_entropy(nll, {}, rows, y, sorted, begin, absent_without_groups(u), b, device_map.view());
+  device->run(MemberEntropy{.nll = nll,
+                            .h = rows,
+                            .targets = y,
+                            .order = sorted,
+                            .row_begin = begin,
+                            .member_codebook = absent_without_groups(u),
+                            .token_bias = b,
+                            .map = device_map.view()});
   expect_equal(nll.download(), gradients_too.nll, "nll");
 }
 
@@ -217,11 +239,22 @@ TEST_F(CudaOpTest, MemberEntropyOfRowsWithoutTargets) {
                     bias = upload(HostF32({11})), targets = upload(HostI32({5}, -1)),
                     clusters = output({5}, DType::i32), order = output({5}, DType::i32),
                     row_begin = output({3}, DType::i32);
-  device->sort_rows_by_cluster(clusters, order, row_begin, targets, device_map.view());
+  device->run(SortRowsByCluster{.clusters = clusters,
+                                .order = order,
+                                .row_begin = row_begin,
+                                .targets = targets,
+                                .map = device_map.view()});
   const DeviceArray nll = upload(HostF32({5}, 3.0f)), dh = bf16(HostF32({5, 16}, 3.0f)),
                     dcodebook = upload(HostF32({2, 4, 8}, 3.0f)), dbias = upload(HostF32({11}, 3.0f));
-  device->member_entropy(nll, {dh, dcodebook, dbias, 1.0f}, h, targets, order, row_begin, codebook, bias,
-                         device_map.view());
+  device->run(MemberEntropy{.nll = nll,
+                            .gradients = {dh, dcodebook, dbias, 1.0f},
+                            .h = h,
+                            .targets = targets,
+                            .order = order,
+                            .row_begin = row_begin,
+                            .member_codebook = codebook,
+                            .token_bias = bias,
+                            .map = device_map.view()});
   expect_equal(nll.download(), HostF32({5}, 3.0f), "nll");
   expect_equal(dh.download(), HostF32({5, 16}, 3.0f), "dh");
   expect_equal(dcodebook.download(), HostF32({2, 4, 8}, 3.0f), "dmember_codebook");

@@ -14,15 +14,25 @@ TEST_P(CudaMemberLogProbsTest, EqualsHost) {
   HostF32 h = random_bf16({c.rows, c.d()}, "h"), codebook = random_bf16(c.codebook_shape(), "u", 0.5f);
   HostF32 bias = random_normal({c.vocabulary()}, "bias"),
           codes = random_normal({c.rows, c.clusters()}, "codes");
-  oracle->log_softmax(codes, Tensor{});
+  oracle->run(LogSoftmax{.logits = codes});
   const auto absent_without_groups = [&](Tensor x) { return c.groups > 0 ? x : Tensor{}; };
   HostF32 expected({c.rows, c.vocabulary()});
-  oracle->member_log_probs(expected, h, codes, absent_without_groups(codebook), bias, map.view());
+  oracle->run(MemberLogProbs{.log_probs = expected,
+                             .h = h,
+                             .code_log_probs = codes,
+                             .member_codebook = absent_without_groups(codebook),
+                             .token_bias = bias,
+                             .map = map.view()});
 
   const DeviceMemberMap device_map(*device, map);
   const DeviceArray out = output({c.rows, c.vocabulary()}, DType::f32), rows = bf16(h), u = bf16(codebook),
                     b = upload(bias), k = upload(codes);
-  device->member_log_probs(out, rows, k, absent_without_groups(u), b, device_map.view());
+  device->run(MemberLogProbs{.log_probs = out,
+                             .h = rows,
+                             .code_log_probs = k,
+                             .member_codebook = absent_without_groups(u),
+                             .token_bias = b,
+                             .map = device_map.view()});
 
   // A score is a sum of d products, each below max |h| max |u|, and a bias, on both sides, and comes in twice (itself and
   // in lse); the sum over members adds exponentials off by a few units.

@@ -33,9 +33,10 @@ TEST_F(CudaRmsnormTest, ForwardEqualsTheOracle) {
     for (const std::int64_t offset : {0, 1}) {
       HostF32 x = random_bf16({rows, width}, "x"), gain = random_normal({width}, "gain");
       HostF32 expected({rows, width}), expected_rstd({rows});
-      oracle->rmsnorm_forward(expected, expected_rstd, {}, x, {}, gain, eps);
+      oracle->run(RmsnormForward{.y = expected, .rstd = expected_rstd, .x = x, .gain = gain, .eps = eps});
       DeviceArray y = output({rows, width}), rstd = output({rows}, DType::f32);
-      device->rmsnorm_forward(y, rstd, {}, bf16(x, offset), {}, upload(gain), eps);
+      device->run(
+          RmsnormForward{.y = y, .rstd = rstd, .x = bf16(x, offset), .gain = upload(gain), .eps = eps});
       expect_close(rstd.download(), expected_rstd.doubles(),
                    scaled_abs(expected_rstd.doubles(), rstd_error(width)), "rstd");
       expect_close(y.download(), expected.doubles(),
@@ -50,12 +51,19 @@ TEST_F(CudaRmsnormTest, ForwardNormalisesTheRoundedSumAlsoInPlace) {
     HostF32 gain = random_normal({width}, "gain"), exact_sum({rows, width});
     for (std::int64_t i = 0; i < x.size(); ++i) exact_sum[i] = round_to_bf16(x[i] + branch[i]);
     HostF32 expected({rows, width}), expected_rstd({rows});
-    oracle->rmsnorm_forward(expected, expected_rstd, {}, exact_sum, {}, gain, eps);
+    oracle->run(
+        RmsnormForward{.y = expected, .rstd = expected_rstd, .x = exact_sum, .gain = gain, .eps = eps});
 
     DeviceArray y = output({rows, width}), sum = output({rows, width}), rstd = output({rows}, DType::f32);
     DeviceArray x_device = bf16(x), branch_device = bf16(branch);
     const DeviceArray gain_device = upload(gain);
-    device->rmsnorm_forward(y, rstd, sum, x_device, branch_device, gain_device, eps);
+    device->run(RmsnormForward{.y = y,
+                               .rstd = rstd,
+                               .sum = sum,
+                               .x = x_device,
+                               .branch = branch_device,
+                               .gain = gain_device,
+                               .eps = eps});
     expect_equal(sum.download(), exact_sum, "sum");
     expect_close(rstd.download(), expected_rstd.doubles(),
                  scaled_abs(expected_rstd.doubles(), rstd_error(width)), "rstd");
@@ -63,10 +71,22 @@ TEST_F(CudaRmsnormTest, ForwardNormalisesTheRoundedSumAlsoInPlace) {
                  scaled_abs(expected.doubles(), u16 + rstd_error(width) + 4 * u32), "y");
 
     DeviceArray over_x = bf16(x), over_branch = bf16(branch), y_again = output({rows, width});
-    device->rmsnorm_forward(y_again, rstd, over_x, over_x, branch_device, gain_device, eps);
+    device->run(RmsnormForward{.y = y_again,
+                               .rstd = rstd,
+                               .sum = over_x,
+                               .x = over_x,
+                               .branch = branch_device,
+                               .gain = gain_device,
+                               .eps = eps});
     expect_equal(over_x.download(), exact_sum, "sum in place of x");
     expect_equal(y_again.download(), y.download(), "y");
-    device->rmsnorm_forward(y_again, rstd, over_branch, x_device, over_branch, gain_device, eps);
+    device->run(RmsnormForward{.y = y_again,
+                               .rstd = rstd,
+                               .sum = over_branch,
+                               .x = x_device,
+                               .branch = over_branch,
+                               .gain = gain_device,
+                               .eps = eps});
     expect_equal(over_branch.download(), exact_sum, "sum in place of branch");
     expect_equal(y_again.download(), y.download(), "y");
   }
@@ -75,14 +95,20 @@ TEST_F(CudaRmsnormTest, ForwardNormalisesTheRoundedSumAlsoInPlace) {
 TEST_F(CudaRmsnormTest, ZeroRowsGiveZerosAndNoRowsGiveNothing) {
   DeviceArray y = output({2, 65}), rstd = output({2}, DType::f32);
   const DeviceArray gain = upload(HostF32({65}, 1.0f));
-  device->rmsnorm_forward(y, rstd, {}, bf16(HostF32({2, 65})), {}, gain, eps);
+  device->run(RmsnormForward{.y = y, .rstd = rstd, .x = bf16(HostF32({2, 65})), .gain = gain, .eps = eps});
   expect_equal(y.download(), HostF32({2, 65}), "y");
   const double root = 1 / std::sqrt(static_cast<double>(eps));
   expect_close(rstd.download(), {root, root}, 4 * u32 * root, "rstd");  // sum with eps, root, quotient
   const DeviceArray none = output({0, 65}), no_rstd = output({0}, DType::f32),
                     dgain = upload(HostF32({65}, 3.0f));
-  device->rmsnorm_forward(none, no_rstd, {}, none, {}, gain, eps);
-  device->rmsnorm_backward(none, dgain, none, none, gain, no_rstd, Accumulate::no);
+  device->run(RmsnormForward{.y = none, .rstd = no_rstd, .x = none, .gain = gain, .eps = eps});
+  device->run(RmsnormBackward{.dx = none,
+                              .dgain = dgain,
+                              .dy = none,
+                              .x = none,
+                              .gain = gain,
+                              .rstd = no_rstd,
+                              .accumulate_dx = Accumulate::no});
   expect_equal(dgain.download(), HostF32({65}, 3.0f), "dgain");
 }
 
@@ -115,29 +141,50 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
   for (const auto& [rows, width] : sizes) {
     HostF32 x = random_bf16({rows, width}, "x"), dy = random_bf16({rows, width}, "dy");
     HostF32 gain = random_normal({width}, "gain"), y({rows, width}), rstd({rows});
-    oracle->rmsnorm_forward(y, rstd, {}, x, {}, gain, eps);
+    oracle->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
     HostF32 dx({rows, width}), dgain({width});
-    oracle->rmsnorm_backward(dx, dgain, dy, x, gain, rstd, Accumulate::no);
+    oracle->run(RmsnormBackward{.dx = dx,
+                                .dgain = dgain,
+                                .dy = dy,
+                                .x = x,
+                                .gain = gain,
+                                .rstd = rstd,
+                                .accumulate_dx = Accumulate::no});
     const Bounds bounds = gradient_bounds(dy, x, gain, rstd);
 
     const DeviceArray x_device = bf16(x), dy_device = bf16(dy), gain_device = upload(gain);
     const DeviceArray rstd_device = upload(rstd);
     DeviceArray dx_device = output({rows, width}), dgain_device = upload(HostF32({width}));
-    device->rmsnorm_backward(dx_device, dgain_device, dy_device, x_device, gain_device, rstd_device,
-                             Accumulate::no);
+    device->run(RmsnormBackward{.dx = dx_device,
+                                .dgain = dgain_device,
+                                .dy = dy_device,
+                                .x = x_device,
+                                .gain = gain_device,
+                                .rstd = rstd_device,
+                                .accumulate_dx = Accumulate::no});
     expect_close(dx_device.download(), dx.doubles(), added(bounds.dx, rounded_once(dx.doubles())), "dx");
     expect_close(dgain_device.download(), dgain.doubles(), bounds.dgain, "dgain");
 
     DeviceArray in_place = bf16(dy), dgain_again = upload(HostF32({width}));
-    device->rmsnorm_backward(in_place, dgain_again, in_place, x_device, gain_device, rstd_device,
-                             Accumulate::no);
+    device->run(RmsnormBackward{.dx = in_place,
+                                .dgain = dgain_again,
+                                .dy = in_place,
+                                .x = x_device,
+                                .gain = gain_device,
+                                .rstd = rstd_device,
+                                .accumulate_dx = Accumulate::no});
     expect_equal(in_place.download(), dx_device.download(), "dx in place of dy");
     expect_equal(dgain_again.download(), dgain_device.download(), "dgain in a second run");
 
     HostF32 before = random_bf16({rows, width}, "dx before");
     DeviceArray total = bf16(before, 1);  // an unaligned operand: one element at a time
-    device->rmsnorm_backward(total, dgain_device, dy_device, x_device, gain_device, rstd_device,
-                             Accumulate::yes);
+    device->run(RmsnormBackward{.dx = total,
+                                .dgain = dgain_device,
+                                .dy = dy_device,
+                                .x = x_device,
+                                .gain = gain_device,
+                                .rstd = rstd_device,
+                                .accumulate_dx = Accumulate::yes});
     const std::vector<double> expected = added(before.doubles(), dx.doubles());
     expect_close(total.download(), expected, added(bounds.dx, rounded_once(expected, 8 * u32)),
                  "dx accumulated");
@@ -150,7 +197,7 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
 TEST_F(CudaRmsnormTest, RowsThatDoNotFitTheRegistersAreRefused) {
   const DeviceArray x = output({1, 16'385}), gain = output({16'385}, DType::f32),
                     rstd = output({1}, DType::f32);
-  EXPECT_THROW(device->rmsnorm_forward(x, rstd, {}, x, {}, gain, eps), Error);
+  EXPECT_THROW(device->run(RmsnormForward{.y = x, .rstd = rstd, .x = x, .gain = gain, .eps = eps}), Error);
 }
 
 }  // namespace

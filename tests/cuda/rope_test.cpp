@@ -30,10 +30,10 @@ TEST_P(CudaRopeTest, ForwardAndBackwardEqualTheOracle) {
     const RopePositions on_device{device_frequencies, first}, on_host{frequencies, first};
     HostF32 forward = random_qkv(shape), backward = forward.clone();
     const DeviceArray qkv = bf16(forward), dqkv = bf16(backward, 1);  // 1: not aligned for packs
-    device->rope_forward(qkv, shape, on_device);
-    device->rope_backward(dqkv, shape, on_device);
-    oracle->rope_forward(forward, shape, on_host);
-    oracle->rope_backward(backward, shape, on_host);
+    device->run(RopeForward{.qkv = qkv, .shape = shape, .positions = on_device});
+    device->run(RopeBackward{.dqkv = dqkv, .shape = shape, .positions = on_device});
+    oracle->run(RopeForward{.qkv = forward, .shape = shape, .positions = on_host});
+    oracle->run(RopeBackward{.dqkv = backward, .shape = shape, .positions = on_host});
     expect_close(qkv.download(), forward.doubles(), bound_of(forward), "qkv");
     expect_close(dqkv.download(), backward.doubles(), bound_of(backward), "dqkv");
   }
@@ -43,7 +43,7 @@ TEST_P(CudaRopeTest, FirstPositionsAndValuesStay) {
   const AttentionShape& shape = GetParam();
   const HostF32 before = random_qkv(shape);
   const DeviceArray qkv = bf16(before), frequencies = upload(HostArray<double>({shape.head_dim / 2}, 0.7));
-  device->rope_forward(qkv, shape, {.frequencies = frequencies});
+  device->run(RopeForward{.qkv = qkv, .shape = shape, .positions = {.frequencies = frequencies}});
   const HostF32 after = qkv.download();
   const std::int64_t rotated_columns =
       static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;

@@ -21,8 +21,8 @@ TEST_F(CudaScatterAddRowsTest, AccumulatesExactlyOnIntegers) {
       HostF32 expected = random_integers({size.table_rows, size.width}, "dtable", -50, 50);
       HostI32 rows = size.rows();
       const DeviceArray dtable = upload(expected, offset);
-      device->scatter_add_rows(dtable, upload(dout, offset), upload(rows));
-      oracle->scatter_add_rows(expected, dout, rows);
+      device->run(ScatterAddRows{.dtable = dtable, .dout = upload(dout, offset), .rows = upload(rows)});
+      oracle->run(ScatterAddRows{.dtable = expected, .dout = dout, .rows = rows});
       expect_equal(dtable.download(), expected, "dtable");
     }
   }

@@ -35,8 +35,8 @@ TEST_F(CudaSwigluTest, ForwardEqualsTheOracle) {
     for (const std::int64_t offset : {0, 1}) {
       HostF32 gate_up = gates(rows, width), expected({rows, width});
       DeviceArray y = output({rows, width});
-      device->swiglu_forward(y, bf16(gate_up, offset));
-      oracle->swiglu_forward(expected, gate_up);
+      device->run(SwigluForward{.y = y, .gate_up = bf16(gate_up, offset)});
+      oracle->run(SwigluForward{.y = expected, .gate_up = gate_up});
       std::vector<double> bound;
       for (std::int64_t i = 0; i < expected.size(); ++i) {
         const double gate = gate_up[i / width * 2 * width + i % width];
@@ -52,7 +52,7 @@ TEST_F(CudaSwigluTest, BackwardEqualsTheOracleAlsoInPlace) {
     for (const std::int64_t offset : {0, 1}) {
       HostF32 gate_up = gates(rows, width), dy = random_bf16({rows, width}, "dy");
       HostF32 expected(gate_up.shape());
-      oracle->swiglu_backward(expected, dy, gate_up);
+      oracle->run(SwigluBackward{.dgate_up = expected, .dy = dy, .gate_up = gate_up});
       std::vector<double> bound(static_cast<std::size_t>(gate_up.size()));
       for (std::int64_t i = 0; i < dy.size(); ++i) {
         const std::int64_t gate_at = i / width * 2 * width + i % width, up_at = gate_at + width;
@@ -69,9 +69,9 @@ TEST_F(CudaSwigluTest, BackwardEqualsTheOracleAlsoInPlace) {
       }
       DeviceArray dgate_up = output(gate_up.shape()), in_place = bf16(gate_up, offset);
       const DeviceArray dy_device = bf16(dy, offset);
-      device->swiglu_backward(dgate_up, dy_device, bf16(gate_up));
+      device->run(SwigluBackward{.dgate_up = dgate_up, .dy = dy_device, .gate_up = bf16(gate_up)});
       expect_close(dgate_up.download(), expected.doubles(), bound, "dgate_up");
-      device->swiglu_backward(in_place, dy_device, in_place);
+      device->run(SwigluBackward{.dgate_up = in_place, .dy = dy_device, .gate_up = in_place});
       expect_equal(in_place.download(), dgate_up.download(), "dgate_up in place of gate_up");
     }
   }

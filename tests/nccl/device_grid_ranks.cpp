@@ -74,9 +74,10 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
     const Shape all = {layout.total};
     const auto bytes = static_cast<std::size_t>(layout.total) * sizeof(float);
     const Buffer gradients = backend.allocate(bytes, MemoryUse::gradients);
-    const Buffer ones = backend.allocate(bytes, MemoryUse::gradients);
+    const Buffer storage = backend.allocate(bytes, MemoryUse::gradients);
+    const Tensor ones = storage.view(all, backend.activation_dtype());
     const Tensor flat = gradients.view(all);
-    backend.fill(ones.view(all), 1.0f);
+    backend.fill(ones, 1.0f);
     for (const Overlap overlap : {Overlap::yes, Overlap::no}) {
       GradientBuckets buckets(backend, grid, flat, layout.buckets, overlap);
       for (int step = 0; step < 2; ++step) {
@@ -88,7 +89,8 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
         for (std::size_t bucket = layout.buckets.size(); bucket-- > 0;) {
           const auto [begin, count] = layout.buckets[bucket];
           if (count > 0)
-            backend.add_scaled(flat.range(begin, count), ones.view(all).range(begin, count), 1.0f);
+            backend.run(
+                AddColumnSums{.out = flat.range(begin, count), .x = ones.range(0, count).view({1, count})});
           buckets.reduce(bucket, backend.compute_stream());
         }
         for (const Event& done : buckets.finish()) backend.wait(backend.compute_stream(), done);

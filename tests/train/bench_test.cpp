@@ -127,13 +127,13 @@ TEST(TimingBackend, ForwardsWhatATrainingStepOnOneRankDoesNotCall) {
   const Buffer storage = timing.allocate(12 * sizeof(float), MemoryUse::workspace);
   const Tensor x = storage.view({12}).range(0, 6), y = storage.view({12}).range(6, 6);
   for (int i = 0; i < 6; ++i) x.f32()[i] = static_cast<float>(i);
-  timing.swap_axes(y.view({3, 2, 1}), x.view({2, 3, 1}));
+  timing.run(SwapAxes{.dst = y.view({3, 2, 1}), .src = x.view({2, 3, 1})});
   EXPECT_EQ(host(y), (std::vector<float>{0, 3, 1, 4, 2, 5}));
-  timing.add_scaled(y, x, 2.0f);
-  EXPECT_EQ(host(y), (std::vector<float>{0, 5, 5, 10, 10, 15}));
+  timing.run(AddColumnSums{.out = y, .x = x.view({1, 6})});
+  EXPECT_EQ(host(y), (std::vector<float>{0, 4, 3, 7, 6, 10}));
   timing.copy(y, x);
   EXPECT_EQ(host(y), host(x));
-  EXPECT_EQ(names_of(timing.times()), (std::set<std::string>{"swap_axes", "add_scaled", "copy"}));
+  EXPECT_EQ(names_of(timing.times()), (std::set<std::string>{"swap_axes", "add_column_sums", "copy"}));
 }
 
 TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
@@ -144,7 +144,9 @@ TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
   const Tensor c = storage.view({64}).range(0, 6).view({2, 3});
   const Tensor a = storage.view({64}).range(6, 8).view({2, 4}),
                b = storage.view({64}).range(14, 12).view({3, 4});
-  const auto multiply = [&] { timing.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); };
+  const auto multiply = [&] {
+    timing.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  };
   timing.fill(storage.view({64}), 1.0f);
   multiply();
   EXPECT_TRUE(timing.times().empty());
@@ -166,7 +168,7 @@ TEST(TimingBackend, MeasuresReplaysAsOneOpAndNotWhatIsRecorded) {
   const Tensor y = storage.view({4}).range(0, 2), x = storage.view({4}).range(2, 2);
   timing.fill(storage.view({4}), 1.0f);
   timing.start();
-  const Graph graph = timing.capture([&] { backend->add_scaled(y, x, 1.0f); });
+  const Graph graph = timing.capture([&] { backend->run(AddColumnSums{.out = y, .x = x.view({1, 2})}); });
   EXPECT_TRUE(timing.times().empty());
   timing.replay(graph);
   timing.replay(graph);

@@ -12,7 +12,7 @@
 #include "tests/train/tiny_checkpoint.h"
 #include "tests/train/tiny_run.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/checkpoint/logical_tensors.h"
+#include "train/engine/planned_model.h"
 #include "train/models/model_info.h"
 #include "train/tools/convert/npz.h"
 

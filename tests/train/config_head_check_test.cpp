@@ -34,21 +34,5 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(override_error("head.ema_decay=1"), HasSubstr("head.ema_decay"));
 }
 
-TEST(ConfigHeadCheck, ParametersOfTheHead) {
-  Config config = load_config({}, {"model.d_model=64", "head.clusters=10", "head.groups=4", "head.codes=16"});
-  config.model.vocab_size = 1000;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64 + 16 * 64);
-  EXPECT_EQ(head_parameters(config).biases, 10 + 1000);
-  config.head.groups = 0;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
-  config.head.members = MemberVectors::embedding;
-  EXPECT_EQ(head_parameters(config).matrices, 10 * 64);
-  config.head.kind = HeadKind::dense;
-  EXPECT_EQ(head_parameters(config).matrices, 1000 * 64);
-  EXPECT_EQ(head_parameters(config).biases, 1000);
-  config.head.bias = false;
-  EXPECT_EQ(head_parameters(config).biases, 0);
-}
-
 }  // namespace
 }  // namespace vqlm

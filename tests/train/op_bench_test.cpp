@@ -107,7 +107,7 @@ TEST(OpBench, ReportsEveryOpWithItsBytes) {
     EXPECT_GT(op.at("share_of_copy").get<double>(), 0) << op.at("name");
   }
   EXPECT_EQ(bytes.at("copy"), 2 * 4 * 100);
-  EXPECT_EQ(bytes.at("adamw"), 7 * 4 * 100);
+  EXPECT_EQ(bytes.at("adamw"), 7 * 4 * 100 + 8);  // and the norm
   EXPECT_EQ(bytes.at("rmsnorm_forward"), 2 * 4 * 48 + 4 * (6 + 8));
   EXPECT_EQ(bytes.at("rope_forward"), 2 * 4 * 2 * 48);  // queries and keys, read and written
   // Two sequences: qkv read, keys, values and out written, and two positions of the past read.

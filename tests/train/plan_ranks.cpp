@@ -12,7 +12,7 @@
 #include "tests/ranks.h"
 #include "tests/train/observed_run.h"
 #include "core/host_collectives.h"
-#include "train/tools/plan/plan.h"
+#include "train/engine/plan.h"
 
 namespace vqlm {
 namespace {

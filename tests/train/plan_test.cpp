@@ -1,5 +1,5 @@
 // The plan against what it plans: real runs on one rank, and numbers worked out by hand.
-#include "train/tools/plan/plan.h"
+#include "train/engine/plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,10 @@
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/train/observed_run.h"
+#include "train/engine/human_bytes.h"
 #include "train/tools/plan/plan_report.h"
-#include "train/tools/plan/planning_backend.h"
-#include "train/tools/plan/planning_communicator.h"
+#include "train/engine/planning_backend.h"
+#include "train/engine/planning_communicator.h"
 
 namespace vqlm {
 namespace {

@@ -1,7 +1,7 @@
 // What the planning back end counts for ops whose traffic is not their operands' sizes.
 #include <gtest/gtest.h>
 
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 namespace vqlm {
 namespace {
@@ -25,25 +25,43 @@ class PlannedMembersTest : public ::testing::Test {
 };
 
 TEST_F(PlannedMembersTest, OwnVectorsAreReadInPlaceAndCodesAreNot) {
-  backend.member_entropy(make({3}), {make({3, 4}), make({6, 4}), bias}, h, ids(3), ids(3), ids(3), vectors,
-                         bias, map);
+  backend.run(MemberEntropy{.nll = make({3}),
+                            .gradients = {make({3, 4}), make({6, 4}), bias},
+                            .h = h,
+                            .targets = ids(3),
+                            .order = ids(3),
+                            .row_begin = ids(3),
+                            .member_codebook = vectors,
+                            .token_bias = bias,
+                            .map = map});
   EXPECT_EQ(counted().flops, 3 * 2 * 12 * 3);
   // nll, h, targets, order, row_begin, vectors, biases, members, member_begin; dh, dvectors, dbias.
   EXPECT_EQ(counted().bytes_read, 4 * (3 + 12 + 3 + 3 + 3 + 24 + 6 + 6 + 3 + 12 + 24 + 6));
   EXPECT_EQ(counted().bytes_written, 4 * (3 + 12 + 24 + 6));
 
-  backend.member_log_probs(make({3, 6}), h, make({3, 2}), vectors, bias, map);
+  backend.run(MemberLogProbs{.log_probs = make({3, 6}),
+                             .h = h,
+                             .code_log_probs = make({3, 2}),
+                             .member_codebook = vectors,
+                             .token_bias = bias,
+                             .map = map});
   EXPECT_EQ(counted().flops, 2 * 3 * 6 * 4);
   EXPECT_EQ(counted().bytes_read, 4 * (12 + 6 + 24 + 6 + 6));
 
   // Two entries: their rows of h, and the vectors of three members each.
-  backend.cluster_log_probs(make({2, 3}), h, ids(2), ids(2), vectors, bias, map);
+  backend.run(ClusterLogProbs{.out = make({2, 3}),
+                              .h = h,
+                              .rows = ids(2),
+                              .clusters = ids(2),
+                              .member_codebook = vectors,
+                              .token_bias = bias,
+                              .map = map});
   EXPECT_EQ(counted().flops, 2 * 6 * 4);
   EXPECT_EQ(counted().bytes_read, 4 * (2 + 2 + 6 + 6 + 2 * 4 + 6 * 4));
 }
 
 TEST_F(PlannedMembersTest, ScatteredRowsAreReadAndWritten) {
-  backend.scatter_add_rows(make({8, 40}), make({6, 40}), ids(6));
+  backend.run(ScatterAddRows{.dtable = make({8, 40}), .dout = make({6, 40}), .rows = ids(6)});
   EXPECT_EQ(counted().bytes_read, 4 * (6 + 2 * 240));
   EXPECT_EQ(counted().bytes_written, 4 * 240);
 }

@@ -118,7 +118,7 @@ class ServedHead {
           Tensor(nll.data(), DType::f32, {rows}), Tensor(penalty.data(), DType::f32, {rows}),
           Tensor(dh.data(), DType::f32, {rows, width}), Tensor(h.data(), DType::f32, {rows, width}),
           Tensor(targets.data(), DType::i32, {rows}), 1.0f / rows);
-      backend_->add_scaled(values, gradients, -0.5f);
+      for (std::int64_t i = 0; i < values.numel(); ++i) values.f32()[i] -= 0.5f * gradients.f32()[i];
       mean = std::accumulate(nll.begin(), nll.end(), 0.0) / rows;
     }
     return mean;

@@ -10,7 +10,7 @@
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
-#include "train/checkpoint/logical_tensors.h"
+#include "train/engine/planned_model.h"
 
 namespace vqlm {
 namespace {

@@ -59,7 +59,11 @@ class Similarities {
       const std::int64_t count = std::min(chunk_, x_.rows - row);
       const Tensor product = product_.rows(0, count);
       backend_.copy_from_host(rows_.rows(0, count), x_.values.data() + row * x_.dims);
-      backend_.matmul(product, rows_.rows(0, count), centres_, Transpose::no, Transpose::yes, Accumulate::no);
+      backend_.run(Matmul{.c = product,
+                          .a = rows_.rows(0, count),
+                          .b = centres_,
+                          .tb = Transpose::yes,
+                          .accumulate = Accumulate::no});
       backend_.copy_to_host(host_.data() + row * clusters_, product);
     }
     return host_;

@@ -107,13 +107,4 @@ std::string to_toml(const Config& config);
 /// One line for each key: name, default, what it is. For --help.
 std::string describe_keys();
 
-/// What the output layer learns, in numbers; the code map is not counted, nor is a dense head's bias among its matrices.
-struct HeadParameters {
-  std::int64_t matrices = 0;  // dense V d; VQ K d, and Q d where G > 0
-  std::int64_t biases = 0;    // the token bias V where head.bias; VQ K more
-};
-
-/// config must be resolved.
-HeadParameters head_parameters(const Config& config);
-
 }  // namespace vqlm

@@ -92,13 +92,4 @@ void check_head(const Config& config) {
   }
 }
 
-HeadParameters head_parameters(const Config& config) {
-  const HeadConfig& head = config.head;
-  const std::int64_t d = config.model.d_model;
-  const std::int64_t token_bias = head.bias ? config.model.vocab_size : 0;
-  if (head.kind == HeadKind::dense) return {.matrices = config.model.vocab_size * d, .biases = token_bias};
-  const std::int64_t members = head.groups > 0 ? head.codes : 0;
-  return {.matrices = (head.clusters + members) * d, .biases = head.clusters + token_bias};
-}
-
 }  // namespace vqlm

@@ -37,7 +37,9 @@ class Product {
   }
 
  private:
-  void multiply() { backend_.matmul(c_, a_, b_, Transpose::no, Transpose::yes, Accumulate::no); }
+  void multiply() {
+    backend_.run(Matmul{.c = c_, .a = a_, .b = b_, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  }
 
   Backend& backend_;
   BenchTensors tensors_;

@@ -93,7 +93,8 @@ double Optimizer::step(std::int64_t step, float lr) {
   backend_.copy_from_host(norm_squared, &squared);
   for (const Segment& s : segments_) {
     if (!s.counts_in_norm) continue;
-    backend_.add_sum_of_squares(norm_squared, parameters_.flat_gradients().range(s.flat_begin, s.count));
+    backend_.run(
+        AddSumOfSquares{.out = norm_squared, .x = parameters_.flat_gradients().range(s.flat_begin, s.count)});
   }
   backend_.wait(backend_.compute_stream(),
                 grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
@@ -115,18 +116,21 @@ void Optimizer::update(std::int64_t step, float lr) {
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
   for (const Segment& s : segments_) {
     if (s.rule == UpdateRule::moving_average) {
-      backend_.moving_average(parameters_.flat_values().range(s.flat_begin, s.count),
-                              parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared,
-                              s.average_decay);
+      backend_.run(MovingAverage{.average = parameters_.flat_values().range(s.flat_begin, s.count),
+                                 .x = parameters_.flat_gradients().range(s.flat_begin, s.count),
+                                 .norm_squared = norm_squared,
+                                 .decay = s.average_decay});
       continue;
     }
     numbers.lr = lr * s.lr_ratio;
     numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
-    backend_.adamw(parameters_.flat_values().range(s.flat_begin, s.count),
-                   rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
-                   first_moment().range(s.moment_begin, s.count),
-                   second_moment().range(s.moment_begin, s.count),
-                   parameters_.flat_gradients().range(s.flat_begin, s.count), norm_squared, numbers);
+    backend_.run(AdamW{.param = parameters_.flat_values().range(s.flat_begin, s.count),
+                       .rounded = rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
+                       .m = first_moment().range(s.moment_begin, s.count),
+                       .v = second_moment().range(s.moment_begin, s.count),
+                       .grad = parameters_.flat_gradients().range(s.flat_begin, s.count),
+                       .norm_squared = norm_squared,
+                       .step = numbers});
   }
 }
 

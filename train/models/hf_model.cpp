@@ -10,7 +10,7 @@
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/models/hf_config.h"
-#include "train/checkpoint/logical_tensors.h"
+#include "train/engine/planned_model.h"
 
 namespace vqlm {
 

@@ -2,7 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include "train/checkpoint/logical_tensors.h"
+#include "train/engine/planned_model.h"
 
 namespace vqlm {
 namespace {
@@ -38,8 +38,9 @@ std::string parameters_text(const ModelSource& source) {
     if (tensor.name == "model.embed_tokens.weight") embedding = tensor.shape.numel();
   }
   std::int64_t head = 0;
-  for (const LogicalTensor& tensor : head_tensors(source.model(), source.head()))
-    head += tensor.shape.numel();
+  for (const LogicalTensor& tensor : logical_tensors(source.model(), source.head())) {
+    if (tensor.of_head) head += tensor.shape.numel();
+  }
   return fmt::format("{} = {} embedding + {} blocks and norms + {} head", all, embedding,
                      all - embedding - head, head);
 }

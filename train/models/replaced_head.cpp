@@ -2,9 +2,10 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 #include "core/box.h"
 #include "core/error.h"
-#include "train/checkpoint/logical_tensors.h"
 
 namespace vqlm {
 namespace {
@@ -17,9 +18,10 @@ ModelConfig untied(ModelConfig model) {
 }  // namespace
 
 ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
-    : trunk_(trunk), model_(untied(trunk.model())), head_(std::move(head)) {
-  for (const LogicalTensor& tensor : head_tensors(model_, head_)) head_shapes_[tensor.name] = tensor.shape;
-}
+    : trunk_(trunk),
+      model_(untied(trunk.model())),
+      head_(std::move(head)),
+      logical_(logical_tensors(model_, head_)) {}
 
 std::string ReplacedHead::description() const {
   return fmt::format("{}, its head replaced by a {} one", trunk_.description(),
@@ -30,27 +32,30 @@ std::vector<ModelSource::TensorInfo> ReplacedHead::tensors() const {
   std::map<std::string, std::string> stored_as;
   for (const TensorInfo& tensor : trunk_.tensors()) stored_as[tensor.name] = tensor.stored_as;
   std::vector<TensorInfo> infos;
-  for (const LogicalTensor& tensor : logical_tensors(model_, head_)) {
-    const bool of_head = head_shapes_.contains(tensor.name);
-    infos.push_back({tensor.name, tensor.shape, of_head ? "float32" : stored_as[tensor.name]});
+  for (const LogicalTensor& tensor : logical_) {
+    infos.push_back({tensor.name, tensor.shape, tensor.of_head ? "float32" : stored_as[tensor.name]});
   }
   return infos;
 }
 
 std::vector<float> ReplacedHead::read(const std::string& name, const Shape& offset, const Shape& extent) const {
-  return head_shapes_.contains(name) ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
+  const bool of_head = std::any_of(logical_.begin(), logical_.end(), [&](const LogicalTensor& tensor) {
+    return tensor.of_head && tensor.name == name;
+  });
+  return of_head ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
 }
 
 VqReplacement::VqReplacement(const ModelSource& trunk, HeadConfig head, CodeMap map,
                              std::map<std::string, std::vector<float>> tensors)
     : ReplacedHead(trunk, std::move(head)), map_(std::move(map)), tensors_(std::move(tensors)) {
-  for (const LogicalTensor& tensor : head_tensors(this->model(), this->head())) {
+  for (const LogicalTensor& tensor : logical()) {
+    if (!tensor.of_head) continue;
     VQLM_ASSERT(static_cast<std::int64_t>(tensors_.at(tensor.name).size()) == tensor.shape.numel());
   }
 }
 
 std::vector<float> VqReplacement::read_head(const std::string& name, const Shape& offset, const Shape& extent) const {
-  for (const LogicalTensor& tensor : head_tensors(model(), head())) {
+  for (const LogicalTensor& tensor : logical()) {
     if (tensor.name == name) return box_of(tensors_.at(name), tensor.shape, offset, extent);
   }
   throw Error(fmt::format("{}: has no tensor {}", path().string(), name));

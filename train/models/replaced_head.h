@@ -5,6 +5,7 @@
 #include <map>
 
 #include "train/checkpoint/model_source.h"
+#include "train/engine/planned_model.h"
 
 namespace vqlm {
 
@@ -26,14 +27,15 @@ class ReplacedHead : public ModelSource {
   ReplacedHead(const ModelSource& trunk, HeadConfig head);
 
   const ModelSource& trunk() const { return trunk_; }
-  /// A box of one of the head's tensors (logical_tensors.h, head_tensors).
+  const std::vector<LogicalTensor>& logical() const { return logical_; }
+  /// A box of one of the head's tensors.
   virtual std::vector<float> read_head(const std::string& name, const Shape& offset, const Shape& extent) const = 0;
 
  private:
   const ModelSource& trunk_;
   ModelConfig model_;
   HeadConfig head_;
-  std::map<std::string, Shape> head_shapes_;
+  std::vector<LogicalTensor> logical_;
 };
 
 /// A VQ head held in memory: its map and its tensors, by name.

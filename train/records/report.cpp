@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "train/config/config.h"
 #include "train/config/model_text.h"
+#include "train/engine/planned_model.h"
 
 namespace vqlm {
 namespace {
@@ -35,10 +36,10 @@ void read_config(RunSummary& run, const std::filesystem::path& folder) {
   run.head_kind = config.head.kind;
   run.head = head_text(config.model, config.head);
   if (config.model.vocab_size == 0) return;  // written before the shards were known
-  const HeadParameters parameters = head_parameters(config);
-  run.head_matrices = parameters.matrices;
-  run.head_biases = parameters.biases;
-  run.fraction_of_dense = static_cast<double>(parameters.matrices) /
+  const HeadCost cost = head_cost(config.model, config.head);
+  run.head_matrices = cost.matrix_parameters;
+  run.head_biases = cost.bias_parameters;
+  run.fraction_of_dense = static_cast<double>(cost.matrix_parameters) /
                           static_cast<double>(config.model.vocab_size * config.model.d_model);
 }
 

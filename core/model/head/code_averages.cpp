@@ -68,15 +68,20 @@ void CodeAverages::start(const std::vector<double>& mass, std::int64_t step_toke
 
 void CodeAverages::accumulate(Tensor h, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.embedding_backward(parameters_.gradient(sums_), h, clusters, 0);
+  backend.run(
+      EmbeddingBackward{.dtable = parameters_.gradient(sums_), .dout = h, .ids = clusters, .first_row = 0});
   const Tensor counts = parameters_.gradient(counts_);
-  backend.embedding_backward(counts.view({counts.numel(), 1}), ones_, clusters, 0);
+  backend.run(EmbeddingBackward{
+      .dtable = counts.view({counts.numel(), 1}), .dout = ones_, .ids = clusters, .first_row = 0});
 }
 
 Tensor CodeAverages::means() {
   VQLM_ASSERT(means_);
   Backend& backend = tensor_.backend();
-  backend.codes_from_averages(means_, parameters_.value(sums_), parameters_.value(counts_), 1.0f);
+  backend.run(CodesFromAverages{.codebook = means_,
+                                .sums = parameters_.value(sums_),
+                                .counts = parameters_.value(counts_),
+                                .scale = 1.0f});
   if (!rounded_means_) return means_;
   const std::int64_t n = means_.numel();
   backend.round_to_activation(rounded_means_.view({n}), means_.view({n}));
@@ -84,8 +89,10 @@ Tensor CodeAverages::means() {
 }
 
 void CodeAverages::after_update() {
-  tensor_.backend().codes_from_averages(parameters_.value(codebook_), parameters_.value(sums_),
-                                        parameters_.value(counts_), scale_);
+  tensor_.backend().run(CodesFromAverages{.codebook = parameters_.value(codebook_),
+                                          .sums = parameters_.value(sums_),
+                                          .counts = parameters_.value(counts_),
+                                          .scale = scale_});
   const Parameter& code = parameters_.parameters()[static_cast<std::size_t>(codebook_)];
   parameters_.round_values(code.flat_begin, code.shape.numel());
 }

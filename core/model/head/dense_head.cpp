@@ -124,17 +124,30 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
     const Tensor logits = logits_.rows(0, count);
     const Tensor statistics = statistics_.rows(0, count);
     const Tensor lse = lse_.rows(0, count);
-    backend.matmul(logits, h, weight, Transpose::no, Transpose::yes, Accumulate::no);
-    backend.softmax_statistics(statistics, logits, bias(), targets, classes);
+    backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
+    backend.run(SoftmaxStatistics{
+        .statistics = statistics, .logits = logits, .bias = bias(), .targets = targets, .classes = classes});
     const Tensor all_statistics =
         tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
-    backend.softmax_combine(all_nll.rows(begin, count), lse, all_statistics.view({tensor_.size(), count, 3}),
-                            targets);
+    backend.run(SoftmaxCombine{.nll = all_nll.rows(begin, count),
+                               .lse = lse,
+                               .statistics = all_statistics.view({tensor_.size(), count, 3}),
+                               .targets = targets});
     if (!dh_rows) continue;
-    backend.softmax_gradient(logits, bias(), lse, targets, classes, scale);
-    backend.matmul(parameters_.padded_gradient(weight_), logits, h, Transpose::yes, Transpose::no, Accumulate::yes);
-    backend.matmul(dh_rows.rows(begin, count), logits, weight, Transpose::no, Transpose::no, Accumulate::no);
-    if (bias_) backend.add_column_sums(parameters_.gradient(*bias_), logits);
+    backend.run(SoftmaxGradient{.logits = logits,
+                                .bias = bias(),
+                                .lse = lse,
+                                .targets = targets,
+                                .classes = classes,
+                                .scale = scale});
+    backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
+                       .a = logits,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::yes});
+    backend.run(
+        Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
+    if (bias_) backend.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
   }
 }
 
@@ -143,9 +156,12 @@ void DenseHead::log_probs(Tensor out, Tensor h) {
     throw Error(
         "log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
   }
-  tensor_.backend().matmul(out, h, parameters_.operand(weight_), Transpose::no, Transpose::yes,
-                           Accumulate::no);
-  tensor_.backend().log_softmax(out, bias());
+  tensor_.backend().run(Matmul{.c = out,
+                               .a = h,
+                               .b = parameters_.operand(weight_),
+                               .tb = Transpose::yes,
+                               .accumulate = Accumulate::no});
+  tensor_.backend().run(LogSoftmax{.logits = out, .bias = bias()});
 }
 
 std::span<const float> DenseHead::host_log_probs(Tensor h) {

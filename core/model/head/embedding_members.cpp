@@ -60,28 +60,32 @@ Tensor EmbeddingMembers::vectors() {
   const Tensor table = parameters_.operand(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.embedding_forward(vectors_, members_, table, 0);
+    backend.run(EmbeddingForward{.out = vectors_, .ids = members_, .table = table, .first_row = 0});
     return vectors_;
   }
-  backend.embedding_forward(own_, members_, table, 0);
+  backend.run(EmbeddingForward{.out = own_, .ids = members_, .table = table, .first_row = 0});
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
-  backend.swap_axes(vectors_.view({vocab_size_, parts, own_columns()}), gathered_);
+  backend.run(SwapAxes{.dst = vectors_.view({vocab_size_, parts, own_columns()}), .src = gathered_});
   return vectors_;
 }
 
 Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map) {
   VQLM_ASSERT(adds_means_ && made_);
   if (!clusters_made_ || trainable_) {
-    tensor_.backend().add_member_means(cluster_vectors_.rows(0, clusters_), codebook.rows(0, clusters_), vectors_,
-                                       map);
+    tensor_.backend().run(AddMemberMeans{.out = cluster_vectors_.rows(0, clusters_),
+                                         .codebook = codebook.rows(0, clusters_),
+                                         .members = vectors_,
+                                         .map = map});
     clusters_made_ = true;
   }
   return cluster_vectors_;
 }
 
 void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
-  tensor_.backend().add_member_means_backward(dcodebook, vectors_gradient_, cluster_gradient_.rows(0, clusters_),
-                                              map);
+  tensor_.backend().run(AddMemberMeansBackward{.dcodebook = dcodebook,
+                                               .dmembers = vectors_gradient_,
+                                               .dout = cluster_gradient_.rows(0, clusters_),
+                                               .map = map});
 }
 
 Tensor EmbeddingMembers::clear_gradient() {
@@ -94,15 +98,15 @@ void EmbeddingMembers::backward() {
   const Tensor dtable = parameters_.gradient(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.scatter_add_rows(dtable, vectors_gradient_, members_);
+    backend.run(ScatterAddRows{.dtable = dtable, .dout = vectors_gradient_, .rows = members_});
     return;
   }
   const std::int64_t columns = own_columns();
   const DType a = backend.activation_dtype();
-  backend.swap_axes(for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
-                    for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a));
+  backend.run(SwapAxes{.dst = for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
+                       .src = for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a)});
   tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
-  backend.scatter_add_rows(dtable, own_gradient_, members_);
+  backend.run(ScatterAddRows{.dtable = dtable, .dout = own_gradient_, .rows = members_});
 }
 
 }  // namespace vqlm

@@ -85,12 +85,13 @@ void VqHead::allocate_map() {
 void VqHead::upload(const CodeMap& map) {
   const auto vocab = static_cast<std::size_t>(vocab_size_);
   const MemberOrder order(map.cluster_of_token, clusters_);
-  mean_members_ = 0;
   map_.largest_cluster = 0;
+  map_.mean_members = 0;
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
     const std::int64_t size = order.begin[k + 1] - order.begin[k];
     map_.largest_cluster = std::max(map_.largest_cluster, size);
-    mean_members_ += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
+    map_.mean_members +=
+        static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
   }
   std::vector<std::int32_t> position(vocab);
   std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
@@ -134,7 +135,7 @@ HeadCost VqHead::cost() const {
   return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
           .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
           .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
-          .multiply_adds = static_cast<double>(clusters_) * d + mean_members_ * member_numbers};
+          .multiply_adds = static_cast<double>(clusters_) * d + map_.mean_members * member_numbers};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -167,27 +168,47 @@ void VqHead::after_update() {
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.sort_rows_by_cluster(clusters_of_rows_, order_, row_begin_, targets, map_);
-  backend.matmul(logits_, h, clusters, Transpose::no, Transpose::yes, Accumulate::no);
-  backend.softmax_statistics(statistics_, logits_, parameters_.operand(cluster_bias_), clusters_of_rows_,
-                             {.count = clusters_});
-  backend.softmax_combine(nll, lse_, statistics_.view({1, rows_, 3}), clusters_of_rows_);
+  backend.run(SortRowsByCluster{.clusters = clusters_of_rows_,
+                                .order = order_,
+                                .row_begin = row_begin_,
+                                .targets = targets,
+                                .map = map_});
+  backend.run(
+      Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  backend.run(SoftmaxStatistics{.statistics = statistics_,
+                                .logits = logits_,
+                                .bias = parameters_.operand(cluster_bias_),
+                                .targets = clusters_of_rows_,
+                                .classes = {.count = clusters_}});
+  backend.run(SoftmaxCombine{
+      .nll = nll, .lse = lse_, .statistics = statistics_.view({1, rows_, 3}), .targets = clusters_of_rows_});
 }
 
 void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   Backend& backend = tensor_.backend();
-  backend.softmax_gradient(logits_, parameters_.operand(cluster_bias_), lse_, clusters_of_rows_,
-                           {.count = clusters_}, scale);
+  backend.run(SoftmaxGradient{.logits = logits_,
+                              .bias = parameters_.operand(cluster_bias_),
+                              .lse = lse_,
+                              .targets = clusters_of_rows_,
+                              .classes = {.count = clusters_},
+                              .scale = scale});
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (adds_means()) {
-    backend.matmul(embedding_->cluster_gradient(), logits_, h, Transpose::yes, Transpose::no, Accumulate::no);
+    backend.run(Matmul{.c = embedding_->cluster_gradient(),
+                       .a = logits_,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::no});
   } else {
-    backend.matmul(parameters_.padded_gradient(codebook_), logits_, h, Transpose::yes, Transpose::no,
-                   Accumulate::yes);
+    backend.run(Matmul{.c = parameters_.padded_gradient(codebook_),
+                       .a = logits_,
+                       .b = h,
+                       .ta = Transpose::yes,
+                       .accumulate = Accumulate::yes});
   }
-  backend.add_column_sums(parameters_.gradient(cluster_bias_), logits_);
-  backend.matmul(dh, logits_, clusters, Transpose::no, Transpose::no, Accumulate::no);
+  backend.run(AddColumnSums{.out = parameters_.gradient(cluster_bias_), .x = logits_});
+  backend.run(Matmul{.c = dh, .a = logits_, .b = clusters, .accumulate = Accumulate::no});
 }
 
 Tensor VqHead::member_vectors() {
@@ -212,8 +233,14 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   const Tensor vectors = member_vectors();
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
-  tensor_.backend().member_entropy(nll, Backend::MemberGradients{}, h, targets, order_, row_begin_,
-                                   vectors, token_bias(), map_);
+  tensor_.backend().run(MemberEntropy{.nll = nll,
+                                      .h = h,
+                                      .targets = targets,
+                                      .order = order_,
+                                      .row_begin = row_begin_,
+                                      .member_codebook = vectors,
+                                      .token_bias = token_bias(),
+                                      .map = map_});
 }
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
@@ -225,7 +252,13 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   members_forward_backward(nll, dh, h, targets, vectors, scale);
   if (commitment_ > 0) {
     const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
-    backend.commitment(penalty, dh, h, committed_to, clusters_of_rows_, commitment_, scale);
+    backend.run(Commitment{.penalty = penalty,
+                           .dh = dh,
+                           .h = h,
+                           .codebook = committed_to,
+                           .clusters = clusters_of_rows_,
+                           .beta = commitment_,
+                           .scale = scale});
   } else {
     backend.fill(penalty, 0.0f);
   }
@@ -233,14 +266,21 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
 
 void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors,
                                       float scale) {
-  Backend::MemberGradients gradients;
+  MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
   gradients.dh = dh;
   if (embedding_) gradients.dmember_codebook = embedding_->clear_gradient();
   if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
-  tensor_.backend().member_entropy(nll, gradients, h, targets, order_, row_begin_, vectors,
-                                   token_bias(), map_);
+  tensor_.backend().run(MemberEntropy{.nll = nll,
+                                      .gradients = gradients,
+                                      .h = h,
+                                      .targets = targets,
+                                      .order = order_,
+                                      .row_begin = row_begin_,
+                                      .member_codebook = vectors,
+                                      .token_bias = token_bias(),
+                                      .map = map_});
   if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
   if (embedding_) embedding_->backward();
 }
@@ -251,9 +291,18 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   VQLM_ASSERT(rows <= rows_);
   const Tensor vectors = member_vectors();
   const Tensor codes = code_log_probs_.rows(0, rows);
-  backend.matmul(codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes, Accumulate::no);
-  backend.log_softmax(codes, parameters_.operand(cluster_bias_));
-  backend.member_log_probs(out, h, codes, vectors, token_bias(), map_);
+  backend.run(Matmul{.c = codes,
+                     .a = h,
+                     .b = cluster_vectors().rows(0, clusters_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
+  backend.run(LogSoftmax{.logits = codes, .bias = parameters_.operand(cluster_bias_)});
+  backend.run(MemberLogProbs{.log_probs = out,
+                             .h = h,
+                             .code_log_probs = codes,
+                             .member_codebook = vectors,
+                             .token_bias = token_bias(),
+                             .map = map_});
 }
 
 }  // namespace vqlm

@@ -77,7 +77,6 @@ class VqHead : public OutputHead {
   int groups_, codes_;
   std::int64_t step_tokens_;
   float commitment_ = 0;  // beta
-  double mean_members_;   // of a token's cluster, over the vocabulary
 
   ParameterId codebook_;                   // (K, d), padded
   ParameterId cluster_bias_;               // (K)

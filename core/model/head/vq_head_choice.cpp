@@ -46,9 +46,12 @@ std::span<const float> VqHead::host_code_log_probs(Tensor h) {
   Backend& backend = tensor_.backend();
   VqHeadChoice& c = choice();
   member_vectors();  // which the clusters' vectors may be made of
-  backend.matmul(c.codes, h, cluster_vectors().rows(0, clusters_), Transpose::no, Transpose::yes,
-                 Accumulate::no);
-  backend.log_softmax(c.codes, parameters_.operand(cluster_bias_));
+  backend.run(Matmul{.c = c.codes,
+                     .a = h,
+                     .b = cluster_vectors().rows(0, clusters_),
+                     .tb = Transpose::yes,
+                     .accumulate = Accumulate::no});
+  backend.run(LogSoftmax{.logits = c.codes, .bias = parameters_.operand(cluster_bias_)});
   backend.copy_to_host(c.host_codes.data(), c.codes);
   return c.host_codes;
 }
@@ -60,7 +63,13 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
   const Tensor ids = c.clusters.rows(0, count), rows = c.member_rows.rows(0, count);
   backend.copy_from_host(ids, clusters.data());
   const Tensor vectors = member_vectors();
-  backend.cluster_log_probs(rows, h, c.rows_of_h.rows(0, count), ids, vectors, token_bias(), map_);
+  backend.run(ClusterLogProbs{.out = rows,
+                              .h = h,
+                              .rows = c.rows_of_h.rows(0, count),
+                              .clusters = ids,
+                              .member_codebook = vectors,
+                              .token_bias = token_bias(),
+                              .map = map_});
   backend.copy_to_host(c.host_rows.data(), rows);
   return {c.host_rows, static_cast<std::size_t>(map_.largest_cluster)};
 }

@@ -49,10 +49,15 @@ AttentionTiming time_shape(Backend& backend, const AttentionBenchOptions& option
   const Tensor lse = tensors.make({s.batch, s.heads, s.seq_len}, DType::f32);
   AttentionTiming timing{s, {}, {}};
   timing.forward = time_calls(
-      backend, [&] { backend.attention_forward(out, lse, qkv, s); }, options.seconds, options.laps);
+      backend, [&] { backend.run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = s}); },
+      options.seconds, options.laps);
   timing.backward = time_calls(
-      backend, [&] { backend.attention_backward(dqkv, dout, out, lse, qkv, s); }, options.seconds,
-      options.laps);
+      backend,
+      [&] {
+        backend.run(
+            AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = s});
+      },
+      options.seconds, options.laps);
   backend.synchronize();
   return timing;
 }

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "dist/self_communicator.h"
-#include "train/tools/plan/plan_report.h"
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/human_bytes.h"
+#include "train/engine/planning_backend.h"
 
 namespace vqlm {
 namespace {

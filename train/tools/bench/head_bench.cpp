@@ -224,8 +224,8 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const double zero = 0;
   backend.copy_from_host(sum, &zero);
   const double copies = 8.0 * static_cast<double>(numbers) / seconds_of([&] { backend.copy(to, from); });
-  const double reads =
-      4.0 * static_cast<double>(numbers) / seconds_of([&] { backend.add_sum_of_squares(sum, from); });
+  const double reads = 4.0 * static_cast<double>(numbers) /
+                       seconds_of([&] { backend.run(AddSumOfSquares{.out = sum, .x = from}); });
   const double rate = std::max(copies, reads);
   if (clock == wall_seconds) {
     SelfCommunicator self(backend, "rates");
@@ -236,8 +236,9 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const DType type = backend.activation_dtype();
   const Tensor a = tensors.normal({size, size}, type), b = tensors.normal({size, size}, type),
                c = tensors.make({size, size}, type);
-  const double product =
-      seconds_of([&] { backend.matmul(c, a, b, Transpose::no, Transpose::yes, Accumulate::no); });
+  const double product = seconds_of([&] {
+    backend.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  });
   return {2.0 * size * size * size / product, rate};
 }
 

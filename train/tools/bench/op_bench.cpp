@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -54,16 +55,21 @@ class OpBench {
     backend_.fill(v, 0.0f);
     const double zero = 0;
     backend_.copy_from_host(norm, &zero);
-    add("copy", shape + " f32", 8 * n, [&] { backend_.copy(m, v); });
-    add("fill", shape + " f32", 4 * n, [&] { backend_.fill(m, 0.0f); });
+    add_call("copy", shape + " f32", 8 * n, [&] { backend_.copy(m, v); });
+    add_call("fill", shape + " f32", 4 * n, [&] { backend_.fill(m, 0.0f); });
     if (rounds) {
-      add("round_to_activation", shape, (4 + width()) * n,
-          [&] { backend_.round_to_activation(rounded, param); });
+      add_call("round_to_activation", shape, (4 + width()) * n,
+               [&] { backend_.round_to_activation(rounded, param); });
     }
-    add("add_sum_of_squares", shape, 4 * n, [&] { backend_.add_sum_of_squares(norm, grad); });
+    add(shape, AddSumOfSquares{.out = norm, .x = grad});
     const AdamWStep step{.lr = 1e-4f, .weight_decay = 0.1f, .step = 100, .max_norm = 1.0f};
-    add("adamw", shape, (28 + (rounds ? width() : 0)) * n,
-        [&] { backend_.adamw(param, rounded, m, v, grad, norm, step); });
+    add(shape, AdamW{.param = param,
+                     .rounded = rounded,
+                     .m = m,
+                     .v = v,
+                     .grad = grad,
+                     .norm_squared = norm,
+                     .step = step});
   }
 
   void norms() {
@@ -76,15 +82,27 @@ class OpBench {
     const Tensor dgain = tensors.make({d}, DType::f32);
     backend_.fill(dgain, 0.0f);
     backend_.fill(sum, 0.0f);
-    const std::int64_t array = width() * n * d;
-    add("rmsnorm_forward", shape, 2 * array + 4 * (n + d),
-        [&] { backend_.rmsnorm_forward(y, rstd, Tensor{}, x, Tensor{}, gain, 1e-5f); });
-    add("rmsnorm_forward + residual", shape, 4 * array + 4 * (n + d),
-        [&] { backend_.rmsnorm_forward(y, rstd, sum, x, branch, gain, 1e-5f); });
-    add("rmsnorm_backward", shape, 3 * array + 4 * n + 12 * d,
-        [&] { backend_.rmsnorm_backward(y, dgain, branch, x, gain, rstd, Accumulate::no); });
-    add("rmsnorm_backward, adding", shape, 4 * array + 4 * n + 12 * d,
-        [&] { backend_.rmsnorm_backward(sum, dgain, branch, x, gain, rstd, Accumulate::yes); });
+    add(shape, RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = 1e-5f});
+    add(shape,
+        RmsnormForward{
+            .y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f},
+        " + residual");
+    add(shape, RmsnormBackward{.dx = y,
+                               .dgain = dgain,
+                               .dy = branch,
+                               .x = x,
+                               .gain = gain,
+                               .rstd = rstd,
+                               .accumulate_dx = Accumulate::no});
+    add(shape,
+        RmsnormBackward{.dx = sum,
+                        .dgain = dgain,
+                        .dy = branch,
+                        .x = x,
+                        .gain = gain,
+                        .rstd = rstd,
+                        .accumulate_dx = Accumulate::yes},
+        ", adding");
   }
 
   void positions() {
@@ -98,9 +116,8 @@ class OpBench {
         rope_frequencies({.d_model = o_.head_dim, .n_heads = 1, .rope_theta = 10000.0f});
     const RopePositions positions{tensors.make({o_.head_dim / 2}, DType::f64)};
     backend_.copy_from_host(positions.frequencies, frequencies.data());
-    const std::int64_t rotated = 2 * width() * o_.rows * (s.heads + s.kv_heads) * s.head_dim;
-    add("rope_forward", shape, rotated, [&] { backend_.rope_forward(qkv, s, positions); });
-    add("rope_backward", shape, rotated, [&] { backend_.rope_backward(qkv, s, positions); });
+    add(shape, RopeForward{.qkv = qkv, .shape = s, .positions = positions});
+    add(shape, RopeBackward{.dqkv = qkv, .shape = s, .positions = positions});
   }
 
   /// Decoding: the last token of as many sequences as have room, over a cache of all that came before it.
@@ -114,9 +131,8 @@ class OpBench {
                  values = tensors.normal({batch, heads, t, d}, type_);
     const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_),
                  out = tensors.make({batch, 1, o_.width}, type_);
-    // The new position's keys and values are read with qkv and written, the past's are read.
-    add("attention_cached", shape, width() * batch * (s.row() + 3 * o_.width + 2 * (t - 1) * o_.width),
-        [&] { backend_.attention_cached(out, keys, values, qkv, s, t - 1); });
+    add(shape,
+        AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = s, .past = t - 1});
   }
 
   void swiglu() {
@@ -125,9 +141,8 @@ class OpBench {
     const std::string shape = fmt::format("({}, 2 x {})", n, f);
     const Tensor gate_up = tensors.normal({n, 2 * f}, type_), dgate_up = tensors.make({n, 2 * f}, type_);
     const Tensor y = tensors.normal({n, f}, type_);
-    add("swiglu_backward", shape, 5 * width() * n * f,
-        [&] { backend_.swiglu_backward(dgate_up, y, gate_up); });
-    add("swiglu_forward", shape, 3 * width() * n * f, [&] { backend_.swiglu_forward(y, gate_up); });
+    add(shape, SwigluBackward{.dgate_up = dgate_up, .dy = y, .gate_up = gate_up});
+    add(shape, SwigluForward{.y = y, .gate_up = gate_up});
   }
 
   void embedding() {
@@ -140,10 +155,11 @@ class OpBench {
     const auto tokens = draw_tokens(synthetic_counts(TokenDistribution::zipf, vocab), n, 1, "bench ids");
     backend_.copy_from_host(ids, tokens.data());
     const auto distinct = static_cast<std::int64_t>(std::set(tokens.begin(), tokens.end()).size());
-    add("embedding_forward", shape, 4 * n + width() * (n + distinct) * d,
-        [&] { backend_.embedding_forward(out, ids, table, 0); });
-    add("embedding_backward", shape, 4 * n + width() * n * d + 8 * distinct * d,
-        [&] { backend_.embedding_backward(dtable, out, ids, 0); });
+    // A row that is asked for again is in the cache.
+    add(shape, EmbeddingForward{.out = out, .ids = ids, .table = table, .first_row = 0}, "",
+        4 * n + width() * (n + distinct) * d);
+    add(shape, EmbeddingBackward{.dtable = dtable, .dout = out, .ids = ids, .first_row = 0}, "",
+        4 * n + width() * n * d + 8 * distinct * d);
     scatter(tensors, dtable, n);
   }
 
@@ -155,8 +171,7 @@ class OpBench {
     std::vector<std::int32_t> order(static_cast<std::size_t>(n));
     std::iota(order.rbegin(), order.rend(), 0);
     backend_.copy_from_host(ids, order.data());
-    add("scatter_add_rows", shape, 4 * n + 12 * n * d,
-        [&] { backend_.scatter_add_rows(dtable, dout, ids); });
+    add(shape, ScatterAddRows{.dtable = dtable, .dout = dout, .rows = ids});
   }
 
   void softmax() {
@@ -167,21 +182,34 @@ class OpBench {
     const Tensor statistics = tensors.make({1, n, 3}, DType::f32), targets = tensors.make({n}, DType::i32);
     const Tensor nll = tensors.make({n}, DType::f32), lse = tensors.make({n}, DType::f32);
     backend_.fill(targets, 0.0f);
-    add("softmax_statistics", shape, width() * n * vocab + 4 * vocab + 16 * n, [&] {
-      backend_.softmax_statistics(statistics.view({n, 3}), logits, bias, targets, {.count = vocab});
-    });
-    backend_.softmax_combine(nll, lse, statistics, targets);
-    add("softmax_gradient", shape, 2 * width() * n * vocab + 4 * vocab + 8 * n,
-        [&] { backend_.softmax_gradient(logits, bias, lse, targets, {.count = vocab}, 1.0f); });
+    add(shape, SoftmaxStatistics{.statistics = statistics.view({n, 3}),
+                                 .logits = logits,
+                                 .bias = bias,
+                                 .targets = targets,
+                                 .classes = {.count = vocab}});
+    backend_.run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
+    add(shape, SoftmaxGradient{.logits = logits,
+                               .bias = bias,
+                               .lse = lse,
+                               .targets = targets,
+                               .classes = {.count = vocab},
+                               .scale = 1.0f});
   }
 
  private:
   std::int64_t width() const { return static_cast<std::int64_t>(size_of(type_)); }
 
-  template <class Op>
-  void add(const char* name, std::string shape, std::int64_t bytes, const Op& op) {
+  template <class Call>
+  void add_call(std::string name, std::string shape, double bytes, const Call& call) {
     result_.ops.push_back(
-        {name, std::move(shape), static_cast<double>(bytes), time_calls(backend_, op, o_.seconds, o_.laps)});
+        {std::move(name), std::move(shape), bytes, time_calls(backend_, call, o_.seconds, o_.laps)});
+  }
+  /// `variant` is added to the op's name; bytes: what it moves where that is not what it costs.
+  template <class O>
+  void add(std::string shape, const O& op, std::string_view variant = "", std::optional<double> bytes = {}) {
+    const OpCost cost = op.cost();
+    add_call(fmt::format("{}{}", op.name, variant), std::move(shape),
+             bytes.value_or(cost.bytes_read + cost.bytes_written), [&] { backend_.run(op); });
   }
 
   Backend& backend_;

@@ -55,11 +55,11 @@ class ProductBench {
     backend_.fill(dw, 0.0f);
     // Gradients first: forward would overwrite y's normal numbers with larger ones.
     add({layer.name, "input gradient", layer.rows, layer.in, layer.out},
-        [&] { backend_.matmul(dx, y, w, Transpose::no, Transpose::no, Accumulate::no); });
+        [&] { backend_.run(Matmul{.c = dx, .a = y, .b = w, .accumulate = Accumulate::no}); });
     add({layer.name, "weight gradient", layer.out, layer.in, layer.rows},
-        [&] { backend_.matmul(dw, y, x, Transpose::yes, Transpose::no, Accumulate::yes); });
+        [&] { backend_.run(Matmul{.c = dw, .a = y, .b = x, .ta = Transpose::yes, .accumulate = Accumulate::yes}); });
     add({layer.name, "forward", layer.rows, layer.out, layer.in},
-        [&] { backend_.matmul(y, x, w, Transpose::no, Transpose::yes, Accumulate::no); });
+        [&] { backend_.run(Matmul{.c = y, .a = x, .b = w, .tb = Transpose::yes, .accumulate = Accumulate::no}); });
     std::rotate(result_.products.end() - 3, result_.products.end() - 1, result_.products.end());
   }
 

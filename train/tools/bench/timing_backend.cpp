@@ -5,21 +5,15 @@
 namespace vqlm {
 namespace {
 
+template <class O>
+std::string_view name_of(const O& op) {
+  return op.name;
+}
+
 /// Products by what they are for in a layer y = x W^T.
-std::string_view matmul_name(Transpose ta, Transpose tb) {
-  if (ta == Transpose::yes) return tb == Transpose::yes ? "matmul a^T b^T" : "matmul a^T b (dW)";
-  return tb == Transpose::yes ? "matmul a b^T (y)" : "matmul a b (dx)";
-}
-
-/// Of the scores and of the sum over values, where half of the T x T scores exist.
-double attention_forward_flops(const AttentionShape& s) {
-  return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
-}
-
-/// Row t meets past + t + 1 keys.
-double attention_cached_flops(const AttentionShape& s, std::int64_t past) {
-  const auto keys = static_cast<double>(s.seq_len * (2 * past + s.seq_len + 1)) / 2;
-  return 4.0 * keys * static_cast<double>(s.batch) * s.heads * s.head_dim;
+std::string_view name_of(const Matmul& op) {
+  if (op.ta == Transpose::yes) return op.tb == Transpose::yes ? "matmul a^T b^T" : "matmul a^T b (dW)";
+  return op.tb == Transpose::yes ? "matmul a b^T (y)" : "matmul a b (dx)";
 }
 
 }  // namespace
@@ -47,20 +41,28 @@ OpTime& TimingBackend::entry(std::string_view name) {
   return *found;
 }
 
-template <class Op>
-void TimingBackend::measure(std::string_view name, double flops, const Op& op) {
-  if (!running_) return op();
+template <class Work>
+void TimingBackend::measure(std::string_view name, double flops, const Work& work) {
+  if (!running_) return work();
   if (inner_.host_accessible()) {
     const double begin = clock_();
-    op();
+    work();
     entry(name).seconds += clock_() - begin;
   } else {
     Event begin = inner_.mark_time(inner_.compute_stream());
-    op();
+    work();
     marked_.push_back({name, std::move(begin), inner_.mark_time(inner_.compute_stream())});
   }
   ++entry(name).calls;
   entry(name).flops += flops;
+}
+
+void TimingBackend::enqueue(const Op& op) {
+  std::visit(
+      [this](const auto* value) {
+        measure(name_of(*value), value->cost().flops, [&] { inner_.run(*value); });
+      },
+      op);
 }
 
 Graph TimingBackend::capture(const std::function<void()>& work) {
@@ -99,134 +101,6 @@ std::uint64_t TimingBackend::fingerprint(Tensor x) {
   std::uint64_t result = 0;
   measure("fingerprint", 0, [&] { result = inner_.fingerprint(x); });
   return result;
-}
-void TimingBackend::matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) {
-  const std::int64_t inner_extent = ta == Transpose::yes ? a.extent(0) : a.extent(1);
-  measure(matmul_name(ta, tb), 2.0 * static_cast<double>(c.numel()) * static_cast<double>(inner_extent),
-          [&] { inner_.matmul(c, a, b, ta, tb, accumulate); });
-}
-
-void TimingBackend::add_scaled(Tensor y, Tensor x, float scale) {
-  measure("add_scaled", 0, [&] { inner_.add_scaled(y, x, scale); });
-}
-void TimingBackend::add_column_sums(Tensor out, Tensor x) {
-  measure("add_column_sums", 0, [&] { inner_.add_column_sums(out, x); });
-}
-void TimingBackend::swap_axes(Tensor dst, Tensor src) {
-  measure("swap_axes", 0, [&] { inner_.swap_axes(dst, src); });
-}
-void TimingBackend::swiglu_forward(Tensor y, Tensor gate_up) {
-  measure("swiglu_forward", 0, [&] { inner_.swiglu_forward(y, gate_up); });
-}
-void TimingBackend::swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  measure("swiglu_backward", 0, [&] { inner_.swiglu_backward(dgate_up, dy, gate_up); });
-}
-
-void TimingBackend::rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                                    float eps) {
-  measure("rmsnorm_forward", 0, [&] { inner_.rmsnorm_forward(y, rstd, sum, x, branch, gain, eps); });
-}
-void TimingBackend::rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                                     Accumulate accumulate_dx) {
-  measure("rmsnorm_backward", 0,
-          [&] { inner_.rmsnorm_backward(dx, dgain, dy, x, gain, rstd, accumulate_dx); });
-}
-
-void TimingBackend::rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) {
-  measure("rope_forward", 0, [&] { inner_.rope_forward(qkv, shape, positions); });
-}
-void TimingBackend::rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) {
-  measure("rope_backward", 0, [&] { inner_.rope_backward(dqkv, shape, positions); });
-}
-void TimingBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
-  measure("attention_forward", attention_forward_flops(shape),
-          [&] { inner_.attention_forward(out, lse, qkv, shape); });
-}
-void TimingBackend::attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                                       const AttentionShape& shape) {
-  measure("attention_backward", 2 * attention_forward_flops(shape),
-          [&] { inner_.attention_backward(dqkv, dout, out, lse, qkv, shape); });
-}
-void TimingBackend::attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv,
-                                     const AttentionShape& shape, std::int64_t past) {
-  measure("attention_cached", attention_cached_flops(shape, past),
-          [&] { inner_.attention_cached(out, keys, values, qkv, shape, past); });
-}
-
-void TimingBackend::embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) {
-  measure("embedding_forward", 0, [&] { inner_.embedding_forward(out, ids, table, first_row); });
-}
-void TimingBackend::embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) {
-  measure("embedding_backward", 0, [&] { inner_.embedding_backward(dtable, dout, ids, first_row); });
-}
-void TimingBackend::scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) {
-  measure("scatter_add_rows", 0, [&] { inner_.scatter_add_rows(dtable, dout, rows); });
-}
-
-void TimingBackend::softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                                       const ClassShard& classes) {
-  measure("softmax_statistics", 0,
-          [&] { inner_.softmax_statistics(statistics, logits, bias, targets, classes); });
-}
-void TimingBackend::softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) {
-  measure("softmax_combine", 0, [&] { inner_.softmax_combine(nll, lse, statistics, targets); });
-}
-void TimingBackend::softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets,
-                                     const ClassShard& classes, float scale) {
-  measure("softmax_gradient", 0,
-          [&] { inner_.softmax_gradient(logits, bias, lse, targets, classes, scale); });
-}
-void TimingBackend::log_softmax(Tensor logits, Tensor bias) {
-  measure("log_softmax", 0, [&] { inner_.log_softmax(logits, bias); });
-}
-
-void TimingBackend::sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                                         const CodeMapView& map) {
-  measure("sort_rows_by_cluster", 0,
-          [&] { inner_.sort_rows_by_cluster(clusters, order, row_begin, targets, map); });
-}
-void TimingBackend::member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets,
-                                   Tensor order, Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                                   const CodeMapView& map) {
-  measure("member_entropy", 0, [&] {
-    inner_.member_entropy(nll, gradients, h, targets, order, row_begin, member_codebook, token_bias, map);
-  });
-}
-void TimingBackend::member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs,
-                                     Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  measure("member_log_probs", 0,
-          [&] { inner_.member_log_probs(log_probs, h, code_log_probs, member_codebook, token_bias, map); });
-}
-void TimingBackend::cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters,
-                                      Tensor member_codebook, Tensor token_bias, const CodeMapView& map) {
-  measure("cluster_log_probs", 0,
-          [&] { inner_.cluster_log_probs(out, h, rows, clusters, member_codebook, token_bias, map); });
-}
-void TimingBackend::add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) {
-  measure("add_member_means", 0, [&] { inner_.add_member_means(out, codebook, members, map); });
-}
-void TimingBackend::add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                              const CodeMapView& map) {
-  measure("add_member_means_backward", 0,
-          [&] { inner_.add_member_means_backward(dcodebook, dmembers, dout, map); });
-}
-void TimingBackend::commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters,
-                               float beta, float scale) {
-  measure("commitment", 0, [&] { inner_.commitment(penalty, dh, h, codebook, clusters, beta, scale); });
-}
-void TimingBackend::codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) {
-  measure("codes_from_averages", 0, [&] { inner_.codes_from_averages(codebook, sums, counts, scale); });
-}
-
-void TimingBackend::add_sum_of_squares(Tensor out, Tensor x) {
-  measure("add_sum_of_squares", 0, [&] { inner_.add_sum_of_squares(out, x); });
-}
-void TimingBackend::adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-                          const AdamWStep& step) {
-  measure("adamw", 0, [&] { inner_.adamw(param, rounded, m, v, grad, norm_squared, step); });
-}
-void TimingBackend::moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) {
-  measure("moving_average", 0, [&] { inner_.moving_average(average, x, norm_squared, decay); });
 }
 
 }  // namespace vqlm

@@ -12,10 +12,10 @@ namespace vqlm {
 
 /// What the calls of one op took together.
 struct OpTime {
-  std::string_view name;  // as in backend.h; matrix products by the transposes of their operands
+  std::string_view name;  // as in core/ops; matrix products by the transposes of their operands
   std::int64_t calls = 0;
   double seconds = 0;
-  double flops = 0;  // of matrix products and attention (causal half, recomputation not counted), else 0
+  double flops = 0;  // OpCost's
 };
 
 class TimingBackend : public Backend {
@@ -53,57 +53,12 @@ class TimingBackend : public Backend {
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 
-  void matmul(Tensor c, Tensor a, Tensor b, Transpose ta, Transpose tb, Accumulate accumulate) override;
-  void add_scaled(Tensor y, Tensor x, float scale) override;
-  void add_column_sums(Tensor out, Tensor x) override;
-  void swap_axes(Tensor dst, Tensor src) override;
-  void swiglu_forward(Tensor y, Tensor gate_up) override;
-  void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up) override;
-  void rmsnorm_forward(Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor branch, Tensor gain,
-                       float eps) override;
-  void rmsnorm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd,
-                        Accumulate accumulate_dx) override;
-  void rope_forward(Tensor qkv, const AttentionShape& shape, const RopePositions& positions) override;
-  void rope_backward(Tensor dqkv, const AttentionShape& shape, const RopePositions& positions) override;
-  void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) override;
-  void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv,
-                          const AttentionShape& shape) override;
-  void attention_cached(Tensor out, Tensor keys, Tensor values, Tensor qkv, const AttentionShape& shape,
-                        std::int64_t past) override;
-  void embedding_forward(Tensor out, Tensor ids, Tensor table, std::int64_t first_row) override;
-  void embedding_backward(Tensor dtable, Tensor dout, Tensor ids, std::int64_t first_row) override;
-  void scatter_add_rows(Tensor dtable, Tensor dout, Tensor rows) override;
-  void softmax_statistics(Tensor statistics, Tensor logits, Tensor bias, Tensor targets,
-                          const ClassShard& classes) override;
-  void softmax_combine(Tensor nll, Tensor lse, Tensor statistics, Tensor targets) override;
-  void softmax_gradient(Tensor logits, Tensor bias, Tensor lse, Tensor targets, const ClassShard& classes,
-                        float scale) override;
-  void log_softmax(Tensor logits, Tensor bias) override;
-  void sort_rows_by_cluster(Tensor clusters, Tensor order, Tensor row_begin, Tensor targets,
-                            const CodeMapView& map) override;
-  void member_entropy(Tensor nll, const MemberGradients& gradients, Tensor h, Tensor targets, Tensor order,
-                      Tensor row_begin, Tensor member_codebook, Tensor token_bias,
-                      const CodeMapView& map) override;
-  void member_log_probs(Tensor log_probs, Tensor h, Tensor code_log_probs, Tensor member_codebook,
-                        Tensor token_bias, const CodeMapView& map) override;
-  void cluster_log_probs(Tensor out, Tensor h, Tensor rows, Tensor clusters, Tensor member_codebook,
-                         Tensor token_bias, const CodeMapView& map) override;
-  void codes_from_averages(Tensor codebook, Tensor sums, Tensor counts, float scale) override;
-  void add_member_means(Tensor out, Tensor codebook, Tensor members, const CodeMapView& map) override;
-  void add_member_means_backward(Tensor dcodebook, Tensor dmembers, Tensor dout,
-                                 const CodeMapView& map) override;
-  void commitment(Tensor penalty, Tensor dh, Tensor h, Tensor codebook, Tensor clusters, float beta,
-                  float scale) override;
-  void add_sum_of_squares(Tensor out, Tensor x) override;
-  void adamw(Tensor param, Tensor rounded, Tensor m, Tensor v, Tensor grad, Tensor norm_squared,
-             const AdamWStep& step) override;
-  void moving_average(Tensor average, Tensor x, Tensor norm_squared, float decay) override;
-
  private:
+  void enqueue(const Op& op) override;
   /// Buffers belong to `inner`, so nothing is ever given back here.
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override;
-  template <class Op>
-  void measure(std::string_view name, double flops, const Op& op);
+  template <class Work>
+  void measure(std::string_view name, double flops, const Work& work);
   OpTime& entry(std::string_view name);
 
   /// An op on a device whose time is not known yet.

@@ -15,7 +15,7 @@
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
 #include "train/tools/convert/hf_tokenizer.h"
-#include "train/checkpoint/logical_tensors.h"
+#include "train/engine/planned_model.h"
 #include "train/tools/convert/native_form.h"
 
 namespace vqlm {
@@ -43,6 +43,7 @@ class HfFolder {
     if (source.head().kind == HeadKind::vq) map_ = source.code_map().value();
     choose_form(options.expand);
     if (map_) config_.map_provenance = map_->provenance;
+    logical_ = logical_tensors(config_.model, config_.head);
   }
 
   const HfConfig& config() const { return config_; }
@@ -56,6 +57,7 @@ class HfFolder {
   const ModelSource& source_;
   std::string type_;
   HfConfig config_;
+  std::vector<LogicalTensor> logical_;
   std::optional<CodeMap> map_;
   std::optional<ExpandedHead> expanded_;  // of a VQ head that becomes a matrix
 };
@@ -84,7 +86,7 @@ void HfFolder::choose_form(bool expand) {
 
 std::vector<SafetensorsSpec> HfFolder::tensors() const {
   std::vector<SafetensorsSpec> specs;
-  for (const LogicalTensor& tensor : logical_tensors(config_.model, config_.head))
+  for (const LogicalTensor& tensor : logical_)
     specs.push_back({hf_tensor_name(tensor.name), type_, tensor.shape});
   if (!map_) return specs;
   specs.push_back({"lm_head.cluster_of_token", "I32", {map_->vocab_size}});
@@ -96,7 +98,7 @@ void HfFolder::append(const SafetensorsSpec& tensor, SafetensorsWriter& file) co
   if (tensor.dtype == "I32") return file.append(std::span(map_->cluster_of_token));
   if (tensor.dtype == "U8") return file.append(std::span(map_->member_codes));
   if (expanded_ && tensor.name == "lm_head.weight") return append_expanded(file);
-  for (const LogicalTensor& logical : logical_tensors(config_.model, config_.head)) {
+  for (const LogicalTensor& logical : logical_) {
     if (hf_tensor_name(logical.name) != tensor.name) continue;
     for (const Box& box : row_boxes(tensor.shape))
       file.append(std::span<const float>(source_.read(logical.name, box.offset, box.extent)));

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "train/config/model_text.h"
+#include "train/engine/human_bytes.h"
 
 namespace vqlm {
 namespace {
@@ -142,17 +143,6 @@ std::string step_text(const StepPlan& step) {
 }
 
 }  // namespace
-
-std::string human_bytes(double bytes) {
-  constexpr std::array<const char*, 5> units = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  while (bytes >= 1024 && unit + 1 < units.size()) {
-    bytes /= 1024;
-    ++unit;
-  }
-  const int decimals = unit == 0 || bytes >= 1000 ? 0 : bytes >= 100 ? 1 : 2;
-  return fmt::format("{:.{}f} {}", bytes, decimals, units[unit]);
-}
 
 std::size_t parse_bytes(const std::string& text, std::string_view option) {
   double number = 0;

@@ -1,23 +1,15 @@
-// What `vqlm plan` says, and the words for sizes that it reads and writes.
+// What `vqlm plan` says, and the words for sizes that it reads.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "train/tools/plan/plan.h"
+#include "train/engine/plan.h"
 
 namespace vqlm {
-
-// In the order of MemoryUse.
-constexpr std::array<std::string_view, memory_use_count> memory_use_names = {
-    "parameters", "gradients", "optimizer", "activations", "workspace"};
-
-/// "123 B", "1.5 KiB", "12.34 GiB": three or four digits.
-std::string human_bytes(double bytes);
 
 /// "80GB" (decimal), "80GiB" (binary), "512M" = "512MB", "1e9". Throws UsageError naming `option` and the text.
 std::size_t parse_bytes(const std::string& text, std::string_view option);

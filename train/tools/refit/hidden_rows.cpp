@@ -79,7 +79,7 @@ HiddenRows::HiddenRows(Backend& backend, const Transformer& model, int groups, s
 }
 
 std::span<const float> HiddenRows::project() {
-  backend_.matmul(rows_, model_.hidden(), projection_, Transpose::no, Transpose::no, Accumulate::no);
+  backend_.run(Matmul{.c = rows_, .a = model_.hidden(), .b = projection_, .accumulate = Accumulate::no});
   backend_.copy_to_host(host_.data(), rows_);
   return host_;
 }

@@ -48,7 +48,12 @@ int wrong_elements(Backend& backend, Transpose ta, Transpose tb) {
   const Operand a(backend, a_turned ? product_depth : product_rows, a_turned ? product_rows : product_depth);
   const Operand b(backend, b_turned ? product_columns : product_depth, b_turned ? product_depth : product_columns);
   const Buffer product = backend.allocate(product_rows * product_columns * sizeof(float), MemoryUse::workspace);
-  backend.matmul(product.view({product_rows, product_columns}), a.tensor(), b.tensor(), ta, tb, Accumulate::no);
+  backend.run(Matmul{.c = product.view({product_rows, product_columns}),
+                     .a = a.tensor(),
+                     .b = b.tensor(),
+                     .ta = ta,
+                     .tb = tb,
+                     .accumulate = Accumulate::no});
   std::vector<float> c(product_rows * product_columns);
   backend.copy_to_host(c.data(), product.view({product_rows, product_columns}));
   int wrong = 0;

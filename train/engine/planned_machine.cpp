@@ -1,12 +1,12 @@
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 #include <algorithm>
 
 namespace vqlm {
 
-void PlannedMachine::add_op(std::string_view name, double flops, double bytes_read, double bytes_written) {
-  const double by_operations = flops / rates_.product_flops;
-  const double by_bytes = (bytes_read + bytes_written) / rates_.memory_bytes;
+void PlannedMachine::add_op(std::string_view name, const OpCost& cost) {
+  const double by_operations = cost.flops / rates_.product_flops;
+  const double by_bytes = (cost.bytes_read + cost.bytes_written) / rates_.memory_bytes;
   const double seconds = std::max(by_operations, by_bytes);
   (by_operations >= by_bytes ? product_seconds_ : memory_seconds_) += seconds;
   now_ += seconds;
@@ -14,9 +14,9 @@ void PlannedMachine::add_op(std::string_view name, double flops, double bytes_re
   auto entry = std::find_if(ops_.begin(), ops_.end(), [&](const OpCount& op) { return op.name == name; });
   if (entry == ops_.end()) entry = ops_.insert(ops_.end(), OpCount{.name = name});
   ++entry->calls;
-  entry->flops += flops;
-  entry->bytes_read += bytes_read;
-  entry->bytes_written += bytes_written;
+  entry->flops += cost.flops;
+  entry->bytes_read += cost.bytes_read;
+  entry->bytes_written += cost.bytes_written;
   entry->seconds += seconds;
 }
 

@@ -1,4 +1,4 @@
-#include "train/tools/plan/planning_communicator.h"
+#include "train/engine/planning_communicator.h"
 
 #include "dist/self_communicator.h"
 

@@ -1,4 +1,4 @@
-// What one rank of a process grid needs and does, without hardware and without data: the program's own model, optimizer
+// Plans: what one rank of a process grid needs and does, without hardware and without data: the program's own model, optimizer
 // and gradient accumulator are built and run for one step on a back end and communicators that only count.
 #pragma once
 
@@ -6,12 +6,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/model/head/code_map.h"
 #include "train/config/config.h"
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 namespace vqlm {
 
@@ -21,6 +22,10 @@ struct PlanOptions {
   const CodeMap* map = nullptr;  // of a VQ head; null: balanced clusters of the configuration's sizes
   int rank = -1;  // of the job; -1: the last, which holds the largest part of what does not divide
 };
+
+// In the order of MemoryUse.
+constexpr std::array<std::string_view, memory_use_count> memory_use_names = {
+    "parameters", "gradients", "optimizer", "activations", "workspace"};
 
 /// Bytes of one rank by MemoryUse: what the back end's account says between two steps, the evaluator's buffers included
 /// where the configuration names held-out shards. Not counted, because no back end accounts for it: the driver's context,

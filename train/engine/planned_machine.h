@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/ops/op.h"
+
 namespace vqlm {
 
 /// Rates of one rank's device and links, as stated by the user.
@@ -27,10 +29,9 @@ enum class Link { network, tensor };
 
 /// The calls of one op together; each operand is counted as read or written once.
 struct OpCount {
-  std::string_view name;  // as in core/backend.h
+  std::string_view name;  // as in core/ops, or of Backend's memory functions
   std::int64_t calls = 0;
-  double flops =
-      0;  // products and attention (causal half, recomputation not counted) and cluster members; else 0
+  double flops = 0;
   double bytes_read = 0;
   double bytes_written = 0;
   double seconds = 0;
@@ -54,7 +55,7 @@ class PlannedMachine {
   /// Empties the books and sets all clocks to 0.
   void clear() { *this = PlannedMachine(rates_); }
 
-  void add_op(std::string_view name, double flops, double bytes_read, double bytes_written);
+  void add_op(std::string_view name, const OpCost& cost);
   /// Returns the time at which the collective ends.
   double add_collective(const std::string& group, std::string_view name, int ranks, Link link,
                         double payload_bytes, double sent_bytes);

@@ -8,7 +8,7 @@
 
 #include "core/communicator.h"
 #include "dist/process_grid.h"
-#include "train/tools/plan/planned_machine.h"
+#include "train/engine/planned_machine.h"
 
 namespace vqlm {
 

@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "core/error.h"
-#include "train/tools/plan/plan.h"
-#include "train/tools/plan/plan_report.h"
+#include "train/engine/plan.h"
+#include "train/engine/human_bytes.h"
 
 namespace vqlm {
 namespace {

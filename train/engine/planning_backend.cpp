@@ -1,5 +1,4 @@
-// Memory, order and bookkeeping; the ops stand in planning_ops.cpp.
-#include "train/tools/plan/planning_backend.h"
+#include "train/engine/planning_backend.h"
 
 #include <algorithm>
 #include <cstring>
@@ -27,51 +26,41 @@ Buffer PlanningBackend::allocate(std::size_t bytes, MemoryUse use) {
   return Buffer(*this, data, bytes, use);
 }
 
+void PlanningBackend::enqueue(const Op& op) {
+  std::visit([this](const auto* value) { machine_.add_op(value->name, value->cost()); }, op);
+}
+
 void PlanningBackend::deallocate(void* /*data*/, std::size_t bytes, MemoryUse use) noexcept {
   memory_.in_use[static_cast<std::size_t>(use)] -= bytes;
 }
 
-void PlanningBackend::count(std::string_view name, double flops, Tensors read, Tensors written,
-                            double extra_bytes) {
-  const auto sum = [](Tensors tensors) {
-    return std::accumulate(tensors.begin(), tensors.end(), 0.0, [](double bytes, const Tensor& tensor) {
-      return bytes + static_cast<double>(tensor.bytes());
-    });
-  };
-  machine_.add_op(name, flops, sum(read) + extra_bytes, sum(written));
-}
-
-void PlanningBackend::expect(DType dtype, Tensors tensors) const {
-  for (const Tensor& tensor : tensors) VQLM_ASSERT(!tensor || tensor.dtype() == dtype);
-}
-
 void PlanningBackend::copy(Tensor dst, Tensor src) {
   VQLM_ASSERT(dst.dtype() == src.dtype() && dst.numel() == src.numel());
-  count("copy", 0, {src}, {dst});
+  machine_.add_op("copy", cost_of({src}, {dst}));
 }
 
 void PlanningBackend::copy_from_host(Tensor dst, const void* /*src*/) {
-  count("copy_from_host", 0, {}, {dst});
+  machine_.add_op("copy_from_host", cost_of({}, {dst}));
 }
 
 void PlanningBackend::copy_to_host(void* dst, Tensor src) {
   std::memset(dst, 0, src.bytes());
-  count("copy_to_host", 0, {src}, {});
+  machine_.add_op("copy_to_host", cost_of({src}, {}));
 }
 
 void PlanningBackend::fill(Tensor x, float /*value*/) {
-  count("fill", 0, {}, {x});
+  machine_.add_op("fill", cost_of({}, {x}));
 }
 
 void PlanningBackend::round_to_activation(Tensor dst, Tensor src) {
   VQLM_ASSERT(dst.numel() == src.numel());
-  expect(activation_, {dst});
-  expect(DType::f32, {src});
-  count("round_to_activation", 0, {src}, {dst});
+  check_dtype(activation_, {dst});
+  check_dtype(DType::f32, {src});
+  machine_.add_op("round_to_activation", cost_of({src}, {dst}));
 }
 
 std::uint64_t PlanningBackend::fingerprint(Tensor x) {
-  count("fingerprint", 0, {x}, {});
+  machine_.add_op("fingerprint", cost_of({x}, {}));
   return 0;
 }
 

@@ -1,51 +1,27 @@
-#include "train/tools/plan/plan.h"
+#include "train/engine/plan.h"
 
 #include <algorithm>
 #include <memory>
 #include <numeric>
 
 #include "train/engine/engine.h"
+#include "train/engine/planned_model.h"
+#include "train/engine/planning_backend.h"
+#include "train/engine/planning_communicator.h"
 #include "train/engine/step_statistics.h"
-#include "train/tools/plan/planning_backend.h"
-#include "train/tools/plan/planning_communicator.h"
 
 namespace vqlm {
 namespace {
-
-/// Clusters whose sizes are equal to within one; the members' codes do not matter.
-CodeMap balanced_map(const Config& config) {
-  const HeadConfig& head = config.head;
-  CodeMap map;
-  map.vocab_size = config.model.vocab_size;
-  map.clusters = head.clusters;
-  map.groups = head.groups;
-  map.codes = head.groups > 0 ? head.codes : 0;
-  map.cluster_of_token.resize(static_cast<std::size_t>(map.vocab_size));
-  for (std::size_t token = 0; token < map.cluster_of_token.size(); ++token) {
-    map.cluster_of_token[token] = static_cast<std::int32_t>(static_cast<std::int64_t>(token) % map.clusters);
-  }
-  map.member_codes.resize(map.cluster_of_token.size() * static_cast<std::size_t>(map.groups));
-  return map;
-}
-
-/// Of a token's cluster, over the vocabulary; 0 without a map.
-double mean_members(const CodeMap* map) {
-  if (map == nullptr) return 0;
-  std::vector<double> sizes(static_cast<std::size_t>(map->clusters), 0.0);
-  for (std::int32_t cluster : map->cluster_of_token) sizes[static_cast<std::size_t>(cluster)] += 1;
-  return std::inner_product(sizes.begin(), sizes.end(), sizes.begin(), 0.0) /
-         static_cast<double>(map->vocab_size);
-}
 
 /// The engine of a training, on a machine that only counts.
 class PlannedTraining {
  public:
   PlannedTraining(const Config& config, const PlanOptions& options)
       : machine_(options.rates),
-        backend_(machine_, options.activation, mean_members(options.map)),
+        backend_(machine_, options.activation),
         grid_(make_planning_grid(machine_, backend_, config.parallel.data, config.parallel.tensor,
                                  rank_of(config, options))),
-        balanced_(needs_map(config) && options.map == nullptr ? std::optional(balanced_map(config))
+        balanced_(needs_map(config) && options.map == nullptr ? std::optional(balanced_map(config.model, config.head))
                                                               : std::nullopt),
         engine_(backend_, grid_, config, needs_map(config) ? (balanced_ ? &*balanced_ : options.map) : nullptr) {}
 

@@ -1,0 +1,71 @@
+#include "core/ops/attention.h"
+
+namespace vqlm {
+namespace {
+
+void check_heads(const AttentionShape& s) {
+  VQLM_ASSERT(s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.head_dim > 0);
+}
+
+/// The elements of out and dout.
+std::int64_t out_size(const AttentionShape& s) {
+  return s.batch * s.seq_len * s.heads * s.head_dim;
+}
+
+/// The operations of the scores and of the sum over values, where half of the T x T scores exist.
+double causal_flops(const AttentionShape& s) {
+  return 2.0 * static_cast<double>(s.batch * s.seq_len * s.seq_len) * s.heads * s.head_dim;
+}
+
+}  // namespace
+
+void AttentionForward::check(DType a) const {
+  check_heads(shape);
+  check_dtype(a, {out, qkv});
+  check_dtype(DType::f32, {lse});
+  const std::int64_t rows = shape.batch * shape.seq_len;
+  VQLM_ASSERT(qkv.shape().numel() == rows * shape.row() && out.shape().numel() == out_size(shape));
+  VQLM_ASSERT(lse.shape().numel() == rows * shape.heads);
+}
+
+OpCost AttentionForward::cost() const {
+  return cost_of({qkv}, {out, lse}, causal_flops(shape));
+}
+
+void AttentionBackward::check(DType a) const {
+  check_heads(shape);
+  check_dtype(a, {dqkv, dout, out, qkv});
+  check_dtype(DType::f32, {lse});
+  const std::int64_t rows = shape.batch * shape.seq_len;
+  VQLM_ASSERT(qkv.shape().numel() == rows * shape.row() && dqkv.shape().numel() == rows * shape.row());
+  VQLM_ASSERT(out.shape().numel() == out_size(shape) && dout.shape().numel() == out_size(shape));
+  VQLM_ASSERT(lse.shape().numel() == rows * shape.heads);
+}
+
+OpCost AttentionBackward::cost() const {
+  return cost_of({dout, out, lse, qkv}, {dqkv}, 2 * causal_flops(shape));
+}
+
+void AttentionCached::check(DType a) const {
+  check_heads(shape);
+  check_dtype(a, {out, keys, values, qkv});
+  VQLM_ASSERT(keys.rank() == 4 && keys.extent(0) == shape.batch && keys.extent(1) == shape.kv_heads &&
+              keys.extent(3) == shape.head_dim && values.shape() == keys.shape());
+  VQLM_ASSERT(past >= 0 && past + shape.seq_len <= keys.extent(2));
+  VQLM_ASSERT(qkv.shape().numel() == shape.batch * shape.seq_len * shape.row());
+  VQLM_ASSERT(out.shape().numel() == out_size(shape));
+}
+
+OpCost AttentionCached::cost() const {
+  const std::int64_t kept = shape.batch * shape.kv_heads * shape.head_dim;  // numbers of a position
+  const auto width = static_cast<double>(size_of(qkv.dtype()));
+  // Row t meets past + t + 1 keys.
+  const auto met = static_cast<double>(shape.seq_len * (2 * past + shape.seq_len + 1)) / 2;
+  OpCost cost =
+      cost_of({qkv}, {out}, 4.0 * met * static_cast<double>(shape.batch) * shape.heads * shape.head_dim);
+  cost.bytes_read += 2 * width * static_cast<double>(kept * past);
+  cost.bytes_written += 2 * width * static_cast<double>(kept * shape.seq_len);
+  return cost;
+}
+
+}  // namespace vqlm

@@ -1,0 +1,59 @@
+#include "core/ops/cross_entropy.h"
+
+namespace vqlm {
+namespace {
+
+/// What the sharded ops share.
+void check_classes(DType a, const Tensor& logits, const Tensor& bias, const Tensor& targets,
+                   const ClassShard& classes) {
+  check_dtype(a, {logits});
+  check_dtype(DType::f32, {bias});
+  check_dtype(DType::i32, {targets});
+  VQLM_ASSERT(logits.rank() == 2 && targets.numel() == logits.extent(0));
+  VQLM_ASSERT(classes.count <= logits.extent(1) && (!bias || bias.numel() == classes.count));
+}
+
+}  // namespace
+
+void SoftmaxStatistics::check(DType a) const {
+  check_classes(a, logits, bias, targets, classes);
+  check_dtype(DType::f32, {statistics});
+  VQLM_ASSERT(classes.count > 0 && statistics.shape() == Shape({logits.extent(0), 3}));
+}
+
+OpCost SoftmaxStatistics::cost() const {
+  return cost_of({logits, bias, targets}, {statistics});
+}
+
+void SoftmaxCombine::check(DType /*a*/) const {
+  check_dtype(DType::f32, {nll, lse, statistics});
+  check_dtype(DType::i32, {targets});
+  VQLM_ASSERT(statistics.rank() == 3 && statistics.extent(0) > 0 && statistics.extent(2) == 3);
+  const std::int64_t rows = statistics.extent(1);
+  VQLM_ASSERT(nll.numel() == rows && lse.numel() == rows && targets.numel() == rows);
+}
+
+OpCost SoftmaxCombine::cost() const {
+  return cost_of({statistics, targets}, {nll, lse});
+}
+
+void SoftmaxGradient::check(DType a) const {
+  check_classes(a, logits, bias, targets, classes);
+  check_dtype(DType::f32, {lse});
+  VQLM_ASSERT(lse.numel() == logits.extent(0));
+}
+
+OpCost SoftmaxGradient::cost() const {
+  return cost_of({logits, bias, lse, targets}, {logits});
+}
+
+void LogSoftmax::check(DType /*a*/) const {
+  check_dtype(DType::f32, {logits, bias});
+  VQLM_ASSERT(logits.rank() == 2 && logits.extent(1) > 0 && (!bias || bias.numel() == logits.extent(1)));
+}
+
+OpCost LogSoftmax::cost() const {
+  return cost_of({logits, bias}, {logits});
+}
+
+}  // namespace vqlm

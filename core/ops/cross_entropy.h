@@ -1,0 +1,70 @@
+// Softmax cross entropy over sharded classes: the dense head's, and that of the VQ head's K codes.
+#pragma once
+
+#include <cstdint>
+
+#include "core/ops/op.h"
+
+namespace vqlm {
+
+/// Which classes logits (N, W) hold: [first, first + count) of all, in columns [0, count). The columns behind them are
+/// padding (Backend::class_multiple): they are no classes, and their gradient is zero.
+struct ClassShard {
+  std::int64_t first = 0;
+  std::int64_t count = 0;  // at most W
+};
+
+/// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
+/// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
+/// classes.count > 0, and the columns behind them are not read.
+struct SoftmaxStatistics {
+  static constexpr std::string_view name = "softmax_statistics";
+  Tensor statistics;
+  Tensor logits;
+  Tensor bias = {};
+  Tensor targets;
+  ClassShard classes;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
+/// lse - target's x, and 0 where targets[n] < 0.
+struct SoftmaxCombine {
+  static constexpr std::string_view name = "softmax_combine";
+  Tensor nll;
+  Tensor lse;
+  Tensor statistics;
+  Tensor targets;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// logits (N, W) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0, and so do
+/// the columns behind the shard's classes. x as above.
+struct SoftmaxGradient {
+  static constexpr std::string_view name = "softmax_gradient";
+  Tensor logits;
+  Tensor bias = {};
+  Tensor lse;
+  Tensor targets;
+  ClassShard classes;
+  float scale;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// logits (N, C), f32 here, become x - logsumexp(x), x as above.
+struct LogSoftmax {
+  static constexpr std::string_view name = "log_softmax";
+  Tensor logits;
+  Tensor bias = {};
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+}  // namespace vqlm

@@ -1,0 +1,34 @@
+// The list of ops. A back end visits it; one that lacks an op does not link.
+#pragma once
+
+#include <variant>
+
+#include "core/ops/adamw.h"
+#include "core/ops/attention.h"
+#include "core/ops/cluster_log_probs.h"
+#include "core/ops/code_entropy.h"
+#include "core/ops/cross_entropy.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
+#include "core/ops/matmul.h"
+#include "core/ops/member_entropy.h"
+#include "core/ops/member_log_probs.h"
+#include "core/ops/member_means.h"
+#include "core/ops/rmsnorm.h"
+#include "core/ops/rope.h"
+#include "core/ops/scatter_add_rows.h"
+#include "core/ops/swiglu.h"
+
+namespace vqlm {
+
+using Op = std::variant<  //
+    const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
+    const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
+    const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
+    const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
+    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
+    const ScatterAddRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*,
+    const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*,
+    const AddMemberMeansBackward*>;
+
+}  // namespace vqlm

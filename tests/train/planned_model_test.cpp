@@ -1,0 +1,77 @@
+// What building a model without memory says of it, against the model itself and formulas of docs/heads.md.
+#include "train/engine/planned_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/train/tiny_model.h"
+
+namespace vqlm {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::tiny_model_config;
+using testing::TinyModel;
+
+std::vector<std::string> names_of(const std::vector<LogicalTensor>& tensors) {
+  std::vector<std::string> names;
+  for (const LogicalTensor& tensor : tensors) names.push_back(tensor.name);
+  return names;
+}
+
+TEST(PlannedModel, TensorsStandInTheOrderOfAForwardPass) {
+  const Config config = tiny_model_config(HeadKind::dense);
+  EXPECT_THAT(names_of(logical_tensors(config.model, config.head)),
+              ElementsAre("model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
+                          "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
+                          "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.o_proj.weight",
+                          "model.layers.0.post_attention_layernorm.weight", "model.layers.0.mlp.gate_proj.weight",
+                          "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight",
+                          "model.norm.weight", "lm_head.weight", "lm_head.bias"));
+}
+
+TEST(PlannedModel, ATrainedModelHasTheseTensorsAndItsAverages) {
+  Config config = tiny_model_config(HeadKind::vq);
+  config.head.learning = CodebookLearning::ema;
+  TinyModel model(config);
+  const std::vector<LogicalTensor> planned = logical_tensors(model.config().model, model.config().head);
+  std::size_t next = 0;
+  std::int64_t averages = 0;
+  for (const Parameter& p : model.store().parameters()) {
+    if (p.rule == UpdateRule::moving_average) {
+      ++averages;
+      continue;
+    }
+    ASSERT_LT(next, planned.size());
+    EXPECT_EQ(planned[next].name, p.name);
+    EXPECT_EQ(planned[next].shape, p.global_shape);
+    EXPECT_EQ(planned[next].of_head, p.name.starts_with("vq_head.")) << p.name;
+    ++next;
+  }
+  EXPECT_EQ(next, planned.size());
+  EXPECT_EQ(averages, 2);
+}
+
+TEST(PlannedModel, ATiedMatrixIsTheEmbeddings) {
+  Config config = tiny_model_config(HeadKind::dense);
+  config.model.tie_embeddings = true;
+  for (const LogicalTensor& tensor : logical_tensors(config.model, config.head))
+    EXPECT_EQ(tensor.of_head, tensor.name == "lm_head.bias") << tensor.name;
+}
+
+TEST(PlannedModel, CostOfTheHead) {
+  const ModelConfig model{.vocab_size = 1000, .d_model = 64};
+  HeadConfig head{.clusters = 10, .groups = 4, .codes = 16};
+  EXPECT_EQ(head_cost(model, head).matrix_parameters, 10 * 64 + 16 * 64);
+  EXPECT_EQ(head_cost(model, head).bias_parameters, 10 + 1000);
+  head.groups = 0;
+  EXPECT_EQ(head_cost(model, head).matrix_parameters, 10 * 64);
+  head.kind = HeadKind::dense;
+  EXPECT_EQ(head_cost(model, head).matrix_parameters, 1000 * 64);
+  EXPECT_EQ(head_cost(model, head).bias_parameters, 1000);
+  head.bias = false;
+  EXPECT_EQ(head_cost(model, head).bias_parameters, 0);
+}
+
+}  // namespace
+}  // namespace vqlm
