@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds build/vqlm (Debian 12 or newer, Ubuntu 24.04 or newer), with CUDA and NCCL where nvcc
 # is in PATH or in /usr/local/cuda (VQLM_CUDA=OFF leaves them out, VQLM_CUDA=ON insists; VQLM_REQUIRE_CUDA_TESTS=ON
-# insists on their tests, which need no GPU). VQLM_UNITY=OFF compiles file by file: for work on one of them.
+# insists on their tests, which need no GPU), for sm_80, sm_90a and later chips unless VQLM_CUDA_ARCHITECTURES names others
+# (CMake's words: 90a-real). VQLM_UNITY=OFF compiles file by file: for work on one of them.
 #   launch/build.sh               the program and the tests (a micro-benchmark: cmake --build build --target ops_bench)
 #   launch/build.sh --no-tests    the program only
 set -euo pipefail
@@ -28,7 +29,8 @@ if ! cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || v[1]
 fi
 
 configure=(cmake --preset release "-DVQLM_TESTS=$tests" "-DVQLM_CUDA=${VQLM_CUDA:-AUTO}"
-           "-DVQLM_REQUIRE_CUDA_TESTS=${VQLM_REQUIRE_CUDA_TESTS:-OFF}" "-DVQLM_UNITY=${VQLM_UNITY:-ON}")
+           "-DVQLM_REQUIRE_CUDA_TESTS=${VQLM_REQUIRE_CUDA_TESTS:-OFF}" "-DVQLM_UNITY=${VQLM_UNITY:-ON}"
+           "-DCMAKE_CUDA_ARCHITECTURES=${VQLM_CUDA_ARCHITECTURES:-80-real;90a-real;90-virtual}")
 if command -v ccache >/dev/null; then configure+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 mkdir -p build
 "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }

@@ -116,7 +116,9 @@ evaluate_model() {
 }
 
 say "packages and build"
-launch/build.sh --no-tests
+# It trains on the CPU: without a GPU here, kernels for one would only be waited for. A build that has them keeps them.
+if [ ! -e build/CMakeCache.txt ] && ! command -v nvidia-smi >/dev/null; then export VQLM_CUDA=${VQLM_CUDA:-OFF}; fi
+VQLM_CUDA=${VQLM_CUDA:-$(sed -n 's/^VQLM_CUDA:STRING=//p' build/CMakeCache.txt 2>/dev/null)} launch/build.sh --no-tests
 
 say "text and shards"
 find_text

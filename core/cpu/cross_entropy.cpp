@@ -21,6 +21,7 @@ std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
 template <>
 void run(const SoftmaxStatistics& op) {
   const ClassShard& classes = op.classes;
+  VQLM_ASSERT(classes.count > 0);
   const std::int64_t rows = op.logits.extent(0), width = op.logits.extent(1);
   float* const out = op.statistics.f32();
   const float *const x = op.logits.f32(), *const b = op.bias.f32();

@@ -18,7 +18,7 @@ void check_classes(DType a, const Tensor& logits, const Tensor& bias, const Tens
 void SoftmaxStatistics::check(DType a) const {
   check_classes(a, logits, bias, targets, classes);
   check_dtype(DType::f32, {statistics});
-  VQLM_ASSERT(classes.count > 0 && statistics.shape() == Shape({logits.extent(0), 3}));
+  VQLM_ASSERT(statistics.shape() == Shape({logits.extent(0), 3}));
 }
 
 OpCost SoftmaxStatistics::cost() const {

@@ -16,7 +16,7 @@ struct ClassShard {
 
 /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
 /// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
-/// classes.count > 0, and the columns behind them are not read.
+/// classes.count, more than 0 on the host, and the columns behind them are not read.
 struct SoftmaxStatistics {
   static constexpr std::string_view name = "softmax_statistics";
   Tensor statistics;

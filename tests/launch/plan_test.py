@@ -71,7 +71,8 @@ class Plan(unittest.TestCase):
             return plan["memory_bytes"]["gradients"]
 
         # V d of the dense head, 2 K d + K of the VQ head with K = 256 and input codes; to within the padding of a few groups.
-        self.assertAlmostEqual((head_bytes("dense") - head_bytes("vq")) / 4, 50257 * 768 - 512 * 768 - 256, delta=64 * 20)
+        # On a GPU the matrix has rows for the next multiple of 64 of V.
+        self.assertAlmostEqual((head_bytes("dense") - head_bytes("vq")) / 4, 50304 * 768 - 512 * 768 - 256, delta=64 * 20)
 
     def test_the_vocabulary_of_the_shards(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -273,7 +273,7 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file) {
   return config;
 }
 
-std::string hf_config_json(const HfConfig& config, const std::string& dtype, const SpecialTokens& tokens) {
+std::string hf_config_json(const HfConfig& config, const std::string& dtype, const HfSpecialTokens& tokens) {
   const ModelConfig& model = config.model;
   nlohmann::ordered_json json = {
       {"architectures", {config.native ? "VqlmForCausalLM" : "LlamaForCausalLM"}},

@@ -24,12 +24,12 @@ struct HfConfig {
 HfConfig parse_hf_config(const std::string& text, const std::string& file);
 
 /// Which ids mean what; absent where nothing tells.
-struct SpecialTokens {
+struct HfSpecialTokens {
   std::optional<std::int32_t> bos, eos;
 };
 
 /// The text of config.json: LlamaForCausalLM, or with config.native VqlmForCausalLM. dtype: "float32", "bfloat16" or
 /// "float16".
-std::string hf_config_json(const HfConfig& config, const std::string& dtype, const SpecialTokens& tokens);
+std::string hf_config_json(const HfConfig& config, const std::string& dtype, const HfSpecialTokens& tokens);
 
 }  // namespace vqlm

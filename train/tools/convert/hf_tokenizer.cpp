@@ -50,8 +50,8 @@ std::optional<std::int32_t> id_of(const nlohmann::json& json, const char* key) {
 }
 
 /// The ids of tokenizer_config.json's special tokens, as transformers writes them since 4.34 (added_tokens_decoder).
-SpecialTokens described_tokens(const std::filesystem::path& file) {
-  SpecialTokens tokens;
+HfSpecialTokens described_tokens(const std::filesystem::path& file) {
+  HfSpecialTokens tokens;
   const auto json = nlohmann::json::parse(read_file(file.string()), nullptr, false);
   if (!json.is_object() || !json.contains("added_tokens_decoder")) return tokens;
   const auto id_of_token = [&](const char* key) -> std::optional<std::int32_t> {
@@ -68,7 +68,7 @@ SpecialTokens described_tokens(const std::filesystem::path& file) {
 }
 
 /// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
-SpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
+HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
   const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
   describe_sentencepiece(tokenizer, out);
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
@@ -76,13 +76,13 @@ SpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
 
 }  // namespace
 
-SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
+HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
   std::set<std::string> names;
   for (const std::filesystem::path& file : source.tokenizer_files()) {
     write_file_atomically((out / file.filename()).string(), read_file(file.string()));
     names.insert(file.filename().string());
   }
-  SpecialTokens tokens;
+  HfSpecialTokens tokens;
   if (names.contains("tokenizer_config.json")) {
     tokens = described_tokens(out / "tokenizer_config.json");
   } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {

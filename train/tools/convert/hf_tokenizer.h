@@ -11,6 +11,6 @@ namespace vqlm {
 /// Copies the model's tokenizer files into `out`. Beside a lone SentencePiece model it writes tokenizer_config.json and
 /// special_tokens_map.json, with which transformers gives the ids that the model itself gives (no beginning-of-text token
 /// is added); generation_config.json where there was none. Returns which ids begin and end texts.
-SpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out);
+HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out);
 
 }  // namespace vqlm

@@ -128,7 +128,7 @@ void write_hf(const ModelSource& source, const std::filesystem::path& out, const
   std::error_code error;
   std::filesystem::create_directories(out, error);
   if (error) throw Error(fmt::format("{}: cannot be made: {}", out.string(), error.message()));
-  const SpecialTokens tokens = write_hf_tokenizer(source, out);
+  const HfSpecialTokens tokens = write_hf_tokenizer(source, out);
   if (folder.config().native) {
     write_file_atomically((out / "configuration_vqlm.py").string(), configuration_vqlm_py);
     write_file_atomically((out / "modeling_vqlm.py").string(), modeling_vqlm_py);
