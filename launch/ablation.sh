@@ -120,7 +120,7 @@ vocab=$(vocabulary)
 plan=$(rows_tool --grid "$grid" --vocab "$vocab" --heads "$heads" --seeds "$seeds")
 if [ "$mode" = dry-run ]; then
   if [ -e "$out/settings.txt" ]; then check_same_study; fi
-  echo "$plan" | while IFS=$'\t' read -r id needs map options overrides; do
+  echo "$plan" | while IFS=$'\t' read -r id needs map words overrides; do
     printf '%-24s %-10s %s%s\n' "$id" "$(row_state "$id")" "$overrides" "$([ "$map" = - ] || printf '  map %s' "$map")"
   done
   exit 0

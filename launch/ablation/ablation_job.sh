@@ -39,13 +39,15 @@ run_program() {
 launcher=()
 if [ "$ranks" -gt 1 ]; then launcher=("$home/launch/mpirun.sh" -n "$ranks"); fi
 
-# make_map FILE LOG OPTIONS: one job makes it, others that want it wait.
+# make_map FILE LOG WORDS: `vqlm codes WORDS`; one job makes it, others that want it wait.
 make_map() {
-  local file=$1 log=$2 turn code=0
+  local file=$1 log=$2 turn code=0 ranks=()
   shift 2
+  # To run a model takes as many ranks as to train one; statistics of the text are a matter of seconds.
+  if [ "$1" = refit ]; then ranks=("${launcher[@]}"); fi
   exec {turn}>"$file.lock"
   flock "$turn"
-  [ -e "$file" ] || run_program "$log" "$program" codes make --data "$train" --out "$file" "$@" || code=$?
+  [ -e "$file" ] || run_program "$log" "${ranks[@]}" "$program" codes "$@" --data "$train" --out "$file" || code=$?
   exec {turn}>&-
   return $code
 }
@@ -88,17 +90,18 @@ judge() {
   fi
 }
 
-# try_row ID NEEDS MAP OPTIONS OVERRIDES: sets `result`, the row's status.
+# try_row ID NEEDS MAP WORDS OVERRIDES: sets `result`, the row's status.
 try_row() {
-  local id=$1 needs=$2 map=$3 options=$4 overrides=$5 folder=$out/rows/$1 code=0 source=()
+  local id=$1 needs=$2 map=$3 words=$4 overrides=$5 folder=$out/rows/$1 code=0 source=()
   if [ "$map" != - ]; then
     if [ "$needs" != - ]; then
       result="failed: needs $needs, which is not done"
       [ "$(row_state "$needs")" = "done" ] || return 0
       source=(--from "$out/rows/$needs/run")
+      if [ "${words%% *}" = refit ]; then source=(--checkpoint "$out/rows/$needs/run" --device "$device"); fi
     fi
-    # shellcheck disable=SC2086  # options are words
-    make_map "$out/maps/$map" "$folder/log.txt" $options "${source[@]}" || code=$?
+    # shellcheck disable=SC2086  # words, as it says
+    make_map "$out/maps/$map" "$folder/log.txt" $words "${source[@]}" || code=$?
   fi
   if [ $code -eq 0 ] && [ ! -e "$(last_checkpoint "$id")" ]; then
     train_row "$folder" "$id" "${overrides/#-/}" "$map" || code=$?
@@ -174,14 +177,14 @@ wait_for_all() {
 }
 
 run_all() {
-  local id needs map options overrides slot wave=first
+  local id needs map words overrides slot wave=first
   for ((slot = 0; slot < jobs; ++slot)); do slots+=(0); done
   trap halt INT TERM HUP
   local cores
   cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / (jobs * ranks) > 0 ? cores / (jobs * ranks) : 1))}
   export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-  while IFS=$'\t' read -r id needs map options overrides <&3; do
+  while IFS=$'\t' read -r id needs map words overrides <&3; do
     # Rows that need others come last.
     if [ "$needs" != - ] && [ $wave = first ]; then
       wait_for_all
@@ -193,7 +196,7 @@ run_all() {
     fi
     free_slot
     [ $halted = no ] || break
-    run_row "$slot" "$id" "$needs" "$map" "$options" "$overrides" 3<&- &
+    run_row "$slot" "$id" "$needs" "$map" "$words" "$overrides" 3<&- &
     slots[slot]=$!
     if [ $halted = yes ]; then halt; fi
   done 3<<<"$plan"

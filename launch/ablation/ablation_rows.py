@@ -5,7 +5,7 @@
         --heads all --seeds 0,1
 
 Prints a line for each row, columns separated by tabs: id (NAME-sSEED), the id of the row whose model it needs or -, the
-map file to make first (in the study's maps/) or -, the options of `vqlm codes make` for it or -, and the overrides,
+map file to make first (in the study's maps/) or -, the words after `vqlm codes` that make it or -, and the overrides,
 separated by spaces. Rows that others need come before them. With --steps prints the number of steps alone.
 Errors are one line on standard error, with exit code 2.
 """
@@ -20,7 +20,8 @@ from ablation_bodies import GROWN, BodyError, Counter, grown
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 KEY = re.compile(r"[a-z]+\.[a-z0-9_]+$")
 MOST_CODES = 256  # of a group: a code is a byte
-FROM = "from:"
+# How the map of a row is made of another row's model: of its dense matrix, or re-fitted to its hidden states.
+MAP_OF_A_ROW = re.compile(r"(from|refit):(.*)$")
 
 
 class GridError(Exception):
@@ -59,10 +60,15 @@ class Head:
             raise GridError(f"{self.place}: {word}: neither section.key=value nor size=P% nor body=B nor baseline")
 
     @property
+    def map_of_a_row(self):
+        """("from" or "refit", the name of the row whose model the map is made of), or None."""
+        found = MAP_OF_A_ROW.match(self.overrides.get("head.map", ""))
+        return found.groups() if found else None
+
+    @property
     def needs(self):
-        """The name of the row whose matrix the map is made of, or None."""
-        value = self.overrides.get("head.map", "")
-        return value.removeprefix(FROM) if value.startswith(FROM) else None
+        """The name of the row whose model the map is made of, or None."""
+        return self.map_of_a_row[1] if self.map_of_a_row else None
 
 
 def read_grid(path):
@@ -90,7 +96,7 @@ def read_grid(path):
         if head.baseline and head.body is not None:
             raise GridError(f"{head.place}: body={head.body}: the baseline has the base configuration's body")
         if head.needs is not None and (head.needs not in heads or heads[head.needs].needs is not None):
-            raise GridError(f"{head.place}: head.map=from:{head.needs}: name a row of the grid that needs no other row")
+            raise GridError(f"{head.place}: head.map={head.overrides['head.map']}: name a row of the grid that needs no other row")
     return heads
 
 
@@ -137,8 +143,8 @@ def sized(head, base, vocab):
 
 
 def shared_map(settings, overrides, seed, source):
-    """(file, options of `vqlm codes make`) of a map that is made before training, or None where the run makes its own.
-    `source`: the id of the row with the matrix, or None for a corpus map."""
+    """(file, words after `vqlm codes`) of a map that is made before training, or None where the run makes its own.
+    `source`: Head.map_of_a_row of the row."""
     keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
     if without_codes(settings):
         keys[1:] = "0", "0"
@@ -146,38 +152,41 @@ def shared_map(settings, overrides, seed, source):
         return None
     if None in keys:
         if source is not None:
-            raise GridError("head.map=from: needs head.clusters, head.groups and head.codes on its line or in the base configuration")
+            raise GridError(f"head.map={source[0]}: needs head.clusters, head.groups and head.codes on its line or in the base configuration")
         return None
     clusters, groups, codes = keys
     own = overrides.get("head.own_tokens", settings.get("head.own_tokens", "0"))
-    options = ["--map", "corpus" if source is None else "from-dense", "--clusters", clusters, "--groups", groups, "--seed", str(seed)]
-    if groups != "0":
-        options += ["--codes", codes]
+    kind = "corpus" if source is None else "-".join(source)
+    if source is not None and source[0] == "refit":
+        words = ["refit", "--seed", str(seed), "--own-tokens", own]  # its sizes are those of the row that it is made of
+    else:
+        words = ["make", "--map", "corpus" if source is None else "from-dense", "--clusters", clusters, "--groups", groups, "--seed", str(seed)]
+        if groups != "0":
+            words += ["--codes", codes]
     if own != "0" and source is None:
-        options += ["--own-tokens", own]
-    kind = "corpus" if source is None else f"from-{source.rpartition('-s')[0]}"
+        words += ["--own-tokens", own]
     if source is None and settings.get("head.members") == "embedding":
         kind = "corpus-before2"
-        options += ["--vectors", "chi-square", "--neighbours", "before2"]
+        words += ["--vectors", "chi-square", "--neighbours", "before2"]
     file = f"{kind}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
-    return file, options
+    return file, words
 
 
 def row(head, base, baseline, count, seed):
-    """(id, needs, map file, map options, overrides) as printed. `baseline`: the settings of the row that says so."""
+    """(id, needs, map file, words that make it, overrides) as printed. `baseline`: the settings of the row that says so."""
     overrides = sized(head, base, count.vocab)
     if head.body is not None:
         try:
             overrides |= grown(head.body, base | overrides, baseline, count)
         except BodyError as error:
             raise GridError(f"{head.place}: {error}") from error
-    source = f"{head.needs}-s{seed}" if head.needs is not None else None
     settings = base | overrides
-    made = shared_map(settings, overrides, seed, source)
+    made = shared_map(settings, overrides, seed, head.map_of_a_row)
     words = [f"{key}={value}" for key, value in sorted(overrides.items()) if made is None or key not in ("head.map", "head.own_tokens")]
     if made is not None and settings.get("head.own_tokens", "0") != "0":
         words.append("head.own_tokens=0")  # the map file has them already
-    return [f"{head.name}-s{seed}", source or "-", made[0] if made else "-", " ".join(made[1]) if made else "-", " ".join(words) or "-"]
+    needs = f"{head.needs}-s{seed}" if head.needs is not None else "-"
+    return [f"{head.name}-s{seed}", needs, made[0] if made else "-", " ".join(made[1]) if made else "-", " ".join(words) or "-"]
 
 
 def text(value):

@@ -1,4 +1,4 @@
-// vqlm codes: makes, inspects and compares code maps.
+// vqlm codes: makes, re-fits, inspects and compares code maps.
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
@@ -152,14 +152,16 @@ void add_compare(CLI::App& codes) {
 }  // namespace
 
 void add_codes_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("codes", "Make, inspect and compare code maps of VQ heads");
+  CLI::App* command = app.add_subcommand("codes", "Make, re-fit, inspect and compare code maps of VQ heads");
   command->require_subcommand(1);
   add_codes_make(*command);
+  add_codes_refit(*command);
   add_show(*command);
   add_compare(*command);
   command->footer(
       "Examples:\n"
       "  mpirun -n 4 vqlm codes make --data 'shards/train-*.h5' --clusters 256 --codes 256 --out map.h5\n"
+      "  mpirun -n 4 vqlm codes refit --checkpoint runs/a --data 'shards/train-*.h5' --out refit.h5\n"
       "  vqlm codes show map.h5 --tokenizer shards\n"
       "  vqlm codes compare map.h5 runs/a/code_map.h5 --data 'shards/heldout-*.h5'\n"
       "docs/codes.md says more.");

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "core/cpu/cpu_backend.h"
 #include "launch/environment.h"
@@ -26,6 +27,12 @@ struct CountingJob {
   CountingRanks ranks;
 };
 
+/// Throws UsageError where `out` is there and may not be replaced.
+void refuse_existing(const std::string& out, bool force);
+/// "16384 tokens in 128 clusters, 32 groups of 128 codes".
+std::string sizes_text(const CodeMap& map);
+
 void add_codes_make(CLI::App& codes);
+void add_codes_refit(CLI::App& codes);
 
 }  // namespace vqlm

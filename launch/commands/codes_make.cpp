@@ -48,10 +48,7 @@ void check_make_options(const CLI::App& command, const Options& options) {
     throw UsageError(fmt::format("--own-tokens {}: it must be below --clusters {}", options.fit.own_tokens,
                                  options.fit.clusters));
   }
-  if (!options.force && std::filesystem::exists(options.out)) {
-    throw UsageError(fmt::format("--out {}: is there already; remove it, choose another name, or say --force",
-                                 options.out));
-  }
+  refuse_existing(options.out, options.force);
 }
 
 /// Rows of a trained dense matrix, as `vqlm convert --head vq` takes them. The root's alone.
@@ -107,13 +104,21 @@ void make(const CLI::App& command, Options options, Environment& environment) {
     evidence.vectors = std::move(fitted.vectors);
   }
   save_code_map(options.out, fitted.map, evidence);
-  const CodeMap& map = fitted.map;
-  fmt::print("{}: {} tokens in {} clusters, {}; {}; {:.1f} s\n", options.out, map.vocab_size, map.clusters,
-             map.groups > 0 ? fmt::format("{} groups of {} codes", map.groups, map.codes) : "no codes",
-             map.provenance, seconds_since(start));
+  fmt::print("{}: {}; {}; {:.1f} s\n", options.out, sizes_text(fitted.map), fitted.map.provenance,
+             seconds_since(start));
 }
 
 }  // namespace
+
+void refuse_existing(const std::string& out, bool force) {
+  if (force || !std::filesystem::exists(out)) return;
+  throw UsageError(fmt::format("--out {}: is there already; remove it, choose another name, or say --force", out));
+}
+
+std::string sizes_text(const CodeMap& map) {
+  return fmt::format("{} tokens in {} clusters, {}", map.vocab_size, map.clusters,
+                     map.groups > 0 ? fmt::format("{} groups of {} codes", map.groups, map.codes) : "no codes");
+}
 
 void add_codes_make(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("make", "Make a map, alone or under mpirun, and write it");

@@ -16,6 +16,7 @@
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/tools/convert/dense_expansion.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/models/loaded_model.h"
 #include "train/tools/convert/model_checkpoint.h"

@@ -37,12 +37,13 @@ ROOMS = {
     # What is no training; nothing in the other rooms of train includes it.
     "train/tools/convert": ["train/models"],
     "train/tools/generate": ["train/models"],
+    "train/tools/refit": ["train/engine"],
     "train/tools/plan": ["train/engine"],
     "train/tools/bench": ["train/run"],
     "train/tools/selftest": ["core/cpu", "train/run", "train/tools/bench"],
     "launch": ["core/cpu", "core/cuda", "train/records"],
     "launch/commands": ["launch", "data/prepare", "train/tools/convert", "train/tools/generate", "train/tools/plan",
-                        "train/tools/selftest"],
+                        "train/tools/refit", "train/tools/selftest"],
     "tests": ["launch/commands"],
 }
 

@@ -48,6 +48,7 @@ GRID = """
 dense       baseline head.kind=dense  # the one to compare with
 vq          size=10%
 from-dense  size=10% head.map=from:dense
+refit       size=10% head.map=refit:vq
 refused     size=10% head.learning=rote
 broken      size=10% head.map={broken}
 wider       size=10% body=wider
@@ -125,6 +126,9 @@ class Study(unittest.TestCase):
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
         self.assertEqual(quality["from-dense"][4], f"{self.evaluation('whole', 'from-dense-s0', 'ood')['perplexity']:.2f}")
+        self.assertIn("refit", quality)
+        shown = run("codes", "show", self.folder / "whole" / "rows" / "refit-s0" / "run" / "code_map.h5")
+        self.assertRegex(shown.stdout, "re-fit: hidden states of [0-9]+ tokens of .*rows/vq-s0/run/.*step 200")
         bands = self.cells("whole", "Perplexity by rank")
         self.assertEqual(bands["head"], ["1-16", "17-128", "129-320"])
         self.assertTrue(bands["vq"][1].startswith(f"{vq['bands'][1]['perplexity']:.2f} ("))
@@ -208,7 +212,7 @@ class Rows(unittest.TestCase):
         for text, word in [("a head.kind=dense", "0 lines say baseline"), ("a baseline\nb baseline", "2 lines"), ("a baseline\na", ":2: a: stands on"),
                            ("a baseline size=1.5", "size=1.5%"), ("a baseline size=0%", "size=0%"), ("a baseline clusters=5", "clusters=5"),
                            ("a/b baseline", "a/b"), ("a baseline\nb body=fatter", "body=wider or body=deeper"),
-                           ("a baseline body=wider", "the base configuration's body"), ("a baseline\nb head.map=from:c", "from:c")]:
+                           ("a baseline body=wider", "the base configuration's body"), ("a baseline\nb head.map=from:c", "from:c"), ("a baseline\nb head.map=refit:b", "refit:b")]:
             with self.subTest(grid=text), self.assertRaisesRegex(ablation_rows.GridError, word):
                 self.heads(text)
         heads = self.heads("a baseline\nb head.map=from:a size=10%")
@@ -262,6 +266,9 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["map-random"][2], "-")
         self.assertEqual(rows["published"][2], "corpus-k160-g0-s3.h5")
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
+        self.assertEqual(rows["map-from-dense"][2:4], ["from-dense-k120-g32-q120-s3.h5",
+                                                       "make --map from-dense --clusters 120 --groups 32 --seed 3 --codes 120"])
+        self.assertEqual(rows["map-learned"][1:4], ["vq-s3", "refit-vq-k120-g32-q120-s3.h5", "refit --seed 3 --own-tokens 0"])
         self.assertIn("--own-tokens 32", rows["own-32"][3])
         self.assertNotIn("own_tokens=32", rows["own-32"][4])
         self.assertEqual(rows["embedding"][2], "corpus-before2-k120-g0-s3.h5")

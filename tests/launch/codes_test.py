@@ -1,4 +1,4 @@
-"""vqlm codes as a user runs it: make, show, compare, and a training with the file."""
+"""vqlm codes as a user runs it: make, refit, show, compare, and a training with the file."""
 
 import json
 import pathlib
@@ -84,6 +84,56 @@ class Codes(unittest.TestCase):
         self.refused(2, ["--from", "VQ"], "codes", "show", dense, "--from", self.folder / "vq")
         nowhere = f"head.map={self.folder}/nowhere.h5"
         self.refused(2, [nowhere.replace("=", " = "), "no such file"], "train", *set_options([*training, *head[:-1], nowhere, f"run.dir={self.folder}/no"]))
+
+    def test_refit_fits_a_run_s_map_to_what_it_has_learned_and_a_training_goes_on_with_it(self):
+        heldout = f"data.heldout={self.folder}/shards/heldout-*.h5"
+        training = [*MODEL, f"data.train={self.data}", heldout, "head.kind=vq", "head.clusters=16", "head.codes=16", "head.groups=4", "run.threads=1"]
+        runs = {name: self.folder / f"refit-{name}" for name in ("first", "on", "own", "dense", "embedding", "input")}
+        self.ok("train", *set_options([*training, "optim.lr=3e-3", "train.steps=120", f"run.dir={runs['first']}"]))
+
+        def refit(out, *more, ranks=0):
+            return self.ok("codes", "refit", "--checkpoint", runs["first"], "--data", self.data, "--out", out, "--device", "cpu", "--tokens", "8000",
+                           "--dims", "16", *more, ranks=ranks, environment={"OMP_NUM_THREADS": "1"})
+
+        alone, shared = self.folder / "refit.h5", self.folder / "refit-2.h5"
+        said = refit(alone)
+        self.assertRegex(said, r"320 tokens in 16 clusters, 4 groups of 16 codes; re-fit: hidden states of 8000 tokens of .*refit-first/checkpoints/"
+                               r"step-00000120 \(checkpoint, step 120\), 16 dimensions, seed 0; [0-9.]+ % of the tokens, [0-9.]+ % of the text, in another")
+        self.assertGreater(float(said.partition("seed 0; ")[2].partition(" %")[0]), 5)
+        refit(shared, ranks=2)
+        self.assertEqual(alone.read_bytes(), shared.read_bytes())
+        refit(shared, "--seed", "1", "--force", ranks=2)
+        self.assertNotEqual(alone.read_bytes(), shared.read_bytes())
+        refit(shared, "--own-tokens", "3", "--force")
+        self.assertIn("the 3 most frequent tokens have clusters of their own", self.ok("codes", "show", shared))
+
+        # A step at a rate of nothing leaves the head as it was carried over.
+        still = ["train.steps=1", "optim.lr=1e-12", "optim.warmup_steps=0"]
+        init = ["--init", runs["first"]]
+        self.ok("train", *set_options([*training, *still, f"head.map={alone}", f"run.dir={runs['on']}"]), *init)
+        self.ok("train", *set_options([*training, *still, f"run.dir={runs['own']}"]), *init)
+        self.assertIn(" 1.0000 ", self.ok("codes", "compare", alone, runs["on"] / "code_map.h5"))
+        self.assertEqual((runs["own"] / "code_map.h5").read_bytes(), (runs["first"] / "code_map.h5").read_bytes())
+
+        def nll(name):
+            out = self.folder / f"{name}.json"
+            self.ok("eval", "--checkpoint", runs[name], "--data", f"{self.folder}/shards/heldout-*.h5", "--json", out)
+            return json.loads(out.read_text())["nll"]
+
+        before = nll("first")
+        self.assertAlmostEqual(nll("own"), before, delta=1e-6)
+        # A third of the tokens has moved, with 16 codes to say it; without carrying over it is more than a nat (carried_model_test.cpp).
+        self.assertLess(abs(nll("on") - before), 0.1)
+
+        for name, head, word in (("dense", ["head.kind=dense"], "dense"), ("embedding", ["head.members=embedding"], 'head.members = "embedding"'),
+                                 ("input", ["head.input_codes=true"], "head.input_codes = true")):
+            self.ok("train", *set_options([*training, *head, "train.steps=2", f"run.dir={runs[name]}"]))
+            self.refused(2, [f"refit-{name}", word], "codes", "refit", "--checkpoint", runs[name], "--data", self.data, "--out", self.folder / "never.h5")
+        self.refused(2, ["--out", "is there already", "--force"], "codes", "refit", "--checkpoint", runs["first"], "--data", self.data, "--out", alone)
+        self.refused(2, ["--own-tokens 16", "16 clusters"], "codes", "refit", "--checkpoint", runs["first"], "--data", self.data,
+                     "--own-tokens", "16", "--out", self.folder / "never.h5")
+        self.refused(2, ['head.map = "learned"', "vqlm codes refit"], "train", *set_options([*training, "head.map=learned", f"run.dir={self.folder}/no"]))
+        self.assertFalse((self.folder / "never.h5").exists())
 
     def test_a_run_makes_the_map_that_its_members_want(self):
         for members, map_options in (("codes", SIZES), ("embedding", ["--clusters", "16", "--groups", "0", "--vectors", "chi-square", "--neighbours", "before2"])):

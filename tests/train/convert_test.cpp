@@ -14,6 +14,7 @@
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
 #include "train/tools/convert/npz.h"
+#include "train/tools/convert/dense_expansion.h"
 #include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {

@@ -14,7 +14,7 @@
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
-#include "train/tools/convert/replaced_head.h"
+#include "train/models/replaced_head.h"
 
 namespace vqlm {
 namespace {

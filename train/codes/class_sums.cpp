@@ -48,11 +48,6 @@ void ClassSums::add(std::span<const float> rows, std::span<const std::int32_t> t
   }
 }
 
-void ClassSums::clear() {
-  std::fill(sums.begin(), sums.end(), 0);
-  std::fill(counts.begin(), counts.end(), 0);
-}
-
 ClassSums total_over(Backend& backend, Communicator& group, const ClassSums& own) {
   ClassSums total = own;
   sum_integers(backend, group, total.sums);

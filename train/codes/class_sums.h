@@ -1,7 +1,7 @@
-// Sums of hidden states by the token that they predict: what a learned code map is fitted to.
+// Sums of hidden states by the token that they predict: what a code map is re-fitted to.
 //
-// A value is rounded to a multiple of 2^-20 when it is added, and sums are integers: exact, so that they do not depend on how
-// rows were cut into micro-batches, steps, ranks and runs that were resumed.
+// A value is rounded to a multiple of 2^-20 when it is added, and sums are integers: exact, so that they do not depend
+// on how rows were cut into batches and ranks.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct ClassSums {
   std::vector<std::int64_t> counts;  // (V): rows of each token
 
   static constexpr double unit = 0x1p-20;
-  /// What a value is cut to: normalised hidden states stay far below, and 2^22 rows of one token fit into 53 bits, which
-  /// sums over ranks need.
+  /// What a value is cut to: normalised hidden states stay far below, and 2^22 rows of one token fit into 53 bits,
+  /// which sums over ranks need.
   static constexpr double largest = 0x1p11;
 
   ClassSums() = default;
@@ -29,8 +29,6 @@ struct ClassSums {
 
   /// Adds rows (n, r), each to the sums of its target; rows with a target below 0 are left out. Values must be finite.
   void add(std::span<const float> rows, std::span<const std::int32_t> targets);
-  /// Zeros again.
-  void clear();
   double sum(std::int64_t token, std::int64_t dim) const {
     return unit * static_cast<double>(sums[static_cast<std::size_t>(token * dims + dim)]);
   }

@@ -40,10 +40,9 @@ class WeightedMeans {
   WeightedMeans(std::size_t classes, std::size_t width)
       : width_(width), sums_(classes * width), weights_(classes) {}
 
-  template <class T>
-  void add(std::size_t to, double weight, const T* row) {
+  void add(std::size_t to, double weight, const double* row) {
     weights_[to] += weight;
-    for (std::size_t i = 0; i < width_; ++i) sums_[to * width_ + i] += weight * static_cast<double>(row[i]);
+    for (std::size_t i = 0; i < width_; ++i) sums_[to * width_ + i] += weight * row[i];
   }
   /// Row `from` becomes its mean where it has weight.
   void write(std::size_t from, float* row) const {
@@ -78,79 +77,55 @@ std::size_t cluster_of(const CodeMap& map, std::size_t token) {
   return static_cast<std::size_t>(map.cluster_of_token[token]);
 }
 
-void carry_codebook(const CodeMap& old, const HeadState& state, const HeadAtZero& zero, const CodeMap& next,
-                    HeadState& result) {
-  const Sizes s(old, state.values);
-  WeightedMeans values(s.clusters, s.d), first(s.clusters, s.d), second(s.clusters, s.d);
+/// Rows and biases of the clusters of `next`, whose tokens bring what they had.
+void carry_codebook(const CodeMap& old, const HeadArrays& values, const HeadAtZero& zero, const CodeMap& next,
+                    HeadArrays& result) {
+  const Sizes s(old, values);
+  WeightedMeans means(s.clusters, s.d);
   std::vector<double> w(s.d);
   for (std::size_t v = 0; v < s.vocab; ++v) {
-    const std::size_t j = cluster_of(old, v), k = cluster_of(next, v);
-    const double mass = std::exp(zero.log_prob[v]);
+    const std::size_t j = cluster_of(old, v);
     for (std::size_t i = 0; i < s.d; ++i) {
-      w[i] = static_cast<double>(state.values.codebook[j * s.d + i]) - zero.mean_member[j * s.d + i];
+      w[i] = static_cast<double>(values.codebook[j * s.d + i]) - zero.mean_member[j * s.d + i];
       if (s.groups == 0) continue;
-      const float* const u = state.values.member_codebook.data() + code_row(old, v, i / s.width) * s.width;
+      const float* const u = values.member_codebook.data() + code_row(old, v, i / s.width) * s.width;
       w[i] += static_cast<double>(u[i % s.width]);
     }
-    values.add(k, mass, w.data());
-    first.add(k, mass, state.first_moment.codebook.data() + j * s.d);
-    second.add(k, mass, state.second_moment.codebook.data() + j * s.d);
+    means.add(cluster_of(next, v), std::exp(zero.log_prob[v]), w.data());
   }
-  for (std::size_t k = 0; k < s.clusters; ++k) {
-    values.write(k, result.values.codebook.data() + k * s.d);
-    first.write(k, result.first_moment.codebook.data() + k * s.d);
-    second.write(k, result.second_moment.codebook.data() + k * s.d);
-  }
+  for (std::size_t k = 0; k < s.clusters; ++k) means.write(k, result.codebook.data() + k * s.d);
+
+  const std::vector<double> mass = log_sums(zero.log_prob, next.cluster_of_token, s.clusters);
+  const double total = log_sum(values.cluster_bias);
+  for (std::size_t k = 0; k < s.clusters; ++k) result.cluster_bias[k] = static_cast<float>(mass[k] + total);
 }
 
-void carry_members(const CodeMap& old, const HeadState& state, const HeadAtZero& zero, const CodeMap& next,
-                   HeadState& result) {
-  const Sizes s(old, state.values);
+/// named (V): the tokens' clusters in `next` by their old names.
+void carry_members(const CodeMap& old, const HeadArrays& values, const HeadAtZero& zero, const CodeMap& next,
+                   const std::vector<std::int32_t>& named, HeadArrays& result) {
+  const Sizes s(old, values);
   const MemberOrder order(next.cluster_of_token, next.clusters);
   for (std::size_t g = 0; g < s.groups; ++g) {
-    const std::vector<double> wanted =
-        wanted_members(old, state.values, zero, next.cluster_of_token, static_cast<int>(g));
-    WeightedMeans values(s.codes, s.width), first(s.codes, s.width), second(s.codes, s.width);
+    const std::vector<double> wanted = wanted_members(old, values, zero, named, static_cast<int>(g));
+    WeightedMeans means(s.codes, s.width);
     for (std::size_t v = 0; v < s.vocab; ++v) {
       const std::size_t k = cluster_of(next, v);
       if (order.begin[k + 1] - order.begin[k] == 1) continue;
-      const double mass = std::exp(zero.log_prob[v]);
-      const std::size_t to = code_row(next, v, g) - g * s.codes, from = code_row(old, v, g) * s.width;
-      values.add(to, mass, wanted.data() + v * s.width);
-      first.add(to, mass, state.first_moment.member_codebook.data() + from);
-      second.add(to, mass, state.second_moment.member_codebook.data() + from);
+      means.add(code_row(next, v, g) - g * s.codes, std::exp(zero.log_prob[v]), wanted.data() + v * s.width);
     }
-    for (std::size_t q = 0; q < s.codes; ++q) {
-      const std::size_t row = (g * s.codes + q) * s.width;
-      values.write(q, result.values.member_codebook.data() + row);
-      first.write(q, result.first_moment.member_codebook.data() + row);
-      second.write(q, result.second_moment.member_codebook.data() + row);
-    }
+    for (std::size_t q = 0; q < s.codes; ++q)
+      means.write(q, result.member_codebook.data() + (g * s.codes + q) * s.width);
   }
 }
 
-void carry_biases(const CodeMap& old, const HeadState& state, const HeadAtZero& zero, const CodeMap& next,
-                  HeadState& result) {
-  const Sizes s(old, state.values);
-  const std::vector<double> mass = log_sums(zero.log_prob, next.cluster_of_token, s.clusters);
-  const double total = log_sum(state.values.cluster_bias);
-  std::vector<double> offset(s.clusters);
-  WeightedMeans first(s.clusters, 1), second(s.clusters, 1);
-  for (std::size_t v = 0; v < s.vocab; ++v) {
-    const std::size_t j = cluster_of(old, v), k = cluster_of(next, v);
-    offset[j] = zero.offset[v];
-    first.add(k, std::exp(zero.log_prob[v]), &state.first_moment.cluster_bias[j]);
-    second.add(k, std::exp(zero.log_prob[v]), &state.second_moment.cluster_bias[j]);
-  }
-  for (std::size_t k = 0; k < s.clusters; ++k) {
-    result.values.cluster_bias[k] = static_cast<float>(mass[k] + total);
-    first.write(k, &result.first_moment.cluster_bias[k]);
-    second.write(k, &result.second_moment.cluster_bias[k]);
-  }
-  if (state.values.token_bias.empty()) return;
-  for (std::size_t v = 0; v < s.vocab; ++v) {
-    const double moved = offset[cluster_of(next, v)] - offset[cluster_of(old, v)];
-    result.values.token_bias[v] = static_cast<float>(static_cast<double>(state.values.token_bias[v]) + moved);
+void carry_token_biases(const CodeMap& old, const HeadArrays& values, const HeadAtZero& zero,
+                        const std::vector<std::int32_t>& named, HeadArrays& result) {
+  if (values.token_bias.empty()) return;
+  std::vector<double> offset(static_cast<std::size_t>(old.clusters));
+  for (std::size_t v = 0; v < named.size(); ++v) offset[cluster_of(old, v)] = zero.offset[v];
+  for (std::size_t v = 0; v < named.size(); ++v) {
+    const double moved = offset[static_cast<std::size_t>(named[v])] - offset[cluster_of(old, v)];
+    result.token_bias[v] = static_cast<float>(static_cast<double>(values.token_bias[v]) + moved);
   }
 }
 
@@ -180,12 +155,11 @@ HeadAtZero head_at_zero(const CodeMap& map, const HeadArrays& values) {
   return zero;
 }
 
-std::vector<std::int32_t> named_after(const std::vector<std::int32_t>& old,
-                                      const std::vector<std::int32_t>& fresh, std::int64_t clusters,
-                                      const std::vector<float>& mass) {
-  VQLM_ASSERT(old.size() == fresh.size() && old.size() == mass.size());
+std::vector<std::int32_t> named_after(const std::vector<std::int32_t>& old, const std::vector<std::int32_t>& fresh,
+                                      std::int64_t clusters, const HeadAtZero& zero) {
+  VQLM_ASSERT(old.size() == fresh.size() && old.size() == zero.log_prob.size());
   std::map<std::pair<std::int32_t, std::int32_t>, double> shared;
-  for (std::size_t v = 0; v < old.size(); ++v) shared[{old[v], fresh[v]}] += static_cast<double>(mass[v]);
+  for (std::size_t v = 0; v < old.size(); ++v) shared[{old[v], fresh[v]}] += std::exp(zero.log_prob[v]);
   std::vector<std::pair<std::pair<std::int32_t, std::int32_t>, double>> pairs(shared.begin(), shared.end());
   std::stable_sort(pairs.begin(), pairs.end(),
                    [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -229,15 +203,17 @@ std::vector<double> wanted_members(const CodeMap& old, const HeadArrays& values,
   return wanted;
 }
 
-HeadState carry_over(const CodeMap& old, const HeadState& state, const CodeMap& next) {
-  VQLM_ASSERT(old.vocab_size == next.vocab_size && old.clusters == next.clusters &&
-              old.groups == next.groups && old.codes == next.codes);
-  const HeadAtZero zero = head_at_zero(old, state.values);
-  HeadState result = state;
-  carry_codebook(old, state, zero, next, result);
-  if (old.groups > 0) carry_members(old, state, zero, next, result);
-  carry_biases(old, state, zero, next, result);
-  return result;
+CarriedHead carry_over(const CodeMap& old, const HeadArrays& values, const CodeMap& next) {
+  VQLM_ASSERT(old.vocab_size == next.vocab_size && old.clusters == next.clusters && old.groups == next.groups &&
+              old.codes == next.codes);
+  const HeadAtZero zero = head_at_zero(old, values);
+  const std::vector<std::int32_t> named = named_after(old.cluster_of_token, next.cluster_of_token, old.clusters, zero);
+  CarriedHead carried{.values = values};
+  for (std::size_t v = 0; v < named.size(); ++v) carried.moved_tokens += named[v] != old.cluster_of_token[v] ? 1 : 0;
+  carry_codebook(old, values, zero, next, carried.values);
+  if (old.groups > 0) carry_members(old, values, zero, next, named, carried.values);
+  carry_token_biases(old, values, zero, named, carried.values);
+  return carried;
 }
 
 }  // namespace vqlm

@@ -12,8 +12,8 @@
 namespace vqlm {
 namespace {
 
-// Of on_coarse_grid(). Class means are noisy, and 2 % of their variance does not matter; member vectors of different codes must
-// not fall together, and there are few of them.
+// Of on_coarse_grid(). Class means are noisy, and 2 % of their variance does not matter; member vectors of different
+// codes must not fall together, and there are few of them.
 constexpr double mean_steps = 2, member_steps = 8;
 
 /// As in corpus maps: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
@@ -68,11 +68,11 @@ std::vector<std::int32_t> sharing_tokens(std::size_t vocab_size, const std::vect
   return without_tokens(tokens, own);
 }
 
-/// Codes (V, G) for tokens that are in `next` clusters. residual: class means beside their clusters', of the sharing tokens.
-std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values, const CodeMap& next,
-                                    const WeightedVectors& residual, const std::vector<std::int32_t>& tokens,
-                                    std::uint64_t seed) {
-  const HeadAtZero zero = head_at_zero(map, values);
+/// Codes (V, G) for tokens that are in `next` clusters. residual: class means beside their clusters', of the sharing
+/// tokens.
+std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values, const HeadAtZero& zero,
+                                    const CodeMap& next, const WeightedVectors& residual,
+                                    const std::vector<std::int32_t>& tokens, std::uint64_t seed) {
   const std::int64_t groups = map.groups, width = values.d_model / groups, part = residual.dims / groups;
   std::vector<std::uint8_t> codes = next.member_codes;
 #pragma omp parallel for schedule(dynamic)  // groups do not depend on each other
@@ -104,7 +104,7 @@ std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values
 
 }  // namespace
 
-Refit refit_map(const CodeMap& map, const HeadState& head, const ClassSums& sums,
+Refit refit_map(const CodeMap& map, const HeadArrays& values, const ClassSums& sums,
                 const std::vector<std::int64_t>& counts, const RefitOptions& options, Backend& backend) {
   const std::vector<std::int32_t> own = most_frequent_tokens(counts, options.own_tokens);
   const std::vector<std::int32_t> tokens = sharing_tokens(counts.size(), own);
@@ -124,17 +124,16 @@ Refit refit_map(const CodeMap& map, const HeadState& head, const ClassSums& sums
   const std::vector<std::int32_t> start = start_of(map.cluster_of_token, tokens, rest.clusters);
   rest.cluster_of_token = balanced_clusters(x, rest.clusters, options.seed, backend, start);
   rest.member_codes.resize(tokens.size() * static_cast<std::size_t>(map.groups));
-  rest.provenance = fmt::format("learned: hidden states of {} tokens up to step {}, {} dimensions, seed {}",
+  rest.provenance = fmt::format("re-fit: hidden states of {} tokens of {}, {} dimensions, seed {}",
                                 std::accumulate(sums.counts.begin(), sums.counts.end(), std::int64_t{0}),
-                                options.step, sums.dims, options.seed);
-  Refit fit{.map = with_own_clusters(rest, own), .head = {}, .moved_tokens = 0, .moved_mass = 0};
-  const std::vector<float> mass(counts.begin(), counts.end());
-  fit.map.cluster_of_token = named_after(map.cluster_of_token, fit.map.cluster_of_token, map.clusters, mass);
+                                options.source, sums.dims, options.seed);
+  Refit fit{.map = with_own_clusters(rest, own)};
+  const HeadAtZero zero = head_at_zero(map, values);
+  fit.map.cluster_of_token = named_after(map.cluster_of_token, fit.map.cluster_of_token, map.clusters, zero);
   if (map.groups > 0) {
     subtract_cluster_means(x, rest.cluster_of_token, rest.clusters);
-    fit.map.member_codes = fit_codes(map, head.values, fit.map, x, tokens, options.seed);
+    fit.map.member_codes = fit_codes(map, values, zero, fit.map, x, tokens, options.seed);
   }
-  fit.head = carry_over(map, head, fit.map);
   double all = 0;
   for (std::size_t v = 0; v < counts.size(); ++v) {
     all += static_cast<double>(counts[v]);

@@ -66,11 +66,6 @@ void check_head(const Config& config) {
         "input_codes = false");
   }
   if (head.kind == HeadKind::dense) return;
-  if (head.map == "learned") {
-    throw UsageError(
-        "head.map = \"learned\": maps are re-fit between trainings now; train with head.map = \"corpus\", make a map from that run by "
-        "vqlm codes refit, and go on with train --init and head.map = the map's path");
-  }
   if (config.model.tie_embeddings) {
     throw UsageError(
         "model.tie_embeddings = true with head.kind = \"vq\": the VQ head has no vocabulary matrix to tie; "

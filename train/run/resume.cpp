@@ -8,6 +8,7 @@
 #include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
+#include "train/codes/map_maker.h"
 #include "train/config/same_model.h"
 #include "train/models/loaded_model.h"
 
@@ -119,11 +120,12 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
   if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
-  if (checkpoint.head().map == "learned") {
-    throw Error(fmt::format(
-        "{}: the map of this run was re-fit while it trained, which vqlm does not do any more: evaluate, generate and convert "
-        "it as ever, or start a new run from it by --init {} with head.map = \"corpus\"",
-        checkpoint.path().string(), checkpoint.path().string()));
+  if (checkpoint.head().map == learned_map) {
+    throw Error(
+        fmt::format("{}: the map of this run was re-fitted while it trained, which vqlm does not do any more: "
+                    "evaluate, generate and convert it as ever, or start a new run from it by --init {} with "
+                    "head.map = \"corpus\"",
+                    checkpoint.path().string(), checkpoint.path().string()));
   }
   check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
   check_same(config, checkpoint, Compared::model);

@@ -10,6 +10,7 @@
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/map_maker.h"
 #include "core/host_collectives.h"
+#include "train/models/carried_model.h"
 
 namespace vqlm {
 namespace {
@@ -17,43 +18,50 @@ namespace {
 // Unigram counts and corpus statistics change little beyond this many tokens, and reading them stays a matter of seconds.
 constexpr std::uint64_t statistics_tokens = 200'000'000;
 
-/// Collective; the map is the root's.
-CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train,
-                 const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
-  const HeadConfig& head = config.head;
-  if (is_made_map(head.map)) {
-    CorpusMapOptions options;
-    options.clusters = head.clusters;
-    options.groups = head.groups;
-    options.codes = head.codes;
-    options.seed = static_cast<std::uint64_t>(config.train.seed);
-    options.own_tokens = head.own_tokens;
-    options.max_tokens = statistics_tokens;
-    // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
-    if (head.members == MemberVectors::embedding) {
-      options.vectors = VectorKind::chi_square;
-      options.offsets = {-1, -2};
-    }
-    return make_code_map(head.map, options, train, counts, backend, ranks).map;
-  }
+/// Read by the root alone; the others' is empty.
+CodeMap read_map(const HeadConfig& head, bool root) {
   if (head.own_tokens > 0) {
     throw UsageError(
         fmt::format("head.own_tokens = {} with head.map = {}: the clusters of a map file are made already; "
                     "set own_tokens = 0, or head.map = \"corpus\" to make a map",
                     head.own_tokens, head.map));
   }
-  if (ranks.is_root() && !std::filesystem::exists(head.map)) {
+  if (!root) return {};
+  if (!std::filesystem::exists(head.map)) {
     throw UsageError(fmt::format(
-        "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one",
-        head.map));
+        "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one", head.map));
   }
-  CodeMap map = ranks.is_root() ? load_code_map(head.map) : CodeMap{};
-  if (head.members ==
-      MemberVectors::embedding) {  // whatever codes the file has, these members need its clusters alone
+  CodeMap map = load_code_map(head.map);
+  if (head.members == MemberVectors::embedding) {  // whatever codes the file has, these members need its clusters alone
     map.groups = map.codes = 0;
     map.member_codes.clear();
   }
   return map;
+}
+
+/// Collective; the map is the root's.
+CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, const std::vector<std::int64_t>& counts,
+                 const CountingRanks& ranks) {
+  const HeadConfig& head = config.head;
+  if (head.map == learned_map) {
+    throw UsageError(
+        "head.map = \"learned\": maps are re-fit between trainings now; train with head.map = \"corpus\", make a map "
+        "from that run by vqlm codes refit, and go on with train --init and head.map = the map's path");
+  }
+  if (!is_made_map(head.map)) return read_map(head, ranks.is_root());
+  CorpusMapOptions options;
+  options.clusters = head.clusters;
+  options.groups = head.groups;
+  options.codes = head.codes;
+  options.seed = static_cast<std::uint64_t>(config.train.seed);
+  options.own_tokens = head.own_tokens;
+  options.max_tokens = statistics_tokens;
+  // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
+  if (head.members == MemberVectors::embedding) {
+    options.vectors = VectorKind::chi_square;
+    options.offsets = {-1, -2};
+  }
+  return make_code_map(head.map, options, train, counts, backend, ranks).map;
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
@@ -119,6 +127,20 @@ std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet
         train.tokenizer_sha256().substr(0, 12)));
   }
   return heldout;
+}
+
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
+                                          Communicator& world) {
+  const HeadConfig& head = config.head;
+  if (head.kind == HeadKind::dense || is_made_map(head.map) || head.map == learned_map) return initial;
+  const bool root = world.rank() == 0;
+  // A run's config.toml may name a file that did not travel with its checkpoints, which hold the map.
+  const bool gone = root && head.map == initial->head().map && !std::filesystem::exists(head.map);
+  if (max_over(backend, world, gone ? 1 : 0) > 0) return initial;
+  CodeMap map = read_map(head, root);
+  if (root) check_map(map, config, head.map);
+  broadcast_map(backend, world, config, map);
+  return carried_over(std::move(initial), map, "head.map = " + head.map, backend, world);
 }
 
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,

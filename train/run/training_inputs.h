@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "core/model/head/code_map.h"
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
+#include "train/checkpoint/model_source.h"
 #include "train/config/config.h"
 
 namespace vqlm {
@@ -28,11 +30,18 @@ ShardSet open_training_shards(const Config& config);
 /// training shards'.
 std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
 
-/// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was made.
+/// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was
+/// made.
 void check_map(const CodeMap& map, const Config& config, const std::string& origin);
 
-/// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of ranks). A map in hand (from a checkpoint) is
-/// taken as it is. config must be resolved.
+/// `train --init`: the model keeps its own map, unless head.map names a file with another one of the same sizes; then
+/// its head is carried over to that (train/models/carried_model.h). Collective. Throws UsageError where that cannot be.
+/// config must be resolved and describe the model (check_initial_model).
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
+                                          Communicator& world);
+
+/// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of
+/// ranks). A map in hand (from a checkpoint) is taken as it is. config must be resolved.
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
                                     ShardSet train, std::optional<CodeMap> map);
 

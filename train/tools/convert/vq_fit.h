@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/tools/convert/replaced_head.h"
+#include "train/models/replaced_head.h"
 
 namespace vqlm {
 

@@ -1,17 +1,17 @@
-#include "train/engine/hidden_rows.h"
+#include "train/tools/refit/hidden_rows.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "core/tensor_arena.h"
 #include "core/rng.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {
 
 /// Columns of a (rows, columns) block, drawn and made orthonormal (Gram-Schmidt, twice, in double precision).
-std::vector<std::vector<double>> orthonormal_columns(std::int64_t rows, std::int64_t columns,
-                                                     const Philox& rng, std::uint64_t first) {
+std::vector<std::vector<double>> orthonormal_columns(std::int64_t rows, std::int64_t columns, const Philox& rng,
+                                                     std::uint64_t first) {
   std::vector<std::vector<double>> q;
   for (std::int64_t c = 0; c < columns; ++c) {
     std::vector<double> column(static_cast<std::size_t>(rows));
@@ -53,8 +53,7 @@ std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups,
       for (std::int64_t i = 0; i < rows; ++i) at(i, i) = 1.0f;
       continue;
     }
-    const auto block =
-        orthonormal_columns(rows, columns, rng, static_cast<std::uint64_t>(g * rows * columns));
+    const auto block = orthonormal_columns(rows, columns, rng, static_cast<std::uint64_t>(g * rows * columns));
     for (std::int64_t c = 0; c < columns; ++c) {
       for (std::int64_t i = 0; i < rows; ++i)
         at(i, c) = static_cast<float>(block[static_cast<std::size_t>(c)][static_cast<std::size_t>(i)]);
@@ -63,16 +62,14 @@ std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups,
   return matrix;
 }
 
-HiddenRows::HiddenRows(Backend& backend, Transformer& model, int groups, std::int64_t dims,
-                       std::int64_t micro_batches, std::uint64_t seed)
+HiddenRows::HiddenRows(Backend& backend, const Transformer& model, int groups, std::int64_t dims, std::uint64_t seed)
     : backend_(backend), model_(model), dims_(dims) {
-  const std::int64_t d = model.hidden().extent(1), n = model.local_rows();
+  const std::int64_t d = model.hidden().extent(1);
   TensorArena arena;
   arena.add(projection_, {d, dims_}, backend.activation_dtype());
-  arena.add(batch_, {n, dims_}, DType::f32);
-  arena.add(all_, {micro_batches, n, dims_}, DType::f32);
+  arena.add(rows_, {model.local_rows(), dims_}, DType::f32);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
-  host_.resize(static_cast<std::size_t>(all_.numel()));
+  host_.resize(static_cast<std::size_t>(rows_.numel()));
   const std::vector<float> matrix = projection_matrix(d, dims_, groups, seed);
   const Buffer f32 = backend.allocate(matrix.size() * sizeof(float), MemoryUse::workspace);
   const Tensor unrounded = f32.view({static_cast<std::int64_t>(matrix.size())});
@@ -81,16 +78,9 @@ HiddenRows::HiddenRows(Backend& backend, Transformer& model, int groups, std::in
   backend.synchronize();  // before the f32 copy goes
 }
 
-void HiddenRows::enqueue_projection() {
-  backend_.run(Matmul{.c = batch_, .a = model_.hidden(), .b = projection_, .accumulate = Accumulate::no});
-}
-
-void HiddenRows::keep(std::int64_t number) {
-  backend_.copy(all_.rows(number, 1).view(batch_.shape()), batch_);
-}
-
-std::span<const float> HiddenRows::rows() {
-  backend_.copy_to_host(host_.data(), all_);
+std::span<const float> HiddenRows::project() {
+  backend_.run(Matmul{.c = rows_, .a = model_.hidden(), .b = projection_, .accumulate = Accumulate::no});
+  backend_.copy_to_host(host_.data(), rows_);
   return host_;
 }
 

@@ -1,4 +1,4 @@
-// The projected hidden states of a step's rows, on their way to ClassSums.
+// Hidden states on their way to ClassSums: projected on the device, so that few numbers cross to the host.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "core/model/transformer.h"
-#include "train/codes/class_sums.h"
 
 namespace vqlm {
 
@@ -20,27 +19,21 @@ std::vector<float> projection_matrix(std::int64_t d, std::int64_t r, int groups,
 
 class HiddenRows {
  public:
-  /// Of this rank's n rows of each of M micro-batches. Both must outlive the object.
-  HiddenRows(Backend& backend, Transformer& model, int groups, std::int64_t dims, std::int64_t micro_batches,
-             std::uint64_t seed);
+  /// Both must outlive the object. dims: as projected_dims() gives them.
+  HiddenRows(Backend& backend, const Transformer& model, int groups, std::int64_t dims, std::uint64_t seed);
 
-  /// Projects what the model's head saw last; only enqueues.
-  void enqueue_projection();
-  /// Keeps the rows projected last as those of micro-batch `number`; only enqueues.
-  void keep(std::int64_t number);
-  /// The kept rows (n, r) of all micro-batches, one after the other, in host memory. Blocks.
-  std::span<const float> rows();
+  /// What the model's head saw last, projected: this rank's rows (n, r) in host memory, until the next call. Blocks.
+  std::span<const float> project();
 
   std::int64_t dims() const { return dims_; }
 
  private:
   Backend& backend_;
-  Transformer& model_;
+  const Transformer& model_;
   std::int64_t dims_;
   Buffer storage_;
   Tensor projection_;  // (d, r) A
-  Tensor batch_;       // (n, r) f32
-  Tensor all_;         // (M, n, r) f32
+  Tensor rows_;        // (n, r) f32
   std::vector<float> host_;
 };
 

@@ -1,6 +1,4 @@
-#include "train/tools/convert/replaced_head.h"
-
-#include <spdlog/fmt/fmt.h>
+#include "train/tools/convert/dense_expansion.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,15 +10,9 @@
 namespace vqlm {
 namespace {
 
-ModelConfig untied(ModelConfig model) {
-  model.tie_embeddings = false;
-  return model;
-}
-
 HeadConfig dense_head(const ModelSource& trunk) {
   VQLM_ASSERT(trunk.head().kind == HeadKind::vq);
-  return {.kind = HeadKind::dense,
-          .bias = true};  // what its codes were and how they learned is no matter any more
+  return {.kind = HeadKind::dense, .bias = true};  // what its codes were and how they learned is no matter any more
 }
 
 /// log sum exp of each cluster's members, (K).
@@ -45,8 +37,7 @@ void add_member_means(std::vector<float>& codebook, const std::vector<float>& ve
   const MemberOrder order(map.cluster_of_token, map.clusters);
   const std::size_t d = codebook.size() / static_cast<std::size_t>(map.clusters);
   for (std::size_t k = 0; k < static_cast<std::size_t>(map.clusters); ++k) {
-    const auto begin = static_cast<std::size_t>(order.begin[k]),
-               end = static_cast<std::size_t>(order.begin[k + 1]);
+    const auto begin = static_cast<std::size_t>(order.begin[k]), end = static_cast<std::size_t>(order.begin[k + 1]);
     for (std::size_t i = 0; i < d; ++i) {
       double sum = 0;
       for (std::size_t place = begin; place < end; ++place) {
@@ -56,39 +47,6 @@ void add_member_means(std::vector<float>& codebook, const std::vector<float>& ve
     }
   }
 }
-
-}  // namespace
-
-ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
-    : trunk_(trunk),
-      model_(untied(trunk.model())),
-      head_(std::move(head)),
-      logical_(logical_tensors(model_, head_)) {}
-
-std::string ReplacedHead::description() const {
-  return fmt::format("{}, its head replaced by a {} one", trunk_.description(),
-                     head_.kind == HeadKind::vq ? "VQ" : "dense");
-}
-
-std::vector<ModelSource::TensorInfo> ReplacedHead::tensors() const {
-  std::map<std::string, std::string> stored_as;
-  for (const TensorInfo& tensor : trunk_.tensors()) stored_as[tensor.name] = tensor.stored_as;
-  std::vector<TensorInfo> infos;
-  for (const LogicalTensor& tensor : logical_) {
-    infos.push_back({tensor.name, tensor.shape, tensor.of_head ? "float32" : stored_as[tensor.name]});
-  }
-  return infos;
-}
-
-std::vector<float> ReplacedHead::read(const std::string& name, const Shape& offset,
-                                      const Shape& extent) const {
-  const bool of_head = std::any_of(logical_.begin(), logical_.end(), [&](const LogicalTensor& tensor) {
-    return tensor.of_head && tensor.name == name;
-  });
-  return of_head ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
-}
-
-namespace {
 
 HeadConfig without_input_codes(HeadConfig head) {
   VQLM_ASSERT(head.input_codes);
@@ -103,8 +61,7 @@ FoldedInputCodes::FoldedInputCodes(const ModelSource& trunk)
       map_(trunk.code_map().value()),
       input_codebook_(read_whole(trunk, "vq_head.input_codebook")) {}
 
-std::vector<float> FoldedInputCodes::read(const std::string& name, const Shape& offset,
-                                          const Shape& extent) const {
+std::vector<float> FoldedInputCodes::read(const std::string& name, const Shape& offset, const Shape& extent) const {
   if (name != "model.embed_tokens.weight") return ReplacedHead::read(name, offset, extent);
   std::vector<float> rows = trunk().read(name, offset, extent);
   for (std::int64_t i = 0; i < extent[0]; ++i) {
@@ -136,7 +93,8 @@ DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, d
   const std::vector<float> cluster_bias = read_whole(trunk, "vq_head.cluster_bias");
   codebook_ = read_whole(trunk, "vq_head.codebook");
   if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
-  if (trunk.head().members == MemberVectors::embedding) member_vectors_ = read_whole(trunk, "model.embed_tokens.weight");
+  if (trunk.head().members == MemberVectors::embedding)
+    member_vectors_ = read_whole(trunk, "model.embed_tokens.weight");
   if (trunk.head().member_mean) add_member_means(codebook_, member_vectors_, map_);
   const std::vector<double> lse = cluster_lse(map_, member_bias);
   bias_.resize(vocab);
@@ -174,37 +132,12 @@ void DenseExpansion::row(std::int64_t token, float* out) const {
   add_member(token, 1.0f, out);
 }
 
-std::vector<float> DenseExpansion::read_head(const std::string& name, const Shape& offset,
-                                             const Shape& extent) const {
+std::vector<float> DenseExpansion::read_head(const std::string& name, const Shape& offset, const Shape& extent) const {
   if (name == "lm_head.bias") return box_of(bias_, {model().vocab_size}, offset, extent);
   const std::int64_t d = model().d_model;
   std::vector<float> rows(static_cast<std::size_t>(extent[0] * d));
   for (std::int64_t i = 0; i < extent[0]; ++i) row(offset[0] + i, rows.data() + i * d);
   return box_of(rows, {extent[0], d}, {0, offset[1]}, extent);
-}
-
-VqReplacement::VqReplacement(const ModelSource& trunk, HeadConfig head, CodeMap map,
-                             std::map<std::string, std::vector<float>> tensors)
-    : ReplacedHead(trunk, std::move(head)), map_(std::move(map)), tensors_(std::move(tensors)) {
-  for (const LogicalTensor& tensor : logical()) {
-    if (!tensor.of_head) continue;
-    VQLM_ASSERT(static_cast<std::int64_t>(tensors_.at(tensor.name).size()) == tensor.shape.numel());
-  }
-}
-
-std::vector<float> VqReplacement::read_head(const std::string& name, const Shape& offset,
-                                            const Shape& extent) const {
-  for (const LogicalTensor& tensor : logical()) {
-    if (tensor.name == name) return box_of(tensors_.at(name), tensor.shape, offset, extent);
-  }
-  throw Error(fmt::format("{}: has no tensor {}", path().string(), name));
-}
-
-std::vector<float> read_whole(const ModelSource& source, const std::string& name) {
-  for (const ModelSource::TensorInfo& tensor : source.tensors()) {
-    if (tensor.name == name) return source.read(name, origin_of(tensor.shape), tensor.shape);
-  }
-  throw Error(fmt::format("{}: has no tensor {}", source.path().string(), name));
 }
 
 }  // namespace vqlm

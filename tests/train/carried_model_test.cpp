@@ -1,0 +1,202 @@
+// Models on other maps: checkpoints of runs that once re-fitted their map while they trained, and heads that are
+// carried over to the map of a file.
+#include "train/models/carried_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "core/log.h"
+#include "tests/data/temporary_folder.h"
+#include "tests/data/test_shards.h"
+#include "tests/train/tiny_run.h"
+#include "train/checkpoint/manifest.h"
+#include "train/codes/code_map_file.h"
+#include "train/engine/evaluator.h"
+#include "train/models/loaded_model.h"
+#include "train/models/open_model.h"
+#include "train/models/replaced_head.h"
+#include "train/tools/convert/hf_writer.h"
+#include "train/tools/generate/generator.h"
+
+namespace vqlm {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::tiny_config;
+using testing::train_run;
+
+constexpr std::int64_t vocabulary = 499;
+
+class CarriedModelTest : public ::testing::Test {
+ protected:
+  CarriedModelTest() {
+    log::set_level(log::level::warn);
+    testing::write_zipf_shards(folder_.path(), "train", 60, vocabulary);
+    testing::write_zipf_shards(folder_.path(), "heldout", 6, vocabulary);
+  }
+
+  Config config(const std::string& run) const {
+    return tiny_config(HeadKind::vq, folder_.path(), fs::path(folder_.path()) / run);
+  }
+  Config resolved(Config config) const {
+    resolve(config, vocabulary, 1);
+    return config;
+  }
+
+  double heldout_loss(const ModelSource& source) {
+    const ShardSet shards((fs::path(folder_.path()) / "heldout-*.h5").string());
+    const LoadedModel loaded = load_model(source, *backend_, grid_.tensor(), {1, 32});  // as train.micro_batch
+    return Evaluator(*backend_, grid_, *loaded.transformer, shards, 0, loaded.code_map()).run().nll;
+  }
+
+  /// The held-out loss with which a run starts from the model at `path`, and its map.
+  struct Start {
+    double loss = 0;
+    CodeMap map;
+  };
+  Start start_from(const std::string& path, const Config& config) {
+    TrainingRun run(*backend_, grid_, config, open_training_shards(config), {.initial = path, .keeps_records = false});
+    Trainer& trainer = run.trainer();
+    const ShardSet shards(config.data.heldout);
+    return {Evaluator(*backend_, grid_, trainer.model(), shards, 0, trainer.map()).run().nll, *trainer.map()};
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
+  ProcessGrid grid_{*backend_};
+};
+
+/// The configuration of a checkpoint as a version that re-fitted maps wrote it.
+void make_learned(const fs::path& checkpoint) {
+  const fs::path file = checkpoint / "config.toml";
+  std::string text = read_bytes(file.string());
+  const std::string now = "map = \"frequency\"\n";
+  const std::size_t at = text.find(now);
+  ASSERT_NE(at, std::string::npos);
+  text.replace(at, now.size(), "map = \"learned\"\nrefit_every = 4\nrefit_until = 8\nrefit_dims = 48\n");
+  write_bytes(file.string(), text);
+  const TrainState state = read_manifest(checkpoint).state;
+  fs::remove(checkpoint / "manifest.json");
+  write_manifest(checkpoint, state);
+}
+
+TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
+  train_run(*backend_, grid_, config("run"));
+  const fs::path path = find_checkpoint(folder_.file("run"));
+  const double before = heldout_loss(*open_model(path));
+  make_learned(path);
+  const auto source = open_model(path);
+  EXPECT_EQ(source->head().map, "learned");
+
+  // vqlm eval
+  EXPECT_EQ(resolved(source->config()).head.map, "learned");
+  EXPECT_EQ(heldout_loss(*source), before);
+  // vqlm generate
+  const LoadedModel loaded = load_model(*source, *backend_, grid_.tensor(), {1, 8}, Purpose::generation, 24);
+  Generator generator(*backend_, *loaded.transformer, vocabulary, {.sampling = {}, .max_tokens = 5, .end_of_text = {}});
+  EXPECT_EQ(generator.run({{3, 4, 5}}).continuations.at(0).tokens.size(), 5u);
+  // vqlm convert
+  write_hf(*source, folder_.file("hf"), {});
+  const auto converted = open_model(folder_.file("hf"));
+  EXPECT_EQ(converted->head().map, "learned");
+  EXPECT_EQ(heldout_loss(*converted), before);
+  // vqlm train --init, with the configuration of the run and with that of another one
+  for (const char* map : {"learned", "corpus"}) {
+    Config next = config(std::string("next-") + map);
+    next.head.map = map;
+    const Start start = start_from(folder_.file("run"), resolved(next));
+    EXPECT_EQ(start.map.cluster_of_token, source->code_map()->cluster_of_token);
+    EXPECT_EQ(start.loss, before);
+  }
+
+  EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config("run"), true); }),
+              AllOf(HasSubstr("re-fitted while it trained"), HasSubstr("--init"), HasSubstr("head.map = \"corpus\"")));
+  Config fresh = config("fresh");
+  fresh.head.map = "learned";
+  EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, fresh); }),
+              AllOf(HasSubstr("head.map = \"learned\""), HasSubstr("vqlm codes refit")));
+}
+
+std::map<std::string, std::vector<float>> tensors_of_head(const ModelSource& source) {
+  std::map<std::string, std::vector<float>> tensors;
+  for (const ModelSource::TensorInfo& tensor : source.tensors()) {
+    if (tensor.name.starts_with("vq_head.")) tensors[tensor.name] = read_whole(source, tensor.name);
+  }
+  return tensors;
+}
+
+/// The map with some tokens' clusters exchanged in pairs, and clusters under other names.
+CodeMap shuffled(CodeMap map) {
+  for (std::size_t v = 0; v + 40 < map.cluster_of_token.size(); v += 10)
+    std::swap(map.cluster_of_token[v], map.cluster_of_token[v + 40]);
+  for (std::int32_t& cluster : map.cluster_of_token) cluster = static_cast<std::int32_t>((cluster + 5) % map.clusters);
+  return map;
+}
+
+TEST_F(CarriedModelTest, AMapFileOfTheSameSizesTakesWhatTheHeadHasLearned) {
+  Config first = config("run");
+  first.train.steps = 60;
+  first.optim.lr = 3e-3f;
+  train_run(*backend_, grid_, first);
+  const auto source = open_model(folder_.file("run"));
+  const double before = heldout_loss(*source);
+  const CodeMap own = source->code_map().value(), other = shuffled(own);
+  save_code_map(folder_.file("own.h5"), own);
+  save_code_map(folder_.file("other.h5"), other);
+
+  Config next = config("same");
+  next.head.map = folder_.file("own.h5");
+  EXPECT_EQ(start_from(folder_.file("run"), resolved(next)).loss, before);
+
+  next = config("carried");
+  next.head.map = folder_.file("other.h5");
+  const Start start = start_from(folder_.file("run"), resolved(next));
+  EXPECT_EQ(start.map.cluster_of_token, other.cluster_of_token);
+  EXPECT_EQ(start.map.member_codes, other.member_codes);
+  const VqReplacement uncarried(*source, source->head(), other, tensors_of_head(*source));
+  const double lost = heldout_loss(uncarried) - before;
+  EXPECT_GT(lost, 0.3);
+  EXPECT_LT(std::abs(start.loss - before), 0.1 * lost);
+}
+
+TEST_F(CarriedModelTest, AFileThatIsGoneIsTheModelsOwnMap) {
+  train_run(*backend_, grid_, config("frequency"));
+  save_code_map(folder_.file("map.h5"), open_model(folder_.file("frequency"))->code_map().value());
+  Config from_file = config("run");
+  from_file.head.map = folder_.file("map.h5");
+  train_run(*backend_, grid_, from_file);
+  fs::remove(folder_.file("map.h5"));
+  const auto source = open_model(folder_.file("run"));
+  from_file.run.dir = folder_.file("next");
+  EXPECT_EQ(start_from(folder_.file("run"), resolved(from_file)).loss, heldout_loss(*source));
+  from_file.head.map = folder_.file("another.h5");
+  from_file.run.dir = folder_.file("another");
+  EXPECT_THAT(message_of([&] { start_from(folder_.file("run"), resolved(from_file)); }), HasSubstr("no such file"));
+}
+
+TEST_F(CarriedModelTest, WhatCannotBeCarriedOverIsRefused) {
+  Config first = config("run");
+  first.head.learning = CodebookLearning::gradient;
+  first.head.input_codes = true;
+  train_run(*backend_, grid_, first);
+  const CodeMap own = open_model(folder_.file("run"))->code_map().value();
+  save_code_map(folder_.file("own.h5"), own);
+  save_code_map(folder_.file("other.h5"), shuffled(own));
+  save_code_map(folder_.file("small.h5"), make_random_map(vocabulary, 60, 8, 32, 1));
+  first.run.dir = folder_.file("next");
+  const auto refusal = [&](const std::string& map) {
+    first.head.map = folder_.file(map);
+    return message_of([&] { start_from(folder_.file("run"), resolved(first)); });
+  };
+  EXPECT_THAT(refusal("other.h5"),
+              AllOf(HasSubstr("other.h5"), HasSubstr("head.input_codes"), HasSubstr("\"corpus\"")));
+  EXPECT_THAT(refusal("small.h5"), AllOf(HasSubstr("small.h5"), HasSubstr("head.clusters = 60")));
+}
+
+}  // namespace
+}  // namespace vqlm
