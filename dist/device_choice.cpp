@@ -25,11 +25,9 @@ namespace {
   }
   const char* setting = std::getenv("CUDA_VISIBLE_DEVICES");
   throw UsageError(fmt::format(
-      "{} ranks on this node, {} GPU{} visible ({}): every rank needs a GPU of its own, and those that "
-      "number {} "
-      "sees ({}) are taken; start at most {} ranks a node, let each see all GPUs of its node or one of its "
-      "own "
-      "(srun --gpus-per-task=1), or use run.device = \"cpu\"",
+      "{} ranks on this node, {} GPU{} visible ({}): every rank needs a GPU of its own, and those that number {} sees "
+      "({}) are taken; start at most {} ranks a node, let each see all GPUs of its node or one of its own (srun "
+      "--gpus-per-task=1), or use run.device = \"cpu\"",
       visible.size(), gpus.size(), gpus.size() == 1 ? "" : "s",
       setting != nullptr ? fmt::format("CUDA_VISIBLE_DEVICES={}", setting) : "CUDA_VISIBLE_DEVICES not set",
       rank, fmt::join(visible[rank], ", "), gpus.size()));

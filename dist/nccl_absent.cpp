@@ -6,8 +6,7 @@ namespace {
 
 [[noreturn]] void refuse() {
   throw Error(
-      "NCCL: this vqlm was built without it, so the ranks of a job cannot talk between GPUs; install "
-      "libnccl-dev and "
+      "NCCL: this vqlm was built without it, so the ranks of a job cannot talk between GPUs; install libnccl-dev and "
       "build again with -DVQLM_CUDA=ON, use run.device = \"cpu\", or start one rank");
 }
 

@@ -192,10 +192,9 @@ std::string Watchdog::overdue_message() {
                           "the last completed one are not listed: run.cuda_graphs=false lists them)",
                           captured);
   return fmt::format(
-      "{}: not completed {:.1f} s after it was enqueued{}: a rank of the group died, hangs, or is slower "
-      "than "
-      "parallel.timeout_seconds = {:g} allows; it is the rank that prints no dump, or whose dump has the "
-      "lowest last completed number in its first line; raise the time-out where it is only slow",
+      "{}: not completed {:.1f} s after it was enqueued{}: a rank of the group died, hangs, or is slower than "
+      "parallel.timeout_seconds = {:g} allows; it is the rank that prints no dump, or whose dump has the lowest last "
+      "completed number in its first line; raise the time-out where it is only slow",
       describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays,
       options_.timeout_seconds);
 }

@@ -109,8 +109,7 @@ void add_ops_bench(CLI::App& bench) {
       "Choose arrays that no cache holds: several times the last level's size.\n"
       "Examples:\n"
       "  vqlm bench ops\n"
-      "  vqlm bench ops --device cuda --rows 32768 --width 4096 --head-dim 128 --d-ff 11008 --vocab 50257 "
-      "--numbers "
+      "  vqlm bench ops --device cuda --rows 32768 --width 4096 --head-dim 128 --d-ff 11008 --vocab 50257 --numbers "
       "268435456 --json ops.json");
   command->callback([options] {
     bench_one_process("ops", options->place,

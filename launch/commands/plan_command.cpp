@@ -130,8 +130,7 @@ void plan(const Options& options) {
     reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   if (config.parallel.tensor > 1 && options.tensor_gbs == 0) {
     notes.push_back(
-        "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what "
-        "their "
+        "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what their "
         "links give (an H200's NVLink: 450)");
   }
   const PlanReport report = make_plan_report(config, plan_options, memory, reserve, std::move(notes));

@@ -54,9 +54,8 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   }
   if (found.empty()) {
     throw Error(
-        fmt::format("{}: neither a checkpoint (no manifest.json), nor a run folder with complete checkpoints "
-                    "in checkpoints/, "
-                    "nor a Hugging Face folder (no config.json); name one of these",
+        fmt::format("{}: neither a checkpoint (no manifest.json), nor a run folder with complete checkpoints in "
+                    "checkpoints/, nor a Hugging Face folder (no config.json); name one of these",
                     path.string()));
   }
   for (const std::string& words : unreadable) log::warn("passed over: {}", words);

@@ -19,9 +19,8 @@ void check_member_mean(const HeadConfig& head) {
   }
   if (head.learning == CodebookLearning::ema) {
     throw UsageError(
-        "head.member_mean = true with head.learning = \"ema\": codes that are averages of hidden states "
-        "leave "
-        "nothing for the mean to add; set head.learning = \"gradient\" or member_mean = false");
+        "head.member_mean = true with head.learning = \"ema\": codes that are averages of hidden states leave nothing "
+        "for the mean to add; set head.learning = \"gradient\" or member_mean = false");
   }
 }
 
@@ -49,27 +48,23 @@ void check_head(const Config& config) {
   }
   if (head.kind == HeadKind::dense && head.members == MemberVectors::embedding) {
     throw UsageError(
-        "head.members = \"embedding\" with head.kind = \"dense\": a dense head has no clusters whose members "
-        "to score; "
+        "head.members = \"embedding\" with head.kind = \"dense\": a dense head has no clusters whose members to score; "
         "set head.kind = \"vq\", or model.tie_embeddings = true for a dense head that shares the embedding");
   }
   if (head.kind == HeadKind::dense && head.member_mean) {
     throw UsageError(
-        "head.member_mean = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = "
-        "\"vq\" or "
+        "head.member_mean = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = \"vq\" or "
         "member_mean = false");
   }
   if (head.kind == HeadKind::dense && head.input_codes) {
     throw UsageError(
-        "head.input_codes = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = "
-        "\"vq\" or "
+        "head.input_codes = true with head.kind = \"dense\": a dense head has no clusters; set head.kind = \"vq\" or "
         "input_codes = false");
   }
   if (head.kind == HeadKind::dense) return;
   if (config.model.tie_embeddings) {
     throw UsageError(
-        "model.tie_embeddings = true with head.kind = \"vq\": the VQ head has no vocabulary matrix to tie; "
-        "set "
+        "model.tie_embeddings = true with head.kind = \"vq\": the VQ head has no vocabulary matrix to tie; set "
         "tie_embeddings = false or head.kind = \"dense\"");
   }
   if (head.clusters > config.model.vocab_size) {

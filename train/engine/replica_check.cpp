@@ -121,10 +121,9 @@ std::string ReplicaCheck::message(std::int64_t step,
     if (suspects.size() == most_named) break;
   }
   return fmt::format(
-      "step {}: copies of the parameters differ: {}; memory, processor or a link there is suspect. Nothing "
-      "was "
-      "saved after the difference was found and earlier checkpoints are intact: leave that machine out and "
-      "continue with --resume",
+      "step {}: copies of the parameters differ: {}; memory, processor or a link there is suspect. Nothing was saved "
+      "after the difference was found and earlier checkpoints are intact: leave that machine out and continue with "
+      "--resume",
       step, fmt::join(suspects, "; "));
 }
 

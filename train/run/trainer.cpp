@@ -187,8 +187,7 @@ void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
   }
   save_and_wait(metrics);
   throw Error(fmt::format(
-      "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the "
-      "last good "
+      "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the last good "
       "step are saved: lower optim.lr (= {}) or raise optim.warmup_steps, and continue with --resume",
       what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
 }

@@ -22,9 +22,8 @@ void Trainer::report_start() {
     return static_cast<double>(memory.in_use[static_cast<std::size_t>(use)]) / (1 << 20);
   };
   log::info(
-      "memory of this rank: {:.1f} MiB = parameters {:.1f} + gradients {:.1f} + optimizer {:.1f} + "
-      "activations {:.1f} + "
-      "workspace {:.1f}",
+      "memory of this rank: {:.1f} MiB = parameters {:.1f} + gradients {:.1f} + optimizer {:.1f} + activations {:.1f} "
+      "+ workspace {:.1f}",
       mib(MemoryUse::parameters) + mib(MemoryUse::gradients) + mib(MemoryUse::optimizer) +
           mib(MemoryUse::activations) + mib(MemoryUse::workspace),
       mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer),

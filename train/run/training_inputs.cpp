@@ -84,8 +84,7 @@ std::vector<std::filesystem::path> tokenizer_of(const ShardSet& train, bool root
   if (!root || files.empty()) return files;
   if (const std::string here = tokenizer_identity(folder); here != train.tokenizer_sha256()) {
     log::warn(
-        "{}: is another tokenizer than the shards were made with, or damaged (sha256 {:.12}, theirs {:.12}); "
-        "training "
+        "{}: is another tokenizer than the shards were made with, or damaged (sha256 {:.12}, theirs {:.12}); training "
         "needs none, but checkpoints will carry it",
         files.front().string(), here, train.tokenizer_sha256());
   }

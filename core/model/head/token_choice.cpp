@@ -11,9 +11,8 @@ namespace vqlm {
 
 void refuse_nan() {
   throw Error(
-      "the model gives probabilities that are not numbers (NaN): its parameters, or what it computed from "
-      "this "
-      "text, are not finite; try an earlier checkpoint");
+      "the model gives probabilities that are not numbers (NaN): its parameters, or what it computed from this text, "
+      "are not finite; try an earlier checkpoint");
 }
 
 std::vector<TokenLogProb> most_probable_of(std::span<const float> log_probs, std::int64_t count,

@@ -31,9 +31,8 @@ void check(const AttentionBenchOptions& options) {
     }
     if (const std::int64_t heads = options.width / head_dim; heads % options.sharing != 0) {
       throw UsageError(
-          fmt::format("bench attention: --sharing {} does not divide the {} heads of --width {} / --head-dim "
-                      "{}; choose a "
-                      "divisor of {}",
+          fmt::format("bench attention: --sharing {} does not divide the {} heads of --width {} / --head-dim {}; "
+                      "choose a divisor of {}",
                       options.sharing, heads, options.width, head_dim, heads));
     }
   }

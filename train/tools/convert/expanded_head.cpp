@@ -40,9 +40,8 @@ ExpandedHead expand_vq(const ModelSource& source) {
   const bool embedding = source.head().members == MemberVectors::embedding;
   if (source.head().member_mean) {
     throw Error(
-        fmt::format("{}: --expand: clusters are scored by their codes plus means of embedding rows "
-                    "(head.member_mean = true), which "
-                    "no matrix of the model holds; leave --expand out for the native form",
+        fmt::format("{}: --expand: clusters are scored by their codes plus means of embedding rows (head.member_mean = "
+                    "true), which no matrix of the model holds; leave --expand out for the native form",
                     source.path().string()));
   }
   if ((map.groups > 0 || embedding) && !alone) {
