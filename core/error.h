@@ -11,8 +11,7 @@ namespace vqlm {
 /// Something the user can mend: exit code 1.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& message, int exit_code = 1)
-      : std::runtime_error(message), exit_code_(exit_code) {}
+  explicit Error(const std::string& message, int exit_code = 1) : std::runtime_error(message), exit_code_(exit_code) {}
 
   /// The process' exit code: 1 failed, 2 bad usage.
   int exit_code() const { return exit_code_; }

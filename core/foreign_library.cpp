@@ -20,8 +20,7 @@ ForeignLibrary::ForeignLibrary(const std::vector<std::string>& paths, std::strin
 
 void* ForeignLibrary::find(const char* name) const {
   void* const function = ::dlsym(handle_, name);
-  if (function == nullptr)
-    throw Error(fmt::format("{}: has no {} ({}); {}", name_, name, ::dlerror(), way_out_));
+  if (function == nullptr) throw Error(fmt::format("{}: has no {} ({}); {}", name_, name, ::dlerror(), way_out_));
   return function;
 }
 

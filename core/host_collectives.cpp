@@ -27,8 +27,7 @@ template <class T>
 std::vector<T> gather_vector(Backend& backend, Communicator& group, const std::vector<T>& values) {
   if (group.size() == 1 || values.empty()) return values;
   const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
-  const Buffer buffer =
-      backend.allocate(static_cast<std::size_t>((1 + group.size()) * bytes), MemoryUse::workspace);
+  const Buffer buffer = backend.allocate(static_cast<std::size_t>((1 + group.size()) * bytes), MemoryUse::workspace);
   const Tensor all = buffer.view({1 + group.size(), bytes}, DType::u8);
   const Tensor own = all.rows(0, 1), gathered = all.rows(1, group.size());
   backend.copy_from_host(own, values.data());

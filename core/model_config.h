@@ -12,9 +12,8 @@ struct RopeScaling {
   Kind kind = Kind::none;
   float factor = 1;  // how many times longer contexts become; at least 1
   // llama3 only:
-  float low_freq_factor =
-      1;  // pairs that turn less often than this over the original positions slow down by factor
-  float high_freq_factor = 4;              // pairs that turn more often than this stay as they are
+  float low_freq_factor = 1;   // pairs that turn less often than this over the original positions slow down by factor
+  float high_freq_factor = 4;  // pairs that turn more often than this stay as they are
   std::int64_t original_positions = 8192;  // longest context of pretraining
 };
 
@@ -41,20 +40,18 @@ enum class MemberVectors { codes, embedding };
 
 struct HeadConfig {
   HeadKind kind = HeadKind::vq;
-  bool bias = true;             // token bias, started at log unigram counts
-  std::int64_t clusters = 128;  // K
-  int groups = 32;              // G; 0 = the published VQ-Logits method
-  int codes = 128;              // Q, at most 256
-  MemberVectors members =
-      MemberVectors::codes;  // embedding: rows of the input embedding; then G = 0 and no codes
-  bool member_mean = false;     // a cluster's vector is its code plus the mean of these vectors
-  bool input_codes = false;     // the input embedding is a token's row plus a vector of its cluster
-  std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
-  std::string map =
-      "corpus";  // "random", "contiguous", "frequency", "corpus", or the path of a map file
+  bool bias = true;                              // token bias, started at log unigram counts
+  std::int64_t clusters = 128;                   // K
+  int groups = 32;                               // G; 0 = the published VQ-Logits method
+  int codes = 128;                               // Q, at most 256
+  MemberVectors members = MemberVectors::codes;  // embedding: rows of the input embedding; then G = 0 and no codes
+  bool member_mean = false;                      // a cluster's vector is its code plus the mean of these vectors
+  bool input_codes = false;                      // the input embedding is a token's row plus a vector of its cluster
+  std::int64_t own_tokens = 0;                   // the most frequent tokens that have clusters of their own, of the K
+  std::string map = "corpus";  // "random", "contiguous", "frequency", "corpus", or the path of a map file
   CodebookLearning learning = CodebookLearning::gradient;
-  float commitment = 0.25f;        // beta; read where learning is commitment or ema
-  float ema_decay = 0.99f;         // of the clusters' moving averages, a step; read where learning is ema
+  float commitment = 0.25f;  // beta; read where learning is commitment or ema
+  float ema_decay = 0.99f;   // of the clusters' moving averages, a step; read where learning is ema
 };
 
 }  // namespace vqlm

@@ -16,14 +16,13 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t count) const {
   Shape shape = shape_;
   shape.set(0, count);
   const std::int64_t row = extent(0) == 0 ? 0 : numel() / extent(0);
-  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_),
-                dtype_, shape);
+  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_), dtype_,
+                shape);
 }
 
 Tensor Tensor::range(std::int64_t begin, std::int64_t count) const {
   VQLM_ASSERT(begin >= 0 && count >= 0 && begin + count <= numel());
-  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin) * size_of(dtype_), dtype_,
-                {count});
+  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin) * size_of(dtype_), dtype_, {count});
 }
 
 }  // namespace vqlm

@@ -37,8 +37,7 @@ void TensorParallel::columns_to_rows(Tensor out, Tensor x, Tensor scratch) const
   // Rows of rank p are block p of x already; what arrives from rank p are its columns of our rows.
   Tensor received = scratch.range(0, x.numel());
   join(group_.all_to_all(received, x, backend_.compute_stream()));
-  backend_.run(
-      SwapAxes{.dst = out.view({rows, size(), columns}), .src = received.view({size(), rows, columns})});
+  backend_.run(SwapAxes{.dst = out.view({rows, size(), columns}), .src = received.view({size(), rows, columns})});
 }
 
 void TensorParallel::rows_to_columns(Tensor out, Tensor x, Tensor scratch) const {

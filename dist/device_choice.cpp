@@ -16,7 +16,8 @@ namespace {
 [[noreturn]] void refuse_sharing(const std::vector<std::vector<std::string>>& visible, std::size_t rank) {
   std::set<std::string> gpus;
   for (const auto& ids : visible) gpus.insert(ids.begin(), ids.end());
-  const bool slices = std::any_of(gpus.begin(), gpus.end(), [](const std::string& gpu) { return gpu.ends_with(mig_mark); });
+  const bool slices =
+      std::any_of(gpus.begin(), gpus.end(), [](const std::string& gpu) { return gpu.ends_with(mig_mark); });
   if (slices) {
     throw UsageError(fmt::format(
         "{} ranks on this node, but the GPUs that they see ({}) are MIG slices of fewer cards: slices of one card cannot "
@@ -29,8 +30,8 @@ namespace {
       "({}) are taken; start at most {} ranks a node, let each see all GPUs of its node or one of its own (srun "
       "--gpus-per-task=1), or use run.device = \"cpu\"",
       visible.size(), gpus.size(), gpus.size() == 1 ? "" : "s",
-      setting != nullptr ? fmt::format("CUDA_VISIBLE_DEVICES={}", setting) : "CUDA_VISIBLE_DEVICES not set",
-      rank, fmt::join(visible[rank], ", "), gpus.size()));
+      setting != nullptr ? fmt::format("CUDA_VISIBLE_DEVICES={}", setting) : "CUDA_VISIBLE_DEVICES not set", rank,
+      fmt::join(visible[rank], ", "), gpus.size()));
 }
 
 }  // namespace
@@ -41,8 +42,7 @@ std::vector<int> choose_devices(const std::vector<std::vector<std::string>>& vis
   for (std::size_t rank = 0; rank < visible.size(); ++rank) {
     const std::vector<std::string>& ids = visible[rank];
     if (ids.empty()) continue;
-    const auto free =
-        std::find_if(ids.begin(), ids.end(), [&](const std::string& id) { return !taken.contains(id); });
+    const auto free = std::find_if(ids.begin(), ids.end(), [&](const std::string& id) { return !taken.contains(id); });
     if (free == ids.end()) refuse_sharing(visible, rank);
     taken.insert(*free);
     chosen[rank] = static_cast<int>(free - ids.begin());

@@ -5,8 +5,7 @@
 
 namespace vqlm {
 
-ProcessGrid::ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor,
-                         const NcclOptions& options)
+ProcessGrid::ProcessGrid(const MpiSession& session, Backend& backend, int data, int tensor, const NcclOptions& options)
     : ProcessGrid(backend) {
   if (backend.host_accessible()) {
     *this = ProcessGrid(session, backend, data, tensor);

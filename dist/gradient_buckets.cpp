@@ -13,8 +13,7 @@ GradientBuckets::GradientBuckets(Backend& backend, const ProcessGrid& grid, Tens
       reduced_(buckets_.size(), false),
       overlap_(overlap) {
   for (const ParameterBucket& bucket : buckets_) {
-    VQLM_ASSERT(bucket.begin >= 0 && bucket.count >= 0 &&
-                bucket.begin + bucket.count <= flat_gradients_.numel());
+    VQLM_ASSERT(bucket.begin >= 0 && bucket.count >= 0 && bucket.begin + bucket.count <= flat_gradients_.numel());
     VQLM_ASSERT(bucket.count % grid_.data_size() == 0);
   }
 }
@@ -47,8 +46,7 @@ Event GradientBuckets::enqueue_reduction(std::size_t bucket, Stream stream) {
     return holders.all_reduce(gradients, Reduce::sum, stream);
   }
   const BucketRange mine = piece(range);
-  return grid_.data().reduce_scatter(flat_gradients_.range(mine.begin, mine.count), gradients, Reduce::sum,
-                                     stream);
+  return grid_.data().reduce_scatter(flat_gradients_.range(mine.begin, mine.count), gradients, Reduce::sum, stream);
 }
 
 std::vector<Event> GradientBuckets::finish() {

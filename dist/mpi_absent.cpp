@@ -20,10 +20,10 @@ bool mpi_built() {
 MpiSession::MpiSession(MpiStart /*start*/) : exceptions_at_start_(0) {
   const int announced = std::max(launcher_ranks(), launcher_rank() + 1);
   if (announced == 1) return;
-  throw Error(fmt::format(
-      "MPI: the launcher started {} processes, but this program was built without MPI and runs as "
-      "one rank; start one process, or use the vqlm that launch/build.sh builds",
-      announced));
+  throw Error(
+      fmt::format("MPI: the launcher started {} processes, but this program was built without MPI and runs as "
+                  "one rank; start one process, or use the vqlm that launch/build.sh builds",
+                  announced));
 }
 
 MpiSession::~MpiSession() = default;

@@ -15,8 +15,8 @@ std::string failure_message(int code, const char* call, int rank, const std::str
   std::array<char, MPI_MAX_ERROR_STRING> text{};
   int length = 0;
   if (MPI_Error_string(code, text.data(), &length) != MPI_SUCCESS) length = 0;
-  return fmt::format("{}: rank {} of group '{}': {} (MPI code {}); look for the first rank that failed", call,
-                     rank, group, std::string_view(text.data(), static_cast<std::size_t>(length)), code);
+  return fmt::format("{}: rank {} of group '{}': {} (MPI code {}); look for the first rank that failed", call, rank,
+                     group, std::string_view(text.data(), static_cast<std::size_t>(length)), code);
 }
 
 }  // namespace

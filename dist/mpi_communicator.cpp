@@ -139,8 +139,8 @@ void MpiCommunicator::Group::all_gather(Tensor out, Tensor in, const char* call)
     const std::int64_t count = std::min(chunking.elements_per_call, n - begin);
     const StridedChunk chunk(out.dtype(), count, n);
     check(chunk.code(), call);
-    check(MPI_Allgather(in_place ? MPI_IN_PLACE : element(in, begin), static_cast<int>(count),
-                        mpi_type(in.dtype()), element(out, begin), 1, chunk.type(), comm),
+    check(MPI_Allgather(in_place ? MPI_IN_PLACE : element(in, begin), static_cast<int>(count), mpi_type(in.dtype()),
+                        element(out, begin), 1, chunk.type(), comm),
           call);
   }
 }

@@ -29,8 +29,7 @@ class MpiCommunicator final : public Communicator {
  public:
   /// The group of world ranks that give the same color, ordered by key (ties by world rank). Collective over
   /// the world; MPI must be initialised (MpiSession). Throws Error.
-  static std::unique_ptr<MpiCommunicator> split_world(int color, int key, std::string name,
-                                                      MpiChunking chunking = {});
+  static std::unique_ptr<MpiCommunicator> split_world(int color, int key, std::string name, MpiChunking chunking = {});
   ~MpiCommunicator() override;
 
   int rank() const override;

@@ -36,8 +36,7 @@ std::vector<std::string> gather(MPI_Comm comm, int size, const std::string& text
   check(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, comm), "MPI_Allgather");
   std::exclusive_scan(lengths.begin(), lengths.end(), begins.begin(), 0);
   std::string all(static_cast<std::size_t>(begins.back() + lengths.back()), '\0');
-  check(MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), begins.data(), MPI_CHAR,
-                       comm),
+  check(MPI_Allgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), begins.data(), MPI_CHAR, comm),
         "MPI_Allgatherv");
   std::vector<std::string> texts;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -115,13 +114,11 @@ std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& tex
 int MpiSession::count_ranks(bool yes) const {
   int count = yes ? 1 : 0;
   if (!started_) return count;
-  mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_,
-            "world");
+  mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_, "world");
   return count;
 }
 
-std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name,
-                                                MpiChunking chunking) const {
+std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name, MpiChunking chunking) const {
   if (!started_) return std::make_unique<SelfCommunicator>(std::move(name));
   return MpiCommunicator::split_world(color, key, std::move(name), chunking);
 }

@@ -16,7 +16,7 @@ bool mpi_built();
 
 enum class MpiStart {
   for_several_ranks,  // a process that no launcher connects with others makes no MPI call at all
-  always,  // for tests and benchmarks of what runs over MPI; without MPI in the program the same as above
+  always,             // for tests and benchmarks of what runs over MPI; without MPI in the program the same as above
 };
 
 class MpiSession {

@@ -24,8 +24,7 @@ std::string nccl_version() {
   return "none";
 }
 
-std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& /*host*/,
-                                                               const NcclOptions& /*options*/) {
+std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& /*host*/, const NcclOptions& /*options*/) {
   refuse();
 }
 

@@ -32,8 +32,7 @@ std::string nccl_error_text(int code, ncclComm* comm) {
   const char* detail = ncclGetLastError(comm);
   const std::string_view more = detail != nullptr ? detail : "";
   return fmt::format("NCCL: {}{}{} (code {}; NCCL_DEBUG=WARN tells more)",
-                     ncclGetErrorString(static_cast<ncclResult_t>(code)), more.empty() ? "" : ": ", more,
-                     code);
+                     ncclGetErrorString(static_cast<ncclResult_t>(code)), more.empty() ? "" : ": ", more, code);
 }
 
 void nccl_check(int code, const std::string& call, int rank, const std::string& group, ncclComm* comm) {

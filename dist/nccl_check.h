@@ -10,8 +10,7 @@ namespace vqlm {
 
 /// Throws Error "<call>: rank <rank> of group <group>: <NCCL's words>" where `code` (ncclResult_t) is not ncclSuccess;
 /// `comm`, where there is one, knows more about it.
-void nccl_check(int code, const std::string& call, int rank, const std::string& group,
-                ncclComm* comm = nullptr);
+void nccl_check(int code, const std::string& call, int rank, const std::string& group, ncclComm* comm = nullptr);
 /// What nccl_check throws, for an asynchronous error.
 std::string nccl_error_text(int code, ncclComm* comm);
 /// For destructors, which must not throw: logs instead.

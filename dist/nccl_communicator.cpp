@@ -86,8 +86,7 @@ const std::string& NcclCommunicator::name() const {
   return group_->name;
 }
 
-std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& host,
-                                                               const NcclOptions& options) {
+std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& host, const NcclOptions& options) {
   if (const int version = linked_version(); version < oldest_version) {
     throw Error(fmt::format("NCCL {} is too old: several communicators on one GPU need {} or later",
                             version_text(version), version_text(oldest_version)));
@@ -109,8 +108,7 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& hos
   config.commName = group->name.c_str();
   group->watch_host("communicator", [&] {
     ncclComm_t comm = nullptr;
-    group->check(ncclCommInitRankConfig(&comm, group->size, id, group->rank, &config),
-                 "ncclCommInitRankConfig");
+    group->check(ncclCommInitRankConfig(&comm, group->size, id, group->rank, &config), "ncclCommInitRankConfig");
     group->comm = comm;
   });
   return std::unique_ptr<NcclCommunicator>(new NcclCommunicator(std::move(group)));
@@ -143,19 +141,16 @@ Event NcclCommunicator::all_reduce(Tensor x, Reduce op, Stream stream) {
 Event NcclCommunicator::reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) {
   assert_reducible(in, op);
   VQLM_ASSERT(out.dtype() == in.dtype() && in.numel() == out.numel() * group_->size);
-  return group_->enqueue({"reduce_scatter", in.dtype(), out.numel()}, stream,
-                         [&](ncclComm_t comm, cudaStream_t on) {
-                           return ncclReduceScatter(in.data(), out.data(), count_of(out),
-                                                    nccl_type(in.dtype()), nccl_op(op), comm, on);
-                         });
+  return group_->enqueue({"reduce_scatter", in.dtype(), out.numel()}, stream, [&](ncclComm_t comm, cudaStream_t on) {
+    return ncclReduceScatter(in.data(), out.data(), count_of(out), nccl_type(in.dtype()), nccl_op(op), comm, on);
+  });
 }
 
 Event NcclCommunicator::all_gather(Tensor out, Tensor in, Stream stream) {
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel() * group_->size);
-  return group_->enqueue(
-      {"all_gather", in.dtype(), in.numel()}, stream, [&](ncclComm_t comm, cudaStream_t on) {
-        return ncclAllGather(in.data(), out.data(), count_of(in), nccl_type(in.dtype()), comm, on);
-      });
+  return group_->enqueue({"all_gather", in.dtype(), in.numel()}, stream, [&](ncclComm_t comm, cudaStream_t on) {
+    return ncclAllGather(in.data(), out.data(), count_of(in), nccl_type(in.dtype()), comm, on);
+  });
 }
 
 Event NcclCommunicator::all_to_all(Tensor out, Tensor in, Stream stream) {
@@ -166,8 +161,7 @@ Event NcclCommunicator::all_to_all(Tensor out, Tensor in, Stream stream) {
     ncclResult_t code = ncclGroupStart();
     for (int peer = 0; peer < group_->size && code == ncclSuccess; ++peer) {
       code = ncclSend(bytes_at(in, peer * n), count, nccl_type(in.dtype()), peer, comm, on);
-      if (code == ncclSuccess)
-        code = ncclRecv(bytes_at(out, peer * n), count, nccl_type(in.dtype()), peer, comm, on);
+      if (code == ncclSuccess) code = ncclRecv(bytes_at(out, peer * n), count, nccl_type(in.dtype()), peer, comm, on);
     }
     const ncclResult_t end = ncclGroupEnd();
     return code != ncclSuccess ? code : end;

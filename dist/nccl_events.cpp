@@ -65,8 +65,7 @@ void NcclEvents::wait(Stream stream, const Event& event) {
 bool NcclEvents::reached(const Event& event) const {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   nccl_cuda_log_failure(cudaSetDevice(device_), "cudaSetDevice", 0, "events");
-  nccl_cuda_log_failure(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode", 0,
-                        "events");
+  nccl_cuda_log_failure(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode", 0, "events");
   return cudaEventQuery(handle_of(event)) != cudaErrorNotReady;
 }
 

@@ -28,8 +28,7 @@ void NcclGroup::start() {
   int least = 0;
   int greatest = 0;
   cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
-  cuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest),
-       "cudaStreamCreateWithPriority");
+  cuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "cudaStreamCreateWithPriority");
   cuda(cudaMalloc(&barrier_flag, sizeof(std::int32_t)), "cudaMalloc");
   cuda(cudaMemsetAsync(barrier_flag, 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
   watched = shared->watchdog->add_group({name, rank, size, [this] { return error(); }, [this] { abort(); }});
@@ -85,19 +84,16 @@ std::shared_ptr<NcclCompletion> NcclGroup::completion_of_next(Stream caller) {
   }
   if (NcclEvents::capturing(caller)) {
     // Whoever waits for it inside the capture keeps it for as long as the graph lives (Backend::capture).
-    completion->event = Event(std::shared_ptr<void>(completion->event.handle(),
-                                                    [event = completion->event, use = in_graphs](void*) {}));
+    completion->event = Event(
+        std::shared_ptr<void>(completion->event.handle(), [event = completion->event, use = in_graphs](void*) {}));
   }
   return completion;
 }
 
-std::int64_t NcclGroup::watch(const Call& call, Stream caller,
-                              const std::shared_ptr<NcclCompletion>& completion) {
+std::int64_t NcclGroup::watch(const Call& call, Stream caller, const std::shared_ptr<NcclCompletion>& completion) {
   std::function<bool()> done;
   if (!NcclEvents::capturing(caller)) {
-    done = [events = shared->events, completion] {
-      return completion->recorded && events->reached(completion->event);
-    };
+    done = [events = shared->events, completion] { return completion->recorded && events->reached(completion->event); };
   }
   return shared->watchdog->begin(watched, call.collective, call.dtype, call.count, std::move(done));
 }

@@ -41,8 +41,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   VQLM_FORWARD(ncclGetUniqueId, id);
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
-                                    ncclConfig_t* config) {
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
   VQLM_FORWARD(ncclCommInitRankConfig, comm, size, id, rank, config);
 }
 
@@ -93,8 +92,8 @@ ncclResult_t ncclAllGather(const void* in, void* out, size_t count, ncclDataType
   VQLM_FORWARD(ncclAllGather, in, out, count, dtype, comm, stream);
 }
 
-ncclResult_t ncclBroadcast(const void* in, void* out, size_t count, ncclDataType_t dtype, int root,
-                           ncclComm_t comm, cudaStream_t stream) {
+ncclResult_t ncclBroadcast(const void* in, void* out, size_t count, ncclDataType_t dtype, int root, ncclComm_t comm,
+                           cudaStream_t stream) {
   VQLM_FORWARD(ncclBroadcast, in, out, count, dtype, root, comm, stream);
 }
 
@@ -103,8 +102,7 @@ ncclResult_t ncclSend(const void* data, size_t count, ncclDataType_t dtype, int 
   VQLM_FORWARD(ncclSend, data, count, dtype, peer, comm, stream);
 }
 
-ncclResult_t ncclRecv(void* data, size_t count, ncclDataType_t dtype, int peer, ncclComm_t comm,
-                      cudaStream_t stream) {
+ncclResult_t ncclRecv(void* data, size_t count, ncclDataType_t dtype, int peer, ncclComm_t comm, cudaStream_t stream) {
   VQLM_FORWARD(ncclRecv, data, count, dtype, peer, comm, stream);
 }
 

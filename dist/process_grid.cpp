@@ -10,8 +10,8 @@
 namespace vqlm {
 namespace {
 
-std::unique_ptr<Communicator> make_group(const MpiSession& session, Backend& backend, int size, int color,
-                                         int key, const char* name) {
+std::unique_ptr<Communicator> make_group(const MpiSession& session, Backend& backend, int size, int color, int key,
+                                         const char* name) {
   if (size == 1) return std::make_unique<SelfCommunicator>(backend, name);
   return session.split(color, key, name);
 }

@@ -34,15 +34,13 @@ void reduce_typed(void* out, const std::vector<const void*>& blocks, std::int64_
       return reduce_tiles(static_cast<T*>(out), blocks, n, [](T a, T b) { return a + b; });
     case Reduce::max:
       // A NaN wins on either side: a maximum that hides one would let a broken run go on.
-      return reduce_tiles(static_cast<T*>(out), blocks, n,
-                          [](T a, T b) { return (a >= b || a != a) ? a : b; });
+      return reduce_tiles(static_cast<T*>(out), blocks, n, [](T a, T b) { return (a >= b || a != a) ? a : b; });
   }
 }
 
 }  // namespace
 
-void reduce_in_rank_order(void* out, const std::vector<const void*>& blocks, std::int64_t n, DType dtype,
-                          Reduce op) {
+void reduce_in_rank_order(void* out, const std::vector<const void*>& blocks, std::int64_t n, DType dtype, Reduce op) {
   VQLM_ASSERT(!blocks.empty() && n >= 0);
   switch (dtype) {
     case DType::f32:

@@ -155,11 +155,10 @@ std::string Watchdog::find_error() {
     const auto oldest = std::find_if(entries_.begin(), entries_.end(), [id = id](const Entry& entry) {
       return entry.group == id && entry.state == State::queued;
     });
-    const std::string what =
-        oldest != entries_.end()
-            ? describe(*oldest)
-            : fmt::format("group '{}' (rank {} of {}, world rank {}), no collective in flight", group.name,
-                          group.rank, group.size, options_.rank);
+    const std::string what = oldest != entries_.end()
+                                 ? describe(*oldest)
+                                 : fmt::format("group '{}' (rank {} of {}, world rank {}), no collective in flight",
+                                               group.name, group.rank, group.size, options_.rank);
     return fmt::format("{}: {}; look for the first rank that failed", what, error);
   }
   return {};
@@ -169,8 +168,7 @@ std::string Watchdog::find_error() {
 const Watchdog::Entry* Watchdog::find_overdue() const {
   if (options_.timeout_seconds == 0) return nullptr;
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-    return entry.state == State::queued &&
-           seconds_between(entry.counted_from, Clock::now()) > options_.timeout_seconds;
+    return entry.state == State::queued && seconds_between(entry.counted_from, Clock::now()) > options_.timeout_seconds;
   });
   return found != entries_.end() ? &*found : nullptr;
 }
@@ -185,18 +183,17 @@ std::string Watchdog::overdue_message() {
   }
   std::int64_t captured = 0;
   for (const auto& [group, progress] : progress_) captured += progress.captured;
-  const std::string replays =
-      captured == 0 ? ""
-                    : fmt::format(
-                          " (or one of the {} collectives captured into CUDA graphs, whose replays since "
-                          "the last completed one are not listed: run.cuda_graphs=false lists them)",
-                          captured);
+  const std::string replays = captured == 0
+                                  ? ""
+                                  : fmt::format(
+                                        " (or one of the {} collectives captured into CUDA graphs, whose replays since "
+                                        "the last completed one are not listed: run.cuda_graphs=false lists them)",
+                                        captured);
   return fmt::format(
       "{}: not completed {:.1f} s after it was enqueued{}: a rank of the group died, hangs, or is slower than "
       "parallel.timeout_seconds = {:g} allows; it is the rank that prints no dump, or whose dump has the lowest last "
       "completed number in its first line; raise the time-out where it is only slow",
-      describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays,
-      options_.timeout_seconds);
+      describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays, options_.timeout_seconds);
 }
 
 void Watchdog::warn_of_long_wait(const Entry& overdue) {
@@ -228,9 +225,7 @@ std::string Watchdog::dump() const {
       text += fmt::format("  and {} later ones\n", entries_.size() - dumped_entries);
       break;
     }
-    const char* state = entry.state == State::done     ? "done"
-                        : entry.state == State::queued ? "queued"
-                                                       : "captured";
+    const char* state = entry.state == State::done ? "done" : entry.state == State::queued ? "queued" : "captured";
     text += fmt::format("  {}: {}, enqueued {:.3f} s ago\n", describe(entry), state,
                         seconds_between(entry.enqueued, Clock::now()));
   }

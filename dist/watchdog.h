@@ -58,8 +58,7 @@ class Watchdog {
   /// A collective is about to be enqueued. `name`, "all_reduce", must live for ever. `done` tells, from the watchdog's thread,
   /// whether it has finished, and must not block; empty for one that was captured into a graph. Returns its number in the group, from 1:
   /// the same on every rank, because all ranks make the same calls in the same order.
-  std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count,
-                     std::function<bool()> done);
+  std::int64_t begin(int group, std::string_view name, DType dtype, std::int64_t count, std::function<bool()> done);
 
   /// No time-outs while what is returned lives: one rank works for long (`why`, "counting tokens") and the others wait for it.
   /// Only warns then, each time that the time-out passes. Collectives that are still unfinished afterwards have the whole

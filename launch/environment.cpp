@@ -56,8 +56,7 @@ void require_launcher_of_this_mpi(int announced) {
   // end them by SIGTERM, so that the message appears once; staggered, should rank 0 be well. The peers' watchdogs, which
   // may see NCCL's errors meanwhile, wait for longer than this.
   unblock_stop_signals();
-  if (mpi.rank() > 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 25 * std::min(mpi.rank(), 40)));
+  if (mpi.rank() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 25 * std::min(mpi.rank(), 40)));
   mpi.abort(fmt::format("vqlm: error: {}", one_line(message)), exit_code);
 }
 
@@ -71,15 +70,13 @@ std::string one_line(std::string message) {
 
 void refuse_launcher_ranks(const char* command, const char* instead) {
   if (const int ranks = launcher_ranks(); ranks > 1) {
-    throw UsageError(
-        fmt::format("{}: is one process, but the launcher started {}; {}", command, ranks, instead));
+    throw UsageError(fmt::format("{}: is one process, but the launcher started {}; {}", command, ranks, instead));
   }
 }
 
 void configure_logging() {
   const int rank = launcher_rank();
-  auto logger =
-      std::make_shared<spdlog::logger>("vqlm", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>("vqlm", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   // On a terminal a log line first clears the progress line that may stand there.
   const std::string clear = stderr_is_terminal() ? "\r\x1b[K" : "";
   const std::string who = rank > 0 ? fmt::format(" rank {}", rank) : "";

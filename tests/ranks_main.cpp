@@ -23,12 +23,10 @@ class RankReporter : public ::testing::EmptyTestEventListener {
     if (session_.rank() > 0) {
       std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", session_.rank(),
                    test_ != nullptr ? test_->test_suite_name() : "?", test_ != nullptr ? test_->name() : "?",
-                   result.file_name() != nullptr ? result.file_name() : "?", result.line_number(),
-                   result.message());
+                   result.file_name() != nullptr ? result.file_name() : "?", result.line_number(), result.message());
     }
     // The test function was left early (ASSERT_* or an exception): the other ranks wait in its next collective.
-    if (result.fatally_failed() && session_.size() > 1)
-      session_.abort("a test was left by a fatal failure", 1);
+    if (result.fatally_failed() && session_.size() > 1) session_.abort("a test was left by a fatal failure", 1);
   }
 
  private:

@@ -15,13 +15,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace vqlm::cpu::HWY_NAMESPACE {
 
-void adamw_range(float* param, float* m, float* v, const float* grad, const AdamWCoefficients& k,
-                 float grad_scale, std::int64_t begin, std::int64_t end) {
+void adamw_range(float* param, float* m, float* v, const float* grad, const AdamWCoefficients& k, float grad_scale,
+                 std::int64_t begin, std::int64_t end) {
   for_lanes(begin, end, [&](auto d, std::int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, grad_scale));
     const auto m_i = hn::MulAdd(hn::Set(d, k.keep_m), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, k.add_m), g));
-    const auto v_i =
-        hn::MulAdd(hn::Set(d, k.keep_v), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, k.add_v), hn::Mul(g, g)));
+    const auto v_i = hn::MulAdd(hn::Set(d, k.keep_v), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, k.add_v), hn::Mul(g, g)));
     const auto denominator = hn::MulAdd(hn::Sqrt(v_i), hn::Set(d, k.root_scale), hn::Set(d, k.eps));
     const auto update = hn::Div(hn::Mul(hn::Set(d, k.step_size), m_i), denominator);
     const auto decayed = hn::Mul(hn::LoadU(d, param + i), hn::Set(d, k.keep_param));
@@ -68,8 +67,7 @@ void run(const AddSumOfSquares& op) {
   std::vector<double> partial(static_cast<std::size_t>((n + block_elements - 1) / block_elements));
   const float* const data = op.x.f32();
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
-    partial[static_cast<std::size_t>(begin / block_elements)] =
-        HWY_DYNAMIC_DISPATCH(sum_of_squares)(data, begin, end);
+    partial[static_cast<std::size_t>(begin / block_elements)] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(data, begin, end);
   });
   double total = 0;
   for (double sum : partial) total += sum;
@@ -82,8 +80,7 @@ void run(const AdamW& op) {
   const std::int64_t n = op.param.numel();
   const double norm = op.norm_squared ? std::sqrt(*op.norm_squared.as<double>()) : 0.0;
   if (!std::isfinite(norm)) return;
-  const auto grad_scale =
-      static_cast<float>(step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0);
+  const auto grad_scale = static_cast<float>(step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0);
   const AdamWCoefficients coefficients = adamw_coefficients(step);
   float *const param_data = op.param.f32(), *const m_data = op.m.f32(), *const v_data = op.v.f32();
   const float* const grad_data = op.grad.f32();

@@ -48,11 +48,9 @@ struct BackwardHead {
 void backward_tile(const BackwardHead& head, const AttentionTile& tile, const Layout& layout, float* scores,
                    float* dscores) {
   const std::int64_t query_at = tile.query_begin * layout.row, key_at = tile.key_begin * layout.row;
-  const MatrixView q{head.q + query_at, layout.row}, k{head.k + key_at, layout.row},
-      v{head.v + key_at, layout.row};
+  const MatrixView q{head.q + query_at, layout.row}, k{head.k + key_at, layout.row}, v{head.v + key_at, layout.row};
   const MatrixView dout{head.dout + tile.query_begin * layout.out_row, layout.out_row};
-  sgemm(Transpose::no, Transpose::yes, tile.queries, tile.keys, layout.head_dim, 1.0f, q, k, 0.0f, scores,
-        tile.keys);
+  sgemm(Transpose::no, Transpose::yes, tile.queries, tile.keys, layout.head_dim, 1.0f, q, k, 0.0f, scores, tile.keys);
   sgemm(Transpose::no, Transpose::yes, tile.queries, tile.keys, layout.head_dim, 1.0f, dout, v, 0.0f, dscores,
         tile.keys);
   for (std::int64_t r = 0; r < tile.queries; ++r) {
@@ -63,8 +61,8 @@ void backward_tile(const BackwardHead& head, const AttentionTile& tile, const La
     std::fill(drow + visible, drow + tile.keys, 0.0f);
   }
   const MatrixView p{scores, tile.keys}, ds{dscores, tile.keys};
-  sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, 1.0f, p, dout, 1.0f,
-        head.dv + key_at, layout.row);
+  sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, 1.0f, p, dout, 1.0f, head.dv + key_at,
+        layout.row);
   sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, layout.scale, ds, q, 1.0f,
         head.dk + key_at, layout.row);
   sgemm(Transpose::no, Transpose::no, tile.queries, layout.head_dim, tile.keys, layout.scale, ds, k, 1.0f,
@@ -74,8 +72,7 @@ void backward_tile(const BackwardHead& head, const AttentionTile& tile, const La
 /// Key tiles outside, so that a tile's k, v, dk and dv stay in cache while its queries pass.
 void backward_head(const BackwardHead& head, const Layout& layout, float* scores, float* dscores) {
   for (std::int64_t key_begin = 0; key_begin < layout.seq_len; key_begin += key_tile) {
-    for (std::int64_t begin = key_begin / query_block * query_block; begin < layout.seq_len;
-         begin += query_block) {
+    for (std::int64_t begin = key_begin / query_block * query_block; begin < layout.seq_len; begin += query_block) {
       const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
       backward_tile(head, attention_tile(begin, queries, key_begin), layout, scores, dscores);
     }
@@ -115,8 +112,7 @@ template <>
 void run(const AttentionBackward& op) {
   const AttentionShape& shape = op.shape;
   const Layout layout(shape);
-  const std::int64_t batch = shape.batch, heads = shape.heads, kv_heads = shape.kv_heads,
-                     seq_len = shape.seq_len;
+  const std::int64_t batch = shape.batch, heads = shape.heads, kv_heads = shape.kv_heads, seq_len = shape.seq_len;
   float* const dqkv_data = op.dqkv.f32();
   const float *const in = op.qkv.f32(), *const out_data = op.out.f32(), *const dout_data = op.dout.f32();
   const float* const lse_data = op.lse.f32();
@@ -141,8 +137,8 @@ void run(const AttentionBackward& op) {
         const std::int64_t query_at = b * seq_len * layout.row + h * layout.head_dim;
         const std::int64_t out_at = b * seq_len * layout.out_row + h * layout.head_dim;
         for (std::int64_t t = 0; t < seq_len; ++t) {
-          delta[t] = row_dot(dout_data + out_at + t * layout.out_row, out_data + out_at + t * layout.out_row,
-                             layout.head_dim);
+          delta[t] =
+              row_dot(dout_data + out_at + t * layout.out_row, out_data + out_at + t * layout.out_row, layout.head_dim);
         }
         const BackwardHead head{in + query_at,
                                 in + key_at,

@@ -53,8 +53,7 @@ HWY_INLINE void dot_rows(float* result, const float* q, const float* k, std::int
 }
 
 /// scores (heads, keys) = q (heads, n) k (keys, n)^T.
-void score_keys(float* scores, const float* q, const float* k, std::int64_t heads, std::int64_t keys,
-                std::int64_t n) {
+void score_keys(float* scores, const float* q, const float* k, std::int64_t heads, std::int64_t keys, std::int64_t n) {
   std::int64_t j = 0;
   for (; j + 4 <= keys; j += 4) {
     for (std::int64_t h = 0; h < heads; ++h) dot_rows<4>(scores + h * keys + j, q + h * n, k + j * n, n);
@@ -65,8 +64,7 @@ void score_keys(float* scores, const float* q, const float* k, std::int64_t head
 }
 
 /// out (heads, n) = p (heads, keys) v (keys, n). Four rows of v meet out at a time, which stays in the first-level cache.
-void weigh_values(float* out, const float* p, const float* v, std::int64_t heads, std::int64_t keys,
-                  std::int64_t n) {
+void weigh_values(float* out, const float* p, const float* v, std::int64_t heads, std::int64_t keys, std::int64_t n) {
   for (std::int64_t i = 0; i < heads * n; ++i) out[i] = 0;
   std::int64_t j = 0;
   for (; j + 4 <= keys; j += 4) {
@@ -88,8 +86,7 @@ void weigh_values(float* out, const float* p, const float* v, std::int64_t heads
       const float* const row = v + j * n;
       float* const y = out + h * n;
       for_lanes(0, n, [&](auto d, std::int64_t i) HWY_ATTR {
-        hn::StoreU(hn::MulAdd(hn::Set(d, p[h * keys + j]), hn::LoadU(d, row + i), hn::LoadU(d, y + i)), d,
-                   y + i);
+        hn::StoreU(hn::MulAdd(hn::Set(d, p[h * keys + j]), hn::LoadU(d, row + i), hn::LoadU(d, y + i)), d, y + i);
       });
     }
   }
@@ -125,18 +122,17 @@ struct CachedAttention {
 /// Copies the new rows' keys and values to their positions.
 void append(const CachedAttention& a) {
   const std::int64_t heads = a.kv_heads, n = a.head_dim;
-  parallel_blocks(a.batch * a.seq_len, rows_per_block(2 * heads * n),
-                  [&](std::int64_t begin, std::int64_t end) {
-                    for (std::int64_t r = begin; r < end; ++r) {
-                      const std::int64_t b = r / a.seq_len, position = a.past + r % a.seq_len;
-                      const float* const key = a.qkv + r * a.row + a.heads * n;
-                      for (std::int64_t kv = 0; kv < heads; ++kv) {
-                        const std::int64_t to = a.cache_at(b * heads + kv) + position * n;
-                        std::copy_n(key + kv * n, n, a.keys + to);
-                        std::copy_n(key + (heads + kv) * n, n, a.values + to);
-                      }
-                    }
-                  });
+  parallel_blocks(a.batch * a.seq_len, rows_per_block(2 * heads * n), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const std::int64_t b = r / a.seq_len, position = a.past + r % a.seq_len;
+      const float* const key = a.qkv + r * a.row + a.heads * n;
+      for (std::int64_t kv = 0; kv < heads; ++kv) {
+        const std::int64_t to = a.cache_at(b * heads + kv) + position * n;
+        std::copy_n(key + kv * n, n, a.keys + to);
+        std::copy_n(key + (heads + kv) * n, n, a.values + to);
+      }
+    }
+  });
 }
 
 /// Softmax and output of some positions: out (head_dim) = sum exp(s - maximum) v, sum = sum exp(s - maximum).
@@ -172,17 +168,14 @@ void decode(const CachedAttention& a) {
   parallel_blocks(a.batch * a.heads, rows_per_block(chunks * n), [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
       const std::int64_t first_part = row / group * chunks * group + row % group;
-      const auto part = [&](std::int64_t c) {
-        return parts[static_cast<std::size_t>(first_part + c * group)];
-      };
+      const auto part = [&](std::int64_t c) { return parts[static_cast<std::size_t>(first_part + c * group)]; };
       float maximum = part(0).maximum, sum = 0;
       for (std::int64_t c = 1; c < chunks; ++c) maximum = std::max(maximum, part(c).maximum);
       for (std::int64_t c = 0; c < chunks; ++c) sum += part(c).sum * std::exp(part(c).maximum - maximum);
       float* const y = a.out + row * n;  // (B, heads, head_dim) where T = 1
       std::fill_n(y, n, 0.0f);
       for (std::int64_t c = 0; c < chunks; ++c) {
-        row_add(y, outputs.of_thread(0) + (first_part + c * group) * n,
-                std::exp(part(c).maximum - maximum) / sum, n);
+        row_add(y, outputs.of_thread(0) + (first_part + c * group) * n, std::exp(part(c).maximum - maximum) / sum, n);
       }
     }
   });

@@ -53,8 +53,7 @@ void attend(const AttentionHead& head, float* scores) {
       const AttentionTile tile = attention_tile(position, queries, key_begin);
       const MatrixView k{head.k.data + key_begin * head.k.stride, head.k.stride};
       const MatrixView v{head.v.data + key_begin * head.v.stride, head.v.stride};
-      sgemm(Transpose::no, Transpose::yes, queries, tile.keys, head.head_dim, 1.0f, q, k, 0.0f, scores,
-            tile.keys);
+      sgemm(Transpose::no, Transpose::yes, queries, tile.keys, head.head_dim, 1.0f, q, k, 0.0f, scores, tile.keys);
       update_softmax(softmax, scores, out, head.out_stride, tile, head.head_dim, scale);
       sgemm(Transpose::no, Transpose::no, queries, head.head_dim, tile.keys, 1.0f, {scores, tile.keys}, v,
             key_begin == 0 ? 0.0f : 1.0f, out, head.out_stride);

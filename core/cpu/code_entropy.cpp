@@ -14,13 +14,11 @@ void run(const SortRowsByCluster& op) {
   const CodeMapView& map = op.map;
   const std::int64_t rows = op.targets.numel(), codes = op.row_begin.numel() - 1;
   const std::int64_t vocabulary = map.cluster_of_token.numel();
-  std::int32_t *const cluster = op.clusters.i32(), *const sorted = op.order.i32(),
-                      *const begin = op.row_begin.i32();
+  std::int32_t *const cluster = op.clusters.i32(), *const sorted = op.order.i32(), *const begin = op.row_begin.i32();
   const std::int32_t *const target = op.targets.i32(), *const cluster_of_token = map.cluster_of_token.i32();
 
   // Serial: two passes over 8 bytes a row, 10 us for 4096 rows.
-  std::vector<std::int32_t> next(static_cast<std::size_t>(codes) +
-                                 1);  // the last one for rows without target
+  std::vector<std::int32_t> next(static_cast<std::size_t>(codes) + 1);  // the last one for rows without target
   for (std::int64_t n = 0; n < rows; ++n) {
     VQLM_ASSERT(target[n] < vocabulary);
     cluster[n] = target[n] < 0 ? -1 : cluster_of_token[target[n]];
@@ -32,8 +30,7 @@ void run(const SortRowsByCluster& op) {
     total += std::exchange(next[static_cast<std::size_t>(k)], total);
   }
   for (std::int64_t n = 0; n < rows; ++n) {
-    sorted[next[static_cast<std::size_t>(cluster[n] < 0 ? codes : cluster[n])]++] =
-        static_cast<std::int32_t>(n);
+    sorted[next[static_cast<std::size_t>(cluster[n] < 0 ? codes : cluster[n])]++] = static_cast<std::int32_t>(n);
   }
 }
 

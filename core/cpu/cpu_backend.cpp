@@ -47,9 +47,8 @@ void copy_bytes(void* dst, const void* src, std::size_t bytes) {
 template <class T>
 void fill_elements(Tensor x, T value) {
   T* const data = x.as<T>();
-  cpu::parallel_blocks(x.numel(), std::int64_t{1} << 18, [&](std::int64_t begin, std::int64_t end) {
-    std::fill(data + begin, data + end, value);
-  });
+  cpu::parallel_blocks(x.numel(), std::int64_t{1} << 18,
+                       [&](std::int64_t begin, std::int64_t end) { std::fill(data + begin, data + end, value); });
 }
 
 /// Work is done when a call returns, so streams and events are empty.

@@ -73,12 +73,11 @@ template <>
 void run(const AddColumnSums& op) {
   const std::int64_t columns = op.out.numel(), width = op.x.extent(1);
   const float* const x_data = op.x.f32();
-  accumulate_over_rows(op.out.f32(), op.x.extent(0), columns,
-                       [&](float* sums, std::int64_t begin, std::int64_t end) {
-                         for (std::int64_t n = begin; n < end; ++n) {
-                           HWY_DYNAMIC_DISPATCH(add_row)(sums, x_data + n * width, columns);
-                         }
-                       });
+  accumulate_over_rows(op.out.f32(), op.x.extent(0), columns, [&](float* sums, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      HWY_DYNAMIC_DISPATCH(add_row)(sums, x_data + n * width, columns);
+    }
+  });
 }
 
 template <>
@@ -91,8 +90,7 @@ void run(const SwapAxes& op) {
   parallel_blocks(inner * outer, rows_per_block(op.src.extent(2)), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t source = i % outer * inner + i / outer;
-      std::memcpy(to + static_cast<std::size_t>(i) * bytes, from + static_cast<std::size_t>(source) * bytes,
-                  bytes);
+      std::memcpy(to + static_cast<std::size_t>(i) * bytes, from + static_cast<std::size_t>(source) * bytes, bytes);
     }
   });
 }

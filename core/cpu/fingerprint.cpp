@@ -25,8 +25,7 @@ std::uint64_t sum_of_mixed(Tensor x) {
   std::vector<std::uint64_t> partial(static_cast<std::size_t>((n + block_elements - 1) / block_elements));
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
     std::uint64_t sum = 0;
-    for (std::int64_t i = begin; i < end; ++i)
-      sum += mix64(bits[i] + (static_cast<std::uint64_t>(i) + 1) * golden64);
+    for (std::int64_t i = begin; i < end; ++i) sum += mix64(bits[i] + (static_cast<std::uint64_t>(i) + 1) * golden64);
     partial[static_cast<std::size_t>(begin / block_elements)] = sum;
   });
   return std::accumulate(partial.begin(), partial.end(), std::uint64_t{0});

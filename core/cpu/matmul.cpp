@@ -19,16 +19,15 @@ void run(const Matmul& op) {
     if (op.accumulate == Accumulate::no) std::fill_n(op.c.f32(), m * n, 0.0f);
     return;
   }
-  if (m == 1 && op.tb == Transpose::yes)
-    return matrix_vector(op.c.f32(), op.b.f32(), op.a.f32(), n, k, op.accumulate);
+  if (m == 1 && op.tb == Transpose::yes) return matrix_vector(op.c.f32(), op.b.f32(), op.a.f32(), n, k, op.accumulate);
   const float beta = op.accumulate == Accumulate::yes ? 1.0f : 0.0f;
   const dnnl_status_t status =
-      dnnl_sgemm(op.ta == Transpose::yes ? 'T' : 'N', op.tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0f,
-                 op.a.f32(), op.a.extent(1), op.b.f32(), op.b.extent(1), beta, op.c.f32(), n);
+      dnnl_sgemm(op.ta == Transpose::yes ? 'T' : 'N', op.tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0f, op.a.f32(),
+                 op.a.extent(1), op.b.f32(), op.b.extent(1), beta, op.c.f32(), n);
   if (status != dnnl_success) {
-    throw Error(fmt::format(
-        "matmul: oneDNN's sgemm failed with status {} for M {}, N {}, K {}; status 1 is out of memory",
-        static_cast<int>(status), m, n, k));
+    throw Error(
+        fmt::format("matmul: oneDNN's sgemm failed with status {} for M {}, N {}, K {}; status 1 is out of memory",
+                    static_cast<int>(status), m, n, k));
   }
 }
 

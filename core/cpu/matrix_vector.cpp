@@ -31,8 +31,7 @@ namespace vqlm::cpu {
 
 HWY_EXPORT(products_of_rows);
 
-void matrix_vector(float* y, const float* w, const float* x, std::int64_t n, std::int64_t k,
-                   Accumulate accumulate) {
+void matrix_vector(float* y, const float* w, const float* x, std::int64_t n, std::int64_t k, Accumulate accumulate) {
   parallel_blocks(n, rows_per_block(k), [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(products_of_rows)
     (y + begin, w + begin * k, x, end - begin, k, accumulate == Accumulate::yes);

@@ -30,8 +30,7 @@ struct Accumulators {
 };
 
 /// The whole cross entropy of one unit.
-void member_unit(const Problem& problem, const Unit& unit, const Workspace& work,
-                 const Accumulators& gradients) {
+void member_unit(const Problem& problem, const Unit& unit, const Workspace& work, const Accumulators& gradients) {
   const std::int64_t d = problem.sizes.vector(), first = problem.member_begin[unit.cluster];
   const std::int64_t count = problem.member_count(unit.cluster), tile = problem.members_per_tile();
   const std::uint8_t* const codes = problem.codes + first * problem.sizes.groups;
@@ -49,10 +48,9 @@ void member_unit(const Problem& problem, const Unit& unit, const Workspace& work
     const std::uint8_t* const tile_codes = codes + t * problem.sizes.groups;
     if (count > tile) gather_members(work.vectors, problem.codebook, tile_codes, in_tile, problem.sizes);
     const MatrixView ds{work.scores + t, count};
-    sgemm(Transpose::no, Transpose::no, unit.rows, d, in_tile, 1.0f, ds, {work.vectors, d},
-          t == 0 ? 0.0f : 1.0f, work.drows, d);
-    sgemm(Transpose::yes, Transpose::no, in_tile, d, unit.rows, 1.0f, ds, {work.rows, d}, 0.0f, work.vectors,
-          d);
+    sgemm(Transpose::no, Transpose::no, unit.rows, d, in_tile, 1.0f, ds, {work.vectors, d}, t == 0 ? 0.0f : 1.0f,
+          work.drows, d);
+    sgemm(Transpose::yes, Transpose::no, in_tile, d, unit.rows, 1.0f, ds, {work.rows, d}, 0.0f, work.vectors, d);
     scatter_add_members(gradients.codebook, work.vectors, tile_codes, in_tile, problem.sizes);
   }
   add_unit_gradients(problem, unit, work, gradients.bias);
@@ -113,10 +111,9 @@ void bias_entropy(const Problem& problem, float* dbias, std::int64_t clusters) {
       if (problem.dh != nullptr) dbias[y] -= problem.scale;
     }
     if (problem.dh == nullptr) return;
-    row_softmax(p.data(), nullptr, found.maximum + log_sum,
-                problem.scale * static_cast<float>(problem.row_count(k)), count);
-    for (std::int64_t w = 0; w < count; ++w)
-      dbias[problem.members[first + w]] += p[static_cast<std::size_t>(w)];
+    row_softmax(p.data(), nullptr, found.maximum + log_sum, problem.scale * static_cast<float>(problem.row_count(k)),
+                count);
+    for (std::int64_t w = 0; w < count; ++w) dbias[problem.members[first + w]] += p[static_cast<std::size_t>(w)];
   });
 }
 

@@ -14,8 +14,8 @@ namespace vqlm::cpu::HWY_NAMESPACE {
 
 /// segment(vector offset, codebook offset) for each group of each member, in order.
 template <class Segment>
-HWY_INLINE void for_segments(const std::uint8_t* codes, std::int64_t count, std::int64_t groups,
-                             std::int64_t table, std::int64_t width, const Segment& segment) {
+HWY_INLINE void for_segments(const std::uint8_t* codes, std::int64_t count, std::int64_t groups, std::int64_t table,
+                             std::int64_t width, const Segment& segment) {
   std::int64_t at = 0;
   for (std::int64_t w = 0; w < count; ++w, codes += groups) {
     for (std::int64_t g = 0; g < groups; ++g, at += width) segment(at, g * table + codes[g] * width);
@@ -36,8 +36,8 @@ HWY_INLINE void with_dividing_tag(std::int64_t width, const Body& body) {
   }
 }
 
-void gather(float* vectors, const float* codebook, const std::uint8_t* codes, std::int64_t count,
-            std::int64_t groups, std::int64_t table, std::int64_t width) {
+void gather(float* vectors, const float* codebook, const std::uint8_t* codes, std::int64_t count, std::int64_t groups,
+            std::int64_t table, std::int64_t width) {
   with_dividing_tag(width, [&](auto d) HWY_ATTR {
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
     for_segments(codes, count, groups, table, width, [&](std::int64_t at, std::int64_t from) HWY_ATTR {
@@ -54,8 +54,7 @@ void scatter_add(float* codebook, const float* vectors, const std::uint8_t* code
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
     for_segments(codes, count, groups, table, width, [&](std::int64_t at, std::int64_t to) HWY_ATTR {
       for (std::int64_t i = 0; i < width; i += lanes) {
-        hn::StoreU(hn::Add(hn::LoadU(d, codebook + to + i), hn::LoadU(d, vectors + at + i)), d,
-                   codebook + to + i);
+        hn::StoreU(hn::Add(hn::LoadU(d, codebook + to + i), hn::LoadU(d, vectors + at + i)), d, codebook + to + i);
       }
     });
   });
@@ -66,9 +65,8 @@ constexpr int members_at_once = 4;
 
 /// The dot products of h with `members` members' vectors.
 template <int members, class D>
-HWY_INLINE void score_some(D d, float* scores, const float* h, const float* codebook,
-                           const std::uint8_t* codes, std::int64_t groups, std::int64_t table,
-                           std::int64_t width) {
+HWY_INLINE void score_some(D d, float* scores, const float* h, const float* codebook, const std::uint8_t* codes,
+                           std::int64_t groups, std::int64_t table, std::int64_t width) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
   for (std::int64_t g = 0; g < groups; ++g, h += width, codebook += table) {
@@ -93,15 +91,14 @@ HWY_INLINE void score_some(D d, float* scores, const float* h, const float* code
   }
 }
 
-void score(float* scores, const float* h, const float* codebook, const std::uint8_t* codes,
-           std::int64_t count, std::int64_t groups, std::int64_t table, std::int64_t width) {
+void score(float* scores, const float* h, const float* codebook, const std::uint8_t* codes, std::int64_t count,
+           std::int64_t groups, std::int64_t table, std::int64_t width) {
   with_dividing_tag(width, [&](auto d) HWY_ATTR {
     std::int64_t w = 0;
     for (; w + members_at_once <= count; w += members_at_once) {
       score_some<members_at_once>(d, scores + w, h, codebook, codes + w * groups, groups, table, width);
     }
-    for (; w < count; ++w)
-      score_some<1>(d, scores + w, h, codebook, codes + w * groups, groups, table, width);
+    for (; w < count; ++w) score_some<1>(d, scores + w, h, codebook, codes + w * groups, groups, table, width);
   });
 }
 
@@ -126,8 +123,7 @@ HWY_INLINE float look_up_member(const float* table, const std::uint8_t* codes, s
   return (s0 + s1) + (s2 + s3);
 }
 
-void look_up(float* scores, const float* table, const std::uint8_t* codes, std::int64_t count,
-             std::int64_t groups) {
+void look_up(float* scores, const float* table, const std::uint8_t* codes, std::int64_t count, std::int64_t groups) {
   for (std::int64_t w = 0; w < count; ++w) scores[w] = look_up_member(table, codes + w * groups, groups);
 }
 
@@ -140,9 +136,8 @@ HWY_INLINE void look_up_rows_of_some(D d, float* sums, const float* tables, cons
     auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
     const float* entries = tables + r;
     for (std::int64_t g = 0; g < groups; ++g, entries += table) {
-      const auto at = [&](int w) HWY_ATTR {
-        return hn::LoadU(d, entries + std::int64_t{codes[w * groups + g]} * table_rows);
-      };
+      const auto at = [&](int w)
+                          HWY_ATTR { return hn::LoadU(d, entries + std::int64_t{codes[w * groups + g]} * table_rows); };
       s0 = hn::Add(s0, at(0));
       if constexpr (members > 1) {
         s1 = hn::Add(s1, at(1));
@@ -159,8 +154,8 @@ HWY_INLINE void look_up_rows_of_some(D d, float* sums, const float* tables, cons
   }
 }
 
-void look_up_rows(float* scores, std::int64_t stride, std::int64_t rows, const float* tables,
-                  const std::uint8_t* codes, std::int64_t count, std::int64_t groups, std::int64_t table) {
+void look_up_rows(float* scores, std::int64_t stride, std::int64_t rows, const float* tables, const std::uint8_t* codes,
+                  std::int64_t count, std::int64_t groups, std::int64_t table) {
   const hn::CappedTag<float, table_rows> d;
   constexpr std::int64_t tile = 64;  // members whose sums are turned around together
   float sums[tile * table_rows];
@@ -168,8 +163,7 @@ void look_up_rows(float* scores, std::int64_t stride, std::int64_t rows, const f
     const std::int64_t in_tile = count - begin < tile ? count - begin : tile;
     std::int64_t w = 0;
     for (; w + members_at_once <= in_tile; w += members_at_once) {
-      look_up_rows_of_some<members_at_once>(d, sums + w * table_rows, tables, codes + w * groups, groups,
-                                            table);
+      look_up_rows_of_some<members_at_once>(d, sums + w * table_rows, tables, codes + w * groups, groups, table);
     }
     for (; w < in_tile; ++w) {
       look_up_rows_of_some<1>(d, sums + w * table_rows, tables, codes + w * groups, groups, table);
@@ -205,8 +199,8 @@ void scatter_add_members(float* codebook, const float* vectors, const std::uint8
   (codebook, vectors, codes, count, sizes.groups, sizes.codes * sizes.width, sizes.width);
 }
 
-void score_members(float* scores, const float* h, const float* codebook, const std::uint8_t* codes,
-                   std::int64_t count, const MemberSizes& sizes) {
+void score_members(float* scores, const float* h, const float* codebook, const std::uint8_t* codes, std::int64_t count,
+                   const MemberSizes& sizes) {
   HWY_DYNAMIC_DISPATCH(score)
   (scores, h, codebook, codes, count, sizes.groups, sizes.codes * sizes.width, sizes.width);
 }
@@ -217,8 +211,7 @@ void make_member_tables(float* tables, const float* h, std::int64_t rows, const 
 #pragma omp parallel for schedule(static)
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
     sgemm(Transpose::no, Transpose::yes, rows, sizes.codes, sizes.width, 1.0f, {h + g * sizes.width, d},
-          {codebook + g * sizes.codes * sizes.width, sizes.width}, 0.0f, tables + g * table_stride,
-          sizes.table());
+          {codebook + g * sizes.codes * sizes.width, sizes.width}, 0.0f, tables + g * table_stride, sizes.table());
   }
 }
 
@@ -229,8 +222,8 @@ void make_interleaved_tables(float* tables, const float* h, std::int64_t rows, c
 #pragma omp parallel for schedule(static)
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
     sgemm(Transpose::no, Transpose::yes, sizes.codes, rows, sizes.width, 1.0f,
-          {codebook + g * sizes.codes * sizes.width, sizes.width}, {h + g * sizes.width, sizes.vector()},
-          0.0f, tables + g * table, table_rows);
+          {codebook + g * sizes.codes * sizes.width, sizes.width}, {h + g * sizes.width, sizes.vector()}, 0.0f,
+          tables + g * table, table_rows);
   }
 }
 

@@ -35,8 +35,8 @@ void scatter_add_members(float* codebook, const float* vectors, const std::uint8
                          const MemberSizes& sizes);
 
 /// scores (count): h . u_w for one row h (d) and the members' vectors, in member order.
-void score_members(float* scores, const float* h, const float* codebook, const std::uint8_t* codes,
-                   std::int64_t count, const MemberSizes& sizes);
+void score_members(float* scores, const float* h, const float* codebook, const std::uint8_t* codes, std::int64_t count,
+                   const MemberSizes& sizes);
 
 /// tables (rows, G, table_stride), the first Q of each: h_g . u_{g,q} for `rows` consecutive rows of h (rows, d).
 void make_member_tables(float* tables, const float* h, std::int64_t rows, const float* codebook,

@@ -68,8 +68,7 @@ void cluster_of_rows(const Problem& problem, const RowBlock& block, std::int64_t
     }
     const RowStatistics found = row_statistics(s, bias, count);
     const std::int64_t n = block.begin + r;
-    const float shift =
-        problem.code_log_probs[n * problem.clusters + k] - found.maximum - std::log(found.sum);
+    const float shift = problem.code_log_probs[n * problem.clusters + k] - found.maximum - std::log(found.sum);
     float* const row = problem.log_probs + n * problem.vocabulary;
     for (std::int64_t w = 0; w < count; ++w) row[members[w]] = (s[w] + bias[w]) + shift;
   }
@@ -106,8 +105,7 @@ void run(const MemberLogProbs& op) {
 
   for (std::int64_t begin = 0; begin < rows; begin += table_rows) {
     const std::int64_t in_block = std::min(table_rows, rows - begin);
-    const RowBlock block{begin, in_block, sizes.groups > 0 && in_block >= rows_worth_interleaving,
-                         tables.of_thread(0)};
+    const RowBlock block{begin, in_block, sizes.groups > 0 && in_block >= rows_worth_interleaving, tables.of_thread(0)};
     if (sizes.groups > 0) {
       const auto make = block.together ? make_interleaved_tables : make_member_tables;
       make(tables.of_thread(0), op.h.f32() + begin * d, in_block, op.member_codebook.f32(), sizes);

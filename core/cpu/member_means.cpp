@@ -1,10 +1,10 @@
 // A VQ head's clusters scored by their code plus the mean of their members' vectors, and the gradient back. A cluster is
 // one thread's, and its members are summed in their order. Bytes: the members' vectors once (backward: their gradients
 // read and written); K d numbers besides.
+#include "core/ops/member_means.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
-#include "core/ops/member_means.h"
 
 namespace vqlm::cpu {
 template <>

@@ -54,10 +54,9 @@ void own_vector_unit(const Problem& problem, const Unit& unit, const Workspace& 
   for (std::int64_t t = 0; t < count; t += tile) {
     const std::int64_t in_tile = std::min(tile, count - t);
     const MatrixView ds{work.scores + t, count};
-    sgemm(Transpose::no, Transpose::no, unit.rows, d, in_tile, 1.0f, ds, {vectors + t * d, d},
-          t == 0 ? 0.0f : 1.0f, work.drows, d);
-    sgemm(Transpose::yes, Transpose::no, in_tile, d, unit.rows, 1.0f, ds, {work.rows, d}, 1.0f,
-          dvectors + t * d, d);
+    sgemm(Transpose::no, Transpose::no, unit.rows, d, in_tile, 1.0f, ds, {vectors + t * d, d}, t == 0 ? 0.0f : 1.0f,
+          work.drows, d);
+    sgemm(Transpose::yes, Transpose::no, in_tile, d, unit.rows, 1.0f, ds, {work.rows, d}, 1.0f, dvectors + t * d, d);
   }
   add_unit_gradients(problem, unit, work, target.bias);
 }
@@ -67,16 +66,16 @@ std::vector<std::int64_t> continued_clusters(const Plan& plan) {
   std::vector<std::int64_t> continued;
   for (std::size_t part = 0; part + 1 < plan.part_begin.size(); ++part) {
     const std::size_t begin = plan.part_begin[part];
-    const bool goes_on = begin > 0 && begin < plan.part_begin[part + 1] &&
-                         plan.units[begin].cluster == plan.units[begin - 1].cluster;
+    const bool goes_on =
+        begin > 0 && begin < plan.part_begin[part + 1] && plan.units[begin].cluster == plan.units[begin - 1].cluster;
     continued.push_back(goes_on ? plan.units[begin].cluster : -1);
   }
   return continued;
 }
 
 /// Adds what the parts have summed elsewhere to the caller's gradients, in the order of parts.
-void add_continued(const Problem& problem, const MemberGradients& gradients,
-                   const std::vector<std::int64_t>& continued, const Scratch& rows, const Scratch& biases) {
+void add_continued(const Problem& problem, const MemberGradients& gradients, const std::vector<std::int64_t>& continued,
+                   const Scratch& rows, const Scratch& biases) {
   const std::int64_t d = problem.sizes.vector(), vocabulary = gradients.dtoken_bias.numel();
   const auto parts = static_cast<int>(continued.size());
   for (int part = 1; part < parts; ++part) {
@@ -84,9 +83,9 @@ void add_continued(const Problem& problem, const MemberGradients& gradients,
     if (cluster < 0) continue;
     float* const to = gradients.dmember_codebook.f32() + problem.member_begin[cluster] * d;
     const float* const from = rows.of_thread(part - 1);
-    parallel_blocks(
-        problem.member_count(cluster) * d, block_elements,
-        [&](std::int64_t begin, std::int64_t end) { row_add(to + begin, from + begin, 1.0f, end - begin); });
+    parallel_blocks(problem.member_count(cluster) * d, block_elements, [&](std::int64_t begin, std::int64_t end) {
+      row_add(to + begin, from + begin, 1.0f, end - begin);
+    });
   }
   parallel_blocks(vocabulary, block_elements, [&](std::int64_t begin, std::int64_t end) {
     for (int part = 1; part < parts; ++part) {
@@ -130,8 +129,7 @@ void own_vector_entropy(const Problem& problem, const MemberGradients& gradients
 
 }  // namespace members
 
-void score_member_rows(float* scores, const float* h, const float* vectors, std::int64_t count,
-                       std::int64_t d) {
+void score_member_rows(float* scores, const float* h, const float* vectors, std::int64_t count, std::int64_t d) {
   for (std::int64_t w = 0; w < count; ++w) scores[w] = row_dot(h, vectors + w * d, d);
 }
 
@@ -151,8 +149,7 @@ void own_vector_log_probs(const MemberLogProbs& op) {
       score_member_rows(out + begin, op.h.f32(), u + begin * d, end - begin, d);
     });
   } else {
-    sgemm(Transpose::no, Transpose::yes, rows, vocabulary, d, 1.0f, {op.h.f32(), d}, {u, d}, 0.0f, out,
-          vocabulary);
+    sgemm(Transpose::no, Transpose::yes, rows, vocabulary, d, 1.0f, {op.h.f32(), d}, {u, d}, 0.0f, out, vocabulary);
   }
   const Scratch ordered_bias(1, vocabulary), row_copy(omp_get_max_threads(), vocabulary);
   float* const b = ordered_bias.of_thread(0);
@@ -169,8 +166,7 @@ void own_vector_log_probs(const MemberLogProbs& op) {
   }
 #pragma omp parallel for schedule(static) if (rows > 1)
   for (std::int64_t n = 0; n < rows; ++n) {
-    float *const row = out + n * vocabulary, *const in_member_order =
-                                                 row_copy.of_thread(omp_get_thread_num());
+    float *const row = out + n * vocabulary, *const in_member_order = row_copy.of_thread(omp_get_thread_num());
     std::copy_n(row, vocabulary, in_member_order);
     for (std::int64_t v = 0; v < vocabulary; ++v) row[v] = in_member_order[position[v]];
   }

@@ -72,12 +72,12 @@ void score_tile(const Workspace& work, const float* vectors, std::int64_t rows, 
   // dnnl_sgemm repacks a transposed second operand; with few rows it reads it in place, with more it pays to make the
   // many members its first operand (oneDNN 2.6, d 512, 50 members, 16 rows: 126 against 33 GFLOP/s).
   if (rows < 16) {
-    sgemm(Transpose::no, Transpose::yes, rows, count, d, 1.0f, {work.rows, d}, {vectors, d}, 0.0f,
-          work.scores + first, member_total);
+    sgemm(Transpose::no, Transpose::yes, rows, count, d, 1.0f, {work.rows, d}, {vectors, d}, 0.0f, work.scores + first,
+          member_total);
     return;
   }
-  sgemm(Transpose::no, Transpose::yes, count, rows, d, 1.0f, {vectors, d}, {work.rows, d}, 0.0f,
-        work.transposed_scores, rows);
+  sgemm(Transpose::no, Transpose::yes, count, rows, d, 1.0f, {vectors, d}, {work.rows, d}, 0.0f, work.transposed_scores,
+        rows);
   for (std::int64_t r = 0; r < rows; ++r) {
     float* const row = work.scores + r * member_total + first;
     for (std::int64_t w = 0; w < count; ++w) row[w] = work.transposed_scores[w * rows + r];

@@ -27,9 +27,7 @@ struct Problem {
   float *nll, *dh;            // dh null: no gradients
   float scale;
 
-  std::int64_t member_count(std::int64_t cluster) const {
-    return member_begin[cluster + 1] - member_begin[cluster];
-  }
+  std::int64_t member_count(std::int64_t cluster) const { return member_begin[cluster + 1] - member_begin[cluster]; }
   std::int64_t row_count(std::int64_t cluster) const { return row_begin[cluster + 1] - row_begin[cluster]; }
   /// Rows of a cluster with this many members that are done together.
   std::int64_t rows_per_unit(std::int64_t member_total) const {

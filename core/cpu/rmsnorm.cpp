@@ -49,8 +49,8 @@ float gain_gradient_of_row(float* dgain, const float* dy, const float* x, const 
 }
 
 /// dx = rstd * dy * gain - slope * x for one row, added to dx where `accumulate`.
-void input_gradient_of_row(float* dx, const float* dy, const float* x, const float* gain, float rstd,
-                           float slope, bool accumulate, std::int64_t width) {
+void input_gradient_of_row(float* dx, const float* dy, const float* x, const float* gain, float rstd, float slope,
+                           bool accumulate, std::int64_t width) {
   for_lanes(0, width, [&](auto d, std::int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, gain + i));
     const auto mean_part = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, slope));
@@ -75,16 +75,14 @@ template <>
 void run(const RmsnormForward& op) {
   const std::int64_t rows = op.x.extent(0), width = op.x.extent(1);
   float *const y_data = op.y.f32(), *const rstd_data = op.rstd.f32(), *const sum_data = op.sum.f32();
-  const float *const x_data = op.x.f32(), *const branch_data = op.branch.f32(),
-                     *const gain_data = op.gain.f32();
+  const float *const x_data = op.x.f32(), *const branch_data = op.branch.f32(), *const gain_data = op.gain.f32();
 
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const std::int64_t at = n * width;
       float* const row_sum = branch_data == nullptr ? nullptr : sum_data + at;
       const float* const row_branch = branch_data == nullptr ? nullptr : branch_data + at;
-      const float squares =
-          HWY_DYNAMIC_DISPATCH(sum_of_squares_of_row)(row_sum, x_data + at, row_branch, width);
+      const float squares = HWY_DYNAMIC_DISPATCH(sum_of_squares_of_row)(row_sum, x_data + at, row_branch, width);
       rstd_data[n] = 1.0f / std::sqrt(squares / static_cast<float>(width) + op.eps);
       const float* const normalised = row_sum == nullptr ? x_data + at : row_sum;
       HWY_DYNAMIC_DISPATCH(scale_row)(y_data + at, normalised, gain_data, rstd_data[n], width);

@@ -123,9 +123,8 @@ void row_shift(float* x, const float* bias, float shift, std::int64_t n) {
 float row_maximum(const float* x, std::int64_t n) {
   const Tag d;
   Vector top = hn::Set(d, minus_infinity);
-  for_vectors(0, n, [&](auto access, std::int64_t i) HWY_ATTR {
-    top = hn::Max(top, access.load(d, x + i, minus_infinity));
-  });
+  for_vectors(0, n,
+              [&](auto access, std::int64_t i) HWY_ATTR { top = hn::Max(top, access.load(d, x + i, minus_infinity)); });
   return hn::GetLane(hn::MaxOfLanes(d, top));
 }
 
@@ -141,8 +140,7 @@ float row_exp(float* x, float scale, float shift, std::int64_t n) {
   return hn::GetLane(hn::SumOfLanes(d, total));
 }
 
-void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta,
-                            std::int64_t n) {
+void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta, std::int64_t n) {
   const Tag d;
   const Vector factor = hn::Set(d, scale), shift = hn::Set(d, lse), mean = hn::Set(d, delta);
   for_vectors(0, n, [&](auto access, std::int64_t i) HWY_ATTR {
@@ -211,8 +209,7 @@ float row_maximum(const float* x, std::int64_t n) {
 float row_exp(float* x, float scale, float shift, std::int64_t n) {
   return HWY_DYNAMIC_DISPATCH(row_exp)(x, scale, shift, n);
 }
-void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta,
-                            std::int64_t n) {
+void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta, std::int64_t n) {
   HWY_DYNAMIC_DISPATCH(row_attention_gradient)(scores, dscores, scale, lse, delta, n);
 }
 float row_dot(const float* a, const float* b, std::int64_t n) {

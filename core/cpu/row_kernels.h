@@ -30,8 +30,7 @@ float row_exp(float* x, float scale, float shift, std::int64_t n);
 
 /// Softmax's backward for one row of attention: scores become p = exp(scale * score - lse), and dscores, which hold
 /// dp, become p * (dp - delta). arXiv 2205.14135, algorithm 4.
-void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta,
-                            std::int64_t n);
+void row_attention_gradient(float* scores, float* dscores, float scale, float lse, float delta, std::int64_t n);
 
 /// sum(a * b).
 float row_dot(const float* a, const float* b, std::int64_t n);

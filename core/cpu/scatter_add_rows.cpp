@@ -1,9 +1,9 @@
 // Rows added to those of a table in another order: the gradient of the input embedding as the members' vectors of the VQ
 // head. 12 bytes a number: the rows are read, the table's read and written.
+#include "core/ops/scatter_add_rows.h"
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
-#include "core/ops/scatter_add_rows.h"
 
 namespace vqlm::cpu {
 

@@ -17,8 +17,8 @@ struct MatrixView {
 };
 
 /// c (m, n), rows c_stride apart, = alpha * op(a) (m, k) op(b) (k, n) + beta * c; c is not read where beta is 0.
-inline void sgemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                  MatrixView a, MatrixView b, float beta, float* c, std::int64_t c_stride) {
+inline void sgemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, MatrixView a,
+                  MatrixView b, float beta, float* c, std::int64_t c_stride) {
   const auto flag = [](Transpose t) { return t == Transpose::yes ? 'T' : 'N'; };
   const dnnl_status_t status =
       dnnl_sgemm(flag(ta), flag(tb), m, n, k, alpha, a.data, a.stride, b.data, b.stride, beta, c, c_stride);

@@ -20,8 +20,7 @@ constexpr int threads = 256;
 
 __global__ void __launch_bounds__(threads)
     adamw_kernel(float* param, __nv_bfloat16* rounded, float* m, float* v, const float* grad,
-                 const double* norm_squared, std::int64_t n, std::int64_t head, AdamWCoefficients k,
-                 float max_norm) {
+                 const double* norm_squared, std::int64_t n, std::int64_t head, AdamWCoefficients k, float max_norm) {
   const double norm = norm_squared == nullptr ? 0.0 : sqrt(*norm_squared);
   if (!(norm < HUGE_VAL)) return;  // infinite or NaN
   const float grad_scale =
@@ -49,8 +48,8 @@ __global__ void __launch_bounds__(threads)
 }
 
 __global__ void __launch_bounds__(threads)
-    moving_average_kernel(float* average, const float* x, const double* norm_squared, std::int64_t n,
-                          std::int64_t head, float keep, float add) {
+    moving_average_kernel(float* average, const float* x, const double* norm_squared, std::int64_t n, std::int64_t head,
+                          float keep, float add) {
   if (!(*norm_squared < HUGE_VAL)) return;  // infinite or NaN
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
@@ -108,8 +107,7 @@ void run(const Context& context, const AddSumOfSquares& op) {
   auto* const partials = static_cast<double*>(context.workspace->get(blocks.x * sizeof(double)));
   launch(sum_of_squares_kernel, {blocks, threads, 0, context.stream}, partials, op.x.f32(), n,
          elements_before_packs<4>(n, op.x.f32()));
-  launch(add_sums_kernel, {1, threads, 0, context.stream}, op.out.as<double>(), partials,
-         static_cast<int>(blocks.x));
+  launch(add_sums_kernel, {1, threads, 0, context.stream}, op.out.as<double>(), partials, static_cast<int>(blocks.x));
 }
 
 template <>
@@ -119,21 +117,20 @@ void run(const Context& context, const AdamW& op) {
   if (n == 0) return;
   // An absent copy does not matter for alignment: param stands in.
   const std::int64_t head =
-      op.rounded ? elements_before_packs<4>(n, op.param.f32(), op.m.f32(), op.v.f32(), op.grad.f32(),
-                                            bf16(op.rounded))
+      op.rounded ? elements_before_packs<4>(n, op.param.f32(), op.m.f32(), op.v.f32(), op.grad.f32(), bf16(op.rounded))
                  : elements_before_packs<4>(n, op.param.f32(), op.m.f32(), op.v.f32(), op.grad.f32());
-  launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.param.f32(),
-         bf16(op.rounded), op.m.f32(), op.v.f32(), op.grad.f32(), op.norm_squared.as<double>(), n, head,
-         adamw_coefficients(step), step.max_norm);
+  launch(adamw_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.param.f32(), bf16(op.rounded),
+         op.m.f32(), op.v.f32(), op.grad.f32(), op.norm_squared.as<double>(), n, head, adamw_coefficients(step),
+         step.max_norm);
 }
 
 template <>
 void run(const Context& context, const MovingAverage& op) {
   const std::int64_t n = op.average.numel();
   if (n == 0) return;
-  launch(moving_average_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.average.f32(),
-         op.x.f32(), op.norm_squared.as<double>(), n,
-         elements_before_packs<4>(n, op.average.f32(), op.x.f32()), op.decay, 1.0f - op.decay);
+  launch(moving_average_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.average.f32(), op.x.f32(),
+         op.norm_squared.as<double>(), n, elements_before_packs<4>(n, op.average.f32(), op.x.f32()), op.decay,
+         1.0f - op.decay);
 }
 
 }  // namespace vqlm::cuda

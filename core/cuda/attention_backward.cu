@@ -55,8 +55,7 @@ __global__ void __launch_bounds__(constants_threads)
     for (int k = 0; k < 8; ++k) delta = fmaf(x[k], y[k], delta);
   }
 #pragma unroll
-  for (int distance = lanes / 2; distance > 0; distance /= 2)
-    delta += __shfl_xor_sync(full_mask, delta, distance);
+  for (int distance = lanes / 2; distance > 0; distance /= 2) delta += __shfl_xor_sync(full_mask, delta, distance);
   if (chunk == 0) {
     const float lse_log2 = t < layout.seq_len ? lse[head * layout.seq_len + t] * log2_e : INFINITY;
     constants[head * padded + t] = {lse_log2, delta};
@@ -66,11 +65,9 @@ __global__ void __launch_bounds__(constants_threads)
 /// One warp, one tile of queries: dv += p^T dout and dk += dscores^T q, transposed as they are computed. `lead` is
 /// the position of the tile's first query - that of the warp's first key.
 template <int head_dim, int M, int columns>
-__device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4],
-                                                  float (&dv)[M][head_dim / 8][4], const Bf16* k,
-                                                  const Bf16* v, const Bf16* q, const Bf16* dout,
-                                                  const QueryConstants* constants, int lead,
-                                                  float scale_log2) {
+__device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4], float (&dv)[M][head_dim / 8][4],
+                                                  const Bf16* k, const Bf16* v, const Bf16* q, const Bf16* dout,
+                                                  const QueryConstants* constants, int lead, float scale_log2) {
   float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
   multiply_transposed<head_dim>(scores, k, q);
   multiply_transposed<head_dim>(dscores, v, dout);
@@ -84,8 +81,7 @@ __device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4
 /// of its group and their queries from the diagonal on. The first key tiles are the longest and start first.
 template <int head_dim>
 __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
-    key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
-                        Layout layout) {
+    key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants, Layout layout) {
   using Tiles = KeyTiling<head_dim>;
   constexpr int columns = Tiles::columns, M = Tiles::row_tiles;
   const int key_begin = static_cast<int>(blockIdx.x) * Tiles::rows, kv = static_cast<int>(blockIdx.y);
@@ -98,8 +94,7 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
   Bf16* const v_tile = k_tile + Tiles::rows * head_dim;       // (rows, head_dim)
   Bf16* const q_tiles = v_tile + Tiles::rows * head_dim;      // (2, columns, head_dim)
   Bf16* const dout_tiles = q_tiles + 2 * columns * head_dim;  // (2, columns, head_dim)
-  auto* const constants_tiles =
-      reinterpret_cast<QueryConstants*>(dout_tiles + 2 * columns * head_dim);  // (2, columns)
+  auto* const constants_tiles = reinterpret_cast<QueryConstants*>(dout_tiles + 2 * columns * head_dim);  // (2, columns)
 
   // Tiles of queries are counted through the group's heads, so that the stages never run empty between heads.
   const int first_tile = key_begin / columns, tiles_per_head = ceil_div(layout.seq_len, columns) - first_tile;
@@ -107,21 +102,17 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
     const int h = kv * group + tile / tiles_per_head, stage = tile % 2;
     const int begin = (first_tile + tile % tiles_per_head) * columns;
     load_tile<columns, head_dim, Tiles::threads>(q_tiles + stage * columns * head_dim,
-                                                 qkv + layout.head<head_dim>(b, h), layout.row, begin,
-                                                 layout.seq_len);
+                                                 qkv + layout.head<head_dim>(b, h), layout.row, begin, layout.seq_len);
     load_tile<columns, head_dim, Tiles::threads>(dout_tiles + stage * columns * head_dim,
-                                                 dout + layout.out_head<head_dim>(b, h), layout.out_row,
-                                                 begin, layout.seq_len);
+                                                 dout + layout.out_head<head_dim>(b, h), layout.out_row, begin,
+                                                 layout.seq_len);
     const int i = 2 * static_cast<int>(threadIdx.x);  // two queries a copy
-    const QueryConstants* const source =
-        constants + (b * layout.heads + h) * padded_len(layout.seq_len) + begin;
+    const QueryConstants* const source = constants + (b * layout.heads + h) * padded_len(layout.seq_len) + begin;
     if (i < columns) cp_async_16(constants_tiles + stage * columns + i, source + i, true);
     cp_async_commit();
   };
-  load_tile<Tiles::rows, head_dim, Tiles::threads>(k_tile, qkv + key_head, layout.row, key_begin,
-                                                   layout.seq_len);
-  load_tile<Tiles::rows, head_dim, Tiles::threads>(v_tile, qkv + value_head, layout.row, key_begin,
-                                                   layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(k_tile, qkv + key_head, layout.row, key_begin, layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(v_tile, qkv + value_head, layout.row, key_begin, layout.seq_len);
   load_queries(0);
 
   const int warp = static_cast<int>(threadIdx.x) / warp_size, first_key = key_begin + warp * Tiles::warp_rows;
@@ -147,8 +138,8 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
 /// One warp, one tile of keys: dq += dscores k. `lead` is the position of the warp's first query - that of the first
 /// key.
 template <int head_dim, int M, int columns>
-__device__ __forceinline__ void add_query_gradients(float (&dq)[M][head_dim / 8][4], const Bf16* q,
-                                                    const Bf16* dout, const Bf16* k, const Bf16* v,
+__device__ __forceinline__ void add_query_gradients(float (&dq)[M][head_dim / 8][4], const Bf16* q, const Bf16* dout,
+                                                    const Bf16* k, const Bf16* v,
                                                     const QueryConstants (&constants)[M][2], int lead,
                                                     float scale_log2) {
   float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
@@ -179,16 +170,13 @@ __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
   Bf16* const v_tiles = k_tiles + 2 * columns * head_dim;    // (2, columns, head_dim)
   const auto load_keys = [&](int tile) {
     const int at = tile % 2 * columns * head_dim;
-    load_tile<columns, head_dim, Tiles::threads>(k_tiles + at, keys, layout.row, tile * columns,
-                                                 layout.seq_len);
-    load_tile<columns, head_dim, Tiles::threads>(v_tiles + at, values, layout.row, tile * columns,
-                                                 layout.seq_len);
+    load_tile<columns, head_dim, Tiles::threads>(k_tiles + at, keys, layout.row, tile * columns, layout.seq_len);
+    load_tile<columns, head_dim, Tiles::threads>(v_tiles + at, values, layout.row, tile * columns, layout.seq_len);
     cp_async_commit();
   };
-  load_tile<Tiles::rows, head_dim, Tiles::threads>(q_tile, qkv + query_head, layout.row, query_begin,
-                                                   layout.seq_len);
-  load_tile<Tiles::rows, head_dim, Tiles::threads>(dout_tile, dout + layout.out_head<head_dim>(b, h),
-                                                   layout.out_row, query_begin, layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(q_tile, qkv + query_head, layout.row, query_begin, layout.seq_len);
+  load_tile<Tiles::rows, head_dim, Tiles::threads>(dout_tile, dout + layout.out_head<head_dim>(b, h), layout.out_row,
+                                                   query_begin, layout.seq_len);
   load_keys(0);
 
   const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
@@ -223,22 +211,21 @@ void launch_portable(const Context& context, Bf16* dqkv, const Bf16* dout, const
   using Queries = QueryTiling<head_dim>;
   const Layout layout(shape);
   const std::int64_t rows = shape.batch * shape.heads * padded_len(shape.seq_len);
-  auto* const constants = static_cast<QueryConstants*>(
-      context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
+  auto* const constants =
+      static_cast<QueryConstants*>(context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
   const auto grid = [&](int tile_rows, int heads) {
-    return dim3(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, tile_rows)),
-                static_cast<unsigned>(heads), static_cast<unsigned>(shape.batch));
+    return dim3(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, tile_rows)), static_cast<unsigned>(heads),
+                static_cast<unsigned>(shape.batch));
   };
   const auto blocks = static_cast<unsigned>(rows * (head_dim / 8) / constants_threads);
-  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout,
-         out, lse, layout);
+  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout, out, lse,
+         layout);
   launch(key_gradient_kernel<head_dim>,
-         {grid(Keys::rows, shape.kv_heads), Keys::threads, shared_bytes<head_dim, Keys>, context.stream},
-         dqkv, dout, qkv, constants, layout);
-  launch(
-      query_gradient_kernel<head_dim>,
-      {grid(Queries::rows, shape.heads), Queries::threads, shared_bytes<head_dim, Queries>, context.stream},
-      dqkv, dout, qkv, constants, layout);
+         {grid(Keys::rows, shape.kv_heads), Keys::threads, shared_bytes<head_dim, Keys>, context.stream}, dqkv, dout,
+         qkv, constants, layout);
+  launch(query_gradient_kernel<head_dim>,
+         {grid(Queries::rows, shape.heads), Queries::threads, shared_bytes<head_dim, Queries>, context.stream}, dqkv,
+         dout, qkv, constants, layout);
 }
 
 }  // namespace

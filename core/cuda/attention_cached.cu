@@ -59,9 +59,8 @@ struct Running {
 
 /// Meets keys [begin, end) of a head. The block's warps take turns, and within a warp every head_dim / 8 threads a key.
 template <int head_dim, int group>
-__device__ __forceinline__ void meet_keys(Running<group>& running, const float (&q)[group][8],
-                                          const Bf16* keys, const Bf16* values, std::int64_t begin,
-                                          std::int64_t end) {
+__device__ __forceinline__ void meet_keys(Running<group>& running, const float (&q)[group][8], const Bf16* keys,
+                                          const Bf16* values, std::int64_t begin, std::int64_t end) {
   constexpr int lanes = head_dim / 8, step = threads / lanes;
   const int thread = static_cast<int>(threadIdx.x), in_warp = thread / lanes % (warp_size / lanes);
   // The loop is the same for all threads of a warp, which shuffle together.
@@ -79,8 +78,7 @@ __device__ __forceinline__ void meet_keys(Running<group>& running, const float (
 #pragma unroll
       for (int i = 0; i < 8; ++i) score += q[h][i] * k[i];
 #pragma unroll
-      for (int distance = lanes / 2; distance > 0; distance /= 2)
-        score += __shfl_xor_sync(full_mask, score, distance);
+      for (int distance = lanes / 2; distance > 0; distance /= 2) score += __shfl_xor_sync(full_mask, score, distance);
       if (!valid) continue;
       const float maximum = fmaxf(running.maximum[h], score);
       const float kept = exp2_approx(running.maximum[h] - maximum), weight = exp2_approx(score - maximum);
@@ -179,16 +177,15 @@ void launch_decode(const Context& context, Cached& p, std::int64_t rows) {
   const int head_blocks = p.heads / group;
   const std::int64_t longest = p.past + p.seq_len;
   // Two blocks for each multiprocessor keep the memory busy.
-  const std::int64_t wanted =
-      ceil_div<std::int64_t>(2 * std::max(context.multiprocessors, 1), rows * head_blocks);
+  const std::int64_t wanted = ceil_div<std::int64_t>(2 * std::max(context.multiprocessors, 1), rows * head_blocks);
   const std::int64_t most = ceil_div(longest, least_keys_of_part);
   const std::int64_t keys_of_part = ceil_div(longest, std::clamp<std::int64_t>(wanted, 1, most));
   p.keys_of_part = static_cast<int>(keys_of_part);
   p.parts = static_cast<int>(ceil_div(longest, keys_of_part));
   if (p.parts > 1) {
     const std::int64_t softmaxes = rows * p.heads * p.parts;
-    p.part_softmax = static_cast<float2*>(context.workspace->get(
-        static_cast<std::size_t>(softmaxes) * (sizeof(float2) + head_dim * sizeof(float))));
+    p.part_softmax = static_cast<float2*>(
+        context.workspace->get(static_cast<std::size_t>(softmaxes) * (sizeof(float2) + head_dim * sizeof(float))));
     p.part_out = reinterpret_cast<float*>(p.part_softmax + softmaxes);
   }
   constexpr std::size_t shared = threads / (head_dim / 8) * group * (head_dim + 2) * sizeof(float);
@@ -229,18 +226,16 @@ void run(const Context& context, const AttentionCached& op) {
     p.scale_log2 = attention::log2_e / std::sqrt(static_cast<float>(head_dim));
     const std::int64_t packs = rows * 2 * shape.kv_heads * (head_dim / 8);
     launch(append_kernel<head_dim>,
-           {static_cast<unsigned>(ceil_div<std::int64_t>(packs, threads)), threads, 0, context.stream}, p,
-           packs);
+           {static_cast<unsigned>(ceil_div<std::int64_t>(packs, threads)), threads, 0, context.stream}, p, packs);
     if (op.past == 0 && shape.seq_len > 1) {
       const std::int64_t statistics = rows * shape.heads;
-      const Tensor lse(context.workspace->get(static_cast<std::size_t>(statistics) * sizeof(float)),
-                       DType::f32, {shape.batch, shape.heads, shape.seq_len});
+      const Tensor lse(context.workspace->get(static_cast<std::size_t>(statistics) * sizeof(float)), DType::f32,
+                       {shape.batch, shape.heads, shape.seq_len});
       run(context, AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape});
       return;
     }
-    with_heads_of_block(shape.heads / shape.kv_heads, [&](auto group) {
-      launch_decode<head_dim, decltype(group)::value>(context, p, rows);
-    });
+    with_heads_of_block(shape.heads / shape.kv_heads,
+                        [&](auto group) { launch_decode<head_dim, decltype(group)::value>(context, p, rows); });
   });
 }
 

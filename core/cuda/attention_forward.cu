@@ -59,8 +59,7 @@ __device__ __forceinline__ float row_sum(float x) {
 /// Raw scores become 2^(scale_log2 * (score - maximum)); out is brought to the new maximum. Each row's maximum is
 /// finite from the first tile on, since every query sees key 0.
 template <int head_dim>
-__device__ __forceinline__ void update_softmax(RunningSoftmax& softmax,
-                                               float (&scores)[row_tiles][key_tile / 8][4],
+__device__ __forceinline__ void update_softmax(RunningSoftmax& softmax, float (&scores)[row_tiles][key_tile / 8][4],
                                                float (&out)[row_tiles][head_dim / 8][4], float scale_log2) {
 #pragma unroll
   for (int m = 0; m < row_tiles; ++m) {
@@ -98,8 +97,8 @@ __device__ __forceinline__ void update_softmax(RunningSoftmax& softmax,
 /// Divides out by the rows' sums and writes the rows' log-sum-exp, natural logarithm, of scaled scores.
 template <int head_dim>
 __device__ __forceinline__ void finish_softmax(float* lse, const RunningSoftmax& softmax,
-                                               float (&out)[row_tiles][head_dim / 8][4], float scale,
-                                               int first_query, int seq_len) {
+                                               float (&out)[row_tiles][head_dim / 8][4], float scale, int first_query,
+                                               int seq_len) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
 #pragma unroll
   for (int m = 0; m < row_tiles; ++m) {
@@ -158,24 +157,22 @@ __global__ void __launch_bounds__(threads, 2)
     if (key_begin >= first_query + warp_queries) continue;  // all of it in this warp's future
     float scores[row_tiles][key_tile / 8][4] = {};
     multiply_transposed<head_dim>(scores, warp_q, k_tiles + at);
-    if (key_begin + key_tile > first_query + 1)
-      mask_future<KeyAxis::columns>(scores, first_query - key_begin);
+    if (key_begin + key_tile > first_query + 1) mask_future<KeyAxis::columns>(scores, first_query - key_begin);
     update_softmax<head_dim>(softmax, scores, acc, scale_log2);
     multiply<head_dim>(acc, scores, v_tiles + at);
   }
-  finish_softmax<head_dim>(lse + (b * layout.heads + h) * layout.seq_len, softmax, acc, layout.scale,
-                           first_query, layout.seq_len);
-  store_rows<head_dim>(out + layout.out_head<head_dim>(b, h), layout.out_row, first_query, layout.seq_len,
-                       acc, 1.0f, warp_q);
+  finish_softmax<head_dim>(lse + (b * layout.heads + h) * layout.seq_len, softmax, acc, layout.scale, first_query,
+                           layout.seq_len);
+  store_rows<head_dim>(out + layout.out_head<head_dim>(b, h), layout.out_row, first_query, layout.seq_len, acc, 1.0f,
+                       warp_q);
 }
 
 template <int head_dim>
-void launch_portable(const Context& context, Tensor out, Tensor lse, Tensor qkv,
-                     const AttentionShape& shape) {
+void launch_portable(const Context& context, Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
   const dim3 grid(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, query_tile)),
                   static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  launch(attention_forward_kernel<head_dim>, {grid, threads, shared_bytes<head_dim>, context.stream},
-         bf16(out), lse.f32(), bf16(qkv), Layout(shape));
+  launch(attention_forward_kernel<head_dim>, {grid, threads, shared_bytes<head_dim>, context.stream}, bf16(out),
+         lse.f32(), bf16(qkv), Layout(shape));
 }
 
 }  // namespace

@@ -58,9 +58,8 @@ void with_head_dim(int head_dim, Run&& run) {
     case 128:
       return run(std::integral_constant<int, 128>{});
     default:
-      throw Error(
-          "attention: head_dim = " + std::to_string(head_dim) +
-          ", but the CUDA back end has 32, 64 and 128: choose model.n_heads = d_model / one of these");
+      throw Error("attention: head_dim = " + std::to_string(head_dim) +
+                  ", but the CUDA back end has 32, 64 and 128: choose model.n_heads = d_model / one of these");
   }
 }
 
@@ -79,8 +78,7 @@ __device__ __forceinline__ int tile_offset(int r, int c) {
 /// Starts copying rows [begin, begin + rows) of a head into a tile; zeros from row seq_len on. Called by `threads`
 /// threads.
 template <int rows, int head_dim, int threads>
-__device__ __forceinline__ void load_tile(Bf16* tile, const Bf16* head, std::int64_t stride, int begin,
-                                          int seq_len) {
+__device__ __forceinline__ void load_tile(Bf16* tile, const Bf16* head, std::int64_t stride, int begin, int seq_len) {
   constexpr int chunks = head_dim / 8, step = threads / chunks;  // rows that the threads cover at a time
   static_assert(step % 8 == 0, "the permutation of chunks has period 8, so a thread's chunk keeps its place");
   const int thread = static_cast<int>(threadIdx.x), first = thread / chunks, chunk = thread % chunks;
@@ -150,8 +148,7 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[M][N][4], const B
 /// neighbouring column groups of an accumulator are, rounded and packed, operand a of the next product: no way
 /// through memory.
 template <int head_dim, int M, int K>
-__device__ __forceinline__ void multiply(float (&c)[M][head_dim / 8][4], const float (&p)[M][K][4],
-                                         const Bf16* b) {
+__device__ __forceinline__ void multiply(float (&c)[M][head_dim / 8][4], const float (&p)[M][K][4], const Bf16* b) {
   static_assert(K % 2 == 0);
   const int b_lane = down_then_right<head_dim>();
 #pragma unroll

@@ -52,9 +52,7 @@ class CudaBackend final : public Backend {
                  .workspace = &workspace_,
                  .plans = &plans_} {}
   /// What is still enqueued uses the members: it ends first.
-  ~CudaBackend() override {
-    cuda::cuda_log_failure(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
-  }
+  ~CudaBackend() override { cuda::cuda_log_failure(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize"); }
   CudaBackend(const CudaBackend&) = delete;
   CudaBackend& operator=(const CudaBackend&) = delete;
 
@@ -71,9 +69,8 @@ class CudaBackend final : public Backend {
   void copy(Tensor dst, Tensor src) override {
     VQLM_ASSERT(dst.dtype() == src.dtype() && dst.numel() == src.numel());
     if (src.numel() == 0) return;
-    cuda_check(
-        cudaMemcpyAsync(dst.data(), src.data(), src.bytes(), cudaMemcpyDeviceToDevice, context().stream),
-        "cudaMemcpyAsync on the device");
+    cuda_check(cudaMemcpyAsync(dst.data(), src.data(), src.bytes(), cudaMemcpyDeviceToDevice, context().stream),
+               "cudaMemcpyAsync on the device");
   }
   void copy_from_host(Tensor dst, const void* src) override {
     make_current(device_);
@@ -84,9 +81,7 @@ class CudaBackend final : public Backend {
     staging_.to_host(dst, src.data(), src.bytes());
   }
   void fill(Tensor x, float value) override { cuda::fill(context(), x, value); }
-  void round_to_activation(Tensor dst, Tensor src) override {
-    cuda::round_to_activation(context(), dst, src);
-  }
+  void round_to_activation(Tensor dst, Tensor src) override { cuda::round_to_activation(context(), dst, src); }
   std::uint64_t fingerprint(Tensor x) override {
     std::uint64_t result = 0;
     staging_.to_host(&result, cuda::fingerprint(context(), x), sizeof(result));
@@ -123,8 +118,7 @@ class CudaBackend final : public Backend {
     return capture.finish(*std::exchange(captured_waits_, std::nullopt));
   }
   void replay(const Graph& graph) override {
-    cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream),
-               "cudaGraphLaunch");
+    cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream), "cudaGraphLaunch");
   }
 
  private:
@@ -159,16 +153,13 @@ class CudaBackend final : public Backend {
 Event CudaBackend::mark_time(Stream stream) {
   Event event = time_marks_->take();
   // In a graph an ordinary record only orders the graph's own nodes; an external one is a node that records.
-  const unsigned flags =
-      cuda::is_capturing(handle_of(stream)) ? cudaEventRecordExternal : cudaEventRecordDefault;
-  cuda_check(cudaEventRecordWithFlags(handle_of(event), handle_of(stream), flags),
-             "cudaEventRecordWithFlags");
+  const unsigned flags = cuda::is_capturing(handle_of(stream)) ? cudaEventRecordExternal : cudaEventRecordDefault;
+  cuda_check(cudaEventRecordWithFlags(handle_of(event), handle_of(stream), flags), "cudaEventRecordWithFlags");
   return event;
 }
 
 double CudaBackend::seconds_between(const Event& begin, const Event& end) {
-  for (const Event* mark : {&begin, &end})
-    cuda_check(cudaEventSynchronize(handle_of(*mark)), "cudaEventSynchronize");
+  for (const Event* mark : {&begin, &end}) cuda_check(cudaEventSynchronize(handle_of(*mark)), "cudaEventSynchronize");
   float milliseconds = 0;
   cuda_check(cudaEventElapsedTime(&milliseconds, handle_of(begin), handle_of(end)), "cudaEventElapsedTime");
   return 1e-3 * static_cast<double>(milliseconds);

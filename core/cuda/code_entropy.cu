@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 __global__ void __launch_bounds__(block_threads)
-    codes_from_averages_kernel(float* codebook, const float* sums, const float* counts, std::int64_t n,
-                               std::int64_t d, float scale) {
+    codes_from_averages_kernel(float* codebook, const float* sums, const float* counts, std::int64_t n, std::int64_t d,
+                               float scale) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (i >= n) return;
   const float count = counts[i / d];
@@ -55,11 +55,9 @@ __global__ void __launch_bounds__(block_threads)
 /// A warp per row. width: elements a lane reads at once.
 template <int width>
 __global__ void __launch_bounds__(block_threads)
-    commitment_kernel(float* penalty, __nv_bfloat16* dh, const __nv_bfloat16* h,
-                      const __nv_bfloat16* codebook, const std::int32_t* clusters, std::int64_t rows,
-                      std::int64_t d, float rate, float scale) {
-  const std::int64_t n =
-      static_cast<std::int64_t>(blockIdx.x) * (block_threads / warp_size) + threadIdx.x / warp_size;
+    commitment_kernel(float* penalty, __nv_bfloat16* dh, const __nv_bfloat16* h, const __nv_bfloat16* codebook,
+                      const std::int32_t* clusters, std::int64_t rows, std::int64_t d, float rate, float scale) {
+  const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * (block_threads / warp_size) + threadIdx.x / warp_size;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   if (n >= rows) return;
   const std::int32_t cluster = clusters[n];
@@ -90,8 +88,8 @@ template <>
 void run(const Context& context, const SortRowsByCluster& op) {
   const std::int64_t rows = op.targets.numel(), codes = op.row_begin.numel() - 1;
   if (rows > 0) {
-    launch(clusters_kernel, {blocks_for(rows), block_threads, 0, context.stream}, op.clusters.i32(),
-           op.targets.i32(), op.map.cluster_of_token.i32(), rows);
+    launch(clusters_kernel, {blocks_for(rows), block_threads, 0, context.stream}, op.clusters.i32(), op.targets.i32(),
+           op.map.cluster_of_token.i32(), rows);
     sort_rows(context, op.order, op.clusters, codes, context.workspace->get(sort_rows_scratch_bytes(rows)));
   }
   launch(row_begin_kernel, {blocks_for(codes + 1), block_threads, 0, context.stream}, op.row_begin.i32(),
@@ -103,9 +101,8 @@ void run(const Context& context, const Commitment& op) {
   const std::int64_t rows = op.h.extent(0), d = op.h.extent(1);
   if (rows == 0) return;
   const auto start = [&](auto kernel) {
-    launch(kernel, {blocks_for(rows * warp_size), block_threads, 0, context.stream}, op.penalty.f32(),
-           bf16(op.dh), bf16(op.h), bf16(op.codebook), op.clusters.i32(), rows, d,
-           op.beta / static_cast<float>(d), op.scale);
+    launch(kernel, {blocks_for(rows * warp_size), block_threads, 0, context.stream}, op.penalty.f32(), bf16(op.dh),
+           bf16(op.h), bf16(op.codebook), op.clusters.i32(), rows, d, op.beta / static_cast<float>(d), op.scale);
   };
   if (rows_in_packs<8>(d, bf16(op.dh), bf16(op.h), bf16(op.codebook))) {
     start(commitment_kernel<8>);

@@ -17,8 +17,7 @@ namespace vqlm::cuda {
 namespace {
 
 constexpr int block_threads = 256;
-constexpr int warp_row_classes =
-    1024;  // up to here a warp has work for all its lanes' loads, and no barriers
+constexpr int warp_row_classes = 1024;  // up to here a warp has work for all its lanes' loads, and no barriers
 
 /// How the threads of a block share rows: `threads` threads a row.
 template <int threads>
@@ -29,18 +28,13 @@ struct RowThreads {
     return static_cast<std::int64_t>(blockIdx.x) * rows_per_block + threadIdx.x / threads;
   }
   __device__ __forceinline__ static int index() { return static_cast<int>(threadIdx.x) % threads; }
-  __device__ __forceinline__ static float sum(float x) {
-    return threads == warp_size ? warp_sum(x) : block_sum(x);
-  }
-  __device__ __forceinline__ static float maximum(float x) {
-    return threads == warp_size ? warp_max(x) : block_max(x);
-  }
+  __device__ __forceinline__ static float sum(float x) { return threads == warp_size ? warp_sum(x) : block_sum(x); }
+  __device__ __forceinline__ static float maximum(float x) { return threads == warp_size ? warp_max(x) : block_max(x); }
 };
 
 /// x[i] += bias[column + i]. 16-byte loads also where the bias lies otherwise than the logits: single floats would make
 /// eight times the traffic with the first-level cache, more than it can carry beside the logits.
-__device__ __forceinline__ void add_bias(float (&x)[8], const float* bias, std::int64_t column,
-                                         std::int64_t classes) {
+__device__ __forceinline__ void add_bias(float (&x)[8], const float* bias, std::int64_t column, std::int64_t classes) {
   if (bias == nullptr) return;
   const float* const begin = bias + column;
   const int shift = static_cast<int>(reinterpret_cast<std::uintptr_t>(begin) / sizeof(float) % 4);
@@ -53,10 +47,8 @@ __device__ __forceinline__ void add_bias(float (&x)[8], const float* bias, std::
   float around[12];
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
-    const float4 four =
-        4 * i < needed ? reinterpret_cast<const float4*>(begin - shift)[i] : make_float4(0, 0, 0, 0);
-    around[4 * i] = four.x, around[4 * i + 1] = four.y, around[4 * i + 2] = four.z,
-               around[4 * i + 3] = four.w;
+    const float4 four = 4 * i < needed ? reinterpret_cast<const float4*>(begin - shift)[i] : make_float4(0, 0, 0, 0);
+    around[4 * i] = four.x, around[4 * i + 1] = four.y, around[4 * i + 2] = four.z, around[4 * i + 3] = four.w;
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -70,8 +62,8 @@ template <int threads, class Visit>
 __device__ __forceinline__ void visit_row(const __nv_bfloat16* row, const float* bias, std::int64_t classes,
                                           Visit&& visit) {
   const int index = RowThreads<threads>::index();
-  const auto to_boundary = static_cast<std::int64_t>((16 - reinterpret_cast<std::uintptr_t>(row) % 16) % 16 /
-                                                     sizeof(__nv_bfloat16));
+  const auto to_boundary =
+      static_cast<std::int64_t>((16 - reinterpret_cast<std::uintptr_t>(row) % 16) % 16 / sizeof(__nv_bfloat16));
   const std::int64_t head = to_boundary < classes ? to_boundary : classes;
   const std::int64_t packs = (classes - head) / 8, tail = head + 8 * packs;
   for (std::int64_t i = index; i < packs; i += threads) {
@@ -128,9 +120,8 @@ __device__ __forceinline__ std::int64_t column_of(std::int32_t target, const Cla
 
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
-    statistics_kernel(float* statistics, const __nv_bfloat16* logits, const float* bias,
-                      const std::int32_t* targets, std::int64_t rows, std::int64_t width,
-                      ClassShard classes) {
+    statistics_kernel(float* statistics, const __nv_bfloat16* logits, const float* bias, const std::int32_t* targets,
+                      std::int64_t rows, std::int64_t width, ClassShard classes) {
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;  // whole warps, or none where a row has a block
   const __nv_bfloat16* const row = logits + n * width;
@@ -145,8 +136,8 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 __global__ void __launch_bounds__(block_threads)
-    combine_kernel(float* nll, float* lse, const float* statistics, const std::int32_t* targets,
-                   std::int64_t shards, std::int64_t rows) {
+    combine_kernel(float* nll, float* lse, const float* statistics, const std::int32_t* targets, std::int64_t shards,
+                   std::int64_t rows) {
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (n >= rows) return;
   float maximum = statistics[3 * n];
@@ -218,9 +209,7 @@ __global__ void __launch_bounds__(block_threads)
 /// Calls run(std::integral_constant<int, threads of a row>, blocks).
 template <class Run>
 void with_row_threads(std::int64_t rows, std::int64_t classes, const Run& run) {
-  const auto blocks = [rows](std::int64_t per_block) {
-    return static_cast<unsigned>(ceil_div(rows, per_block));
-  };
+  const auto blocks = [rows](std::int64_t per_block) { return static_cast<unsigned>(ceil_div(rows, per_block)); };
   if (classes <= warp_row_classes) {
     run(std::integral_constant<int, warp_size>{}, blocks(RowThreads<warp_size>::rows_per_block));
   } else {
@@ -236,9 +225,8 @@ void run(const Context& context, const SoftmaxStatistics& op) {
   const std::int64_t rows = op.logits.extent(0);
   if (rows == 0) return;
   with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
-    launch(statistics_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           op.statistics.f32(), bf16(op.logits), op.bias.f32(), op.targets.i32(), rows, op.logits.extent(1),
-           classes);
+    launch(statistics_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream}, op.statistics.f32(),
+           bf16(op.logits), op.bias.f32(), op.targets.i32(), rows, op.logits.extent(1), classes);
   });
 }
 
@@ -246,10 +234,9 @@ template <>
 void run(const Context& context, const SoftmaxCombine& op) {
   const std::int64_t shards = op.statistics.extent(0), rows = op.statistics.extent(1);
   if (rows == 0) return;
-  launch(
-      combine_kernel,
-      {static_cast<unsigned>(ceil_div(rows, std::int64_t{block_threads})), block_threads, 0, context.stream},
-      op.nll.f32(), op.lse.f32(), op.statistics.f32(), op.targets.i32(), shards, rows);
+  launch(combine_kernel,
+         {static_cast<unsigned>(ceil_div(rows, std::int64_t{block_threads})), block_threads, 0, context.stream},
+         op.nll.f32(), op.lse.f32(), op.statistics.f32(), op.targets.i32(), shards, rows);
 }
 
 template <>
@@ -258,8 +245,8 @@ void run(const Context& context, const SoftmaxGradient& op) {
   const std::int64_t rows = op.logits.extent(0), width = op.logits.extent(1);
   if (rows == 0 || width == 0) return;
   with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
-    launch(gradient_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           bf16(op.logits), op.bias.f32(), op.lse.f32(), op.targets.i32(), rows, width, classes, op.scale);
+    launch(gradient_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream}, bf16(op.logits),
+           op.bias.f32(), op.lse.f32(), op.targets.i32(), rows, width, classes, op.scale);
   });
 }
 
@@ -268,8 +255,8 @@ void run(const Context& context, const LogSoftmax& op) {
   const std::int64_t rows = op.logits.extent(0), classes = op.logits.extent(1);
   if (rows == 0 || classes == 0) return;
   with_row_threads(rows, classes, [&](auto threads, unsigned blocks) {
-    launch(log_softmax_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream},
-           op.logits.f32(), op.bias.f32(), rows, classes);
+    launch(log_softmax_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream}, op.logits.f32(),
+           op.bias.f32(), rows, classes);
   });
 }
 

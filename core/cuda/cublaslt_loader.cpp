@@ -14,8 +14,7 @@ const vqlm::ForeignLibrary& library() {
   // The loader's own search first (LD_LIBRARY_PATH, ldconfig), then the toolkit that the program was built with.
   static const vqlm::ForeignLibrary opened(
       {name, std::string(VQLM_CUDA_LIBRARY_DIR) + "/" + name},
-      "install cuBLAS " + version +
-          " or add its folder to LD_LIBRARY_PATH, or compute on the CPU with --device cpu");
+      "install cuBLAS " + version + " or add its folder to LD_LIBRARY_PATH, or compute on the CPU with --device cpu");
   return opened;
 }
 
@@ -53,9 +52,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) {
   VQLM_FORWARD(cublasLtMatmulDescDestroy, product);
 }
 
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
-                                              cublasLtMatmulDescAttributes_t attribute, const void* value,
-                                              size_t bytes) {
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute,
+                                              const void* value, size_t bytes) {
   VQLM_FORWARD(cublasLtMatmulDescSetAttribute, product, attribute, value, bytes);
 }
 
@@ -77,8 +75,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute,
-                                                    const void* value, size_t bytes) {
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+                                                    size_t bytes) {
   VQLM_FORWARD(cublasLtMatmulPreferenceSetAttribute, preference, attribute, value, bytes);
 }
 
@@ -87,18 +85,16 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t results[], int* found) {
-  VQLM_FORWARD(cublasLtMatmulAlgoGetHeuristic, handle, product, a, b, c, d, preference, asked, results,
-               found);
+  VQLM_FORWARD(cublasLtMatmulAlgoGetHeuristic, handle, product, a, b, c, d, preference, asked, results, found);
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void* alpha,
-                              const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
-                              cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
-                              cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
-                              const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes,
-                              cudaStream_t stream) {
-  VQLM_FORWARD(cublasLtMatmul, handle, product, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d,
-               d_layout, algo, workspace, workspace_bytes, stream);
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void* alpha, const void* a,
+                              cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace,
+                              size_t workspace_bytes, cudaStream_t stream) {
+  VQLM_FORWARD(cublasLtMatmul, handle, product, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d, d_layout, algo,
+               workspace, workspace_bytes, stream);
 }
 
 }  // extern "C"

@@ -11,8 +11,8 @@ void cuda_check(cudaError_t status, const char* call, std::source_location where
   if (status == cudaSuccess) return;
   // Takes the error off the thread, so that the next call's check speaks for itself; a broken context keeps failing.
   static_cast<void>(cudaGetLastError());
-  throw Error(fmt::format("CUDA: {} at {}:{}: {}: {}", call, where.file_name(), where.line(),
-                          cudaGetErrorName(status), cudaGetErrorString(status)));
+  throw Error(fmt::format("CUDA: {} at {}:{}: {}: {}", call, where.file_name(), where.line(), cudaGetErrorName(status),
+                          cudaGetErrorString(status)));
 }
 
 void cuda_log_failure(cudaError_t status, const char* call) noexcept {

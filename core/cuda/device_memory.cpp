@@ -27,8 +27,7 @@ DeviceMemory::DeviceMemory(int device, cudaStream_t stream) : device_(device), s
   cuda_check(cudaDeviceGetDefaultMemPool(&pool_, device), "cudaDeviceGetDefaultMemPool");
   // By default the pool hands everything unused back to the driver at each synchronisation.
   auto keep_all = std::numeric_limits<unsigned long long>::max();
-  cuda_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all),
-             "cudaMemPoolSetAttribute");
+  cuda_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
 }
 
 cudaError_t DeviceMemory::take(void** data, std::size_t bytes) {
@@ -85,11 +84,11 @@ void DeviceMemory::refuse(std::size_t bytes, MemoryUse use) const {
     if (now.in_use[i] > 0) in_use += fmt::format(", {} {}", use_names[i], human_bytes(now.in_use[i]));
   }
   const std::size_t ours = std::accumulate(now.in_use.begin(), now.in_use.end(), std::size_t{0});
-  throw Error(fmt::format(
-      "cuda:{}: out of device memory: {} of {} asked for, {} of {} free; in use here: {}{}; smaller "
-      "train.micro_batch, data.seq_len or model, larger parallel.tensor, or head.kind = \"vq\" needs less",
-      device_, human_bytes(bytes), name_of(use), human_bytes(free), human_bytes(total), human_bytes(ours),
-      in_use.empty() ? "" : " (" + in_use.substr(2) + ")"));
+  throw Error(
+      fmt::format("cuda:{}: out of device memory: {} of {} asked for, {} of {} free; in use here: {}{}; smaller "
+                  "train.micro_batch, data.seq_len or model, larger parallel.tensor, or head.kind = \"vq\" needs less",
+                  device_, human_bytes(bytes), name_of(use), human_bytes(free), human_bytes(total), human_bytes(ours),
+                  in_use.empty() ? "" : " (" + in_use.substr(2) + ")"));
 }
 
 }  // namespace vqlm::cuda

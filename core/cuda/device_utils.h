@@ -69,8 +69,7 @@ __device__ __forceinline__ void store8(__nv_bfloat16* target, const float (&x)[8
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
-  for (int distance = warp_size / 2; distance > 0; distance /= 2)
-    x += __shfl_xor_sync(full_mask, x, distance);
+  for (int distance = warp_size / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(full_mask, x, distance);
   return x;
 }
 

@@ -44,8 +44,7 @@ void require_device(int device) {
     throw Error(fmt::format(
         "cuda: GPU {} asked for, but this process sees {} (numbers from 0; CUDA_VISIBLE_DEVICES {}); start "
         "at most {} rank{} on this machine, or let every rank see all its GPUs",
-        device, count, visible == nullptr ? "is not set" : fmt::format("= {}", visible), count,
-        count == 1 ? "" : "s"));
+        device, count, visible == nullptr ? "is not set" : fmt::format("= {}", visible), count, count == 1 ? "" : "s"));
   }
   const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
   const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device);
@@ -127,8 +126,8 @@ CudaDevice cuda_device(int device) {
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   found.name = properties.name;
-  found.pci = fmt::format("{:04x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID,
-                          properties.pciDeviceID);
+  found.pci =
+      fmt::format("{:04x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID, properties.pciDeviceID);
   found.mig = found.name.find(" MIG ") != std::string::npos;
   found.memory_pools = cuda::has_memory_pools(device);
   found.compute_capability = 10 * properties.major + properties.minor;
@@ -138,8 +137,7 @@ CudaDevice cuda_device(int device) {
   const int count = cuda_device_count();
   for (int peer = 0; peer < count; ++peer) {
     int reachable = 1;
-    if (peer != device)
-      cuda_check(cudaDeviceCanAccessPeer(&reachable, device, peer), "cudaDeviceCanAccessPeer");
+    if (peer != device) cuda_check(cudaDeviceCanAccessPeer(&reachable, device, peer), "cudaDeviceCanAccessPeer");
     found.peers.push_back(reachable != 0);
   }
   return found;

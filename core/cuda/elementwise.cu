@@ -44,8 +44,8 @@ constexpr int sum_rows = 8;  // warps of a block of column_sums_kernel: rows tha
 /// partials (row tiles, columns), columns in whole packs: the sums over the tile's rows of x (rows, stride); a block covers
 /// 32 packs of columns.
 template <int width>
-__global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std::int64_t rows,
-                                   std::int64_t stride, std::int64_t columns, std::int64_t tile) {
+__global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std::int64_t rows, std::int64_t stride,
+                                   std::int64_t columns, std::int64_t tile) {
   __shared__ float of_warp[sum_rows][width][warp_size];
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
@@ -82,16 +82,16 @@ void column_sums(const Context& context, Tensor out, Tensor x) {
   auto* const partials =
       static_cast<float*>(context.workspace->get(static_cast<std::size_t>(tiles * columns) * sizeof(float)));
   launch(column_sums_kernel<width>,
-         {dim3(static_cast<unsigned>(column_blocks), static_cast<unsigned>(tiles)), dim3(warp_size, sum_rows),
-          0, context.stream},
+         {dim3(static_cast<unsigned>(column_blocks), static_cast<unsigned>(tiles)), dim3(warp_size, sum_rows), 0,
+          context.stream},
          partials, bf16(x), rows, x.extent(1), columns, tile);
   add_partial_sums(context, out.f32(), partials, tiles, columns, out.numel());
 }
 
 /// Run i of the destination, `columns` elements, comes from run (i % outer) * inner + i / outer of the source.
 template <int width>
-__global__ void swap_axes_kernel(__nv_bfloat16* dst, const __nv_bfloat16* src, std::int64_t outer,
-                                 std::int64_t inner, std::int64_t columns) {
+__global__ void swap_axes_kernel(__nv_bfloat16* dst, const __nv_bfloat16* src, std::int64_t outer, std::int64_t inner,
+                                 std::int64_t columns) {
   const std::int64_t run = row_of_thread();
   if (run >= outer * inner) return;
   const __nv_bfloat16* const from = src + (run % outer * inner + run / outer) * columns;
@@ -143,8 +143,8 @@ void run(const Context& context, const SwapAxes& op) {
   if (op.src.numel() == 0) return;
   const bool wide = rows_in_packs<8>(columns, bf16(op.dst), bf16(op.src));
   const RowBlocks blocks = row_blocks(outer * inner, wide ? columns / 8 : columns);
-  launch(wide ? swap_axes_kernel<8> : swap_axes_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
-         bf16(op.dst), bf16(op.src), outer, inner, columns);
+  launch(wide ? swap_axes_kernel<8> : swap_axes_kernel<1>, {blocks.grid, blocks.block, 0, context.stream}, bf16(op.dst),
+         bf16(op.src), outer, inner, columns);
 }
 
 }  // namespace vqlm::cuda

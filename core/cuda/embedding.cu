@@ -20,9 +20,9 @@ namespace vqlm::cuda {
 namespace {
 
 template <int width>
-__global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t* ids,
-                                         const __nv_bfloat16* table, std::int64_t tokens, std::int64_t rows,
-                                         std::int64_t columns, std::int64_t first_row) {
+__global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t* ids, const __nv_bfloat16* table,
+                                         std::int64_t tokens, std::int64_t rows, std::int64_t columns,
+                                         std::int64_t first_row) {
   const std::int64_t token = row_of_thread();
   if (token >= tokens) return;
   const std::int64_t row = ids[token] - first_row;
@@ -38,8 +38,8 @@ __global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t*
 }
 
 /// keys (tokens): the table's row of each token, -1 where this shard does not have it.
-__global__ void table_rows_kernel(std::int32_t* keys, const std::int32_t* ids, std::int64_t tokens,
-                                  std::int64_t rows, std::int64_t first_row) {
+__global__ void table_rows_kernel(std::int32_t* keys, const std::int32_t* ids, std::int64_t tokens, std::int64_t rows,
+                                  std::int64_t first_row) {
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= tokens) return;
   const std::int64_t row = ids[n] - first_row;
@@ -66,8 +66,7 @@ constexpr int rows_in_flight = 8;  // loads that a thread has under way
 /// partials (pieces, 2, columns). Dynamic shared memory: the piece's keys with a neighbour on each side, then its row numbers.
 template <int width>
 __global__ void __launch_bounds__(piece_threads)
-    sum_pieces_kernel(float* dtable, float* partials, const __nv_bfloat16* dout, Pieces pieces,
-                      std::int64_t columns) {
+    sum_pieces_kernel(float* dtable, float* partials, const __nv_bfloat16* dout, Pieces pieces, std::int64_t columns) {
   std::int32_t* const key = dynamic_shared<std::int32_t>() + 1;  // key[-1 .. length]
   std::int32_t* const row = key + pieces.length + 1;
   const std::int64_t begin = blockIdx.x * pieces.length;
@@ -116,8 +115,7 @@ constexpr int join_warps = 8;
 
 /// Adds the partial sums of each token that reaches over a piece's end; the block of the piece where it begins does it.
 template <int width>
-__global__ void join_pieces_kernel(float* dtable, const float* partials, Pieces pieces,
-                                   std::int64_t columns) {
+__global__ void join_pieces_kernel(float* dtable, const float* partials, Pieces pieces, std::int64_t columns) {
   __shared__ float of_warp[join_warps][width][warp_size];
   const std::int64_t piece = blockIdx.x, begin = piece * pieces.length, end = begin + pieces.length;
   const std::int32_t key = pieces.key(end - 1);
@@ -161,8 +159,7 @@ __global__ void join_pieces_kernel(float* dtable, const float* partials, Pieces 
 
 /// Pieces of 32 rows, or longer ones, up to 4096, where that would make more than 1024: partial sums take 8 bytes a column each.
 std::int64_t piece_length(std::int64_t tokens) {
-  return std::clamp<std::int64_t>(ceil_div<std::int64_t>(ceil_div<std::int64_t>(tokens, 1024), 32) * 32, 32,
-                                  4096);
+  return std::clamp<std::int64_t>(ceil_div<std::int64_t>(ceil_div<std::int64_t>(tokens, 1024), 32) * 32, 32, 4096);
 }
 
 template <int width>
@@ -177,8 +174,8 @@ void sum_runs(const Context& context, Tensor dtable, Tensor dout, const Pieces& 
           static_cast<std::size_t>(2 * pieces.length + 2) * sizeof(std::int32_t), context.stream},
          dtable.f32(), partials, bf16(dout), pieces, columns);
   launch(join_pieces_kernel<width>,
-         {dim3(count, column_blocks(warp_size)), dim3(warp_size, join_warps), 0, context.stream},
-         dtable.f32(), partials, pieces, columns);
+         {dim3(count, column_blocks(warp_size)), dim3(warp_size, join_warps), 0, context.stream}, dtable.f32(),
+         partials, pieces, columns);
 }
 
 }  // namespace
@@ -190,8 +187,8 @@ void run(const Context& context, const EmbeddingForward& op) {
   const bool wide = rows_in_packs<8>(columns, bf16(op.out), bf16(op.table));
   const RowBlocks blocks = row_blocks(tokens, wide ? columns / 8 : columns);
   launch(wide ? embedding_forward_kernel<8> : embedding_forward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.out), op.ids.i32(), bf16(op.table), tokens,
-         rows, columns, op.first_row);
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.out), op.ids.i32(), bf16(op.table), tokens, rows,
+         columns, op.first_row);
 }
 
 template <>
@@ -203,14 +200,13 @@ void run(const Context& context, const EmbeddingBackward& op) {
   const auto padded = [](std::size_t bytes) { return ceil_div<std::size_t>(bytes, 256) * 256; };
   const std::size_t partial_bytes = padded(static_cast<std::size_t>(2 * count * columns) * sizeof(float));
   const std::size_t index_bytes = padded(static_cast<std::size_t>(tokens) * sizeof(std::int32_t));
-  auto* const workspace = static_cast<char*>(
-      context.workspace->get(partial_bytes + 2 * index_bytes + sort_rows_scratch_bytes(tokens)));
+  auto* const workspace =
+      static_cast<char*>(context.workspace->get(partial_bytes + 2 * index_bytes + sort_rows_scratch_bytes(tokens)));
   const Tensor keys(workspace + partial_bytes, DType::i32, {tokens});
   const Tensor order(workspace + partial_bytes + index_bytes, DType::i32, {tokens});
   auto* const partials = reinterpret_cast<float*>(workspace);
 
-  launch(table_rows_kernel,
-         {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(tokens, 256))), 256, 0, context.stream},
+  launch(table_rows_kernel, {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(tokens, 256))), 256, 0, context.stream},
          keys.i32(), op.ids.i32(), tokens, rows, op.first_row);
   sort_rows(context, order, keys, rows, workspace + partial_bytes + 2 * index_bytes);
   const Pieces pieces{order.i32(), keys.i32(), tokens, length, count};

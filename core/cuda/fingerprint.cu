@@ -60,8 +60,8 @@ void enqueue(const Context& context, unsigned long long* sum, Tensor x) {
   constexpr int per_pack = 16 / static_cast<int>(sizeof(Bits));
   const auto* const bits = static_cast<const Bits*>(x.data());
   const std::int64_t n = x.numel();
-  launch(fingerprint_kernel<Bits>, {flat_blocks<per_pack>(context, n), threads, 0, context.stream}, sum, bits,
-         n, elements_before_packs<per_pack>(n, bits));
+  launch(fingerprint_kernel<Bits>, {flat_blocks<per_pack>(context, n), threads, 0, context.stream}, sum, bits, n,
+         elements_before_packs<per_pack>(n, bits));
 }
 
 }  // namespace

@@ -46,10 +46,9 @@ class AlignedCopy {
 
  private:
   std::size_t pitch(std::int64_t elements) const { return static_cast<std::size_t>(elements) * element_; }
-  void move(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
-            cudaStream_t stream) const {
-    cuda_check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, pitch(rows_),
-                                 static_cast<std::size_t>(columns_), cudaMemcpyDeviceToDevice, stream),
+  void move(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, cudaStream_t stream) const {
+    cuda_check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, pitch(rows_), static_cast<std::size_t>(columns_),
+                                 cudaMemcpyDeviceToDevice, stream),
                "cudaMemcpy2DAsync");
   }
 
@@ -63,8 +62,7 @@ class AlignedCopy {
 void run_on_copies(const Context& context, ProductShape shape, Tensor c, Tensor a, Tensor b, Accumulate accumulate) {
   AlignedCopy first(b, shape.rows_a(), shape.columns_a()), second(a, shape.rows_b(), shape.columns_b());
   AlignedCopy product(c, shape.rows, shape.columns);
-  auto* scratch = static_cast<std::byte*>(
-      context.workspace->get(first.bytes() + second.bytes() + product.bytes()));
+  auto* scratch = static_cast<std::byte*>(context.workspace->get(first.bytes() + second.bytes() + product.bytes()));
   for (AlignedCopy* matrix : {&first, &second, &product}) {
     matrix->place(scratch);
     scratch += matrix->bytes();
@@ -97,9 +95,7 @@ void run(const Context& context, const Matmul& op) {
     }
     return;
   }
-  const auto operation = [](Transpose transpose) {
-    return transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N;
-  };
+  const auto operation = [](Transpose transpose) { return transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N; };
   const ProductShape shape{.rows = n,
                            .columns = m,
                            .depth = k,
@@ -111,8 +107,8 @@ void run(const Context& context, const Matmul& op) {
                            .alignment_b = alignment(op.a),
                            .alignment_d = alignment(op.c)};
   if (!context.plans->supports(shape)) return run_on_copies(context, shape, op.c, op.a, op.b, op.accumulate);
-  context.plans->run(shape, op.b.data(), op.a.data(), op.c.data(),
-                     op.accumulate == Accumulate::yes ? 1.0f : 0.0f, context.stream);
+  context.plans->run(shape, op.b.data(), op.a.data(), op.c.data(), op.accumulate == Accumulate::yes ? 1.0f : 0.0f,
+                     context.stream);
 }
 
 }  // namespace vqlm::cuda

@@ -98,8 +98,8 @@ void MatmulPlans::Plan::choose(cublasLtHandle_t handle, const ProductShape& shap
   set(preference.get(), CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      handle, product.get(), a.get(), b.get(), d.get(), d.get(), preference.get(), 1, &best, &found);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, product.get(), a.get(), b.get(), d.get(),
+                                                               d.get(), preference.get(), 1, &best, &found);
   if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED) {
     throw Error(fmt::format("cuBLASLt: cublasLtMatmulAlgoGetHeuristic for a product of {}: {}", shape.str(),
                             cublasLtGetStatusString(status)));
@@ -135,9 +135,9 @@ const MatmulPlans::Plan& MatmulPlans::plan(const ProductShape& shape) {
   make_layout(made->b, shape.operands, shape.rows_b(), shape.columns_b(), shape.leading_b);
   make_layout(made->d, shape.result, shape.rows, shape.columns, shape.leading_d);
   // Where K is split, its parts are summed in fp32; in place of a bf16 result each part would be rounded.
-  const std::uint32_t fp32_sums =
-      shape.result == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_INPLACE
-                                 : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  const std::uint32_t fp32_sums = shape.result == CUDA_R_32F
+                                      ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_INPLACE
+                                      : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   made->choose(handle_, shape, workspace_bytes_, fp32_sums);
   if (!made->supported) made->choose(handle_, shape, workspace_bytes_, CUBLASLT_REDUCTION_SCHEME_MASK);
   known = std::move(made);
@@ -153,10 +153,10 @@ void MatmulPlans::run(const ProductShape& shape, const void* a, const void* b, v
   const Plan& planned = plan(shape);
   if (!planned.supported) throw Error(fmt::format("cuBLASLt: no algorithm for a product of {}", shape.str()));
   const float alpha = 1;
-  cublas_check(cublasLtMatmul(handle_, planned.product.get(), &alpha, a, planned.a.get(), b, planned.b.get(),
-                              &beta, d, planned.d.get(), d, planned.d.get(), &planned.algorithm, workspace_,
-                              workspace_bytes_, stream),
-               "cublasLtMatmul");
+  cublas_check(
+      cublasLtMatmul(handle_, planned.product.get(), &alpha, a, planned.a.get(), b, planned.b.get(), &beta, d,
+                     planned.d.get(), d, planned.d.get(), &planned.algorithm, workspace_, workspace_bytes_, stream),
+      "cublasLtMatmul");
 }
 
 }  // namespace vqlm::cuda

@@ -34,8 +34,8 @@ struct ProductShape {
   std::int64_t columns_b() const { return transpose_b == CUBLAS_OP_N ? columns : depth; }
 
   auto key() const {
-    return std::tie(rows, columns, depth, transpose_a, transpose_b, operands, result, alignment_a,
-                    alignment_b, alignment_d, leading_a, leading_b, leading_d);
+    return std::tie(rows, columns, depth, transpose_a, transpose_b, operands, result, alignment_a, alignment_b,
+                    alignment_d, leading_a, leading_b, leading_d);
   }
   bool operator<(const ProductShape& other) const { return key() < other.key(); }
   /// For messages, in row-major words: "128 x 50257 x 768 (bf16 to fp32, rows of 768 and 50257, aligned to 2 and 256 bytes)".

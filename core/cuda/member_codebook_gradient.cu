@@ -42,24 +42,22 @@ struct Shared {
     codes = reinterpret_cast<std::uint8_t*>(ds + 2 * depth * tile_rows);
   }
   static std::size_t bytes(int codes_per_group) {
-    return static_cast<std::size_t>(ceil_div(codes_per_group, warp_codes) * warp_codes * t_pitch) *
-               sizeof(float) +
+    return static_cast<std::size_t>(ceil_div(codes_per_group, warp_codes) * warp_codes * t_pitch) * sizeof(float) +
            (tile_rows * slice + 2 * depth * tile_rows) * sizeof(bf16) + 2 * depth;
   }
 };
 
 /// Starts copying columns [column, column + slice) of group g of the tile's rows of h; zeros outside.
 template <bool aligned>
-__device__ __forceinline__ void load_rows(bf16* h, const Problem& problem, const Tile& tile, int g,
-                                          int column) {
+__device__ __forceinline__ void load_rows(bf16* h, const Problem& problem, const Tile& tile, int g, int column) {
   const int left = problem.width - column;
   for (int i = static_cast<int>(threadIdx.x); i < tile_rows * slice_chunks; i += threads) {
     const int r = i / slice_chunks, chunk = i % slice_chunks;
     const bool valid = r < tile.rows && chunk * 8 < left;
-    const bf16* const source =
-        valid ? problem.h + static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d +
-                    g * problem.width + column + chunk * 8
-              : problem.h;
+    const bf16* const source = valid ? problem.h +
+                                           static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d +
+                                           g * problem.width + column + chunk * 8
+                                     : problem.h;
     copy_chunk<aligned>(h + chunk_offset<slice_chunks>(r, chunk), source, valid ? left - chunk * 8 : 0);
   }
 }
@@ -77,8 +75,7 @@ __device__ __forceinline__ void load_members(bf16* ds, const Problem& problem, c
 
 /// This thread's code, in group g, of the stage of members [first, first + depth): bytes G apart, too small for
 /// asynchronous copies. Read before a stage's sums and written to shared memory after them, it does not hold them up.
-__device__ __forceinline__ std::uint8_t load_code(const Problem& problem, const Tile& tile, int g,
-                                                  int first) {
+__device__ __forceinline__ std::uint8_t load_code(const Problem& problem, const Tile& tile, int g, int first) {
   const int w = first + static_cast<int>(threadIdx.x);
   if (static_cast<int>(threadIdx.x) >= depth || w >= tile.members) return 0;
   return problem.codes[static_cast<std::int64_t>(tile.first_member + w) * problem.groups + g];
@@ -87,8 +84,7 @@ __device__ __forceinline__ std::uint8_t load_code(const Problem& problem, const 
 /// t[q_g(w)] += ds of member w, for the members of a stage whose codes are this warp's. The next member is read before
 /// this one's sum is written: the compiler may not exchange the two, and latency is all that this loop costs.
 __device__ __forceinline__ void add_members(float* t, const bf16* ds, const std::uint8_t* codes, int count) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   for (int begin = 0; begin < count; begin += warp_size) {
     const bool own = begin + lane < count && codes[begin + lane] / warp_codes == warp;
     unsigned left = __ballot_sync(full_mask, own);
@@ -110,10 +106,9 @@ __device__ __forceinline__ void add_members(float* t, const bf16* ds, const std:
 }
 
 /// acc (32 codes of this warp, slice) += t h, t rounded to bf16.
-__device__ __forceinline__ void multiply_tile(float (&acc)[2][8][4], const float* t, const bf16* h,
-                                              int row_slabs, int column_pairs) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+__device__ __forceinline__ void multiply_tile(float (&acc)[2][8][4], const float* t, const bf16* h, int row_slabs,
+                                              int column_pairs) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   for (int slab = 0; slab < row_slabs; ++slab) {
     unsigned a[2][4];
 #pragma unroll
@@ -121,8 +116,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[2][8][4], const float
 #pragma unroll
       for (int part = 0; part < 4; ++part) {
         const int q = warp * warp_codes + 16 * m + part % 2 * 8 + lane / 4;
-        const float2 x =
-            *reinterpret_cast<const float2*>(t + q * t_pitch + 16 * slab + part / 2 * 8 + lane % 4 * 2);
+        const float2 x = *reinterpret_cast<const float2*>(t + q * t_pitch + 16 * slab + part / 2 * 8 + lane % 4 * 2);
         a[m][part] = pack_bf16(x.x, x.y);
       }
     }
@@ -142,10 +136,9 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[2][8][4], const float
 }
 
 /// The block's copy of dU[g, :, column ..] = acc, or += acc after the first wave.
-__device__ __forceinline__ void store_part(const float (&acc)[2][8][4], const Problem& problem, int g,
-                                           int column, bool first_wave) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+__device__ __forceinline__ void store_part(const float (&acc)[2][8][4], const Problem& problem, int g, int column,
+                                           bool first_wave) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   float* const part = problem.partials + (static_cast<std::int64_t>(blockIdx.y) * problem.groups + g) *
                                              problem.codes_per_group * problem.width;
 #pragma unroll
@@ -154,8 +147,7 @@ __device__ __forceinline__ void store_part(const float (&acc)[2][8][4], const Pr
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int q = warp * warp_codes + 16 * m + e / 2 * 8 + lane / 4,
-                  c = column + 8 * n + lane % 4 * 2 + e % 2;
+        const int q = warp * warp_codes + 16 * m + e / 2 * 8 + lane / 4, c = column + 8 * n + lane % 4 * 2 + e % 2;
         if (q >= problem.codes_per_group || c >= problem.width) continue;
         float* const out = part + static_cast<std::int64_t>(q) * problem.width + c;
         *out = first_wave ? acc[m][n][e] : *out + acc[m][n][e];
@@ -171,8 +163,7 @@ __global__ void __launch_bounds__(threads) codebook_kernel(Problem problem, int 
   const int slices = ceil_div(problem.width, slice);
   const int g = static_cast<int>(blockIdx.x) / slices, column = static_cast<int>(blockIdx.x) % slices * slice;
   const int column_pairs = ceil_div(min(problem.width - column, slice), 16);
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const bool has_codes = warp * warp_codes < problem.codes_per_group;
   const bool stages_code = static_cast<int>(threadIdx.x) < depth;
   bool has_sums = wave == 0;  // the first wave writes zeros, too; later ones only add
@@ -243,8 +234,7 @@ void codebook_gradient(const Context& context, const Problem& problem, int wave,
   if (!last) return;
   const std::int64_t count = static_cast<std::int64_t>(problem.codes_per_group) * problem.d;
   launch(add_parts_kernel,
-         {static_cast<unsigned>(ceil_div(count, std::int64_t{add_threads})), add_threads, 0, context.stream},
-         problem);
+         {static_cast<unsigned>(ceil_div(count, std::int64_t{add_threads})), add_threads, 0, context.stream}, problem);
 }
 
 }  // namespace vqlm::cuda::members

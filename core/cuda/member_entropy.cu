@@ -60,8 +60,7 @@ std::size_t carve(Problem& problem, std::int64_t wave_room, void* block) {
   cutter.cut(problem.tile_begin, problem.clusters + 1);
   cutter.cut(problem.scores, wave_room);
   cutter.cut(problem.ds, gradients ? wave_room : 0);
-  cutter.cut(problem.partials,
-             gradients ? std::int64_t{problem.parts} * problem.codes_per_group * problem.d : 0);
+  cutter.cut(problem.partials, gradients ? std::int64_t{problem.parts} * problem.codes_per_group * problem.d : 0);
   return cutter.bytes();
 }
 
@@ -83,8 +82,7 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
   problem.wave_scores = std::max<std::int64_t>(all_scores, 1);
   if (all_scores > most_scores) {
     wave_room = std::max(most_scores, 2 * largest_tile);
-    problem.wave_scores =
-        wave_room - largest_tile;  // a tile begins below and may reach beyond by its own size
+    problem.wave_scores = wave_room - largest_tile;  // a tile begins below and may reach beyond by its own size
   }
   carve(problem, wave_room, context.workspace->get(carve(problem, wave_room, nullptr)));
 
@@ -139,8 +137,8 @@ void member_entropy(const Context& context, const MemberEntropy& op, std::int64_
     problem.codes_per_group = static_cast<int>(op.member_codebook.extent(1));
     problem.width = static_cast<int>(op.member_codebook.extent(2));
   }
-  problem.aligned = problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) &&
-                    is_aligned(problem.codebook);
+  problem.aligned =
+      problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) && is_aligned(problem.codebook);
   vector_entropy(context, problem, rows, most_members(map), wave_scores);
 }
 

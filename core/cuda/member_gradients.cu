@@ -19,8 +19,7 @@ constexpr int stage_elements = depth * (tile_rows + slice);
 constexpr int warp_columns = slice / (hidden_threads / warp_size);
 // The sums pass through shared memory, with rows set apart so that the 8 rows of a store lie in different banks.
 constexpr int sum_pitch = slice + 8;
-constexpr std::size_t hidden_shared = stages * stage_elements * sizeof(bf16) >
-                                              tile_rows* sum_pitch * sizeof(float)
+constexpr std::size_t hidden_shared = stages * stage_elements * sizeof(bf16) > tile_rows* sum_pitch * sizeof(float)
                                           ? stages* stage_elements * sizeof(bf16)
                                           : tile_rows* sum_pitch * sizeof(float);
 
@@ -40,30 +39,27 @@ __device__ __forceinline__ void load_stage(bf16* stage, const Problem& problem, 
   constexpr int step = hidden_threads / slice_chunks;
   const int w = thread / slice_chunks, chunk = thread % slice_chunks;
   copy_vector_chunks<vectors, aligned, slice_chunks, step, depth / step>(
-      vector_tile, problem, static_cast<std::int64_t>(tile.first_member) + first + w,
-      tile.members - first - w, w, chunk, column + chunk * 8);
+      vector_tile, problem, static_cast<std::int64_t>(tile.first_member) + first + w, tile.members - first - w, w,
+      chunk, column + chunk * 8);
 }
 
 /// acc (64 rows, 32 columns of this warp) += the stage's product. row_slabs: groups of 16 rows that the tile has.
 __device__ __forceinline__ void multiply_stage(float (&acc)[4][4][4], const bf16* stage, int row_slabs) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const bf16* const vectors = stage + depth * tile_rows;
 #pragma unroll
   for (int k = 0; k < depth; k += 16) {
     unsigned u[2][4];  // each: two neighbouring groups of 8 columns
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
-      ldmatrix_x4_trans(
-          u[pair], vectors + chunk_offset<slice_chunks>(k + lane % 16,
-                                                        warp * (warp_columns / 8) + 2 * pair + lane / 16));
+      ldmatrix_x4_trans(u[pair], vectors + chunk_offset<slice_chunks>(
+                                               k + lane % 16, warp * (warp_columns / 8) + 2 * pair + lane / 16));
     }
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
       if (m >= row_slabs) continue;
       unsigned ds[4];
-      ldmatrix_x4_trans(ds,
-                        stage + chunk_offset<row_chunks>(k + lane / 16 * 8 + lane % 8, 2 * m + lane / 8 % 2));
+      ldmatrix_x4_trans(ds, stage + chunk_offset<row_chunks>(k + lane / 16 * 8 + lane % 8, 2 * m + lane / 8 % 2));
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
         const unsigned left[2] = {u[pair][0], u[pair][1]}, right[2] = {u[pair][2], u[pair][3]};
@@ -76,8 +72,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[4][4][4], const bf16
 
 /// dh += sums (64, slice) in shared memory.
 template <bool aligned>
-__device__ __forceinline__ void add_rows(const Problem& problem, const Tile& tile, const float* sums,
-                                         int column) {
+__device__ __forceinline__ void add_rows(const Problem& problem, const Tile& tile, const float* sums, int column) {
   for (int i = static_cast<int>(threadIdx.x); i < tile.rows * slice_chunks; i += hidden_threads) {
     const int r = i / slice_chunks, c = i % slice_chunks * 8;
     if (column + c >= problem.d) continue;
@@ -107,8 +102,7 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
   const int steps = ceil_div(tile.members, depth), row_slabs = ceil_div(tile.rows, 16);
   float acc[4][4][4] = {};
   for (int s = 0; s < stages - 1; ++s) {
-    if (s < steps)
-      load_stage<vectors, aligned>(shared + s * stage_elements, problem, tile, s * depth, column);
+    if (s < steps) load_stage<vectors, aligned>(shared + s * stage_elements, problem, tile, s * depth, column);
     cp_async_commit();
   }
   for (int step = 0; step < steps; ++step) {
@@ -116,15 +110,13 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
     __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
     const int next = step + stages - 1;
     if (next < steps)
-      load_stage<vectors, aligned>(shared + next % stages * stage_elements, problem, tile, next * depth,
-                                   column);
+      load_stage<vectors, aligned>(shared + next % stages * stage_elements, problem, tile, next * depth, column);
     cp_async_commit();
     multiply_stage(acc, shared + step % stages * stage_elements, row_slabs);
   }
   __syncthreads();  // the stages give way to the sums
   float* const sums = dynamic_shared<float>();
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
 #pragma unroll
@@ -146,12 +138,10 @@ constexpr int bias_blocks = 8;  // share a cluster's members
 
 __global__ void __launch_bounds__(bias_threads) bias_kernel(Problem problem, int wave) {
   const int k = static_cast<int>(blockIdx.x), warps = bias_threads / warp_size;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const std::int32_t begin = problem.tile_begin[k], end = problem.tile_begin[k + 1];
   if (begin == end) return;
-  const std::int32_t first_member = problem.member_begin[k],
-                     members = problem.member_begin[k + 1] - first_member;
+  const std::int32_t first_member = problem.member_begin[k], members = problem.member_begin[k + 1] - first_member;
   for (int w = static_cast<int>(blockIdx.y) * warps + warp; w < members; w += bias_blocks * warps) {
     float sum = 0;
     for (std::int32_t t = begin; t < end; ++t) {
@@ -172,13 +162,11 @@ __global__ void __launch_bounds__(bias_threads) bias_kernel(Problem problem, int
 }  // namespace
 
 void tile_gradients(const Context& context, const Problem& problem, int wave) {
-  const dim3 blocks(static_cast<unsigned>(problem.max_tiles),
-                    static_cast<unsigned>(ceil_div(problem.d, slice)));
+  const dim3 blocks(static_cast<unsigned>(problem.max_tiles), static_cast<unsigned>(ceil_div(problem.d, slice)));
   launch(instance_for(problem, hidden_kernel<Vectors::coded, true>, hidden_kernel<Vectors::coded, false>,
                       hidden_kernel<Vectors::own, true>, hidden_kernel<Vectors::own, false>),
          {blocks, hidden_threads, hidden_shared, context.stream}, problem, wave);
-  launch(bias_kernel,
-         {dim3(static_cast<unsigned>(problem.clusters), bias_blocks), bias_threads, 0, context.stream},
+  launch(bias_kernel, {dim3(static_cast<unsigned>(problem.clusters), bias_blocks), bias_threads, 0, context.stream},
          problem, wave);
 }
 

@@ -46,8 +46,7 @@ struct alignas(4 * N) Floats {
 
 /// table (G Q): h_g . u_{g,q} of the block's rows, zeros from row `count` on. Neighbouring threads take neighbouring codes.
 template <int N>
-__device__ __forceinline__ void make_tables(Floats<N>* table, const LogProbs& p, std::int64_t row,
-                                            int count) {
+__device__ __forceinline__ void make_tables(Floats<N>* table, const LogProbs& p, std::int64_t row, int count) {
   for (int i = static_cast<int>(threadIdx.x); i < p.groups * p.codes_per_group; i += block_threads) {
     const __nv_bfloat16* const code = p.codebook + static_cast<std::int64_t>(i) * p.width;
     const __nv_bfloat16* const h = p.h + row * p.d + i / p.codes_per_group * p.width;
@@ -65,8 +64,8 @@ __device__ __forceinline__ void make_tables(Floats<N>* table, const LogProbs& p,
 
 /// Scores of one cluster by one warp, to the block's workspace; shift = log-probability of the cluster - lse.
 template <int N>
-__device__ __forceinline__ void score_cluster(float* scores, float* shifts, const Floats<N>* table,
-                                              const LogProbs& p, std::int64_t row, int count, int k) {
+__device__ __forceinline__ void score_cluster(float* scores, float* shifts, const Floats<N>* table, const LogProbs& p,
+                                              std::int64_t row, int count, int k) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   float maximum[N], sum[N];
 #pragma unroll
@@ -153,8 +152,7 @@ void launch_rows(const Context& context, LogProbs& p, std::int64_t table_entries
 template <>
 void run(const Context& context, const MemberLogProbs& op) {
   const CodeMapView& map = op.map;
-  const std::int64_t rows = op.h.extent(0), vocabulary = op.log_probs.extent(1),
-                     clusters = op.code_log_probs.extent(1);
+  const std::int64_t rows = op.h.extent(0), vocabulary = op.log_probs.extent(1), clusters = op.code_log_probs.extent(1);
   if (rows == 0 || vocabulary == 0) return;
   if (are_own_vectors(op.member_codebook)) {
     return own_vector_log_probs(context, op);

@@ -16,9 +16,8 @@ namespace {
 constexpr int threads = 128;
 
 template <int width>
-__global__ void add_member_means_kernel(__nv_bfloat16* out, const __nv_bfloat16* codebook,
-                                        const __nv_bfloat16* members, const std::int32_t* member_begin,
-                                        std::int64_t columns) {
+__global__ void add_member_means_kernel(__nv_bfloat16* out, const __nv_bfloat16* codebook, const __nv_bfloat16* members,
+                                        const std::int32_t* member_begin, std::int64_t columns) {
   const std::int64_t k = blockIdx.x;
   const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (j >= columns) return;
@@ -80,8 +79,8 @@ void run(const Context& context, const AddMemberMeansBackward& op) {
   const std::int64_t columns = op.dout.extent(1);
   const bool wide = rows_in_packs<4>(columns, op.dcodebook.f32(), op.dmembers.f32(), op.dout.f32());
   launch(wide ? add_member_means_backward_kernel<4> : add_member_means_backward_kernel<1>,
-         {blocks(op.dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, op.dcodebook.f32(),
-         op.dmembers.f32(), op.dout.f32(), op.map.member_begin.i32(), columns);
+         {blocks(op.dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, op.dcodebook.f32(), op.dmembers.f32(),
+         op.dout.f32(), op.map.member_begin.i32(), columns);
 }
 
 }  // namespace vqlm::cuda

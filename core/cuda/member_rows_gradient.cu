@@ -21,8 +21,7 @@ constexpr int row_chunks = tile_rows / 8, slice_chunks = slice / 8;
 constexpr int warp_columns = slice / (threads / warp_size);
 // A block loops over its cluster's members from blockIdx.y on: most clusters have fewer than 8 * 64.
 constexpr int member_blocks = 8;
-constexpr std::size_t shared_bytes =
-    static_cast<std::size_t>(tile_rows) * (tile_members + slice) * sizeof(bf16);
+constexpr std::size_t shared_bytes = static_cast<std::size_t>(tile_rows) * (tile_members + slice) * sizeof(bf16);
 
 /// Copies ds (member, row) of members [first, first + tile_members), then the slice of the tile's rows of h (row, column);
 /// zeros outside. They are there after cp_async_wait and a barrier.
@@ -40,26 +39,22 @@ __device__ __forceinline__ void load_tile(bf16* shared, const Problem& problem, 
   for (int i = static_cast<int>(threadIdx.x); i < tile_rows * slice_chunks; i += threads) {
     const int r = i / slice_chunks, chunk = i % slice_chunks, k = column + chunk * 8;
     const bool valid = r < tile.rows && k < problem.d;
-    const std::int64_t at =
-        valid ? static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d + k : 0;
-    copy_chunk<aligned>(rows + chunk_offset<slice_chunks>(r, chunk), problem.h + at,
-                        valid ? problem.d - k : 0);
+    const std::int64_t at = valid ? static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d + k : 0;
+    copy_chunk<aligned>(rows + chunk_offset<slice_chunks>(r, chunk), problem.h + at, valid ? problem.d - k : 0);
   }
 }
 
 /// acc (64 members, 32 columns of this warp) += the tile's product. Slabs: groups of 16 that there are.
 __device__ __forceinline__ void multiply_tile(float (&acc)[4][4][4], const bf16* shared, int row_slabs,
                                               int member_slabs) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const bf16* const rows = shared + tile_members * tile_rows;
   for (int slab = 0; slab < row_slabs; ++slab) {
     unsigned x[2][4];  // each: two neighbouring groups of 8 columns
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
-      ldmatrix_x4_trans(x[pair],
-                        rows + chunk_offset<slice_chunks>(16 * slab + lane % 16,
-                                                          warp * (warp_columns / 8) + 2 * pair + lane / 16));
+      ldmatrix_x4_trans(x[pair], rows + chunk_offset<slice_chunks>(16 * slab + lane % 16,
+                                                                   warp * (warp_columns / 8) + 2 * pair + lane / 16));
     }
 #pragma unroll
     for (int m = 0; m < tile_members / 16; ++m) {
@@ -77,18 +72,15 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[4][4][4], const bf16*
 }
 
 /// dU += acc; `members` of them, whose rows begin at out. A warp's store fills sectors of 32 bytes.
-__device__ __forceinline__ void add_rows(float* out, const float (&acc)[4][4][4], int members, int column,
-                                         int d) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+__device__ __forceinline__ void add_rows(float* out, const float (&acc)[4][4][4], int members, int column, int d) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int w = 16 * m + e / 2 * 8 + lane / 4,
-                  c = column + warp * warp_columns + 8 * n + 2 * (lane % 4) + e % 2;
+        const int w = 16 * m + e / 2 * 8 + lane / 4, c = column + warp * warp_columns + 8 * n + 2 * (lane % 4) + e % 2;
         if (w < members && c < d) out[static_cast<std::int64_t>(w) * d + c] += acc[m][n][e];
       }
     }
@@ -100,8 +92,7 @@ template <bool aligned>
 __global__ void __launch_bounds__(threads) own_vector_kernel(Problem problem, int wave) {
   const int k = static_cast<int>(blockIdx.x), column = static_cast<int>(blockIdx.z) * slice;
   const std::int32_t begin = problem.tile_begin[k], end = problem.tile_begin[k + 1];
-  const std::int32_t first_member = problem.member_begin[k],
-                     members = problem.member_begin[k + 1] - first_member;
+  const std::int32_t first_member = problem.member_begin[k], members = problem.member_begin[k + 1] - first_member;
   bf16* const shared = dynamic_shared<bf16>();
   for (int first = static_cast<int>(blockIdx.y) * tile_members; begin < end && first < members;
        first += member_blocks * tile_members) {
@@ -120,8 +111,8 @@ __global__ void __launch_bounds__(threads) own_vector_kernel(Problem problem, in
       multiply_tile(acc, shared, ceil_div(tile.rows, 16), ceil_div(count, 16));
     }
     if (has_sums) {
-      add_rows(problem.dcodebook + (static_cast<std::int64_t>(first_member) + first) * problem.d, acc, count,
-               column, problem.d);
+      add_rows(problem.dcodebook + (static_cast<std::int64_t>(first_member) + first) * problem.d, acc, count, column,
+               problem.d);
     }
   }
 }

@@ -21,7 +21,7 @@ namespace {
 constexpr int threads = 512;
 
 struct Rows {
-  float* out;  // (N, V): scores in member order become log-probabilities in token order
+  float* out;                          // (N, V): scores in member order become log-probabilities in token order
   const float *code_log_probs, *bias;  // (N, K), (V)
   const std::int32_t *member_begin, *members, *cluster_of_token, *position_of_token;
   std::int64_t rows, vocabulary;
@@ -69,11 +69,9 @@ __global__ void __launch_bounds__(threads) own_vector_log_probs_kernel(Rows p) {
 
 void own_vector_log_probs(const Context& context, const MemberLogProbs& op) {
   const CodeMapView& map = op.map;
-  run(context, Matmul{.c = op.log_probs,
-                      .a = op.h,
-                      .b = op.member_codebook,
-                      .tb = Transpose::yes,
-                      .accumulate = Accumulate::no});
+  run(context,
+      Matmul{
+          .c = op.log_probs, .a = op.h, .b = op.member_codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
   Rows p{};
   p.out = op.log_probs.f32();
   p.code_log_probs = op.code_log_probs.f32();

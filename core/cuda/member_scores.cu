@@ -52,8 +52,8 @@ struct Source {
   __device__ __forceinline__ void load(bf16* stage, const Problem& problem, int k_begin) const {
     const int first = static_cast<int>(threadIdx.x) / chunks, chunk = static_cast<int>(threadIdx.x) % chunks;
     const int k = k_begin + chunk * 8;
-    copy_vector_chunks<vectors, aligned, chunks, step, tile_members / step>(stage, problem, member, members,
-                                                                            first, chunk, k);
+    copy_vector_chunks<vectors, aligned, chunks, step, tile_members / step>(stage, problem, member, members, first,
+                                                                            chunk, k);
     bf16* const h_tile = stage + tile_members * depth;
 #pragma unroll
     for (int i = 0; i < tile_rows / step; ++i) {
@@ -67,23 +67,20 @@ struct Source {
 
 /// acc (32 members of this warp, 64 rows) += the stage's product. row_pairs: pairs of 8 rows that the tile has.
 __device__ __forceinline__ void multiply_stage(float (&acc)[2][8][4], const bf16* stage, int row_pairs) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const bf16* const h_tile = stage + tile_members * depth;
 #pragma unroll
   for (int k = 0; k < chunks; k += 2) {
     unsigned u[2][4];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      ldmatrix_x4(u[m],
-                  stage + chunk_offset<chunks>(warp * warp_members + 16 * m + lane % 16, k + lane / 16));
+      ldmatrix_x4(u[m], stage + chunk_offset<chunks>(warp * warp_members + 16 * m + lane % 16, k + lane / 16));
     }
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
       if (pair >= row_pairs) continue;
       unsigned both[4];
-      ldmatrix_x4(both,
-                  h_tile + chunk_offset<chunks>(16 * pair + lane / 16 * 8 + lane % 8, k + lane / 8 % 2));
+      ldmatrix_x4(both, h_tile + chunk_offset<chunks>(16 * pair + lane / 16 * 8 + lane % 8, k + lane / 8 % 2));
       const unsigned left[2] = {both[0], both[1]}, right[2] = {both[2], both[3]};
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
@@ -95,10 +92,9 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[2][8][4], const bf16
 }
 
 /// Adds the members' biases and writes the warp's scores.
-__device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const Problem& problem,
-                                             const Tile& tile, int first_member) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+__device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const Problem& problem, const Tile& tile,
+                                             int first_member) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const int padded_rows = tile.padded_rows();
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
@@ -112,8 +108,7 @@ __device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const 
       for (int n = 0; n < 8; ++n) {
         const int r = 8 * n + 2 * (lane % 4);
         if (r >= padded_rows) continue;
-        *reinterpret_cast<float2*>(out + r) =
-            make_float2(acc[m][n][2 * half] + bias, acc[m][n][2 * half + 1] + bias);
+        *reinterpret_cast<float2*>(out + r) = make_float2(acc[m][n][2 * half] + bias, acc[m][n][2 * half + 1] + bias);
       }
     }
   }
@@ -138,8 +133,7 @@ __global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, i
       cp_async_wait<stages - 2>();
       __syncthreads();  // this stage has arrived, and the one that is filled next is no longer read
       const int next = step + stages - 1;
-      if (next < steps)
-        source.load<vectors, aligned>(shared + next % stages * stage_elements, problem, next * depth);
+      if (next < steps) source.load<vectors, aligned>(shared + next % stages * stage_elements, problem, next * depth);
       cp_async_commit();
       if (first + warp * warp_members < tile.members) {
         multiply_stage(acc, shared + step % stages * stage_elements, row_pairs);
@@ -177,8 +171,7 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
   const float* const scores = problem.scores + tile.offset + r;
   RunningSum running;
   if (slice < slices) {
-    for (int w = slice; w < tile.members; w += slices)
-      running.add(scores[static_cast<std::int64_t>(w) * padded_rows]);
+    for (int w = slice; w < tile.members; w += slices) running.add(scores[static_cast<std::int64_t>(w) * padded_rows]);
   }
   maxima[thread] = running.maximum;
   sums[thread] = running.sum;
@@ -217,8 +210,8 @@ void score_tiles(const Context& context, const Problem& problem, int wave) {
   const auto tiles = static_cast<unsigned>(problem.max_tiles);
   launch(instance_for(problem, score_kernel<Vectors::coded, true>, score_kernel<Vectors::coded, false>,
                       score_kernel<Vectors::own, true>, score_kernel<Vectors::own, false>),
-         {dim3(tiles, member_blocks), score_threads, stages * stage_elements * sizeof(bf16), context.stream},
-         problem, wave);
+         {dim3(tiles, member_blocks), score_threads, stages * stage_elements * sizeof(bf16), context.stream}, problem,
+         wave);
   launch(softmax_kernel, {tiles, softmax_threads, 0, context.stream}, problem, wave);
 }
 

@@ -21,8 +21,7 @@ __device__ __forceinline__ Extent inclusive_warp_scan(Extent x) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
 #pragma unroll
   for (int distance = 1; distance < warp_size; distance *= 2) {
-    const Extent before{__shfl_up_sync(full_mask, x.tiles, distance),
-                        __shfl_up_sync(full_mask, x.scores, distance)};
+    const Extent before{__shfl_up_sync(full_mask, x.tiles, distance), __shfl_up_sync(full_mask, x.scores, distance)};
     if (lane >= distance) x = x + before;
   }
   return x;
@@ -31,8 +30,7 @@ __device__ __forceinline__ Extent inclusive_warp_scan(Extent x) {
 /// The sum over the threads before this one; `total` becomes the sum over all.
 __device__ Extent exclusive_block_scan(const Extent& x, Extent& total) {
   __shared__ std::int64_t warp_tiles[warp_size], warp_scores[warp_size];
-  const int warp = static_cast<int>(threadIdx.x) / warp_size,
-            lane = static_cast<int>(threadIdx.x) % warp_size;
+  const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
   const Extent inclusive = inclusive_warp_scan(x);
   __syncthreads();  // the scratch may still be read from the call before
   if (lane == warp_size - 1) {
@@ -70,13 +68,12 @@ __global__ void __launch_bounds__(threads) plan_kernel(Problem problem) {
     if (k < problem.clusters) problem.tile_begin[k] = static_cast<std::int32_t>(own.tiles);
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t row = t * tile_rows, offset = own.scores + members * row;
-      problem.tiles[own.tiles + t] = {
-          static_cast<std::int32_t>(first_row + row),
-          static_cast<std::int32_t>(rows - row < tile_rows ? rows - row : tile_rows),
-          first_member,
-          members,
-          static_cast<std::int32_t>(offset / problem.wave_scores),
-          offset % problem.wave_scores};
+      problem.tiles[own.tiles + t] = {static_cast<std::int32_t>(first_row + row),
+                                      static_cast<std::int32_t>(rows - row < tile_rows ? rows - row : tile_rows),
+                                      first_member,
+                                      members,
+                                      static_cast<std::int32_t>(offset / problem.wave_scores),
+                                      offset % problem.wave_scores};
     }
     before = before + total;
   }

@@ -53,11 +53,10 @@ struct Problem {
   Tile* tiles;               // at most max_tiles
   std::int32_t* tile_begin;  // (K + 1): cluster k's tiles; the last entry counts all
   std::int64_t max_tiles;
-  std::int64_t
-      wave_scores;  // a tile is of the wave in which its first score falls, this many scores to a wave
-  float* scores;    // s_w, (members, padded_rows) for each tile of the wave
-  bf16* ds;         // scale * (softmax - [target]), the same layout
-  float* partials;  // (parts, G, Q, width): sums that make dmember_codebook
+  std::int64_t wave_scores;  // a tile is of the wave in which its first score falls, this many scores to a wave
+  float* scores;             // s_w, (members, padded_rows) for each tile of the wave
+  bf16* ds;                  // scale * (softmax - [target]), the same layout
+  float* partials;           // (parts, G, Q, width): sums that make dmember_codebook
   int parts;
 
   Vectors vectors() const { return codes != nullptr ? Vectors::coded : Vectors::own; }
@@ -124,8 +123,8 @@ __device__ __forceinline__ void gather_chunks(bf16* tile, const Problem& problem
     }
 #pragma unroll
     for (int i = 0; i < count; ++i) {
-      cp_async_16(tile + chunk_offset<chunks>(first + i * step, chunk),
-                  of_code_0 + max(code[i], 0) * problem.width, code[i] >= 0);
+      cp_async_16(tile + chunk_offset<chunks>(first + i * step, chunk), of_code_0 + max(code[i], 0) * problem.width,
+                  code[i] >= 0);
     }
   } else {
     for (int i = 0; i < count; ++i) {
@@ -144,11 +143,11 @@ __device__ __forceinline__ void gather_chunks(bf16* tile, const Problem& problem
 /// first + step, .. of a tile; zeros from d on and from `members` members on. member: the first one's place in member
 /// order. Asynchronous where `aligned` (Problem::aligned).
 template <Vectors vectors, bool aligned, int chunks, int step, int count>
-__device__ __forceinline__ void copy_vector_chunks(bf16* tile, const Problem& problem, std::int64_t member,
-                                                   int members, int first, int chunk, int k) {
+__device__ __forceinline__ void copy_vector_chunks(bf16* tile, const Problem& problem, std::int64_t member, int members,
+                                                   int first, int chunk, int k) {
   if constexpr (vectors == Vectors::coded) {
-    gather_chunks<aligned, chunks, step, count>(tile, problem, problem.codes + member * problem.groups,
-                                                members, first, chunk, k);
+    gather_chunks<aligned, chunks, step, count>(tile, problem, problem.codes + member * problem.groups, members, first,
+                                                chunk, k);
   } else {
 #pragma unroll
     for (int i = 0; i < count; ++i) {
@@ -162,8 +161,7 @@ __device__ __forceinline__ void copy_vector_chunks(bf16* tile, const Problem& pr
 
 /// The one of a kernel's four instances that the problem asks for.
 template <class Kernel>
-Kernel* instance_for(const Problem& problem, Kernel* coded_aligned, Kernel* coded, Kernel* own_aligned,
-                     Kernel* own) {
+Kernel* instance_for(const Problem& problem, Kernel* coded_aligned, Kernel* coded, Kernel* own_aligned, Kernel* own) {
   if (problem.vectors() == Vectors::coded) return problem.aligned ? coded_aligned : coded;
   return problem.aligned ? own_aligned : own;
 }

@@ -50,8 +50,7 @@ __device__ __forceinline__ void store_pack(T* target, const float (&x)[width]) {
 /// pack's alignment apart: rows can then be read in packs. Null pointers stand for absent arrays.
 template <int width, class... T>
 bool rows_in_packs(std::int64_t columns, const T*... data) {
-  return columns % width == 0 &&
-         ((reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<T, width>) == 0) && ...);
+  return columns % width == 0 && ((reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<T, width>) == 0) && ...);
 }
 
 /// Threads of a block over rows of packs: x runs along a row, y over rows, so that short rows share a block.
@@ -62,12 +61,10 @@ struct RowBlocks {
 inline RowBlocks row_blocks(std::int64_t rows, std::int64_t packs) {
   constexpr std::int64_t threads = 256;
   const auto width = static_cast<std::uint64_t>(std::max<std::int64_t>(packs, 1));
-  const std::int64_t x = packs <= warp_size
-                             ? static_cast<std::int64_t>(std::bit_ceil(width))
-                             : std::min(threads, ceil_div<std::int64_t>(packs, warp_size) * warp_size);
+  const std::int64_t x = packs <= warp_size ? static_cast<std::int64_t>(std::bit_ceil(width))
+                                            : std::min(threads, ceil_div<std::int64_t>(packs, warp_size) * warp_size);
   const std::int64_t y = threads / x;
-  return {dim3(static_cast<unsigned>(ceil_div(rows, y))),
-          dim3(static_cast<unsigned>(x), static_cast<unsigned>(y))};
+  return {dim3(static_cast<unsigned>(ceil_div(rows, y))), dim3(static_cast<unsigned>(x), static_cast<unsigned>(y))};
 }
 
 /// The row of a thread in a launch by row_blocks.
@@ -90,8 +87,7 @@ std::int64_t elements_before_packs(std::int64_t n, const T*... data) {
 template <int width>
 dim3 flat_blocks(const Context& context, std::int64_t n) {
   const std::int64_t most = std::int64_t{8} * std::max(context.multiprocessors, 1);
-  return dim3(
-      static_cast<unsigned>(std::clamp<std::int64_t>(ceil_div<std::int64_t>(n, 256 * width), 1, most)));
+  return dim3(static_cast<unsigned>(std::clamp<std::int64_t>(ceil_div<std::int64_t>(n, 256 * width), 1, most)));
 }
 
 /// Says a pack's width by its type, so that a generic lambda can have arrays of that size.

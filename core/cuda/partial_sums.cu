@@ -35,8 +35,8 @@ void add_partial_sums(const Context& context, float* out, const float* partials,
                       std::int64_t stride, std::int64_t columns) {
   if (parts == 0 || columns == 0) return;
   launch(partial_sums_kernel,
-         {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(columns, warp_size))),
-          dim3(warp_size, lanes_of_parts), 0, context.stream},
+         {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(columns, warp_size))), dim3(warp_size, lanes_of_parts), 0,
+          context.stream},
          out, partials, parts, stride, columns);
 }
 

@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(max_threads)
 /// partial_dgain (blocks, columns): the sum over rows blockIdx.x, blockIdx.x + gridDim.x, ...
 template <int width>
 __global__ void __launch_bounds__(max_threads)
-    rmsnorm_backward_kernel(__nv_bfloat16* dx, float* partial_dgain, const __nv_bfloat16* dy,
-                            const __nv_bfloat16* x, const float* gain, const float* rstd, std::int64_t rows,
-                            std::int64_t columns, bool accumulate) {
+    rmsnorm_backward_kernel(__nv_bfloat16* dx, float* partial_dgain, const __nv_bfloat16* dy, const __nv_bfloat16* x,
+                            const float* gain, const float* rstd, std::int64_t rows, std::int64_t columns,
+                            bool accumulate) {
   constexpr int packs = elements_per_thread / width;
   float dgain[packs][width] = {};
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -121,8 +121,8 @@ __global__ void __launch_bounds__(max_threads)
 /// Whole warps that hold a row.
 unsigned threads_for(std::int64_t columns) {
   if (columns > max_columns) {
-    throw Error("rmsnorm on a GPU takes rows of at most " + std::to_string(max_columns) +
-                " elements; d_model is " + std::to_string(columns));
+    throw Error("rmsnorm on a GPU takes rows of at most " + std::to_string(max_columns) + " elements; d_model is " +
+                std::to_string(columns));
   }
   const std::int64_t threads = ceil_div<std::int64_t>(columns, elements_per_thread);
   return static_cast<unsigned>(ceil_div<std::int64_t>(threads, warp_size) * warp_size);
@@ -137,8 +137,8 @@ void run(const Context& context, const RmsnormForward& op) {
   const bool wide = rows_in_packs<8>(columns, bf16(op.y), bf16(op.sum), bf16(op.x), bf16(op.branch)) &&
                     rows_in_packs<4>(columns, op.gain.f32());
   launch(wide ? rmsnorm_forward_kernel<8> : rmsnorm_forward_kernel<1>,
-         {dim3(static_cast<unsigned>(rows)), threads_for(columns), 0, context.stream}, bf16(op.y),
-         op.rstd.f32(), bf16(op.sum), bf16(op.x), bf16(op.branch), op.gain.f32(), columns, op.eps);
+         {dim3(static_cast<unsigned>(rows)), threads_for(columns), 0, context.stream}, bf16(op.y), op.rstd.f32(),
+         bf16(op.sum), bf16(op.x), bf16(op.branch), op.gain.f32(), columns, op.eps);
 }
 
 template <>
@@ -152,11 +152,11 @@ void run(const Context& context, const RmsnormBackward& op) {
       rows, std::max(context.multiprocessors, 1) * static_cast<std::int64_t>(max_threads / threads));
   auto* const partials =
       static_cast<float*>(context.workspace->get(static_cast<std::size_t>(blocks * columns) * sizeof(float)));
-  const bool wide = rows_in_packs<8>(columns, bf16(op.dx), bf16(op.dy), bf16(op.x)) &&
-                    rows_in_packs<4>(columns, op.gain.f32());
+  const bool wide =
+      rows_in_packs<8>(columns, bf16(op.dx), bf16(op.dy), bf16(op.x)) && rows_in_packs<4>(columns, op.gain.f32());
   launch(wide ? rmsnorm_backward_kernel<8> : rmsnorm_backward_kernel<1>,
-         {dim3(static_cast<unsigned>(blocks)), threads, 0, context.stream}, bf16(op.dx), partials,
-         bf16(op.dy), bf16(op.x), op.gain.f32(), op.rstd.f32(), rows, columns, accumulate);
+         {dim3(static_cast<unsigned>(blocks)), threads, 0, context.stream}, bf16(op.dx), partials, bf16(op.dy),
+         bf16(op.x), op.gain.f32(), op.rstd.f32(), rows, columns, accumulate);
   add_partial_sums(context, op.dgain.f32(), partials, blocks, columns, columns);
 }
 

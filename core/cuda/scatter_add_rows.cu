@@ -12,8 +12,8 @@ namespace vqlm::cuda {
 namespace {
 
 template <int pack>
-__global__ void scatter_add_rows_kernel(float* dtable, const float* dout, const std::int32_t* rows,
-                                        std::int64_t count, std::int64_t width) {
+__global__ void scatter_add_rows_kernel(float* dtable, const float* dout, const std::int32_t* rows, std::int64_t count,
+                                        std::int64_t width) {
   const std::int64_t i = row_of_thread();
   if (i >= count) return;
   float* const target = dtable + rows[i] * width;
@@ -35,9 +35,8 @@ void run(const Context& context, const ScatterAddRows& op) {
   const std::int64_t count = op.dout.extent(0), width = op.dout.extent(1);
   const bool wide = rows_in_packs<4>(width, op.dout.f32(), op.dtable.f32());
   const RowBlocks blocks = row_blocks(count, wide ? width / 4 : width);
-  launch(wide ? scatter_add_rows_kernel<4> : scatter_add_rows_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, op.dtable.f32(), op.dout.f32(), op.rows.i32(), count,
-         width);
+  launch(wide ? scatter_add_rows_kernel<4> : scatter_add_rows_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
+         op.dtable.f32(), op.dout.f32(), op.rows.i32(), count, width);
 }
 
 }  // namespace vqlm::cuda

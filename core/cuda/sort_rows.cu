@@ -49,8 +49,7 @@ struct TileRows {
 /// count (warps, digits), shared: how many rows of each warp have each digit. A warp's rows are neighbours, and the rows of
 /// each of its rounds, too.
 __device__ void count_tile(int (&count)[warps][digits], TileRows& tile, const Pass& pass) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size,
-            warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const std::int64_t begin = blockIdx.x * rows_per_tile + warp * rows_per_warp + lane;
   for (int d = lane; d < digits; d += warp_size) count[warp][d] = 0;
 #pragma unroll
@@ -124,8 +123,7 @@ __global__ void __launch_bounds__(scan_threads) scan_kernel(std::int32_t* counts
 }
 
 /// Moves each row of the tile behind the rows of smaller digits, earlier tiles and earlier warps. `counts` is scanned.
-__global__ void __launch_bounds__(threads)
-    scatter_kernel(std::int32_t* to, const std::int32_t* counts, Pass pass) {
+__global__ void __launch_bounds__(threads) scatter_kernel(std::int32_t* to, const std::int32_t* counts, Pass pass) {
   __shared__ int count[warps][digits];
   TileRows tile;
   count_tile(count, tile, pass);
@@ -150,8 +148,7 @@ struct Scratch {
   std::size_t order_bytes, bytes;
   explicit Scratch(std::int64_t rows)
       : order_bytes(ceil_div<std::size_t>(static_cast<std::size_t>(rows) * sizeof(std::int32_t), 256) * 256),
-        bytes(order_bytes +
-              static_cast<std::size_t>(ceil_div(rows, rows_per_tile)) * digits * sizeof(std::int32_t)) {}
+        bytes(order_bytes + static_cast<std::size_t>(ceil_div(rows, rows_per_tile)) * digits * sizeof(std::int32_t)) {}
 };
 
 }  // namespace
@@ -168,8 +165,7 @@ void sort_rows(const Context& context, Tensor order, Tensor keys, std::int64_t b
   const int passes = std::max(ceil_div(bits, digit_bits), 1);
   const std::int64_t tiles = ceil_div(rows, rows_per_tile);
   auto* const other = static_cast<std::int32_t*>(scratch);
-  auto* const counts =
-      reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + Scratch(rows).order_bytes);
+  auto* const counts = reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + Scratch(rows).order_bytes);
   const dim3 grid(static_cast<unsigned>(tiles));
 
   Pass pass{nullptr, keys.i32(), rows, 0};

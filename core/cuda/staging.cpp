@@ -27,10 +27,9 @@ void Staging::to_host(void* target, const void* source, std::size_t bytes) {
   const auto count_of = [&](std::size_t piece) { return std::min(block_bytes, bytes - piece * block_bytes); };
   const auto begin_copy = [&](std::size_t piece) {
     Block& block = blocks_[(first + piece) % blocks_.size()];
-    cuda_check(
-        cudaMemcpyAsync(block.memory.data(), static_cast<const std::byte*>(source) + piece * block_bytes,
-                        count_of(piece), cudaMemcpyDeviceToHost, stream_),
-        "cudaMemcpyAsync to the host");
+    cuda_check(cudaMemcpyAsync(block.memory.data(), static_cast<const std::byte*>(source) + piece * block_bytes,
+                               count_of(piece), cudaMemcpyDeviceToHost, stream_),
+               "cudaMemcpyAsync to the host");
     cuda_check(cudaEventRecord(block.done.get(), stream_), "cudaEventRecord");
   };
   // The copies run ahead of the host by all blocks; an upload that still reads a block is earlier in the same stream.

@@ -35,9 +35,8 @@ __global__ void swiglu_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* gat
 }
 
 template <int width>
-__global__ void swiglu_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloat16* dy,
-                                       const __nv_bfloat16* gate_up, std::int64_t rows,
-                                       std::int64_t columns) {
+__global__ void swiglu_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloat16* dy, const __nv_bfloat16* gate_up,
+                                       std::int64_t rows, std::int64_t columns) {
   const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
@@ -65,8 +64,8 @@ void run(const Context& context, const SwigluForward& op) {
   if (op.y.numel() == 0) return;
   const bool wide = rows_in_packs<8>(columns, bf16(op.y), bf16(op.gate_up));
   const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
-  launch(wide ? swiglu_forward_kernel<8> : swiglu_forward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.y), bf16(op.gate_up), rows, columns);
+  launch(wide ? swiglu_forward_kernel<8> : swiglu_forward_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
+         bf16(op.y), bf16(op.gate_up), rows, columns);
 }
 
 template <>
@@ -75,9 +74,8 @@ void run(const Context& context, const SwigluBackward& op) {
   if (op.dy.numel() == 0) return;
   const bool wide = rows_in_packs<8>(columns, bf16(op.dgate_up), bf16(op.dy), bf16(op.gate_up));
   const RowBlocks blocks = row_blocks(rows, wide ? columns / 8 : columns);
-  launch(wide ? swiglu_backward_kernel<8> : swiglu_backward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.dgate_up), bf16(op.dy), bf16(op.gate_up),
-         rows, columns);
+  launch(wide ? swiglu_backward_kernel<8> : swiglu_backward_kernel<1>, {blocks.grid, blocks.block, 0, context.stream},
+         bf16(op.dgate_up), bf16(op.dy), bf16(op.gate_up), rows, columns);
 }
 
 }  // namespace vqlm::cuda

@@ -57,8 +57,7 @@ __device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&r)[2], const void* 
 /// So a is one ldmatrix_x4 of row-major (row, k): lane i points at row i % 16, k 8 * (i / 16); b is ldmatrix_x2 of
 /// memory that is (column, k), lane i at column i % 8, k 8 * (i / 8), or ldmatrix_x2_trans of memory that is
 /// (k, column), lane i at row k = i % 16.
-__device__ __forceinline__ void mma_bf16_16816(float (&c)[4], const unsigned (&a)[4],
-                                               const unsigned (&b)[2]) {
+__device__ __forceinline__ void mma_bf16_16816(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"

@@ -6,8 +6,7 @@ namespace vqlm {
 namespace {
 
 /// Rows [rank * local, ...) of a (rows, d) projection.
-Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t width,
-                    const TensorParallel& tensor) {
+Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t width, const TensorParallel& tensor) {
   return {.name = name,
           .global_shape = {local * tensor.size(), width},
           .offset = {local * tensor.rank(), 0},
@@ -54,8 +53,7 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
                      .b = parameters_.fused_operand(qkv_, 3),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.run(
-      RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
+  backend.run(RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
   backend.run(AttentionForward{.out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.run(Matmul{.c = partial,
@@ -79,30 +77,24 @@ void AttentionLayer::advance(Tensor y, Tensor x, const Activations& saved, const
                      .b = parameters_.fused_operand(qkv_, 3),
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
-  backend.run(RopeForward{.qkv = saved.qkv,
-                          .shape = shape,
-                          .positions = {.frequencies = rope_frequencies_, .first = cache.past}});
+  backend.run(RopeForward{
+      .qkv = saved.qkv, .shape = shape, .positions = {.frequencies = rope_frequencies_, .first = cache.past}});
   backend.run(AttentionCached{.out = saved.out,
                               .keys = cache.keys,
                               .values = cache.values,
                               .qkv = saved.qkv,
                               .shape = shape,
                               .past = cache.past});
-  backend.run(Matmul{.c = y,
-                     .a = saved.out,
-                     .b = parameters_.operand(output_),
-                     .tb = Transpose::yes,
-                     .accumulate = Accumulate::no});
+  backend.run(Matmul{
+      .c = y, .a = saved.out, .b = parameters_.operand(output_), .tb = Transpose::yes, .accumulate = Accumulate::no});
 }
 
-void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved,
-                              const Scratch& scratch) const {
+void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                    // (N, d)
   const Tensor dout = scratch.hidden.range(0, saved.out.numel()).view(saved.out.shape());  // (N, width)
   const Tensor dqkv = scratch.qkv_gradient;                                                // (N, row)
-  backend.run(
-      Matmul{.c = dout, .a = dy_rows, .b = parameters_.operand(output_), .accumulate = Accumulate::no});
+  backend.run(Matmul{.c = dout, .a = dy_rows, .b = parameters_.operand(output_), .accumulate = Accumulate::no});
   backend.run(Matmul{.c = parameters_.gradient(output_),
                      .a = dy_rows,
                      .b = saved.out,
@@ -118,8 +110,7 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.run(
-      Matmul{.c = partial, .a = dqkv, .b = parameters_.fused_operand(qkv_, 3), .accumulate = Accumulate::no});
+  backend.run(Matmul{.c = partial, .a = dqkv, .b = parameters_.fused_operand(qkv_, 3), .accumulate = Accumulate::no});
   tensor_.reduce_scatter(dx, partial);
 }
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/model/kv_cache.h"
-#include "core/parameters.h"
 #include "core/model/scratch.h"
+#include "core/parameters.h"
 #include "core/tensor_arena.h"
 
 namespace vqlm {

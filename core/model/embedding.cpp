@@ -37,8 +37,7 @@ void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {
                                  .first_row = first_row_});  // (N, d), zeros for other ranks' tokens
     tensor_.reduce_scatter(x, scratch.partial);
   } else {
-    const Tensor columns =
-        scratch.partial.range(0, x.numel()).view({ids.numel(), table.extent(1)});  // (N, d / P)
+    const Tensor columns = scratch.partial.range(0, x.numel()).view({ids.numel(), table.extent(1)});  // (N, d / P)
     backend.run(EmbeddingForward{.out = columns, .ids = ids, .table = table, .first_row = 0});
     tensor_.columns_to_rows(x, columns, scratch.gathered.range(0, x.numel()));
   }
@@ -50,13 +49,10 @@ void Embedding::backward(Tensor dx, Tensor ids, const Scratch& scratch) const {
   if (tensor_.size() == 1) {
     backend.run(EmbeddingBackward{.dtable = dtable, .dout = dx, .ids = ids, .first_row = 0});
   } else if (tied_) {
-    backend.run(EmbeddingBackward{.dtable = dtable,
-                                  .dout = tensor_.gather(dx, scratch.gathered_gradient),
-                                  .ids = ids,
-                                  .first_row = first_row_});
+    backend.run(EmbeddingBackward{
+        .dtable = dtable, .dout = tensor_.gather(dx, scratch.gathered_gradient), .ids = ids, .first_row = first_row_});
   } else {
-    const Tensor columns =
-        scratch.partial.range(0, dx.numel()).view({ids.numel(), dtable.extent(1)});  // (N, d / P)
+    const Tensor columns = scratch.partial.range(0, dx.numel()).view({ids.numel(), dtable.extent(1)});  // (N, d / P)
     tensor_.rows_to_columns(columns, dx, scratch.gathered.range(0, dx.numel()));
     backend.run(EmbeddingBackward{.dtable = dtable, .dout = columns, .ids = ids, .first_row = 0});
   }

@@ -3,8 +3,8 @@
 // divide.
 #pragma once
 
-#include "core/parameters.h"
 #include "core/model/scratch.h"
+#include "core/parameters.h"
 
 namespace vqlm {
 

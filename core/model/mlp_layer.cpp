@@ -48,14 +48,11 @@ void MlpLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scrat
   tensor_.reduce_scatter(y, partial);
 }
 
-void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved,
-                        const Scratch& scratch) const {
+void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
-  const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);  // (N, d)
-  const Tensor dhidden =
-      scratch.hidden.range(0, saved.hidden.numel()).view(saved.hidden.shape());  // (N, d_ff / P)
-  backend.run(
-      Matmul{.c = dhidden, .a = dy_rows, .b = parameters_.operand(down_), .accumulate = Accumulate::no});
+  const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                             // (N, d)
+  const Tensor dhidden = scratch.hidden.range(0, saved.hidden.numel()).view(saved.hidden.shape());  // (N, d_ff / P)
+  backend.run(Matmul{.c = dhidden, .a = dy_rows, .b = parameters_.operand(down_), .accumulate = Accumulate::no});
   backend.run(Matmul{.c = parameters_.gradient(down_),
                      .a = dy_rows,
                      .b = saved.hidden,
@@ -70,10 +67,8 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
-  backend.run(Matmul{.c = partial,
-                     .a = dgate_up,
-                     .b = parameters_.fused_operand(gate_up_, 2),
-                     .accumulate = Accumulate::no});
+  backend.run(
+      Matmul{.c = partial, .a = dgate_up, .b = parameters_.fused_operand(gate_up_, 2), .accumulate = Accumulate::no});
   tensor_.reduce_scatter(dx, partial);
 }
 

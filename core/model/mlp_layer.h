@@ -2,8 +2,8 @@
 // split over the tensor group.
 #pragma once
 
-#include "core/parameters.h"
 #include "core/model/scratch.h"
+#include "core/parameters.h"
 #include "core/tensor_arena.h"
 
 namespace vqlm {

@@ -23,8 +23,7 @@ std::vector<double> rope_frequencies(const ModelConfig& model) {
   const int head_dim = model.head_dim();
   const RopeScaling& scaling = model.rope_scaling;
   VQLM_ASSERT(head_dim % 2 == 0 && scaling.factor > 0);
-  VQLM_ASSERT(scaling.kind != RopeScaling::Kind::llama3 ||
-              scaling.high_freq_factor > scaling.low_freq_factor);
+  VQLM_ASSERT(scaling.kind != RopeScaling::Kind::llama3 || scaling.high_freq_factor > scaling.low_freq_factor);
   std::vector<double> frequencies;
   for (int i = 0; i < head_dim / 2; ++i) {
     const double plain = std::pow(static_cast<double>(model.rope_theta), -2.0 * i / head_dim);

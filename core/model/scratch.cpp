@@ -6,8 +6,7 @@
 
 namespace vqlm {
 
-Scratch::Scratch(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& shape,
-                 bool training) {
+Scratch::Scratch(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& shape, bool training) {
   const std::int64_t rows = shape.rows();
   const std::int64_t d = config.d_model;
   const std::int64_t p = tensor.size();

@@ -10,8 +10,7 @@ namespace vqlm {
 /// N rows of the micro-batch, n = N / P of them here. Tensors that only tensor parallelism needs are absent
 /// at P = 1.
 struct Scratch {
-  Tensor
-      branch;  // (n, d): a block's branch output on its way to the residual; in backward its input's gradient
+  Tensor branch;  // (n, d): a block's branch output on its way to the residual; in backward its input's gradient
   Tensor residual_gradient;  // (n, d)
   Tensor gathered;           // (N, d), absent at P = 1
   Tensor gathered_gradient;  // (N, d), absent at P = 1

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "core/model/head/dense_head.h"
+#include "core/model/head/vq_head.h"
 #include "core/model/rope.h"
 #include "core/tensor_arena.h"
-#include "core/model/head/vq_head.h"
 
 namespace vqlm {
 namespace {
@@ -23,8 +23,7 @@ float embedding_stddev(const ModelConfig& model, const HeadConfig& head) {
 
 }  // namespace
 
-Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Options& options,
-                         const CodeMap* map)
+Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Options& options, const CodeMap* map)
     : backend_(backend),
       config_(options.model),
       batch_(options.batch),
@@ -202,8 +201,7 @@ double Transformer::flops_per_token() const {
     if (p.rule == UpdateRule::derived) without_gradient += static_cast<double>(p.global_shape.numel());
   }
   const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();
-  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient +
-         attention * config_.n_layers;
+  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention * config_.n_layers;
 }
 
 }  // namespace vqlm

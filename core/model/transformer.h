@@ -11,8 +11,8 @@
 #include "core/model/batch_shape.h"
 #include "core/model/block.h"
 #include "core/model/embedding.h"
-#include "core/model/kv_cache.h"
 #include "core/model/head/output_head.h"
+#include "core/model/kv_cache.h"
 
 namespace vqlm {
 
@@ -75,9 +75,7 @@ class Transformer {
     Event begin, end;
   };
   const HeadMarks& head_marks() const { return head_marks_; }
-  double head_seconds(const HeadMarks& marks) const {
-    return backend_.seconds_between(marks.begin, marks.end);
-  }
+  double head_seconds(const HeadMarks& marks) const { return backend_.seconds_between(marks.begin, marks.end); }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
   /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
   /// where only half of the scores exist.

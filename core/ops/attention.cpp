@@ -61,8 +61,7 @@ OpCost AttentionCached::cost() const {
   const auto width = static_cast<double>(size_of(qkv.dtype()));
   // Row t meets past + t + 1 keys.
   const auto met = static_cast<double>(shape.seq_len * (2 * past + shape.seq_len + 1)) / 2;
-  OpCost cost =
-      cost_of({qkv}, {out}, 4.0 * met * static_cast<double>(shape.batch) * shape.heads * shape.head_dim);
+  OpCost cost = cost_of({qkv}, {out}, 4.0 * met * static_cast<double>(shape.batch) * shape.heads * shape.head_dim);
   cost.bytes_read += 2 * width * static_cast<double>(kept * past);
   cost.bytes_written += 2 * width * static_cast<double>(kept * shape.seq_len);
   return cost;

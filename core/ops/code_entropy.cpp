@@ -28,8 +28,7 @@ OpCost Commitment::cost() const {
 
 void CodesFromAverages::check(DType /*a*/) const {
   check_dtype(DType::f32, {codebook, sums, counts});
-  VQLM_ASSERT(codebook.rank() == 2 && sums.shape() == codebook.shape() &&
-              counts.numel() == codebook.extent(0));
+  VQLM_ASSERT(codebook.rank() == 2 && sums.shape() == codebook.shape() && counts.numel() == codebook.extent(0));
 }
 
 OpCost CodesFromAverages::cost() const {

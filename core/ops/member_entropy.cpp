@@ -23,10 +23,9 @@ OpCost MemberEntropy::cost() const {
   // s = h u, and in backward dh and du, each over the members of the target's cluster.
   const double passes = gradients.dh ? 3 : 1;
   const double flops = member_codebook ? passes * 2.0 * static_cast<double>(h.numel()) * members : 0.0;
-  return cost_of(
-      {nll, h, targets, order, row_begin, member_codebook, token_bias, map.members, map.member_begin,
-       codes_of(member_codebook, map), gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias},
-      {nll, gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias}, flops);
+  return cost_of({nll, h, targets, order, row_begin, member_codebook, token_bias, map.members, map.member_begin,
+                  codes_of(member_codebook, map), gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias},
+                 {nll, gradients.dh, gradients.dmember_codebook, gradients.dtoken_bias}, flops);
 }
 
 }  // namespace vqlm

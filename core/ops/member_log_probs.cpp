@@ -16,9 +16,8 @@ void MemberLogProbs::check(DType a) const {
 /// Tables of h_g . u_{g, q}, Q d multiply-adds a row; or V d with the members' own vectors.
 OpCost MemberLogProbs::cost() const {
   const double flops = 2.0 * static_cast<double>(h.extent(0)) * static_cast<double>(member_codebook.numel());
-  return cost_of(
-      {h, code_log_probs, member_codebook, token_bias, map.cluster_of_token, codes_of(member_codebook, map)},
-      {log_probs}, flops);
+  return cost_of({h, code_log_probs, member_codebook, token_bias, map.cluster_of_token, codes_of(member_codebook, map)},
+                 {log_probs}, flops);
 }
 
 }  // namespace vqlm

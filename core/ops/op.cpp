@@ -20,8 +20,7 @@ OpCost cost_of(std::initializer_list<Tensor> read, std::initializer_list<Tensor>
 void check_dtype(DType dtype, std::initializer_list<Tensor> tensors, std::source_location caller) {
   for (const Tensor& tensor : tensors) {
     if (tensor && tensor.dtype() != dtype) {
-      assertion_failed("a tensor's dtype as the op wants it", caller.file_name(),
-                       static_cast<int>(caller.line()));
+      assertion_failed("a tensor's dtype as the op wants it", caller.file_name(), static_cast<int>(caller.line()));
     }
   }
 }

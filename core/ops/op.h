@@ -29,7 +29,7 @@ enum class Accumulate { no, yes };
 
 /// What an op must do, whatever the machine.
 struct OpCost {
-  double flops = 0;  // of products: causal half, recomputation not counted; 0 for ops that are bound by bytes
+  double flops = 0;       // of products: causal half, recomputation not counted; 0 for ops that are bound by bytes
   double bytes_read = 0;  // of memory: each operand once
   double bytes_written = 0;
 };

@@ -23,12 +23,11 @@ namespace vqlm {
 
 using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
-    const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*,
-    const AttentionForward*, const AttentionBackward*, const AttentionCached*, const EmbeddingForward*,
-    const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
-    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
-    const ScatterAddRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*,
-    const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*,
-    const AddMemberMeansBackward*>;
+    const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*, const AttentionForward*,
+    const AttentionBackward*, const AttentionCached*, const EmbeddingForward*, const EmbeddingBackward*,
+    const AddSumOfSquares*, const AdamW*, const MovingAverage*, const SoftmaxStatistics*, const SoftmaxCombine*,
+    const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*, const Commitment*,
+    const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
+    const AddMemberMeans*, const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

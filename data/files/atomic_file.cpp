@@ -69,8 +69,7 @@ void write_file_atomically(const std::string& path, std::string_view contents) {
   const std::string partial = path + std::string(partial_suffix);
   if (write_durably(partial, contents)) return publish_file(partial, path);
   const int reason = errno;
-  std::error_code
-      ignored;  // the reason above is what the user needs; the next run removes partial files again
+  std::error_code ignored;  // the reason above is what the user needs; the next run removes partial files again
   std::filesystem::remove(partial, ignored);
   throw Error(fmt::format("{}: cannot be written: {}; is the disk full?", path, std::strerror(reason)));
 }

@@ -21,21 +21,18 @@ namespace {
 
 constexpr std::size_t input_piece = std::size_t{1} << 18;
 
-[[noreturn]] void damaged(const std::string& path, std::string_view kind, std::uint64_t offset,
-                          std::string_view why) {
-  throw Error(fmt::format("{}: the {} stream {} at byte {} of the file; copy or download the file again",
-                          path, kind, why, offset));
+[[noreturn]] void damaged(const std::string& path, std::string_view kind, std::uint64_t offset, std::string_view why) {
+  throw Error(fmt::format("{}: the {} stream {} at byte {} of the file; copy or download the file again", path, kind,
+                          why, offset));
 }
 
 /// The file as it lies on disk, read in pieces.
 class RawFile {
  public:
-  explicit RawFile(const std::string& path)
-      : path_(path), file_(std::fopen(path.c_str(), "rb"), std::fclose) {
+  explicit RawFile(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "rb"), std::fclose) {
     if (!file_) throw Error(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
     if (std::filesystem::is_directory(path)) {
-      throw Error(
-          fmt::format("{}: is a folder; give the files in it, for example '{}/*.json.gz'", path, path));
+      throw Error(fmt::format("{}: is a folder; give the files in it, for example '{}/*.json.gz'", path, path));
     }
   }
   const std::string& path() const { return path_; }
@@ -157,8 +154,7 @@ class ZstdSource : public ByteSource {
         damaged(file_.path(), "zstd", offset, fmt::format("is damaged ({})", ZSTD_getErrorName(left)));
       }
       inside_frame_ = left != 0;
-      if (pending_.size == 0 && inside_frame_ && output.pos == 0)
-        damaged(file_.path(), "zstd", offset, "is cut off");
+      if (pending_.size == 0 && inside_frame_ && output.pos == 0) damaged(file_.path(), "zstd", offset, "is cut off");
     }
     return output.pos;
   }
@@ -190,9 +186,9 @@ std::unique_ptr<ByteSource> open_byte_source(const std::string& path) {
   const std::string extension = std::filesystem::path(path).extension();
   const bool cut_off = n < 2;
   if ((extension == ".gz" && !gzip) || (extension == ".zst" && !zstd)) {
-    throw Error(fmt::format("{}: {}; copy or download it again, or name it by what it is", path,
-                            cut_off ? std::string("is empty")
-                                    : fmt::format("is not a {} file", extension == ".gz" ? "gzip" : "zstd")));
+    throw Error(fmt::format(
+        "{}: {}; copy or download it again, or name it by what it is", path,
+        cut_off ? std::string("is empty") : fmt::format("is not a {} file", extension == ".gz" ? "gzip" : "zstd")));
   }
   if (gzip) return std::make_unique<GzipSource>(std::move(file));
   if (zstd) return std::make_unique<ZstdSource>(std::move(file));

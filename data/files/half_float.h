@@ -38,9 +38,8 @@ inline std::uint16_t f16_of_float(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u);  // NaN
-  if (magnitude >= 0x477FF000u)
-    return static_cast<std::uint16_t>(sign | 0x7C00u);  // 65520 and more round to 2^16
+  if (magnitude > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u);   // NaN
+  if (magnitude >= 0x477FF000u) return static_cast<std::uint16_t>(sign | 0x7C00u);  // 65520 and more round to 2^16
   if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, rounded by the addition's own rounding
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;  // floats in [0.5, 1) are 2^-24 apart
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3F000000u));

@@ -29,15 +29,14 @@ T whole_number(const nlohmann::json& value) {
     if (std::in_range<T>(number)) return static_cast<T>(number);
   }
   throw NotWholeNumber("a " + std::string(value.is_number() ? value.dump() : value.type_name()) +
-                       " where a whole number from " + std::to_string(std::numeric_limits<T>::min()) +
-                       " to " + std::to_string(std::numeric_limits<T>::max()) + " belongs");
+                       " where a whole number from " + std::to_string(std::numeric_limits<T>::min()) + " to " +
+                       std::to_string(std::numeric_limits<T>::max()) + " belongs");
 }
 
 /// Reads every element of an array as whole_number() does.
 template <class T>
 std::vector<T> whole_numbers(const nlohmann::json& values) {
-  if (!values.is_array())
-    throw NotWholeNumber("a " + std::string(values.type_name()) + " where an array belongs");
+  if (!values.is_array()) throw NotWholeNumber("a " + std::string(values.type_name()) + " where an array belongs");
   std::vector<T> numbers;
   numbers.reserve(values.size());
   for (const nlohmann::json& value : values) numbers.push_back(whole_number<T>(value));

@@ -37,8 +37,7 @@ void RandomAccessFile::read(std::uint64_t offset, std::span<char> out) const {
     const ssize_t n = ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw Error(fmt::format("{}: cannot be read: {}", path_, std::strerror(errno)));
-    if (n == 0)
-      throw Error(fmt::format("{}: ends at byte {} while it is read; is it being written?", path_, offset));
+    if (n == 0) throw Error(fmt::format("{}: ends at byte {} while it is read; is it being written?", path_, offset));
     out = out.subspan(static_cast<std::size_t>(n));
     offset += static_cast<std::uint64_t>(n);
   }

@@ -67,8 +67,7 @@ struct BoxCopy {
 
   std::int64_t inner(int axis) const {
     std::int64_t elements = 1;
-    for (std::size_t i = static_cast<std::size_t>(axis) + 1; i < entry.shape.size(); ++i)
-      elements *= entry.shape[i];
+    for (std::size_t i = static_cast<std::size_t>(axis) + 1; i < entry.shape.size(); ++i) elements *= entry.shape[i];
     return elements;
   }
   void run(int axis, const char* bytes, float*& out) const {
@@ -134,18 +133,17 @@ void SafetensorsFile::read_bytes(const SafetensorsEntry& entry, std::uint64_t be
 std::vector<float> SafetensorsFile::read(const SafetensorsEntry& entry, const Shape& offset,
                                          const Shape& extent) const {
   if (entry.dtype != "F32" && entry.dtype != "F16" && entry.dtype != "BF16") {
-    throw Error(fmt::format(
-        "{}: tensor {}: type {} is not supported: only F32, F16 and BF16 are; save the model as one "
-        "of them",
-        path_, entry.name, entry.dtype));
+    throw Error(
+        fmt::format("{}: tensor {}: type {} is not supported: only F32, F16 and BF16 are; save the model as one "
+                    "of them",
+                    path_, entry.name, entry.dtype));
   }
-  bool inside =
-      static_cast<std::size_t>(offset.rank()) == entry.shape.size() && offset.rank() == extent.rank();
+  bool inside = static_cast<std::size_t>(offset.rank()) == entry.shape.size() && offset.rank() == extent.rank();
   for (int axis = 0; inside && axis < offset.rank(); ++axis)
     inside = extent[axis] <= entry.shape[static_cast<std::size_t>(axis)] - offset[axis];
   if (!inside) {
-    throw Error(fmt::format("{}: tensor {}: has shape {}, which does not hold {} elements at {}", path_,
-                            entry.name, entry.shape_str(), extent.str(), offset.str()));
+    throw Error(fmt::format("{}: tensor {}: has shape {}, which does not hold {} elements at {}", path_, entry.name,
+                            entry.shape_str(), extent.str(), offset.str()));
   }
   std::vector<float> values(static_cast<std::size_t>(extent.numel()));
   if (values.empty()) return values;
@@ -195,8 +193,7 @@ SafetensorsFolder::SafetensorsFolder(const std::filesystem::path& folder) : fold
   } else {
     const bool pickled = std::filesystem::exists(folder / "pytorch_model.bin") ||
                          std::filesystem::exists(folder / "pytorch_model.bin.index.json");
-    throw Error(fmt::format("{}: holds neither model.safetensors nor model.safetensors.index.json{}",
-                            folder.string(),
+    throw Error(fmt::format("{}: holds neither model.safetensors nor model.safetensors.index.json{}", folder.string(),
                             pickled ? "; pytorch_model.bin is not supported: save the model with "
                                       "save_pretrained(..., safe_serialization=True)"
                                     : ""));
@@ -221,8 +218,7 @@ void SafetensorsFolder::open_index(const std::string& index) {
     const auto entry = std::find_if(entries.begin(), entries.end(),
                                     [&name = tensor](const SafetensorsEntry& e) { return e.name == name; });
     if (entry == entries.end())
-      throw Error(
-          fmt::format("{}: tensor {} is not in it, where {} says it is", shard->path(), tensor, index));
+      throw Error(fmt::format("{}: tensor {} is not in it, where {} says it is", shard->path(), tensor, index));
     tensors_[tensor] = {shard, &*entry};
   }
 }

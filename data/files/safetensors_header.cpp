@@ -28,9 +28,8 @@ std::uint64_t header_length(std::string_view bytes, std::uint64_t file_size, con
   for (std::size_t i = 0; i < length_bytes; ++i)
     length |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * i);
   if (length > max_safetensors_header_bytes || length > file_size - length_bytes) {
-    throw Error(fmt::format(
-        "{}: is no safetensors file, or cut short: its header would have {} bytes, the file has {}", name,
-        length, file_size));
+    throw Error(fmt::format("{}: is no safetensors file, or cut short: its header would have {} bytes, the file has {}",
+                            name, length, file_size));
   }
   return length;
 }
@@ -41,8 +40,7 @@ class KeyCheck {
   explicit KeyCheck(const std::string& name) : name_(name) {}
 
   bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
-    if (depth > max_depth)
-      throw Error(fmt::format("{}: the header is nested deeper than {} levels", name_, max_depth));
+    if (depth > max_depth) throw Error(fmt::format("{}: the header is nested deeper than {} levels", name_, max_depth));
     if (event == Json::parse_event_t::object_start) keys_[depth].clear();
     if (event == Json::parse_event_t::key && !keys_[depth - 1].insert(parsed.get<std::string>()).second)
       throw Error(fmt::format("{}: \"{}\" occurs twice in the header", name_, parsed.get<std::string>()));
@@ -68,14 +66,12 @@ Json parse_json(std::string_view text, const std::string& name) {
 /// A whole number in [0, 2^63).
 std::uint64_t count_of(const Json& value, const std::string& what) {
   if (!value.is_number_unsigned() || value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max())
-    throw Error(
-        fmt::format("{}: {} is no size", what, value.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    throw Error(fmt::format("{}: {} is no size", what, value.dump(-1, ' ', false, Json::error_handler_t::replace)));
   return value.get<std::uint64_t>();
 }
 
 /// Bytes of the shape; throws where they overflow.
-std::uint64_t bytes_of_shape(const SafetensorsEntry& entry, std::uint64_t element_bytes,
-                             const std::string& what) {
+std::uint64_t bytes_of_shape(const SafetensorsEntry& entry, std::uint64_t element_bytes, const std::string& what) {
   if (std::find(entry.shape.begin(), entry.shape.end(), 0) != entry.shape.end()) return 0;
   std::uint64_t bytes = element_bytes;
   for (const std::int64_t extent : entry.shape) {
@@ -99,22 +95,20 @@ SafetensorsEntry parse_entry(const std::string& tensor, const Json& value, std::
     throw Error(fmt::format("{}: dtype must be a string, shape a list and data_offsets a list of two", what));
 
   SafetensorsEntry entry{.name = tensor, .dtype = dtype.get<std::string>(), .shape = {}};
-  for (const Json& extent : shape)
-    entry.shape.push_back(static_cast<std::int64_t>(count_of(extent, what + ": shape")));
+  for (const Json& extent : shape) entry.shape.push_back(static_cast<std::int64_t>(count_of(extent, what + ": shape")));
   const std::uint64_t begin = count_of(offsets[0], what + ": data_offsets");
   const std::uint64_t end = count_of(offsets[1], what + ": data_offsets");
   if (begin > end || end > file_size - data_begin) {
-    throw Error(
-        fmt::format("{}: data_offsets [{}, {}] do not lie in the file's {} bytes of data; is it cut short?",
-                    what, begin, end, file_size - data_begin));
+    throw Error(fmt::format("{}: data_offsets [{}, {}] do not lie in the file's {} bytes of data; is it cut short?",
+                            what, begin, end, file_size - data_begin));
   }
   entry.begin = data_begin + begin;
   entry.end = data_begin + end;
   const std::uint64_t element_bytes = safetensors_element_bytes(entry.dtype);
   const std::uint64_t bytes = bytes_of_shape(entry, std::max<std::uint64_t>(element_bytes, 1), what);
   if (element_bytes > 0 && bytes != end - begin) {
-    throw Error(fmt::format("{}: {} of shape {} takes {} bytes, data_offsets [{}, {}] give {}", what,
-                            entry.dtype, entry.shape_str(), bytes, begin, end, end - begin));
+    throw Error(fmt::format("{}: {} of shape {} takes {} bytes, data_offsets [{}, {}] give {}", what, entry.dtype,
+                            entry.shape_str(), bytes, begin, end, end - begin));
   }
   return entry;
 }
@@ -135,8 +129,8 @@ void check_cover(const SafetensorsHeader& header, std::uint64_t data_begin, std:
   std::uint64_t covered = data_begin;
   for (const SafetensorsEntry& entry : header.tensors) {
     if (entry.begin != covered) {
-      throw Error(fmt::format("{}: tensor {}: its bytes {} those before it: they begin at {}, not at {}",
-                              name, entry.name, entry.begin < covered ? "overlap" : "leave a gap to",
+      throw Error(fmt::format("{}: tensor {}: its bytes {} those before it: they begin at {}, not at {}", name,
+                              entry.name, entry.begin < covered ? "overlap" : "leave a gap to",
                               entry.begin - data_begin, covered - data_begin));
     }
     covered = entry.end;
@@ -162,8 +156,7 @@ std::uint64_t safetensors_element_bytes(std::string_view dtype) {
   return 0;
 }
 
-SafetensorsHeader parse_safetensors_header(std::string_view bytes, std::uint64_t file_size,
-                                           const std::string& name) {
+SafetensorsHeader parse_safetensors_header(std::string_view bytes, std::uint64_t file_size, const std::string& name) {
   const std::uint64_t length = header_length(bytes, file_size, name);
   if (bytes.size() - length_bytes < length)
     throw Error(fmt::format("{}: is cut short inside its header of {} bytes", name, length));
@@ -177,11 +170,9 @@ SafetensorsHeader parse_safetensors_header(std::string_view bytes, std::uint64_t
       header.tensors.push_back(parse_entry(key, value, data_begin, file_size, name));
     }
   }
-  std::sort(header.tensors.begin(), header.tensors.end(),
-            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
-              return std::tie(a.begin, a.end) <
-                     std::tie(b.begin, b.end);  // an empty tensor before the one that begins with it
-            });
+  std::sort(header.tensors.begin(), header.tensors.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+    return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);  // an empty tensor before the one that begins with it
+  });
   check_cover(header, data_begin, file_size, name);
   return header;
 }

@@ -20,8 +20,7 @@ namespace {
 
 /// The order of the tensors is that of their bytes.
 std::string header_of(const std::vector<SafetensorsSpec>& tensors) {
-  nlohmann::ordered_json header = {
-      {"__metadata__", {{"format", "pt"}}}};  // transformers refuses files without it
+  nlohmann::ordered_json header = {{"__metadata__", {{"format", "pt"}}}};  // transformers refuses files without it
   std::uint64_t offset = 0;
   for (const SafetensorsSpec& tensor : tensors) {
     nlohmann::ordered_json shape = nlohmann::ordered_json::array();
@@ -122,9 +121,8 @@ void SafetensorsWriter::append(std::span<const float> values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     rounded[i] = half ? f16_of_float(values[i]) : bf16_of_float(values[i]);
     if (half && (rounded[i] & 0x7FFFu) == 0x7C00u && std::isfinite(values[i])) {
-      throw Error(fmt::format(
-          "{}: tensor {}: {} is beyond float16's largest value, 65504; choose bfloat16 or float32", path_,
-          tensor.name, values[i]));
+      throw Error(fmt::format("{}: tensor {}: {} is beyond float16's largest value, 65504; choose bfloat16 or float32",
+                              path_, tensor.name, values[i]));
     }
   }
   append_bytes(rounded.data(), rounded.size() * sizeof(std::uint16_t));

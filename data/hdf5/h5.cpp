@@ -212,9 +212,8 @@ std::vector<std::string> File::names(const std::string& group) const {
   std::vector<std::string> found;
   for (hsize_t i = 0; i < info.nlinks; ++i) {
     const auto by_index = [&](char* out, std::size_t size) {
-      return check(
-          H5Lget_name_by_idx(id(), group.c_str(), H5_INDEX_NAME, H5_ITER_INC, i, out, size, H5P_DEFAULT),
-          label, "list");
+      return check(H5Lget_name_by_idx(id(), group.c_str(), H5_INDEX_NAME, H5_ITER_INC, i, out, size, H5P_DEFAULT),
+                   label, "list");
     };
     std::string name(static_cast<std::size_t>(by_index(nullptr, 0)), '\0');
     by_index(name.data(), name.size() + 1);
@@ -249,13 +248,11 @@ Dataset File::create_dataset(const std::string& name, Type type, const Dims& sha
   Handle creation = creation_properties(H5P_DATASET_CREATE, label_);
   if (!storage.chunk.empty()) {
     const auto extents = to_hsize(storage.chunk);
-    check(H5Pset_chunk(creation.id(), static_cast<int>(extents.size()), extents.data()), label_,
-          "set the chunk");
+    check(H5Pset_chunk(creation.id(), static_cast<int>(extents.size()), extents.data()), label_, "set the chunk");
   }
   if (storage.shuffle) check(H5Pset_shuffle(creation.id()), label_, "set the shuffle filter");
   if (storage.deflate > 0) {
-    check(H5Pset_deflate(creation.id(), static_cast<unsigned>(storage.deflate)), label_,
-          "set the deflate filter");
+    check(H5Pset_deflate(creation.id(), static_cast<unsigned>(storage.deflate)), label_, "set the deflate filter");
   }
   if (storage.fletcher32) check(H5Pset_fletcher32(creation.id()), label_, "set the checksum");
   Dims max_shape = shape;
@@ -273,8 +270,7 @@ Dataset File::create_virtual_dataset(const std::string& name, Type type, const D
     Handle source_space = make_space(source.source_shape, {}, label_);
     select_box(source_space, source.source_offset, source.source_count, label_);
     select_box(space, source.offset, source.count, label_);
-    check(H5Pset_virtual(creation.id(), space.id(), source.file.c_str(), source.dataset.c_str(),
-                         source_space.id()),
+    check(H5Pset_virtual(creation.id(), space.id(), source.file.c_str(), source.dataset.c_str(), source_space.id()),
           label_, "map a virtual dataset");
   }
   return make_dataset(name, type, shape, {}, creation.id());

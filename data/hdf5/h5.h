@@ -119,8 +119,7 @@ class Object {
 
  protected:
   Object() = default;
-  Object(std::shared_ptr<Handle> object, std::string label)
-      : object_(std::move(object)), label_(std::move(label)) {}
+  Object(std::shared_ptr<Handle> object, std::string label) : object_(std::move(object)), label_(std::move(label)) {}
 
   hid_t id() const { return object_ ? object_->id() : H5I_INVALID_HID; }
 
@@ -234,8 +233,7 @@ class File : public Object {
   Dataset create_dataset(const std::string& name, Type type, const Dims& shape, const Storage& storage = {});
   /// A whole dataset at once, closed with errors checked: HDF5 may write a chunk no sooner than that.
   template <class T>
-  void write_dataset(const std::string& name, const Dims& shape, std::span<const T> values,
-                     const Storage& storage) {
+  void write_dataset(const std::string& name, const Dims& shape, std::span<const T> values, const Storage& storage) {
     Dataset dataset = create_dataset(name, type_of<T>(), shape, storage);
     dataset.write_all(values);
     dataset.close();
@@ -252,8 +250,7 @@ class File : public Object {
  private:
   File(Handle file, const std::string& path);
 
-  Dataset make_dataset(const std::string& name, Type type, const Dims& shape, const Dims& max_shape,
-                       hid_t creation);
+  Dataset make_dataset(const std::string& name, Type type, const Dims& shape, const Dims& max_shape, hid_t creation);
 };
 
 }  // namespace vqlm::h5

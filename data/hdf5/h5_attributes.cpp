@@ -49,8 +49,7 @@ std::vector<std::string> read_strings(const Handle& attribute, const std::string
 }
 
 /// Reads one number as `memory`, which must be of the class `kind`.
-void read_number(const Handle& attribute, const std::string& label, H5T_class_t kind, hid_t memory,
-                 void* out) {
+void read_number(const Handle& attribute, const std::string& label, H5T_class_t kind, hid_t memory, void* out) {
   Handle type(check(H5Aget_type(attribute.id()), label, "read"), H5Tclose);
   Handle space(check(H5Aget_space(attribute.id()), label, "read"), H5Sclose);
   if (H5Tget_class(type.id()) != kind || H5Sget_simple_extent_npoints(space.id()) != 1) {
@@ -64,9 +63,8 @@ void read_number(const Handle& attribute, const std::string& label, H5T_class_t 
 void Object::write_attribute(const std::string& name, hid_t type, hid_t space, const void* value) {
   const std::string label = fmt::format("{}: attribute {}", label_, name);
   if (has_attribute(name)) check(H5Adelete(id(), name.c_str()), label, "replace");
-  Handle attribute(
-      check(H5Acreate2(id(), name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), label, "create"),
-      H5Aclose);
+  Handle attribute(check(H5Acreate2(id(), name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), label, "create"),
+                   H5Aclose);
   check(H5Awrite(attribute.id(), type, value), label, "write");
 }
 
@@ -108,9 +106,8 @@ bool Object::has_attribute(const std::string& name) const {
 
 Handle Object::open_attribute(const std::string& name) const {
   if (!has_attribute(name)) throw Error(fmt::format("{}: has no attribute {}", label_, name));
-  return {
-      check(H5Aopen(id(), name.c_str(), H5P_DEFAULT), fmt::format("{}: attribute {}", label_, name), "open"),
-      H5Aclose};
+  return {check(H5Aopen(id(), name.c_str(), H5P_DEFAULT), fmt::format("{}: attribute {}", label_, name), "open"),
+          H5Aclose};
 }
 
 std::string Object::string_attribute(const std::string& name) const {
@@ -124,16 +121,16 @@ std::string Object::string_attribute(const std::string& name) const {
 std::int64_t Object::int_attribute(const std::string& name) const {
   LibraryLock lock;
   std::int64_t value = 0;
-  read_number(open_attribute(name), fmt::format("{}: attribute {}", label_, name), H5T_INTEGER,
-              H5T_NATIVE_INT64, &value);
+  read_number(open_attribute(name), fmt::format("{}: attribute {}", label_, name), H5T_INTEGER, H5T_NATIVE_INT64,
+              &value);
   return value;
 }
 
 double Object::double_attribute(const std::string& name) const {
   LibraryLock lock;
   double value = 0;
-  read_number(open_attribute(name), fmt::format("{}: attribute {}", label_, name), H5T_FLOAT,
-              H5T_NATIVE_DOUBLE, &value);
+  read_number(open_attribute(name), fmt::format("{}: attribute {}", label_, name), H5T_FLOAT, H5T_NATIVE_DOUBLE,
+              &value);
   return value;
 }
 

@@ -48,8 +48,7 @@ Dims Dataset::chunk() const {
   Handle list(check(H5Dget_create_plist(id()), label_, "read the storage"), H5Pclose);
   if (H5Pget_layout(list.id()) != H5D_CHUNKED) return {};
   std::vector<hsize_t> extents(shape_.size());
-  check(H5Pget_chunk(list.id(), static_cast<int>(extents.size()), extents.data()), label_,
-        "read the storage");
+  check(H5Pget_chunk(list.id(), static_cast<int>(extents.size()), extents.data()), label_, "read the storage");
   return {extents.begin(), extents.end()};
 }
 
@@ -61,9 +60,9 @@ std::vector<int> Dataset::filters() const {
   for (int i = 0; i < n; ++i) {
     unsigned flags = 0;
     std::size_t values = 0;
-    found.push_back(check(
-        H5Pget_filter2(list.id(), static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr),
-        label_, "read the filters"));
+    found.push_back(
+        check(H5Pget_filter2(list.id(), static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr),
+              label_, "read the filters"));
   }
   return found;
 }
@@ -119,8 +118,7 @@ void Dataset::require_stored() const {
   std::uint64_t elements = most_bytes / size_of(type_);
   for (const std::uint64_t extent : shape_) elements = extent == 0 ? elements : elements / extent;
   if (elements == 0) {
-    throw Error(fmt::format("{}: the file is too small for the elements that its shape tells; it is damaged",
-                            label_));
+    throw Error(fmt::format("{}: the file is too small for the elements that its shape tells; it is damaged", label_));
   }
 }
 

@@ -37,8 +37,7 @@ EncodedBatch encode(const Task& task, Encoder& encoder) {
   batch.records.reserve(task.records.size());
   batch.tokens.reserve(task.bytes.size() / 3);  // English: 3.4 to 4 bytes a token
   for (const Task::Raw& raw : task.records) {
-    const TextReader::Record record{std::string_view(task.bytes).substr(raw.begin, raw.size), raw.line,
-                                    raw.too_long};
+    const TextReader::Record record{std::string_view(task.bytes).substr(raw.begin, raw.size), raw.line, raw.too_long};
     const DocumentParser::Result parsed = encoder.parser.parse(task.format, record);
     EncodedRecord out;
     out.index = raw.index;
@@ -70,10 +69,7 @@ bool HeldoutRule::holds_out(std::string_view text) const {
 struct EncodePipeline::Impl {
   Impl(const std::string& path, std::vector<RecordRange> skip_ranges, std::vector<Encoder>& encoders)
       // At most this many batches are in flight: two for every encoder, and one with the reader and the caller each.
-      : reader(path),
-        skip(std::move(skip_ranges)),
-        order(2 * encoders.size() + 2),
-        work(2 * encoders.size() + 2) {
+      : reader(path), skip(std::move(skip_ranges)), order(2 * encoders.size() + 2), work(2 * encoders.size() + 2) {
     threads.reserve(encoders.size() + 1);
     threads.emplace_back([this] { read_all(); });
     for (Encoder& encoder : encoders) threads.emplace_back([this, &encoder] { encode_all(encoder); });
@@ -132,8 +128,7 @@ struct EncodePipeline::Impl {
   std::vector<std::jthread> threads;  // last: they are joined before anything they use goes
 };
 
-EncodePipeline::EncodePipeline(const std::string& path, std::vector<RecordRange> skip,
-                               std::vector<Encoder>& encoders)
+EncodePipeline::EncodePipeline(const std::string& path, std::vector<RecordRange> skip, std::vector<Encoder>& encoders)
     : impl_(std::make_unique<Impl>(path, std::move(skip), encoders)) {}
 EncodePipeline::~EncodePipeline() = default;
 

@@ -22,8 +22,7 @@ constexpr std::size_t batch_ids = std::size_t{256} << 10;
 /// The documents of a file of ids as records.
 class IdBatches : public RecordBatches {
  public:
-  IdBatches(const std::string& path, std::vector<RecordRange> skip, const ShardMeta& meta,
-            const HeldoutRule& heldout)
+  IdBatches(const std::string& path, std::vector<RecordRange> skip, const ShardMeta& meta, const HeldoutRule& heldout)
       : documents_(path, meta.vocab_size, eos_of(meta)),
         skip_(std::move(skip)),
         eos_(eos_of(meta)),
@@ -82,9 +81,8 @@ class IdTokenization : public Tokenization {
     }
     meta_.vocab_size = inputs.vocab_size != 0 ? inputs.vocab_size : own;
     if (inputs.eos_id.value_or(0) >= meta_.vocab_size) {
-      throw UsageError(
-          fmt::format("--eos {}: is outside the vocabulary [0, {}); give the id that ends the documents",
-                      *inputs.eos_id, meta_.vocab_size));
+      throw UsageError(fmt::format("--eos {}: is outside the vocabulary [0, {}); give the id that ends the documents",
+                                   *inputs.eos_id, meta_.vocab_size));
     }
     meta_.eos_id = static_cast<std::int32_t>(inputs.eos_id.value_or(no_eos));
     meta_.text_bytes_known = false;
@@ -112,10 +110,10 @@ class IdTokenization : public Tokenization {
   void read_tokenizer(const std::string& folder) {
     meta_.tokenizer_sha256 = tokenizer_identity(folder);
     if (meta_.tokenizer_sha256.empty()) {
-      throw Error(fmt::format(
-          "{}: holds none of tokenizer.model, tokenizer.json and vocab.json; give the folder of a "
-          "tokenizer to --tokenizer-files, or leave the option out",
-          folder));
+      throw Error(
+          fmt::format("{}: holds none of tokenizer.model, tokenizer.json and vocab.json; give the folder of a "
+                      "tokenizer to --tokenizer-files, or leave the option out",
+                      folder));
     }
     tokenizer_vocab_size_ = tokenizer_vocab_size(folder);
     for (const auto& path : tokenizer_files(folder)) {

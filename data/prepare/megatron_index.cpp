@@ -17,10 +17,10 @@ constexpr std::uint64_t table_buffer_bytes = 64 * 1024;
 void set_type(TokenArray& ids, int code, const std::string& name) {
   constexpr int widths[] = {0, 1, 1, 2, 4, 8, 0, 0, 2};  // of codes 0 to 8
   if (code < 1 || code > 8 || widths[code] == 0) {
-    throw Error(fmt::format(
-        "{}: has ids of type code {}; 1 to 5 and 8 (integers) can be read: write the pair again with "
-        "Megatron-LM's preprocess_data.py",
-        name, code));
+    throw Error(
+        fmt::format("{}: has ids of type code {}; 1 to 5 and 8 (integers) can be read: write the pair again with "
+                    "Megatron-LM's preprocess_data.py",
+                    name, code));
   }
   ids.width = widths[code];
   ids.is_signed = code >= 2 && code <= 5;
@@ -28,16 +28,16 @@ void set_type(TokenArray& ids, int code, const std::string& name) {
 
 }  // namespace
 
-MegatronIndex parse_megatron_header(std::string_view head, std::uint64_t index_bytes,
-                                    std::uint64_t data_bytes, const std::string& name) {
+MegatronIndex parse_megatron_header(std::string_view head, std::uint64_t index_bytes, std::uint64_t data_bytes,
+                                    const std::string& name) {
   constexpr std::string_view magic("MMIDIDX\0\0", 9);
   constexpr std::uint64_t header_bytes = 34;
   constexpr const char* way_out = "copy or write the pair of .bin and .idx again";
   if (!head.starts_with(magic)) {
-    throw Error(fmt::format(
-        "{}: is no Megatron-LM index (it does not begin with MMIDIDX); write the pair again with its "
-        "preprocess_data.py --dataset-impl mmap",
-        name));
+    throw Error(
+        fmt::format("{}: is no Megatron-LM index (it does not begin with MMIDIDX); write the pair again with its "
+                    "preprocess_data.py --dataset-impl mmap",
+                    name));
   }
   if (head.size() < header_bytes) {
     throw Error(fmt::format("{}: ends within its header; {}", name, way_out));
@@ -124,20 +124,20 @@ std::optional<std::uint64_t> MegatronDocuments::next() {
   const std::uint64_t begin = ids_;
   const std::int64_t end = documents_.next();
   if (end < static_cast<std::int64_t>(sequence_) || static_cast<std::uint64_t>(end) > index_.sequences) {
-    damaged(fmt::format("entry {} of the document index is {}, outside [{}, {}]", document_ + 1, end,
-                        sequence_, index_.sequences));
+    damaged(fmt::format("entry {} of the document index is {}, outside [{}, {}]", document_ + 1, end, sequence_,
+                        index_.sequences));
   }
   for (; sequence_ < static_cast<std::uint64_t>(end); ++sequence_) {
     const std::int64_t pointer = pointers_.next();
     const std::uint64_t expected = ids_ * static_cast<std::uint64_t>(index_.ids.width);
     if (pointer < 0 || static_cast<std::uint64_t>(pointer) != expected) {
-      damaged(fmt::format("sequence {} begins at byte {}, not at {} where the one before ends", sequence_,
-                          pointer, expected));
+      damaged(fmt::format("sequence {} begins at byte {}, not at {} where the one before ends", sequence_, pointer,
+                          expected));
     }
     const std::int64_t length = lengths_.next();
     if (length < 0 || static_cast<std::uint64_t>(length) > index_.ids.count - ids_) {
-      damaged(fmt::format("sequence {} has {} ids, the .bin file has {} left", sequence_, length,
-                          index_.ids.count - ids_));
+      damaged(
+          fmt::format("sequence {} has {} ids, the .bin file has {} left", sequence_, length, index_.ids.count - ids_));
     }
     ids_ += static_cast<std::uint64_t>(length);
   }

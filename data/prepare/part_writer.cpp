@@ -17,8 +17,7 @@ void writing_shards(Action action) {
     action();
   } catch (const Error& error) {
     throw Error(fmt::format(
-        "{}; finished shards are kept: free space or mend the disk, then run the same command again",
-        error.what()));
+        "{}; finished shards are kept: free space or mend the disk, then run the same command again", error.what()));
   }
 }
 
@@ -45,8 +44,7 @@ void PartWriter::add(const EncodedRecord& record, std::span<const std::uint32_t>
     std::unique_ptr<ShardWriter>& writer = writers_[split];
     if (!writer) {
       part_.shards[split] = shard_name(split, shard_numbers_[split]);
-      writer = std::make_unique<ShardWriter>((std::filesystem::path(folder_) / part_.shards[split]).string(),
-                                             meta_);
+      writer = std::make_unique<ShardWriter>((std::filesystem::path(folder_) / part_.shards[split]).string(), meta_);
     }
     writer->add_document(tokens, record.text_bytes);
   });
@@ -54,8 +52,7 @@ void PartWriter::add(const EncodedRecord& record, std::span<const std::uint32_t>
 }
 
 bool PartWriter::full(std::uint64_t shard_tokens) const {
-  return part_.counts[Split::train].tokens >= shard_tokens ||
-         part_.counts[Split::heldout].tokens >= shard_tokens;
+  return part_.counts[Split::train].tokens >= shard_tokens || part_.counts[Split::heldout].tokens >= shard_tokens;
 }
 
 Part PartWriter::finish() {

@@ -17,8 +17,7 @@ std::string shard_name(Split split, std::uint64_t number);
 class PartWriter {
  public:
   /// A split's shard is created with its first document, as number first_shard[split].
-  PartWriter(std::string folder, ShardMeta meta, std::uint64_t first_record,
-             PerSplit<std::uint64_t> shard_numbers);
+  PartWriter(std::string folder, ShardMeta meta, std::uint64_t first_record, PerSplit<std::uint64_t> shard_numbers);
 
   /// tokens: the record's, empty where it is bad. Throws Error, for example for a full disk.
   void add(const EncodedRecord& record, std::span<const std::uint32_t> tokens, Split split);

@@ -98,10 +98,10 @@ void Preparation::open_manifest() {
     manifest_ = std::move(*found);
     check_sources(manifest_, inputs_, options_.out);
   } else if (const auto shards = folder_.shards(); !shards.empty()) {
-    throw Error(fmt::format(
-        "{}: holds {} shards ({}, ...) but no {}, so what they were made from is not known; choose "
-        "another --out, or --force to make the shards afresh",
-        options_.out, shards.size(), shards[0], PrepareManifest::file_name));
+    throw Error(
+        fmt::format("{}: holds {} shards ({}, ...) but no {}, so what they were made from is not known; choose "
+                    "another --out, or --force to make the shards afresh",
+                    options_.out, shards.size(), shards[0], PrepareManifest::file_name));
   }
 }
 
@@ -136,8 +136,7 @@ std::map<std::uint64_t, Part> Preparation::finished_parts(PreparedSource& source
     const PerSplit<std::uint64_t> numbers = shards_before(source, part.first_record);
     for (const Split split : all_splits) {
       if (part.shards[split].empty() || part.shards[split] == shard_name(split, numbers[split])) continue;
-      log::warn("{}: its shards get other numbers from {} on; made again", source.file.path,
-                part.shards[split]);
+      log::warn("{}: its shards get other numbers from {} on; made again", source.file.path, part.shards[split]);
       source.complete = false;
       source.parts.resize(i);
       return finished;
@@ -246,20 +245,17 @@ void Preparation::summarize() {
   }
   const auto documents = [&](Split split) { return report_.counts[split].documents; };
   if (documents(Split::train) + documents(Split::heldout) == 0) {
-    throw Error(
-        fmt::format("no documents in {} input files; check {}", inputs_.size(),
-                    options_.ids ? "--from-tokens" : "--input and --text-field " + options_.text_field));
+    throw Error(fmt::format("no documents in {} input files; check {}", inputs_.size(),
+                            options_.ids ? "--from-tokens" : "--input and --text-field " + options_.text_field));
   }
   if (options_.heldout > 0 && documents(Split::heldout) == 0) {
-    log::warn("no document fell into the held-out split; raise --heldout {} or give --heldout-input",
-              options_.heldout);
+    log::warn("no document fell into the held-out split; raise --heldout {} or give --heldout-input", options_.heldout);
   }
 }
 
 }  // namespace
 
-PrepareReport prepare(const PrepareOptions& options,
-                      const std::function<void(const PrepareProgress&)>& progress) {
+PrepareReport prepare(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& progress) {
   check(options);
   return Preparation(options, progress).run();
 }

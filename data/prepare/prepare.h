@@ -50,7 +50,6 @@ struct PrepareReport {
 /// shards are logged. Throws UsageError for options that make no sense, Error for everything in the way: inputs without
 /// match, damaged inputs, more bad records than allowed, a folder that cannot be written or that holds the shards of
 /// other inputs or options, a full disk.
-PrepareReport prepare(const PrepareOptions& options,
-                      const std::function<void(const PrepareProgress&)>& progress = {});
+PrepareReport prepare(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& progress = {});
 
 }  // namespace vqlm

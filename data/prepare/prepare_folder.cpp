@@ -82,8 +82,7 @@ PrepareFolder::PrepareFolder(std::string path) : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_, error);
   if (error)
-    throw Error(
-        fmt::format("{}: the folder cannot be made: {}; choose another --out", path_, error.message()));
+    throw Error(fmt::format("{}: the folder cannot be made: {}; choose another --out", path_, error.message()));
   if (::access(path_.c_str(), W_OK | X_OK) != 0) {
     throw Error(fmt::format("{}: cannot be written: {}; choose another --out", path_, std::strerror(errno)));
   }
@@ -92,8 +91,7 @@ PrepareFolder::PrepareFolder(std::string path) : path_(std::move(path)) {
   // Some cluster file systems have no locks; then nothing guards against two runs at a time.
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     ::close(lock_);
-    throw Error(
-        fmt::format("{}: another vqlm prepare writes here; wait for it or choose another --out", path_));
+    throw Error(fmt::format("{}: another vqlm prepare writes here; wait for it or choose another --out", path_));
   }
   for (const std::string& name : names_in(path_)) {
     if (is_own_partial(name)) remove_file(file(name));
@@ -142,11 +140,11 @@ void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInp
         fs::path(before.file.path).filename() == fs::path(inputs[i].path).filename()) {
       continue;
     }
-    throw Error(fmt::format(
-        "{}: holds the shards of {} inputs, number {} is {}, here {}; give the same inputs in the "
-        "same order with new ones behind them, or {}",
-        folder, manifest.sources.size(), i + 1, before.file.path,
-        i < inputs.size() ? inputs[i].path : "missing", other_ways));
+    throw Error(
+        fmt::format("{}: holds the shards of {} inputs, number {} is {}, here {}; give the same inputs in the "
+                    "same order with new ones behind them, or {}",
+                    folder, manifest.sources.size(), i + 1, before.file.path,
+                    i < inputs.size() ? inputs[i].path : "missing", other_ways));
   }
 }
 

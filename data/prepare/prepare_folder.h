@@ -47,8 +47,7 @@ class PrepareFolder {
 
 /// Throws Error where the folder's manifest belongs to other inputs than these, or to the same ones in another order; new
 /// ones at the end are welcome.
-void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInput>& inputs,
-                   const std::string& folder);
+void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInput>& inputs, const std::string& folder);
 
 /// True where the part's shards are there, whole, and made from `source` with this tokenizer; otherwise says in the log
 /// what is wrong.

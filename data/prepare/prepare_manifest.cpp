@@ -39,8 +39,7 @@ json to_json(const Part& part, bool text) {
   for (const Split split : all_splits) {
     if (part.shards[split].empty()) continue;
     const SplitCounts& counts = part.counts[split];
-    out[name_of(split)] = {
-        {"shard", part.shards[split]}, {"documents", counts.documents}, {"tokens", counts.tokens}};
+    out[name_of(split)] = {{"shard", part.shards[split]}, {"documents", counts.documents}, {"tokens", counts.tokens}};
     if (text) out[name_of(split)]["text_bytes"] = counts.text_bytes;
   }
   return out;
@@ -96,8 +95,8 @@ SplitCounts& SplitCounts::operator+=(const SplitCounts& other) {
 std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) {
   const std::string path = path_in(folder);
   const auto damaged = [&](const std::exception& why) {
-    return Error(fmt::format(
-        "{}: is damaged ({}); choose another --out, or --force to make the shards afresh", path, why.what()));
+    return Error(fmt::format("{}: is damaged ({}); choose another --out, or --force to make the shards afresh", path,
+                             why.what()));
   };
   if (!std::filesystem::exists(path)) return std::nullopt;
   try {
@@ -165,9 +164,8 @@ std::string difference(const ShardOptions& before, const ShardOptions& now) {
     return fmt::format("--eos {}, here {} (-1 is none)", before.ids->eos_id, now.ids->eos_id);
   }
   if (before.tokenizer_sha256 != now.tokenizer_sha256) {
-    return fmt::format(
-        "the tokenizer with sha256 {:.12}, here {:.12} (tokenizer.model is another, or damaged)",
-        before.tokenizer_sha256, now.tokenizer_sha256);
+    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12} (tokenizer.model is another, or damaged)",
+                       before.tokenizer_sha256, now.tokenizer_sha256);
   }
   if (before.text_field != now.text_field) {
     return fmt::format("--text-field {}, here {}", before.text_field, now.text_field);

@@ -11,8 +11,7 @@ namespace {
 void check(const TokenInputs& ids) {
   constexpr std::int64_t most = std::int64_t{1} << 31;
   if (ids.vocab_size == 0 && ids.tokenizer_files.empty()) {
-    throw UsageError(
-        "--from-tokens needs --vocab-size or --tokenizer-files: the ids alone do not tell the vocabulary");
+    throw UsageError("--from-tokens needs --vocab-size or --tokenizer-files: the ids alone do not tell the vocabulary");
   }
   if (ids.vocab_size < 0 || ids.vocab_size > most) {
     throw UsageError(fmt::format("--vocab-size {}: must be from 1 to 2^31", ids.vocab_size));
@@ -40,12 +39,11 @@ void check(const PrepareOptions& options) {
         fmt::format("--train-tokenizer {}: the number of pieces must be positive", options.train_tokenizer));
   }
   if (!(options.heldout >= 0 && options.heldout < 1)) {
-    throw UsageError(
-        fmt::format("--heldout {}: must be a fraction in [0, 1), for example 0.005", options.heldout));
+    throw UsageError(fmt::format("--heldout {}: must be a fraction in [0, 1), for example 0.005", options.heldout));
   }
   if (options.jobs < 1 || options.jobs > 1024) {
-    throw UsageError(fmt::format(
-        "--jobs {}: must be from 1 to 1024; more than the machine's cores gain nothing", options.jobs));
+    throw UsageError(
+        fmt::format("--jobs {}: must be from 1 to 1024; more than the machine's cores gain nothing", options.jobs));
   }
   if (options.shard_tokens < 1) throw UsageError("--shard-tokens 0: must be at least 1");
 }

@@ -28,8 +28,7 @@ TextFormat format_of(const std::string& path, std::string_view head) {
   if (extension == ".json" || extension == ".jsonl" || extension == ".ndjson") return TextFormat::json_lines;
   if (extension == ".txt" || extension == ".text") return TextFormat::plain_text;
   const std::size_t first = head.find_first_not_of(white_space);
-  return first != std::string_view::npos && head[first] == '{' ? TextFormat::json_lines
-                                                               : TextFormat::plain_text;
+  return first != std::string_view::npos && head[first] == '{' ? TextFormat::json_lines : TextFormat::plain_text;
 }
 
 }  // namespace

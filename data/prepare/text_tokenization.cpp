@@ -5,8 +5,8 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/prepare/prepare_tokenizer.h"
 #include "data/files/sha256.h"
+#include "data/prepare/prepare_tokenizer.h"
 #include "data/prepare/tokenization.h"
 
 namespace vqlm {
@@ -30,8 +30,7 @@ class TextTokenization : public Tokenization {
     const std::string path = folder.file(tokenizer_file_name);
     write_file_atomically(path, tokenizer_->bytes());
     if (!encoders_[0].words.active()) {
-      log::info("{}: words of this model depend on their neighbours; encoding without the cache of words",
-                path);
+      log::info("{}: words of this model depend on their neighbours; encoding without the cache of words", path);
     }
     return path;
   }

@@ -127,22 +127,19 @@ class NpyDictionary {
 TokenArray parse_npy_header(std::string_view head, std::uint64_t file_bytes, const std::string& name) {
   constexpr std::string_view magic = "\x93NUMPY";
   const auto cut_off = [&] {
-    return Error(
-        fmt::format("{}: ends within the header of a NumPy array; it is cut off: write it again", name));
+    return Error(fmt::format("{}: ends within the header of a NumPy array; it is cut off: write it again", name));
   };
   if (!head.starts_with(magic) || head.size() < 10) throw cut_off();
   const int version = static_cast<unsigned char>(head[6]);
   if (version < 1 || version > 3) {
-    throw Error(
-        fmt::format("{}: has NumPy format version {}; 1 to 3 can be read: {}", name, version, save_again));
+    throw Error(fmt::format("{}: has NumPy format version {}; 1 to 3 can be read: {}", name, version, save_again));
   }
   const std::size_t begin = version == 1 ? 10 : 12;
   if (head.size() < begin) throw cut_off();
-  const std::uint64_t length =
-      version == 1 ? load_little<std::uint16_t>(head, 8) : load_little<std::uint32_t>(head, 8);
+  const std::uint64_t length = version == 1 ? load_little<std::uint16_t>(head, 8) : load_little<std::uint32_t>(head, 8);
   if (length > max_token_header_bytes - begin) {
-    throw Error(fmt::format("{}: has a NumPy header of {} bytes; an array of one axis needs 118: {}", name,
-                            length, save_again));
+    throw Error(fmt::format("{}: has a NumPy header of {} bytes; an array of one axis needs 118: {}", name, length,
+                            save_again));
   }
   if (length > head.size() - begin) throw cut_off();
   TokenArray array = NpyDictionary(head.substr(begin, length), name).read();
@@ -154,8 +151,7 @@ TokenArray parse_npy_header(std::string_view head, std::uint64_t file_bytes, con
 TokenArray parse_llmc_header(std::string_view head, std::uint64_t file_bytes, const std::string& name) {
   constexpr std::size_t header_bytes = 256 * sizeof(std::int32_t);
   if (head.size() < header_bytes) {
-    throw Error(
-        fmt::format("{}: ends within the 1024 bytes of llm.c's header; it is cut off: write it again", name));
+    throw Error(fmt::format("{}: ends within the 1024 bytes of llm.c's header; it is cut off: write it again", name));
   }
   const auto word = [&](std::size_t i) { return load_little<std::int32_t>(head, i * sizeof(std::int32_t)); };
   const bool narrow = word(0) == llmc_magic_u16;
@@ -167,8 +163,8 @@ TokenArray parse_llmc_header(std::string_view head, std::uint64_t file_bytes, co
                     name, word(0), word(1), llmc_magic_u16, llmc_magic_u32));
   }
   if (word(2) < 0) {
-    throw Error(fmt::format("{}: its header tells {} ids; more than 2^31 - 1 do not fit llm.c's header: {}",
-                            name, word(2), save_again));
+    throw Error(fmt::format("{}: its header tells {} ids; more than 2^31 - 1 do not fit llm.c's header: {}", name,
+                            word(2), save_again));
   }
   const TokenArray array{header_bytes, static_cast<std::uint64_t>(word(2)), narrow ? 2 : 4, false};
   check_size(array, file_bytes, name);

@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "data/files/little_endian.h"
-#include "data/prepare/megatron_index.h"
 #include "data/files/random_access_file.h"
+#include "data/prepare/megatron_index.h"
 
 namespace vqlm {
 
@@ -30,16 +30,16 @@ TokenArray array_of(const RandomAccessFile& file) {
   if (first == llmc_magic_u16 || first == llmc_magic_u32) {
     return parse_llmc_header(head, file.bytes(), name);
   }
-  throw Error(fmt::format(
-      "{}: is no NumPy array (.npy), llm.c file (.bin) or Megatron-LM pair (.bin with .idx beside "
-      "it); save raw ids as numpy.save(\"ids.npy\", numpy.memmap(\"{}\", \"<u2\")) with their type",
-      name, std::filesystem::path(name).filename().string()));
+  throw Error(
+      fmt::format("{}: is no NumPy array (.npy), llm.c file (.bin) or Megatron-LM pair (.bin with .idx beside "
+                  "it); save raw ids as numpy.save(\"ids.npy\", numpy.memmap(\"{}\", \"<u2\")) with their type",
+                  name, std::filesystem::path(name).filename().string()));
 }
 
 /// Converts stored ids, each checked to lie in [0, vocab_size); `first`: the place of the first one, for messages.
 template <class T>
-void convert(std::span<const char> bytes, std::span<std::uint32_t> out, std::int64_t vocab_size,
-             std::uint64_t first, const std::string& name) {
+void convert(std::span<const char> bytes, std::span<std::uint32_t> out, std::int64_t vocab_size, std::uint64_t first,
+             const std::string& name) {
   for (std::size_t i = 0; i < out.size(); ++i) {
     const T id = load_little<T>({bytes.data(), bytes.size()}, i * sizeof(T));
     if (std::cmp_less(id, 0) || std::cmp_greater_equal(id, vocab_size)) {
@@ -71,8 +71,8 @@ struct TokenDocuments::Impl {
       return;
     }
     index_file.emplace(index_path);
-    const MegatronIndex index = parse_megatron_header(index_file->head(max_token_header_bytes),
-                                                      index_file->bytes(), file.bytes(), index_file->path());
+    const MegatronIndex index = parse_megatron_header(index_file->head(max_token_header_bytes), index_file->bytes(),
+                                                      file.bytes(), index_file->path());
     array = index.ids;
     lengths.emplace(*index_file, index);
   }
@@ -164,8 +164,7 @@ bool TokenDocuments::Impl::next(std::vector<std::uint32_t>& ids) {
   return !ids.empty();
 }
 
-TokenDocuments::TokenDocuments(const std::string& path, std::int64_t vocab_size,
-                               std::optional<std::uint32_t> eos_id)
+TokenDocuments::TokenDocuments(const std::string& path, std::int64_t vocab_size, std::optional<std::uint32_t> eos_id)
     : impl_(std::make_unique<Impl>(path, vocab_size, eos_id)) {}
 TokenDocuments::~TokenDocuments() = default;
 TokenDocuments::TokenDocuments(TokenDocuments&&) noexcept = default;

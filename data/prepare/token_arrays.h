@@ -45,8 +45,8 @@ struct MegatronIndex {
   std::uint64_t lengths_offset = 0, pointers_offset = 0, documents_offset = 0;  // bytes into x.idx
 };
 /// `head` and `index_bytes` are of x.idx, `data_bytes` is the size of x.bin.
-MegatronIndex parse_megatron_header(std::string_view head, std::uint64_t index_bytes,
-                                    std::uint64_t data_bytes, const std::string& name);
+MegatronIndex parse_megatron_header(std::string_view head, std::uint64_t index_bytes, std::uint64_t data_bytes,
+                                    const std::string& name);
 
 /// The path of x.idx where `path` is x.bin and both are there: Megatron-LM's pair. Else "".
 std::string megatron_index_beside(const std::string& path);

@@ -24,14 +24,11 @@ struct Candidate {
   std::uint64_t hash = 0;
   std::uint64_t place = 0;
   std::string text;
-  bool operator<(const Candidate& other) const {
-    return hash != other.hash ? hash < other.hash : place < other.place;
-  }
+  bool operator<(const Candidate& other) const { return hash != other.hash ? hash < other.hash : place < other.place; }
 };
 
 /// The candidates with the smallest hashes, `quota` bytes of them or one more.
-std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota,
-                                   const SampleOptions& options) {
+std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota, const SampleOptions& options) {
   TextReader reader(path);
   DocumentParser parser(options.encode.text_field);
   std::priority_queue<Candidate> kept;  // the largest hash on top
@@ -60,8 +57,7 @@ std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota,
 
 }  // namespace
 
-std::vector<std::string> sample_documents(const std::vector<std::string>& paths,
-                                          const SampleOptions& options) {
+std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options) {
   std::vector<std::string> documents;
   std::uint64_t left = options.bytes;
   for (std::size_t i = 0; i < paths.size() && left > 0; ++i) {

@@ -23,11 +23,11 @@ void check_options(const LoaderOptions& options) {
   VQLM_ASSERT(options.read_ahead >= 1);
   const std::int64_t at_once = options.micro_batch * options.data_size;
   if (options.global_batch % at_once != 0) {
-    throw UsageError(fmt::format(
-        "train.global_batch = {} is not a multiple of train.micro_batch {} times {} data ranks = {}; the "
-        "nearest multiple is {}",
-        options.global_batch, options.micro_batch, options.data_size, at_once,
-        std::max(std::int64_t{1}, (options.global_batch + at_once / 2) / at_once) * at_once));
+    throw UsageError(
+        fmt::format("train.global_batch = {} is not a multiple of train.micro_batch {} times {} data ranks = {}; the "
+                    "nearest multiple is {}",
+                    options.global_batch, options.micro_batch, options.data_size, at_once,
+                    std::max(std::int64_t{1}, (options.global_batch + at_once / 2) / at_once) * at_once));
   }
 }
 
@@ -118,8 +118,7 @@ Batch BatchLoader::read_batch(std::uint64_t number) {
   const auto seq_len = static_cast<std::uint64_t>(options_.seq_len);
   const std::uint64_t slice = global_batch / static_cast<std::uint64_t>(options_.data_size);
   const std::uint64_t first = options_.first_sample + number / micro_batches * global_batch +
-                              static_cast<std::uint64_t>(options_.data_rank) * slice +
-                              number % micro_batches * rows;
+                              static_cast<std::uint64_t>(options_.data_rank) * slice + number % micro_batches * rows;
   Batch batch{std::vector<std::int32_t>(rows * seq_len), std::vector<std::int32_t>(rows * seq_len)};
   for (std::uint64_t row = 0; row < rows; ++row) {
     const std::uint64_t epoch = (first + row) / samples_per_epoch_;
@@ -133,14 +132,12 @@ Batch BatchLoader::read_batch(std::uint64_t number) {
 
 // ---- EvalSamples ----------------------------------------------------------------------------------------------------
 
-EvalSamples::EvalSamples(ShardSet shards, const Options& options)
-    : options_(options), shards_(std::move(shards)) {
+EvalSamples::EvalSamples(ShardSet shards, const Options& options) : options_(options), shards_(std::move(shards)) {
   require_at_least_one("data.seq_len", options_.seq_len);
   require_at_least_one("rows of an evaluation batch", options_.rows);
   VQLM_ASSERT(options_.size >= 1 && options_.rank >= 0 && options_.rank < options_.size);
   if (shards_.total_tokens() < 2) {
-    throw Error(
-        fmt::format("{}: {} tokens; evaluation needs at least 2", shards_.glob(), shards_.total_tokens()));
+    throw Error(fmt::format("{}: {} tokens; evaluation needs at least 2", shards_.glob(), shards_.total_tokens()));
   }
   const auto seq_len = static_cast<std::uint64_t>(options_.seq_len);
   const std::uint64_t targets = shards_.total_tokens() - 1;
@@ -155,10 +152,9 @@ Batch EvalSamples::batch(std::int64_t number) {
   VQLM_ASSERT(number >= 0 && number < batches_);
   const auto rows = static_cast<std::uint64_t>(options_.rows);
   const auto seq_len = static_cast<std::uint64_t>(options_.seq_len);
-  const std::uint64_t first =
-      (static_cast<std::uint64_t>(number) * static_cast<std::uint64_t>(options_.size) +
-       static_cast<std::uint64_t>(options_.rank)) *
-      rows;
+  const std::uint64_t first = (static_cast<std::uint64_t>(number) * static_cast<std::uint64_t>(options_.size) +
+                               static_cast<std::uint64_t>(options_.rank)) *
+                              rows;
   Batch batch{std::vector<std::int32_t>(rows * seq_len, std::max(shards_.eos_id(), 0)),
               std::vector<std::int32_t>(rows * seq_len, -1)};
   for (std::uint64_t row = 0; row < rows && first + row < samples_; ++row) {

@@ -17,10 +17,9 @@ namespace vqlm {
 
 /// Rows of T tokens, row-major; targets[i] is the token after tokens[i], or -1 where there is nothing to predict.
 struct Batch {
-  std::vector<std::int32_t> tokens;   // (rows, T)
-  std::vector<std::int32_t> targets;  // (rows, T)
-  std::vector<std::int64_t> samples =
-      {};  // (rows): the numbers of these samples in the stream; training only
+  std::vector<std::int32_t> tokens;        // (rows, T)
+  std::vector<std::int32_t> targets;       // (rows, T)
+  std::vector<std::int64_t> samples = {};  // (rows): the numbers of these samples in the stream; training only
 };
 
 struct LoaderOptions {

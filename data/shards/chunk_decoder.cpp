@@ -47,8 +47,7 @@ void ChunkDecoder::Release::operator()(libdeflate_decompressor* decompressor) co
   libdeflate_free_decompressor(decompressor);
 }
 
-bool ChunkDecoder::decode(std::span<const std::uint8_t> stored, std::span<std::uint8_t> out,
-                          std::size_t element_size) {
+bool ChunkDecoder::decode(std::span<const std::uint8_t> stored, std::span<std::uint8_t> out, std::size_t element_size) {
   VQLM_ASSERT(supported_);
   if (stored.size() < 4) return false;
   const auto data = stored.first(stored.size() - 4);
@@ -57,9 +56,7 @@ bool ChunkDecoder::decode(std::span<const std::uint8_t> stored, std::span<std::u
                                  std::uint32_t{checksum[2]} << 16 | std::uint32_t{checksum[3]} << 24;
   const std::uint32_t computed = fletcher32(data);
   // A sum of 65,535 and one of 0 are the same modulo 65,535; HDF5 stores the former.
-  const auto canonical = [](std::uint32_t sums) {
-    return (sums >> 16) % 65535 << 16 | (sums & 0xffff) % 65535;
-  };
+  const auto canonical = [](std::uint32_t sums) { return (sums >> 16) % 65535 << 16 | (sums & 0xffff) % 65535; };
   if (canonical(computed) != canonical(expected)) return false;
 
   std::uint8_t* target = out.data();

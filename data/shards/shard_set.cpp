@@ -25,8 +25,7 @@ std::vector<std::string> expand_glob(const std::string& pattern) {
   if (status == 0) paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
   ::globfree(&matches);
   if (paths.empty()) {
-    throw Error(
-        fmt::format("{}: no file matches; check the path, or make shards with `vqlm prepare`", pattern));
+    throw Error(fmt::format("{}: no file matches; check the path, or make shards with `vqlm prepare`", pattern));
   }
   std::sort(paths.begin(), paths.end());  // by bytes: glob() sorts by locale, which differs between machines
   return paths;
@@ -75,8 +74,7 @@ ShardReader& ShardTokenCache::reader(std::size_t shard, const std::string& path)
   return open_.front().reader;
 }
 
-const ShardReader::Chunk& ShardTokenCache::chunk(std::size_t shard, const std::string& path,
-                                                 std::uint64_t number) {
+const ShardReader::Chunk& ShardTokenCache::chunk(std::size_t shard, const std::string& path, std::uint64_t number) {
   VQLM_ASSERT(number < (std::uint64_t{1} << 40));
   const std::uint64_t key = (static_cast<std::uint64_t>(shard) << 40) | number;
   if (const auto found = chunk_of_key_.find(key); found != chunk_of_key_.end()) {
@@ -84,8 +82,7 @@ const ShardReader::Chunk& ShardTokenCache::chunk(std::size_t shard, const std::s
     return chunks_.front().chunk;
   }
   Entry entry;
-  while (bytes_ > max_bytes_ &&
-         !chunks_.empty()) {  // its vectors are used again: no allocation once the cache is full
+  while (bytes_ > max_bytes_ && !chunks_.empty()) {  // its vectors are used again: no allocation once the cache is full
     entry = std::move(chunks_.back());
     chunk_of_key_.erase(entry.key);
     chunks_.pop_back();
@@ -112,9 +109,8 @@ struct ShardSet::Index {
 
   /// The shard that holds token `position` (empty shards hold none).
   std::size_t shard_of(std::uint64_t position) const {
-    const auto after =
-        std::upper_bound(shards.begin(), shards.end(), position,
-                         [](std::uint64_t p, const Shard& shard) { return p < shard.first_token; });
+    const auto after = std::upper_bound(shards.begin(), shards.end(), position,
+                                        [](std::uint64_t p, const Shard& shard) { return p < shard.first_token; });
     return static_cast<std::size_t>(after - shards.begin()) - 1;
   }
 };
@@ -128,18 +124,17 @@ ShardSet::ShardSet(const std::string& glob) : cache_(std::make_unique<ShardToken
     if (index->shards.empty()) index->meta = meta;
     const auto agree = [&](const auto& value, const auto& first, const char* name) {
       if (value != first) {
-        throw Error(fmt::format(
-            "{}: {} is {}, but {} has {}: shards of one set must come from one tokenizer; prepare "
-            "them again or narrow the pattern {}",
-            path, name, value, index->shards[0].path, first, glob));
+        throw Error(
+            fmt::format("{}: {} is {}, but {} has {}: shards of one set must come from one tokenizer; prepare "
+                        "them again or narrow the pattern {}",
+                        path, name, value, index->shards[0].path, first, glob));
       }
     };
     agree(meta.vocab_size, index->meta.vocab_size, "vocab_size");
     agree(meta.eos_id, index->meta.eos_id, "eos_id");
     agree(meta.tokenizer_sha256, index->meta.tokenizer_sha256, "tokenizer_sha256");
     index->meta.text_bytes_known = index->meta.text_bytes_known && meta.text_bytes_known;
-    index->shards.push_back(
-        {path, index->tokens, reader.tokens(), reader.document_count(), reader.text_bytes()});
+    index->shards.push_back({path, index->tokens, reader.tokens(), reader.document_count(), reader.text_bytes()});
     index->chunk_tokens.push_back(reader.chunk_tokens());
     index->tokens += reader.tokens();
     index->documents += reader.document_count();
@@ -223,8 +218,7 @@ std::vector<ShardSet::Document> ShardSet::documents(std::uint64_t begin, std::ui
     const std::vector<std::uint64_t> bytes = reader.bytes();
     for (std::size_t i = 0; i < bytes.size(); ++i) {
       const Document document{shard.first_token + offsets[i], shard.first_token + offsets[i + 1], bytes[i]};
-      if (document.end > begin && document.begin < end && document.end > document.begin)
-        found.push_back(document);
+      if (document.end > begin && document.begin < end && document.end > document.begin) found.push_back(document);
     }
   }
   return found;

@@ -51,12 +51,11 @@ ShardWriter::ShardWriter(std::string path, ShardMeta meta)
       meta_(std::move(meta)),
       documents_{0} {
   if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31)) {
-    throw Error(
-        fmt::format("{}: a vocabulary of {} tokens; it must have 1 to 2^31", path_, meta_.vocab_size));
+    throw Error(fmt::format("{}: a vocabulary of {} tokens; it must have 1 to 2^31", path_, meta_.vocab_size));
   }
   if (meta_.eos_id < no_eos || meta_.eos_id >= meta_.vocab_size) {
-    throw Error(fmt::format("{}: end-of-text id {} is outside the vocabulary [0, {})", path_, meta_.eos_id,
-                            meta_.vocab_size));
+    throw Error(
+        fmt::format("{}: end-of-text id {} is outside the vocabulary [0, {})", path_, meta_.eos_id, meta_.vocab_size));
   }
   file_ = h5::File::create(partial_path_);
   tokens_ = file_->create_dataset(
@@ -76,11 +75,11 @@ ShardWriter::~ShardWriter() {
 void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes) {
   VQLM_ASSERT(file_.has_value());
   VQLM_ASSERT(meta_.text_bytes_known || text_bytes == 0);
-  const auto wrong = std::find_if(tokens.begin(), tokens.end(),
-                                  [&](std::uint32_t token) { return token >= meta_.vocab_size; });
+  const auto wrong =
+      std::find_if(tokens.begin(), tokens.end(), [&](std::uint32_t token) { return token >= meta_.vocab_size; });
   if (wrong != tokens.end()) {
-    throw Error(fmt::format("{}: document {} has token {}, outside the vocabulary [0, {})", path_,
-                            documents(), *wrong, meta_.vocab_size));
+    throw Error(fmt::format("{}: document {} has token {}, outside the vocabulary [0, {})", path_, documents(), *wrong,
+                            meta_.vocab_size));
   }
   pending_.insert(pending_.end(), tokens.begin(), tokens.end());
   documents_.push_back(documents_.back() + tokens.size());

@@ -56,19 +56,17 @@ ShardReader::ShardReader(std::string path) : path_(std::move(path)) {
 
 void ShardReader::read_header() {
   if (!file_->has_attribute("format") || file_->string_attribute("format") != shard_format) {
-    throw Error(
-        fmt::format("{}: is not a token shard (attribute format is not \"{}\")", path_, shard_format));
+    throw Error(fmt::format("{}: is not a token shard (attribute format is not \"{}\")", path_, shard_format));
   }
   if (const auto version = file_->int_attribute("version"); version != shard_version) {
-    throw Error(fmt::format("{}: has shard version {}, this program reads version {}", path_, version,
-                            shard_version));
+    throw Error(fmt::format("{}: has shard version {}, this program reads version {}", path_, version, shard_version));
   }
   meta_.vocab_size = file_->int_attribute("vocab_size");
   const std::int64_t eos_id = file_->int_attribute("eos_id");
   if (meta_.vocab_size < 1 || meta_.vocab_size > (std::int64_t{1} << 31) || eos_id < no_eos ||
       eos_id >= meta_.vocab_size) {
-    throw Error(fmt::format("{}: end-of-text id {} does not fit a vocabulary of {} tokens", path_, eos_id,
-                            meta_.vocab_size));
+    throw Error(
+        fmt::format("{}: end-of-text id {} does not fit a vocabulary of {} tokens", path_, eos_id, meta_.vocab_size));
   }
   meta_.eos_id = static_cast<std::int32_t>(eos_id);
   meta_.tokenizer_sha256 = file_->string_attribute("tokenizer_sha256");
@@ -89,8 +87,7 @@ void ShardReader::check_sizes() {
   const auto check_table = [&](const h5::Dataset& table, std::uint64_t length, h5::Type type) {
     table.require_stored();
     if (table.shape() != h5::Dims{length} || table.type() != type) {
-      throw Error(
-          fmt::format("{}: does not hold the {} elements that the attributes tell", table.label(), length));
+      throw Error(fmt::format("{}: does not hold the {} elements that the attributes tell", table.label(), length));
     }
   };
   tokens_ = file_->dataset("tokens");
@@ -147,8 +144,8 @@ void ShardReader::read_chunk(std::uint64_t number, Chunk& chunk) {
     const auto largest = std::max_element(values.begin(), values.end());
     if (*largest >= meta_.vocab_size) {
       throw Error(fmt::format("{}: token {} is {}, outside the vocabulary [0, {}); {}", path_,
-                              begin + static_cast<std::uint64_t>(largest - values.begin()), *largest,
-                              meta_.vocab_size, way_out));
+                              begin + static_cast<std::uint64_t>(largest - values.begin()), *largest, meta_.vocab_size,
+                              way_out));
     }
   };
   if (tokens_->type() == h5::Type::u16) {
@@ -163,8 +160,7 @@ void ShardReader::read_chunk(std::uint64_t number, Chunk& chunk) {
 std::vector<std::uint64_t> ShardReader::documents() const {
   return with_way_out([&] {
     auto offsets = file_->dataset("documents").read_all<std::uint64_t>();
-    if (offsets.front() != 0 || offsets.back() != token_count_ ||
-        !std::is_sorted(offsets.begin(), offsets.end())) {
+    if (offsets.front() != 0 || offsets.back() != token_count_ || !std::is_sorted(offsets.begin(), offsets.end())) {
       throw Error(fmt::format("{}: /documents does not rise from 0 to {}", path_, token_count_));
     }
     return offsets;

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "data/shards/chunk_decoder.h"
 #include "data/hdf5/h5.h"
+#include "data/shards/chunk_decoder.h"
 
 namespace vqlm {
 

@@ -5,8 +5,8 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "data/tokenizer/sentencepiece_model.h"
 #include "data/files/sha256.h"
+#include "data/tokenizer/sentencepiece_model.h"
 
 namespace vqlm {
 
@@ -18,14 +18,12 @@ struct Tokenizer::Processor {
 
 namespace {
 
-void load_model(sentencepiece::SentencePieceProcessor& processor, const std::string& model,
-                const std::string& name) {
+void load_model(sentencepiece::SentencePieceProcessor& processor, const std::string& model, const std::string& name) {
   // The library takes an empty file for a valid message.
   if (model.empty()) throw Error(fmt::format("{}: is empty, not a SentencePiece model", name));
   const auto status = processor.LoadFromSerializedProto(model);
   if (!status.ok()) {
-    throw Error(
-        fmt::format("{}: is not a SentencePiece model: {}; give the .model file", name, status.message()));
+    throw Error(fmt::format("{}: is not a SentencePiece model: {}; give the .model file", name, status.message()));
   }
 }
 

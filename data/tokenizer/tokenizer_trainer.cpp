@@ -90,15 +90,14 @@ std::string train_tokenizer(const std::vector<std::string>& documents, const Tok
   Sentences sentences(documents);
   std::size_t bytes = 0;
   for (const std::string& document : documents) bytes += document.size();
-  if (sentences.done())
-    throw Error("the inputs hold no text to train a tokenizer on; check --input and --text-field");
+  if (sentences.done()) throw Error("the inputs hold no text to train a tokenizer on; check --input and --text-field");
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &sentences, &model);
   if (!status.ok()) {
-    throw Error(fmt::format(
-        "a tokenizer of {} pieces cannot be trained on {} documents, {} bytes of text: {}; choose another "
-        "--train-tokenizer size, give more --input or a --tokenizer",
-        options.vocab_size, documents.size(), bytes, reason_of(status.message())));
+    throw Error(
+        fmt::format("a tokenizer of {} pieces cannot be trained on {} documents, {} bytes of text: {}; choose another "
+                    "--train-tokenizer size, give more --input or a --tokenizer",
+                    options.vocab_size, documents.size(), bytes, reason_of(status.message())));
   }
   return model;
 }

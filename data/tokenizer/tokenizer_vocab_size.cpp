@@ -16,9 +16,8 @@ namespace fs = std::filesystem;
 using simdjson::dom::element;
 
 [[noreturn]] void damaged(const fs::path& path, std::string_view what) {
-  throw Error(
-      fmt::format("{}: {}; copy it again from its model, or give --vocab-size without --tokenizer-files",
-                  path.string(), what));
+  throw Error(fmt::format("{}: {}; copy it again from its model, or give --vocab-size without --tokenizer-files",
+                          path.string(), what));
 }
 
 element load(simdjson::dom::parser& parser, const fs::path& path) {
@@ -84,8 +83,7 @@ std::int64_t tokenizer_vocab_size(const fs::path& folder) {
   }
   if (is_there("added_tokens.json")) {
     simdjson::dom::parser parser;
-    size =
-        std::max(size, size_of_map(load(parser, folder / "added_tokens.json"), folder / "added_tokens.json"));
+    size = std::max(size, size_of_map(load(parser, folder / "added_tokens.json"), folder / "added_tokens.json"));
   }
   if (size == 0) damaged(folder, "its tokenizer has no token");
   return size;

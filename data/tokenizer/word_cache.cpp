@@ -45,8 +45,7 @@ std::vector<std::uint8_t> neighbours_in_pieces(const Tokenizer& tokenizer) {
 WordCache::WordCache(const Tokenizer& tokenizer, std::size_t slots)
     : tokenizer_(tokenizer),
       // Without byte fallback SentencePiece joins neighbouring unknown characters to one id, across any cut.
-      active_(tokenizer.traits().bpe && tokenizer.traits().byte_fallback &&
-              tokenizer.traits().plain_normalization) {
+      active_(tokenizer.traits().bpe && tokenizer.traits().byte_fallback && tokenizer.traits().plain_normalization) {
   VQLM_ASSERT(slots >= ways && std::has_single_bit(slots));
   if (!active_) return;
   joined_ = neighbours_in_pieces(tokenizer);

@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "launch/commands/bench_op_commands.h"
 #include "launch/command_line.h"
+#include "launch/commands/bench_op_commands.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/tools/bench/step_bench.h"
@@ -67,14 +67,13 @@ void bench_step(const StepOptions& options) {
 }
 
 void add_step(CLI::App& bench) {
-  CLI::App* command = bench.add_subcommand(
-      "step", "Time training steps on random tokens, against the machine's matrix products");
+  CLI::App* command =
+      bench.add_subcommand("step", "Time training steps on random tokens, against the machine's matrix products");
   const auto options = std::make_shared<StepOptions>();
   const auto size = [&](const char* name, const std::string& key, const char* help) {
     command
         ->add_option_function<std::string>(
-            name, [options, key](const std::string& value) { options->sizes.push_back(key + "=" + value); },
-            help)
+            name, [options, key](const std::string& value) { options->sizes.push_back(key + "=" + value); }, help)
         ->type_name("VALUE");
   };
   size("--head", "head.kind", "dense or vq (default vq)");
@@ -98,16 +97,12 @@ void add_step(CLI::App& bench) {
       ->capture_default_str();
   command->add_option("--steps", options->bench.steps, "timed steps")->capture_default_str();
   command->add_option("--warmup", options->bench.warmup, "steps before them")->capture_default_str();
-  command
-      ->add_option("--profile", options->bench.profiled,
-                   "further steps that are timed op by op; 0: no profile")
+  command->add_option("--profile", options->bench.profiled, "further steps that are timed op by op; 0: no profile")
       ->capture_default_str();
   add_clock(*command, options->bench.clock);
-  command
-      ->add_option("--config", options->config, "the model of this configuration (its shards are not read)")
+  command->add_option("--config", options->config, "the model of this configuration (its shards are not read)")
       ->type_name("FILE");
-  command->add_option("--set", options->overrides, "section.key=value; may be repeated")
-      ->type_name("KEY=VALUE");
+  command->add_option("--set", options->overrides, "section.key=value; may be repeated")->type_name("KEY=VALUE");
   command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
   command->footer(
       "Prints tokens/s, milliseconds a step, model FLOP/s utilisation (tokens/s x FLOPs a token / the best "

@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "launch/commands/bench_op_commands.h"
 #include "launch/command_line.h"
+#include "launch/commands/bench_op_commands.h"
 #include "launch/environment.h"
 #include "train/tools/bench/head_bench.h"
 #include "train/tools/bench/head_grid.h"
@@ -20,8 +20,7 @@ namespace vqlm {
 void add_clock(CLI::App& command, Clock& clock) {
   command
       .add_option_function<std::string>(
-          "--clock",
-          [&clock](const std::string& name) { clock = name == "cpu" ? cpu_seconds : wall_seconds; },
+          "--clock", [&clock](const std::string& name) { clock = name == "cpu" ? cpu_seconds : wall_seconds; },
           "wall (default), or cpu: processor time, where other work keeps the machine busy (one rank and "
           "thread)")
       ->check(CLI::IsMember({"wall", "cpu"}));
@@ -29,10 +28,10 @@ void add_clock(CLI::App& command, Clock& clock) {
 
 void check_clock(Clock clock, int ranks, int threads) {
   if (clock == wall_seconds || (ranks == 1 && threads == 1)) return;
-  throw UsageError(fmt::format(
-      "bench: --clock cpu with {} ranks of {} threads: their processor time adds up; use one rank and "
-      "--threads 1, or --clock wall",
-      ranks, threads));
+  throw UsageError(
+      fmt::format("bench: --clock cpu with {} ranks of {} threads: their processor time adds up; use one rank and "
+                  "--threads 1, or --clock wall",
+                  ranks, threads));
 }
 
 namespace {
@@ -50,8 +49,7 @@ struct HeadOptions {
 
 void bench_head(HeadOptions options) {
   if (options.threads < 0 || options.threads > 4096) {
-    throw UsageError(
-        fmt::format("bench head: --threads {}: choose 1 to 4096, or 0 for all cores", options.threads));
+    throw UsageError(fmt::format("bench head: --threads {}: choose 1 to 4096, or 0 for all cores", options.threads));
   }
   if (!options.memory.empty()) options.bench.memory = parse_bytes(options.memory, "--memory");
   run_job([&](Environment& environment) {
@@ -114,12 +112,10 @@ void add_head_bench(CLI::App& bench) {
   size("--decode", sizes.decode_tokens, "tokens of a round of decoding; 0: none");
   size("--top-k", sizes.top_k, "k of the most probable tokens");
   size("--spread", sizes.spread, "decoding: standard deviation of a logit over the hidden states");
-  size("--time-limit", sizes.time_limit,
-       "seconds that a head may be expected to take, else it is skipped by name");
+  size("--time-limit", sizes.time_limit, "seconds that a head may be expected to take, else it is skipped by name");
   command
-      ->add_option(
-          "--memory", options->memory,
-          "that a head may take, else it is skipped by name (default: 80 % of what the host has free)")
+      ->add_option("--memory", options->memory,
+                   "that a head may take, else it is skipped by name (default: 80 % of what the host has free)")
       ->type_name("SIZE");
   size("--threads", options->threads, "threads on the CPU; 0: all cores");
   add_device_option(*command, options->device);

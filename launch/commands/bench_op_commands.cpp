@@ -36,9 +36,8 @@ template <class Run>
 void bench_one_process(const char* name, const Place& place, const Run& run) {
   run_job([&](Environment& environment) {
     if (environment.mpi().size() != 1) {
-      throw UsageError(
-          fmt::format("bench {}: measures one process, but mpirun started {}; start it without mpirun", name,
-                      environment.mpi().size()));
+      throw UsageError(fmt::format("bench {}: measures one process, but mpirun started {}; start it without mpirun",
+                                   name, environment.mpi().size()));
     }
     const auto backend = environment.make_backend(place.device, place.threads);
     const auto result = run(*backend);
@@ -50,20 +49,16 @@ void bench_one_process(const char* name, const Place& place, const Run& run) {
 }  // namespace
 
 void add_attention_bench(CLI::App& bench) {
-  CLI::App* command = bench.add_subcommand(
-      "attention", "Time causal attention, forward and backward, against matrix products");
+  CLI::App* command =
+      bench.add_subcommand("attention", "Time causal attention, forward and backward, against matrix products");
   struct Options {
     AttentionBenchOptions sizes;
     Place place;
   };
   const auto options = std::make_shared<Options>();
   AttentionBenchOptions& sizes = options->sizes;
-  command->add_option("--seq-len", sizes.seq_lens, "sequence lengths T")
-      ->delimiter(',')
-      ->capture_default_str();
-  command->add_option("--head-dim", sizes.head_dims, "sizes of a head")
-      ->delimiter(',')
-      ->capture_default_str();
+  command->add_option("--seq-len", sizes.seq_lens, "sequence lengths T")->delimiter(',')->capture_default_str();
+  command->add_option("--head-dim", sizes.head_dims, "sizes of a head")->delimiter(',')->capture_default_str();
   const auto size = [&](const char* name, auto& target, const char* help) {
     command->add_option(name, target, help)->capture_default_str();
   };
@@ -84,8 +79,8 @@ void add_attention_bench(CLI::App& bench) {
 }
 
 void add_ops_bench(CLI::App& bench) {
-  CLI::App* command = bench.add_subcommand(
-      "ops", "Time the ops that move bytes against the rate at which the machine copies");
+  CLI::App* command =
+      bench.add_subcommand("ops", "Time the ops that move bytes against the rate at which the machine copies");
   struct Options {
     OpBenchOptions sizes;
     Place place;
@@ -112,8 +107,7 @@ void add_ops_bench(CLI::App& bench) {
       "  vqlm bench ops --device cuda --rows 32768 --width 4096 --head-dim 128 --d-ff 11008 --vocab 50257 --numbers "
       "268435456 --json ops.json");
   command->callback([options] {
-    bench_one_process("ops", options->place,
-                      [&](Backend& backend) { return run_op_bench(backend, options->sizes); });
+    bench_one_process("ops", options->place, [&](Backend& backend) { return run_op_bench(backend, options->sizes); });
   });
 }
 

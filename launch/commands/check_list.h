@@ -14,8 +14,7 @@ namespace vqlm {
 class CheckList {
  public:
   /// `command`: for the last line. The environment must outlive the list.
-  CheckList(Environment& environment, std::string command)
-      : environment_(environment), command_(std::move(command)) {}
+  CheckList(Environment& environment, std::string command) : environment_(environment), command_(std::move(command)) {}
 
   /// One line on standard output, by one rank, at once, so that a hang or a crash shows after what.
   void say(const std::string& subject, const std::string& text) const;

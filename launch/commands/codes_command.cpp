@@ -42,8 +42,8 @@ void take_vectors_of(KnownMap& known, const std::string& from) {
   known.evidence.dims = source->model().d_model;
   known.evidence.vectors = source->read(name, {0, 0}, {known.map.vocab_size, known.evidence.dims});
   if (known.map.groups > 0 && known.evidence.dims % known.map.groups != 0) {
-    throw UsageError(fmt::format("--from {}: {} groups do not divide its width {}", from, known.map.groups,
-                                 known.evidence.dims));
+    throw UsageError(
+        fmt::format("--from {}: {} groups do not divide its width {}", from, known.map.groups, known.evidence.dims));
   }
 }
 
@@ -99,8 +99,7 @@ void compare(const Options& options, Environment& environment) {
   if (!environment.is_root()) return;
   for (const KnownMap& known : maps) {
     comparison.summaries.push_back(summarise(known));
-    comparison.with_first.push_back(
-        cluster_agreement(maps.front().map.cluster_of_token, known.map.cluster_of_token));
+    comparison.with_first.push_back(cluster_agreement(maps.front().map.cluster_of_token, known.map.cluster_of_token));
   }
   std::fputs(comparison_text(maps, comparison).c_str(), stdout);
   if (!options.json.empty()) write_file_atomically(options.json, comparison_json(maps, comparison));
@@ -118,16 +117,12 @@ void add_show(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("show", "Print what a map is like");
   const auto options = std::make_shared<Options>();
   command->add_option("FILE", options->files, "the map")->required()->expected(1);
-  add_reading_options(*command, *options,
-                      "shards: counts in place of those in the file, and their tokenizer");
+  add_reading_options(*command, *options, "shards: counts in place of those in the file, and their tokenizer");
   command->add_option("--tokenizer", options->tokenizer, "tokenizer.model, or its folder, for the words")
       ->type_name("PATH");
-  command
-      ->add_option("--from", options->from,
-                   "a model with a dense head: its rows in place of the file's vectors")
+  command->add_option("--from", options->from, "a model with a dense head: its rows in place of the file's vectors")
       ->type_name("MODEL");
-  command
-      ->add_option("--clusters", options->clusters, "which clusters' words (default: 5 frequent, 5 random)")
+  command->add_option("--clusters", options->clusters, "which clusters' words (default: 5 frequent, 5 random)")
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_option("--words", options->words, "words of each cluster")
@@ -140,13 +135,11 @@ void add_compare(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("compare", "Print maps of one vocabulary side by side");
   const auto options = std::make_shared<Options>();
   command->add_option("FILES", options->files, "the maps")->required();
-  add_reading_options(*command, *options,
-                      "shards: what the previous token tells about the next one's cluster");
+  add_reading_options(*command, *options, "shards: what the previous token tells about the next one's cluster");
   command->add_option("--contexts", options->contexts, "the most frequent tokens told apart as previous ones")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->callback(
-      [options] { run_job([&](Environment& environment) { compare(*options, environment); }); });
+  command->callback([options] { run_job([&](Environment& environment) { compare(*options, environment); }); });
 }
 
 }  // namespace

@@ -9,9 +9,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "launch/commands/codes_job.h"
 #include "train/codes/code_map_file.h"
 #include "train/models/open_model.h"
-#include "launch/commands/codes_job.h"
 #include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
@@ -45,8 +45,8 @@ void check_make_options(const CLI::App& command, const Options& options) {
     throw UsageError("--own-tokens: not with --map from-dense, whose clusters are those of the matrix' rows");
   }
   if (options.fit.own_tokens > 0 && options.fit.own_tokens >= options.fit.clusters) {
-    throw UsageError(fmt::format("--own-tokens {}: it must be below --clusters {}", options.fit.own_tokens,
-                                 options.fit.clusters));
+    throw UsageError(
+        fmt::format("--own-tokens {}: it must be below --clusters {}", options.fit.own_tokens, options.fit.clusters));
   }
   refuse_existing(options.out, options.force);
 }
@@ -55,15 +55,13 @@ void check_make_options(const CLI::App& command, const Options& options) {
 FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>& counts, Backend& backend) {
   const auto source = open_model(options.from);
   if (source->head().kind != HeadKind::dense) {
-    throw UsageError(
-        fmt::format("--from {}: its head is a VQ one; name a model with a dense head", options.from));
+    throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", options.from));
   }
   TextStatistics text{.counts = counts, .mean_hidden = {}};
   const std::int64_t vocab_size = source->model().vocab_size;
   if (static_cast<std::int64_t>(counts.size()) > vocab_size) {
-    throw UsageError(
-        fmt::format("--from {}: has {} tokens, the shards of --data {}; name shards of its tokenizer",
-                    options.from, vocab_size, counts.size()));
+    throw UsageError(fmt::format("--from {}: has {} tokens, the shards of --data {}; name shards of its tokenizer",
+                                 options.from, vocab_size, counts.size()));
   }
   if (!counts.empty()) text.counts.resize(static_cast<std::size_t>(vocab_size), 0);  // padding rows
   const VqFitOptions sizes{.clusters = options.fit.clusters,
@@ -71,14 +69,13 @@ FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>
                            .codes = options.fit.groups > 0 ? options.fit.codes : 0,
                            .seed = options.fit.seed};
   const VqFit fit = fit_vq_head(*source, sizes, text, backend);
-  log::info("variance of the rows kept: {:.2f} % by the clusters, {:.2f} % with the codes",
-            100 * fit.kept_by_clusters, 100 * fit.kept_by_codes);
+  log::info("variance of the rows kept: {:.2f} % by the clusters, {:.2f} % with the codes", 100 * fit.kept_by_clusters,
+            100 * fit.kept_by_codes);
   return {.map = fit.model->code_map().value(), .dims = 0, .vectors = {}};
 }
 
 void make(const CLI::App& command, Options options, Environment& environment) {
-  const std::map<std::string, VectorKind> kinds{
-      {"ppmi", VectorKind::ppmi}, {"chi-square", VectorKind::chi_square}};
+  const std::map<std::string, VectorKind> kinds{{"ppmi", VectorKind::ppmi}, {"chi-square", VectorKind::chi_square}};
   const std::map<std::string, std::vector<int>> neighbours{
       {"both", {1, -1}}, {"before", {-1}}, {"before2", {-1, -2}}, {"both2", {1, -1, 2, -2}}};
   options.fit.vectors = kinds.at(options.vectors);
@@ -128,22 +125,16 @@ void add_codes_make(CLI::App& codes) {
       ->check(CLI::IsMember({"corpus", "frequency", "contiguous", "random", "from-dense"}));
   command->add_option("--from", options->from, "from-dense: a checkpoint, run or Hugging Face folder")
       ->type_name("MODEL");
-  command->add_option("--out", options->out, "the file to write, for head.map")
-      ->required()
-      ->type_name("FILE");
+  command->add_option("--out", options->out, "the file to write, for head.map")->required()->type_name("FILE");
   command->add_flag("--force", options->force, "replace a file that is there");
-  command->add_option("--clusters", options->fit.clusters, "K")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  command->add_option("--clusters", options->fit.clusters, "K")->capture_default_str()->check(CLI::PositiveNumber);
   command->add_option("--codes", options->fit.codes, "Q, at most 256")
       ->capture_default_str()
       ->check(CLI::Range(1, 256));
   command->add_option("--groups", options->fit.groups, "G; 0: no member codes")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command
-      ->add_option("--own-tokens", options->fit.own_tokens,
-                   "the most frequent tokens with own clusters, of the K")
+  command->add_option("--own-tokens", options->fit.own_tokens, "the most frequent tokens with own clusters, of the K")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_option("--seed", options->fit.seed, "of clusters and codes")
@@ -159,16 +150,12 @@ void add_codes_make(CLI::App& codes) {
   command->add_option("--dims", options->fit.dims, "corpus: of the vectors, rounded up to a multiple of G")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
-  command
-      ->add_option("--contexts", options->fit.contexts,
-                   "corpus: the most frequent tokens that count as neighbours")
+  command->add_option("--contexts", options->fit.contexts, "corpus: the most frequent tokens that count as neighbours")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->add_flag("--keep-vectors", options->keep_vectors,
-                    "corpus: write the vectors, too, for `codes show`");
-  command->callback([command, options] {
-    run_job([&](Environment& environment) { make(*command, *options, environment); });
-  });
+  command->add_flag("--keep-vectors", options->keep_vectors, "corpus: write the vectors, too, for `codes show`");
+  command->callback(
+      [command, options] { run_job([&](Environment& environment) { make(*command, *options, environment); }); });
 }
 
 }  // namespace vqlm

@@ -10,18 +10,18 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "train/codes/corpus_map.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/signals.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/tools/convert/dense_expansion.h"
-#include "train/tools/convert/hf_writer.h"
+#include "train/codes/corpus_map.h"
 #include "train/models/loaded_model.h"
-#include "train/tools/convert/model_checkpoint.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
+#include "train/tools/convert/dense_expansion.h"
+#include "train/tools/convert/hf_writer.h"
+#include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
 #include "train/tools/convert/output_folder.h"
 #include "train/tools/convert/source_loss.h"
@@ -43,8 +43,7 @@ struct Options {
 /// the exception.
 class InterruptibleSource : public ModelSource {
  public:
-  explicit InterruptibleSource(const ModelSource& source)
-      : source_(source), stop_requested_(catch_stop_signals()) {}
+  explicit InterruptibleSource(const ModelSource& source) : source_(source), stop_requested_(catch_stop_signals()) {}
   ~InterruptibleSource() override { unblock_stop_signals(); }
 
   const std::filesystem::path& path() const override { return source_.path(); }
@@ -99,25 +98,22 @@ void check_options(const CLI::App& command, const Options& options) {
 class Judge {
  public:
   Judge(const Options& options, const ModelSource& source, Environment& environment)
-      : backend_(environment.make_backend(options.device.value_or(DeviceKind::automatic), 0)),
-        shards_(options.data) {
+      : backend_(environment.make_backend(options.device.value_or(DeviceKind::automatic), 0)), shards_(options.data) {
     check_tokenizer(source, shards_);
     loss_options_.seq_len = options.seq_len;
     if (loss_options_.seq_len == 0) loss_options_.seq_len = source.seq_len() > 0 ? source.seq_len() : 512;
     loss_options_.max_tokens = options.eval_tokens;
   }
 
-  SourceLoss loss(const ModelSource& source) {
-    return measure_loss(source, *backend_, shards_, loss_options_);
-  }
+  SourceLoss loss(const ModelSource& source) { return measure_loss(source, *backend_, shards_, loss_options_); }
   std::vector<std::int64_t> counts(std::int64_t vocab_size) const {
     std::vector<std::int64_t> counts = count_tokens(shards_, 50'000'000);
     counts.resize(static_cast<std::size_t>(vocab_size), 0);  // ids that the tokenizer does not use
     return counts;
   }
   void report(const SourceLoss& before, const SourceLoss& after) const {
-    fmt::print("perplexity before    {:.3f}   (nll {:.5f}, {} tokens of {} in samples of {})\n",
-               before.perplexity(), before.nll, before.tokens, shards_.glob(), loss_options_.seq_len);
+    fmt::print("perplexity before    {:.3f}   (nll {:.5f}, {} tokens of {} in samples of {})\n", before.perplexity(),
+               before.nll, before.tokens, shards_.glob(), loss_options_.seq_len);
     fmt::print("perplexity after     {:.3f}   (nll {:.5f})\n", after.perplexity(), after.nll);
   }
 
@@ -132,21 +128,19 @@ std::unique_ptr<ModelSource> fitted_head(const Options& options, const ModelSour
   const VqFitOptions sizes = vq_sizes(source.model(), options.fit);
   const auto backend = make_cpu_backend(environment.threads(0));
   VqFit fit = fit_vq_head(source, sizes, text, *backend);
-  fmt::print("vq head              {} clusters, {} groups of {} codes, seed {}\n", sizes.clusters,
-             sizes.groups, sizes.codes, sizes.seed);
-  fmt::print("variance kept        {:.2f} % by the clusters, {:.2f} % with the codes\n",
-             100 * fit.kept_by_clusters, 100 * fit.kept_by_codes);
+  fmt::print("vq head              {} clusters, {} groups of {} codes, seed {}\n", sizes.clusters, sizes.groups,
+             sizes.codes, sizes.seed);
+  fmt::print("variance kept        {:.2f} % by the clusters, {:.2f} % with the codes\n", 100 * fit.kept_by_clusters,
+             100 * fit.kept_by_codes);
   return std::move(fit.model);
 }
 
 /// The model with the other head, which refers to `source`.
-std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSource& source,
-                                          Environment& environment) {
+std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSource& source, Environment& environment) {
   const bool to_vq = options.head == "vq";
   const bool is_vq = source.head().kind == HeadKind::vq;
   if (to_vq == is_vq) {
-    throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head,
-                                 source.path().string(),
+    throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head, source.path().string(),
                                  is_vq ? "; --head dense first, for another map or other sizes" : ""));
   }
   if (to_vq) vq_sizes(source.model(), options.fit);  // wrong sizes are refused before anything is computed
@@ -230,15 +224,13 @@ constexpr const char* details =
 void add_convert_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("convert", "Convert models and replace their output heads");
   const auto options = std::make_shared<Options>();
-  command->add_option("--from", options->from, "hf: the model is a Hugging Face folder")
-      ->check(CLI::IsMember({"hf"}));
+  command->add_option("--from", options->from, "hf: the model is a Hugging Face folder")->check(CLI::IsMember({"hf"}));
   command->add_option("--input", options->input, "the folder to convert from")->type_name("DIR");
   command->add_option("--checkpoint", options->checkpoint, "the checkpoint or run folder to convert")
       ->type_name("CKPT");
   command->add_option("--to", options->to, "hf, npz, or checkpoint (the default)")
       ->check(CLI::IsMember({"hf", "npz", "checkpoint"}));
-  command->add_option("--out", options->out, "what to write; it must not be there already")
-      ->type_name("PATH");
+  command->add_option("--out", options->out, "what to write; it must not be there already")->type_name("PATH");
   command->add_option("--info", options->info, "print what a checkpoint or Hugging Face folder holds")
       ->type_name("PATH");
   command->add_option("--head", options->head, "replace the output head: vq (fitted) or dense (expanded)")
@@ -248,11 +240,9 @@ void add_convert_command(CLI::App& app) {
   command->add_option("--groups", options->fit.groups, "G, a divisor of the width; 0: no member codes")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--codes", options->fit.codes, "Q, at most 256")->check(CLI::Range(1, 256));
-  command->add_option("--seed", options->fit.seed, "of the clusters and codes")
-      ->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", options->fit.seed, "of the clusters and codes")->check(CLI::NonNegativeNumber);
   command
-      ->add_option("--data", options->data,
-                   "shards: perplexity before and after --head, and statistics for fitting it")
+      ->add_option("--data", options->data, "shards: perplexity before and after --head, and statistics for fitting it")
       ->type_name("GLOB");
   command->add_option("--eval-tokens", options->eval_tokens, "tokens of a perplexity")
       ->capture_default_str()
@@ -261,8 +251,7 @@ void add_convert_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--dtype", options->dtype, "of a Hugging Face model's tensors")
       ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
-  command->add_flag("--expand", options->expand,
-                    "a VQ head as the dense one that equals it, where there is one");
+  command->add_flag("--expand", options->expand, "a VQ head as the dense one that equals it, where there is one");
   add_device_option(*command, options->device, "auto");
   command->footer(details);
   command->callback([command, options] { convert(*command, *options); });

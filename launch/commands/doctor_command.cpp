@@ -9,8 +9,8 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "dist/nccl_communicator.h"
-#include "launch/commands/check_list.h"
 #include "launch/command_line.h"
+#include "launch/commands/check_list.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
@@ -36,10 +36,7 @@ std::string gibibytes(std::size_t bytes) {
 class Doctor {
  public:
   Doctor(const Options& options, Environment& environment)
-      : options_(options),
-        environment_(environment),
-        mpi_(environment.mpi()),
-        checks_(environment, "doctor") {}
+      : options_(options), environment_(environment), mpi_(environment.mpi()), checks_(environment, "doctor") {}
 
   void describe_program();
   void describe_devices();
@@ -65,17 +62,15 @@ class Doctor {
 void Doctor::describe_program() {
   const CudaVersions cuda = cuda_versions();
   report_["version"] = VQLM_VERSION;
-  report_["cuda"] = {{"built", cuda_built()},
-                     {"runtime", cuda.runtime},
-                     {"driver", cuda.driver},
-                     {"cublaslt", cuda.cublaslt}};
+  report_["cuda"] = {
+      {"built", cuda_built()}, {"runtime", cuda.runtime}, {"driver", cuda.driver}, {"cublaslt", cuda.cublaslt}};
   report_["nccl"] = nccl_version();
   report_["mpi"] = {{"library", mpi_.mpi_version()}, {"thread_level", mpi_.thread_level()}};
   say("vqlm", VQLM_VERSION);
-  say("cuda", cuda_built() ? fmt::format("{}; {}; cuBLASLt {}", cuda.runtime,
-                                         cuda.driver == "none" ? "no driver" : "driver for " + cuda.driver,
-                                         cuda.cublaslt)
-                           : "not built in");
+  say("cuda", cuda_built()
+                  ? fmt::format("{}; {}; cuBLASLt {}", cuda.runtime,
+                                cuda.driver == "none" ? "no driver" : "driver for " + cuda.driver, cuda.cublaslt)
+                  : "not built in");
   say("nccl", nccl_built() ? nccl_version() : "not built in");
   say("mpi", !mpi_built()      ? "not built in: one rank"
              : !mpi_.started() ? fmt::format("{}, not started: one rank", mpi_.mpi_version())
@@ -132,8 +127,8 @@ void Doctor::describe_ranks() {
   const std::string cores =
       fmt::format("{} core{} ({})", host.allowed_cores, host.allowed_cores == 1 ? "" : "s", host.allowed);
   const std::string gpu = options_.device != DeviceKind::cpu ? own_gpu() : "";
-  const std::vector<std::string> ranks = mpi_.gather_texts(fmt::format(
-      "{}, number {} of {} there, {}{}", host.name, mpi_.local_rank(), mpi_.local_size(), cores, gpu));
+  const std::vector<std::string> ranks = mpi_.gather_texts(
+      fmt::format("{}, number {} of {} there, {}{}", host.name, mpi_.local_rank(), mpi_.local_size(), cores, gpu));
   report_["ranks"] = ranks;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) say(fmt::format("rank {}", rank), ranks[rank]);
 }
@@ -172,8 +167,7 @@ void Doctor::check_data() {
     checks_.skip("shard read", "name shards with --data 'shards/*.h5'");
     return;
   }
-  checks_.run("shard read", Alone::yes,
-              [&] { return check_shards(options_.data, mpi_.rank(), mpi_.size()); });
+  checks_.run("shard read", Alone::yes, [&] { return check_shards(options_.data, mpi_.rank(), mpi_.size()); });
 }
 
 void examine(const Options& options, Environment& environment) {
@@ -189,8 +183,8 @@ void examine(const Options& options, Environment& environment) {
 }  // namespace
 
 void add_doctor_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "doctor", "Say what this machine offers and check that it works, alone or under mpirun");
+  CLI::App* command =
+      app.add_subcommand("doctor", "Say what this machine offers and check that it works, alone or under mpirun");
   auto options = std::make_shared<Options>();
   add_device_option(*command, options->device);
   command->add_option("--tensor", options->tensor, "ranks of a tensor group, for the all-reduces")
@@ -204,8 +198,7 @@ void add_doctor_command(CLI::App& app) {
       "Examples:\n"
       "  vqlm doctor\n"
       "  mpirun -n 8 vqlm doctor --tensor 2 --data 'shards/train-*.h5' --json doctor.json");
-  command->callback(
-      [options] { run_job([&](Environment& environment) { examine(*options, environment); }); });
+  command->callback([options] { run_job([&](Environment& environment) { examine(*options, environment); }); });
 }
 
 }  // namespace vqlm

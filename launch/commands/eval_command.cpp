@@ -6,11 +6,11 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "train/codes/map_counts.h"
-#include "launch/commands/codes_job.h"
 #include "launch/command_line.h"
+#include "launch/commands/codes_job.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
+#include "train/codes/map_counts.h"
 #include "train/models/loaded_model.h"
 #include "train/models/open_model.h"
 #include "train/records/evaluation_report.h"
@@ -73,8 +73,7 @@ void evaluate(const Options& options, Environment& environment) {
       load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
   Transformer& model = *loaded.transformer;
   const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
-  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map(),
-                      bands ? &*bands : nullptr);
+  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map(), bands ? &*bands : nullptr);
   const Evaluation result = evaluator.run();
   if (!environment.is_root()) return;
   const EvaluationSubject subject{.checkpoint = source->path().string(),
@@ -91,8 +90,7 @@ void evaluate(const Options& options, Environment& environment) {
 }  // namespace
 
 void add_eval_command(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("eval", "Evaluate a model on held-out shards, alone or under mpirun");
+  CLI::App* command = app.add_subcommand("eval", "Evaluate a model on held-out shards, alone or under mpirun");
   auto options = std::make_shared<Options>();
   command
       ->add_option("--checkpoint", options->checkpoint,
@@ -101,13 +99,10 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
   command->add_option("--json", options->json, "write the result into this file, too");
   command
-      ->add_option(
-          "--bands-from", options->bands_from,
-          "also the losses by frequency of the target, as it was in these shards (best the training shards)")
+      ->add_option("--bands-from", options->bands_from,
+                   "also the losses by frequency of the target, as it was in these shards (best the training shards)")
       ->type_name("GLOB");
-  command
-      ->add_option("--tensor", options->tensor,
-                   "ranks that share one model (default 1: each rank holds it whole)")
+  command->add_option("--tensor", options->tensor, "ranks that share one model (default 1: each rank holds it whole)")
       ->check(CLI::PositiveNumber);
   command
       ->add_option("--micro-batch", options->micro_batch,
@@ -138,8 +133,7 @@ void add_eval_command(CLI::App& app) {
       "  mpirun -n 4 vqlm eval --checkpoint runs/a/checkpoints/step-00001000 --data 'shards/heldout-*.h5' "
       "--json eval.json\n"
       "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5' --bands-from 'shards/train-*.h5'");
-  command->callback(
-      [options] { run_job([&](Environment& environment) { evaluate(*options, environment); }); });
+  command->callback([options] { run_job([&](Environment& environment) { evaluate(*options, environment); }); });
 }
 
 }  // namespace vqlm

@@ -49,8 +49,7 @@ std::optional<Tokenizer> load_tokenizer(const ModelSource& source) {
 
 std::string read_standard_input() {
   if (::isatty(STDIN_FILENO) != 0) {
-    throw UsageError(
-        "generate: has no prompt; give --prompt TEXT or --prompt-tokens 1,2,3, or pipe a text in");
+    throw UsageError("generate: has no prompt; give --prompt TEXT or --prompt-tokens 1,2,3, or pipe a text in");
   }
   std::string text{std::istreambuf_iterator<char>(std::cin), {}};
   if (text.ends_with('\n')) text.pop_back();  // echo's, not the writer's
@@ -62,10 +61,10 @@ Tokens make_prompt(const Options& options, const ModelSource& source, const Toke
                    const SpecialTokens& special) {
   if (!options.prompt_tokens.empty()) return options.prompt_tokens;
   if (tokenizer == nullptr) {
-    throw UsageError(fmt::format(
-        "{}: has no tokenizer.model, and other tokenizers are not read here: give --prompt-tokens "
-        "1,2,3, and token ids come out",
-        source.path().string()));
+    throw UsageError(
+        fmt::format("{}: has no tokenizer.model, and other tokenizers are not read here: give --prompt-tokens "
+                    "1,2,3, and token ids come out",
+                    source.path().string()));
   }
   Tokens tokens;
   if (special.begin) {
@@ -166,8 +165,7 @@ void report(const Generation& generation, const Transformer& model) {
       100 * speed.head_share());
   for (std::size_t b = 0; b < generation.continuations.size(); ++b) {
     if (generation.continuations[b].stop != Stop::context) continue;
-    log::warn("sample {} stopped at the context limit of {} tokens; --context N allows more", b + 1,
-              model.context());
+    log::warn("sample {} stopped at the context limit of {} tokens; --context N allows more", b + 1, model.context());
   }
 }
 
@@ -181,19 +179,17 @@ void generate(const Options& options, Environment& environment) {
 
   Config config;
   config.model = source->model();
-  const auto backend =
-      environment.make_backend(options.device.value_or(automatic_device(config)), options.threads);
+  const auto backend = environment.make_backend(options.device.value_or(automatic_device(config)), options.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, {.data = 1, .tensor = 1});
   constexpr std::int64_t prompt_rows = 512;  // at a time, of all samples: enough to fill a product
   const std::int64_t chunk =
       std::clamp<std::int64_t>(prompt_rows / options.samples, 1, static_cast<std::int64_t>(prompt.size()));
-  const LoadedModel loaded = load_model(*source, *backend, grid.tensor(), {options.samples, chunk},
-                                        Purpose::generation, context_of(options, *source, prompt.size()));
+  const LoadedModel loaded = load_model(*source, *backend, grid.tensor(), {options.samples, chunk}, Purpose::generation,
+                                        context_of(options, *source, prompt.size()));
 
-  Generator generator(
-      *backend, *loaded.transformer, source->model().vocab_size,
-      {.sampling = options.sampling, .max_tokens = options.max_tokens, .end_of_text = special.end});
+  Generator generator(*backend, *loaded.transformer, source->model().vocab_size,
+                      {.sampling = options.sampling, .max_tokens = options.max_tokens, .end_of_text = special.end});
   Printer printer(options, pieces, prompt);
   const Generation generation =
       generator.run(std::vector<Tokens>(static_cast<std::size_t>(options.samples), prompt),
@@ -207,13 +203,11 @@ void generate(const Options& options, Environment& environment) {
 }
 
 void add_sampling_options(CLI::App& command, SamplingOptions& sampling) {
-  command.add_option(
-      "--temperature", sampling.temperature,
-      "probabilities to the power 1 / temperature (default 1); 0: always the most probable token");
+  command.add_option("--temperature", sampling.temperature,
+                     "probabilities to the power 1 / temperature (default 1); 0: always the most probable token");
   command.add_option("--top-k", sampling.top_k, "only among so many most probable tokens (default 0: all)");
-  command.add_option(
-      "--top-p", sampling.top_p,
-      "only among the fewest most probable tokens that make up this probability (default 1: all)");
+  command.add_option("--top-p", sampling.top_p,
+                     "only among the fewest most probable tokens that make up this probability (default 1: all)");
   command.add_option("--seed", sampling.seed, "of the draws (default 0): the same words again");
 }
 
@@ -250,11 +244,9 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--samples", options->samples, "continuations of the same prompt (default 1)")
       ->check(CLI::Range(1, 1024));
   add_sampling_options(*command, options->sampling);
-  command->add_flag("--json", options->json,
-                    "tokens, text, speed and why it stopped, as one JSON object at the end");
+  command->add_flag("--json", options->json, "tokens, text, speed and why it stopped, as one JSON object at the end");
   add_device_option(*command, options->device, "auto, wherever the model was trained");
-  command->add_option("--threads", options->threads, "threads (default: all cores)")
-      ->check(CLI::PositiveNumber);
+  command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::PositiveNumber);
   command->footer(details);
   command->callback([options] {
     refuse_launcher_ranks("generate", "run it once, without mpirun");

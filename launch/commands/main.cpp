@@ -47,9 +47,8 @@ void build_command_line(CLI::App& app) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app(
-      "Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
-      "vqlm");
+  CLI::App app("Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
+               "vqlm");
   try {
     vqlm::configure_logging();
     build_command_line(app);

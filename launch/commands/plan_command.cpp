@@ -10,11 +10,11 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
-#include "train/codes/code_map_file.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
-#include "train/tools/plan/plan_report.h"
+#include "train/codes/code_map_file.h"
 #include "train/run/training_inputs.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 namespace {
@@ -51,8 +51,7 @@ DType dtype_of(const Options& options, const Config& config) {
 StatedRates rates_of(const Options& options, DType dtype) {
   const double by_dtype = dtype == DType::bf16 ? default_tflops_bf16 : default_tflops_fp32;
   StatedRates rates;
-  rates.product_flops =
-      1e12 * positive("--peak-tflops", options.peak_tflops == 0 ? by_dtype : options.peak_tflops);
+  rates.product_flops = 1e12 * positive("--peak-tflops", options.peak_tflops == 0 ? by_dtype : options.peak_tflops);
   rates.memory_bytes = 1e9 * positive("--memory-gbs", options.memory_gbs);
   rates.network_bytes = 1e9 * positive("--network-gbs", options.network_gbs);
   rates.tensor_link_bytes =
@@ -69,9 +68,8 @@ void apply_grid(const Options& options, Config& config, std::vector<std::string>
   const ParallelSection grid = parse_grid(options.grid);
   const bool other_data = parallel.data != 0 && parallel.data != grid.data;
   if (other_data || parallel.tensor != grid.tensor) {
-    notes.push_back(
-        fmt::format("--grid {} replaces the configuration's parallel.data = {}, parallel.tensor = {}",
-                    options.grid, parallel.data, parallel.tensor));
+    notes.push_back(fmt::format("--grid {} replaces the configuration's parallel.data = {}, parallel.tensor = {}",
+                                options.grid, parallel.data, parallel.tensor));
   }
   parallel.data = grid.data;
   parallel.tensor = grid.tensor;
@@ -88,8 +86,8 @@ std::int64_t vocabulary_of(const Options& options, Config& config, std::vector<s
     notes.push_back(fmt::format("vocabulary of {} tokens from {}", size, config.data.train));
     return size;
   } catch (const Error& error) {
-    throw UsageError(fmt::format(
-        "plan: the vocabulary is not known: give --vocab N, or set model.vocab_size ({})", error.what()));
+    throw UsageError(
+        fmt::format("plan: the vocabulary is not known: give --vocab N, or set model.vocab_size ({})", error.what()));
   }
 }
 
@@ -102,10 +100,10 @@ std::optional<CodeMap> map_of(const Config& config, std::vector<std::string>& no
     check_map(*map, config, head.map);
     return map;
   }
-  notes.push_back(fmt::format(
-      "head.map = \"{}\" is not made or read here: clusters of equal sizes are assumed, "
-      "{:.1f} tokens each",
-      head.map, static_cast<double>(config.model.vocab_size) / static_cast<double>(head.clusters)));
+  notes.push_back(
+      fmt::format("head.map = \"{}\" is not made or read here: clusters of equal sizes are assumed, "
+                  "{:.1f} tokens each",
+                  head.map, static_cast<double>(config.model.vocab_size) / static_cast<double>(head.clusters)));
   return std::nullopt;
 }
 
@@ -126,8 +124,7 @@ void plan(const Options& options) {
   std::optional<std::size_t> memory;
   if (!options.device_memory.empty()) memory = parse_bytes(options.device_memory, "--device-memory");
   std::size_t reserve = memory ? unaccounted_bytes(*memory) : 0;
-  if (!options.reserve.empty())
-    reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
+  if (!options.reserve.empty()) reserve = options.reserve == "0" ? 0 : parse_bytes(options.reserve, "--reserve");
   if (config.parallel.tensor > 1 && options.tensor_gbs == 0) {
     notes.push_back(
         "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what their "
@@ -148,21 +145,18 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  command
-      ->add_option("--grid", options->grid, "data x tensor ranks (default: parallel.* of the configuration)")
+  command->add_option("--grid", options->grid, "data x tensor ranks (default: parallel.* of the configuration)")
       ->type_name("8x2");
   command->add_option("--device-memory", options->device_memory, "of a rank's device: 80GB, 80GiB, 512M")
       ->type_name("SIZE");
   command
-      ->add_option(
-          "--reserve", options->reserve,
-          "of it, for what is not counted: the driver, the libraries, the kernels' scratch (default: 1GiB, a "
-          "tenth of a smaller device)")
+      ->add_option("--reserve", options->reserve,
+                   "of it, for what is not counted: the driver, the libraries, the kernels' scratch (default: 1GiB, a "
+                   "tenth of a smaller device)")
       ->type_name("SIZE");
   command
-      ->add_option(
-          "--vocab", options->vocabulary,
-          "tokens of the vocabulary (default: model.vocab_size, else what the shards of data.train say)")
+      ->add_option("--vocab", options->vocabulary,
+                   "tokens of the vocabulary (default: model.vocab_size, else what the shards of data.train say)")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{2147483647}));
   command
       ->add_option("--dtype", options->dtype,

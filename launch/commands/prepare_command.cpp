@@ -39,9 +39,7 @@ constexpr const char* details =
 
 /// Text a second, or ids where there is no text.
 std::string rate(std::uint64_t text_bytes, std::uint64_t tokens, double seconds) {
-  const auto millions = [&](std::uint64_t n) {
-    return static_cast<double>(n) / 1e6 / std::max(seconds, 1e-3);
-  };
+  const auto millions = [&](std::uint64_t n) { return static_cast<double>(n) / 1e6 / std::max(seconds, 1e-3); };
   return text_bytes > 0 ? fmt::format("{:.1f} MB/s", millions(text_bytes))
                         : fmt::format("{:.1f} M tokens/s", millions(tokens));
 }
@@ -67,12 +65,11 @@ class ProgressLine {
 
  private:
   static std::string describe(const PrepareProgress& p) {
-    const double done =
-        static_cast<double>(p.file_bytes) / std::max(1.0, static_cast<double>(p.total_file_bytes));
+    const double done = static_cast<double>(p.file_bytes) / std::max(1.0, static_cast<double>(p.total_file_bytes));
     const double left = done > 0 ? p.seconds * (1 - done) / done : 0;
-    return fmt::format("file {}/{}  {:.1f} %  {} documents  {}  {:.0f} s, about {:.0f} s left",
-                       p.source_number, p.source_count, 100 * done, p.documents,
-                       rate(p.text_bytes, p.tokens, p.seconds), p.seconds, left);
+    return fmt::format("file {}/{}  {:.1f} %  {} documents  {}  {:.0f} s, about {:.0f} s left", p.source_number,
+                       p.source_count, 100 * done, p.documents, rate(p.text_bytes, p.tokens, p.seconds), p.seconds,
+                       left);
   }
 
   bool terminal_ = ::isatty(STDERR_FILENO) == 1;
@@ -88,11 +85,10 @@ void print_report(const PrepareReport& report, const std::string& out) {
     std::string bytes = "n/a", density = "n/a";
     if (counts.text_bytes > 0) {
       bytes = std::to_string(counts.text_bytes);
-      density =
-          fmt::format("{:.4f}", static_cast<double>(counts.tokens) / static_cast<double>(counts.text_bytes));
+      density = fmt::format("{:.4f}", static_cast<double>(counts.tokens) / static_cast<double>(counts.text_bytes));
     }
-    fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12}\n", name, shards, counts.documents, counts.tokens,
-               bytes, density);
+    fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12}\n", name, shards, counts.documents, counts.tokens, bytes,
+               density);
   };
   for (const Split split : all_splits) {
     row(name_of(split), report.shards[split], report.counts[split]);
@@ -138,8 +134,7 @@ void add_prepare_command(CLI::App& app) {
   command->footer(details);
   const auto options = std::make_shared<PrepareOptions>();
   options->jobs = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  command->add_option("--input", options->inputs, "Files or quoted patterns; may be repeated")
-      ->type_name("FILES");
+  command->add_option("--input", options->inputs, "Files or quoted patterns; may be repeated")->type_name("FILES");
   command->add_option("--tokenizer", options->tokenizer, "A SentencePiece model")->type_name("FILE");
   command
       ->add_option("--train-tokenizer", options->train_tokenizer,
@@ -148,9 +143,8 @@ void add_prepare_command(CLI::App& app) {
   const auto ids = std::make_shared<TokenInputs>();
   const auto id_files = std::make_shared<std::vector<std::string>>();
   command
-      ->add_option(
-          "--from-tokens", *id_files,
-          "Instead of --input: files of ids (.npy, llm.c's .bin, Megatron-LM's .bin); may be repeated")
+      ->add_option("--from-tokens", *id_files,
+                   "Instead of --input: files of ids (.npy, llm.c's .bin, Megatron-LM's .bin); may be repeated")
       ->type_name("FILES");
   const CLI::Option* vocab_size =
       command
@@ -159,9 +153,8 @@ void add_prepare_command(CLI::App& app) {
           ->type_name("SIZE");
   const CLI::Option* eos =
       command
-          ->add_option(
-              "--eos", ids->eos_id,
-              "With --from-tokens: the id that ends a document; Megatron-LM's index tells them itself")
+          ->add_option("--eos", ids->eos_id,
+                       "With --from-tokens: the id that ends a document; Megatron-LM's index tells them itself")
           ->type_name("ID");
   const CLI::Option* tokenizer_files =
       command
@@ -169,15 +162,12 @@ void add_prepare_command(CLI::App& app) {
                        "With --from-tokens: the folder of the ids' tokenizer, copied beside the shards")
           ->type_name("FOLDER");
   command->add_option("--out", options->out, "Folder of the shards")->type_name("FOLDER")->required();
-  const CLI::Option* heldout =
-      command
-          ->add_option("--heldout", options->heldout,
-                       "Fraction of the documents to hold out, by a hash of their text "
-                       "(default 0.005, or 0 with --heldout-input)")
-          ->type_name("FRACTION");
-  command
-      ->add_option("--heldout-input", options->heldout_inputs,
-                   "Files that are held out whole; may be repeated")
+  const CLI::Option* heldout = command
+                                   ->add_option("--heldout", options->heldout,
+                                                "Fraction of the documents to hold out, by a hash of their text "
+                                                "(default 0.005, or 0 with --heldout-input)")
+                                   ->type_name("FRACTION");
+  command->add_option("--heldout-input", options->heldout_inputs, "Files that are held out whole; may be repeated")
       ->type_name("FILES");
   command->add_option("--seed", options->seed, "Of the held-out choice and the tokenizer's sample")
       ->capture_default_str()
@@ -189,14 +179,12 @@ void add_prepare_command(CLI::App& app) {
   command->add_option("--max-bad-lines", options->max_bad_lines, "Skip so many bad lines before giving up")
       ->capture_default_str()
       ->check(not_negative);
-  command
-      ->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
+  command->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
       ->capture_default_str();
   command->add_flag("--force", options->force, "Remove the shards that are in the folder first");
   command->callback([=] {
     if (id_files->empty() && vocab_size->count() + eos->count() + tokenizer_files->count() > 0) {
-      throw UsageError(
-          "--vocab-size, --eos and --tokenizer-files belong to --from-tokens FILES; give that too");
+      throw UsageError("--vocab-size, --eos and --tokenizer-files belong to --from-tokens FILES; give that too");
     }
     if (!id_files->empty()) {
       if (!options->inputs.empty()) throw UsageError("give either --input or --from-tokens, not both");

@@ -31,8 +31,7 @@ void report(const Options& options) {
 }  // namespace
 
 void add_report_command(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("report", "Compare runs: a table, and a picture of their loss curves");
+  CLI::App* command = app.add_subcommand("report", "Compare runs: a table, and a picture of their loss curves");
   auto options = std::make_shared<Options>();
   command->add_option("runs", options->runs, "run folders (run.dir of vqlm train)")->required();
   command->add_option("--plot", options->plot, "draw the loss curves into this .svg or .png (needs gnuplot)");

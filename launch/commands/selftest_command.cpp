@@ -5,8 +5,8 @@
 #include <string>
 
 #include "core/log.h"
-#include "launch/commands/check_list.h"
 #include "launch/command_line.h"
+#include "launch/commands/check_list.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/tools/selftest/selftest.h"
@@ -42,30 +42,26 @@ void check_files(CheckList& checks, Backend& backend, const ProcessGrid& grid, c
         return DoctorCheck{.text = folder->path().string()};
       }))
     return;
-  const bool shared = checks.run("shared folder", Alone::no,
-                                 [&] { return check_shared_folder(grid.world(), folder->path()); });
+  const bool shared =
+      checks.run("shared folder", Alone::no, [&] { return check_shared_folder(grid.world(), folder->path()); });
   if (shared) {
     checks.run("file locks", Alone::no, [&] { return check_file_locks(grid.world(), folder->path()); });
-    const bool sound =
-        checks.run("disk", Alone::yes, [&] { return check_disk(grid.world().rank(), folder->path()); });
-    if (sound &&
-        checks.run("checkpoint", Alone::no, [&] { return check_resume(backend, grid, folder->path()); }))
+    const bool sound = checks.run("disk", Alone::yes, [&] { return check_disk(grid.world().rank(), folder->path()); });
+    if (sound && checks.run("checkpoint", Alone::no, [&] { return check_resume(backend, grid, folder->path()); }))
       checks.run("damage", Alone::no, [&] { return check_damage(backend, grid, folder->path()); });
   }
   grid.world().barrier();  // the folder goes when nobody is at work in it
 }
 
 void examine(const Options& options, Environment& environment) {
-  log::set_level(
-      log::level::err);  // the runs below would tell of themselves, and warn of damage that is ours
+  log::set_level(log::level::err);  // the runs below would tell of themselves, and warn of damage that is ours
   CheckList checks(environment, "selftest");
   const int ranks = environment.mpi().size();
   checks.report()["ranks"] = ranks;
   std::unique_ptr<Backend> backend;
   const bool opened = checks.run("device", Alone::yes, [&] {
     backend = environment.make_backend(options.device, 0);
-    return DoctorCheck{
-        .text = fmt::format("{} rank{}, {}", ranks, ranks == 1 ? "" : "s", backend->description())};
+    return DoctorCheck{.text = fmt::format("{} rank{}, {}", ranks, ranks == 1 ? "" : "s", backend->description())};
   });
   if (opened && checks.run("against the CPU", Alone::yes, [&] { return check_against_cpu(*backend); })) {
     ParallelSection parallel;
@@ -83,8 +79,8 @@ void examine(const Options& options, Environment& environment) {
 }  // namespace
 
 void add_selftest_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "selftest", "Train, save, damage and continue a tiny run here, launched as your job would be");
+  CLI::App* command =
+      app.add_subcommand("selftest", "Train, save, damage and continue a tiny run here, launched as your job would be");
   auto options = std::make_shared<Options>();
   add_device_option(*command, options->device);
   command
@@ -92,8 +88,7 @@ void add_selftest_command(CLI::App& app) {
                    "ranks of a tensor group; 0: 2 where the ranks are a multiple of 4, else 1")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command
-      ->add_option("--dir", options->dir, "folder where runs would be; what is made there is removed again")
+  command->add_option("--dir", options->dir, "folder where runs would be; what is made there is removed again")
       ->capture_default_str();
   command->add_option("--json", options->json, "write the findings here too")->type_name("FILE");
   command->footer(
@@ -101,8 +96,7 @@ void add_selftest_command(CLI::App& app) {
       "Examples:\n"
       "  vqlm selftest\n"
       "  mpirun -n 8 vqlm selftest --dir /scratch/me --json selftest.json");
-  command->callback(
-      [options] { run_job([&](Environment& environment) { examine(*options, environment); }); });
+  command->callback([options] { run_job([&](Environment& environment) { examine(*options, environment); }); });
 }
 
 }  // namespace vqlm

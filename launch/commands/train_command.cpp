@@ -66,8 +66,8 @@ std::string describe_job() {
   const std::time_t now = std::time(nullptr);
   std::tm local{};
   ::localtime_r(&now, &local);
-  return fmt::format("host {}, process {}, since {:%Y-%m-%d %H:%M:%S}{}", describe_host().name, ::getpid(),
-                     local, slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
+  return fmt::format("host {}, process {}, since {:%Y-%m-%d %H:%M:%S}{}", describe_host().name, ::getpid(), local,
+                     slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
 }
 
 /// The steps done, and why there are no more of them yet.
@@ -75,14 +75,12 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const Options& options
   if (outcome == TrainOutcome::stopped) {
     log::info("stopped by a signal after step {}; continue with --resume", steps);
   } else if (outcome == TrainOutcome::out_of_time) {
-    log::info("left after step {}, saved, before --time-limit {}; continue with --resume", steps,
-              options.time_limit);
+    log::info("left after step {}, saved, before --time-limit {}; continue with --resume", steps, options.time_limit);
   }
 }
 
 void train(const Options& options, Environment& environment) {
-  const TimeLimit limit =
-      options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
+  const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
   const auto stop_requested = catch_stop_signals();
   Config config = load_config(options.config, options.overrides);
   if (options.device) config.run.device = *options.device;
@@ -120,19 +118,17 @@ void add_train_command(CLI::App& app) {
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false);
   add_device_option(*command, options->device, "run.device");
-  auto* resume =
-      command->add_flag("--resume", options->resume,
-                        "continue the run in run.dir from its newest checkpoint, on any number of ranks");
+  auto* resume = command->add_flag("--resume", options->resume,
+                                   "continue the run in run.dir from its newest checkpoint, on any number of ranks");
   command
       ->add_option("--init", options->init,
                    "start from this model's parameters: a checkpoint, a run folder or a Hugging Face folder")
       ->type_name("MODEL")
       ->excludes(resume);
   command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
-  command->add_option(
-      "--time-limit", options->time_limit,
-      "save and leave with exit code 0 before this time is over, counted from the start: seconds, "
-      "90m, 12h, 23:55:00 or 1-12:00:00");
+  command->add_option("--time-limit", options->time_limit,
+                      "save and leave with exit code 0 before this time is over, counted from the start: seconds, "
+                      "90m, 12h, 23:55:00 or 1-12:00:00");
   command->footer(
       "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
       "a checkpoint\n"

@@ -18,8 +18,8 @@ class Bench {
  public:
   explicit Bench(const benchmark::State& state)
       : backend(make_cpu_backend(static_cast<int>(state.range(4)))),
-        shape{2048 / state.range(0), state.range(0), static_cast<int>(state.range(1)),
-              static_cast<int>(state.range(2)), static_cast<int>(state.range(3))},
+        shape{2048 / state.range(0), state.range(0), static_cast<int>(state.range(1)), static_cast<int>(state.range(2)),
+              static_cast<int>(state.range(3))},
         qkv(make({shape.batch, shape.seq_len, shape.row()})),
         dqkv(make(qkv.shape())),
         out(make({shape.batch, shape.seq_len, std::int64_t{shape.heads} * shape.head_dim})),
@@ -27,15 +27,13 @@ class Bench {
         lse(make({shape.batch, shape.heads, shape.seq_len})) {}
 
   double flops_of_a_product() const {
-    const auto scores =
-        static_cast<double>(shape.batch * shape.heads * shape.seq_len * (shape.seq_len + 1) / 2);
+    const auto scores = static_cast<double>(shape.batch * shape.heads * shape.seq_len * (shape.seq_len + 1) / 2);
     return 2 * scores * shape.head_dim;
   }
 
  private:
   Tensor make(Shape extents) {
-    buffers_.push_back(
-        backend->allocate(static_cast<std::size_t>(extents.numel()) * 4, MemoryUse::workspace));
+    buffers_.push_back(backend->allocate(static_cast<std::size_t>(extents.numel()) * 4, MemoryUse::workspace));
     const Tensor x = buffers_.back().view(extents);
     const Philox rng(1, buffers_.size());
     for (std::int64_t i = 0; i < x.numel(); ++i) x.f32()[i] = rng.normal(static_cast<std::uint64_t>(i));
@@ -61,15 +59,13 @@ void report_flops(benchmark::State& state, double flops) {
 void attention_forward(benchmark::State& state) {
   Bench bench(state);
   for (auto _ : state)
-    bench.backend->run(
-        AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
+    bench.backend->run(AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
   report_flops(state, 2 * bench.flops_of_a_product());
 }
 
 void attention_backward(benchmark::State& state) {
   Bench bench(state);
-  bench.backend->run(
-      AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
+  bench.backend->run(AttentionForward{.out = bench.out, .lse = bench.lse, .qkv = bench.qkv, .shape = bench.shape});
   for (auto _ : state) {
     bench.backend->run(AttentionBackward{.dqkv = bench.dqkv,
                                          .dout = bench.dout,
@@ -85,8 +81,7 @@ void attention_backward(benchmark::State& state) {
 void matmul(benchmark::State& state) {
   const std::int64_t size = state.range(0);
   const auto backend = make_cpu_backend(static_cast<int>(state.range(1)));
-  const Buffer storage =
-      backend->allocate(static_cast<std::size_t>(3 * size * size) * 4, MemoryUse::workspace);
+  const Buffer storage = backend->allocate(static_cast<std::size_t>(3 * size * size) * 4, MemoryUse::workspace);
   const Tensor all = storage.view({3 * size, size});
   backend->fill(all, 1.0f);
   for (auto _ : state) {

@@ -31,9 +31,7 @@ void measure(Communicator& world, std::int64_t block) {
   std::vector<float> a(static_cast<std::size_t>(n)), b(a);  // zeros: repeated sums stay finite
   const Tensor x(a.data(), DType::f32, {n});
   const Tensor y(b.data(), DType::f32, {n});
-  const auto rate = [&](auto body) {
-    return static_cast<double>(bytes) / seconds_per_call(world, bytes, body) / 1e9;
-  };
+  const auto rate = [&](auto body) { return static_cast<double>(bytes) / seconds_per_call(world, bytes, body) / 1e9; };
 
   const double copy = rate([&] { std::memcpy(b.data(), a.data(), static_cast<std::size_t>(bytes)); });
   const double gather = rate([&] { world.all_gather(y, y.range(world.rank() * block, block), Stream{}); });
@@ -42,8 +40,8 @@ void measure(Communicator& world, std::int64_t block) {
   const double reduce = rate([&] { world.all_reduce(x, Reduce::sum, Stream{}); });
   const double exchange = rate([&] { world.all_to_all(y, x, Stream{}); });
   if (world.rank() == 0) {
-    std::printf("%10.4f %12.2f %12.2f %12.2f %12.2f %12.2f\n", static_cast<double>(bytes) / (1 << 20), gather,
-                scatter, reduce, exchange, copy);
+    std::printf("%10.4f %12.2f %12.2f %12.2f %12.2f %12.2f\n", static_cast<double>(bytes) / (1 << 20), gather, scatter,
+                reduce, exchange, copy);
   }
 }
 
@@ -52,8 +50,7 @@ int run() {
   const auto world = session.split(0, session.rank(), "world");
   if (session.rank() == 0) {
     std::printf("f32 on %d ranks, %d on this node; GB/s\n%10s %12s %12s %12s %12s %12s\n", session.size(),
-                session.local_size(), "MiB", "all_gather", "reduce_scat", "all_reduce", "all_to_all",
-                "memcpy");
+                session.local_size(), "MiB", "all_gather", "reduce_scat", "all_reduce", "all_to_all", "memcpy");
   }
   for (std::int64_t bytes = 1 << 12; bytes <= (64 << 20); bytes *= 4) {
     measure(*world, bytes / 4 / session.size());

@@ -15,13 +15,12 @@ void corpus_map(benchmark::State& state) {
   const ShardSet shards(std::getenv("VQLM_BENCH_SHARDS"));
   const auto backend = make_cpu_backend(1);
   for (auto _ : state) {
-    const CodeMap map =
-        make_corpus_map(shards, *backend,
-                        {.clusters = state.range(0),
-                         .groups = static_cast<int>(state.range(1)),
-                         .codes = static_cast<int>(state.range(2)),
-                         .seed = 1,
-                         .max_tokens = static_cast<std::uint64_t>(state.range(3)) * 1'000'000});
+    const CodeMap map = make_corpus_map(shards, *backend,
+                                        {.clusters = state.range(0),
+                                         .groups = static_cast<int>(state.range(1)),
+                                         .codes = static_cast<int>(state.range(2)),
+                                         .seed = 1,
+                                         .max_tokens = static_cast<std::uint64_t>(state.range(3)) * 1'000'000});
     benchmark::DoNotOptimize(map.member_codes.data());
   }
   state.counters["V"] = static_cast<double>(shards.vocab_size());

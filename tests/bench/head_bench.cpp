@@ -38,11 +38,9 @@ class Batch {
     const Philox rng(2, "targets");
     for (std::int64_t n = 0; n < rows; ++n) {
       const float u = rng.uniform(static_cast<std::uint64_t>(n));
-      const double token = kind == Targets::uniform
-                               ? u * static_cast<double>(vocabulary)
-                               : std::pow(static_cast<double>(vocabulary), double{u}) - 1;
-      targets.i32()[n] =
-          std::min(static_cast<std::int32_t>(vocabulary) - 1, static_cast<std::int32_t>(token));
+      const double token = kind == Targets::uniform ? u * static_cast<double>(vocabulary)
+                                                    : std::pow(static_cast<double>(vocabulary), double{u}) - 1;
+      targets.i32()[n] = std::min(static_cast<std::int32_t>(vocabulary) - 1, static_cast<std::int32_t>(token));
     }
   }
 
@@ -88,8 +86,7 @@ void softmax(const Batch& batch, Tensor logits, Tensor bias, Tensor targets) {
                                 .bias = bias,
                                 .targets = targets,
                                 .classes = {.count = logits.extent(1)}});
-  backend.run(SoftmaxCombine{
-      .nll = nll, .lse = lse, .statistics = statistics.view({1, rows, 3}), .targets = targets});
+  backend.run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics.view({1, rows, 3}), .targets = targets});
   backend.run(SoftmaxGradient{.logits = logits,
                               .bias = bias,
                               .lse = lse,
@@ -108,15 +105,13 @@ void dense(benchmark::State& state, bool with_softmax) {
   for (auto _ : state) {
     for (std::int64_t begin = 0; begin < batch.rows; begin += chunk) {
       const Tensor h = batch.h.rows(begin, chunk), dh = batch.dh.rows(begin, chunk);
-      backend.run(
-          Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
+      backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
       if (with_softmax) {
         softmax(batch, logits, batch.bias, batch.targets.rows(begin, chunk));
         backend.run(AddColumnSums{.out = batch.dbias, .x = logits});
       }
       backend.run(Matmul{.c = dh, .a = logits, .b = weight, .accumulate = Accumulate::yes});
-      backend.run(
-          Matmul{.c = dweight, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
+      backend.run(Matmul{.c = dweight, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
     }
   }
   report(state, batch, 6.0 * static_cast<double>(batch.rows * batch.vocabulary * batch.width));
@@ -143,8 +138,8 @@ CodeMapView make_map(Batch& batch) {
     map.cluster_of_token.i32()[v] = static_cast<std::int32_t>(v % clusters);
   }
   for (std::int64_t v = vocabulary - 1; v > 0; --v) {
-    const auto other = static_cast<std::int64_t>(
-        rng.below(static_cast<std::uint64_t>(v), static_cast<std::uint64_t>(v) + 1));
+    const auto other =
+        static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(v), static_cast<std::uint64_t>(v) + 1));
     std::swap(map.cluster_of_token.i32()[v], map.cluster_of_token.i32()[other]);
   }
   std::int32_t position = 0;
@@ -189,12 +184,11 @@ void vq(benchmark::State& state, Targets kind, bool with_codes, Members vectors 
     backend.run(SortRowsByCluster{
         .clusters = clusters, .order = order, .row_begin = row_begin, .targets = batch.targets, .map = map});
     if (with_codes) {
-      backend.run(Matmul{
-          .c = logits, .a = batch.h, .b = codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
+      backend.run(Matmul{.c = logits, .a = batch.h, .b = codebook, .tb = Transpose::yes, .accumulate = Accumulate::no});
       softmax(batch, logits, code_bias, clusters);
       backend.run(Matmul{.c = batch.dh, .a = logits, .b = codebook, .accumulate = Accumulate::yes});
-      backend.run(Matmul{
-          .c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
+      backend.run(
+          Matmul{.c = dcodebook, .a = logits, .b = batch.h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
       backend.run(AddColumnSums{.out = dcode_bias, .x = logits});
     }
     backend.run(MemberEntropy{.nll = batch.nll,

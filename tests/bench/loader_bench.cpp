@@ -49,8 +49,7 @@ struct BenchShard {
       begin = end;
     }
     writer.finish();
-    stored =
-        static_cast<double>(std::filesystem::file_size(path)) / (2.0 * static_cast<double>(tokens.size()));
+    stored = static_cast<double>(std::filesystem::file_size(path)) / (2.0 * static_cast<double>(tokens.size()));
   }
 
   TemporaryFolder folder;
@@ -77,8 +76,7 @@ void permuted_windows(benchmark::State& state, const BenchShard& shard) {
 
 /// The loader itself: batches of 16 rows, the reading thread included in the time. Argument: T.
 void loader_batches(benchmark::State& state, const BenchShard& shard) {
-  BatchLoader loader(ShardSet(shard.path),
-                     {.seq_len = state.range(0), .micro_batch = 16, .global_batch = 16});
+  BatchLoader loader(ShardSet(shard.path), {.seq_len = state.range(0), .micro_batch = 16, .global_batch = 16});
   for (auto _ : state) benchmark::DoNotOptimize(loader.next().tokens.data());
   state.SetBytesProcessed(2 * 16 * state.range(0) * state.iterations());
 }
@@ -112,8 +110,7 @@ int main(int argc, char** argv) {
       ->Arg(1024)
       ->Arg(2048)
       ->UseRealTime();
-  benchmark::RegisterBenchmark("in_order",
-                               [&shard](benchmark::State& state) { vqlm::in_order(state, shard); });
+  benchmark::RegisterBenchmark("in_order", [&shard](benchmark::State& state) { vqlm::in_order(state, shard); });
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

@@ -43,8 +43,7 @@ template <class O>
 void measure(benchmark::State& state, Bench& bench, const O& op) {
   for (auto _ : state) bench.backend().run(op);
   const OpCost cost = op.cost();
-  state.SetBytesProcessed(state.iterations() *
-                          static_cast<std::int64_t>(cost.bytes_read + cost.bytes_written));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(cost.bytes_read + cost.bytes_written));
 }
 
 /// The yardstick moves 2 floats an element.
@@ -64,29 +63,21 @@ void add_column_sums(benchmark::State& state) {
 void rmsnorm_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0);
-  const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}),
-               sum = bench.make({tokens, width});
+  const Tensor x = bench.make({tokens, width}), branch = bench.make({tokens, width}), sum = bench.make({tokens, width});
   const Tensor y = bench.make({tokens, width}), rstd = bench.make({tokens}), gain = bench.make({width});
-  measure(
-      state, bench,
-      RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
+  measure(state, bench,
+          RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f});
 }
 
 void rmsnorm_backward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0);
-  const Tensor x = bench.make({tokens, width}), dy = bench.make({tokens, width}),
-               dx = bench.make({tokens, width});
+  const Tensor x = bench.make({tokens, width}), dy = bench.make({tokens, width}), dx = bench.make({tokens, width});
   const Tensor rstd = bench.make({tokens}), gain = bench.make({width}), dgain = bench.make({width});
   bench.backend().fill(rstd, 1);
   measure(state, bench,
-          RmsnormBackward{.dx = dx,
-                          .dgain = dgain,
-                          .dy = dy,
-                          .x = x,
-                          .gain = gain,
-                          .rstd = rstd,
-                          .accumulate_dx = Accumulate::no});
+          RmsnormBackward{
+              .dx = dx, .dgain = dgain, .dy = dy, .x = x, .gain = gain, .rstd = rstd, .accumulate_dx = Accumulate::no});
 }
 
 void swiglu_forward(benchmark::State& state) {
@@ -121,16 +112,14 @@ void attention_cached(benchmark::State& state) {
   const Tensor keys = bench.make({sequences, shape.kv_heads, past + 1, 64}),
                values = bench.make({sequences, shape.kv_heads, past + 1, 64});
   const Tensor qkv = bench.make({sequences, 1, shape.row()}), out = bench.make({sequences, 1, 12 * 64});
-  measure(
-      state, bench,
-      AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
+  measure(state, bench,
+          AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = past});
 }
 
 void embedding_forward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0), rows = 50'257;
-  const Tensor table = bench.make({rows, width}), out = bench.make({tokens, width}),
-               raw = bench.make({tokens});
+  const Tensor table = bench.make({rows, width}), out = bench.make({tokens, width}), raw = bench.make({tokens});
   const Tensor ids(raw.data(), DType::i32, {tokens});
   const Philox rng(2, 0);
   for (std::int64_t n = 0; n < tokens; ++n) {
@@ -142,8 +131,7 @@ void embedding_forward(benchmark::State& state) {
 void embedding_backward(benchmark::State& state) {
   Bench bench(state.range(1));
   const std::int64_t width = state.range(0), rows = 50'257;
-  const Tensor dtable = bench.make({rows, width}), dout = bench.make({tokens, width}),
-               raw = bench.make({tokens});
+  const Tensor dtable = bench.make({rows, width}), dout = bench.make({tokens, width}), raw = bench.make({tokens});
   const Tensor ids(raw.data(), DType::i32, {tokens});
   const Philox rng(2, 0);
   for (std::int64_t n = 0; n < tokens; ++n) {
@@ -167,16 +155,13 @@ void move_means(benchmark::State& state, bool back) {
   Bench bench(state.range(0));
   constexpr std::int64_t clusters = 256, size = 196, d = 768;
   const Tensor codes = bench.make({clusters, d}), members = bench.make({clusters * size, d}),
-               out = bench.make({clusters, d}), ids = bench.make({clusters * size}),
-               raw = bench.make({clusters + 1});
+               out = bench.make({clusters, d}), ids = bench.make({clusters * size}), raw = bench.make({clusters + 1});
   CodeMapView map;
   map.members = Tensor(ids.data(), DType::i32, {clusters * size});
   map.member_begin = Tensor(raw.data(), DType::i32, {clusters + 1});
-  for (std::int64_t k = 0; k <= clusters; ++k)
-    map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
+  for (std::int64_t k = 0; k <= clusters; ++k) map.member_begin.i32()[k] = static_cast<std::int32_t>(k * size);
   if (back) {
-    measure(state, bench,
-            AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
+    measure(state, bench, AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = out, .map = map});
   } else {
     measure(state, bench, AddMemberMeans{.out = out, .codebook = codes, .members = members, .map = map});
   }
@@ -202,8 +187,8 @@ void cluster_log_probs(benchmark::State& state) {
   const Philox rng(3, 0);
   for (std::int64_t w = 0; w < vocabulary; ++w) members.push_back(static_cast<std::int32_t>(w));
   for (std::int64_t i = 0; i < vocabulary * groups; ++i) {
-    member_codes.push_back(static_cast<std::uint8_t>(
-        rng.below(static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(codes))));
+    member_codes.push_back(
+        static_cast<std::uint8_t>(rng.below(static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(codes))));
   }
   const auto ids = [](std::vector<std::int32_t>& x) {
     return Tensor(x.data(), DType::i32, {static_cast<std::int64_t>(x.size())});

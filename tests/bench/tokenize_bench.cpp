@@ -13,8 +13,8 @@
 #include "core/error.h"
 #include "data/prepare/document.h"
 #include "data/prepare/prepare.h"
-#include "data/tokenizer/tokenizer.h"
 #include "data/prepare/tokenizer_sample.h"
+#include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/tokenizer_trainer.h"
 #include "data/tokenizer/word_cache.h"
 #include "tests/data/temporary_folder.h"
@@ -76,8 +76,7 @@ void encode_documents(benchmark::State& state, std::size_t limit, Encode encode)
 
 void sentencepiece_alone(benchmark::State& state) {
   const Tokenizer tokenizer = Tokenizer::load(corpus().model);
-  encode_documents(state, sentencepiece_bytes,
-                   [&](const auto& text, auto& ids) { tokenizer.encode(text, ids); });
+  encode_documents(state, sentencepiece_bytes, [&](const auto& text, auto& ids) { tokenizer.encode(text, ids); });
 }
 
 /// The cache begins empty in every iteration.
@@ -132,12 +131,7 @@ BENCHMARK(sentencepiece_alone)->Unit(benchmark::kMillisecond);
 BENCHMARK(word_cache_cold)->Unit(benchmark::kMillisecond);
 BENCHMARK(word_cache_warm)->Unit(benchmark::kMillisecond);
 BENCHMARK(read_and_parse)->Unit(benchmark::kMillisecond);
-BENCHMARK(prepare_shards)
-    ->Arg(1)
-    ->Arg(2)
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime()
-    ->MeasureProcessCPUTime();
+BENCHMARK(prepare_shards)->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime()->MeasureProcessCPUTime();
 
 }  // namespace
 }  // namespace vqlm

@@ -10,8 +10,8 @@ struct Update {
 };
 
 /// One step in double from the float state, with the error that float arithmetic may make.
-Update reference(const HostF32& param, const HostF32& m, const HostF32& v, const HostF32& grad,
-                 double norm_squared, const AdamWStep& step) {
+Update reference(const HostF32& param, const HostF32& m, const HostF32& v, const HostF32& grad, double norm_squared,
+                 const AdamWStep& step) {
   const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr, eps = step.eps;
   const double clip = step.max_norm > 0 ? std::min(1.0, step.max_norm / std::sqrt(norm_squared)) : 1.0;
   const double correction1 = 1 - std::pow(beta1, static_cast<double>(step.step));
@@ -38,8 +38,7 @@ Update reference(const HostF32& param, const HostF32& m, const HostF32& v, const
 class AdamWTest : public OpTest {
  protected:
   void check(std::int64_t n, const AdamWStep& step, double norm_squared) {
-    HostF32 param = random_normal({n}, "param"), m = random_normal({n}, "m", 0.1f),
-            v = random_normal({n}, "v", 0.1f);
+    HostF32 param = random_normal({n}, "param"), m = random_normal({n}, "m", 0.1f), v = random_normal({n}, "v", 0.1f);
     for (std::int64_t i = 0; i < n; ++i) v[i] *= v[i];
     HostF32 grad = random_normal({n}, "grad");
     HostF64 norm({1}, norm_squared);
@@ -59,8 +58,7 @@ class AdamWTest : public OpTest {
 TEST_F(AdamWTest, EqualsReference) {
   for (const std::int64_t n : {1, 7, 65, 1000, 40'001}) {
     for (const std::int64_t step : {1, 10, 100'000}) {
-      check(n, {.lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .step = step},
-            0);
+      check(n, {.lr = 3e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .step = step}, 0);
     }
   }
 }
@@ -84,8 +82,7 @@ TEST_F(AdamWTest, FirstStepMovesByTheLearningRate) {
 
 TEST_F(AdamWTest, ZeroGradientDecaysOnly) {
   HostF32 param({3}, 2.0f), m({3}), v({3}), grad({3});
-  backend->run(
-      AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.5f, .weight_decay = 0.25f}});
+  backend->run(AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.5f, .weight_decay = 0.25f}});
   expect_close(param, {1.75, 1.75, 1.75}, 0.0, "param");  // powers of two: exact
 }
 
@@ -127,19 +124,16 @@ TEST_F(AdamWTest, MovingAverageKeepsAndAdds) {
       expected.push_back(kept + added);
       bound.push_back(3 * u32 * (std::abs(kept) + std::abs(added)));  // coefficient, product, sum
     }
-    backend->run(
-        MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, 2.0), .decay = decay});
+    backend->run(MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, 2.0), .decay = decay});
     expect_close(average, expected, bound, "average");
   }
 }
 
 TEST_F(AdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
-  for (const double norm :
-       {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double norm : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     HostF32 average = random_normal({65}, "average"), x = random_normal({65}, "x");
     const HostF32 before = average.clone();
-    backend->run(
-        MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, norm), .decay = 0.5f});
+    backend->run(MovingAverage{.average = average, .x = x, .norm_squared = HostF64({1}, norm), .decay = 0.5f});
     expect_equal(average, before, "average");
   }
 }

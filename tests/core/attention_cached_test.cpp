@@ -39,10 +39,9 @@ TEST_P(AttentionCachedTest, PartsEqualTheWhole) {
   std::int64_t past = 0;
   for (std::size_t index = 0; index < c.parts.size(); ++index) {
     const std::int64_t rows = c.parts[index];
-    HostF32 part = rows_of_sequences(qkv, past, rows),
-            out = poisoned({whole.batch, rows, expected.shape()[2]});
-    backend->run(AttentionCached{
-        .out = out, .keys = keys, .values = values, .qkv = part, .shape = c.part(index), .past = past});
+    HostF32 part = rows_of_sequences(qkv, past, rows), out = poisoned({whole.batch, rows, expected.shape()[2]});
+    backend->run(
+        AttentionCached{.out = out, .keys = keys, .values = values, .qkv = part, .shape = c.part(index), .past = past});
     const HostF32 of_whole = rows_of_sequences(expected, past, rows);
     std::vector<double> bound;
     for (std::int64_t i = 0; i < out.size(); ++i) {
@@ -74,8 +73,8 @@ TEST_F(OpTest, AttentionCachedDoesNotDependOnThreads) {
   HostF32 one({1, 1, 128}), three({1, 1, 128});
   make_cpu_backend(1)->run(
       AttentionCached{.out = one, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 1999});
-  make_cpu_backend(3)->run(AttentionCached{
-      .out = three, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 1999});
+  make_cpu_backend(3)->run(
+      AttentionCached{.out = three, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 1999});
   expect_equal(one, three, "out");
 }
 

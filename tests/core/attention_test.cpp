@@ -31,8 +31,7 @@ class Model {
 
  private:
   std::size_t query_at(std::int64_t b, std::int64_t t, int h) const {
-    return static_cast<std::size_t>((b * shape_.seq_len + t) * shape_.row() +
-                                    std::int64_t{h} * shape_.head_dim);
+    return static_cast<std::size_t>((b * shape_.seq_len + t) * shape_.row() + std::int64_t{h} * shape_.head_dim);
   }
   std::size_t key_at(std::int64_t b, std::int64_t t, int h) const {
     return query_at(b, t, shape_.heads + h / (shape_.heads / shape_.kv_heads));
@@ -109,8 +108,7 @@ void Model::backward(Reference& r, const std::vector<double>& dout) const {
   };
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   // Sums over positions, heads of a group and head_dim that a gradient passes through.
-  const double length =
-      static_cast<double>(shape_.seq_len * (shape_.heads / shape_.kv_heads) + 2 * shape_.head_dim);
+  const double length = static_cast<double>(shape_.seq_len * (shape_.heads / shape_.kv_heads) + 2 * shape_.head_dim);
   for (std::int64_t b = 0; b < shape_.batch; ++b) {
     for (int h = 0; h < shape_.heads; ++h) {
       for (std::int64_t t = 0; t < shape_.seq_len; ++t) {
@@ -169,20 +167,18 @@ TEST_P(AttentionTest, EqualsReference) {
   backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
   expect_close(out, expected.out, expected.out_bound, "out");
   expect_close(lse, expected.lse, expected.lse_bound, "lse");
-  backend->run(
-      AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
   expect_close(dqkv, expected.dqkv, expected.dqkv_bound, "dqkv");
 }
 
 TEST_P(AttentionTest, IsTheSameForAnyThreadCount) {
   backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
-  backend->run(
-      AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
   HostF32 out_1 = poisoned(out.shape()), lse_1 = poisoned(lse.shape()), dqkv_1 = poisoned(dqkv.shape());
   const auto one_thread = make_cpu_backend(1);
   one_thread->run(AttentionForward{.out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
-  one_thread->run(AttentionBackward{
-      .dqkv = dqkv_1, .dout = dout, .out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
+  one_thread->run(
+      AttentionBackward{.dqkv = dqkv_1, .dout = dout, .out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
   expect_equal(out_1, out, "out");
   expect_equal(lse_1, lse, "lse");
   expect_equal(dqkv_1, dqkv, "dqkv");
@@ -192,9 +188,8 @@ TEST_P(AttentionTest, IsTheSameForAnyThreadCount) {
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                          ::testing::Values(AttentionShape{1, 1, 1, 1, 16}, AttentionShape{2, 7, 2, 2, 16},
                                            AttentionShape{1, 65, 4, 2, 32}, AttentionShape{3, 130, 4, 1, 16},
-                                           AttentionShape{1, 130, 2, 1, 128},
-                                           AttentionShape{1, 257, 3, 3, 64}, AttentionShape{1, 513, 2, 1, 64},
-                                           AttentionShape{1, 640, 1, 1, 2}),
+                                           AttentionShape{1, 130, 2, 1, 128}, AttentionShape{1, 257, 3, 3, 64},
+                                           AttentionShape{1, 513, 2, 1, 64}, AttentionShape{1, 640, 1, 1, 2}),
                          name);
 
 TEST(AttentionReference, BackwardEqualsFiniteDifferences) {
@@ -204,8 +199,7 @@ TEST(AttentionReference, BackwardEqualsFiniteDifferences) {
   const Model model(shape, qkv);
   Reference reference = model.forward();
   model.backward(reference, dout);
-  const auto numeric =
-      numeric_gradient([&](const std::vector<double>& x) { return Model(shape, x).loss(dout); }, qkv);
+  const auto numeric = numeric_gradient([&](const std::vector<double>& x) { return Model(shape, x).loss(dout); }, qkv);
   for (std::size_t i = 0; i < numeric.size(); ++i) ASSERT_NEAR(reference.dqkv[i], numeric[i], 1e-7) << i;
 }
 

@@ -24,8 +24,7 @@ Index index_of(const Shape& shape, std::int64_t flat) {
 
 std::int64_t flat_of(const Shape& shape, const Index& index) {
   std::int64_t flat = 0;
-  for (int axis = 0; axis < shape.rank(); ++axis)
-    flat = flat * shape[axis] + index[static_cast<std::size_t>(axis)];
+  for (int axis = 0; axis < shape.rank(); ++axis) flat = flat * shape[axis] + index[static_cast<std::size_t>(axis)];
   return flat;
 }
 
@@ -35,8 +34,7 @@ std::vector<std::int64_t> elements(const Shape& shape, const std::vector<Box>& b
   for (const Box& box : boxes) {
     for (std::int64_t i = 0; i < box.extent.numel(); ++i) {
       Index index = index_of(box.extent, i);
-      for (int axis = 0; axis < shape.rank(); ++axis)
-        index[static_cast<std::size_t>(axis)] += box.offset[axis];
+      for (int axis = 0; axis < shape.rank(); ++axis) index[static_cast<std::size_t>(axis)] += box.offset[axis];
       all.push_back(flat_of(shape, index));
     }
   }
@@ -81,8 +79,8 @@ void expect_covered(const Shape& shape, std::int64_t begin, std::int64_t end) {
 }
 
 TEST(BoxesOfRange, EveryRangeOfSmallShapesInTheFewestBoxes) {
-  for (const Shape& shape : {Shape{1}, Shape{9}, Shape{1, 7}, Shape{7, 1}, Shape{4, 5}, Shape{3, 1, 4},
-                             Shape{1, 3, 4}, Shape{2, 3, 4}, Shape{3, 4, 1}, Shape{2, 2, 2, 2}}) {
+  for (const Shape& shape : {Shape{1}, Shape{9}, Shape{1, 7}, Shape{7, 1}, Shape{4, 5}, Shape{3, 1, 4}, Shape{1, 3, 4},
+                             Shape{2, 3, 4}, Shape{3, 4, 1}, Shape{2, 2, 2, 2}}) {
     for (std::int64_t begin = 0; begin < shape.numel(); ++begin) {
       for (std::int64_t end = begin + 1; end <= shape.numel(); ++end) {
         expect_covered(shape, begin, end);
@@ -99,8 +97,7 @@ TEST(BoxesOfRange, RandomRangesOfRandomShapes) {
   for (int i = 0; i < 600; ++i) {
     const int rank = 1 + i % 3;
     Shape shape = rank == 1 ? Shape{1} : rank == 2 ? Shape{1, 1} : Shape{1, 1, 1};
-    for (int axis = 0; axis < rank; ++axis)
-      shape.set(axis, 1 + static_cast<std::int64_t>(rng.below(drawn++, 23)));
+    for (int axis = 0; axis < rank; ++axis) shape.set(axis, 1 + static_cast<std::int64_t>(rng.below(drawn++, 23)));
     const auto size = static_cast<std::uint64_t>(shape.numel());
     const auto begin = static_cast<std::int64_t>(rng.below(drawn++, size));
     const auto end =

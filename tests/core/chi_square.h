@@ -9,8 +9,7 @@ namespace vqlm::testing {
 
 /// The statistic's excess over its 1 - 1e-5 quantile (Wilson and Hilferty's approximation): above 0, the counts do not
 /// follow the probabilities. Tokens with fewer than 10 expected draws are one cell together.
-inline double chi_square_excess(const std::vector<std::int64_t>& counts,
-                                const std::vector<double>& probabilities) {
+inline double chi_square_excess(const std::vector<std::int64_t>& counts, const std::vector<double>& probabilities) {
   double draws = 0;
   for (std::int64_t n : counts) draws += static_cast<double>(n);
   double statistic = 0, cells = 0, rare_expected = 0, rare_seen = 0;

@@ -254,9 +254,8 @@ TEST_P(ClusterSampling, FollowsTheProbabilities) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Temperatures, ClusterSampling,
-                         ::testing::Values(Sampled{"cold", 0.05f}, Sampled{"half", 0.5f},
-                                           Sampled{"one", 1.0f}, Sampled{"warm", 1.7f},
-                                           Sampled{"hot", 20.0f}),
+                         ::testing::Values(Sampled{"cold", 0.05f}, Sampled{"half", 0.5f}, Sampled{"one", 1.0f},
+                                           Sampled{"warm", 1.7f}, Sampled{"hot", 20.0f}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(TokenChoice, MostProbableIsTheBeginningOfASort) {

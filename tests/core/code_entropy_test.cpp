@@ -18,16 +18,15 @@ TEST_F(OpTest, SortRowsByClusterIsAStableCountingSort) {
 
   HostI32 clusters = poisoned<std::int32_t>({8}), order = poisoned<std::int32_t>({8});
   HostI32 row_begin = poisoned<std::int32_t>({5});
-  backend->run(SortRowsByCluster{
-      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
+  backend->run(
+      SortRowsByCluster{.clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
   const std::vector<std::int32_t> expected_clusters{2, -1, 0, 2, 0, -1, 3, 0}, expected_begin{0, 3, 3, 5, 6};
   const std::vector<std::int32_t> expected_order{2, 4, 7, 0, 3, 6, 1, 5};
   for (std::int64_t n = 0; n < 8; ++n) {
     EXPECT_EQ(clusters[n], expected_clusters[static_cast<std::size_t>(n)]) << n;
     EXPECT_EQ(order[n], expected_order[static_cast<std::size_t>(n)]) << n;
   }
-  for (std::int64_t k = 0; k < 5; ++k)
-    EXPECT_EQ(row_begin[k], expected_begin[static_cast<std::size_t>(k)]) << k;
+  for (std::int64_t k = 0; k < 5; ++k) EXPECT_EQ(row_begin[k], expected_begin[static_cast<std::size_t>(k)]) << k;
 }
 
 TEST_F(OpTest, SortOfRowsWithoutTargets) {
@@ -36,8 +35,8 @@ TEST_F(OpTest, SortOfRowsWithoutTargets) {
   map.cluster_of_token = cluster_of_token;
   HostI32 clusters = poisoned<std::int32_t>({3}), order = poisoned<std::int32_t>({3});
   HostI32 row_begin = poisoned<std::int32_t>({2});
-  backend->run(SortRowsByCluster{
-      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
+  backend->run(
+      SortRowsByCluster{.clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
   EXPECT_EQ(row_begin[1], 0);
   for (std::int64_t n = 0; n < 3; ++n) {
     EXPECT_EQ(clusters[n], -1);
@@ -68,17 +67,12 @@ TEST_P(CommitmentTest, EqualsReference) {
     expected_penalty.push_back(beta / static_cast<double>(width) * sum);
     bound_penalty.push_back(u32 * static_cast<double>(width + 8) * expected_penalty.back());
   }
-  backend->run(Commitment{
-      .penalty = penalty, .h = h, .codebook = codebook, .clusters = clusters, .beta = beta, .scale = scale});
+  backend->run(
+      Commitment{.penalty = penalty, .h = h, .codebook = codebook, .clusters = clusters, .beta = beta, .scale = scale});
   expect_close(penalty, expected_penalty, bound_penalty, "penalty without gradient");
   penalty.fill(-1);
-  backend->run(Commitment{.penalty = penalty,
-                          .dh = dh,
-                          .h = h,
-                          .codebook = codebook,
-                          .clusters = clusters,
-                          .beta = beta,
-                          .scale = scale});
+  backend->run(Commitment{
+      .penalty = penalty, .dh = dh, .h = h, .codebook = codebook, .clusters = clusters, .beta = beta, .scale = scale});
   expect_close(penalty, expected_penalty, bound_penalty, "penalty");
   expect_close(dh, expected_dh, bound_dh, "dh");
 }

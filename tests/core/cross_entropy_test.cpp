@@ -37,8 +37,7 @@ class CrossEntropyTest : public OpTest, public ::testing::WithParamInterface<Cla
   std::vector<double> row(std::int64_t n) const {
     std::vector<double> x;
     for (std::int64_t c = 0; c < classes; ++c) {
-      x.push_back(static_cast<double>(logits[n * classes + c]) +
-                  (GetParam().bias ? double{bias_values[c]} : 0.0));
+      x.push_back(static_cast<double>(logits[n * classes + c]) + (GetParam().bias ? double{bias_values[c]} : 0.0));
     }
     return x;
   }
@@ -59,8 +58,7 @@ TEST_P(CrossEntropyTest, OneShardEqualsReference) {
   for (std::int64_t n = 0; n < rows; ++n) {
     const std::vector<double> x = row(n);
     expected_lse.push_back(log_sum_exp(x));
-    expected_nll.push_back(targets[n] < 0 ? 0
-                                          : expected_lse.back() - x[static_cast<std::size_t>(targets[n])]);
+    expected_nll.push_back(targets[n] < 0 ? 0 : expected_lse.back() - x[static_cast<std::size_t>(targets[n])]);
   }
   expect_close(lse, expected_lse, lse_bound(), "lse");
   expect_close(nll, expected_nll, lse_bound() + 40 * u32, "nll");
@@ -71,8 +69,7 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
   HostF32 statistics = poisoned({shards, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows});
   HostF32 gradient = poisoned({rows, classes});
   std::vector<HostF32> parts;
-  for (std::int64_t p = 0; p < shards;
-       ++p) {  // uneven: class counts differ by one where shards do not divide them
+  for (std::int64_t p = 0; p < shards; ++p) {  // uneven: class counts differ by one where shards do not divide them
     const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
     const std::int64_t width = count + GetParam().padding;
     HostF32& part = parts.emplace_back(poisoned({rows, width}));
@@ -91,12 +88,8 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
     const std::int64_t first = p * classes / shards, count = (p + 1) * classes / shards - first;
     HostF32& part = parts[static_cast<std::size_t>(p)];
     const Tensor part_bias = GetParam().bias ? bias_values.tensor().range(first, count) : Tensor{};
-    backend->run(SoftmaxGradient{.logits = part,
-                                 .bias = part_bias,
-                                 .lse = lse,
-                                 .targets = targets,
-                                 .classes = {first, count},
-                                 .scale = 0.5f});
+    backend->run(SoftmaxGradient{
+        .logits = part, .bias = part_bias, .lse = lse, .targets = targets, .classes = {first, count}, .scale = 0.5f});
     const std::int64_t width = count + GetParam().padding;
     for (std::int64_t n = 0; n < rows; ++n) {
       for (std::int64_t c = 0; c < count; ++c) gradient[n * classes + first + c] = part[n * width + c];
@@ -130,19 +123,17 @@ TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CrossEntropyTest,
                          ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{65, 7, true},
-                                           Classes{17, 65, false}, Classes{9, 1009, true},
-                                           Classes{9, 1025, false}, Classes{4, 50021, true},
-                                           Classes{9, 509, true, 22}, Classes{3, 40, false, 1}),
+                                           Classes{17, 65, false}, Classes{9, 1009, true}, Classes{9, 1025, false},
+                                           Classes{4, 50021, true}, Classes{9, 509, true, 22},
+                                           Classes{3, 40, false, 1}),
                          name);
 
 TEST_F(OpTest, SoftmaxKeepsLargeLogits) {
   HostF32 logits({1, 3}), statistics({1, 1, 3}), nll({1}), lse({1});
   logits[0] = 1e4f, logits[1] = -1e4f, logits[2] = 1e4f - 1;
   HostI32 targets({1}, 2);
-  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({1, 3}),
-                                 .logits = logits,
-                                 .targets = targets,
-                                 .classes = {.count = 3}});
+  backend->run(SoftmaxStatistics{
+      .statistics = statistics.tensor().view({1, 3}), .logits = logits, .targets = targets, .classes = {.count = 3}});
   backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   EXPECT_NEAR(nll[0], 1 + std::log(1 + std::exp(-1.0)), 4 * u32);
 }
@@ -151,10 +142,8 @@ TEST_F(OpTest, SoftmaxShowsNotANumber) {
   HostF32 logits({2, 40}, 1.0f), statistics({1, 2, 3}), nll({2}), lse({2});
   logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
   HostI32 targets({2}, 0);
-  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({2, 3}),
-                                 .logits = logits,
-                                 .targets = targets,
-                                 .classes = {.count = 40}});
+  backend->run(SoftmaxStatistics{
+      .statistics = statistics.tensor().view({2, 3}), .logits = logits, .targets = targets, .classes = {.count = 40}});
   backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   EXPECT_TRUE(std::isnan(nll[0]));
   EXPECT_NEAR(nll[1], std::log(40.0), 8 * u32);

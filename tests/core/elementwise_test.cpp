@@ -8,8 +8,7 @@ namespace {
 class ElementwiseTest : public OpTest {};
 
 TEST_F(ElementwiseTest, ColumnSumsAccumulateExactlyOnIntegers) {
-  for (const auto& [rows, columns] :
-       {std::pair{1, 1}, {7, 65}, {65, 7}, {1000, 65}, {1500, 3}, {3, 1500}, {0, 5}}) {
+  for (const auto& [rows, columns] : {std::pair{1, 1}, {7, 65}, {65, 7}, {1000, 65}, {1500, 3}, {3, 1500}, {0, 5}}) {
     HostF32 x = random_integers({rows, columns}, "x", -100, 100);  // sums below 2^24
     HostF32 out = random_integers({columns}, "out", -100, 100);
     std::vector<double> expected = out.doubles();
@@ -30,8 +29,7 @@ TEST_F(ElementwiseTest, ColumnSumsDoNotDependOnThreads) {
 }
 
 TEST_F(ElementwiseTest, SwapAxesExchangesTheFirstTwo) {
-  for (const Shape& shape :
-       {Shape{1, 1, 1}, Shape{3, 7, 65}, Shape{65, 2, 1}, Shape{2, 9, 4000}, Shape{4, 0, 3}}) {
+  for (const Shape& shape : {Shape{1, 1, 1}, Shape{3, 7, 65}, Shape{65, 2, 1}, Shape{2, 9, 4000}, Shape{4, 0, 3}}) {
     const std::int64_t r_count = shape[0], p_count = shape[1], width = shape[2];
     HostF32 src = random_normal(shape, "src");
     HostF32 dst = poisoned({p_count, r_count, width});
@@ -137,10 +135,9 @@ TEST_F(ElementwiseTest, SwigluBackwardEqualsFiniteDifferences) {
   HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up"), dy = random_normal({rows, width}, "dy");
   HostF32 dgate_up = poisoned(gate_up.shape());
   backend->run(SwigluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
-  const std::vector<double> numeric =
-      numeric_gradient([&, dy_values = dy.doubles()](
-                           const std::vector<double>& x) { return dot(dy_values, swiglu(x, rows, width)); },
-                       gate_up.doubles());
+  const std::vector<double> numeric = numeric_gradient(
+      [&, dy_values = dy.doubles()](const std::vector<double>& x) { return dot(dy_values, swiglu(x, rows, width)); },
+      gate_up.doubles());
   std::vector<double> bound = swiglu_gradient(gate_up, dy, rows, width).bound;
   for (double& b : bound) b += 1e-8;  // the differences' own error
   expect_close(dgate_up, numeric, bound, "dgate_up");

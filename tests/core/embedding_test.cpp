@@ -69,8 +69,7 @@ TEST_F(EmbeddingTest, BackwardEqualsFiniteDifferences) {
   };
   const std::vector<double> numeric = numeric_gradient(loss, random_normal({rows, width}, "table").doubles());
   // At most `tokens` terms of size max|dout| in a sum.
-  expect_close(dtable, numeric, static_cast<double>(tokens * tokens) * u32 * max_abs(dout.doubles()) + 1e-8,
-               "dtable");
+  expect_close(dtable, numeric, static_cast<double>(tokens * tokens) * u32 * max_abs(dout.doubles()) + 1e-8, "dtable");
 }
 
 TEST_F(EmbeddingTest, BackwardDoesNotDependOnThreads) {

@@ -20,8 +20,7 @@ std::string name(const ::testing::TestParamInfo<Product>& info) {
 
 std::vector<Product> products() {
   std::vector<Product> all;
-  const std::array<std::int64_t, 3> sizes[] = {
-      {1, 1, 1}, {1, 1000, 65}, {65, 1, 7}, {7, 65, 1000}, {130, 67, 65}};
+  const std::array<std::int64_t, 3> sizes[] = {{1, 1, 1}, {1, 1000, 65}, {65, 1, 7}, {7, 65, 1000}, {130, 67, 65}};
   for (const auto& [m, n, k] : sizes) {
     for (const Transpose ta : {Transpose::no, Transpose::yes}) {
       for (const Transpose tb : {Transpose::no, Transpose::yes}) {
@@ -37,11 +36,9 @@ std::vector<Product> products() {
 class MatmulTest : public OpTest, public ::testing::WithParamInterface<Product> {
  protected:
   HostF32 a = random_normal(
-      GetParam().ta == Transpose::yes ? Shape{GetParam().k, GetParam().m} : Shape{GetParam().m, GetParam().k},
-      "a");
+      GetParam().ta == Transpose::yes ? Shape{GetParam().k, GetParam().m} : Shape{GetParam().m, GetParam().k}, "a");
   HostF32 b = random_normal(
-      GetParam().tb == Transpose::yes ? Shape{GetParam().n, GetParam().k} : Shape{GetParam().k, GetParam().n},
-      "b");
+      GetParam().tb == Transpose::yes ? Shape{GetParam().n, GetParam().k} : Shape{GetParam().k, GetParam().n}, "b");
 };
 
 TEST_P(MatmulTest, EqualsReference) {

@@ -89,9 +89,7 @@ double log_sum_exp(const std::vector<double>& x) {
 Reference MemberEntropyTest::reference(const std::vector<double>& rows, const std::vector<double>& u,
                                        double scale) const {
   Reference r;
-  const auto resize = [](std::vector<double>& a, std::vector<double>& b, std::size_t n) {
-    a.resize(n), b.resize(n);
-  };
+  const auto resize = [](std::vector<double>& a, std::vector<double>& b, std::size_t n) { a.resize(n), b.resize(n); };
   resize(r.nll, r.nll_bound, static_cast<std::size_t>(c.rows));
   resize(r.dh, r.dh_bound, rows.size());
   resize(r.dcodebook, r.dcodebook_bound, u.size());
@@ -140,18 +138,16 @@ void MemberEntropyTest::expect_reference(Backend& tested, const Reference& expec
     for (std::size_t i = 0; i < b.size(); ++i) b[i] += u32 * additions * (4 + std::abs(value[i]));
     return b;
   };
-  const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(),
-             dbias_0 = dbias.doubles();
+  const auto nll_0 = nll.doubles(), dh_0 = dh.doubles(), dcodebook_0 = dcodebook.doubles(), dbias_0 = dbias.doubles();
   MemberGradients gradients{dh, c.groups > 0 ? dcodebook.tensor() : Tensor{}, dbias, scale};
   tested.run(entropy(nll, gradients));
   expect_close(nll, added(nll_0, expected.nll), bound(expected.nll_bound, expected.nll, 1), "nll");
   expect_close(dh, added(dh_0, expected.dh), bound(expected.dh_bound, expected.dh, 1), "dh");
   expect_close(dbias, added(dbias_0, expected.dbias),
                bound(expected.dbias_bound, expected.dbias, static_cast<double>(c.rows)), "dtoken_bias");
-  expect_close(
-      dcodebook, added(dcodebook_0, expected.dcodebook),
-      bound(expected.dcodebook_bound, expected.dcodebook, static_cast<double>(c.rows + c.vocabulary())),
-      "dmember_codebook");
+  expect_close(dcodebook, added(dcodebook_0, expected.dcodebook),
+               bound(expected.dcodebook_bound, expected.dcodebook, static_cast<double>(c.rows + c.vocabulary())),
+               "dmember_codebook");
 
   HostF32 nll_alone({c.rows});
   tested.run(entropy(nll_alone));
@@ -182,12 +178,11 @@ TEST_P(MemberEntropyTest, ReferenceEqualsFiniteDifferences) {
   };
   for (std::size_t sample = 0; sample < 3; ++sample) {
     const std::size_t at = sample * 7919 % rows.size();
-    ASSERT_NEAR(slope(rows, at, [&](const auto& x) { return total(reference(x, u, 1)); }), expected.dh[at],
-                1e-6);
+    ASSERT_NEAR(slope(rows, at, [&](const auto& x) { return total(reference(x, u, 1)); }), expected.dh[at], 1e-6);
     if (u.empty()) continue;
     const std::size_t code = sample * 7919 % u.size();
-    ASSERT_NEAR(slope(u, code, [&](const auto& x) { return total(reference(rows, x, 1)); }),
-                expected.dcodebook[code], 1e-6);
+    ASSERT_NEAR(slope(u, code, [&](const auto& x) { return total(reference(rows, x, 1)); }), expected.dcodebook[code],
+                1e-6);
   }
 }
 
@@ -216,8 +211,7 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
   const Reference expected = reference(h.doubles(), codebook.doubles(), 1);
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0, tolerance = 0;
-    for (std::int64_t v = 0; v < c.vocabulary(); ++v)
-      total += std::exp(double{log_probs[n * c.vocabulary() + v]});
+    for (std::int64_t v = 0; v < c.vocabulary(); ++v) total += std::exp(double{log_probs[n * c.vocabulary() + v]});
     const double bound = expected.nll_bound[static_cast<std::size_t>(n)];
     // Every log-probability is off by the bound of a member's nll and of a code's; rows without target have the largest.
     tolerance = max_abs(expected.nll_bound) + 1e-6;
@@ -231,23 +225,22 @@ TEST_P(MemberEntropyTest, LogProbabilitiesAreTheTrainingLoss) {
 
 INSTANTIATE_TEST_SUITE_P(
     Maps, MemberEntropyTest,
-    ::testing::Values(
-        Case{"PrimeVocabulary", 130, 4, 5, 16, {20, 31, 1, 45, 30}},
-        Case{"SingleMembers", 40, 2, 3, 8, {1, 1, 1, 1}}, Case{"OneRow", 1, 2, 16, 4, {30, 7}},
-        Case{"OneRowOddGroups", 1, 19, 256, 4, {30, 7}},        // a table of its own, 8 codes at a time
-        Case{"OddGroups", 21, 19, 7, 4, {70, 1, 66, 30}},       // interleaved tables, the last of 5 rows
-        Case{"VeryUneven", 40, 32, 7, 16, {1, 300, 1, 2, 17}},  // several member tiles
-        Case{"FewRowsManyMembers", 9, 32, 7, 16, {300, 4}},
-        Case{"MostRowsInOneCluster", 400, 8, 16, 4, {50, 3, 1, 9}, true},  // several units
-        Case{"OddWidth", 33, 3, 2, 5, {11, 12}}, Case{"OneGroup", 70, 1, 256, 64, {40, 60}},
-        Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
-        with_own_vectors("OwnVectors", 130, 64, {20, 31, 1, 45, 30}),
-        with_own_vectors("OwnVectorsOfSingleMembers", 40, 16, {1, 1, 1, 1}),
-        with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
-        with_own_vectors("OwnVectorsVeryUneven", 40, 512, {1, 300, 1, 2, 17}),  // two tiles
-        with_own_vectors("OwnVectorsMostRowsInOneCluster", 400, 32, {50, 3, 1, 9}, true),
-        with_own_vectors("OwnVectorsOddWidth", 33, 15, {11, 12}),
-        with_own_vectors("OwnVectorsOneCluster", 30, 33, {97})),
+    ::testing::Values(Case{"PrimeVocabulary", 130, 4, 5, 16, {20, 31, 1, 45, 30}},
+                      Case{"SingleMembers", 40, 2, 3, 8, {1, 1, 1, 1}}, Case{"OneRow", 1, 2, 16, 4, {30, 7}},
+                      Case{"OneRowOddGroups", 1, 19, 256, 4, {30, 7}},        // a table of its own, 8 codes at a time
+                      Case{"OddGroups", 21, 19, 7, 4, {70, 1, 66, 30}},       // interleaved tables, the last of 5 rows
+                      Case{"VeryUneven", 40, 32, 7, 16, {1, 300, 1, 2, 17}},  // several member tiles
+                      Case{"FewRowsManyMembers", 9, 32, 7, 16, {300, 4}},
+                      Case{"MostRowsInOneCluster", 400, 8, 16, 4, {50, 3, 1, 9}, true},  // several units
+                      Case{"OddWidth", 33, 3, 2, 5, {11, 12}}, Case{"OneGroup", 70, 1, 256, 64, {40, 60}},
+                      Case{"OneCluster", 30, 4, 8, 8, {97}}, Case{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
+                      with_own_vectors("OwnVectors", 130, 64, {20, 31, 1, 45, 30}),
+                      with_own_vectors("OwnVectorsOfSingleMembers", 40, 16, {1, 1, 1, 1}),
+                      with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
+                      with_own_vectors("OwnVectorsVeryUneven", 40, 512, {1, 300, 1, 2, 17}),  // two tiles
+                      with_own_vectors("OwnVectorsMostRowsInOneCluster", 400, 32, {50, 3, 1, 9}, true),
+                      with_own_vectors("OwnVectorsOddWidth", 33, 15, {11, 12}),
+                      with_own_vectors("OwnVectorsOneCluster", 30, 33, {97})),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(OpTest, MemberEntropyOfRowsWithoutTargets) {

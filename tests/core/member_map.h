@@ -20,7 +20,7 @@ struct MemberCase {
   std::vector<std::int64_t> cluster_sizes;
   bool first_cluster_has_most_rows = false;
   bool largest_cluster_known = true;  // to the host, which bounds its workspace by it
-  bool own_vectors = false;  // groups = 1 and codes = V: member_codebook is (V, d), and there are no codes
+  bool own_vectors = false;           // groups = 1 and codes = V: member_codebook is (V, d), and there are no codes
 
   std::int64_t vocabulary() const {
     return std::accumulate(cluster_sizes.begin(), cluster_sizes.end(), std::int64_t{0});
@@ -28,15 +28,12 @@ struct MemberCase {
   std::int64_t clusters() const { return static_cast<std::int64_t>(cluster_sizes.size()); }
   std::int64_t d() const { return std::int64_t{groups == 0 ? 1 : groups} * width; }
   /// Of member_codebook.
-  Shape codebook_shape() const {
-    return own_vectors ? Shape({vocabulary(), d()}) : Shape({groups, codes, width});
-  }
+  Shape codebook_shape() const { return own_vectors ? Shape({vocabulary(), d()}) : Shape({groups, codes, width}); }
 };
 
 /// A head whose members have vectors of their own.
-inline MemberCase with_own_vectors(const char* name, std::int64_t rows, int d,
-                                   std::vector<std::int64_t> sizes, bool first_cluster_has_most_rows = false,
-                                   bool largest_cluster_known = true) {
+inline MemberCase with_own_vectors(const char* name, std::int64_t rows, int d, std::vector<std::int64_t> sizes,
+                                   bool first_cluster_has_most_rows = false, bool largest_cluster_known = true) {
   const std::int64_t vocabulary = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
   return {name,
           rows,

@@ -50,13 +50,10 @@ TEST_P(MemberMeansTest, BackwardAccumulatesFiniteDifferences) {
   const MemberCase c = GetParam();
   MemberMap map(c);
   HostF32 dout = random_normal({c.clusters(), c.d()}, "dout");
-  HostF32 dcodebook = random_normal(dout.shape(), "dcodes"),
-          dmembers = random_normal(c.codebook_shape(), "dmembers");
+  HostF32 dcodebook = random_normal(dout.shape(), "dcodes"), dmembers = random_normal(c.codebook_shape(), "dmembers");
   const std::vector<double> before_codes = dcodebook.doubles(), before_members = dmembers.doubles();
-  backend->run(
-      AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = dout, .map = map.view()});
-  HostF32 codebook = random_normal(dout.shape(), "codes"),
-          members = random_normal(c.codebook_shape(), "members");
+  backend->run(AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = dout, .map = map.view()});
+  HostF32 codebook = random_normal(dout.shape(), "codes"), members = random_normal(c.codebook_shape(), "members");
   const auto loss = [&](const std::vector<double>& codes, const std::vector<double>& vectors) {
     const std::vector<double> out = reference(map, c.d(), codes, vectors);
     double sum = 0;
@@ -85,15 +82,12 @@ INSTANTIATE_TEST_SUITE_P(Maps, MemberMeansTest,
 TEST(MemberMeans, SameForAnyNumberOfThreads) {
   const MemberCase c = with_own_vectors("case", 1, 67, {300, 1, 45, 80});
   MemberMap map(c);
-  HostF32 codebook = random_normal({c.clusters(), c.d()}, "codes"),
-          members = random_normal(c.codebook_shape(), "m");
+  HostF32 codebook = random_normal({c.clusters(), c.d()}, "codes"), members = random_normal(c.codebook_shape(), "m");
   const auto run = [&](int threads) {
     const auto backend = make_cpu_backend(threads);
-    HostF32 out(codebook.shape()), dcodebook(codebook.shape()),
-        dmembers = random_normal(members.shape(), "dm");
+    HostF32 out(codebook.shape()), dcodebook(codebook.shape()), dmembers = random_normal(members.shape(), "dm");
     backend->run(AddMemberMeans{.out = out, .codebook = codebook, .members = members, .map = map.view()});
-    backend->run(
-        AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = out, .map = map.view()});
+    backend->run(AddMemberMeansBackward{.dcodebook = dcodebook, .dmembers = dmembers, .dout = out, .map = map.view()});
     return std::tuple(std::move(out), std::move(dcodebook), std::move(dmembers));
   };
   const auto one = run(1), three = run(3);

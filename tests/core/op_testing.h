@@ -111,8 +111,8 @@ HostArray<T> poisoned(Shape shape) {
 
 /// |actual - expected| <= bound, elementwise; reports the worst element (largest error / bound). NaN fails.
 template <class T>
-void expect_close(const HostArray<T>& actual, const std::vector<double>& expected,
-                  const std::vector<double>& bound, const std::string& what) {
+void expect_close(const HostArray<T>& actual, const std::vector<double>& expected, const std::vector<double>& bound,
+                  const std::string& what) {
   ASSERT_EQ(static_cast<std::size_t>(actual.size()), expected.size()) << what;
   ASSERT_EQ(expected.size(), bound.size()) << what;
   std::size_t worst = 0;

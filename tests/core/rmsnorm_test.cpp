@@ -60,8 +60,7 @@ TEST_F(RmsnormTest, ForwardAddsTheBranchAlsoInPlace) {
     HostF32 x = random_normal({rows, width}, "x"), branch = random_normal({rows, width}, "branch");
     HostF32 gain = random_normal({width}, "gain");
     HostF32 y = poisoned({rows, width}), rstd = poisoned({rows}), sum = poisoned({rows, width});
-    backend->run(
-        RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = eps});
+    backend->run(RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = eps});
     const std::vector<double> exact = added(x.doubles(), branch.doubles());
     expect_close(sum, exact, scaled_abs(exact, u32), "sum");
     // The op normalises the sum that it stores.
@@ -74,13 +73,8 @@ TEST_F(RmsnormTest, ForwardAddsTheBranchAlsoInPlace) {
         .y = y_again, .rstd = rstd, .sum = over_x, .x = over_x, .branch = branch, .gain = gain, .eps = eps});
     expect_equal(over_x, sum, "sum in place of x");
     expect_equal(y_again, y, "y");
-    backend->run(RmsnormForward{.y = y_again,
-                                .rstd = rstd,
-                                .sum = over_branch,
-                                .x = x,
-                                .branch = over_branch,
-                                .gain = gain,
-                                .eps = eps});
+    backend->run(RmsnormForward{
+        .y = y_again, .rstd = rstd, .sum = over_branch, .x = x, .branch = over_branch, .gain = gain, .eps = eps});
     expect_equal(over_branch, sum, "sum in place of branch");
     expect_equal(y_again, y, "y");
   }
@@ -119,8 +113,7 @@ Backward rmsnorm_gradients(const HostF32& dy, const HostF32& x, const HostF32& g
     const double r = rstd[static_cast<std::size_t>(n)];
     double mean = 0, mean_abs = 0;  // of g * x
     for (std::int64_t i = 0; i < width; ++i) {
-      const double term =
-          static_cast<double>(dy[n * width + i]) * static_cast<double>(gain[i]) * x[n * width + i];
+      const double term = static_cast<double>(dy[n * width + i]) * static_cast<double>(gain[i]) * x[n * width + i];
       mean += term / static_cast<double>(width);
       mean_abs += std::abs(term) / static_cast<double>(width);
     }
@@ -146,13 +139,8 @@ TEST_F(RmsnormTest, BackwardEqualsReference) {
     const Backward expected = rmsnorm_gradients(dy, x, gain);
 
     HostF32 dx = poisoned({rows, width}), dgain({width});
-    backend->run(RmsnormBackward{.dx = dx,
-                                 .dgain = dgain,
-                                 .dy = dy,
-                                 .x = x,
-                                 .gain = gain,
-                                 .rstd = rstd,
-                                 .accumulate_dx = Accumulate::no});
+    backend->run(RmsnormBackward{
+        .dx = dx, .dgain = dgain, .dy = dy, .x = x, .gain = gain, .rstd = rstd, .accumulate_dx = Accumulate::no});
     expect_close(dx, expected.dx, expected.dx_bound, "dx");
     expect_close(dgain, expected.dgain, expected.dgain_bound, "dgain");
 
@@ -170,16 +158,10 @@ TEST_F(RmsnormTest, BackwardEqualsReference) {
     HostF32 total = random_normal({rows, width}, "dx before");
     const std::vector<double> dx_total = added(total.doubles(), expected.dx);
     const std::vector<double> dgain_total = added(dgain.doubles(), expected.dgain);
-    backend->run(RmsnormBackward{.dx = total,
-                                 .dgain = dgain,
-                                 .dy = dy,
-                                 .x = x,
-                                 .gain = gain,
-                                 .rstd = rstd,
-                                 .accumulate_dx = Accumulate::yes});
+    backend->run(RmsnormBackward{
+        .dx = total, .dgain = dgain, .dy = dy, .x = x, .gain = gain, .rstd = rstd, .accumulate_dx = Accumulate::yes});
     expect_close(total, dx_total, added(expected.dx_bound, scaled_abs(dx_total, u32)), "dx accumulated");
-    expect_close(dgain, dgain_total, added(expected.dgain_bound, scaled_abs(dgain_total, u32)),
-                 "dgain accumulated");
+    expect_close(dgain, dgain_total, added(expected.dgain_bound, scaled_abs(dgain_total, u32)), "dgain accumulated");
   }
 }
 
@@ -189,30 +171,22 @@ TEST_F(RmsnormTest, BackwardEqualsFiniteDifferences) {
   HostF32 dy = random_normal({rows, width}, "dy"), y({rows, width}), rstd({rows});
   HostF32 dx = poisoned({rows, width}), dgain({width});
   backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
-  backend->run(RmsnormBackward{.dx = dx,
-                               .dgain = dgain,
-                               .dy = dy,
-                               .x = x,
-                               .gain = gain,
-                               .rstd = rstd,
-                               .accumulate_dx = Accumulate::no});
+  backend->run(RmsnormBackward{
+      .dx = dx, .dgain = dgain, .dy = dy, .x = x, .gain = gain, .rstd = rstd, .accumulate_dx = Accumulate::no});
 
   const std::vector<double> x_values = x.doubles(), gain_values = gain.doubles(), dy_values = dy.doubles();
   const auto of_x = [&](const std::vector<double>& at) { return dot(dy_values, rmsnorm(at, gain_values).y); };
   const auto of_gain = [&](const std::vector<double>& at) { return dot(dy_values, rmsnorm(x_values, at).y); };
   const Backward expected = rmsnorm_gradients(dy, x, gain);
-  const std::vector<double> difference_error(x_values.size(), 1e-8),
-      gain_difference_error(gain_values.size(), 1e-8);
+  const std::vector<double> difference_error(x_values.size(), 1e-8), gain_difference_error(gain_values.size(), 1e-8);
   expect_close(dx, numeric_gradient(of_x, x_values), added(expected.dx_bound, difference_error), "dx");
-  expect_close(dgain, numeric_gradient(of_gain, gain_values),
-               added(expected.dgain_bound, gain_difference_error), "dgain");
+  expect_close(dgain, numeric_gradient(of_gain, gain_values), added(expected.dgain_bound, gain_difference_error),
+               "dgain");
 }
 
 TEST_F(RmsnormTest, ResultsDoNotDependOnThreads) {
-  HostF32 x = random_normal({999, 66}, "x"), gain = random_normal({66}, "gain"),
-          dy = random_normal({999, 66}, "dy");
-  HostF32 y({999, 66}), rstd({999}), dx_alone({999, 66}), dx_shared({999, 66}), dgain_alone({66}),
-      dgain_shared({66});
+  HostF32 x = random_normal({999, 66}, "x"), gain = random_normal({66}, "gain"), dy = random_normal({999, 66}, "dy");
+  HostF32 y({999, 66}), rstd({999}), dx_alone({999, 66}), dx_shared({999, 66}), dgain_alone({66}), dgain_shared({66});
   backend->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
   make_cpu_backend(1)->run(RmsnormBackward{.dx = dx_alone,
                                            .dgain = dgain_alone,

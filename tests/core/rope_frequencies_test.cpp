@@ -30,13 +30,11 @@ TEST(RopeFrequencies, WithoutScaling) {
   const std::vector<double> found = rope_frequencies(model_with({}));
   ASSERT_EQ(found.size(), 64u);
   EXPECT_EQ(found[0], 1.0);
-  for (int i = 0; i < 64; ++i)
-    EXPECT_NEAR(found[static_cast<std::size_t>(i)], plain(i), relative * plain(i)) << i;
+  for (int i = 0; i < 64; ++i) EXPECT_NEAR(found[static_cast<std::size_t>(i)], plain(i), relative * plain(i)) << i;
 }
 
 TEST(RopeFrequencies, LinearScalingDividesAll) {
-  const std::vector<double> found =
-      rope_frequencies(model_with({.kind = RopeScaling::Kind::linear, .factor = 2.5f}));
+  const std::vector<double> found = rope_frequencies(model_with({.kind = RopeScaling::Kind::linear, .factor = 2.5f}));
   for (int i = 0; i < 64; ++i)
     EXPECT_NEAR(found[static_cast<std::size_t>(i)], plain(i) / 2.5, relative * plain(i)) << i;
 }

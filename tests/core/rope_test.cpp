@@ -22,8 +22,7 @@ RopePositions positions_of(std::vector<double>& frequencies, std::int64_t first 
 
 /// The rotation by direction * angle of the query and key heads, in double.
 std::vector<double> rotated(std::vector<double> qkv, const AttentionShape& shape,
-                            const std::vector<double>& frequencies, double direction,
-                            std::int64_t first = 0) {
+                            const std::vector<double>& frequencies, double direction, std::int64_t first = 0) {
   const std::int64_t half = shape.head_dim / 2;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
     const auto t = static_cast<double>(first + row % shape.seq_len);
@@ -75,13 +74,11 @@ TEST_P(RopeTest, FirstPositionsAndValuesStay) {
   HostF32 qkv = random_qkv(shape);
   const HostF32 before = qkv.clone();
   backend->run(RopeForward{.qkv = qkv, .shape = shape, .positions = positions});
-  const std::int64_t rotated_columns =
-      static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
+  const std::int64_t rotated_columns = static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
     const std::int64_t first_kept = row % shape.seq_len == 0 ? 0 : rotated_columns;
     for (std::int64_t i = first_kept; i < shape.row(); ++i) {
-      ASSERT_EQ(qkv[row * shape.row() + i], before[row * shape.row() + i])
-          << "row " << row << ", column " << i;
+      ASSERT_EQ(qkv[row * shape.row() + i], before[row * shape.row() + i]) << "row " << row << ", column " << i;
     }
   }
 }
@@ -122,9 +119,9 @@ TEST_F(RopeGradientTest, BackwardEqualsFiniteDifferences) {
   std::vector<double> frequencies = plain_frequencies(shape.head_dim);
   HostF32 dy = random_normal({shape.batch, shape.seq_len, shape.row()}, "dy");
   const std::vector<double> weights = dy.doubles();
-  const std::vector<double> numeric = numeric_gradient(
-      [&](const std::vector<double>& x) { return dot(weights, rotated(x, shape, frequencies, 1)); },
-      random_qkv(shape).doubles());
+  const std::vector<double> numeric =
+      numeric_gradient([&](const std::vector<double>& x) { return dot(weights, rotated(x, shape, frequencies, 1)); },
+                       random_qkv(shape).doubles());
   backend->run(RopeBackward{.dqkv = dy, .shape = shape, .positions = positions_of(frequencies)});
   expect_close(dy, numeric, bound_of(weights) + 1e-8, "dqkv");
 }

@@ -9,7 +9,7 @@ namespace {
 class ScatterAddRowsTest : public OpTest {
  protected:
   // Widths off every vector, fewer rows than the table has, several blocks, none.
-  const std::vector<ScatteredRows> sizes{{1, 1, 1},   {7, 7, 13},    {5, 9, 17},     {40, 50, 9},
+  const std::vector<ScatteredRows> sizes{{1, 1, 1},   {7, 7, 13},     {5, 9, 17},      {40, 50, 9},
                                          {33, 33, 5}, {300, 310, 67}, {260, 300, 130}, {0, 4, 3}};
 };
 

@@ -53,9 +53,7 @@ TEST(TensorDeathTest, RefusesRangesBeyondTheEndAndWrongTypes) {
 
 TEST(Buffer, AccountsForMemoryByUse) {
   const std::unique_ptr<Backend> backend = make_cpu_backend(1);
-  const auto bytes_of = [](const auto& counts, MemoryUse use) {
-    return counts[static_cast<std::size_t>(use)];
-  };
+  const auto bytes_of = [](const auto& counts, MemoryUse use) { return counts[static_cast<std::size_t>(use)]; };
   {
     const Buffer parameters = backend->allocate(1000, MemoryUse::parameters);
     {

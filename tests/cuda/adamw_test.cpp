@@ -16,8 +16,7 @@ class CudaAdamWTest : public CudaOpTest {
   }
 
   /// One step on both back ends. `offsets` leave out elements in front of the f32 arrays and of the rounded copy.
-  void check(std::int64_t n, const AdamWStep& step, double norm_squared,
-             std::pair<int, int> offsets = {0, 0}) {
+  void check(std::int64_t n, const AdamWStep& step, double norm_squared, std::pair<int, int> offsets = {0, 0}) {
     State s = random_state(n);
     const DeviceArray param = upload(s.param, offsets.first), m = upload(s.m, offsets.first);
     const DeviceArray v = upload(s.v, offsets.first), grad = upload(s.grad, offsets.first);
@@ -48,10 +47,8 @@ class CudaAdamWTest : public CudaOpTest {
       const double kept = keep * m_before[i], update = static_cast<double>(s.param[i]) - param_before[i];
       m_bound.push_back(10 * u32 * (std::abs(kept) + std::abs(s.m[i] - kept)));
       v_bound.push_back(14 * u32 * s.v[i]);
-      const double correction2 =
-          1 - std::pow(static_cast<double>(step.beta2), static_cast<double>(step.step));
-      const double slope =
-          lr / correction / (std::sqrt(s.v[i] / correction2) + static_cast<double>(step.eps));
+      const double correction2 = 1 - std::pow(static_cast<double>(step.beta2), static_cast<double>(step.step));
+      const double slope = lr / correction / (std::sqrt(s.v[i] / correction2) + static_cast<double>(step.eps));
       param_bound.push_back(6 * u32 * std::abs(param_before[i]) + 24 * u32 * std::abs(update) +
                             24 * u32 * slope * std::abs(s.m[i]) + slope * m_bound.back());
     }
@@ -89,18 +86,16 @@ TEST_F(CudaAdamWTest, ClipsByTheGlobalNormOnlyAboveIt) {
 TEST_F(CudaAdamWTest, WithoutARoundedCopyOnlyTheStateChanges) {
   State s = random_state(65);
   const DeviceArray param = upload(s.param), m = upload(s.m), v = upload(s.v), grad = upload(s.grad);
-  const DeviceArray again = upload(s.param), m_again = upload(s.m), v_again = upload(s.v),
-                    rounded = output({65});
+  const DeviceArray again = upload(s.param), m_again = upload(s.m), v_again = upload(s.v), rounded = output({65});
   device->run(AdamW{.param = param, .m = m, .v = v, .grad = grad, .step = {.lr = 0.1f}});
-  device->run(AdamW{
-      .param = again, .rounded = rounded, .m = m_again, .v = v_again, .grad = grad, .step = {.lr = 0.1f}});
+  device->run(
+      AdamW{.param = again, .rounded = rounded, .m = m_again, .v = v_again, .grad = grad, .step = {.lr = 0.1f}});
   expect_equal(param.download(), again.download(), "param");
   expect_equal(grad.download(), s.grad, "grad");
 }
 
 TEST_F(CudaAdamWTest, ANormThatIsNotFiniteSkipsTheStep) {
-  for (const double norm :
-       {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double norm : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     for (const float max_norm : {0.0f, 1.0f}) {
       State s = random_state(1003);
       HostF32 copy = random_bf16({1003}, "rounded");
@@ -130,8 +125,8 @@ TEST_F(CudaAdamWTest, SumOfSquaresAccumulatesInDoubleAndTheSameInEveryRun) {
       device->run(AddSumOfSquares{.out = again, .x = operand});
       oracle->run(AddSumOfSquares{.out = expected, .x = x});
       // Squares are exact in double; both sums round at most n times.
-      expect_close(out.download<double>(), expected.doubles(),
-                   2 * static_cast<double>(n) * 0x1p-53 * expected[0], "out");
+      expect_close(out.download<double>(), expected.doubles(), 2 * static_cast<double>(n) * 0x1p-53 * expected[0],
+                   "out");
       expect_equal(again.download<double>(), out.download<double>(), "second run");
     }
   }
@@ -170,12 +165,10 @@ TEST_F(CudaAdamWTest, MovingAverageEqualsTheOracle) {
 }
 
 TEST_F(CudaAdamWTest, ANormThatIsNotFiniteLeavesAMovingAverage) {
-  for (const double norm :
-       {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double norm : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     HostF32 average = random_normal({1003}, "average"), x = random_normal({1003}, "x");
     const DeviceArray y = upload(average);
-    device->run(MovingAverage{
-        .average = y, .x = upload(x), .norm_squared = upload(HostF64({1}, norm)), .decay = 0.5f});
+    device->run(MovingAverage{.average = y, .x = upload(x), .norm_squared = upload(HostF64({1}, norm)), .decay = 0.5f});
     expect_equal(y.download(), average, "average");
   }
 }

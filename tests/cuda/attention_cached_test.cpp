@@ -14,8 +14,7 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
   const AttentionShape whole = c.whole();
   const HostF32 qkv = random_bf16({whole.batch, whole.seq_len, whole.row()}, "qkv");
   // Every position may change the maximum.
-  const AttentionError error =
-      attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(t); });
+  const AttentionError error = attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(t); });
   const Shape cache{whole.batch, whole.kv_heads, whole.seq_len + 3, whole.head_dim};
   HostF32 host_keys = poisoned(cache), host_values = poisoned(cache);
   const DeviceArray keys = output(cache), values = output(cache);
@@ -25,12 +24,8 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
     const std::int64_t rows = c.parts[index];
     HostF32 part = rows_of_sequences(qkv, past, rows), expected({whole.batch, rows, width});
     const DeviceArray out = output({whole.batch, rows, width}), part_qkv = bf16(part);
-    oracle->run(AttentionCached{.out = expected,
-                                .keys = host_keys,
-                                .values = host_values,
-                                .qkv = part,
-                                .shape = c.part(index),
-                                .past = past});
+    oracle->run(AttentionCached{
+        .out = expected, .keys = host_keys, .values = host_values, .qkv = part, .shape = c.part(index), .past = past});
     device->run(AttentionCached{
         .out = out, .keys = keys, .values = values, .qkv = part_qkv, .shape = c.part(index), .past = past});
     std::vector<double> bound;
@@ -50,8 +45,7 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
   for (std::int64_t i = 0; i < host_keys.size(); ++i) {
     ASSERT_TRUE(device_keys[i] == host_keys[i] || (std::isnan(device_keys[i]) && std::isnan(host_keys[i])))
         << "keys, element " << i;
-    ASSERT_TRUE(device_values[i] == host_values[i] ||
-                (std::isnan(device_values[i]) && std::isnan(host_values[i])))
+    ASSERT_TRUE(device_values[i] == host_values[i] || (std::isnan(device_values[i]) && std::isnan(host_values[i])))
         << "values, element " << i;
   }
 }
@@ -73,10 +67,8 @@ TEST_F(CudaOpTest, AttentionCachedRepeatsBitForBit) {
                     again = output({1, 1, 128});
   const DeviceArray keys = bf16(random_bf16({1, 2, 400, 32}, "keys")),
                     values = bf16(random_bf16({1, 2, 400, 32}, "values"));
-  device->run(
-      AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
-  device->run(
-      AttentionCached{.out = again, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
+  device->run(AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
+  device->run(AttentionCached{.out = again, .keys = keys, .values = values, .qkv = qkv, .shape = shape, .past = 399});
   expect_equal(out.download(), again.download(), "out");
 }
 

@@ -96,14 +96,13 @@ void Bounds::backward(const HostF32& expected_dqkv, const HostF32& dout, const H
   }
   for (std::int64_t row = 0; row < device_lse.size(); ++row) {
     add_backward(row / shape_.seq_len / shape_.heads, row % shape_.seq_len,
-                 static_cast<int>(row / shape_.seq_len % shape_.heads), dout, device_out,
-                 std::abs(device_lse[row]));
+                 static_cast<int>(row / shape_.seq_len % shape_.heads), dout, device_out, std::abs(device_lse[row]));
   }
 }
 
 /// Query t's part of the bounds of dq, dk and dv.
-void Bounds::add_backward(std::int64_t b, std::int64_t t, int h, const HostF32& dout,
-                          const HostF32& device_out, double lse_size) {
+void Bounds::add_backward(std::int64_t b, std::int64_t t, int h, const HostF32& dout, const HostF32& device_out,
+                          double lse_size) {
   const Query of = query(b, t, h);
   const std::int64_t out_at = ((b * shape_.seq_len + t) * shape_.heads + h) * dim();
   const double relative = of.relative + 8 * u32 * lse_size;
@@ -128,8 +127,7 @@ void Bounds::add_backward(std::int64_t b, std::int64_t t, int h, const HostF32& 
       add(value + i, p * (1 + u16) * (u16 + 2 * relative + sums) * std::abs(dout[out_at + i]));
     }
     const double dscore = scale() * p * std::abs(dp - delta);
-    const double dscore_error =
-        scale() * p * 2 * u32 * static_cast<double>(dim() + 8) * (dp_terms + delta_terms);
+    const double dscore_error = scale() * p * 2 * u32 * static_cast<double>(dim() + 8) * (dp_terms + delta_terms);
     const double error = (1 + u16) * (dscore * (u16 + 2 * relative + sums) + dscore_error);
     for (std::int64_t i = 0; i < dim(); ++i) {
       add(query_at + i, error * std::abs(qkv_[key + i]));
@@ -145,24 +143,19 @@ struct DeviceResult {
 
 class CudaAttentionTest : public CudaOpTest {
  protected:
-  static Shape out_shape(const AttentionShape& s) {
-    return {s.batch, s.seq_len, std::int64_t{s.heads} * s.head_dim};
-  }
+  static Shape out_shape(const AttentionShape& s) { return {s.batch, s.seq_len, std::int64_t{s.heads} * s.head_dim}; }
 
   DeviceResult run(const AttentionShape& shape, const HostF32& qkv, const HostF32& dout) {
     const DeviceArray in = bf16(qkv), dout_in = bf16(dout), out = output(out_shape(shape)),
-                      lse = output({shape.batch, shape.heads, shape.seq_len}, DType::f32),
-                      dqkv = output(qkv.shape());
+                      lse = output({shape.batch, shape.heads, shape.seq_len}, DType::f32), dqkv = output(qkv.shape());
     device->run(AttentionForward{.out = out, .lse = lse, .qkv = in, .shape = shape});
-    device->run(
-        AttentionBackward{.dqkv = dqkv, .dout = dout_in, .out = out, .lse = lse, .qkv = in, .shape = shape});
+    device->run(AttentionBackward{.dqkv = dqkv, .dout = dout_in, .out = out, .lse = lse, .qkv = in, .shape = shape});
     return {out.download(), lse.download(), dqkv.download()};
   }
 
   void expect_oracle(const AttentionShape& shape, HostF32& qkv, HostF32& dout) {
     DeviceResult result = run(shape, qkv, dout);
-    HostF32 out = poisoned(result.out.shape()), lse = poisoned(result.lse.shape()),
-            dqkv = poisoned(qkv.shape());
+    HostF32 out = poisoned(result.out.shape()), lse = poisoned(result.lse.shape()), dqkv = poisoned(qkv.shape());
     oracle->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
     Bounds bounds(shape, qkv);
     bounds.forward(out, lse);
@@ -197,10 +190,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttentionShapes,
                                            AttentionShape{2, 17, 3, 1, 64}, AttentionShape{1, 64, 4, 2, 32},
                                            AttentionShape{1, 64, 1, 1, 128}, AttentionShape{1, 100, 4, 4, 64},
                                            AttentionShape{2, 129, 3, 1, 32}, AttentionShape{1, 129, 1, 1, 64},
-                                           AttentionShape{1, 129, 3, 1, 128},
-                                           AttentionShape{2, 200, 4, 2, 64},
-                                           AttentionShape{1, 200, 4, 2, 128},
-                                           AttentionShape{1, 300, 1, 1, 32}),
+                                           AttentionShape{1, 129, 3, 1, 128}, AttentionShape{2, 200, 4, 2, 64},
+                                           AttentionShape{1, 200, 4, 2, 128}, AttentionShape{1, 300, 1, 1, 32}),
                          shape_name);
 
 /// Scores with a standard deviation of 36 reach beyond +-100, where e^score overflows float and e^-score is 0.

@@ -85,8 +85,7 @@ TEST_F(CudaBackendTest, BlocksAreAligned) {
 
 TEST_F(CudaBackendTest, OutOfMemoryNamesWhatWasAskedAndWhatShrinksIt) {
   const Buffer parameters = device->allocate(std::size_t{3} << 20, MemoryUse::parameters);
-  const std::string message =
-      message_of([this] { device->allocate(std::size_t{1} << 50, MemoryUse::activations); });
+  const std::string message = message_of([this] { device->allocate(std::size_t{1} << 50, MemoryUse::activations); });
   for (const char* words : {"cuda:0", "1.02e+03 TiB of activations asked for", " free", "parameters 3 MiB",
                             "train.micro_batch", "data.seq_len", "parallel.tensor", "head.kind"}) {
     EXPECT_THAT(message, HasSubstr(words));
@@ -116,8 +115,7 @@ TEST_F(CudaBackendTest, CopiesOfEverySizeArrive) {
   // Around the staging blocks of 4 MiB.
   for (const std::int64_t bytes : {0, 1, 4095, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 13 << 20}) {
     std::vector<std::uint8_t> source(static_cast<std::size_t>(bytes)), back(source.size(), 0);
-    for (std::size_t i = 0; i < source.size(); ++i)
-      source[i] = static_cast<std::uint8_t>(i * 2654435761u >> 13);
+    for (std::size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::uint8_t>(i * 2654435761u >> 13);
     const std::vector<std::uint8_t> kept = source;
     const Buffer a = device->allocate(source.size(), MemoryUse::workspace);
     const Buffer b = device->allocate(source.size(), MemoryUse::workspace);
@@ -156,8 +154,7 @@ TEST_F(CudaBackendTest, AnotherStreamWaitsForAnEvent) {
                "cudaMemcpyAsync");
     device->wait(device->compute_stream(), device->record(second));
     device->fill(x, -1);  // not before the copy has read it
-    expect_equal(y.download(), HostF32({50'000}, static_cast<float>(round)),
-                 "round " + std::to_string(round));
+    expect_equal(y.download(), HostF32({50'000}, static_cast<float>(round)), "round " + std::to_string(round));
   }
 }
 

@@ -46,8 +46,8 @@ TEST_P(CudaClusterLogProbsTest, EqualsHost) {
   const double terms =
       c.groups == 0 ? 0 : static_cast<double>(c.d()) * max_abs(h.doubles()) * max_abs(codebook.doubles());
   const double magnitude = terms + max_abs(bias.doubles());
-  const double bound = u32 * (4 * static_cast<double>(c.d() + 4) * magnitude +
-                              2 * static_cast<double>(map.largest_cluster) + 300);
+  const double bound =
+      u32 * (4 * static_cast<double>(c.d() + 4) * magnitude + 2 * static_cast<double>(map.largest_cluster) + 300);
   const HostF32 found = out.download();
   for (std::int64_t i = 0; i < found.size(); ++i) {
     if (std::isinf(expected[i])) {

@@ -19,8 +19,8 @@ TEST_P(CudaSortRowsByClusterTest, EqualsHost) {
   HostI32 found({rows}), order({rows}), row_begin({clusters + 1});
   CodeMapView map;
   map.cluster_of_token = cluster_of_token;
-  oracle->run(SortRowsByCluster{
-      .clusters = found, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
+  oracle->run(
+      SortRowsByCluster{.clusters = found, .order = order, .row_begin = row_begin, .targets = targets, .map = map});
 
   const DeviceArray device_map = upload(cluster_of_token), y = upload(targets),
                     device_found = output({rows}, DType::i32), device_order = output({rows}, DType::i32),
@@ -38,8 +38,8 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaSortRowsByClusterTest,
                          ::testing::Values(Sorting{1, 1, 1}, Sorting{50, 1, 3}, Sorting{7, 400, 300},
                                            Sorting{1000, 211, 17}, Sorting{0, 5, 3}),
                          [](const auto& test) {
-                           return std::to_string(test.param.rows) + "rows" +
-                                  std::to_string(test.param.clusters) + "clusters";
+                           return std::to_string(test.param.rows) + "rows" + std::to_string(test.param.clusters) +
+                                  "clusters";
                          });
 
 class CudaCommitmentTest : public CudaOpTest, public ::testing::WithParamInterface<std::int64_t> {};
@@ -52,13 +52,8 @@ TEST_P(CudaCommitmentTest, EqualsHost) {
   HostI32 clusters = random_integers<std::int32_t>({rows}, "clusters", -1, codes - 1);
   const DeviceArray device_h = bf16(h), device_codebook = bf16(codebook), device_dh = bf16(dh),
                     device_clusters = upload(clusters), device_penalty = output({rows}, DType::f32);
-  oracle->run(Commitment{.penalty = penalty,
-                         .dh = dh,
-                         .h = h,
-                         .codebook = codebook,
-                         .clusters = clusters,
-                         .beta = beta,
-                         .scale = scale});
+  oracle->run(Commitment{
+      .penalty = penalty, .dh = dh, .h = h, .codebook = codebook, .clusters = clusters, .beta = beta, .scale = scale});
   std::vector<double> bound;  // sums of width squares on both sides
   for (double value : penalty.doubles()) bound.push_back(2 * u32 * static_cast<double>(width + 8) * value);
 
@@ -92,8 +87,8 @@ TEST_P(CudaCommitmentTest, CodesFromAveragesEqualTheHosts) {
   for (const std::int64_t offset : {0, 3}) {
     const DeviceArray device_codebook = upload(codebook, offset), device_sums = upload(sums, offset),
                       device_counts = upload(counts, offset);
-    device->run(CodesFromAverages{
-        .codebook = device_codebook, .sums = device_sums, .counts = device_counts, .scale = 0.75f});
+    device->run(
+        CodesFromAverages{.codebook = device_codebook, .sums = device_sums, .counts = device_counts, .scale = 0.75f});
     HostF32 expected = codebook.clone();
     oracle->run(CodesFromAverages{.codebook = expected, .sums = sums, .counts = counts, .scale = 0.75f});
     std::vector<double> bound;

@@ -9,7 +9,7 @@ namespace {
 struct Classes {
   std::int64_t rows, classes;
   bool bias;
-  std::int64_t offset = 0;  // elements by which logits and bias are off the alignment of allocations
+  std::int64_t offset = 0;   // elements by which logits and bias are off the alignment of allocations
   std::int64_t padding = 0;  // columns behind the classes, with NaN in them
 };
 
@@ -25,8 +25,7 @@ class CudaCrossEntropyTest : public CudaOpTest, public ::testing::WithParamInter
   Classes c = GetParam();
   HostF32 logits = random_bf16({c.rows, c.classes}, "logits", 5);
   HostF32 bias = random_normal({c.classes}, "bias");
-  HostI32 targets =
-      random_integers<std::int32_t>({c.rows}, "targets", -1, std::max<std::int64_t>(c.classes - 1, 0));
+  HostI32 targets = random_integers<std::int32_t>({c.rows}, "targets", -1, std::max<std::int64_t>(c.classes - 1, 0));
 
   Tensor if_biased(Tensor x) const { return c.bias ? x : Tensor{}; }
   /// Columns [first, first + count) of bias, or of logits, there with NaN in the padding behind them.
@@ -43,9 +42,7 @@ class CudaCrossEntropyTest : public CudaOpTest, public ::testing::WithParamInter
   /// Of lse on either side: |x| < 40 carries a rounding from the bias and one from the shift; exp is off by 2 + 1.2 |x|
   /// units where its value is exp(x), below 4 in all; each of at most 256 threads adds classes / 256 numbers, and a tree
   /// adds 8 more times; the host's sum takes 256 + classes / 1024 additions.
-  double lse_bound() const {
-    return 2 * u32 * (40 + 40 + 8 + 256 + static_cast<double>(c.classes) / 32 + 16);
-  }
+  double lse_bound() const { return 2 * u32 * (40 + 40 + 8 + 256 + static_cast<double>(c.classes) / 32 + 16); }
 };
 
 TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
@@ -74,8 +71,7 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
     }
   }
   device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
-  oracle->run(
-      SoftmaxCombine{.nll = host_nll, .lse = host_lse, .statistics = host_statistics, .targets = targets});
+  oracle->run(SoftmaxCombine{.nll = host_nll, .lse = host_lse, .statistics = host_statistics, .targets = targets});
   expect_close(lse.download(), host_lse.doubles(), lse_bound(), "lse");
   expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32, "nll");
 
@@ -113,28 +109,25 @@ TEST_P(CudaCrossEntropyTest, LogSoftmaxEqualsHost) {
   expect_close(out.download(), expected.doubles(), lse_bound() + 160 * u32, "log_softmax");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Sizes, CudaCrossEntropyTest,
-    ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{19, 7, true}, Classes{11, 65, false},
-                      Classes{9, 509, true}, Classes{9, 509, true, 3}, Classes{10, 1024, true, 1},
-                      Classes{5, 1009, false},
-                      Classes{5, 4099, true},     // a block a row, with a bias of any alignment
-                      Classes{3, 4104, true, 2},  // a bias aligned otherwise than the logits
-                      Classes{3, 9001, false, 5},
-                      // Rows padded as a head pads them, and otherwise.
-                      Classes{9, 509, true, 0, 22}, Classes{5, 4099, true, 0, 64}, Classes{4, 5003, false, 3, 5},
-                      Classes{6, 66, true, 1, 42}),
-    name);
+INSTANTIATE_TEST_SUITE_P(Sizes, CudaCrossEntropyTest,
+                         ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{19, 7, true},
+                                           Classes{11, 65, false}, Classes{9, 509, true}, Classes{9, 509, true, 3},
+                                           Classes{10, 1024, true, 1}, Classes{5, 1009, false},
+                                           Classes{5, 4099, true},     // a block a row, with a bias of any alignment
+                                           Classes{3, 4104, true, 2},  // a bias aligned otherwise than the logits
+                                           Classes{3, 9001, false, 5},
+                                           // Rows padded as a head pads them, and otherwise.
+                                           Classes{9, 509, true, 0, 22}, Classes{5, 4099, true, 0, 64},
+                                           Classes{4, 5003, false, 3, 5}, Classes{6, 66, true, 1, 42}),
+                         name);
 
 TEST_F(CudaOpTest, SoftmaxOfNoRows) {
-  const DeviceArray none = output({0, 5}), statistics = output({0, 3}, DType::f32),
-                    lse = output({0}, DType::f32), targets = output({0}, DType::i32);
-  device->run(SoftmaxStatistics{
-      .statistics = statistics, .logits = none, .targets = targets, .classes = {.count = 5}});
-  device->run(SoftmaxCombine{
-      .nll = lse, .lse = lse, .statistics = statistics.tensor().view({1, 0, 3}), .targets = targets});
-  device->run(SoftmaxGradient{
-      .logits = none, .lse = lse, .targets = targets, .classes = {.count = 5}, .scale = 1.0f});
+  const DeviceArray none = output({0, 5}), statistics = output({0, 3}, DType::f32), lse = output({0}, DType::f32),
+                    targets = output({0}, DType::i32);
+  device->run(SoftmaxStatistics{.statistics = statistics, .logits = none, .targets = targets, .classes = {.count = 5}});
+  device->run(
+      SoftmaxCombine{.nll = lse, .lse = lse, .statistics = statistics.tensor().view({1, 0, 3}), .targets = targets});
+  device->run(SoftmaxGradient{.logits = none, .lse = lse, .targets = targets, .classes = {.count = 5}, .scale = 1.0f});
   device->synchronize();
 }
 
@@ -144,10 +137,8 @@ TEST_F(CudaOpTest, SoftmaxKeepsLargeLogits) {
   HostI32 targets({1}, 2);
   const DeviceArray statistics = output({1, 1, 3}, DType::f32), nll = output({1}, DType::f32),
                     lse = output({1}, DType::f32), y = upload(targets);
-  device->run(SoftmaxStatistics{.statistics = statistics.tensor().view({1, 3}),
-                                .logits = bf16(logits),
-                                .targets = y,
-                                .classes = {.count = 3}});
+  device->run(SoftmaxStatistics{
+      .statistics = statistics.tensor().view({1, 3}), .logits = bf16(logits), .targets = y, .classes = {.count = 3}});
   device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
   EXPECT_EQ(nll.download()[0], 32);
 }
@@ -158,10 +149,8 @@ TEST_F(CudaOpTest, SoftmaxShowsNotANumber) {
   HostI32 targets({2}, 0);
   const DeviceArray statistics = output({1, 2, 3}, DType::f32), nll = output({2}, DType::f32),
                     lse = output({2}, DType::f32), y = upload(targets);
-  device->run(SoftmaxStatistics{.statistics = statistics.tensor().view({2, 3}),
-                                .logits = bf16(logits),
-                                .targets = y,
-                                .classes = {.count = 40}});
+  device->run(SoftmaxStatistics{
+      .statistics = statistics.tensor().view({2, 3}), .logits = bf16(logits), .targets = y, .classes = {.count = 40}});
   device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
   const HostF32 found = nll.download();
   EXPECT_TRUE(std::isnan(found[0]));

@@ -19,8 +19,7 @@ class CudaEmbeddingTest : public CudaOpTest {
     HostF32 dout = random_integers({ids.size(), width}, "dout", -50, 50);
     HostF32 expected = random_integers({rows, width}, "dtable", -50, 50);
     const DeviceArray dtable = upload(expected);
-    device->run(
-        EmbeddingBackward{.dtable = dtable, .dout = bf16(dout), .ids = upload(ids), .first_row = first_row});
+    device->run(EmbeddingBackward{.dtable = dtable, .dout = bf16(dout), .ids = upload(ids), .first_row = first_row});
     oracle->run(EmbeddingBackward{.dtable = expected, .dout = dout, .ids = ids, .first_row = first_row});
     expect_equal(dtable.download(), expected, "dtable");
   }
@@ -33,10 +32,8 @@ TEST_F(CudaEmbeddingTest, ForwardCopiesRowsAndZeroesOthers) {
       HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", 0, 2 * rows);
       HostF32 table = random_bf16({rows, width}, "table"), expected({tokens, width});
       const DeviceArray out = output({tokens, width});
-      device->run(EmbeddingForward{.out = out,
-                                   .ids = upload(ids),
-                                   .table = bf16(table, first_row == 0 ? 0 : 1),
-                                   .first_row = first_row});
+      device->run(EmbeddingForward{
+          .out = out, .ids = upload(ids), .table = bf16(table, first_row == 0 ? 0 : 1), .first_row = first_row});
       oracle->run(EmbeddingForward{.out = expected, .ids = ids, .table = table, .first_row = first_row});
       expect_equal(out.download(), expected, "out");
     }
@@ -63,12 +60,8 @@ TEST_F(CudaEmbeddingTest, BackwardSumsATokenThatFillsTheBatch) {
 
 TEST_F(CudaEmbeddingTest, BackwardSumsRunsThatBeginAndEndAtPieces) {
   // Sorted runs of these lengths: inside a piece of 32, up to its end, from its begin, over several, with their ends.
-  for (const std::vector<int>& lengths : {std::vector{32, 32, 32},
-                                          {31, 2, 31},
-                                          {1, 63, 32, 5},
-                                          {33, 95, 1, 1, 130},
-                                          {5, 27, 64, 3},
-                                          {96, 1, 31, 1}}) {
+  for (const std::vector<int>& lengths :
+       {std::vector{32, 32, 32}, {31, 2, 31}, {1, 63, 32, 5}, {33, 95, 1, 1, 130}, {5, 27, 64, 3}, {96, 1, 31, 1}}) {
     HostI32 ids({std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0})});
     std::int64_t n = 0;
     for (std::size_t token = 0; token < lengths.size(); ++token) {

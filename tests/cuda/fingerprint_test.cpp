@@ -13,8 +13,7 @@ TEST_F(CudaFingerprintTest, IsTheCpusNumberAtEveryLengthAndAlignment) {
       std::vector<std::uint16_t> rounded;
       for (const float value : x.values()) rounded.push_back(bf16_bits(value));
       rounded.push_back(0);  // so that there is a pointer where n = 0
-      EXPECT_EQ(device->fingerprint(bf16(x, offset)),
-                oracle->fingerprint(Tensor(rounded.data(), DType::bf16, {n})))
+      EXPECT_EQ(device->fingerprint(bf16(x, offset)), oracle->fingerprint(Tensor(rounded.data(), DType::bf16, {n})))
           << n << " + " << offset << ", bf16";
     }
   }

@@ -18,9 +18,8 @@ std::string name(const ::testing::TestParamInfo<Product>& info) {
 
 std::vector<Product> products() {
   std::vector<Product> all;
-  const std::array<std::int64_t, 3> sizes[] = {{1, 1, 1},     {1, 1000, 65}, {65, 1, 7},
-                                               {7, 65, 1000}, {64, 72, 8},   {130, 67, 65},
-                                               {5, 3, 0},     {0, 4, 3},     {4, 0, 3}};
+  const std::array<std::int64_t, 3> sizes[] = {{1, 1, 1},     {1, 1000, 65}, {65, 1, 7}, {7, 65, 1000}, {64, 72, 8},
+                                               {130, 67, 65}, {5, 3, 0},     {0, 4, 3},  {4, 0, 3}};
   for (const auto& [m, n, k] : sizes) {
     for (const Transpose ta : {Transpose::no, Transpose::yes}) {
       for (const Transpose tb : {Transpose::no, Transpose::yes}) all.push_back({m, n, k, ta, tb});
@@ -105,8 +104,7 @@ void CudaMatmulTest::compare_with_cpu() {
     for (std::int64_t i = 0; i < expected.size(); ++i) {
       // k products and k sums on each side, in any order; one rounding of a bf16 result.
       const double of_sums = 2 * static_cast<double>(p.k + 1) * u32 * static_cast<double>(magnitude[i]);
-      const double of_result =
-          kind.result == DType::bf16 ? u16 * std::abs(static_cast<double>(expected[i])) : 0;
+      const double of_result = kind.result == DType::bf16 ? u16 * std::abs(static_cast<double>(expected[i])) : 0;
       bound.push_back(of_sums + of_result);
     }
     // Aligned to 256 bytes, to one element, and to 8 elements: three plans for one shape.
@@ -126,14 +124,12 @@ TEST_F(CudaMatmulChain, ProductsFollowEachOther) {
   const HostF32 a = random_integers({32, 32}, "a", -1, 1), b = random_integers({32, 32}, "b", -1, 1);
   HostF32 left = a.clone(), right = b.clone(), product({32, 32}), expected({32, 32});
   oracle->run(Matmul{.c = product, .a = left, .b = right, .accumulate = Accumulate::no});
-  oracle->run(
-      Matmul{.c = expected, .a = product, .b = right, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  oracle->run(Matmul{.c = expected, .a = product, .b = right, .tb = Transpose::yes, .accumulate = Accumulate::no});
 
   const DeviceArray device_a = bf16(a), device_b = bf16(b);
   DeviceArray first = output({32, 32}), second = output({32, 32}, DType::f32);
   device->run(Matmul{.c = first, .a = device_a, .b = device_b, .accumulate = Accumulate::no});
-  device->run(
-      Matmul{.c = second, .a = first, .b = device_b, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  device->run(Matmul{.c = second, .a = first, .b = device_b, .tb = Transpose::yes, .accumulate = Accumulate::no});
   expect_equal(second.download(), expected, "a b b^T");  // |sums| <= 32, then <= 1024: exact in bf16 and fp32
 }
 

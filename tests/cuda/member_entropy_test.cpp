@@ -34,8 +34,7 @@ class CudaMemberEntropyTest : public CudaOpTest, public ::testing::WithParamInte
   /// Integers at the start, which bf16 holds: adding to them costs one rounding.
   Results initial() const {
     return {random_integers({c.rows}, "nll", -4, 4), random_integers({c.rows, c.d()}, "dh", -4, 4),
-            random_integers(codebook.shape(), "dcodebook", -4, 4),
-            random_integers({c.vocabulary()}, "dbias", -4, 4)};
+            random_integers(codebook.shape(), "dcodebook", -4, 4), random_integers({c.vocabulary()}, "dbias", -4, 4)};
   }
   Results on_host() {
     Results r = initial();
@@ -69,8 +68,8 @@ Results CudaMemberEntropyTest::on_device(std::int64_t wave_scores, std::int64_t 
   const Results start = initial();
   const DeviceMemberMap device_map(*device, map);
   const DeviceArray nll = upload(start.nll), dh = bf16(start.dh), dcodebook = upload(start.dcodebook),
-                    dbias = upload(start.dbias), rows = bf16(h), u = bf16(codebook, codebook_offset),
-                    b = upload(bias), y = upload(targets), sorted = upload(order), begin = upload(row_begin);
+                    dbias = upload(start.dbias), rows = bf16(h), u = bf16(codebook, codebook_offset), b = upload(bias),
+                    y = upload(targets), sorted = upload(order), begin = upload(row_begin);
   const MemberGradients gradients{dh, absent_without_groups(dcodebook), dbias, scale};
   const MemberEntropy op{.nll = nll,
                          .gradients = gradients,
@@ -134,17 +133,15 @@ Bounds CudaMemberEntropyTest::bounds() {
     r.nll[static_cast<std::size_t>(n)] = score_error + lse_error + 16 * u32 * (terms + 8);
     for (std::size_t w = 0; w < s.size(); ++w) {
       const std::int32_t token = map.members[first + static_cast<std::int32_t>(w)];
-      const double log_p = s[w] - largest - std::log(sum), p = std::exp(log_p),
-                   hit = token == targets[n] ? 1 : 0;
+      const double log_p = s[w] - largest - std::log(sum), p = std::exp(log_p), hit = token == targets[n] ? 1 : 0;
       const double ds = scale * std::abs(p - hit);
-      const double ds_error = scale * p * (score_error + lse_error + u32 * (16 + 3 * std::abs(log_p))) +
-                              u16 * ds + scale * 4 * u32 * (p + hit);
+      const double ds_error = scale * p * (score_error + lse_error + u32 * (16 + 3 * std::abs(log_p))) + u16 * ds +
+                              scale * 4 * u32 * (p + hit);
       r.dbias[static_cast<std::size_t>(token)] += ds_error + u32 * additions * ds;
       for (std::int64_t i = 0; i < width; ++i) {
         const std::int64_t code = entry(w, i), at = n * c.d() + i;
         r.dh[static_cast<std::size_t>(at)] += (ds_error + u32 * additions * ds) * std::abs(codebook[code]);
-        r.dcodebook[static_cast<std::size_t>(code)] +=
-            (ds_error + (of_sums + u32 * additions) * ds) * std::abs(h[at]);
+        r.dcodebook[static_cast<std::size_t>(code)] += (ds_error + (of_sums + u32 * additions) * ds) * std::abs(h[at]);
       }
     }
   }
@@ -157,12 +154,11 @@ void CudaMemberEntropyTest::expect_all_close(const Results& actual, const Result
     for (std::size_t i = 0; i < bound.size(); ++i) bound[i] += unit * (4 + std::abs(x.values()[i]));
     return bound;
   };
-  const double additions =
-      static_cast<double>(c.rows + 8);  // host and device add to the start in other orders
+  const double additions = static_cast<double>(c.rows + 8);  // host and device add to the start in other orders
   expect_close(actual.nll, expected.nll.doubles(), with_rounding(b.nll, expected.nll, 2 * u32), "nll");
   expect_close(actual.dh, expected.dh.doubles(), with_rounding(b.dh, expected.dh, u16), "dh");
-  expect_close(actual.dbias, expected.dbias.doubles(),
-               with_rounding(b.dbias, expected.dbias, additions * u32), "dtoken_bias");
+  expect_close(actual.dbias, expected.dbias.doubles(), with_rounding(b.dbias, expected.dbias, additions * u32),
+               "dtoken_bias");
   expect_close(actual.dcodebook, expected.dcodebook.doubles(),
                with_rounding(b.dcodebook, expected.dcodebook, additions * u32), "dmember_codebook");
 }
@@ -190,8 +186,8 @@ TEST_P(CudaMemberEntropyTest, RepeatsBitForBit) {
 TEST_P(CudaMemberEntropyTest, WithoutGradients) {
   const Results start = initial(), gradients_too = on_device();
   const DeviceMemberMap device_map(*device, map);
-  const DeviceArray nll = upload(start.nll), rows = bf16(h), u = bf16(codebook), b = upload(bias),
-                    y = upload(targets), sorted = upload(order), begin = upload(row_begin);
+  const DeviceArray nll = upload(start.nll), rows = bf16(h), u = bf16(codebook), b = upload(bias), y = upload(targets),
+                    sorted = upload(order), begin = upload(row_begin);
   device->run(MemberEntropy{.nll = nll,
                             .h = rows,
                             .targets = y,
@@ -222,8 +218,7 @@ INSTANTIATE_TEST_SUITE_P(
         with_own_vectors("OwnVectorsOfSingleMembers", 40, 16, {1, 1, 1, 1}),
         with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
         with_own_vectors("OwnVectorsVeryUneven", 40, 72, {1, 300, 1, 2, 17}),
-        with_own_vectors("OwnVectorsMoreMembersThanBlocks", 4, 8,
-                         {1200, 3}),  // 8 blocks of 64 and of 128 loop
+        with_own_vectors("OwnVectorsMoreMembersThanBlocks", 4, 8, {1200, 3}),  // 8 blocks of 64 and of 128 loop
         with_own_vectors("OwnVectorsOfEmptyClusters", 5, 16, {4, 9, 5, 30, 8, 2, 6, 3, 11, 5, 9}),
         with_own_vectors("OwnVectorsMostRowsInOneCluster", 270, 24, {50, 3, 1, 9}, true),  // several tiles
         with_own_vectors("OwnVectorsOddWidth", 33, 13, {11, 12}),
@@ -239,11 +234,8 @@ TEST_F(CudaOpTest, MemberEntropyOfRowsWithoutTargets) {
                     bias = upload(HostF32({11})), targets = upload(HostI32({5}, -1)),
                     clusters = output({5}, DType::i32), order = output({5}, DType::i32),
                     row_begin = output({3}, DType::i32);
-  device->run(SortRowsByCluster{.clusters = clusters,
-                                .order = order,
-                                .row_begin = row_begin,
-                                .targets = targets,
-                                .map = device_map.view()});
+  device->run(SortRowsByCluster{
+      .clusters = clusters, .order = order, .row_begin = row_begin, .targets = targets, .map = device_map.view()});
   const DeviceArray nll = upload(HostF32({5}, 3.0f)), dh = bf16(HostF32({5, 16}, 3.0f)),
                     dcodebook = upload(HostF32({2, 4, 8}, 3.0f)), dbias = upload(HostF32({11}, 3.0f));
   device->run(MemberEntropy{.nll = nll,

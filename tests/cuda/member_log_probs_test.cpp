@@ -12,8 +12,7 @@ TEST_P(CudaMemberLogProbsTest, EqualsHost) {
   const MemberCase c = GetParam();
   MemberMap map(c);
   HostF32 h = random_bf16({c.rows, c.d()}, "h"), codebook = random_bf16(c.codebook_shape(), "u", 0.5f);
-  HostF32 bias = random_normal({c.vocabulary()}, "bias"),
-          codes = random_normal({c.rows, c.clusters()}, "codes");
+  HostF32 bias = random_normal({c.vocabulary()}, "bias"), codes = random_normal({c.rows, c.clusters()}, "codes");
   oracle->run(LogSoftmax{.logits = codes});
   const auto absent_without_groups = [&](Tensor x) { return c.groups > 0 ? x : Tensor{}; };
   HostF32 expected({c.rows, c.vocabulary()});
@@ -45,25 +44,24 @@ TEST_P(CudaMemberLogProbsTest, EqualsHost) {
   expect_close(found, expected.doubles(), bound, "log_probs");
   for (std::int64_t n = 0; n < c.rows; ++n) {
     double total = 0;
-    for (std::int64_t v = 0; v < c.vocabulary(); ++v)
-      total += std::exp(double{found[n * c.vocabulary() + v]});
+    for (std::int64_t v = 0; v < c.vocabulary(); ++v) total += std::exp(double{found[n * c.vocabulary() + v]});
     ASSERT_NEAR(total, 1, 2 * bound) << "row " << n;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Maps, CudaMemberLogProbsTest,
-    ::testing::Values(
-        MemberCase{"PrimeVocabulary", 13, 4, 5, 16, {20, 31, 1, 45, 30}},
-        MemberCase{"SingleMembers", 5, 2, 3, 8, {1, 1, 1, 1}}, MemberCase{"OneRow", 1, 2, 16, 4, {30, 7}},
-        MemberCase{"MoreRowsThanBlocks", 70, 3, 4, 1, {9, 2}}, MemberCase{"Width12", 9, 3, 40, 12, {40, 60}},
-        MemberCase{"TablesOfSingleRows", 11, 60, 256, 1, {150, 20}},  // 240 KB for 4 rows, 60 KB for 1
-        MemberCase{"TablesInMemory", 3, 240, 256, 1, {60, 20}},       // 240 KB for 1
-        MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}},
-        with_own_vectors("OwnVectors", 13, 64, {20, 31, 1, 45, 30}),
-        with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
-        with_own_vectors("OwnVectorsMoreRowsThanBlocks", 90, 16, {9, 2}),
-        with_own_vectors("OwnVectorsMoreClustersThanWarps", 3, 8, std::vector<std::int64_t>(40, 3))),
+    ::testing::Values(MemberCase{"PrimeVocabulary", 13, 4, 5, 16, {20, 31, 1, 45, 30}},
+                      MemberCase{"SingleMembers", 5, 2, 3, 8, {1, 1, 1, 1}}, MemberCase{"OneRow", 1, 2, 16, 4, {30, 7}},
+                      MemberCase{"MoreRowsThanBlocks", 70, 3, 4, 1, {9, 2}},
+                      MemberCase{"Width12", 9, 3, 40, 12, {40, 60}},
+                      MemberCase{"TablesOfSingleRows", 11, 60, 256, 1, {150, 20}},  // 240 KB for 4 rows, 60 KB for 1
+                      MemberCase{"TablesInMemory", 3, 240, 256, 1, {60, 20}},       // 240 KB for 1
+                      MemberCase{"NoGroups", 9, 0, 0, 16, {13, 1, 28, 5}},
+                      with_own_vectors("OwnVectors", 13, 64, {20, 31, 1, 45, 30}),
+                      with_own_vectors("OwnVectorsOneRow", 1, 8, {30, 7}),
+                      with_own_vectors("OwnVectorsMoreRowsThanBlocks", 90, 16, {9, 2}),
+                      with_own_vectors("OwnVectorsMoreClustersThanWarps", 3, 8, std::vector<std::int64_t>(40, 3))),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -19,10 +19,8 @@ TEST_P(CudaMemberMeansTest, EqualsHost) {
     HostF32 expected(codebook.shape());
     oracle->run(AddMemberMeans{.out = expected, .codebook = codebook, .members = members, .map = map.view()});
     const DeviceArray out = output(expected.shape(), DType::bf16, offset);
-    device->run(AddMemberMeans{.out = out,
-                               .codebook = bf16(codebook, offset),
-                               .members = bf16(members, offset),
-                               .map = device_map.view()});
+    device->run(AddMemberMeans{
+        .out = out, .codebook = bf16(codebook, offset), .members = bf16(members, offset), .map = device_map.view()});
     // Both sides add a cluster's numbers, each below max |u|; the device rounds the result once.
     const double sums = 2 * u32 * static_cast<double>(map.largest_cluster + 2) * max_abs(members.doubles());
     expect_close(out.download(), expected.doubles(), rounded_once(expected.doubles(), sums), "out");
@@ -34,16 +32,12 @@ TEST_P(CudaMemberMeansTest, BackwardEqualsHost) {
   MemberMap map(c);
   const DeviceMemberMap device_map(*device, map);
   for (const std::int64_t offset : {0, 1}) {
-    HostF32 dout = random_normal({c.clusters(), c.d()}, "dout"),
-            codes = random_normal(dout.shape(), "dcodes");
+    HostF32 dout = random_normal({c.clusters(), c.d()}, "dout"), codes = random_normal(dout.shape(), "dcodes");
     HostF32 members = random_normal(c.codebook_shape(), "dmembers");
     const DeviceArray dcodebook = upload(codes, offset), dmembers = upload(members, offset);
-    device->run(AddMemberMeansBackward{.dcodebook = dcodebook,
-                                       .dmembers = dmembers,
-                                       .dout = upload(dout, offset),
-                                       .map = device_map.view()});
-    oracle->run(
-        AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = dout, .map = map.view()});
+    device->run(AddMemberMeansBackward{
+        .dcodebook = dcodebook, .dmembers = dmembers, .dout = upload(dout, offset), .map = device_map.view()});
+    oracle->run(AddMemberMeansBackward{.dcodebook = codes, .dmembers = members, .dout = dout, .map = map.view()});
     // One product and one sum, which a side may fuse.
     const double bound = 3 * u32 * (max_abs(dout.doubles()) + max_abs(members.doubles()));
     expect_close(dcodebook.download(), codes.doubles(), u32 * 2 * max_abs(codes.doubles()), "dcodebook");

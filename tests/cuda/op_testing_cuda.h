@@ -94,8 +94,8 @@ class DeviceArray {
     for (std::size_t i = 0; i < block.size(); ++i) {
       if (i >= begin_ && i < begin_ + bytes_) continue;
       if (block[i] == guard) continue;
-      ADD_FAILURE() << "an op wrote " << (i < begin_ ? "in front of" : "behind the end of ")
-                    << name_of(tensor_.dtype()) << " " << tensor_.shape().str() << ", byte "
+      ADD_FAILURE() << "an op wrote " << (i < begin_ ? "in front of" : "behind the end of ") << name_of(tensor_.dtype())
+                    << " " << tensor_.shape().str() << ", byte "
                     << static_cast<std::int64_t>(i) - static_cast<std::int64_t>(begin_);
       return;
     }
@@ -114,8 +114,7 @@ class DeviceArray {
       if (tensor_.dtype() == DType::bf16) {
         std::vector<std::uint16_t> bits(static_cast<std::size_t>(host.size()));
         device_->copy_to_host(bits.data(), tensor_);
-        for (std::int64_t i = 0; i < host.size(); ++i)
-          host[i] = bf16_value(bits[static_cast<std::size_t>(i)]);
+        for (std::int64_t i = 0; i < host.size(); ++i) host[i] = bf16_value(bits[static_cast<std::size_t>(i)]);
         return host;
       }
     }
@@ -128,9 +127,7 @@ class DeviceArray {
   static constexpr std::size_t guard_bytes = 64;  // keeps the alignment of allocate()
   static constexpr std::uint8_t guard = 0x5a;
 
-  Tensor whole() const {
-    return Tensor(buffer_.data(), DType::u8, {static_cast<std::int64_t>(buffer_.bytes())});
-  }
+  Tensor whole() const { return Tensor(buffer_.data(), DType::u8, {static_cast<std::int64_t>(buffer_.bytes())}); }
 
   Backend* device_;
   std::size_t begin_, bytes_;

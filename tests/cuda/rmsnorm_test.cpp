@@ -35,12 +35,11 @@ TEST_F(CudaRmsnormTest, ForwardEqualsTheOracle) {
       HostF32 expected({rows, width}), expected_rstd({rows});
       oracle->run(RmsnormForward{.y = expected, .rstd = expected_rstd, .x = x, .gain = gain, .eps = eps});
       DeviceArray y = output({rows, width}), rstd = output({rows}, DType::f32);
-      device->run(
-          RmsnormForward{.y = y, .rstd = rstd, .x = bf16(x, offset), .gain = upload(gain), .eps = eps});
-      expect_close(rstd.download(), expected_rstd.doubles(),
-                   scaled_abs(expected_rstd.doubles(), rstd_error(width)), "rstd");
-      expect_close(y.download(), expected.doubles(),
-                   scaled_abs(expected.doubles(), u16 + rstd_error(width) + 4 * u32), "y");
+      device->run(RmsnormForward{.y = y, .rstd = rstd, .x = bf16(x, offset), .gain = upload(gain), .eps = eps});
+      expect_close(rstd.download(), expected_rstd.doubles(), scaled_abs(expected_rstd.doubles(), rstd_error(width)),
+                   "rstd");
+      expect_close(y.download(), expected.doubles(), scaled_abs(expected.doubles(), u16 + rstd_error(width) + 4 * u32),
+                   "y");
     }
   }
 }
@@ -51,24 +50,18 @@ TEST_F(CudaRmsnormTest, ForwardNormalisesTheRoundedSumAlsoInPlace) {
     HostF32 gain = random_normal({width}, "gain"), exact_sum({rows, width});
     for (std::int64_t i = 0; i < x.size(); ++i) exact_sum[i] = round_to_bf16(x[i] + branch[i]);
     HostF32 expected({rows, width}), expected_rstd({rows});
-    oracle->run(
-        RmsnormForward{.y = expected, .rstd = expected_rstd, .x = exact_sum, .gain = gain, .eps = eps});
+    oracle->run(RmsnormForward{.y = expected, .rstd = expected_rstd, .x = exact_sum, .gain = gain, .eps = eps});
 
     DeviceArray y = output({rows, width}), sum = output({rows, width}), rstd = output({rows}, DType::f32);
     DeviceArray x_device = bf16(x), branch_device = bf16(branch);
     const DeviceArray gain_device = upload(gain);
-    device->run(RmsnormForward{.y = y,
-                               .rstd = rstd,
-                               .sum = sum,
-                               .x = x_device,
-                               .branch = branch_device,
-                               .gain = gain_device,
-                               .eps = eps});
+    device->run(RmsnormForward{
+        .y = y, .rstd = rstd, .sum = sum, .x = x_device, .branch = branch_device, .gain = gain_device, .eps = eps});
     expect_equal(sum.download(), exact_sum, "sum");
-    expect_close(rstd.download(), expected_rstd.doubles(),
-                 scaled_abs(expected_rstd.doubles(), rstd_error(width)), "rstd");
-    expect_close(y.download(), expected.doubles(),
-                 scaled_abs(expected.doubles(), u16 + rstd_error(width) + 4 * u32), "y");
+    expect_close(rstd.download(), expected_rstd.doubles(), scaled_abs(expected_rstd.doubles(), rstd_error(width)),
+                 "rstd");
+    expect_close(y.download(), expected.doubles(), scaled_abs(expected.doubles(), u16 + rstd_error(width) + 4 * u32),
+                 "y");
 
     DeviceArray over_x = bf16(x), over_branch = bf16(branch), y_again = output({rows, width});
     device->run(RmsnormForward{.y = y_again,
@@ -99,8 +92,7 @@ TEST_F(CudaRmsnormTest, ZeroRowsGiveZerosAndNoRowsGiveNothing) {
   expect_equal(y.download(), HostF32({2, 65}), "y");
   const double root = 1 / std::sqrt(static_cast<double>(eps));
   expect_close(rstd.download(), {root, root}, 4 * u32 * root, "rstd");  // sum with eps, root, quotient
-  const DeviceArray none = output({0, 65}), no_rstd = output({0}, DType::f32),
-                    dgain = upload(HostF32({65}, 3.0f));
+  const DeviceArray none = output({0, 65}), no_rstd = output({0}, DType::f32), dgain = upload(HostF32({65}, 3.0f));
   device->run(RmsnormForward{.y = none, .rstd = no_rstd, .x = none, .gain = gain, .eps = eps});
   device->run(RmsnormBackward{.dx = none,
                               .dgain = dgain,
@@ -143,13 +135,8 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
     HostF32 gain = random_normal({width}, "gain"), y({rows, width}), rstd({rows});
     oracle->run(RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = eps});
     HostF32 dx({rows, width}), dgain({width});
-    oracle->run(RmsnormBackward{.dx = dx,
-                                .dgain = dgain,
-                                .dy = dy,
-                                .x = x,
-                                .gain = gain,
-                                .rstd = rstd,
-                                .accumulate_dx = Accumulate::no});
+    oracle->run(RmsnormBackward{
+        .dx = dx, .dgain = dgain, .dy = dy, .x = x, .gain = gain, .rstd = rstd, .accumulate_dx = Accumulate::no});
     const Bounds bounds = gradient_bounds(dy, x, gain, rstd);
 
     const DeviceArray x_device = bf16(x), dy_device = bf16(dy), gain_device = upload(gain);
@@ -186,17 +173,15 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
                                 .rstd = rstd_device,
                                 .accumulate_dx = Accumulate::yes});
     const std::vector<double> expected = added(before.doubles(), dx.doubles());
-    expect_close(total.download(), expected, added(bounds.dx, rounded_once(expected, 8 * u32)),
-                 "dx accumulated");
+    expect_close(total.download(), expected, added(bounds.dx, rounded_once(expected, 8 * u32)), "dx accumulated");
     const std::vector<double> doubled = added(dgain.doubles(), dgain.doubles());
-    expect_close(dgain_device.download(), doubled,
-                 added(added(bounds.dgain, bounds.dgain), scaled_abs(doubled, u32)), "dgain accumulated");
+    expect_close(dgain_device.download(), doubled, added(added(bounds.dgain, bounds.dgain), scaled_abs(doubled, u32)),
+                 "dgain accumulated");
   }
 }
 
 TEST_F(CudaRmsnormTest, RowsThatDoNotFitTheRegistersAreRefused) {
-  const DeviceArray x = output({1, 16'385}), gain = output({16'385}, DType::f32),
-                    rstd = output({1}, DType::f32);
+  const DeviceArray x = output({1, 16'385}), gain = output({16'385}, DType::f32), rstd = output({1}, DType::f32);
   EXPECT_THROW(device->run(RmsnormForward{.y = x, .rstd = rstd, .x = x, .gain = gain, .eps = eps}), Error);
 }
 

@@ -45,12 +45,10 @@ TEST_P(CudaRopeTest, FirstPositionsAndValuesStay) {
   const DeviceArray qkv = bf16(before), frequencies = upload(HostArray<double>({shape.head_dim / 2}, 0.7));
   device->run(RopeForward{.qkv = qkv, .shape = shape, .positions = {.frequencies = frequencies}});
   const HostF32 after = qkv.download();
-  const std::int64_t rotated_columns =
-      static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
+  const std::int64_t rotated_columns = static_cast<std::int64_t>(shape.heads + shape.kv_heads) * shape.head_dim;
   for (std::int64_t row = 0; row < shape.batch * shape.seq_len; ++row) {
     for (std::int64_t i = row % shape.seq_len == 0 ? 0 : rotated_columns; i < shape.row(); ++i) {
-      ASSERT_EQ(after[row * shape.row() + i], before[row * shape.row() + i])
-          << "row " << row << ", column " << i;
+      ASSERT_EQ(after[row * shape.row() + i], before[row * shape.row() + i]) << "row " << row << ", column " << i;
     }
   }
 }

@@ -10,7 +10,7 @@ namespace {
 class CudaScatterAddRowsTest : public CudaOpTest {
  protected:
   // Packs and single elements, rows of several blocks and of part of a warp.
-  const std::vector<ScatteredRows> sizes{{1, 1, 1},   {7, 7, 13},      {9, 12, 16},    {5, 9, 20},
+  const std::vector<ScatteredRows> sizes{{1, 1, 1},   {7, 7, 13},     {9, 12, 16},    {5, 9, 20},
                                          {33, 33, 5}, {100, 101, 67}, {20, 30, 2064}, {0, 4, 3}};
 };
 

@@ -16,8 +16,7 @@ class CudaSortRowsTest : public CudaOpTest {
     std::int32_t* const begin = expected.tensor().i32();
     std::iota(begin, begin + keys.size(), 0);
     const auto rank = [&](std::int32_t row) { return keys[row] < 0 ? bound : keys[row]; };
-    std::stable_sort(begin, begin + keys.size(),
-                     [&](std::int32_t a, std::int32_t b) { return rank(a) < rank(b); });
+    std::stable_sort(begin, begin + keys.size(), [&](std::int32_t a, std::int32_t b) { return rank(a) < rank(b); });
 
     const DeviceArray order = output({keys.size()}, DType::i32);
     const auto scratch_bytes = static_cast<std::int64_t>(cuda::sort_rows_scratch_bytes(keys.size()));

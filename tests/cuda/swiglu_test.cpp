@@ -15,8 +15,7 @@ double sigmoid_error(double gate) {
 /// Normal gates, and some chosen: where exp overflows or vanishes, and where 1 - sigmoid by subtraction has no correct digit.
 HostF32 gates(std::int64_t rows, std::int64_t width) {
   HostF32 gate_up = random_bf16({rows, 2 * width}, "gate_up", 3.0f);
-  const std::vector<float> chosen{0.0f,  88.5f,  -88.5f, 104.5f, -104.5f, 1e4f,
-                                  -1e4f, -87.0f, 13.0f,  15.5f,  16.5f};
+  const std::vector<float> chosen{0.0f, 88.5f, -88.5f, 104.5f, -104.5f, 1e4f, -1e4f, -87.0f, 13.0f, 15.5f, 16.5f};
   for (std::size_t i = 0; rows > 0 && i < std::min(static_cast<std::size_t>(width), chosen.size()); ++i) {
     gate_up[static_cast<std::int64_t>(i)] = round_to_bf16(chosen[i]);
   }

@@ -100,8 +100,7 @@ TEST_F(Batches, AnyGridAndMicroBatchSeesTheSameSequence) {
       options.data_size = data_size;
       options.micro_batch = micro_batch;
       options.read_ahead = data_size;
-      EXPECT_EQ(global_sequence(shards(), options, steps), expected)
-          << data_size << " ranks, " << micro_batch;
+      EXPECT_EQ(global_sequence(shards(), options, steps), expected) << data_size << " ranks, " << micro_batch;
     }
   }
 }
@@ -133,15 +132,12 @@ TEST_F(Batches, SeedsGiveDifferentOrders) {
 }
 
 TEST_F(Batches, WrongSizesAreRefusedWithTheNumbers) {
-  const auto message = [&](LoaderOptions options) {
-    return message_of([&] { BatchLoader(shards(), options); });
-  };
+  const auto message = [&](LoaderOptions options) { return message_of([&] { BatchLoader(shards(), options); }); };
   EXPECT_THAT(message({.seq_len = seq_len, .micro_batch = 4, .global_batch = 30, .data_size = 3}),
               AllOf(HasSubstr("global_batch = 30"), HasSubstr("micro_batch 4 times 3 data ranks = 12"),
                     HasSubstr("nearest multiple is 36")));
   EXPECT_THAT(message({.seq_len = 0, .micro_batch = 1, .global_batch = 1}), HasSubstr("data.seq_len = 0"));
-  EXPECT_THAT(message({.seq_len = seq_len, .micro_batch = 0, .global_batch = 1}),
-              HasSubstr("train.micro_batch = 0"));
+  EXPECT_THAT(message({.seq_len = seq_len, .micro_batch = 0, .global_batch = 1}), HasSubstr("train.micro_batch = 0"));
   EXPECT_THROW(BatchLoader(shards(), {.seq_len = seq_len, .micro_batch = 2, .global_batch = 3}), UsageError);
   EXPECT_THAT(message({.seq_len = 100'000, .micro_batch = 1, .global_batch = 1}),
               AllOf(HasSubstr("train-*.h5"), HasSubstr("fewer than one sample"), HasSubstr("100001")));

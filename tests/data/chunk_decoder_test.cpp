@@ -45,8 +45,7 @@ TYPED_TEST_SUITE(ChunkDecoders, TokenTypes);
 
 TYPED_TEST(ChunkDecoders, DecodeWhatHdf5Wrote) {
   const TemporaryFolder folder;
-  for (const std::size_t n :
-       {1, 2, 3, 100, 4095, 70'000}) {  // odd and even lengths of the compressed bytes among them
+  for (const std::size_t n : {1, 2, 3, 100, 4095, 70'000}) {  // odd and even lengths of the compressed bytes among them
     for (const bool shuffle : {false, true}) {
       const auto values = skewed_values<TypeParam>(n);
       const Stored stored = stored_chunk(folder, values, shuffle);

@@ -5,10 +5,10 @@
 
 #include <cmath>
 
-#include "train/codes/code_map_file.h"
 #include "data/hdf5/h5.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
+#include "train/codes/code_map_file.h"
 
 namespace vqlm {
 namespace {
@@ -68,8 +68,7 @@ TEST(CodeMap, FrequentTokensGetClustersOfTheirOwn) {
   const std::vector<std::int32_t> others = {0, 2, 4, 5};
   for (std::size_t row = 0; row < others.size(); ++row) {
     for (std::size_t g = 0; g < 3; ++g) {
-      EXPECT_EQ(map.member_codes[static_cast<std::size_t>(others[row]) * 3 + g],
-                rest.member_codes[row * 3 + g]);
+      EXPECT_EQ(map.member_codes[static_cast<std::size_t>(others[row]) * 3 + g], rest.member_codes[row * 3 + g]);
     }
   }
   EXPECT_THAT(map.provenance, AllOf(HasSubstr(rest.provenance), HasSubstr("2 most frequent")));
@@ -88,8 +87,7 @@ TEST(CodeMap, WrongSizesAreUsageErrors) {
   EXPECT_THAT(message_of([] { make_random_map(10, 11, 0, 0, 1); }), HasSubstr("head.clusters = 11"));
   EXPECT_THAT(message_of([] { make_random_map(10, 0, 0, 0, 1); }), HasSubstr("head.clusters = 0"));
   EXPECT_THAT(message_of([] { make_random_map(10, 2, 1, 257, 1); }), HasSubstr("head.codes = 257"));
-  EXPECT_THAT(message_of([] { make_random_map(10, 2, 0, 4, 1); }),
-              HasSubstr("must be 0 where head.groups = 0"));
+  EXPECT_THAT(message_of([] { make_random_map(10, 2, 0, 4, 1); }), HasSubstr("must be 0 where head.groups = 0"));
   EXPECT_THAT(message_of([] { make_random_map(10, 2, -1, 4, 1); }), HasSubstr("head.groups = -1"));
 }
 
@@ -103,16 +101,14 @@ TEST(CodeMap, ValidateNamesTheFirstWrongValue) {
   EXPECT_EQ(complaint([](CodeMap&) {}), "no error");
   EXPECT_THAT(complaint([](CodeMap& m) { m.cluster_of_token[4] = 3; }),
               HasSubstr("map.h5: token 4 is in cluster 3; it must be in [0, 3)"));
-  EXPECT_THAT(complaint([](CodeMap& m) { m.cluster_of_token[4] = -1; }),
-              HasSubstr("token 4 is in cluster -1"));
+  EXPECT_THAT(complaint([](CodeMap& m) { m.cluster_of_token[4] = -1; }), HasSubstr("token 4 is in cluster -1"));
   EXPECT_THAT(complaint([](CodeMap& m) {
                 for (auto& cluster : m.cluster_of_token) cluster = cluster == 1 ? 0 : cluster;
               }),
               HasSubstr("cluster 1 has no member"));
   EXPECT_THAT(complaint([](CodeMap& m) { m.member_codes[7] = 4; }),
               HasSubstr("token 3 has code 4 in group 1; it must be below 4"));
-  EXPECT_THAT(complaint([](CodeMap& m) { m.cluster_of_token.pop_back(); }),
-              HasSubstr("clusters for 9 tokens"));
+  EXPECT_THAT(complaint([](CodeMap& m) { m.cluster_of_token.pop_back(); }), HasSubstr("clusters for 9 tokens"));
   EXPECT_THAT(complaint([](CodeMap& m) { m.member_codes.pop_back(); }), HasSubstr("19 member codes"));
   EXPECT_THAT(complaint([](CodeMap& m) { m.clusters = 0; }), HasSubstr("map.h5: head.clusters = 0"));
 }
@@ -173,8 +169,7 @@ TEST_F(CodeMapFile, KeepsWhatTheMapWasMadeFromAndNamesTheDamagedDataset) {
   save_code_map(path_, map);
   EXPECT_TRUE(load_map_evidence(path_).counts.empty());
   EXPECT_TRUE(load_map_evidence(path_).vectors.empty());
-  MapEvidence evidence{std::vector<std::int64_t>(300, std::int64_t{1} << 40), 24,
-                       std::vector<float>(300 * 24)};
+  MapEvidence evidence{std::vector<std::int64_t>(300, std::int64_t{1} << 40), 24, std::vector<float>(300 * 24)};
   const Philox rng(3, "vectors");
   for (std::size_t i = 0; i < evidence.vectors.size(); ++i) evidence.vectors[i] = rng.normal(i);
   save_code_map(path_, map, evidence);
@@ -190,13 +185,11 @@ TEST_F(CodeMapFile, KeepsWhatTheMapWasMadeFromAndNamesTheDamagedDataset) {
 
   evidence.counts[7] = -1;
   save_code_map(path_, map, evidence);
-  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }),
-              HasSubstr("map.h5: counts: token 7 was seen -1"));
+  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }), HasSubstr("map.h5: counts: token 7 was seen -1"));
   evidence.counts[7] = 1;
   evidence.vectors[24] = NAN;
   save_code_map(path_, map, evidence);
-  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }),
-              HasSubstr("map.h5: vectors: nan in the row of token 1"));
+  EXPECT_THAT(message_of([&] { load_map_evidence(path_); }), HasSubstr("map.h5: vectors: nan in the row of token 1"));
 }
 
 TEST_F(CodeMapFile, OtherFormatsAndVersionsAreRefused) {

@@ -10,9 +10,9 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
-#include "train/codes/token_vectors.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
+#include "train/codes/token_vectors.h"
 
 namespace vqlm {
 namespace {
@@ -98,8 +98,8 @@ TEST_F(CorpusMap, ClustersAreEqualToWithinOneAndFollowTheSeed) {
 
 TEST_F(CorpusMap, OwnTokensStandAloneAndTheOthersAreBalanced) {
   const ShardSet shards = shards_of(planted_documents(101, 7, 30'000, 2), 101);
-  const CodeMap map = make_corpus_map(shards, *backend_,
-                                      {.clusters = 12, .groups = 3, .codes = 8, .own_tokens = 5, .seed = 5});
+  const CodeMap map =
+      make_corpus_map(shards, *backend_, {.clusters = 12, .groups = 3, .codes = 8, .own_tokens = 5, .seed = 5});
   map.validate("test");
   std::vector<int> sizes(12, 0);
   for (const std::int32_t cluster : map.cluster_of_token) ++sizes[static_cast<std::size_t>(cluster)];
@@ -121,16 +121,13 @@ TEST_F(CorpusMap, WorksForTinyVocabulariesAndOddSizes) {
     int groups, codes;
   };
   // One cluster, as many as tokens, more codes than tokens, no codes, groups that do not divide 128.
-  for (const Sizes sizes :
-       {Sizes{4, 2, 8}, {1, 2, 8}, {37, 2, 8}, {4, 3, 256}, {4, 0, 0}, {4, 200, 2}, {4, 1, 1}}) {
+  for (const Sizes sizes : {Sizes{4, 2, 8}, {1, 2, 8}, {37, 2, 8}, {4, 3, 256}, {4, 0, 0}, {4, 200, 2}, {4, 1, 1}}) {
     const CodeMap map = make_corpus_map(
-        shards, *backend_,
-        {.clusters = sizes.clusters, .groups = sizes.groups, .codes = sizes.codes, .seed = 1});
+        shards, *backend_, {.clusters = sizes.clusters, .groups = sizes.groups, .codes = sizes.codes, .seed = 1});
     map.validate("test");
   }
   // A token that was never seen, and text of two tokens only.
-  make_corpus_map(shards_of({{1, 2}}, 37), *backend_, {.clusters = 4, .groups = 2, .codes = 8})
-      .validate("test");
+  make_corpus_map(shards_of({{1, 2}}, 37), *backend_, {.clusters = 4, .groups = 2, .codes = 8}).validate("test");
 }
 
 TEST_F(CorpusMap, ImpossibleSizesAndEmptyTextAreErrors) {
@@ -153,8 +150,7 @@ TEST_F(CorpusMap, CountsTokensOfAllOrOfASpreadPart) {
 }
 
 TEST_F(CorpusMap, CountsNeighboursOfBothSides) {
-  const auto documents =
-      random_documents(20, 1000, 5);  // more than two blocks: pairs across their borders count too
+  const auto documents = random_documents(20, 1000, 5);  // more than two blocks: pairs across their borders count too
   const ShardSet shards = shards_of(documents, 20);
   const auto counts = count_tokens(shards, 1'000'000);
   const SparseRows rows = count_neighbours(shards, 1'000'000, counts, 6);
@@ -176,8 +172,8 @@ TEST_F(CorpusMap, CountsNeighboursOfBothSides) {
   }
   std::map<std::pair<std::int32_t, std::int32_t>, float> found;
   for (std::int32_t v = 0; v < 20; ++v) {
-    for (auto i = rows.row_begin[static_cast<std::size_t>(v)];
-         i < rows.row_begin[static_cast<std::size_t>(v) + 1]; ++i) {
+    for (auto i = rows.row_begin[static_cast<std::size_t>(v)]; i < rows.row_begin[static_cast<std::size_t>(v) + 1];
+         ++i) {
       found[{v, rows.column[static_cast<std::size_t>(i)]}] = rows.value[static_cast<std::size_t>(i)];
     }
   }
@@ -188,8 +184,7 @@ TEST_F(CorpusMap, CountsNeighboursAtGivenDistances) {
   const auto documents = random_documents(20, 1000, 6);
   const ShardSet shards = shards_of(documents, 20);
   const auto counts = count_tokens(shards, 1'000'000);
-  const SparseRows rows =
-      count_neighbours(shards, 1'000'000, counts, 20, {-2, 3});  // every token is a context
+  const SparseRows rows = count_neighbours(shards, 1'000'000, counts, 20, {-2, 3});  // every token is a context
   const std::vector<std::int32_t> context = most_frequent_tokens(counts, 20);
   const auto stream = concatenated(documents);
   std::vector<float> expected(20 * 40, 0.0f), found(20 * 40, 0.0f);
@@ -202,8 +197,8 @@ TEST_F(CorpusMap, CountsNeighboursAtGivenDistances) {
     if (i + 3 < stream.size()) row[20 + column_of(stream[i + 3])] += 1;
   }
   for (std::size_t v = 0; v < 20; ++v) {
-    for (auto i = static_cast<std::size_t>(rows.row_begin[v]);
-         i < static_cast<std::size_t>(rows.row_begin[v + 1]); ++i) {
+    for (auto i = static_cast<std::size_t>(rows.row_begin[v]); i < static_cast<std::size_t>(rows.row_begin[v + 1]);
+         ++i) {
       found[v * 40 + static_cast<std::size_t>(rows.column[i])] = rows.value[i];
     }
   }

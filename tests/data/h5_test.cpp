@@ -28,8 +28,8 @@ class H5 : public testing::Test {
 
 template <class T>
 class H5Types : public H5 {};
-using Types = testing::Types<float, double, std::int32_t, std::int64_t, std::uint8_t, std::uint16_t,
-                             std::uint32_t, std::uint64_t>;
+using Types = testing::Types<float, double, std::int32_t, std::int64_t, std::uint8_t, std::uint16_t, std::uint32_t,
+                             std::uint64_t>;
 TYPED_TEST_SUITE(H5Types, Types);
 
 TYPED_TEST(H5Types, KeepsValuesAndType) {
@@ -82,8 +82,7 @@ TEST_F(H5, ConvertsBetweenStoredAndMemoryTypes) {
 TEST_F(H5, GrowsAChunkedDatasetWithFilters) {
   File file = File::create(path_);
   Dataset x = file.create_dataset(
-      "x", Type::u16, {0},
-      {.chunk = {4}, .deflate = 1, .shuffle = true, .fletcher32 = true, .extendible = true});
+      "x", Type::u16, {0}, {.chunk = {4}, .deflate = 1, .shuffle = true, .fletcher32 = true, .extendible = true});
   for (std::uint16_t begin = 0; begin < 10; begin += 5) {
     x.extend(begin + 5);
     std::vector<std::uint16_t> part(5);
@@ -137,8 +136,7 @@ TEST_F(H5, ShowsSlicesOfOtherFilesAsOneVirtualDataset) {
   // elsewhere.
   {
     File left = File::create(folder_.file("rank-0.h5"));
-    left.create_dataset("w", Type::f32, {4, 2})
-        .write_all<float>(std::vector<float>{0, 1, 10, 11, 20, 21, 30, 31});
+    left.create_dataset("w", Type::f32, {4, 2}).write_all<float>(std::vector<float>{0, 1, 10, 11, 20, 21, 30, 31});
     File right = File::create(folder_.file("rank-1.h5"));
     right.create_dataset("flat", Type::f32, {6}).write_all<float>(std::vector<float>{-1, 2, 12, 22, 32, -1});
     File whole = File::create(path_);
@@ -159,8 +157,7 @@ TEST_F(H5, TheSameContentsGiveTheSameBytes) {
     File file = File::create(folder_.file(name));
     file.set_attribute("a", "b");
     for (const char* dataset : {"x", "group/within/x"}) {
-      file.create_dataset(dataset, Type::i32, {3})
-          .write_all<std::int32_t>(std::vector<std::int32_t>{1, 2, 3});
+      file.create_dataset(dataset, Type::i32, {3}).write_all<std::int32_t>(std::vector<std::int32_t>{1, 2, 3});
     }
     file.close();
     return read_bytes(folder_.file(name));
@@ -171,9 +168,8 @@ TEST_F(H5, TheSameContentsGiveTheSameBytes) {
 }
 
 TEST_F(H5, ErrorsAreOneLineThatNamesFileDatasetAndReason) {
-  EXPECT_THAT(
-      message_of([&] { File::open(folder_.file("none.h5")); }),
-      AllOf(HasSubstr("none.h5: cannot open"), HasSubstr("No such file or directory"), Not(HasSubstr("\n"))));
+  EXPECT_THAT(message_of([&] { File::open(folder_.file("none.h5")); }),
+              AllOf(HasSubstr("none.h5: cannot open"), HasSubstr("No such file or directory"), Not(HasSubstr("\n"))));
   EXPECT_THAT(message_of([&] { File::create(folder_.file("no/such/folder.h5")); }),
               AllOf(HasSubstr("folder.h5: cannot create"), HasSubstr("No such file or directory")));
   std::ofstream(path_) << "this is not HDF5";
@@ -182,8 +178,7 @@ TEST_F(H5, ErrorsAreOneLineThatNamesFileDatasetAndReason) {
   file.set_attribute("text", "x");
   EXPECT_THAT(message_of([&] { file.dataset("weights"); }), HasSubstr("a.h5: there is no dataset weights"));
   EXPECT_THAT(message_of([&] { file.int_attribute("step"); }), HasSubstr("a.h5: has no attribute step"));
-  EXPECT_THAT(message_of([&] { file.int_attribute("text"); }),
-              HasSubstr("attribute text: is not one integer"));
+  EXPECT_THAT(message_of([&] { file.int_attribute("text"); }), HasSubstr("attribute text: is not one integer"));
   Dataset x = file.create_dataset("x", Type::f32, {4});
   std::vector<float> values(3);
   EXPECT_THAT(message_of([&] { x.read<float>(values, {2}, {3}); }), HasSubstr("a.h5: x: cannot read: "));

@@ -24,13 +24,12 @@ inline std::string npy_with_header(const std::string& header, const std::string&
 /// type: NumPy's, such as "<u2".
 inline std::string npy(const std::string& type, const std::string& data) {
   const std::size_t width = static_cast<std::size_t>(type[2] - '0');
-  const std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" +
-                             std::to_string(data.size() / width) + ",), }\n";
+  const std::string header =
+      "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" + std::to_string(data.size() / width) + ",), }\n";
   return npy_with_header(header, data);
 }
 
-inline std::string llmc_file(const std::string& data, std::int32_t magic, std::int32_t version,
-                             std::int32_t count) {
+inline std::string llmc_file(const std::string& data, std::int32_t magic, std::int32_t version, std::int32_t count) {
   std::vector<std::int32_t> header(256, 0);
   header[0] = magic;
   header[1] = version;

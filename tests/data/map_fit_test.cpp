@@ -34,8 +34,8 @@ TEST(MapFit, ExchangesNeverLowerTheSumAndKeepSizes) {
   const auto sum = [&] {
     double total = 0;
     for (std::size_t v = 0; v < rows; ++v) {
-      total += static_cast<double>(
-          weight[v] * similarity[v * clusters + static_cast<std::size_t>(assignment.cluster_of_row()[v])]);
+      total += static_cast<double>(weight[v] *
+                                   similarity[v * clusters + static_cast<std::size_t>(assignment.cluster_of_row()[v])]);
     }
     return total;
   };
@@ -75,10 +75,8 @@ TEST(MapFit, ProductCodesFindPlantedSubCodes) {
   // Rows are sums of one of 8 far apart points in each of 3 groups of 4 dimensions, and a little noise.
   constexpr std::int64_t rows = 600;
   const Philox rng(2, "planted");
-  WeightedVectors x{.rows = rows,
-                    .dims = 12,
-                    .values = std::vector<float>(rows * 12),
-                    .weight = std::vector<float>(rows, 1)};
+  WeightedVectors x{
+      .rows = rows, .dims = 12, .values = std::vector<float>(rows * 12), .weight = std::vector<float>(rows, 1)};
   std::vector<std::uint64_t> planted(rows * 3);
   for (std::size_t i = 0; i < planted.size(); ++i) {
     planted[i] = rng.below(i, 8);

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <map>
 
-#include "train/codes/map_distortion.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
+#include "train/codes/map_distortion.h"
 
 namespace vqlm {
 namespace {
@@ -117,8 +117,7 @@ TEST(MapDistortion, BandsFollowTheCounts) {
   // The 100 most frequent tokens stand apart from the others by their cluster's parity alone.
   for (std::size_t v = 0; v < 100; ++v) counts[1399 - v] = 1'000'000;
   for (std::size_t v = 0; v < 1500; ++v) x[v] = static_cast<float>(map.cluster_of_token[v] % 2);
-  for (std::size_t v = 0; v < 1300; ++v)
-    x[v] += v % 2 == 0 ? 64.0f : -64.0f;  // rare: far from any cluster's mean
+  for (std::size_t v = 0; v < 1300; ++v) x[v] += v % 2 == 0 ? 64.0f : -64.0f;  // rare: far from any cluster's mean
   const auto bands = distortion_by_frequency(map, x, 1, counts);
   ASSERT_EQ(bands.size(), 4u);
   EXPECT_EQ(bands[1].last, 100);

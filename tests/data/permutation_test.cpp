@@ -27,8 +27,7 @@ TEST(Permutation, IsABijectionForEverySize) {
 TEST(Permutation, WorksForTheLargestCorpora) {
   const std::uint64_t n = 1'000'000'000'039;
   const Permutation permutation(n, 1, 0);
-  for (const std::uint64_t i : {std::uint64_t{0}, std::uint64_t{1}, n / 2, n - 1})
-    EXPECT_LT(permutation(i), n);
+  for (const std::uint64_t i : {std::uint64_t{0}, std::uint64_t{1}, n / 2, n - 1}) EXPECT_LT(permutation(i), n);
   EXPECT_NE(permutation(0), permutation(1));
 }
 

@@ -42,9 +42,7 @@ class PrepareTest : public testing::Test {
     }
   }
 
-  std::string input(std::uint64_t i) const {
-    return folder_.file("c4-train.0000" + std::to_string(i) + ".json.gz");
-  }
+  std::string input(std::uint64_t i) const { return folder_.file("c4-train.0000" + std::to_string(i) + ".json.gz"); }
   std::string out(const std::string& name = "shards") const { return folder_.file(name); }
   std::string shard(const std::string& name) const { return out() + "/" + name; }
 

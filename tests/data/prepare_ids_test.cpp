@@ -17,14 +17,12 @@ class PrepareIdsTest : public testing::Test {
     // 300 documents of 1 to 40 ids, each closed by a 0.
     std::vector<std::uint16_t> ids;
     for (std::uint16_t d = 0; d < 300; ++d) {
-      for (std::uint16_t i = 0; i < 1 + d % 40; ++i)
-        ids.push_back(static_cast<std::uint16_t>(1 + (d * 7 + i) % 499));
+      for (std::uint16_t i = 0; i < 1 + d % 40; ++i) ids.push_back(static_cast<std::uint16_t>(1 + (d * 7 + i) % 499));
       ids.push_back(0);
     }
     ids_.assign(ids.begin(), ids.end());
     write_bytes(folder_.file("a.npy"), npy("<u2", little(ids)));
-    write_bytes(folder_.file("b.bin"),
-                llmc_file(little(ids), 20240520, 1, static_cast<std::int32_t>(ids.size())));
+    write_bytes(folder_.file("b.bin"), llmc_file(little(ids), 20240520, 1, static_cast<std::int32_t>(ids.size())));
   }
 
   PrepareOptions options(const std::string& inputs = "a.npy") const {
@@ -115,8 +113,7 @@ TEST_F(PrepareIdsTest, AMegatronPairIsMadeAgainWhenItsIndexChanges) {
   PrepareOptions o = options("m.bin");
   o.heldout = 0;
   prepare(o);
-  EXPECT_EQ(documents_of(shard("train-*.h5")),
-            (std::vector<std::vector<std::int32_t>>{{0, 1, 2}, {3, 4, 5}}));
+  EXPECT_EQ(documents_of(shard("train-*.h5")), (std::vector<std::vector<std::int32_t>>{{0, 1, 2}, {3, 4, 5}}));
   write_bytes(folder_.file("m.idx"), megatron({{3, 3}}).index);
   EXPECT_EQ(prepare(o).parts_made, 1u);
   EXPECT_EQ(documents_of(shard("train-*.h5")), (std::vector<std::vector<std::int32_t>>{{0, 1, 2, 3, 4, 5}}));
@@ -132,10 +129,8 @@ TEST_F(PrepareIdsTest, TakesTheTokenizerAlong) {
   o.heldout = 0;
   EXPECT_EQ(prepare(o).vocab_size, 512);
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder_.file("shards")))
-    names.push_back(entry.path().filename());
-  EXPECT_THAT(names, UnorderedElementsAre("train-00000.h5", "prepare.json", "tokenizer.json",
-                                          "tokenizer_config.json"));
+  for (const auto& entry : fs::directory_iterator(folder_.file("shards"))) names.push_back(entry.path().filename());
+  EXPECT_THAT(names, UnorderedElementsAre("train-00000.h5", "prepare.json", "tokenizer.json", "tokenizer_config.json"));
   const ShardSet set(shard("train-*.h5"));
   EXPECT_EQ(set.eos_id(), no_eos);
   EXPECT_EQ(set.tokenizer_sha256().size(), 64u);

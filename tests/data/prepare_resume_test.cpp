@@ -25,8 +25,7 @@ TEST_F(PrepareResumeTest, SkipsFinishedPartsAndAddsInputs) {
   EXPECT_EQ(report.parts_kept, 2u);
   EXPECT_EQ(report.parts_made, 1u);
   EXPECT_EQ(report.documents_encoded, documents_per_file);
-  EXPECT_EQ(report.counts[Split::train].documents + report.counts[Split::heldout].documents,
-            3 * documents_per_file);
+  EXPECT_EQ(report.counts[Split::train].documents + report.counts[Split::heldout].documents, 3 * documents_per_file);
   EXPECT_EQ(fs::last_write_time(shard("train-00000.h5")), time);
   prepare(options("whole"));
   EXPECT_EQ(contents(), contents("whole"));
@@ -130,8 +129,7 @@ TEST_F(PrepareResumeTest, ADigitOfTheManifestThatIsAnotherIsNoticed) {
     std::string damaged = intact;
     ++damaged[at];
     write_bytes(shard("prepare.json"), damaged);
-    EXPECT_THAT(error_of(options()), HasSubstr("prepare.json: is damaged (it does not match its own hash)"))
-        << at;
+    EXPECT_THAT(error_of(options()), HasSubstr("prepare.json: is damaged (it does not match its own hash)")) << at;
   }
   const std::size_t hash = intact.rfind(",\n \"xxh3\"");  // files of earlier versions have none
   ASSERT_NE(hash, std::string::npos);
@@ -187,8 +185,7 @@ class FileSizeLimit {
 };
 
 TEST_F(PrepareResumeTest, AFullDiskLeavesFinishedShardsOnly) {
-  write_bytes(input(1),
-              gzip(json_lines(made_up_documents(50, 4000))));  // shards of other inputs fit below the limit
+  write_bytes(input(1), gzip(json_lines(made_up_documents(50, 4000))));  // shards of other inputs fit below the limit
   std::string error;
   {
     const FileSizeLimit limit(200'000);
@@ -198,8 +195,7 @@ TEST_F(PrepareResumeTest, AFullDiskLeavesFinishedShardsOnly) {
   EXPECT_THAT(error, HasSubstr("finished shards are kept: free space"));
   std::vector<std::string> names;
   for (const auto& [name, bytes] : contents()) names.push_back(name);
-  EXPECT_THAT(names,
-              UnorderedElementsAre("prepare.json", "tokenizer.model", "train-00000.h5", "heldout-00000.h5"));
+  EXPECT_THAT(names, UnorderedElementsAre("prepare.json", "tokenizer.model", "train-00000.h5", "heldout-00000.h5"));
   EXPECT_EQ(prepare(options()).parts_kept, 1u);
   prepare(options("afresh"));
   EXPECT_EQ(contents(), contents("afresh"));

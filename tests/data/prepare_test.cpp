@@ -21,8 +21,7 @@ TEST_F(PrepareTest, WritesEveryDocumentOnceInOrderAndClosed) {
   const HeldoutRule rule{0.05, 0};
   PerSplit<std::vector<std::string>> expected;
   for (const auto& file : documents_) {
-    for (const auto& text : file)
-      expected[rule.holds_out(text) ? Split::heldout : Split::train].push_back(text);
+    for (const auto& text : file) expected[rule.holds_out(text) ? Split::heldout : Split::train].push_back(text);
   }
   for (const Split split : all_splits) {
     const auto documents = documents_of(shard(std::string(name_of(split)) + "-*.h5"));
@@ -75,8 +74,7 @@ TEST_F(PrepareTest, BeginsTheNextShardAfterSoManyTokens) {
 }
 
 TEST_F(PrepareTest, HoldsOutByTextAndSeedOnly) {
-  const auto heldout_with = [&](const std::string& name, std::uint64_t seed,
-                                const std::vector<std::string>& inputs) {
+  const auto heldout_with = [&](const std::string& name, std::uint64_t seed, const std::vector<std::string>& inputs) {
     PrepareOptions o = options(name);
     o.seed = seed;
     o.inputs = inputs;

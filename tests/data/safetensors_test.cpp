@@ -70,8 +70,7 @@ TEST(HalfFloat, RoundsToNearestAndTiesToEven) {
   // The neighbours of every pair of finite float16 values: half-way goes to the even one, a bit more or less to the nearer.
   for (std::uint32_t i = 0; i < 0x7BFF; ++i) {
     const auto low = static_cast<std::uint16_t>(i), high = static_cast<std::uint16_t>(i + 1);
-    const float middle =
-        (float_of_f16(low) + float_of_f16(high)) / 2;  // exact: one more bit than float16 has
+    const float middle = (float_of_f16(low) + float_of_f16(high)) / 2;  // exact: one more bit than float16 has
     EXPECT_EQ(f16_of_float(middle), i % 2 == 0 ? low : high) << i;
     EXPECT_EQ(f16_of_float(std::nextafter(middle, 0.0f)), low) << i;
     EXPECT_EQ(f16_of_float(-std::nextafter(middle, 1e9f)), high | 0x8000) << i;
@@ -114,14 +113,10 @@ TEST(SafetensorsHeader, NamesFileAndTensorOfEveryDamage) {
       {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, "tensor a: shape: -1 is no size"},
       {R"({"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", 4, "tensor a: shape: 1.0 is no size"},
       {R"({"a":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,4]}})", 4, "is no size"},
-      {R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4,
-       "too many elements"},
-      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4,
-       "tensor a: F32 of shape (2) takes 8 bytes"},
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,5]}})", 4,
-       "tensor a: data_offsets [0, 5] do not lie"},
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4,
-       "tensor a: data_offsets [4, 0] do not lie"},
+      {R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4, "too many elements"},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4, "tensor a: F32 of shape (2) takes 8 bytes"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,5]}})", 4, "tensor a: data_offsets [0, 5] do not lie"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, "tensor a: data_offsets [4, 0] do not lie"},
       {R"({"a":{"dtype":"F32","shape":[1]}})", 4, "tensor a: must have exactly"},
       {R"({"a":{"dtype":1,"shape":[1],"data_offsets":[0,4]}})", 4, "tensor a: dtype must be a string"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
@@ -132,8 +127,7 @@ TEST(SafetensorsHeader, NamesFileAndTensorOfEveryDamage) {
       {R"({"__metadata__":{"format":1}})", 0, "__metadata__.format must be a string"},
   };
   for (const Case& c : cases)
-    EXPECT_THAT(parse_error(c.header, c.data), AllOf(HasSubstr("x.safetensors: "), HasSubstr(c.words)))
-        << c.header;
+    EXPECT_THAT(parse_error(c.header, c.data), AllOf(HasSubstr("x.safetensors: "), HasSubstr(c.words))) << c.header;
   EXPECT_THAT(error_of([] { parse_safetensors_header("abc", 3, "x"); }), HasSubstr("too short"));
   const std::string long_header = std::string("\xff\xff\xff\xff\xff\xff\xff\x7f", 8) + "{}";
   EXPECT_THAT(error_of([&] { parse_safetensors_header(long_header, long_header.size(), "x"); }),
@@ -155,8 +149,7 @@ const SafetensorsSpec map_spec{"map", "I32", {3}};
 void append_range(const SafetensorsSpec& tensor, SafetensorsWriter& file) {
   if (tensor.dtype == "U8") return file.append(std::vector<std::uint8_t>{0, 1, 2, 3, 4, 255});
   if (tensor.dtype == "I32") return file.append(std::vector<std::int32_t>{-1, 70000, 2});
-  for (std::int64_t i = 0; i < tensor.shape.numel(); ++i)
-    file.append(std::vector<float>{static_cast<float>(i)});
+  for (std::int64_t i = 0; i < tensor.shape.numel(); ++i) file.append(std::vector<float>{static_cast<float>(i)});
 }
 
 TEST(Safetensors, WhatIsWrittenIsReadByBoxes) {
@@ -174,8 +167,7 @@ TEST(Safetensors, WhatIsWrittenIsReadByBoxes) {
   EXPECT_TRUE(box("table", {6, 0}, {0, 2}).empty());
   EXPECT_EQ(read.find("codes").file->read_integers(*read.find("codes").entry),
             (std::vector<std::int64_t>{0, 1, 2, 3, 4, 255}));
-  EXPECT_EQ(read.find("map").file->read_integers(*read.find("map").entry),
-            (std::vector<std::int64_t>{-1, 70000, 2}));
+  EXPECT_EQ(read.find("map").file->read_integers(*read.find("map").entry), (std::vector<std::int64_t>{-1, 70000, 2}));
   for (const auto& [name, place] : read.tensors())
     EXPECT_EQ(place.entry->begin % safetensors_element_bytes(place.entry->dtype), 0u) << name;
   EXPECT_THAT(error_of([&] { box("table", {5, 0}, {2, 2}); }), HasSubstr("tensor table: has shape (6, 2)"));
@@ -193,16 +185,14 @@ TEST(Safetensors, AModelAboveTheLimitBecomesFilesAndAnIndex) {
   {
     const SafetensorsFolder read(folder.path());
     EXPECT_EQ(read.tensors().size(), 4u);
-    EXPECT_EQ(read.find("table").file->read(*read.find("table").entry, {5, 0}, {1, 2}),
-              (std::vector<float>{10, 11}));
+    EXPECT_EQ(read.find("table").file->read(*read.find("table").entry, {5, 0}, {1, 2}), (std::vector<float>{10, 11}));
   }
   const std::string index = folder.file("model.safetensors.index.json");
   auto json = nlohmann::json::parse(read_bytes(index));
   EXPECT_EQ(json["metadata"]["total_size"], 120 + 14 + 48 + 6);
   json["weight_map"]["line"] = "model-00001-of-00002.safetensors";
   write_bytes(index, json.dump());
-  EXPECT_THAT(error_of([&] { SafetensorsFolder read(folder.path()); }),
-              HasSubstr("tensor line is not in it"));
+  EXPECT_THAT(error_of([&] { SafetensorsFolder read(folder.path()); }), HasSubstr("tensor line is not in it"));
   json["weight_map"]["line"] = "../model-00001-of-00002.safetensors";
   write_bytes(index, json.dump());
   EXPECT_THAT(error_of([&] { SafetensorsFolder read(folder.path()); }), HasSubstr("is no name of a file"));

@@ -49,11 +49,9 @@ TEST_F(ShardSets, AreOneStreamInNameOrder) {
       const std::uint64_t begin = rng.below(2 * i, stream_.size());
       tokens.resize(std::min<std::uint64_t>(rng.below(2 * i + 1, 3000), stream_.size() - begin));
       ShardSet(copy).read(begin, tokens);
-      EXPECT_TRUE(
-          std::equal(tokens.begin(), tokens.end(), stream_.begin() + static_cast<std::ptrdiff_t>(begin)));
+      EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), stream_.begin() + static_cast<std::ptrdiff_t>(begin)));
       set.read(begin, tokens);
-      EXPECT_TRUE(
-          std::equal(tokens.begin(), tokens.end(), stream_.begin() + static_cast<std::ptrdiff_t>(begin)));
+      EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), stream_.begin() + static_cast<std::ptrdiff_t>(begin)));
     }
   }
 }
@@ -83,9 +81,8 @@ TEST_F(ShardSets, FindTheDocumentsOfARange) {
 
 TEST_F(ShardSets, MustComeFromOneTokenizer) {
   write_shard(folder_.file("train-00009.h5"), random_documents(50, 3, 1), {50, 0, "another", {}});
-  EXPECT_THAT(
-      message_of([&] { ShardSet{glob_}; }),
-      AllOf(HasSubstr("train-00009.h5: tokenizer_sha256 is another"), HasSubstr("train-00000.h5 has t")));
+  EXPECT_THAT(message_of([&] { ShardSet{glob_}; }),
+              AllOf(HasSubstr("train-00009.h5: tokenizer_sha256 is another"), HasSubstr("train-00000.h5 has t")));
   write_shard(folder_.file("train-00009.h5"), random_documents(50, 3, 1), {51, 0, "t", {}});
   EXPECT_THAT(message_of([&] { ShardSet{glob_}; }), HasSubstr("train-00009.h5: vocab_size is 51"));
 }
@@ -95,8 +92,7 @@ TEST_F(ShardSets, ADamagedShardAndAMissingMatchAreNamed) {
               AllOf(HasSubstr("heldout-*.h5: no file matches"), HasSubstr("vqlm prepare")));
   const std::string damaged = folder_.file("train-00002.h5");
   write_bytes(damaged, read_bytes(damaged).substr(0, 1000));
-  EXPECT_THAT(message_of([&] { ShardSet{glob_}; }),
-              AllOf(HasSubstr("train-00002.h5"), HasSubstr("truncated")));
+  EXPECT_THAT(message_of([&] { ShardSet{glob_}; }), AllOf(HasSubstr("train-00002.h5"), HasSubstr("truncated")));
 }
 
 }  // namespace

@@ -100,8 +100,7 @@ inline std::string odd_text(std::uint64_t seed, std::size_t length, bool lossles
 
 inline std::string gzip(const std::string& text) {
   z_stream stream{};
-  if (deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) != Z_OK)
-    throw std::bad_alloc();
+  if (deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) != Z_OK) throw std::bad_alloc();
   std::string out(deflateBound(&stream, text.size()) + 64, '\0');
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
   stream.avail_in = static_cast<uInt>(text.size());
@@ -123,9 +122,7 @@ inline std::string zstd(const std::string& text) {
 
 /// A line of C4.
 inline std::string json_line(const std::string& text) {
-  return nlohmann::json{{"text", text}, {"timestamp", "2019-04-25T12:57:54Z"}, {"url", "http://a.b/"}}
-             .dump() +
-         "\n";
+  return nlohmann::json{{"text", text}, {"timestamp", "2019-04-25T12:57:54Z"}, {"url", "http://a.b/"}}.dump() + "\n";
 }
 
 inline std::string json_lines(const std::vector<std::string>& documents) {

@@ -79,8 +79,7 @@ TEST_F(TextReaderTest, ReadsCompressedFilesInSeveralMembers) {
   const std::string two = gzip(lines.substr(0, cut)) + gzip(lines.substr(cut));
   EXPECT_EQ(read_all(write("a.json.gz", two)).records, plain.records);
   EXPECT_EQ(read_all(write("b.json.gz", two + std::string(512, '\0'))).records, plain.records);
-  EXPECT_EQ(read_all(write("a.json.zst", zstd(lines.substr(0, cut)) + zstd(lines.substr(cut)))).records,
-            plain.records);
+  EXPECT_EQ(read_all(write("a.json.zst", zstd(lines.substr(0, cut)) + zstd(lines.substr(cut)))).records, plain.records);
 }
 
 TEST_F(TextReaderTest, NamesCutOffAndDamagedFiles) {
@@ -98,8 +97,7 @@ TEST_F(TextReaderTest, NamesCutOffAndDamagedFiles) {
   }
   std::string flipped = packed;
   flipped[flipped.size() - 6] ^= 1;  // the checksum of the contents
-  EXPECT_THAT(error_of(write("flip.json.gz", flipped)),
-              HasSubstr("the gzip stream is damaged (incorrect data check)"));
+  EXPECT_THAT(error_of(write("flip.json.gz", flipped)), HasSubstr("the gzip stream is damaged (incorrect data check)"));
   EXPECT_THAT(error_of(write("tail.json.gz", packed + "junk")), HasSubstr("is followed by something else"));
   EXPECT_THAT(error_of(write("not.json.gz", "<html>404</html>")), HasSubstr("is not a gzip file"));
   EXPECT_THAT(error_of(write("not.json.zst", packed)), HasSubstr("is not a zstd file"));
@@ -116,16 +114,13 @@ TEST_F(TextReaderTest, GivesUpOnlyTheRecordThatIsTooLong) {
   const Seen text = read_all(write("a.txt", "first\n\nx\n" + long_line + "\ny\n\nlast\n"), 1000);
   EXPECT_THAT(text.records, ElementsAre("first", "", "last"));
   EXPECT_THAT(text.too_long, ElementsAre(false, true, false));
-  const Seen exact =
-      read_all(write("b.json", std::string(1000, 'y') + "\n" + std::string(1001, 'y') + "\n"), 1000);
+  const Seen exact = read_all(write("b.json", std::string(1000, 'y') + "\n" + std::string(1001, 'y') + "\n"), 1000);
   EXPECT_THAT(exact.too_long, ElementsAre(false, true));
 }
 
 TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   DocumentParser parser("text");
-  const auto parse = [&](std::string_view line) {
-    return parser.parse(TextFormat::json_lines, {line, 1, false});
-  };
+  const auto parse = [&](std::string_view line) { return parser.parse(TextFormat::json_lines, {line, 1, false}); };
   const auto reason = [&](std::string_view line) {
     const auto result = parse(line);
     EXPECT_FALSE(result.good) << line;

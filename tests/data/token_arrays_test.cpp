@@ -21,8 +21,8 @@ using Documents = std::vector<std::vector<std::uint32_t>>;
 class TokenArraysTest : public testing::Test {
  protected:
   /// The documents of a file with these bytes.
-  Documents documents(const std::string& name, const std::string& bytes,
-                      std::optional<std::uint32_t> eos = {}, std::int64_t vocab_size = 100'000) {
+  Documents documents(const std::string& name, const std::string& bytes, std::optional<std::uint32_t> eos = {},
+                      std::int64_t vocab_size = 100'000) {
     write_bytes(folder_.file(name), bytes);
     TokenDocuments reader(folder_.file(name), vocab_size, eos);
     Documents found;
@@ -55,8 +55,8 @@ TEST_F(TokenArraysTest, ReadsEveryIntegerTypeOfNumPy) {
   EXPECT_EQ(documents("a.npy", npy("<i8", "")), Documents{});
   // What numpy.save(numpy.array([7, 8], "<u2")) of NumPy 1.24 writes, to the byte.
   const std::string saved = std::string("\x93NUMPY\x01\x00\x76\x00", 10) +
-                            "{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }" +
-                            std::string(60, ' ') + "\n" + std::string("\x07\x00\x08\x00", 4);
+                            "{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }" + std::string(60, ' ') + "\n" +
+                            std::string("\x07\x00\x08\x00", 4);
   EXPECT_EQ(documents("a.npy", saved), (Documents{{7, 8}}));
 }
 
@@ -86,11 +86,10 @@ TEST_F(TokenArraysTest, RefusesHeadersOfNumPy) {
   for (const char* shape : {"(2,)", "(4,)", "(18446744073709551615,)", "(9223372036854775809,)"}) {
     EXPECT_THAT(of("'<u2'", shape), HasSubstr("6 bytes follow")) << shape;
   }
-  for (const char* text :
-       {"", "{", "{}", "{'descr': '<u2'}", "{'descr': '<u2', 'descr': '<u2', 'shape': (3,)}",
-        "{'descr': '<u2', 'fortran_order': 0, 'shape': (3,), }", "{'descr: '<u2'}", "{'color': 'red'}",
-        "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), 'more': 1}",
-        "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), } and more", "[1]", "{'descr'"}) {
+  for (const char* text : {"", "{", "{}", "{'descr': '<u2'}", "{'descr': '<u2', 'descr': '<u2', 'shape': (3,)}",
+                           "{'descr': '<u2', 'fortran_order': 0, 'shape': (3,), }", "{'descr: '<u2'}",
+                           "{'color': 'red'}", "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), 'more': 1}",
+                           "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), } and more", "[1]", "{'descr'"}) {
     EXPECT_THAT(header(text), HasSubstr("header of a NumPy array is damaged")) << text;
   }
 }
@@ -109,10 +108,8 @@ TEST_F(TokenArraysTest, RefusesFilesCutAnywhere) {
 }
 
 TEST_F(TokenArraysTest, ReadsLlmC) {
-  EXPECT_EQ(documents("a.bin", llmc_file(little<std::uint16_t>({1, 65535}), 20240520, 1, 2)),
-            (Documents{{1, 65535}}));
-  EXPECT_EQ(documents("a.bin", llmc_file(little<std::uint32_t>({1, 99999}), 20240801, 7, 2)),
-            (Documents{{1, 99999}}));
+  EXPECT_EQ(documents("a.bin", llmc_file(little<std::uint16_t>({1, 65535}), 20240520, 1, 2)), (Documents{{1, 65535}}));
+  EXPECT_EQ(documents("a.bin", llmc_file(little<std::uint32_t>({1, 99999}), 20240801, 7, 2)), (Documents{{1, 99999}}));
   const std::string ids = little<std::uint16_t>({1, 2});
   EXPECT_THAT(refusal("a.bin", llmc_file(ids, 20240520, 2, 2)), HasSubstr("version 2"));
   EXPECT_THAT(refusal("a.bin", llmc_file(ids, 20240801, 1, 2)), HasSubstr("version 1"));
@@ -152,8 +149,7 @@ TEST_F(TokenArraysTest, NamesTheIdOutsideTheVocabulary) {
               HasSubstr("id 2 is 1099511627776"));
   EXPECT_THAT(refusal("a.npy", npy("<u8", little<std::uint64_t>({~std::uint64_t{0}}))),
               HasSubstr("id 0 is 18446744073709551615"));
-  EXPECT_THAT(refusal("a.npy", npy("<u2", little<std::uint16_t>({9, 10})), 10),
-              HasSubstr("id 1 is 10, outside the"));
+  EXPECT_THAT(refusal("a.npy", npy("<u2", little<std::uint16_t>({9, 10})), 10), HasSubstr("id 1 is 10, outside the"));
   EXPECT_EQ(refusal("a.npy", npy("<u2", little<std::uint16_t>({9, 10})), 11), "no error");
   std::vector<std::uint16_t> many(300'000, 1);
   many[270'001] = 999;
@@ -185,13 +181,12 @@ TEST_F(MegatronTest, ReadsItsOwnDocuments) {
 }
 
 TEST_F(MegatronTest, ReadsEveryIntegerType) {
-  for (const auto& [code, data] :
-       std::vector<std::pair<int, std::string>>{{1, little<std::uint8_t>({4, 5})},
-                                                {2, little<std::int8_t>({4, 5})},
-                                                {3, little<std::int16_t>({4, 5})},
-                                                {4, little<std::int32_t>({4, 5})},
-                                                {5, little<std::int64_t>({4, 5})},
-                                                {8, little<std::uint16_t>({4, 5})}}) {
+  for (const auto& [code, data] : std::vector<std::pair<int, std::string>>{{1, little<std::uint8_t>({4, 5})},
+                                                                           {2, little<std::int8_t>({4, 5})},
+                                                                           {3, little<std::int16_t>({4, 5})},
+                                                                           {4, little<std::int32_t>({4, 5})},
+                                                                           {5, little<std::int64_t>({4, 5})},
+                                                                           {8, little<std::uint16_t>({4, 5})}}) {
     const int width = static_cast<int>(data.size() / 2);
     write_bytes(folder_.file("m.idx"), megatron_index(code, {2}, {0}, {0, 1}));
     EXPECT_EQ(documents("m.bin", data), (Documents{{4, 5}})) << code << " " << width;
@@ -213,8 +208,7 @@ TEST_F(MegatronTest, RefusesDamagedIndexes) {
   EXPECT_THAT(index({2, 1}, {0, 4}, {0, 1}), HasSubstr("its documents have 1 of 2 sequences"));
   EXPECT_THAT(index({2, 1}, {0, 4}, {1, 2}), HasSubstr("entry 0 of the document index is 1"));
   EXPECT_THAT(index({2, 1}, {0, 4}, {0, 3}), HasSubstr("entry 1 of the document index is 3, outside [0, 2]"));
-  EXPECT_THAT(index({2, 1}, {0, 4}, {0, 2, 1}),
-              HasSubstr("entry 2 of the document index is 1, outside [2, 2]"));
+  EXPECT_THAT(index({2, 1}, {0, 4}, {0, 2, 1}), HasSubstr("entry 2 of the document index is 1, outside [2, 2]"));
   EXPECT_THAT(index({2, 1}, {0, 4}, {0, -1}), HasSubstr("is -1"));
   EXPECT_THAT(index({2, 1}, {0, 4}, {}), HasSubstr("document index is empty"));
   const std::string good = megatron_index(8, {2, 1}, {0, 4}, {0, 1, 2});
@@ -224,8 +218,7 @@ TEST_F(MegatronTest, RefusesDamagedIndexes) {
     EXPECT_THAT(refused({data, good.substr(0, kept)}), HasSubstr("m.idx")) << kept;
   }
   for (const int code : {0, 6, 7, 9, 255}) {
-    EXPECT_THAT(refused({data, megatron_index(code, {2, 1}, {0, 4}, {0, 1, 2})}), HasSubstr("type code"))
-        << code;
+    EXPECT_THAT(refused({data, megatron_index(code, {2, 1}, {0, 4}, {0, 1, 2})}), HasSubstr("type code")) << code;
   }
   std::string other = good;
   other[9] = 2;
@@ -251,11 +244,9 @@ TEST_F(TokenizerFilesTest, KnowsFilesAndIdentity) {
   write("other.json", "{}");
   EXPECT_EQ(tokenizer_files(folder_.path()).size(), 2u);
   // sha256sum of the two in a row
-  EXPECT_EQ(tokenizer_identity(folder_.path()),
-            "809af83454b2dc20a0bc27316db8bfa37a5553586adc010c8612f0ef17d02654");
+  EXPECT_EQ(tokenizer_identity(folder_.path()), "809af83454b2dc20a0bc27316db8bfa37a5553586adc010c8612f0ef17d02654");
   write("tokenizer.json", "{}");
-  EXPECT_EQ(tokenizer_identity(folder_.path()),
-            "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+  EXPECT_EQ(tokenizer_identity(folder_.path()), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }
 
 TEST_F(TokenizerFilesTest, CountsTheVocabulary) {
@@ -264,14 +255,12 @@ TEST_F(TokenizerFilesTest, CountsTheVocabulary) {
   EXPECT_EQ(size(), 7);
   write("added_tokens.json", R"({"<pad>": 9})");
   EXPECT_EQ(size(), 10);
-  write("tokenizer.json",
-        R"({"model": {"vocab": {"a": 0, "b": 11}}, "added_tokens": [{"id": 12, "content": "<s>"}]})");
+  write("tokenizer.json", R"({"model": {"vocab": {"a": 0, "b": 11}}, "added_tokens": [{"id": 12, "content": "<s>"}]})");
   EXPECT_EQ(size(), 13);
   write("tokenizer.json", R"({"model": {"vocab": [["a", -1.5], ["b", -2]]}})");
   EXPECT_EQ(size(), 10);  // added_tokens.json has more
-  for (const char* damaged :
-       {"", "[]", "{}", R"({"model": {"vocab": 3}})", R"({"model": {"vocab": {"a": -1}}})",
-        R"({"model": {"vocab": {"a": "x"}}})", R"({"model": {"vocab": {"a": 4294967296}}})"}) {
+  for (const char* damaged : {"", "[]", "{}", R"({"model": {"vocab": 3}})", R"({"model": {"vocab": {"a": -1}}})",
+                              R"({"model": {"vocab": {"a": "x"}}})", R"({"model": {"vocab": {"a": 4294967296}}})"}) {
     write("tokenizer.json", damaged);
     EXPECT_THROW(size(), Error) << damaged;
   }

@@ -26,8 +26,7 @@ class TokenShards : public testing::Test {
 };
 
 TEST_F(TokenShards, KeepsTokensDocumentsAndMeta) {
-  for (const std::int64_t vocab_size :
-       {37, 65'536, 100'000}) {  // the middle one fills uint16, the last needs uint32
+  for (const std::int64_t vocab_size : {37, 65'536, 100'000}) {  // the middle one fills uint16, the last needs uint32
     const auto documents = random_documents(vocab_size, 200, 1);
     const ShardMeta meta{vocab_size, 3, "abc123", {{"c4 \"quoted\".json.gz", 5'000'000'000, "ff00"}}};
     write_shard(path_, documents, meta);
@@ -64,8 +63,7 @@ TEST_F(TokenShards, ReadsAnyRange) {
     const std::uint64_t n = rng.below(2 * i + 1, stream.size() - begin + 1);
     std::vector<std::int32_t> tokens(n);
     reader.read_tokens(begin, tokens);
-    EXPECT_TRUE(
-        std::equal(tokens.begin(), tokens.end(), stream.begin() + static_cast<std::ptrdiff_t>(begin)));
+    EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), stream.begin() + static_cast<std::ptrdiff_t>(begin)));
   }
 }
 
@@ -100,10 +98,7 @@ TEST_F(TokenShards, TheWriterRefusesWrongTokensAndVocabularies) {
                 ShardWriter(path_, {50, 50, "t", {}});
               }),
               HasSubstr("end-of-text id 50 is outside the vocabulary [0, 50)"));
-  EXPECT_THAT(message_of([&] {
-                ShardWriter(path_, {0, 0, "t", {}});
-              }),
-              HasSubstr("a vocabulary of 0 tokens"));
+  EXPECT_THAT(message_of([&] { ShardWriter(path_, {0, 0, "t", {}}); }), HasSubstr("a vocabulary of 0 tokens"));
   ShardWriter writer(path_, {50, 0, "t", {}});
   EXPECT_THAT(message_of([&] {
                 writer.add_document(std::vector<std::uint32_t>{1, 50}, 5);
@@ -143,13 +138,12 @@ TEST_F(TokenShards, ATruncatedShardIsNamedWithTheWayOut) {
   for (const std::size_t kept :
        {whole.size() - 1, whole.size() / 2, std::size_t{4096}, std::size_t{48}, std::size_t{0}}) {
     write_bytes(path_, whole.substr(0, kept));
-    EXPECT_THAT(damage_of(path_), AllOf(HasSubstr("train-00000.h5"), HasSubstr("run `vqlm prepare` again"),
-                                        Not(HasSubstr("\n"))))
+    EXPECT_THAT(damage_of(path_),
+                AllOf(HasSubstr("train-00000.h5"), HasSubstr("run `vqlm prepare` again"), Not(HasSubstr("\n"))))
         << kept << " of " << whole.size() << " bytes kept";
   }
   write_bytes(path_, std::string(whole.size(), 'x'));
-  EXPECT_THAT(damage_of(path_),
-              AllOf(HasSubstr("signature not found"), HasSubstr("run `vqlm prepare` again")));
+  EXPECT_THAT(damage_of(path_), AllOf(HasSubstr("signature not found"), HasSubstr("run `vqlm prepare` again")));
 }
 
 TEST_F(TokenShards, AFlippedByteAnywhereIsFoundOrHarmless) {
@@ -168,8 +162,7 @@ TEST_F(TokenShards, AFlippedByteAnywhereIsFoundOrHarmless) {
     const std::string message = damage_of(path_);
     if (message != "no error") {
       ++found;
-      EXPECT_THAT(message, AllOf(HasSubstr("train-00000.h5"), HasSubstr("run `vqlm prepare` again")))
-          << "byte " << at;
+      EXPECT_THAT(message, AllOf(HasSubstr("train-00000.h5"), HasSubstr("run `vqlm prepare` again"))) << "byte " << at;
       continue;
     }
     // A byte that HDF5 does not use (free space): what is read must be what was written.
@@ -185,12 +178,9 @@ TEST_F(TokenShards, AFlippedByteAnywhereIsFoundOrHarmless) {
 TEST_F(TokenShards, OtherFormatsVersionsAndSizesAreRefused) {
   const auto write_with = [&](auto change) {
     h5::File file = h5::File::create(path_);
-    file.create_dataset("tokens", h5::Type::u16, {4})
-        .write_all<std::uint16_t>(std::vector<std::uint16_t>{1, 2, 3, 0});
-    file.create_dataset("documents", h5::Type::u64, {3})
-        .write_all<std::uint64_t>(std::vector<std::uint64_t>{0, 2, 4});
-    file.create_dataset("bytes", h5::Type::u64, {2})
-        .write_all<std::uint64_t>(std::vector<std::uint64_t>{5, 6});
+    file.create_dataset("tokens", h5::Type::u16, {4}).write_all<std::uint16_t>(std::vector<std::uint16_t>{1, 2, 3, 0});
+    file.create_dataset("documents", h5::Type::u64, {3}).write_all<std::uint64_t>(std::vector<std::uint64_t>{0, 2, 4});
+    file.create_dataset("bytes", h5::Type::u64, {2}).write_all<std::uint64_t>(std::vector<std::uint64_t>{5, 6});
     file.set_attribute("format", shard_format);
     for (const auto& [name, value] : std::vector<std::pair<const char*, std::int64_t>>{{"version", 1},
                                                                                        {"vocab_size", 10},
@@ -212,8 +202,7 @@ TEST_F(TokenShards, OtherFormatsVersionsAndSizesAreRefused) {
     EXPECT_THAT(message, HasSubstr("run `vqlm prepare` again"));
     return message;
   };
-  EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("format", "other"); }),
-              HasSubstr("is not a token shard"));
+  EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("format", "other"); }), HasSubstr("is not a token shard"));
   EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("version", std::int64_t{2}); }),
               HasSubstr("has shard version 2, this program reads version 1"));
   EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("token_count", std::int64_t{5}); }),
@@ -224,8 +213,7 @@ TEST_F(TokenShards, OtherFormatsVersionsAndSizesAreRefused) {
               HasSubstr("token 2 is 3, outside the vocabulary [0, 3)"));
   EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("eos_id", std::int64_t{10}); }),
               HasSubstr("end-of-text id 10 does not fit"));
-  EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("sources", "[{}]"); }),
-              HasSubstr("attribute sources"));
+  EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("sources", "[{}]"); }), HasSubstr("attribute sources"));
   EXPECT_THAT(refused([](h5::File& f) { f.set_attribute("text_bytes", std::int64_t{12}); }),
               HasSubstr("/bytes sums to 11"));
   EXPECT_THAT(refused([](h5::File& f) {

@@ -43,15 +43,12 @@ TEST(TokenVectors, TruncatedSvdGivesTheScaledLeftVectors) {
   // A = diag(9, 4, 1) in a 5 x 4 matrix with rows turned about: X X^T = U S U^T has the diagonal (9, 4, 1) there.
   const SparseRows a{.columns = 4, .row_begin = {0, 0, 1, 2, 2, 3}, .column = {2, 0, 3}, .value = {4, 9, 1}};
   const std::vector<float> x = truncated_svd(a, 2, 1);  // (5, 2)
-  const auto product = [&](std::size_t i, std::size_t j) {
-    return x[2 * i] * x[2 * j] + x[2 * i + 1] * x[2 * j + 1];
-  };
+  const auto product = [&](std::size_t i, std::size_t j) { return x[2 * i] * x[2 * j] + x[2 * i + 1] * x[2 * j + 1]; };
   // Float products of orthonormal bases a few wide: some ten roundings of values up to 9.
   const float bound = 9 * 20 * 0x1p-24f;
   const std::vector<float> diagonal{0, 4, 9, 0, 0};  // the third singular value is cut off
   for (std::size_t i = 0; i < 5; ++i) {
-    for (std::size_t j = 0; j < 5; ++j)
-      EXPECT_NEAR(product(i, j), i == j ? diagonal[i] : 0.0f, bound) << i << j;
+    for (std::size_t j = 0; j < 5; ++j) EXPECT_NEAR(product(i, j), i == j ? diagonal[i] : 0.0f, bound) << i << j;
   }
   // More dimensions than the rank: the rest is zero.
   const std::vector<float> wide = truncated_svd(a, 8, 1);

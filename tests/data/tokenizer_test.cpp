@@ -117,11 +117,9 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
   EXPECT_THAT(load("{\"model\": {\"type\": \"BPE\"}}"),
               HasSubstr("t.model: is not a SentencePiece model; give the .model file"));
   EXPECT_THAT(load(model.substr(0, model.size() / 2)), HasSubstr("t.model: is not a SentencePiece model"));
-  EXPECT_THAT(error_of([&] { Tokenizer::load(folder.file("none.model")); }),
-              HasSubstr("none.model: cannot be opened"));
+  EXPECT_THAT(error_of([&] { Tokenizer::load(folder.file("none.model")); }), HasSubstr("none.model: cannot be opened"));
   const Tokenizer tokenizer = Tokenizer::from_bytes(model, "test");
-  EXPECT_THAT(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{600}); }),
-              HasSubstr("token 600 is outside"));
+  EXPECT_THAT(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{600}); }), HasSubstr("token 600 is outside"));
 }
 
 }  // namespace

@@ -28,8 +28,7 @@ class Lines : public sentencepiece::SentenceIterator {
 
 /// A model with options other than train_tokenizer's.
 Tokenizer train_with(std::unordered_map<std::string, std::string> options) {
-  options.insert(
-      {{"vocab_size", "700"}, {"minloglevel", "2"}, {"model_type", "bpe"}, {"byte_fallback", "true"}});
+  options.insert({{"vocab_size", "700"}, {"minloglevel", "2"}, {"model_type", "bpe"}, {"byte_fallback", "true"}});
   options.insert({{"normalization_rule_name", "identity"}, {"remove_extra_whitespaces", "false"}});
   Lines lines;
   std::string model;
@@ -69,20 +68,17 @@ TEST(WordCache, EqualsSentencePieceForModelsThatPutASpaceInFront) {  // as Llama
 }
 
 TEST(WordCache, EqualsSentencePieceWherePiecesSpanWords) {
-  const Tokenizer tokenizer =
-      train_with({{"split_by_whitespace", "false"}, {"split_by_unicode_script", "false"}});
+  const Tokenizer tokenizer = train_with({{"split_by_whitespace", "false"}, {"split_by_unicode_script", "false"}});
   bool spans = false;
   for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    spans = spans ||
-            (tokenizer.is_text_piece(id) && tokenizer.piece(id).find("\xE2\x96\x81", 1) != std::string::npos);
+    spans = spans || (tokenizer.is_text_piece(id) && tokenizer.piece(id).find("\xE2\x96\x81", 1) != std::string::npos);
   }
   EXPECT_TRUE(spans);
   expect_equal_ids(tokenizer, true);
 }
 
 TEST(WordCache, EqualsSentencePieceForUserDefinedSymbols) {
-  expect_equal_ids(train_with({{"user_defined_symbols", "ko.,\xE2\x96\x81taren\xE2\x96\x81,</s,19"}}),
-                   true);
+  expect_equal_ids(train_with({{"user_defined_symbols", "ko.,\xE2\x96\x81taren\xE2\x96\x81,</s,19"}}), true);
 }
 
 TEST(WordCache, LeavesOtherModelsToSentencePiece) {

@@ -52,9 +52,12 @@ TEST(ChooseDevices, RefusesSharingWithTheCountsAndTheWayOut) {
 TEST(ChooseDevices, NamesSlicesOfOneCard) {
   const std::string slice = std::string("0000:1b:00.0") + mig_mark;
   EXPECT_THAT(choose_devices({{slice}}), ElementsAre(0));
-  EXPECT_THAT([&] { choose_devices({{slice}, {slice}}); },
-              ThrowsMessage<UsageError>(::testing::AllOf(HasSubstr("2 ranks on this node"), HasSubstr("0000:1b:00.0+MIG"),
-                                                         HasSubstr("MIG slices"), HasSubstr("nvidia-smi -mig 0"))));
+  EXPECT_THAT(
+      [&] {
+        choose_devices({{slice}, {slice}});
+      },
+      ThrowsMessage<UsageError>(::testing::AllOf(HasSubstr("2 ranks on this node"), HasSubstr("0000:1b:00.0+MIG"),
+                                                 HasSubstr("MIG slices"), HasSubstr("nvidia-smi -mig 0"))));
 }
 
 }  // namespace

@@ -14,8 +14,8 @@ namespace {
 class LauncherTest : public ::testing::Test {
  protected:
   LauncherTest() {
-    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK",
-                             "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}) {
+    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
+                             "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}) {
       if (const char* value = std::getenv(name)) before_.emplace_back(name, value);
       ::unsetenv(name);
     }

@@ -74,8 +74,7 @@ TEST_F(AloneSessionTest, AnExceptionPassesThrough) {
 }
 
 TEST_F(AloneSessionTest, AbortSaysWhyAndEndsWithTheCode) {
-  EXPECT_EXIT(MpiSession().abort("planted failure", 7), ::testing::ExitedWithCode(7),
-              "rank 0: planted failure");
+  EXPECT_EXIT(MpiSession().abort("planted failure", 7), ::testing::ExitedWithCode(7), "rank 0: planted failure");
 }
 
 }  // namespace

@@ -18,17 +18,14 @@ TEST(ResolveDataSize, TakesWhatIsLeftForZero) {
 }
 
 TEST(ResolveDataSize, MessagesCarryTheNumbersAndTheWayOut) {
-  EXPECT_THAT(
-      [] { resolve_data_size(6, 2, 2); },
-      ThrowsMessage<UsageError>(::testing::AllOf(HasSubstr("2 * 2 = 4"), HasSubstr("6 ranks"),
-                                                 HasSubstr("mpirun -n 4"), HasSubstr("parallel.data = 0"))));
+  EXPECT_THAT([] { resolve_data_size(6, 2, 2); },
+              ThrowsMessage<UsageError>(::testing::AllOf(HasSubstr("2 * 2 = 4"), HasSubstr("6 ranks"),
+                                                         HasSubstr("mpirun -n 4"), HasSubstr("parallel.data = 0"))));
   EXPECT_THAT([] { resolve_data_size(5, 0, 2); },
-              ThrowsMessage<UsageError>(::testing::AllOf(HasSubstr("parallel.tensor = 2"),
-                                                         HasSubstr("5 ranks"), HasSubstr("mpirun -n 6"))));
-  EXPECT_THAT([] { resolve_data_size(4, -1, 2); },
-              ThrowsMessage<UsageError>(HasSubstr("parallel.data = -1")));
-  EXPECT_THAT([] { resolve_data_size(4, 0, 0); },
-              ThrowsMessage<UsageError>(HasSubstr("parallel.tensor = 0")));
+              ThrowsMessage<UsageError>(
+                  ::testing::AllOf(HasSubstr("parallel.tensor = 2"), HasSubstr("5 ranks"), HasSubstr("mpirun -n 6"))));
+  EXPECT_THAT([] { resolve_data_size(4, -1, 2); }, ThrowsMessage<UsageError>(HasSubstr("parallel.data = -1")));
+  EXPECT_THAT([] { resolve_data_size(4, 0, 0); }, ThrowsMessage<UsageError>(HasSubstr("parallel.tensor = 0")));
 }
 
 TEST(ProcessGrid, AloneNeedsNoMpi) {

@@ -21,8 +21,8 @@ TEST(RankOrderReduce, OutMayBeAnyBlock) {
     for (std::size_t p = 0; p < 3; ++p) {
       for (std::size_t i = 0; i < 2500; ++i) blocks[p][i] = static_cast<std::int32_t>((p + 1) * i);
     }
-    reduce_in_rank_order(blocks[alias].data(), {blocks[0].data(), blocks[1].data(), blocks[2].data()}, 2500,
-                         DType::i32, Reduce::sum);
+    reduce_in_rank_order(blocks[alias].data(), {blocks[0].data(), blocks[1].data(), blocks[2].data()}, 2500, DType::i32,
+                         Reduce::sum);
     for (std::size_t i = 0; i < 2500; ++i) EXPECT_EQ(blocks[alias][i], static_cast<std::int32_t>(6 * i));
   }
 }

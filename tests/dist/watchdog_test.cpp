@@ -133,13 +133,11 @@ TEST(Watchdog, CountsEachGroupsCollectivesFromOne) {
 TEST(Watchdog, KeepsTheUnfinishedAndTheLast64) {
   Watched watched(0);
   watched.dog.begin(watched.group, "broadcast", DType::u8, 1, nullptr);
-  for (int call = 2; call <= 100; ++call)
-    watched.dog.begin(watched.group, "all_reduce", DType::f32, call, nullptr);
+  for (int call = 2; call <= 100; ++call) watched.dog.begin(watched.group, "all_reduce", DType::f32, call, nullptr);
   EXPECT_THAT(watched.dog.dump(), Not(HasSubstr("#36 ")));
   EXPECT_THAT(watched.dog.dump(), HasSubstr("#37 "));
   watched.dog.begin(watched.group, "all_gather", DType::f32, 1, never);
-  for (int call = 102; call <= 300; ++call)
-    watched.dog.begin(watched.group, "all_reduce", DType::f32, call, never);
+  for (int call = 102; call <= 300; ++call) watched.dog.begin(watched.group, "all_reduce", DType::f32, call, never);
   EXPECT_THAT(watched.dog.dump(), HasSubstr("all_gather #101 "));
   EXPECT_THAT(watched.dog.dump(), HasSubstr("and 72 later ones"));
 }

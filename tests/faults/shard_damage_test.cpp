@@ -12,10 +12,10 @@
 #include <functional>
 
 #include "core/model/head/code_map.h"
-#include "train/codes/code_map_file.h"
 #include "data/shards/shard_set.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/data/test_shards.h"
+#include "train/codes/code_map_file.h"
 
 namespace vqlm {
 namespace {
@@ -63,9 +63,7 @@ struct Damage {
 std::vector<Damage> kinds_of_damage() {
   return {
       {"a flipped bit",
-       [](std::string& bytes, const auto& below) {
-         bytes[below(bytes.size())] ^= static_cast<char>(1u << below(8));
-       }},
+       [](std::string& bytes, const auto& below) { bytes[below(bytes.size())] ^= static_cast<char>(1u << below(8)); }},
       {"another byte among the first 4,096",  // the superblock and the root group are here
        [](std::string& bytes, const auto& below) {
          bytes[below(std::min<std::size_t>(bytes.size(), 4096))] ^= static_cast<char>(1 + below(255));
@@ -135,9 +133,8 @@ class FileDamage : public ::testing::Test {
 TEST_F(FileDamage, ATrainingShardGivesItsTokensOrAnErrorThatNamesIt) {
   const std::string path = folder_.file("train-00000.h5");
   const Documents documents = random_documents(1000, 60, 3);
-  write_shard(
-      path, documents,
-      {.vocab_size = 1000, .eos_id = 0, .tokenizer_sha256 = "abc", .sources = {{"text.txt", 7, "def"}}});
+  write_shard(path, documents,
+              {.vocab_size = 1000, .eos_id = 0, .tokenizer_sha256 = "abc", .sources = {{"text.txt", 7, "def"}}});
   expect_truth_or_error(path, [&] {
     ShardSet shards(path);
     std::vector<std::int32_t> tokens(shards.total_tokens());

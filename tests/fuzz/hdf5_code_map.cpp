@@ -1,6 +1,6 @@
 // Code maps with odd attributes and datasets.
-#include "train/codes/code_map_file.h"
 #include "tests/fuzz/hdf5_file.h"
+#include "train/codes/code_map_file.h"
 
 namespace vqlm {
 

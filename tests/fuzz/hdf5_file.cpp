@@ -87,9 +87,8 @@ void H5FileMaker::odd_attribute(const char* name, std::uint8_t choice) {
 }
 
 hid_t H5FileMaker::odd_type() {
-  const hid_t simple[] = {H5T_STD_U16LE, H5T_STD_U32BE,   H5T_STD_I8LE,   H5T_STD_I64LE,
-                          H5T_STD_U64LE, H5T_IEEE_F32LE,  H5T_IEEE_F64BE, H5T_STD_B16LE,
-                          H5T_STD_I32LE, H5T_STD_REF_OBJ, H5T_UNIX_D32LE, H5T_STD_U8LE};
+  const hid_t simple[] = {H5T_STD_U16LE,  H5T_STD_U32BE, H5T_STD_I8LE,  H5T_STD_I64LE,   H5T_STD_U64LE,  H5T_IEEE_F32LE,
+                          H5T_IEEE_F64BE, H5T_STD_B16LE, H5T_STD_I32LE, H5T_STD_REF_OBJ, H5T_UNIX_D32LE, H5T_STD_U8LE};
   const std::uint8_t choice = choices_.byte();
   if (choice < std::size(simple)) return simple[choice];
   hid_t type = H5I_INVALID_HID;

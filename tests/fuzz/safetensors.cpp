@@ -14,8 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (entry.shape.size() >= std::size(origins)) continue;
       const vqlm::Shape origin = origins[entry.shape.size()];
       vqlm::Shape shape = origin;
-      for (int axis = 0; axis < shape.rank(); ++axis)
-        shape.set(axis, entry.shape[static_cast<std::size_t>(axis)]);
+      for (int axis = 0; axis < shape.rank(); ++axis) shape.set(axis, entry.shape[static_cast<std::size_t>(axis)]);
       vqlm::fuzz::expect_success_or_error([&] { static_cast<void>(file.read(entry, origin, shape)); });
     }
   });

@@ -18,8 +18,7 @@ namespace {
 
 using namespace vqlm;
 
-void run(const std::string& path, const std::string& ids_file, std::int64_t rows,
-         const std::string& out_file) {
+void run(const std::string& path, const std::string& ids_file, std::int64_t rows, const std::string& out_file) {
   const std::string ids = read_file(ids_file);
   const auto tokens = static_cast<std::int64_t>(ids.size() / sizeof(std::int32_t));
   if (rows < 1 || tokens < rows || tokens % rows != 0)
@@ -27,8 +26,7 @@ void run(const std::string& path, const std::string& ids_file, std::int64_t rows
   const auto source = open_model(path);
   const auto backend = make_cpu_backend(1);
   const ProcessGrid grid(*backend);
-  const LoadedModel model =
-      load_model(*source, *backend, grid.tensor(), {.batch = rows, .seq_len = tokens / rows});
+  const LoadedModel model = load_model(*source, *backend, grid.tensor(), {.batch = rows, .seq_len = tokens / rows});
   const Shape shape{tokens, source->model().vocab_size};
   std::vector<std::int32_t> id_values(static_cast<std::size_t>(tokens));
   std::memcpy(id_values.data(), ids.data(), id_values.size() * sizeof(std::int32_t));

@@ -41,8 +41,7 @@ const std::vector<Start> starts = {
 TEST(Configurations, FitTheRanksTheyAreStartedWith) {
   for (const Start& start : starts) {
     for (const int vocabulary : {16000, 32000, 50257}) {
-      SCOPED_TRACE(testing::Message()
-                   << start.config << " on " << start.ranks << " ranks, V = " << vocabulary);
+      SCOPED_TRACE(testing::Message() << start.config << " on " << start.ranks << " ranks, V = " << vocabulary);
       Config config = load_config(VQLM_SOURCE_DIR "/configs/" + start.config + ".toml", start.overrides);
       EXPECT_NO_THROW(resolve(config, vocabulary, start.ranks));
       EXPECT_EQ(config.parallel.data * config.parallel.tensor, start.ranks);

@@ -57,9 +57,7 @@ inline std::vector<int> decoded(const std::vector<std::byte>& bytes, DType dtype
 /// The stream of a step's kernels.
 class ComputeStream {
  public:
-  ComputeStream() {
-    cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  }
+  ComputeStream() { cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
   ~ComputeStream() { nccl_cuda_log_failure(cudaStreamDestroy(stream_), "cudaStreamDestroy", 0, "tests"); }
   ComputeStream(const ComputeStream&) = delete;
   ComputeStream& operator=(const ComputeStream&) = delete;
@@ -85,8 +83,7 @@ class DeviceArray {
         count_(static_cast<std::int64_t>(values.size())),
         source_(encoded(values, dtype)) {
     cuda(cudaMalloc(&data_, source_.size() + 1), "cudaMalloc");
-    cuda(cudaMemcpyAsync(data_, source_.data(), source_.size(), cudaMemcpyHostToDevice, stream.get()),
-         "copy in");
+    cuda(cudaMemcpyAsync(data_, source_.data(), source_.size(), cudaMemcpyHostToDevice, stream.get()), "copy in");
   }
   ~DeviceArray() {
     nccl_cuda_log_failure(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize", 0, "tests");
@@ -100,8 +97,7 @@ class DeviceArray {
   /// What the stream sees now; waits for it.
   std::vector<int> values() const {
     std::vector<std::byte> bytes(source_.size());
-    cuda(cudaMemcpyAsync(bytes.data(), data_, bytes.size(), cudaMemcpyDeviceToHost, stream_.get()),
-         "copy out");
+    cuda(cudaMemcpyAsync(bytes.data(), data_, bytes.size(), cudaMemcpyDeviceToHost, stream_.get()), "copy out");
     stream_.synchronize();
     return decoded(bytes, dtype_);
   }

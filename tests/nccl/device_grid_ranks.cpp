@@ -89,8 +89,7 @@ TEST(DeviceBuckets, OwnedPiecesHoldThePlainSumsWithAndWithoutOverlap) {
         for (std::size_t bucket = layout.buckets.size(); bucket-- > 0;) {
           const std::int64_t begin = layout.buckets[bucket].begin, count = layout.buckets[bucket].count;
           if (count > 0)
-            backend.run(
-                AddColumnSums{.out = flat.range(begin, count), .x = ones.range(0, count).view({1, count})});
+            backend.run(AddColumnSums{.out = flat.range(begin, count), .x = ones.range(0, count).view({1, count})});
           buckets.reduce(bucket, backend.compute_stream());
         }
         for (const Event& done : buckets.finish()) backend.wait(backend.compute_stream(), done);
@@ -164,8 +163,7 @@ TEST(DeviceBuckets, ComputeGoesOnWhileAReductionWaitsForItsPeers) {
   const ProcessGrid grid(session(), *backend, 0, 1, {.timeout_seconds = 60});
   const auto host = session().split(0, session().rank(), "host");
   const std::int64_t count = 12 * session().size();
-  const Buffer gradients =
-      backend->allocate(static_cast<std::size_t>(count) * sizeof(float), MemoryUse::gradients);
+  const Buffer gradients = backend->allocate(static_cast<std::size_t>(count) * sizeof(float), MemoryUse::gradients);
   const Buffer later = backend->allocate(8 * sizeof(float), MemoryUse::activations);
   backend->fill(gradients.view({count}), 1.0f);
   const std::vector<ParameterBucket> whole = {{.name = "whole", .replicated = false, .begin = 0, .count = count}};

@@ -15,8 +15,7 @@ using testing::DeviceArray;
 /// Rank's element i, in [1, 40]: sums of 4 ranks fit u8 and bf16's 8 bits.
 std::vector<int> elements(int rank, std::int64_t begin, std::int64_t count) {
   std::vector<int> x;
-  for (std::int64_t i = begin; i < begin + count; ++i)
-    x.push_back(1 + static_cast<int>((i * 7 + rank * 11) % 40));
+  for (std::int64_t i = begin; i < begin + count; ++i) x.push_back(1 + static_cast<int>((i * 7 + rank * 11) % 40));
   return x;
 }
 
@@ -52,8 +51,7 @@ std::string dtype_name(const ::testing::TestParamInfo<DType>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, NcclCollectives,
-                         ::testing::Values(DType::f32, DType::bf16, DType::f64, DType::i32, DType::u8),
-                         dtype_name);
+                         ::testing::Values(DType::f32, DType::bf16, DType::f64, DType::i32, DType::u8), dtype_name);
 
 TEST_P(NcclCollectives, AllReduce) {
   for (const std::int64_t n : counts) {
@@ -143,8 +141,7 @@ TEST_P(NcclCollectives, GroupedCallsEndTogether) {
   Event last;
   world_->group_begin();
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    last = world_->all_gather(arrays[i]->view(), arrays[i]->range(parts[i] * world_->rank(), parts[i]),
-                              compute_);
+    last = world_->all_gather(arrays[i]->view(), arrays[i]->range(parts[i] * world_->rank(), parts[i]), compute_);
   }
   world_->group_end();
   compute_.wait(last);

@@ -43,8 +43,7 @@ void run(const MpiSession& session, std::string_view how) {
   if (device != nullptr) {
     const Buffer buffer = device->allocate(8 * sizeof(float), MemoryUse::workspace);
     graph = device->capture([&] {
-      device->wait(device->compute_stream(),
-                   data->all_reduce(buffer.view({8}), Reduce::sum, device->compute_stream()));
+      device->wait(device->compute_stream(), data->all_reduce(buffer.view({8}), Reduce::sum, device->compute_stream()));
     });
     if (how == "graph_left") throw Error("planted failure");
     return;
@@ -69,8 +68,7 @@ void run(const MpiSession& session, std::string_view how) {
     if (last && odd_one && how == "mismatch") {
       compute.wait(data->broadcast(x.view(), 0, compute));
     } else {
-      compute.wait(
-          data->all_reduce(x.range(0, last && odd_one && how == "count" ? 5 : 8), Reduce::sum, compute));
+      compute.wait(data->all_reduce(x.range(0, last && odd_one && how == "count" ? 5 : 8), Reduce::sum, compute));
     }
     compute.wait(world->all_reduce(x.view(), Reduce::max, compute));
   }

@@ -53,8 +53,7 @@ TEST(NcclGroups, GroupsInFlightTogetherKeepTheirResults) {
     const DeviceArray activations(compute, std::vector<int>(333, 1), DType::f32);
     const DeviceArray total(compute, {rank + 1}, DType::i32);
     for (int step = 0; step < steps; ++step) {
-      buckets.push_back(
-          std::make_unique<DeviceArray>(compute, std::vector<int>(5000, rank + step), DType::f32));
+      buckets.push_back(std::make_unique<DeviceArray>(compute, std::vector<int>(5000, rank + step), DType::f32));
       reductions.push_back(groups.data->all_reduce(buckets.back()->view(), Reduce::sum, compute));
       compute.wait(groups.tensor->all_reduce(activations.view(), Reduce::max, compute));
     }
@@ -65,8 +64,7 @@ TEST(NcclGroups, GroupsInFlightTogetherKeepTheirResults) {
     EXPECT_EQ(total.values(), std::vector<int>{ranks * (ranks + 1) / 2});
     for (int step = 0; step < steps; ++step) {
       int sum = 0;
-      for (int member = groups.tensor->rank(); member < ranks; member += groups.tensor->size())
-        sum += member + step;
+      for (int member = groups.tensor->rank(); member < ranks; member += groups.tensor->size()) sum += member + step;
       EXPECT_EQ(buckets[static_cast<std::size_t>(step)]->values(), std::vector<int>(5000, sum)) << step;
     }
   });

@@ -24,9 +24,7 @@ bool is_meant(const Communicator& communicator) {
 }  // namespace
 
 bool injected_fault(Communicator& communicator, std::int64_t sequence) {
-  const auto at = [&](const char* variable) {
-    return number_from(variable) == sequence && is_meant(communicator);
-  };
+  const auto at = [&](const char* variable) { return number_from(variable) == sequence && is_meant(communicator); };
   if (at("NCCL_STANDIN_DIE_AT")) raise(SIGKILL);
   if (at("NCCL_STANDIN_FAIL_AT")) communicator.fail(ncclRemoteError, "injected by NCCL_STANDIN_FAIL_AT");
   return at("NCCL_STANDIN_FAIL_AT") || at("NCCL_STANDIN_HANG_AT");

@@ -107,8 +107,7 @@ void receive_and_reduce(Request& request, const void* own, void* out, std::size_
                         ncclRedOp_t op) {
   const Communicator& group = *request.communicator;
   const std::size_t block = n * bytes_of(dtype);
-  const auto received =
-      std::make_shared<std::vector<std::byte>>(block * static_cast<std::size_t>(group.size));
+  const auto received = std::make_shared<std::vector<std::byte>>(block * static_cast<std::size_t>(group.size));
   std::vector<const void*> blocks;
   for (int rank = 0; rank < group.size; ++rank) {
     std::byte* place = received->data() + block * static_cast<std::size_t>(rank);
@@ -123,8 +122,7 @@ std::shared_ptr<Communicator> adopt(MPI_Comm mpi, const ncclConfig_t* config) {
   state->mpi = mpi;
   if (config != nullptr && config->commName != nullptr) state->name = config->commName;
   const bool good = MPI_Comm_set_errhandler(mpi, MPI_ERRORS_RETURN) == MPI_SUCCESS &&
-                    MPI_Comm_rank(mpi, &state->rank) == MPI_SUCCESS &&
-                    MPI_Comm_size(mpi, &state->size) == MPI_SUCCESS;
+                    MPI_Comm_rank(mpi, &state->rank) == MPI_SUCCESS && MPI_Comm_size(mpi, &state->size) == MPI_SUCCESS;
   return good ? state : nullptr;
 }
 
@@ -167,8 +165,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank,
-                                    ncclConfig_t* config) {
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
   for (const char byte : id.internal) {
     if (byte != 0x5a) return ncclInvalidArgument;  // the id did not travel
   }
@@ -176,8 +173,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
   if (MPI_Comm_split(MPI_COMM_WORLD, 0, rank, &mpi) != MPI_SUCCESS) return ncclSystemError;
   auto state = adopt(mpi, config);
   if (state == nullptr) return ncclSystemError;
-  if (state->size != size || state->rank != rank)
-    return ncclInvalidArgument;  // other worlds are not needed here
+  if (state->size != size || state->rank != rank) return ncclInvalidArgument;  // other worlds are not needed here
   *comm = new ncclComm{std::move(state)};
   return ncclSuccess;
 }
@@ -268,8 +264,8 @@ ncclResult_t ncclAllGather(const void* in, void* out, size_t count, ncclDataType
   return submit(std::move(request), stream);
 }
 
-ncclResult_t ncclBroadcast(const void* in, void* out, size_t count, ncclDataType_t dtype, int root,
-                           ncclComm_t comm, cudaStream_t stream) {
+ncclResult_t ncclBroadcast(const void* in, void* out, size_t count, ncclDataType_t dtype, int root, ncclComm_t comm,
+                           cudaStream_t stream) {
   Request request = make_request(comm, Kind::broadcast, count, dtype, 0, root);
   const std::size_t size = count * bytes_of(dtype);
   if (comm->state->rank != root) {
@@ -288,8 +284,7 @@ ncclResult_t ncclSend(const void* data, size_t count, ncclDataType_t dtype, int 
   return submit(std::move(request), stream);
 }
 
-ncclResult_t ncclRecv(void* data, size_t count, ncclDataType_t dtype, int peer, ncclComm_t comm,
-                      cudaStream_t stream) {
+ncclResult_t ncclRecv(void* data, size_t count, ncclDataType_t dtype, int peer, ncclComm_t comm, cudaStream_t stream) {
   Request request = make_request(comm, Kind::point_to_point, count, dtype, 0, 0);
   request.receives.push_back({peer, bytes(data), count * bytes_of(dtype)});
   return submit(std::move(request), stream);

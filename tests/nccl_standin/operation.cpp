@@ -33,10 +33,9 @@ const char* name_of(Kind kind) {
 }
 
 std::string text_of(int rank, const Description& call) {
-  return "rank " + std::to_string(rank) + " called " + name_of(call.kind) + " (call " +
-         std::to_string(call.sequence) + ", sends " + std::to_string(call.sent) + ", expects " +
-         std::to_string(call.expected) + ", dtype " + std::to_string(call.dtype) + ", op " +
-         std::to_string(call.op) + ", root " + std::to_string(call.root) + ")";
+  return "rank " + std::to_string(rank) + " called " + name_of(call.kind) + " (call " + std::to_string(call.sequence) +
+         ", sends " + std::to_string(call.sent) + ", expects " + std::to_string(call.expected) + ", dtype " +
+         std::to_string(call.dtype) + ", op " + std::to_string(call.op) + ", root " + std::to_string(call.root) + ")";
 }
 
 bool agree(const Description& mine, const Description& theirs) {
@@ -121,17 +120,16 @@ void Operation::describe() {
     check(MPI_Irecv(&peer.theirs, sizeof peer.theirs, MPI_BYTE, peer.rank, tag, group.mpi, &pending_.back()),
           "MPI_Irecv");
     pending_.emplace_back();
-    check(MPI_Isend(&peer.mine, sizeof peer.mine, MPI_BYTE, peer.rank, tag, group.mpi, &pending_.back()),
-          "MPI_Isend");
+    check(MPI_Isend(&peer.mine, sizeof peer.mine, MPI_BYTE, peer.rank, tag, group.mpi, &pending_.back()), "MPI_Isend");
   }
 }
 
 bool Operation::descriptions_agree() {
   for (const Peer& peer : peers_) {
     if (agree(peer.mine, peer.theirs)) continue;
-    request_.communicator->fail(
-        ncclInvalidUsage, "mismatched calls: " + text_of(request_.communicator->rank, peer.mine) + ", " +
-                              text_of(peer.rank, peer.theirs));
+    request_.communicator->fail(ncclInvalidUsage,
+                                "mismatched calls: " + text_of(request_.communicator->rank, peer.mine) + ", " +
+                                    text_of(peer.rank, peer.theirs));
     return false;
   }
   return true;
@@ -161,8 +159,7 @@ void Operation::transfer() {
 
 bool Operation::requests_done() {
   int done = 0;
-  check(MPI_Testall(static_cast<int>(pending_.size()), pending_.data(), &done, MPI_STATUSES_IGNORE),
-        "MPI_Testall");
+  check(MPI_Testall(static_cast<int>(pending_.size()), pending_.data(), &done, MPI_STATUSES_IGNORE), "MPI_Testall");
   if (done != 0) {
     pending_.clear();
   } else {

@@ -49,12 +49,10 @@ void sum_bf16(void* out, const std::vector<const void*>& blocks, std::size_t n) 
 
 bool can_reduce(ncclDataType_t dtype, ncclRedOp_t op) {
   if (dtype == ncclBfloat16) return op == ncclSum;
-  return (dtype == ncclFloat32 || dtype == ncclFloat64 || dtype == ncclInt32) &&
-         (op == ncclSum || op == ncclMax);
+  return (dtype == ncclFloat32 || dtype == ncclFloat64 || dtype == ncclInt32) && (op == ncclSum || op == ncclMax);
 }
 
-void reduce(void* out, const std::vector<const void*>& blocks, std::size_t n, ncclDataType_t dtype,
-            ncclRedOp_t op) {
+void reduce(void* out, const std::vector<const void*>& blocks, std::size_t n, ncclDataType_t dtype, ncclRedOp_t op) {
   if (dtype == ncclFloat32) reduce_typed<float>(out, blocks, n, op);
   if (dtype == ncclFloat64) reduce_typed<double>(out, blocks, n, op);
   if (dtype == ncclInt32) reduce_typed<std::int32_t>(out, blocks, n, op);

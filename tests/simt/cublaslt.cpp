@@ -66,11 +66,12 @@ cublasStatus_t check_rows(const char* operand, const Layout& layout, std::uint32
   if (unaligned_rule == simt::UnalignedOperands::allowed || rows_aligned(layout, bytes_of_address))
     return CUBLAS_STATUS_SUCCESS;
   if (unaligned_rule == simt::UnalignedOperands::no_algorithm) return CUBLAS_STATUS_NOT_SUPPORTED;
-  std::fprintf(stderr,
-               "simt: cuBLASLt: operand %s (%lld x %lld bf16, leading dimension %lld, aligned to %u bytes) is slow to read: "
-               "pad its rows to a multiple of 8 elements, and begin at a multiple of 16 bytes\n",
-               operand, static_cast<long long>(layout.rows), static_cast<long long>(layout.columns),
-               static_cast<long long>(layout.leading_dimension), bytes_of_address);
+  std::fprintf(
+      stderr,
+      "simt: cuBLASLt: operand %s (%lld x %lld bf16, leading dimension %lld, aligned to %u bytes) is slow to read: "
+      "pad its rows to a multiple of 8 elements, and begin at a multiple of 16 bytes\n",
+      operand, static_cast<long long>(layout.rows), static_cast<long long>(layout.columns),
+      static_cast<long long>(layout.leading_dimension), bytes_of_address);
   return CUBLAS_STATUS_INVALID_VALUE;
 }
 
@@ -125,9 +126,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t handle) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle,
-                                              cublasLtMatmulDescAttributes_t attribute, const void* value,
-                                              size_t bytes) {
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle, cublasLtMatmulDescAttributes_t attribute,
+                                              const void* value, size_t bytes) {
   switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA:
       return set(of(handle).transpose_a, value, bytes);
@@ -140,8 +140,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle,
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* handle, cudaDataType type, uint64_t rows,
                                           uint64_t columns, int64_t leading_dimension) {
-  *handle = reinterpret_cast<cublasLtMatrixLayout_t>(new Layout{
-      type, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns), leading_dimension});
+  *handle = reinterpret_cast<cublasLtMatrixLayout_t>(
+      new Layout{type, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns), leading_dimension});
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -174,8 +174,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t handle
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t handle,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute,
-                                                    const void* value, size_t bytes) {
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+                                                    size_t bytes) {
   std::uint32_t reduction_schemes = 0;  // one sum in fp32 here, whatever is allowed
   switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
@@ -201,8 +201,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t results[], int* found) {
   *found = 0;
-  const Product call{of(operations), of(a),   of(b), of(c), of(d),   nullptr, nullptr,
-                     nullptr,        nullptr, 0,     0,     nullptr, 0};
+  const Product call{of(operations), of(a), of(b), of(c), of(d), nullptr, nullptr, nullptr, nullptr, 0, 0, nullptr, 0};
   if (asked < 1 || !call.shapes_agree() || of(c).order != of(d).order) return CUBLAS_STATUS_INVALID_VALUE;
   if (!call.types_supported()) return CUBLAS_STATUS_NOT_SUPPORTED;
   for (const auto& [name, layout, index] : {std::tuple{"A", a, 0}, {"B", b, 1}}) {
@@ -221,12 +220,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations, const void* alpha,
-                              const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
-                              cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
-                              cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
-                              const cublasLtMatmulAlgo_t* chosen, void* workspace, size_t workspace_bytes,
-                              cudaStream_t stream) {
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations, const void* alpha, const void* a,
+                              cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* chosen, void* workspace,
+                              size_t workspace_bytes, cudaStream_t stream) {
   if (chosen == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;  // the library would search on each call
   Algorithm algorithm{};
   std::memcpy(&algorithm, chosen, sizeof(algorithm));
@@ -243,11 +241,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations,
                      *static_cast<const float*>(beta),
                      workspace,
                      algorithm.workspace_bytes};
-  if (!call.shapes_agree() || !call.types_supported() || of(c_layout).order != of(d_layout).order ||
-      a == nullptr || b == nullptr || d == nullptr || (c == nullptr && call.beta != 0.0f) ||
-      !aligned(a, algorithm.alignment[0]) || !aligned(b, algorithm.alignment[1]) ||
-      !aligned(c, algorithm.alignment[2]) || !aligned(d, algorithm.alignment[3]) ||
-      workspace_bytes < algorithm.workspace_bytes ||
+  if (!call.shapes_agree() || !call.types_supported() || of(c_layout).order != of(d_layout).order || a == nullptr ||
+      b == nullptr || d == nullptr || (c == nullptr && call.beta != 0.0f) || !aligned(a, algorithm.alignment[0]) ||
+      !aligned(b, algorithm.alignment[1]) || !aligned(c, algorithm.alignment[2]) ||
+      !aligned(d, algorithm.alignment[3]) || workspace_bytes < algorithm.workspace_bytes ||
       (algorithm.workspace_bytes > 0 && (workspace == nullptr || !aligned(workspace, 256)))) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }

@@ -61,13 +61,12 @@ bool Product::run() const {
   const auto flag = [](bool turned) { return turned ? 'T' : 'N'; };
   dnnl_status_t status = dnnl_success;
   if (d_layout.order == CUBLASLT_ORDER_ROW) {
-    status = dnnl_sgemm(flag(a_turned), flag(b_turned), rows(), columns(), depth(), alpha, left.data(),
-                        a_layout.stored_columns(), right.data(), b_layout.stored_columns(), 0.0f,
-                        values.data(), columns());
+    status =
+        dnnl_sgemm(flag(a_turned), flag(b_turned), rows(), columns(), depth(), alpha, left.data(),
+                   a_layout.stored_columns(), right.data(), b_layout.stored_columns(), 0.0f, values.data(), columns());
   } else {
     status = dnnl_sgemm(flag(!b_turned), flag(!a_turned), columns(), rows(), depth(), alpha, right.data(),
-                        b_layout.stored_columns(), left.data(), a_layout.stored_columns(), 0.0f,
-                        values.data(), rows());
+                        b_layout.stored_columns(), left.data(), a_layout.stored_columns(), 0.0f, values.data(), rows());
   }
   if (status != dnnl_success) runtime_misuse("oneDNN refuses a product");
   if (beta != 0.0f) {

@@ -43,12 +43,9 @@ struct Product {
 
   bool shapes_agree() const {
     const std::int64_t b_depth = b_transposed() ? b_layout.columns : b_layout.rows;
-    const auto dense = [](const Layout& layout) {
-      return layout.leading_dimension >= layout.stored_columns();
-    };
-    return depth() == b_depth && d_layout.rows == rows() && d_layout.columns == columns() &&
-           c_layout.rows == rows() && c_layout.columns == columns() && dense(a_layout) && dense(b_layout) &&
-           dense(c_layout) && dense(d_layout);
+    const auto dense = [](const Layout& layout) { return layout.leading_dimension >= layout.stored_columns(); };
+    return depth() == b_depth && d_layout.rows == rows() && d_layout.columns == columns() && c_layout.rows == rows() &&
+           c_layout.columns == columns() && dense(a_layout) && dense(b_layout) && dense(c_layout) && dense(d_layout);
   }
 
   bool types_supported() const {

@@ -21,8 +21,8 @@ struct MatmulCase {
 
 float read(const std::vector<std::uint32_t>& storage, cudaDataType type, std::size_t i) {
   if (type == CUDA_R_32F) return std::bit_cast<float>(storage[i]);
-  return std::bit_cast<float>(
-      static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t*>(storage.data())[i]) << 16);
+  return std::bit_cast<float>(static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t*>(storage.data())[i])
+                              << 16);
 }
 
 void write(std::vector<std::uint32_t>& storage, cudaDataType type, std::size_t i, float value) {
@@ -54,8 +54,7 @@ struct Matrix {
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
   std::size_t at(std::int64_t row, std::int64_t column) const {
-    return static_cast<std::size_t>(order == CUBLASLT_ORDER_ROW ? row * stride + column
-                                                                : column * stride + row);
+    return static_cast<std::size_t>(order == CUBLASLT_ORDER_ROW ? row * stride + column : column * stride + row);
   }
   float get(std::int64_t row, std::int64_t column) const { return read(storage, type, at(row, column)); }
   void fill(int modulus) {
@@ -91,21 +90,19 @@ TEST_P(CublasLt, ProductOfAnyOrder) {
   cublasLtMatmulPreference_t preference = nullptr;
   ASSERT_EQ(cublasLtCreate(&handle), CUBLAS_STATUS_SUCCESS);
   ASSERT_EQ(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
-  const cublasOperation_t operation[2] = {p.turn_a ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                          p.turn_b ? CUBLAS_OP_T : CUBLAS_OP_N};
+  const cublasOperation_t operation[2] = {p.turn_a ? CUBLAS_OP_T : CUBLAS_OP_N, p.turn_b ? CUBLAS_OP_T : CUBLAS_OP_N};
   cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &operation[0], sizeof(operation[0]));
   cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSB, &operation[1], sizeof(operation[1]));
   ASSERT_EQ(cublasLtMatmulPreferenceCreate(&preference), CUBLAS_STATUS_SUCCESS);
   const std::uint32_t alignment = 4;
-  for (auto which :
-       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+  for (auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment, sizeof(alignment));
   }
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  ASSERT_EQ(cublasLtMatmulAlgoGetHeuristic(handle, product, a.layout, b.layout, d.layout, d.layout,
-                                           preference, 1, &best, &found),
+  ASSERT_EQ(cublasLtMatmulAlgoGetHeuristic(handle, product, a.layout, b.layout, d.layout, d.layout, preference, 1,
+                                           &best, &found),
             CUBLAS_STATUS_SUCCESS);
   cudaStream_t stream = nullptr;
   ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
@@ -120,13 +117,11 @@ TEST_P(CublasLt, ProductOfAnyOrder) {
     }
   }
   const auto run = [&](const void* left) {
-    return cublasLtMatmul(handle, product, &alpha, left, a.layout, b.storage.data(), b.layout, &beta,
-                          d.storage.data(), d.layout, d.storage.data(), d.layout, &best.algo, nullptr, 0,
-                          stream);
+    return cublasLtMatmul(handle, product, &alpha, left, a.layout, b.storage.data(), b.layout, &beta, d.storage.data(),
+                          d.layout, d.storage.data(), d.layout, &best.algo, nullptr, 0, stream);
   };
   ASSERT_EQ(run(a.storage.data()), CUBLAS_STATUS_SUCCESS);
-  EXPECT_EQ(run(reinterpret_cast<const char*>(a.storage.data()) + 2), CUBLAS_STATUS_INVALID_VALUE)
-      << "misaligned";
+  EXPECT_EQ(run(reinterpret_cast<const char*>(a.storage.data()) + 2), CUBLAS_STATUS_INVALID_VALUE) << "misaligned";
   ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j)
@@ -190,8 +185,8 @@ std::vector<MatmulCase> all_cases() {
 std::string name_of(const testing::TestParamInfo<MatmulCase>& info) {
   const MatmulCase& p = info.param;
   return std::string(p.turn_a ? "t" : "n") + (p.turn_b ? "t" : "n") +
-         (p.order == CUBLASLT_ORDER_ROW ? "_rows" : "_columns") +
-         (p.operands == CUDA_R_16BF ? "_bf16" : "_f32") + (p.output == CUDA_R_16BF ? "_to_bf16" : "_to_f32");
+         (p.order == CUBLASLT_ORDER_ROW ? "_rows" : "_columns") + (p.operands == CUDA_R_16BF ? "_bf16" : "_f32") +
+         (p.output == CUDA_R_16BF ? "_to_bf16" : "_to_f32");
 }
 
 INSTANTIATE_TEST_SUITE_P(, CublasLt, testing::ValuesIn(all_cases()), name_of);

@@ -82,8 +82,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  if (!simt::exists(device))
-    return result(simt::device_count() == 0 ? cudaErrorNoDevice : cudaErrorInvalidDevice);
+  if (!simt::exists(device)) return result(simt::device_count() == 0 ? cudaErrorNoDevice : cudaErrorInvalidDevice);
   simt::current_device = device;
   return cudaSuccess;
 }
@@ -152,8 +151,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
-  std::snprintf(text, static_cast<size_t>(length), "0000:%02x:00.0",
-                static_cast<unsigned>(simt::pci_bus(device)));
+  std::snprintf(text, static_cast<size_t>(length), "0000:%02x:00.0", static_cast<unsigned>(simt::pci_bus(device)));
   return cudaSuccess;
 }
 
@@ -193,8 +191,7 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribut
   const auto number = *static_cast<unsigned long long*>(value);
   if (attribute == cudaMemPoolAttrReleaseThreshold) {
     pool->release_threshold = number;
-  } else if ((attribute == cudaMemPoolAttrUsedMemHigh || attribute == cudaMemPoolAttrReservedMemHigh) &&
-             number == 0) {
+  } else if ((attribute == cudaMemPoolAttrUsedMemHigh || attribute == cudaMemPoolAttrReservedMemHigh) && number == 0) {
     r.pool_peak = r.pool_used;
   } else {
     return result(cudaErrorInvalidValue);

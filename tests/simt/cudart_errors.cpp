@@ -16,15 +16,13 @@ constexpr std::array errors{
     ErrorText{cudaSuccess, "cudaSuccess", "no error"},
     ErrorText{cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     ErrorText{cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    ErrorText{cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
-              "invalid configuration argument"},
+    ErrorText{cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
     ErrorText{cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
               "CUDA driver version is insufficient for CUDA runtime version"},
     ErrorText{cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     ErrorText{cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     ErrorText{cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
-    ErrorText{cudaErrorIllegalState, "cudaErrorIllegalState",
-              "the operation cannot be performed in the present state"},
+    ErrorText{cudaErrorIllegalState, "cudaErrorIllegalState", "the operation cannot be performed in the present state"},
     ErrorText{cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
     ErrorText{cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
               "operation not permitted when stream is capturing"},
@@ -34,8 +32,7 @@ constexpr std::array errors{
               "operation would result in a merge of separate capture sequences"},
     ErrorText{cudaErrorStreamCaptureUnmatched, "cudaErrorStreamCaptureUnmatched",
               "capture was not ended in the same stream as it began"},
-    ErrorText{cudaErrorStreamCaptureUnjoined, "cudaErrorStreamCaptureUnjoined",
-              "capturing stream has unjoined work"},
+    ErrorText{cudaErrorStreamCaptureUnjoined, "cudaErrorStreamCaptureUnjoined", "capturing stream has unjoined work"},
     ErrorText{cudaErrorStreamCaptureIsolation, "cudaErrorStreamCaptureIsolation",
               "dependency created on uncaptured work in another stream"},
     ErrorText{cudaErrorCapturedEvent, "cudaErrorCapturedEvent",
@@ -47,8 +44,8 @@ constexpr std::array errors{
 };
 
 const ErrorText& look_up(cudaError_t status) {
-  const auto* found = std::find_if(errors.begin(), errors.end(),
-                                   [status](const ErrorText& error) { return error.status == status; });
+  const auto* found =
+      std::find_if(errors.begin(), errors.end(), [status](const ErrorText& error) { return error.status == status; });
   return found == errors.end() ? errors.back() : *found;
 }
 

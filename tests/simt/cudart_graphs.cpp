@@ -118,8 +118,7 @@ bool joined(const Capture& capture, const std::vector<std::size_t>& tail) {
 bool Runtime::capture_forbids() {
   return std::any_of(captures.begin(), captures.end(), [](const std::shared_ptr<Capture>& capture) {
     const bool own = capture->thread == std::this_thread::get_id();
-    if (thread_mode == cudaStreamCaptureModeRelaxed || capture->mode == cudaStreamCaptureModeRelaxed)
-      return false;
+    if (thread_mode == cudaStreamCaptureModeRelaxed || capture->mode == cudaStreamCaptureModeRelaxed) return false;
     if (own) return true;
     return thread_mode == cudaStreamCaptureModeGlobal && capture->mode == cudaStreamCaptureModeGlobal;
   });
@@ -214,8 +213,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
 }
 
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
-  if (graph == nullptr || nodes != nullptr)
-    return result(cudaErrorInvalidValue);  // the count is all there is
+  if (graph == nullptr || nodes != nullptr) return result(cudaErrorInvalidValue);  // the count is all there is
   *count = graph->nodes.size();
   return cudaSuccess;
 }

@@ -62,8 +62,7 @@ cudaError_t allocate(Runtime& r, void** pointer, std::size_t bytes, Memory memor
 void check_guards(std::uintptr_t address, const Allocation& allocation) {
   const auto* user = reinterpret_cast<const unsigned char*>(address);
   for (std::size_t i = 0; i < guard_bytes; ++i) {
-    const bool before = user[-1 - static_cast<std::ptrdiff_t>(i)] != guard,
-               after = user[allocation.bytes + i] != guard;
+    const bool before = user[-1 - static_cast<std::ptrdiff_t>(i)] != guard, after = user[allocation.bytes + i] != guard;
     if (!before && !after) continue;
     std::fprintf(stderr, "simt: written %zu bytes %s an allocation of %zu bytes\n", i + 1,
                  before ? "before" : "past the end of", allocation.bytes);
@@ -215,8 +214,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   Runtime& r = runtime();
   Runtime::Lock lock(r.mutex);

@@ -92,8 +92,7 @@ bool Runtime::step(Lock& lock) {
   const std::uint64_t before = work_done;
   std::set<CUstream_st*> tried;
   while (CUstream_st* stream = choose(tried)) {
-    const Poll& poll =
-        stream->queue.front();  // only this thread takes from a queue, and a deque keeps its place
+    const Poll& poll = stream->queue.front();  // only this thread takes from a queue, and a deque keeps its place
     running_ = true;
     lock.unlock();
     const bool done = poll();
@@ -234,8 +233,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (awaited->capture != nullptr) {
     // Waiting for a captured event takes the stream into that capture.
     if (waiting->capture == nullptr) {
-      if (awaited->capture->origin == nullptr)
-        return result(cudaErrorCapturedEvent);  // that capture has ended
+      if (awaited->capture->origin == nullptr) return result(cudaErrorCapturedEvent);  // that capture has ended
       waiting->capture = awaited->capture;
       waiting->tail.clear();
       waiting->capture->streams.push_back(waiting);
@@ -244,11 +242,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     waiting->tail.insert(waiting->tail.end(), awaited->tail.begin(), awaited->tail.end());
     return cudaSuccess;
   }
-  if (waiting->capture != nullptr && awaited->marker != nullptr)
-    return result(cudaErrorStreamCaptureIsolation);
+  if (waiting->capture != nullptr && awaited->marker != nullptr) return result(cudaErrorStreamCaptureIsolation);
   if (awaited->marker != nullptr) {
-    waiting->queue.push_back(
-        [marker = awaited->marker] { return marker->reached.load(std::memory_order_acquire); });
+    waiting->queue.push_back([marker = awaited->marker] { return marker->reached.load(std::memory_order_acquire); });
   }
   return cudaSuccess;
 }

@@ -229,10 +229,8 @@ TEST_F(Cudart, CopiesBehaveByTheirKindOfMemory) {
   EXPECT_EQ(*pinned, 10);
   EXPECT_EQ(pageable, 10);
   // A wrong direction, a range past the end.
-  EXPECT_EQ(cudaMemcpyAsync(device, pinned, sizeof(int), cudaMemcpyDeviceToHost, first_),
-            cudaErrorInvalidValue);
-  EXPECT_EQ(cudaMemcpyAsync(device, pinned, 2 * sizeof(int), cudaMemcpyHostToDevice, first_),
-            cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyAsync(device, pinned, sizeof(int), cudaMemcpyDeviceToHost, first_), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyAsync(device, pinned, 2 * sizeof(int), cudaMemcpyHostToDevice, first_), cudaErrorInvalidValue);
   EXPECT_EQ(cudaMemsetAsync(device + 1, 0, sizeof(int), first_), cudaErrorInvalidValue);
   ok(cudaMemsetAsync(device, 0, sizeof(int), first_));
   EXPECT_EQ(*device, 10);

@@ -84,26 +84,22 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, simt::Where where = simt::Wh
 }
 
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32,
-              simt::Where where = simt::Where::current()) {
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, simt::Where where = simt::Where::current()) {
   const int lane = simt::lane();
   return simt::shuffle_from(mask, value, (lane & ~(width - 1)) + (source & (width - 1)), where);
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                 simt::Where where = simt::Where::current()) {
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, simt::Where where = simt::Where::current()) {
   const int lane = simt::lane(), source = lane - static_cast<int>(delta);
   return simt::shuffle_from(mask, value, source < (lane & ~(width - 1)) ? lane : source, where);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   simt::Where where = simt::Where::current()) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, simt::Where where = simt::Where::current()) {
   const int lane = simt::lane(), source = lane + static_cast<int>(delta);
   return simt::shuffle_from(mask, value, source > (lane | (width - 1)) ? lane : source, where);
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
-                  simt::Where where = simt::Where::current()) {
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, simt::Where where = simt::Where::current()) {
   const int lane = simt::lane(), source = lane ^ lane_mask;
   return simt::shuffle_from(mask, value, source > (lane | (width - 1)) ? lane : source, where);
 }

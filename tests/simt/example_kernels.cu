@@ -28,8 +28,7 @@ __global__ void reverse_blocks_kernel(int* out, const int* in) {
 // One warp makes a 16x8 tile of c; both operands pass through shared memory in two stages of 16 k each.
 __global__ void __launch_bounds__(32)
     tile_matmul_kernel(float* c, const __nv_bfloat16* a, const __nv_bfloat16* b, int n, int k) {
-  __shared__ __align__(16)
-      __nv_bfloat16 a_tile[2][16][24];  // rows padded to 48 bytes: ldmatrix without conflicts
+  __shared__ __align__(16) __nv_bfloat16 a_tile[2][16][24];  // rows padded to 48 bytes: ldmatrix without conflicts
   __shared__ __align__(16) __nv_bfloat16 b_tile[2][8][24];
   const int lane = static_cast<int>(threadIdx.x);
   const int row0 = static_cast<int>(blockIdx.y) * 16, column0 = static_cast<int>(blockIdx.x) * 8;
@@ -37,8 +36,7 @@ __global__ void __launch_bounds__(32)
     const int row = lane / 2, part = lane % 2 * 8;
     cp_async_16(&a_tile[stage][row][part], a + static_cast<std::int64_t>(row0 + row) * k + k0 + part, true);
     if (lane < 16) {
-      cp_async_16(&b_tile[stage][row][part], b + static_cast<std::int64_t>(column0 + row) * k + k0 + part,
-                  true);
+      cp_async_16(&b_tile[stage][row][part], b + static_cast<std::int64_t>(column0 + row) * k + k0 + part, true);
     }
     cp_async_commit();
   };
@@ -70,8 +68,7 @@ __global__ void histogram_kernel(int* counts, const int* ids, std::int64_t n) {
   if (i < n) atomicAdd(counts + ids[i], 1);
 }
 
-__global__ void load_matrices_kernel(float* plain, float* transposed, float* two,
-                                     const __nv_bfloat16* matrices) {
+__global__ void load_matrices_kernel(float* plain, float* transposed, float* two, const __nv_bfloat16* matrices) {
   __shared__ __align__(16) __nv_bfloat16 tile[4][8][8];
   const int lane = static_cast<int>(threadIdx.x);
   *reinterpret_cast<uint4*>(&tile[lane / 8][lane % 8][0]) = load8(matrices + lane * 8);
@@ -117,8 +114,7 @@ void reverse_blocks(cudaStream_t stream, int* out, const int* in, int blocks, in
   launch(reverse_blocks_kernel, {blocks, threads, sizeof(int) * threads, stream}, out, in);
 }
 
-void tile_matmul(cudaStream_t stream, float* c, const __nv_bfloat16* a, const __nv_bfloat16* b, int m, int n,
-                 int k) {
+void tile_matmul(cudaStream_t stream, float* c, const __nv_bfloat16* a, const __nv_bfloat16* b, int m, int n, int k) {
   launch(tile_matmul_kernel, {dim3(n / 8, m / 16), 32, 0, stream}, c, a, b, n, k);
 }
 
@@ -127,8 +123,7 @@ void histogram(cudaStream_t stream, int* counts, const int* ids, std::int64_t n)
   launch(histogram_kernel, {ceil_div(n, std::int64_t{256}), 256, 0, stream}, counts, ids, n);
 }
 
-void load_matrices(cudaStream_t stream, float* plain, float* transposed, float* two,
-                   const __nv_bfloat16* matrices) {
+void load_matrices(cudaStream_t stream, float* plain, float* transposed, float* two, const __nv_bfloat16* matrices) {
   launch(load_matrices_kernel, {1, 32, 0, stream}, plain, transposed, two, matrices);
 }
 

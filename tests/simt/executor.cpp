@@ -114,8 +114,7 @@ void Multiprocessor::run(const Grid& grid, void (*body)(const void*), const void
     while (std::gcd(stride, blocks) != 1);
   }
   for (std::uint64_t i = 0; i < blocks; ++i, block = (block + stride) % blocks) {
-    blockIdx = {static_cast<unsigned>(block % grid.grid.x),
-                static_cast<unsigned>(block / grid.grid.x % grid.grid.y),
+    blockIdx = {static_cast<unsigned>(block % grid.grid.x), static_cast<unsigned>(block / grid.grid.x % grid.grid.y),
                 static_cast<unsigned>(block / (std::uint64_t{grid.grid.x} * grid.grid.y))};
     run_block();
   }

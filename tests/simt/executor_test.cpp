@@ -40,8 +40,7 @@ class Executor : public testing::TestWithParam<OrderCase> {
 };
 
 INSTANTIATE_TEST_SUITE_P(, Executor,
-                         testing::Values(OrderCase{simt::Order::forward, 0},
-                                         OrderCase{simt::Order::reverse, 0},
+                         testing::Values(OrderCase{simt::Order::forward, 0}, OrderCase{simt::Order::reverse, 0},
                                          OrderCase{simt::Order::random, 1}, OrderCase{simt::Order::random, 2},
                                          OrderCase{simt::Order::random, 3}),
                          name_of);
@@ -74,17 +73,14 @@ TEST_P(Executor, TensorCoreProductThroughAsyncCopies) {
   const int m = 48, n = 40, k = 80;
   std::vector<__nv_bfloat16> a(m * k), b(n * k);
   std::vector<float> c(m * n, -1.0f), x(m * k), y(n * k);
-  for (std::size_t i = 0; i < x.size(); ++i)
-    a[i] = __float2bfloat16(x[i] = static_cast<float>(i * 7 % 13) - 6);
-  for (std::size_t i = 0; i < y.size(); ++i)
-    b[i] = __float2bfloat16(y[i] = static_cast<float>(i * 5 % 11) - 5);
+  for (std::size_t i = 0; i < x.size(); ++i) a[i] = __float2bfloat16(x[i] = static_cast<float>(i * 7 % 13) - 6);
+  for (std::size_t i = 0; i < y.size(); ++i) b[i] = __float2bfloat16(y[i] = static_cast<float>(i * 5 % 11) - 5);
   tile_matmul(stream_, c.data(), a.data(), b.data(), m, n, k);
   wait();
   for (int i = 0; i < m; ++i) {
     for (int j = 0; j < n; ++j) {
       const float* row = x.data() + i * k;
-      EXPECT_EQ(c[static_cast<std::size_t>(i * n + j)],
-                std::inner_product(row, row + k, y.data() + j * k, 0.0f));
+      EXPECT_EQ(c[static_cast<std::size_t>(i * n + j)], std::inner_product(row, row + k, y.data() + j * k, 0.0f));
     }
   }
 }

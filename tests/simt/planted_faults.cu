@@ -73,8 +73,7 @@ __global__ void faulty_kernel(int* out, const int* in, Fault fault) {
       __syncthreads();
     }
     sum += across[neighbour];
-    if (fault != Fault::missing_barrier_before_reuse && fault != Fault::missing_block_barrier)
-      __syncthreads();
+    if (fault != Fault::missing_barrier_before_reuse && fault != Fault::missing_block_barrier) __syncthreads();
   }
   __shared__ __align__(16) int copied[threads * 4];
   cp_async_16(&copied[thread * 4], in + thread * 4, true);

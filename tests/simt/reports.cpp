@@ -25,14 +25,14 @@ void Multiprocessor::report_deadlock() {
   std::fprintf(stderr,
                "simt: deadlock in block (%u,%u,%u) of the kernel launched at %s:%u: of %u threads %u wait in "
                "__syncthreads, %u in a warp operation, %u have exited\n",
-               blockIdx.x, blockIdx.y, blockIdx.z, launch_where_.file_name(), launch_where_.line(), count_,
-               in_barrier, in_operation, count_ - live_);
+               blockIdx.x, blockIdx.y, blockIdx.z, launch_where_.file_name(), launch_where_.line(), count_, in_barrier,
+               in_operation, count_ - live_);
   const Thread* previous = nullptr;
   for (unsigned i = 0; i < count_ && printed < lines; ++i) {
     const Thread& thread = threads_[i];
     if (thread.state == State::exited) continue;
-    const bool same_place = previous != nullptr && previous->state == thread.state &&
-                            previous->where.line() == thread.where.line();
+    const bool same_place =
+        previous != nullptr && previous->state == thread.state && previous->where.line() == thread.where.line();
     previous = &thread;
     if (same_place) continue;
     std::fprintf(stderr, "simt:   from thread (%u,%u,%u) on: %s at %s:%u\n", thread.index.x, thread.index.y,

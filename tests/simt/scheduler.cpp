@@ -11,8 +11,7 @@ namespace {
 
 /// The first set bit from a place on, around the end. Not uniform, but every one is drawn, without a loop.
 unsigned bit_from(unsigned bits, unsigned place) {
-  return (static_cast<unsigned>(std::countr_zero(std::rotr(bits, static_cast<int>(place % 32)))) + place) %
-         32;
+  return (static_cast<unsigned>(std::countr_zero(std::rotr(bits, static_cast<int>(place % 32)))) + place) % 32;
 }
 
 bool same_file(const Where& a, const Where& b) {
@@ -130,8 +129,7 @@ void Multiprocessor::exit_current() {
 void Multiprocessor::release_block() {
   at_barrier_ = 0;
   ++barriers_;
-  for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp)
-    make_ready(static_cast<int>(warp), warps_[warp].live);
+  for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) make_ready(static_cast<int>(warp), warps_[warp].live);
 }
 
 void Multiprocessor::block_barrier(Where where) {
@@ -140,8 +138,8 @@ void Multiprocessor::block_barrier(Where where) {
   thread.state = State::at_block_barrier;
   if (at_barrier_ == 0) barrier_where_ = where;
   if (barrier_where_.line() != where.line() || !same_file(barrier_where_, where)) {
-    fail("barrier divergence: other threads of the block wait at " + std::string(barrier_where_.file_name()) +
-             ":" + std::to_string(barrier_where_.line()),
+    fail("barrier divergence: other threads of the block wait at " + std::string(barrier_where_.file_name()) + ":" +
+             std::to_string(barrier_where_.line()),
          where);
   }
   const unsigned generation = barriers_ & 1;
@@ -158,10 +156,8 @@ void Multiprocessor::finish_operation(int warp, unsigned lanes, Where where) {
   for (int lane = 0; lane < 32; ++lane) {
     const bool takes_part = (lanes >> lane & 1) != 0;
     operands[lane] = takes_part ? w.operand[lane] : nullptr;
-    if (takes_part && (w.mask[lane] & w.live) != lanes)
-      fail("lanes of one warp operation give different masks", where);
-    if (takes_part && w.complete[lane] != w.complete[first])
-      fail("lanes meet in different warp operations", where);
+    if (takes_part && (w.mask[lane] & w.live) != lanes) fail("lanes of one warp operation give different masks", where);
+    if (takes_part && w.complete[lane] != w.complete[first]) fail("lanes meet in different warp operations", where);
   }
   if (w.complete[first] == nullptr) {
     ++w.barriers;

@@ -30,8 +30,7 @@ void complete_shuffle(void* const (&operands)[32], unsigned lanes) {
 void complete_vote(void* const (&operands)[32], unsigned lanes) {
   unsigned ballot = 0;
   for (int lane = 0; lane < 32; ++lane) {
-    if ((lanes >> lane & 1) != 0 && static_cast<VoteOperand*>(operands[lane])->predicate)
-      ballot |= 1u << lane;
+    if ((lanes >> lane & 1) != 0 && static_cast<VoteOperand*>(operands[lane])->predicate) ballot |= 1u << lane;
   }
   for (int lane = 0; lane < 32; ++lane) {
     if ((lanes >> lane & 1) == 0) continue;
@@ -109,8 +108,8 @@ VoteOperand vote(unsigned mask, bool predicate, Where where) {
 }
 
 void ldmatrix(LdmatrixOperand& operand, Transposed transposed, Where where) {
-  warp_operation(all_lanes, &operand,
-                 transposed == Transposed::yes ? complete_ldmatrix_trans : complete_ldmatrix, where);
+  warp_operation(all_lanes, &operand, transposed == Transposed::yes ? complete_ldmatrix_trans : complete_ldmatrix,
+                 where);
 }
 
 void mma_bf16_16816(MmaOperand& operand, Where where) {

@@ -10,10 +10,10 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
+#include "train/engine/optimizer.h"
 #include "train/tools/bench/step_bench.h"
 #include "train/tools/bench/synthetic_tokens.h"
 #include "train/tools/bench/timing_backend.h"
-#include "train/engine/optimizer.h"
 
 namespace vqlm {
 namespace {
@@ -49,8 +49,8 @@ std::vector<float> host(Tensor x) {
 std::vector<std::vector<float>> step_results(Backend& backend, const Config& config) {
   const ProcessGrid grid(backend);
   const auto counts = synthetic_counts(TokenDistribution::zipf, config.model.vocab_size);
-  const CodeMap map = make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups,
-                                      config.head.codes, 3);
+  const CodeMap map =
+      make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups, config.head.codes, 3);
   const std::int64_t n = config.train.micro_batch * config.data.seq_len;
   Transformer model(
       backend, grid.tensor(),
@@ -66,8 +66,8 @@ std::vector<std::vector<float>> step_results(Backend& backend, const Config& con
   const Tensor targets = ids.view({2 * n}, DType::i32).range(n, n);
   backend.copy_from_host(ids.view({2 * n}, DType::i32), draw_tokens(counts, 2 * n, 2, "test").data());
   optimizer.zero_gradients();
-  model.accumulate_gradients(losses.view({2 * n}).range(0, n), losses.view({2 * n}).range(n, n), tokens,
-                             targets, 0.5f, [&](int bucket) { optimizer.bucket_ready(bucket); });
+  model.accumulate_gradients(losses.view({2 * n}).range(0, n), losses.view({2 * n}).range(n, n), tokens, targets, 0.5f,
+                             [&](int bucket) { optimizer.bucket_ready(bucket); });
   optimizer.finish_reductions();
   optimizer.step(1, 1e-2f);
   const Tensor all_log_probs = log_probs.view({n, config.model.vocab_size});
@@ -142,8 +142,7 @@ TEST(TimingBackend, MeasuresOnlyWhileRunningAndCountsProducts) {
   const Buffer storage = timing.allocate(64 * sizeof(float), MemoryUse::workspace);
   EXPECT_EQ(timing.memory().in_use, backend->memory().in_use);
   const Tensor c = storage.view({64}).range(0, 6).view({2, 3});
-  const Tensor a = storage.view({64}).range(6, 8).view({2, 4}),
-               b = storage.view({64}).range(14, 12).view({3, 4});
+  const Tensor a = storage.view({64}).range(6, 8).view({2, 4}), b = storage.view({64}).range(14, 12).view({3, 4});
   const auto multiply = [&] {
     timing.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
   };
@@ -182,11 +181,10 @@ TEST(StepBench, ReportsItsKeys) {
   const auto backend = make_cpu_backend(1);
   const ProcessGrid grid(*backend);
   const Config config = tiny_config(HeadKind::vq);
-  const StepBenchResult result =
-      run_step_bench(*backend, grid, config, {.warmup = 0, .steps = 2, .profiled = 1});
+  const StepBenchResult result = run_step_bench(*backend, grid, config, {.warmup = 0, .steps = 2, .profiled = 1});
   const auto json = nlohmann::json::parse(to_json(result));
-  for (const char* key : {"tokens_per_second", "seconds_per_step", "seconds_per_step_min", "seconds_head",
-                          "mfu", "flops_per_token", "parameters", "matmul_peak_flops"}) {
+  for (const char* key : {"tokens_per_second", "seconds_per_step", "seconds_per_step_min", "seconds_head", "mfu",
+                          "flops_per_token", "parameters", "matmul_peak_flops"}) {
     EXPECT_GT(json.at(key).get<double>(), 0) << key;
   }
   EXPECT_EQ(json.at("tokens_per_step"), 16);

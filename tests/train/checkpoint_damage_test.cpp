@@ -19,8 +19,8 @@ using testing::save_tiny;
 using testing::tiny_model_config;
 using testing::TinyModel;
 
-const std::vector<std::string> hashed_files = {"checkpoint.h5", "config.toml", "rank-00000.h5",
-                                               "rank-00000.json", "tokenizer.model"};
+const std::vector<std::string> hashed_files = {"checkpoint.h5", "config.toml", "rank-00000.h5", "rank-00000.json",
+                                               "tokenizer.model"};
 
 class DamagedCheckpoint : public ::testing::Test {
  protected:
@@ -61,8 +61,7 @@ TEST_F(DamagedCheckpoint, CutFiles) {
     const std::string bytes = read_bytes(file(name));
     for (const std::size_t length : {std::size_t{0}, std::size_t{1}, bytes.size() / 2, bytes.size() - 1}) {
       EXPECT_THAT(opened_with(name, bytes.substr(0, length)),
-                  AllOf(HasSubstr(file(name).string() + ": "),
-                        HasSubstr(std::to_string(length) + " bytes instead of")))
+                  AllOf(HasSubstr(file(name).string() + ": "), HasSubstr(std::to_string(length) + " bytes instead of")))
           << name << " cut to " << length;
     }
     EXPECT_THAT(opened_with(name, bytes + '\0'), HasSubstr(file(name).string() + ": ")) << name << " grown";
@@ -104,8 +103,7 @@ TEST_F(DamagedCheckpoint, TheTensorsThatAreDamagedAreNamed) {
   EXPECT_LT(in_tensors, bytes.size());
   std::string damaged = bytes;
   damaged[0] = 'x';  // HDF5's signature
-  EXPECT_THAT(opened_with("rank-00000.h5", damaged),
-              HasSubstr(": damaged in what HDF5 keeps around the tensors"));
+  EXPECT_THAT(opened_with("rank-00000.h5", damaged), HasSubstr(": damaged in what HDF5 keeps around the tensors"));
   // Cut in half: more tensors than a line should list.
   EXPECT_THAT(opened_with("rank-00000.h5", bytes.substr(0, bytes.size() / 2)),
               ::testing::ContainsRegex("and [0-9]+ more;"));
@@ -132,8 +130,7 @@ TEST_F(DamagedCheckpoint, CutManifest) {
   // The last byte is a line's end, which nothing needs.
   for (const std::size_t length :
        {std::size_t{0}, std::size_t{1}, bytes.size() / 3, bytes.size() / 2, bytes.size() - 2}) {
-    EXPECT_THAT(opened_with("manifest.json", bytes.substr(0, length)),
-                HasSubstr(file("manifest.json").string() + ": "))
+    EXPECT_THAT(opened_with("manifest.json", bytes.substr(0, length)), HasSubstr(file("manifest.json").string() + ": "))
         << "cut to " << length;
   }
 }

@@ -41,8 +41,8 @@ TEST(Retention, MultiplesStayBesideTheNewest) {
   TinyModel model(tiny_model_config(HeadKind::vq));
   const fs::path checkpoints = fs::path(folder.path()) / "checkpoints";
   for (std::int64_t step = 2; step <= 16; step += 2) save_tiny(model, checkpoints, {.step = step}, 2, 6);
-  EXPECT_THAT(names_in(checkpoints), ElementsAre("step-00000006", "step-00000012", "step-00000014",
-                                                 "step-00000016", "tokenizer.model"));
+  EXPECT_THAT(names_in(checkpoints),
+              ElementsAre("step-00000006", "step-00000012", "step-00000014", "step-00000016", "tokenizer.model"));
 }
 
 TEST(Retention, CheckpointsThatWerePassedOverNeitherCountNorGo) {
@@ -76,15 +76,13 @@ TEST(FailedSave, LeavesTheOthersAndTheNextOneWorks) {
   const fs::path earlier = save_tiny(model, checkpoints, {.step = 1}, 1);
   const std::uint64_t largest = fs::file_size(earlier / "rank-00000.h5");
   // From nothing at all to a byte too few: failures of creating, of writing values and of HDF5's metadata.
-  for (const std::uint64_t bytes :
-       {std::uint64_t{0}, std::uint64_t{100}, largest / 3, largest / 2, largest - 1}) {
+  for (const std::uint64_t bytes : {std::uint64_t{0}, std::uint64_t{100}, largest / 3, largest / 2, largest - 1}) {
     std::string message;
     {
       const FileSizeLimit limit(bytes);
       message = message_of([&] { save_tiny(model, checkpoints, {.step = 2}, 1); });
     }
-    EXPECT_THAT(message, AllOf(HasSubstr("rank 0: "), HasSubstr("step-00000002.partial/"),
-                               HasSubstr("File too large")))
+    EXPECT_THAT(message, AllOf(HasSubstr("rank 0: "), HasSubstr("step-00000002.partial/"), HasSubstr("File too large")))
         << bytes;
     EXPECT_THAT(names_in(checkpoints), ElementsAre("step-00000001", "tokenizer.model")) << bytes;
     EXPECT_EQ(message_of([&] { CheckpointReader(earlier, Verify::yes); }), "no error");
@@ -133,10 +131,9 @@ TEST_F(RunWithFailingSaves, GoesOnAndTriesAgain) {
 }
 
 TEST_F(RunWithFailingSaves, TheLastOneEndsTheRunAndSaysWhichIsTheNewest) {
-  EXPECT_THAT(
-      message_of([&] { train_run(*backend_, grid_, config_, false, 0, in_the_way_of(6, "rank-00000.h5")); }),
-      AllOf(HasSubstr("the checkpoint of step 6 was not saved: rank 0: "), HasSubstr("rank-00000.h5"),
-            HasSubstr("the newest is " + (checkpoints() / "step-00000004").string()), HasSubstr("--resume")));
+  EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config_, false, 0, in_the_way_of(6, "rank-00000.h5")); }),
+              AllOf(HasSubstr("the checkpoint of step 6 was not saved: rank 0: "), HasSubstr("rank-00000.h5"),
+                    HasSubstr("the newest is " + (checkpoints() / "step-00000004").string()), HasSubstr("--resume")));
   EXPECT_THAT(names_in(checkpoints()), ElementsAre("step-00000002", "step-00000004"));
 }
 
@@ -148,8 +145,7 @@ TEST_F(RunWithFailingSaves, SavesThatWorkAreInTheMetrics) {
     const auto json = nlohmann::json::parse(line);
     if (!json.contains("checkpoint")) continue;
     saved.push_back(json.at("checkpoint"));
-    for (const char* seconds : {"seconds_wait", "seconds_copy", "seconds_write"})
-      EXPECT_GE(json.at(seconds), 0.0);
+    for (const char* seconds : {"seconds_wait", "seconds_copy", "seconds_write"}) EXPECT_GE(json.at(seconds), 0.0);
     EXPECT_EQ(json.at("checkpoint"), testing_name(json.at("step").get<std::int64_t>()));
   }
   EXPECT_THAT(saved, ElementsAre("step-00000002", "step-00000004", "step-00000006"));

@@ -55,8 +55,7 @@ TEST_P(Checkpoint, LoadsWhatWasSavedBitForBit) {
   loaded.randomize(2, 0.3f);
   ASSERT_NE(bytes_of(loaded.store().flat_values()), bytes_of(saved.store().flat_values()));
 
-  const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}),
-                                Verify::yes);
+  const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}), Verify::yes);
   load_parameters(reader, loaded.store());
   reader.load_training_state(loaded.backend(), loaded.store(), loaded.optimizer());
   for (std::size_t i = 0; i < saved.store().parameters().size(); ++i) {
@@ -74,8 +73,7 @@ TEST_P(Checkpoint, LoadsWhatWasSavedBitForBit) {
 
 TEST_P(Checkpoint, CarriesStateConfigurationTokenizerAndMap) {
   TinyModel saved(config());
-  const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}),
-                                Verify::yes);
+  const CheckpointReader reader(save_tiny(saved, folder(), {.step = 17, .samples = 34, .tokens = 272}), Verify::yes);
   EXPECT_EQ(reader.path().filename(), "step-00000017");
   EXPECT_EQ(reader.state().step, 17);
   EXPECT_EQ(reader.state().samples, 34);
@@ -126,8 +124,7 @@ TEST_P(Checkpoint, ShowsEveryLogicalTensorWhole) {
 INSTANTIATE_TEST_SUITE_P(Heads, Checkpoint,
                          ::testing::Values(Case{"dense", HeadKind::dense, false, 0},
                                            Case{"dense_tied", HeadKind::dense, true, 0},
-                                           Case{"vq", HeadKind::vq, false, 4},
-                                           Case{"vq_g0", HeadKind::vq, false, 0}),
+                                           Case{"vq", HeadKind::vq, false, 4}, Case{"vq_g0", HeadKind::vq, false, 0}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 class CheckpointFolder : public ::testing::Test {
@@ -141,8 +138,7 @@ class CheckpointFolder : public ::testing::Test {
   }
   std::vector<std::string> listed() const {
     std::vector<std::string> names;
-    for (const auto& checkpoint : list_checkpoints(checkpoints()))
-      names.push_back(checkpoint.path.filename());
+    for (const auto& checkpoint : list_checkpoints(checkpoints())) names.push_back(checkpoint.path.filename());
     return names;
   }
 

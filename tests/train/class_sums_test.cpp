@@ -79,8 +79,7 @@ TEST(ClassVectors, TheCoarseGridHidesTheLastBits) {
   double squares = 0, errors = 0;
   for (std::size_t i = 0; i < x.size(); ++i) squares += x[i] * x[i];
   const double step = std::sqrt(squares / static_cast<double>(x.size())) / 8;
-  for (std::size_t i = 0; i < x.size(); ++i)
-    errors += std::pow(static_cast<double>(on_grid[i]) - x[i] / step, 2);
+  for (std::size_t i = 0; i < x.size(); ++i) errors += std::pow(static_cast<double>(on_grid[i]) - x[i] / step, 2);
   EXPECT_NEAR(errors / static_cast<double>(x.size()), 1.0 / 12, 0.01);
   EXPECT_EQ(on_coarse_grid({0, 0}, 8), (std::vector<float>{0, 0}));
 }

@@ -84,8 +84,7 @@ class Averaged {
   double gradient_squares_before_step() const { return squares_; }
 
  private:
-  void accumulate(std::int64_t number, int micro_batch, std::vector<double>& sums,
-                  std::vector<double>& counts) {
+  void accumulate(std::int64_t number, int micro_batch, std::vector<double>& sums, std::vector<double>& counts) {
     const Philox rng(static_cast<std::uint64_t>(number), "ids");
     std::vector<std::int32_t> ids(32);
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -95,16 +94,15 @@ class Averaged {
     ids[20] = -1;  // a row without target
     std::vector<float> losses(32);
     const auto tensor = [](auto* data, DType dtype) { return Tensor(data, dtype, {16}); };
-    tiny_.model().accumulate_gradients(tensor(losses.data(), DType::f32),
-                                       tensor(losses.data() + 16, DType::f32), tensor(ids.data(), DType::i32),
-                                       tensor(ids.data() + 16, DType::i32), 1.0f / 31, [&](int bucket) {
+    tiny_.model().accumulate_gradients(tensor(losses.data(), DType::f32), tensor(losses.data() + 16, DType::f32),
+                                       tensor(ids.data(), DType::i32), tensor(ids.data() + 16, DType::i32), 1.0f / 31,
+                                       [&](int bucket) {
                                          if (micro_batch == 1) tiny_.optimizer().bucket_ready(bucket);
                                        });
     const float* const h = tiny_.model().hidden().f32();
     for (std::size_t n = 0; n < 16; ++n) {
       if (ids[16 + n] < 0) continue;
-      const auto k =
-          static_cast<std::size_t>(tiny_.map()->cluster_of_token[static_cast<std::size_t>(ids[16 + n])]);
+      const auto k = static_cast<std::size_t>(tiny_.map()->cluster_of_token[static_cast<std::size_t>(ids[16 + n])]);
       counts[k] += 1;
       for (std::size_t i = 0; i < d(); ++i) sums[k * d() + i] += static_cast<double>(h[n * d() + i]);
       expect_commitment(losses[16 + n], h + n * d(), k);
@@ -166,8 +164,7 @@ TEST(CodeAveragesTraining, StartWhereTheCodebookIs) {
   const std::vector<double> before = values_of(training.store(), "vq_head.codebook");
   training.finish();
   const std::vector<double> after = values_of(training.store(), "vq_head.codebook");
-  for (std::size_t i = 0; i < before.size(); ++i)
-    EXPECT_NEAR(after[i], before[i], 6 * u32 * std::abs(before[i])) << i;
+  for (std::size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i], before[i], 6 * u32 * std::abs(before[i])) << i;
 }
 
 TEST(CodeAveragesTraining, ACheckpointHoldsAveragesAndAModelDoesNot) {
@@ -192,8 +189,7 @@ TEST(CodeAveragesTraining, ACheckpointHoldsAveragesAndAModelDoesNot) {
       {.model = reader.model(), .head = reader.head(), .batch = {2, 8}, .purpose = Purpose::evaluation},
       training.tiny().map());
   load_parameters(reader, evaluated.parameters());
-  EXPECT_EQ(values_of(evaluated.parameters(), "vq_head.codebook"),
-            values_of(training.store(), "vq_head.codebook"));
+  EXPECT_EQ(values_of(evaluated.parameters(), "vq_head.codebook"), values_of(training.store(), "vq_head.codebook"));
 }
 
 TEST(CodeAveragesTraining, ARunThatStartsFromAModelKeepsItsCodes) {
@@ -226,8 +222,7 @@ TEST(CodeAveragesTraining, ResumingWithAnotherLearningIsRefused) {
     config.train.steps = 4;
     config.head.learning = first;
     testing::train_run(*backend, grid, config, false, 2);
-    config.head.learning =
-        first == CodebookLearning::ema ? CodebookLearning::commitment : CodebookLearning::ema;
+    config.head.learning = first == CodebookLearning::ema ? CodebookLearning::commitment : CodebookLearning::ema;
     try {
       testing::train_run(*backend, grid, config, true);
       ADD_FAILURE() << "went on with other state than the checkpoint's";

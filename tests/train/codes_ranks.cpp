@@ -1,10 +1,10 @@
 // Maps made by several ranks: the same bytes as by one.
 #include <gtest/gtest.h>
 
-#include "train/codes/code_map_file.h"
-#include "train/codes/map_information.h"
 #include "tests/data/test_shards.h"
 #include "tests/train/training_world.h"
+#include "train/codes/code_map_file.h"
+#include "train/codes/map_information.h"
 #include "train/codes/map_maker.h"
 
 namespace vqlm {
@@ -31,8 +31,7 @@ class CodesOverRanks : public ::testing::Test {
 TEST_F(CodesOverRanks, MapsAreTheSameBytesForAnyNumberOfRanks) {
   const ShardSet shards(path_);
   const CountingRanks ranks = counting_ranks(*backend_, *world_);
-  for (const std::uint64_t max_tokens :
-       {std::uint64_t{1'000'000}, std::uint64_t{300'000}}) {  // all, and a part
+  for (const std::uint64_t max_tokens : {std::uint64_t{1'000'000}, std::uint64_t{300'000}}) {  // all, and a part
     const auto counts = count_tokens(shards, max_tokens, ranks);
     EXPECT_EQ(counts, count_tokens(shards, max_tokens));
     for (const char* name : {"corpus", "frequency", "random", "contiguous"}) {

@@ -139,8 +139,7 @@ TEST_F(ConfigTest, UnknownKeysAreRefusedWithTheNearest) {
   EXPECT_THAT(override_error("otpim.lr=3"), HasSubstr("optim.lr"));
   EXPECT_THAT(override_error("train.steps"), HasSubstr("section.key=value"));
   const auto path = write("[train]\nsteps = 5\n[optim]\nlearning_rate = 1\n");
-  EXPECT_THAT(usage_error([&] { load_config(path); }),
-              AllOf(HasSubstr(":4: "), HasSubstr("optim.learning_rate")));
+  EXPECT_THAT(usage_error([&] { load_config(path); }), AllOf(HasSubstr(":4: "), HasSubstr("optim.learning_rate")));
   const auto loose = write("steps = 5\n");
   EXPECT_THAT(usage_error([&] { load_config(loose); }), HasSubstr("unknown key steps"));
   const auto quoted = write("\"train.steps\" = 5\n");
@@ -148,8 +147,7 @@ TEST_F(ConfigTest, UnknownKeysAreRefusedWithTheNearest) {
 }
 
 TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {
-  EXPECT_THAT(override_error("train.steps=abc"),
-              AllOf(HasSubstr("train.steps = \"abc\""), HasSubstr("whole number")));
+  EXPECT_THAT(override_error("train.steps=abc"), AllOf(HasSubstr("train.steps = \"abc\""), HasSubstr("whole number")));
   EXPECT_THAT(override_error("train.steps=1.5"), HasSubstr("whole number"));
   EXPECT_THAT(override_error("train.steps="), HasSubstr("whole number"));
   EXPECT_THAT(override_error("train.steps=0"), AllOf(HasSubstr("train.steps = 0"), HasSubstr("from 1")));
@@ -162,8 +160,7 @@ TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {
   EXPECT_THAT(override_error("head.kind=vector"), HasSubstr("dense, vq"));
   EXPECT_THAT(override_error("head.bias=1"), HasSubstr("true or false"));
   const auto path = write("[data]\ntrain = ['a', 'b']\n");
-  EXPECT_THAT(usage_error([&] { load_config(path); }),
-              AllOf(HasSubstr(":2: data.train"), HasSubstr("single value")));
+  EXPECT_THAT(usage_error([&] { load_config(path); }), AllOf(HasSubstr(":2: data.train"), HasSubstr("single value")));
   const auto number = write("[data]\ntrain = 5\n");
   EXPECT_THAT(usage_error([&] { load_config(number); }), HasSubstr("must be a string"));
 }
@@ -171,8 +168,7 @@ TEST_F(ConfigTest, ValuesOfAnotherTypeOrOutOfRangeAreRefused) {
 TEST_F(ConfigTest, FilesThatCannotBeReadOrAreNotToml) {
   EXPECT_THROW(load_config("/nowhere/a.toml"), Error);
   const auto path = write("[train]\nsteps = = 5\n");
-  EXPECT_THAT(usage_error([&] { load_config(path); }),
-              AllOf(HasSubstr(path.string() + ":2"), HasSubstr("TOML")));
+  EXPECT_THAT(usage_error([&] { load_config(path); }), AllOf(HasSubstr(path.string() + ":2"), HasSubstr("TOML")));
 }
 
 TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
@@ -191,8 +187,7 @@ TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
 TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({}), "");
   EXPECT_THAT(resolve_error({"model.vocab_size=999"}), AllOf(HasSubstr("999"), HasSubstr("1000")));
-  EXPECT_THAT(resolve_error({"model.n_heads=3"}),
-              AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
+  EXPECT_THAT(resolve_error({"model.n_heads=3"}), AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
   EXPECT_THAT(resolve_error({"model.d_model=12"}), HasSubstr("odd head width 3"));
   EXPECT_THAT(resolve_error({"model.n_kv_heads=3"}), HasSubstr("choose n_kv_heads = 2"));
   EXPECT_THAT(resolve_error({"model.rope_factor=8"}),
@@ -203,8 +198,7 @@ TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
               AllOf(HasSubstr("rope_low_freq_factor = 4"), HasSubstr("rope_high_freq_factor = 4")));
   EXPECT_THAT(resolve_error({"train.global_batch=12"}), HasSubstr("choose global_batch = 16"));
   EXPECT_THAT(resolve_error({"optim.warmup_steps=1001"}), HasSubstr("warmup_steps <= 1000"));
-  EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}),
-              HasSubstr("warmup_steps <= 800"));
+  EXPECT_THAT(resolve_error({"optim.schedule=wsd", "optim.warmup_steps=801"}), HasSubstr("warmup_steps <= 800"));
 }
 
 TEST_F(ConfigTest, GpuHasThreeWidthsOfHeads) {

@@ -10,11 +10,11 @@
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
-#include "train/tools/convert/model_checkpoint.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
-#include "train/tools/convert/npz.h"
 #include "train/tools/convert/dense_expansion.h"
+#include "train/tools/convert/model_checkpoint.h"
+#include "train/tools/convert/npz.h"
 #include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
@@ -31,8 +31,7 @@ class Saved {
  public:
   explicit Saved(const Config& config, float stddev = 0.3f) : model_(config) {
     model_.randomize(11, stddev);
-    source_.emplace(save_tiny(model_, folder_.file("run"), {.step = 7, .samples = 14, .tokens = 112}),
-                    Verify::yes);
+    source_.emplace(save_tiny(model_, folder_.file("run"), {.step = 7, .samples = 14, .tokens = 112}), Verify::yes);
   }
   const CheckpointReader& source() const { return *source_; }
   std::filesystem::path file(const std::string& name) const { return folder_.file(name); }
@@ -60,8 +59,7 @@ std::vector<float> log_probs(const ModelSource& source) {
   std::vector<std::int32_t> ids(16);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((7 * i + 3) % 61);
   std::vector<float> out(16 * static_cast<std::size_t>(vocab));
-  loaded.transformer->log_probs(Tensor(out.data(), DType::f32, {16, vocab}),
-                                Tensor(ids.data(), DType::i32, {16}));
+  loaded.transformer->log_probs(Tensor(out.data(), DType::f32, {16, vocab}), Tensor(ids.data(), DType::i32, {16}));
   return out;
 }
 
@@ -161,8 +159,7 @@ class ScaledHidden : public ReplacedHead {
   }
 
  private:
-  std::vector<float> read_head(const std::string& name, const Shape& offset,
-                               const Shape& extent) const override {
+  std::vector<float> read_head(const std::string& name, const Shape& offset, const Shape& extent) const override {
     return trunk().read(name, offset, extent);
   }
   float scale_;
@@ -181,8 +178,7 @@ Config with_input_codes(Config config) {
 }
 
 TEST(Convert, InputCodesFoldIntoTheTable) {
-  for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(),
-                               config_with_embedding(true)}) {
+  for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(), config_with_embedding(true)}) {
     const Saved saved(with_input_codes(config));
     const FoldedInputCodes folded(saved.source());
     EXPECT_FALSE(folded.head().input_codes);
@@ -191,8 +187,7 @@ TEST(Convert, InputCodesFoldIntoTheTable) {
     }
     EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(folded)), rounding);
     // They count: without them the model is another.
-    EXPECT_NE(read_whole(folded, "model.embed_tokens.weight"),
-              read_whole(saved.source(), "model.embed_tokens.weight"));
+    EXPECT_NE(read_whole(folded, "model.embed_tokens.weight"), read_whole(saved.source(), "model.embed_tokens.weight"));
     // It is a model like any other: written and read, the bits stay.
     write_model_checkpoint(folded, saved.file("folded"));
     expect_same_tensors(folded, CheckpointReader(saved.file("folded"), Verify::yes));
@@ -236,8 +231,7 @@ TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {
     EXPECT_LT(largest_difference(expected, log_probs(*alone.model)), rounding);
     EXPECT_NEAR(alone.kept_by_clusters, 1.0, 1e-6);
     // One cluster, and a code for every token: u_v = w_v - mean.
-    const VqFit coded =
-        fit_vq_head(saved.source(), {.clusters = 1, .groups = 2, .codes = 61}, known, *backend);
+    const VqFit coded = fit_vq_head(saved.source(), {.clusters = 1, .groups = 2, .codes = 61}, known, *backend);
     EXPECT_LT(largest_difference(expected, log_probs(*coded.model)), rounding);
     EXPECT_NEAR(coded.kept_by_clusters, 0.0, 1e-6);
     EXPECT_NEAR(coded.kept_by_codes, 1.0, 1e-6);

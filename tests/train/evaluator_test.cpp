@@ -22,8 +22,7 @@ constexpr std::int64_t seq_len = 8;
 /// Lengths of the documents, over two shards. The first one is the stream's first token alone, which nobody predicts;
 /// others are shorter than a sample and longer than three.
 const std::vector<std::size_t> first_shard = {1, 3, 30, 2, 8, 1};
-const std::vector<std::size_t> second_shard = {5,  1, 1,
-                                               27, 9, 4};  // 92 tokens in all: 11 samples of 8, one of 3
+const std::vector<std::size_t> second_shard = {5, 1, 1, 27, 9, 4};  // 92 tokens in all: 11 samples of 8, one of 3
 
 struct Case {
   const char* name;
@@ -79,8 +78,7 @@ class EvaluatorTest : public ::testing::TestWithParam<Case> {
 
   Evaluation evaluate(std::int64_t max_tokens, const FrequencyBands* bands = nullptr) {
     const ShardSet shards(folder_.file("heldout-*.h5"));
-    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, model_.map(), bands)
-        .run();
+    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, model_.map(), bands).run();
   }
 
   /// Tokens whose probabilities are one event's: the target alone, or all members of its cluster.
@@ -171,8 +169,8 @@ TEST_P(EvaluatorTest, MeansAreThoseOfTheTokens) {
     EXPECT_NEAR(actual.nll, e.nll, tolerance);
     EXPECT_NEAR(actual.perplexity, std::exp(e.nll), tolerance * std::exp(e.nll));
     EXPECT_NEAR(static_cast<double>(actual.bytes.value()), e.bytes, 0.5);  // rounded
-    EXPECT_NEAR(actual.bits_per_byte.value(),
-                e.nll * static_cast<double>(e.tokens) / (std::log(2.0) * e.bytes), tolerance);
+    EXPECT_NEAR(actual.bits_per_byte.value(), e.nll * static_cast<double>(e.tokens) / (std::log(2.0) * e.bytes),
+                tolerance);
     EXPECT_GT(actual.nll, 1.0);  // the model says something: not a comparison of zeros
   }
 }
@@ -216,8 +214,7 @@ TEST_P(EvaluatorTest, CodeUsageIsThatOfTheTargets) {
     if (!actual.code_usage) continue;
     std::vector<double> counts(static_cast<std::size_t>(model_.map()->clusters), 0.0);
     for (std::size_t place = 1; place <= cut.predicted; ++place)
-      ++counts[static_cast<std::size_t>(
-          model_.map()->cluster_of_token[static_cast<std::size_t>(stream_[place])])];
+      ++counts[static_cast<std::size_t>(model_.map()->cluster_of_token[static_cast<std::size_t>(stream_[place])])];
     std::int64_t used = 0;
     double log_perplexity = 0;
     for (double count : counts) {
@@ -235,8 +232,7 @@ TEST_P(EvaluatorTest, CodeUsageIsThatOfTheTargets) {
 // Bands of the ids themselves (counts fall with the id): 0-15, 16-60; the second one has bands of its own tokens only.
 TEST_P(EvaluatorTest, BandsAndPartsAreMeansOfTheirTokens) {
   std::vector<std::int64_t> counts(61);
-  for (std::size_t token = 0; token < counts.size(); ++token)
-    counts[token] = 1000 - static_cast<std::int64_t>(token);
+  for (std::size_t token = 0; token < counts.size(); ++token) counts[token] = 1000 - static_cast<std::int64_t>(token);
   const FrequencyBands bands = make_frequency_bands(counts);
   const bool parts = GetParam().kind == HeadKind::vq;
   const std::vector<double> nll = losses();
@@ -287,15 +283,13 @@ TEST_P(EvaluatorTest, OneTokenIsRefused) {
   write_shard(folder_.file("heldout-0.h5"), {{0}},
               {.vocab_size = 61, .eos_id = 0, .tokenizer_sha256 = "t", .sources = {}});
   std::filesystem::remove(folder_.file("heldout-1.h5"));
-  EXPECT_EQ(message_of([&] { evaluate(0); }),
-            folder_.file("heldout-*.h5") + ": 1 tokens; evaluation needs at least 2");
+  EXPECT_EQ(message_of([&] { evaluate(0); }), folder_.file("heldout-*.h5") + ": 1 tokens; evaluation needs at least 2");
 }
 
 // A batch of one row, one that does not divide the 12 samples, and one that is larger than the stream.
 INSTANTIATE_TEST_SUITE_P(Heads, EvaluatorTest,
                          ::testing::Values(Case{"dense_row", HeadKind::dense, 1},
-                                           Case{"dense_5_rows", HeadKind::dense, 5},
-                                           Case{"vq_5_rows", HeadKind::vq, 5},
+                                           Case{"dense_5_rows", HeadKind::dense, 5}, Case{"vq_5_rows", HeadKind::vq, 5},
                                            Case{"vq_40_rows", HeadKind::vq, 40}),
                          [](const auto& test) { return std::string(test.param.name); });
 

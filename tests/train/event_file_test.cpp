@@ -92,8 +92,7 @@ std::vector<std::string> read_records(const std::filesystem::path& path) {
 }
 
 std::filesystem::path empty_folder(const char* name) {
-  const auto folder =
-      std::filesystem::path(testing::TempDir()) / (std::string(name) + std::to_string(::getpid()));
+  const auto folder = std::filesystem::path(testing::TempDir()) / (std::string(name) + std::to_string(::getpid()));
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder;

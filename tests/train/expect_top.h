@@ -17,8 +17,8 @@ namespace vqlm::testing {
 constexpr double no_mass = 2;
 
 /// The same probabilities in the same order as the full row, up to `tolerance`; as many as promised.
-inline void expect_top(const std::vector<TokenLogProb>& actual, const std::vector<float>& row,
-                       std::int64_t count, double mass, double tolerance) {
+inline void expect_top(const std::vector<TokenLogProb>& actual, const std::vector<float>& row, std::int64_t count,
+                       double mass, double tolerance) {
   std::vector<std::size_t> order(row.size());
   std::iota(order.begin(), order.end(), 0U);
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return row[a] > row[b]; });
@@ -37,8 +37,7 @@ inline void expect_top(const std::vector<TokenLogProb>& actual, const std::vecto
     }
     total += std::exp(static_cast<double>(actual[i].log_prob));
   }
-  const bool enough =
-      static_cast<std::int64_t>(actual.size()) == std::max<std::int64_t>(count, 1) || total >= mass;
+  const bool enough = static_cast<std::int64_t>(actual.size()) == std::max<std::int64_t>(count, 1) || total >= mass;
   EXPECT_TRUE(enough || actual.size() == row.size());
   EXPECT_LE(static_cast<std::int64_t>(actual.size()), std::max<std::int64_t>(count, 1));
 }

@@ -21,12 +21,8 @@ class ForwardingCommunicator : public Communicator {
   Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override {
     return inner_->reduce_scatter(out, in, op, stream);
   }
-  Event all_gather(Tensor out, Tensor in, Stream stream) override {
-    return inner_->all_gather(out, in, stream);
-  }
-  Event all_to_all(Tensor out, Tensor in, Stream stream) override {
-    return inner_->all_to_all(out, in, stream);
-  }
+  Event all_gather(Tensor out, Tensor in, Stream stream) override { return inner_->all_gather(out, in, stream); }
+  Event all_to_all(Tensor out, Tensor in, Stream stream) override { return inner_->all_to_all(out, in, stream); }
   Event broadcast(Tensor x, int root, Stream stream) override { return inner_->broadcast(x, root, stream); }
   void barrier() override { inner_->barrier(); }
 

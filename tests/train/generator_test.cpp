@@ -28,8 +28,8 @@ struct Head {
 /// A tiny model for generation and the same one for full forward passes.
 class Models {
  public:
-  explicit Models(const Head& head, std::int64_t sequences = 1, std::int64_t chunk = 8,
-                  std::int64_t context = 24, float spread = 0.4f)
+  explicit Models(const Head& head, std::int64_t sequences = 1, std::int64_t chunk = 8, std::int64_t context = 24,
+                  float spread = 0.4f)
       : full_(config(head)) {
     full_.randomize(11, spread);
     model_ = std::make_unique<Transformer>(full_.backend(), full_.grid().tensor(),
@@ -48,9 +48,7 @@ class Models {
   static constexpr std::int64_t vocabulary = 61;
   static constexpr std::int64_t longest = 32;  // of full()
 
-  Generator generator(const Generator::Options& options) {
-    return Generator(backend(), *model_, vocabulary, options);
-  }
+  Generator generator(const Generator::Options& options) { return Generator(backend(), *model_, vocabulary, options); }
 
   /// log p of every token after `tokens`, by a full forward pass (what follows is causally unseen).
   std::vector<float> full(Tokens tokens) {
@@ -120,8 +118,7 @@ TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
       Tokens text = prompt;
       for (const std::int32_t token : tokens) {
         const std::vector<float> row = models.full(text);
-        ASSERT_NEAR(row[static_cast<std::size_t>(token)], *std::max_element(row.begin(), row.end()),
-                    tolerance)
+        ASSERT_NEAR(row[static_cast<std::size_t>(token)], *std::max_element(row.begin(), row.end()), tolerance)
             << "chunk " << chunk << ", token " << text.size();
         text.push_back(token);
       }
@@ -133,8 +130,7 @@ TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
 TEST_P(GeneratorTest, EverySequenceOfABatchIsAsAlone) {
   const std::vector<Tokens> prompts = {prompt_of(9, 1), prompt_of(9, 2), prompt_of(9, 3)};
   Models together(GetParam(), 3, 4);
-  const Generation batch =
-      together.generator({.sampling = greedy(), .max_tokens = 10, .end_of_text = {}}).run(prompts);
+  const Generation batch = together.generator({.sampling = greedy(), .max_tokens = 10, .end_of_text = {}}).run(prompts);
   for (std::size_t b = 0; b < prompts.size(); ++b) {
     Models models(GetParam());
     const Generation alone =
@@ -149,8 +145,7 @@ TEST_P(GeneratorTest, ASeedIsARun) {
   const auto sampled = [&](std::uint64_t seed) {
     SamplingOptions sampling;
     sampling.seed = seed;
-    const Generation g =
-        models.generator({.sampling = sampling, .max_tokens = 12, .end_of_text = {}}).run(prompts);
+    const Generation g = models.generator({.sampling = sampling, .max_tokens = 12, .end_of_text = {}}).run(prompts);
     return std::vector<Tokens>{g.continuations[0].tokens, g.continuations[1].tokens};
   };
   const auto first = sampled(1);
@@ -227,8 +222,7 @@ TEST_P(GeneratorTest, FiltersAreThoseOfBruteForce) {
     for (const std::int64_t top_k : {0, 1, 6, 61, 1000}) {
       for (const double top_p : {0.05, 0.6, 0.9, 1.0}) {
         SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p, .seed = 3};
-        SCOPED_TRACE(::testing::Message()
-                     << "temperature " << temperature << " k " << top_k << " p " << top_p);
+        SCOPED_TRACE(::testing::Message() << "temperature " << temperature << " k " << top_k << " p " << top_p);
         if (top_k == 1000) options.top_k = 0;
         const std::vector<double> expected = brute_force(row, options);
         options.top_k = top_k;
@@ -255,8 +249,7 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
   const Tokens prompt = prompt_of(7, 4);
   const std::vector<float> row = models.full(prompt);
   TokenSampler sampler(models.backend(), models.model().head(), Models::vocabulary, greedy());
-  EXPECT_EQ(sampler.choose(models.hidden(prompt), 0, 7),
-            std::max_element(row.begin(), row.end()) - row.begin());
+  EXPECT_EQ(sampler.choose(models.hidden(prompt), 0, 7), std::max_element(row.begin(), row.end()) - row.begin());
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,

@@ -132,8 +132,7 @@ class Golden {
     const auto rows = static_cast<std::uint64_t>(batch());
     const auto width = static_cast<std::uint64_t>(seq_len());
     std::vector<std::int32_t> ids(rows * width);
-    file_.dataset("batches").read(std::span(ids), {static_cast<std::uint64_t>(step), 0, first},
-                                  {1, rows, width});
+    file_.dataset("batches").read(std::span(ids), {static_cast<std::uint64_t>(step), 0, first}, {1, rows, width});
     return ids;
   }
 

@@ -40,8 +40,8 @@ TEST(HeadBench, ReportsItsKeysAndSizes) {
     options.map = map;
     const HeadBenchResult result = run_head_bench(*backend, options, some_rates);
     const auto json = nlohmann::json::parse(to_json(result));
-    for (const char* key : {"ratio_dense_over_vq", "seconds_dense", "seconds_vq", "matmul_peak_flops",
-                            "memory_bytes_per_second"}) {
+    for (const char* key :
+         {"ratio_dense_over_vq", "seconds_dense", "seconds_vq", "matmul_peak_flops", "memory_bytes_per_second"}) {
       EXPECT_GT(json.at(key).get<double>(), 0) << key;
     }
     EXPECT_EQ(json.at("dense").at("matrix_parameters"), 101 * 16);
@@ -71,16 +71,14 @@ TEST(HeadBench, ReportsDecoding) {
     EXPECT_GT(decoding.at("ratios_dense_over_vq").at(operation).get<double>(), 0) << operation;
     for (const char* head : {"dense", "vq", "vq_embedding", "vq_logits"}) {
       for (const char* key : {"seconds", "seconds_min", "bytes", "bytes_per_second", "floor_seconds"}) {
-        EXPECT_GT(decoding.at(head).at(operation).at(key).get<double>(), 0)
-            << head << " " << operation << " " << key;
+        EXPECT_GT(decoding.at(head).at(operation).at(key).get<double>(), 0) << head << " " << operation << " " << key;
       }
     }
   }
   const auto& vq = decoding.at("vq");
   EXPECT_EQ(decoding.at("dense").at("log_probs").at("bytes"), 101 * (16 * 4 + 8));
   EXPECT_EQ(vq.at("log_probs").at("bytes"), 7 * (16 * 4 + 4) + 5 * 16 * 4 + 101 * (4 + 4 + 4 + 4));
-  EXPECT_EQ(decoding.at("vq_embedding").at("log_probs").at("bytes"),
-            7 * (16 * 4 + 4) + 101 * (16 * 4 + 4 + 4 + 4));
+  EXPECT_EQ(decoding.at("vq_embedding").at("log_probs").at("bytes"), 7 * (16 * 4 + 4) + 101 * (16 * 4 + 4 + 4 + 4));
   EXPECT_EQ(vq.at("log_probs").at("clusters_visited"), 0);
   for (const char* searched : {"arg_max", "top_k"}) {
     EXPECT_GE(vq.at(searched).at("clusters_visited").get<double>(), 1) << searched;
@@ -91,8 +89,7 @@ TEST(HeadBench, ReportsDecoding) {
 
   HeadBenchOptions none = tiny_heads();
   none.decode_tokens = 0;
-  EXPECT_FALSE(
-      nlohmann::json::parse(to_json(run_head_bench(*backend, none, some_rates))).contains("decoding"));
+  EXPECT_FALSE(nlohmann::json::parse(to_json(run_head_bench(*backend, none, some_rates))).contains("decoding"));
 }
 
 TEST(HeadBench, SkipsByNameWhatDoesNotFit) {
@@ -148,8 +145,7 @@ TEST(HeadGrid, BudgetsAreAboutOnePercent) {
   for (const std::int64_t vocabulary : {32000, 50257, 128000, 256000}) {
     for (const std::int64_t width : {512, 768, 2048, 4096}) {
       const HeadBudget budget = budget_for(vocabulary, width);
-      const double share =
-          static_cast<double>(budget.clusters + budget.codes) / static_cast<double>(vocabulary);
+      const double share = static_cast<double>(budget.clusters + budget.codes) / static_cast<double>(vocabulary);
       EXPECT_NEAR(share, 0.01, 3e-4) << vocabulary;
       EXPECT_LE(budget.codes, 256);
       EXPECT_EQ(width % budget.groups, 0);

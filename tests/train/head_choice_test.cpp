@@ -169,21 +169,20 @@ TEST_P(HeadChoice, SamplesFollowTheProbabilities) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Heads, HeadChoice,
-    ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
-                      Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
-                      Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
-                      Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
-                      Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},
-                      Kind{"vq_without_groups", HeadKind::vq, 97, 9, 0, 0.5f},
-                      Kind{"vq_all_of_a_cluster_equal", HeadKind::vq, 97, 9, 0, 0.5f, false},
-                      Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
-                      Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
-                      Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, true},
-                      Kind{"vq_embedding_mean", HeadKind::vq, 97, 9, 0, 0.5f, true, true, true},
-                      Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
-    [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(Heads, HeadChoice,
+                         ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
+                                           Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
+                                           Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
+                                           Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
+                                           Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},
+                                           Kind{"vq_without_groups", HeadKind::vq, 97, 9, 0, 0.5f},
+                                           Kind{"vq_all_of_a_cluster_equal", HeadKind::vq, 97, 9, 0, 0.5f, false},
+                                           Kind{"vq_one_cluster", HeadKind::vq, 97, 1, 4, 0.5f},
+                                           Kind{"vq_clusters_of_one", HeadKind::vq, 97, 97, 4, 0.5f},
+                                           Kind{"vq_embedding", HeadKind::vq, 97, 9, 0, 0.5f, true, true},
+                                           Kind{"vq_embedding_mean", HeadKind::vq, 97, 9, 0, 0.5f, true, true, true},
+                                           Kind{"vq_many_clusters", HeadKind::vq, 97, 70, 4, 0.5f}),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(HeadChoice, TokensThatWereBiasedAway) {
   LoneHead lone({"vq", HeadKind::vq, 97, 9, 4, 0.5f});

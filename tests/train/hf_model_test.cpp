@@ -12,9 +12,9 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/models/replaced_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
-#include "train/models/replaced_head.h"
 
 namespace vqlm {
 namespace {
@@ -112,12 +112,10 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(std::filesystem::exists(folder.file("hf/model.safetensors.index.json")), c.shard_bytes == 4000);
     EXPECT_EQ(std::filesystem::exists(folder.file("hf/modeling_vqlm.py")), c.native);
     const auto back = open_hf_model(folder.file("hf"));
-    EXPECT_EQ(back->description(),
-              c.native ? "Hugging Face VqlmForCausalLM" : "Hugging Face LlamaForCausalLM");
+    EXPECT_EQ(back->description(), c.native ? "Hugging Face VqlmForCausalLM" : "Hugging Face LlamaForCausalLM");
     ASSERT_EQ(back->tensors().size(), source.tensors().size());
     for (const ModelSource::TensorInfo& tensor : source.tensors())
-      EXPECT_EQ(bytes_of(read_whole(source, tensor.name)), bytes_of(read_whole(*back, tensor.name)))
-          << tensor.name;
+      EXPECT_EQ(bytes_of(read_whole(source, tensor.name)), bytes_of(read_whole(*back, tensor.name))) << tensor.name;
     const ModelConfig& model = back->model();
     EXPECT_EQ(model.d_ff, 24);
     EXPECT_EQ(model.n_kv_heads, 1);
@@ -151,8 +149,7 @@ TEST(HfModel, SixteenBitsAreRoundedOnce) {
   std::vector<float> rounded = read_whole(source, "lm_head.weight");
   for (float& value : rounded) value = float_of_bf16(bf16_of_float(value));
   EXPECT_EQ(read_whole(*back, "lm_head.weight"), rounded);
-  EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {.dtype = "int8"}); }),
-              HasSubstr("\"int8\""));
+  EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {.dtype = "int8"}); }), HasSubstr("\"int8\""));
 }
 
 TEST(HfModel, ABiasOfZerosIsNone) {
@@ -166,9 +163,7 @@ TEST(HfModel, ABiasOfZerosIsNone) {
 
 TEST(HfModel, ExpansionsAreExactOrRefused) {
   const TemporaryFolder folder;
-  const auto expand = [&](const ModelSource& source) {
-    write_hf(source, folder.file("hf"), {.expand = true});
-  };
+  const auto expand = [&](const ModelSource& source) { write_hf(source, folder.file("hf"), {.expand = true}); };
   EXPECT_THAT(error_of([&] { expand(TinySource(config_of(HeadKind::vq))); }), HasSubstr("head.groups = 4"));
   EXPECT_THAT(error_of([&] { expand(TinySource(config_of(HeadKind::dense))); }), HasSubstr("has no bias"));
   Config config = config_of(HeadKind::vq, false, false, 0);
@@ -206,9 +201,7 @@ TEST(HfModel, NamesWhatIsMissingLeftOverOrNotSupported) {
       {"model_type", "gemma", "model_type = \"gemma\" is not supported"},
       {"rope_scaling", {{"type", "yarn"}}, "rope_scaling.type = \"yarn\" is not supported"},
       {"rope_scaling", {{"type", "linear"}}, "has no rope_scaling.factor"},
-      {"rope_scaling",
-       {{"rope_type", "linear"}, {"factor", 0.5}},
-       "rope_scaling.factor = 0.5 must be at least 1"},
+      {"rope_scaling", {{"rope_type", "linear"}, {"factor", 0.5}}, "rope_scaling.factor = 0.5 must be at least 1"},
       {"rope_scaling", "linear", "rope_scaling = \"linear\" must be an object"},
       {"sliding_window", 4096, "sliding_window = 4096 is not supported"},
       {"hidden_size", nullptr, "has no hidden_size"},

@@ -75,8 +75,7 @@ TEST(LossTally, TheTotalIsThatOfAllClasses) {
 }
 
 TEST(LossTally, ALossThatIsNoNumberIsNotHidden) {
-  for (const float wild :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
+  for (const float wild : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
     LossTally tally(2, LossParts::cluster_and_member);
     tally.add(0, 1.0f, 0.5f);
     tally.add(1, wild, 0.5f);

@@ -22,12 +22,12 @@ std::vector<float> drawn(std::size_t count, const std::string& name, float scale
 HeadArrays drawn_arrays(const CodeMap& map, std::int64_t d, const std::string& name, float scale) {
   const auto k = static_cast<std::size_t>(map.clusters), v = static_cast<std::size_t>(map.vocab_size);
   const auto width = static_cast<std::size_t>(d);
-  return {.d_model = d,
-          .codebook = drawn(k * width, name + ".c", scale),
-          .cluster_bias = drawn(k, name + ".beta", scale),
-          .member_codebook =
-              drawn(map.groups > 0 ? static_cast<std::size_t>(map.codes) * width : 0, name + ".u", scale),
-          .token_bias = drawn(v, name + ".b", scale)};
+  return {
+      .d_model = d,
+      .codebook = drawn(k * width, name + ".c", scale),
+      .cluster_bias = drawn(k, name + ".beta", scale),
+      .member_codebook = drawn(map.groups > 0 ? static_cast<std::size_t>(map.codes) * width : 0, name + ".u", scale),
+      .token_bias = drawn(v, name + ".b", scale)};
 }
 
 HeadArrays drawn_head(const CodeMap& map, std::int64_t d) {
@@ -36,15 +36,13 @@ HeadArrays drawn_head(const CodeMap& map, std::int64_t d) {
 
 /// log p(v | h) as docs/heads.md has it, in double precision.
 std::vector<double> log_probs(const CodeMap& map, const HeadArrays& head, const std::vector<double>& h) {
-  const auto clusters = static_cast<std::size_t>(map.clusters),
-             tokens = static_cast<std::size_t>(map.vocab_size);
+  const auto clusters = static_cast<std::size_t>(map.clusters), tokens = static_cast<std::size_t>(map.vocab_size);
   const std::size_t width = map.groups > 0 ? h.size() / static_cast<std::size_t>(map.groups) : 0;
   std::vector<double> a(clusters), s(tokens), sums(clusters, 0.0), result(tokens);
   double all = 0;
   for (std::size_t k = 0; k < clusters; ++k) {
     a[k] = static_cast<double>(head.cluster_bias[k]);
-    for (std::size_t i = 0; i < h.size(); ++i)
-      a[k] += h[i] * static_cast<double>(head.codebook[k * h.size() + i]);
+    for (std::size_t i = 0; i < h.size(); ++i) a[k] += h[i] * static_cast<double>(head.codebook[k * h.size() + i]);
     all += std::exp(a[k]);
   }
   for (std::size_t v = 0; v < tokens; ++v) {
@@ -104,8 +102,7 @@ TEST(MapCarryOver, WithoutTokenBiasesClustersKeepTheirMassAtZero) {
 /// The same map under other names: clusters turned around, codes of each group shifted.
 CodeMap renamed(const CodeMap& map) {
   CodeMap other = map;
-  for (std::int32_t& cluster : other.cluster_of_token)
-    cluster = static_cast<std::int32_t>(map.clusters) - 1 - cluster;
+  for (std::int32_t& cluster : other.cluster_of_token) cluster = static_cast<std::int32_t>(map.clusters) - 1 - cluster;
   for (std::uint8_t& code : other.member_codes) code = static_cast<std::uint8_t>((code + 2) % map.codes);
   return other;
 }

@@ -10,8 +10,7 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   ModelConfig model;
   EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense");
   EXPECT_EQ(head_text(model, {.kind = HeadKind::dense, .bias = false}), "dense no bias");
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 2, .codes = 9}),
-            "vq K=10 G=2 Q=9");
+  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 2, .codes = 9}), "vq K=10 G=2 Q=9");
   EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 0}), "vq K=10 G=0");
   EXPECT_EQ(head_text(model, {.kind = HeadKind::vq,
                               .clusters = 10,

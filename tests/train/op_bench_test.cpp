@@ -9,8 +9,8 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
-#include "train/tools/bench/attention_bench.h"
 #include "train/engine/lap_timer.h"
+#include "train/tools/bench/attention_bench.h"
 
 namespace vqlm {
 namespace {

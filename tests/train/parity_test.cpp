@@ -24,8 +24,7 @@ class GoldenRun {
         map_(golden.head().kind == HeadKind::vq ? std::optional(golden.code_map()) : std::nullopt),
         config_(config_of(golden)),
         engine_(*backend_, grid_, config_, map_ ? &*map_ : nullptr) {
-    for (const std::string& name : golden.names())
-      engine_.parameters().set_from_whole(id(name), golden.initial(name));
+    for (const std::string& name : golden.names()) engine_.parameters().set_from_whole(id(name), golden.initial(name));
   }
 
   struct Losses {
@@ -54,9 +53,7 @@ class GoldenRun {
     return 0;
   }
   std::vector<float> value(const std::string& name) { return host(engine_.parameters().value(id(name))); }
-  std::vector<float> gradient(const std::string& name) {
-    return host(engine_.parameters().gradient(id(name)));
-  }
+  std::vector<float> gradient(const std::string& name) { return host(engine_.parameters().gradient(id(name))); }
   Transformer& model() { return engine_.model(); }
   Backend& backend() { return *backend_; }
 
@@ -130,9 +127,8 @@ TEST_P(Parity, FullLogProbabilities) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, Parity,
-                         ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0",
-                                           "vq_commitment", "vq_input_codes", "vq_embedding",
-                                           "vq_embedding_mean"),
+                         ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment",
+                                           "vq_input_codes", "vq_embedding", "vq_embedding_mean"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

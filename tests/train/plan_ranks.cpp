@@ -7,11 +7,11 @@
 #include <string>
 #include <utility>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
 #include "tests/train/observed_run.h"
-#include "core/host_collectives.h"
 #include "train/engine/plan.h"
 
 namespace vqlm {
@@ -125,8 +125,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
       if (steps == 2) at_step_2 = counts;
       if (steps == 3) at_step_3 = counts;
       for (std::size_t use = 0; use < memory.bytes.size(); ++use) {
-        EXPECT_EQ(memory.bytes[use], backend_->memory().in_use[use])
-            << "memory use " << use << ", step " << steps;
+        EXPECT_EQ(memory.bytes[use], backend_->memory().in_use[use]) << "memory use " << use << ", step " << steps;
       }
     });
     EXPECT_EQ(steps, 3);
@@ -175,14 +174,12 @@ TEST_P(PlannedGrid, BytesAreThoseOfARealStep) {
 
 INSTANTIATE_TEST_SUITE_P(
     Plan, PlannedGrid,
-    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
-                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
-                      HeadCase{.name = "vq", .kind = HeadKind::vq},
-                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-                      HeadCase{.name = "vq_embedding_mean",
-                               .kind = HeadKind::vq,
-                               .embedding = true,
-                               .means_and_input_codes = true}),
+    ::testing::Values(
+        HeadCase{.name = "dense", .kind = HeadKind::dense},
+        HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+        HeadCase{.name = "vq", .kind = HeadKind::vq},
+        HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
+        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -10,9 +10,9 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/observed_run.h"
 #include "train/engine/human_bytes.h"
-#include "train/tools/plan/plan_report.h"
 #include "train/engine/planning_backend.h"
 #include "train/engine/planning_communicator.h"
+#include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
 namespace {
@@ -107,9 +107,7 @@ TEST_P(EveryHead, Bf16AddsAParameterCopyAndShrinksActivations) {
   const Config config = resolved(unpadded, 1, 1, 128);
   const MemoryPlan f32 = plan_memory(config, {.activation = DType::f32});
   const MemoryPlan bf16 = plan_memory(config, {.activation = DType::bf16});
-  const auto bytes = [](const MemoryPlan& plan, MemoryUse use) {
-    return plan.bytes[static_cast<std::size_t>(use)];
-  };
+  const auto bytes = [](const MemoryPlan& plan, MemoryUse use) { return plan.bytes[static_cast<std::size_t>(use)]; };
   const std::size_t gradients = bytes(f32, MemoryUse::gradients);
   EXPECT_EQ(bytes(bf16, MemoryUse::gradients), gradients);
   EXPECT_EQ(bytes(bf16, MemoryUse::optimizer), bytes(f32, MemoryUse::optimizer));
@@ -123,18 +121,15 @@ std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
 
 INSTANTIATE_TEST_SUITE_P(
     Plan, EveryHead,
-    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
-                      HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
-                      HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
-                      HeadCase{.name = "vq", .kind = HeadKind::vq},
-                      HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
-                      HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
-                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
-                      HeadCase{.name = "vq_embedding_mean",
-                               .kind = HeadKind::vq,
-                               .embedding = true,
-                               .means_and_input_codes = true},
-                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
+    ::testing::Values(
+        HeadCase{.name = "dense", .kind = HeadKind::dense},
+        HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
+        HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
+        HeadCase{.name = "vq", .kind = HeadKind::vq}, HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},
+        HeadCase{.name = "vq_no_bias", .kind = HeadKind::vq, .bias = false},
+        HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
+        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true},
+        HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema}),
     name_of);
 
 TEST(PlanningBackend, ItsMemoryCannotBeTouched) {
@@ -172,8 +167,7 @@ TEST(PlanningCommunicator, CountsWhatARingSends) {
 // A collective of 5 seconds begins at 2, an op of 3 seconds runs beside it, and who waits goes on at 7. A second one on
 // the same link waits for the first, one on the other link does not.
 TEST(PlannedMachine, CollectivesRunBesideOpsAndAfterEachOther) {
-  PlannedMachine machine(
-      {.product_flops = 10, .memory_bytes = 1, .network_bytes = 1, .tensor_link_bytes = 2});
+  PlannedMachine machine({.product_flops = 10, .memory_bytes = 1, .network_bytes = 1, .tensor_link_bytes = 2});
   machine.add_op("matmul", {20, 1, 0});
   EXPECT_EQ(machine.now(), 2);
   const double first = machine.add_collective("data", "all_reduce", 2, Link::network, 5, 5);
@@ -211,8 +205,7 @@ std::size_t bytes_at(Config config, std::int64_t micro_batch) {
 }
 
 TEST(MemoryPlan, TheLargestMicroBatchIsTheLastThatFits) {
-  const Config config =
-      large_batch(HeadKind::dense);  // 12 sequences a data rank: 1, 2, 3, 4, 6 or 12 at once
+  const Config config = large_batch(HeadKind::dense);  // 12 sequences a data rank: 1, 2, 3, 4, 6 or 12 at once
   EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 4)), 4);
   EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 4) - 1), 3);
   EXPECT_EQ(largest_micro_batch(config, {}, bytes_at(config, 12)), 12);
@@ -229,8 +222,7 @@ TEST(MemoryPlan, AShortageNamesWhatIsNeededAndTheWayOut) {
     FAIL() << "it does not fit";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), 1);
-    EXPECT_THAT(error.what(),
-                HasSubstr("out of device memory: needs " + human_bytes(static_cast<double>(needed))));
+    EXPECT_THAT(error.what(), HasSubstr("out of device memory: needs " + human_bytes(static_cast<double>(needed))));
     EXPECT_THAT(error.what(), HasSubstr(human_bytes(static_cast<double>(bytes_at(config, 3))) + " free"));
     EXPECT_THAT(error.what(), HasSubstr("train.micro_batch = 3 (needs"));
   }
@@ -265,8 +257,7 @@ TEST(PlanWords, Sizes) {
   EXPECT_EQ(parse_bytes("1.5k", "-"), 1500U);
   EXPECT_EQ(parse_bytes("123", "-"), 123U);
   EXPECT_EQ(parse_bytes("7b", "-"), 7U);
-  for (const char* wrong :
-       {"", "GB", "80 GB", "80GG", "80XB", "-1GB", "0", "nan", "inf", "1e30", "80GBB", "80iB"}) {
+  for (const char* wrong : {"", "GB", "80 GB", "80GG", "80XB", "-1GB", "0", "nan", "inf", "1e30", "80GBB", "80iB"}) {
     EXPECT_THROW(parse_bytes(wrong, "--device-memory"), UsageError) << wrong;
   }
   EXPECT_EQ(human_bytes(1023), "1023 B");

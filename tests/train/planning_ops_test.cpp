@@ -10,8 +10,7 @@ namespace {
 class PlannedMembersTest : public ::testing::Test {
  protected:
   Tensor make(Shape shape, DType dtype = DType::f32) {
-    buffers.push_back(
-        backend.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype), MemoryUse::workspace));
+    buffers.push_back(backend.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype), MemoryUse::workspace));
     return Tensor(buffers.back().data(), dtype, shape);
   }
   Tensor ids(std::int64_t count) { return make({count}, DType::i32); }

@@ -51,8 +51,7 @@ TEST_P(ReplicaCheckTest, FlippedBitIsFoundOnAllRanksAndNamed) {
   for (const GridSize& size : grids_of(ranks)) {
     const ProcessGrid grid(session(), *backend, size.data, size.tensor);
     Transformer model(*backend, grid.tensor(),
-                      {.model = config.model, .head = config.head, .batch = {1, 8}, .data_size = size.data},
-                      &map);
+                      {.model = config.model, .head = config.head, .batch = {1, 8}, .data_size = size.data}, &map);
     model.initialize(3, std::vector<std::int64_t>(211, 1));
     const ReplicaCheck check(*backend, grid, model.parameters());
     for (const std::string bucket : {"layer 1", "replicated"}) {
@@ -67,8 +66,8 @@ TEST_P(ReplicaCheckTest, FlippedBitIsFoundOnAllRanksAndNamed) {
         EXPECT_EQ(error, "");
         continue;
       }
-      EXPECT_THAT(error, AllOf(HasSubstr("step 7: copies of the parameters differ"),
-                               HasSubstr(" in " + bucket + ";"), HasSubstr("--resume")));
+      EXPECT_THAT(error, AllOf(HasSubstr("step 7: copies of the parameters differ"), HasSubstr(" in " + bucket + ";"),
+                               HasSubstr("--resume")));
       for (int rank = 0; rank < ranks; ++rank) {
         const bool holder = everywhere || rank % size.tensor == victim % size.tensor;
         const std::string name =
@@ -97,8 +96,7 @@ TEST(ReplicaCheckOfARun, EndsItOnAllRanksWithoutSavingTheStep) {
   std::string error;
   try {
     train_run(*world.backend, grid, config, false, 0, [&](Trainer& trainer) {
-      if (session().rank() == 0 && trainer.state().step + 1 == 4)
-        flip(trainer.model().parameters(), "layer 0");
+      if (session().rank() == 0 && trainer.state().step + 1 == 4) flip(trainer.model().parameters(), "layer 0");
     });
   } catch (const Error& ended) {
     error = ended.what();

@@ -30,16 +30,13 @@ TEST(CompareReplicas, TheMinorityIsNamed) {
   // Six ranks as 3 x 2: rank 4 among ranks 0, 2, 4; rank 3 among all.
   EXPECT_EQ(compare_replicas({10, 7, 20, 7, 10, 7, 20, 8, 12, 7, 20, 7}, buckets, 2),
             (Differences{{"layer 0", {4}, true}, {"replicated", {3}, true}}));
-  EXPECT_EQ(compare_replicas({1, 7, 1, 7, 1, 8, 1, 9, 1, 7}, buckets, 1),
-            (Differences{{"replicated", {2, 3}, true}}));
+  EXPECT_EQ(compare_replicas({1, 7, 1, 7, 1, 8, 1, 9, 1, 7}, buckets, 1), (Differences{{"replicated", {2, 3}, true}}));
 }
 
 TEST(CompareReplicas, WithoutAMajorityAllHoldersAreNamed) {
   EXPECT_EQ(compare_replicas({10, 7, 11, 7}, buckets, 1), (Differences{{"layer 0", {0, 1}, false}}));
-  EXPECT_EQ(compare_replicas({10, 7, 20, 7, 10, 7, 21, 7}, buckets, 2),
-            (Differences{{"layer 0", {1, 3}, false}}));
-  EXPECT_EQ(compare_replicas({1, 7, 1, 7, 1, 8, 1, 8}, buckets, 1),
-            (Differences{{"replicated", {0, 1, 2, 3}, false}}));
+  EXPECT_EQ(compare_replicas({10, 7, 20, 7, 10, 7, 21, 7}, buckets, 2), (Differences{{"layer 0", {1, 3}, false}}));
+  EXPECT_EQ(compare_replicas({1, 7, 1, 7, 1, 8, 1, 8}, buckets, 1), (Differences{{"replicated", {0, 1, 2, 3}, false}}));
 }
 
 }  // namespace

@@ -27,19 +27,16 @@ class ReportTest : public testing::Test {
   ~ReportTest() override { std::filesystem::remove_all(folder_); }
 
   /// d = 8, V = 100, K = Q = 10: a dense head of 800 numbers and a VQ head of 160.
-  std::filesystem::path write_run(const std::string& name, const std::string& kind,
-                                  const std::string& evaluation) {
+  std::filesystem::path write_run(const std::string& name, const std::string& kind, const std::string& evaluation) {
     const std::filesystem::path run = folder_ / name;
     std::filesystem::create_directories(run);
-    Config config =
-        load_config({}, {"model.d_model=8", "model.vocab_size=100", "head.kind=" + kind, "head.clusters=10",
-                         "head.groups=2", "head.codes=10", "run.name=" + name});
+    Config config = load_config({}, {"model.d_model=8", "model.vocab_size=100", "head.kind=" + kind, "head.clusters=10",
+                                     "head.groups=2", "head.codes=10", "run.name=" + name});
     std::ofstream(run / "config.toml") << to_toml(config);
     std::ofstream metrics(run / "metrics.jsonl");
     for (int step = 1; step <= 5; ++step) {
       metrics << R"({"step": )" << step << R"(, "tokens": )" << step * 64 << R"(, "loss": )" << 5.0 - step
-              << R"(, "tokens_per_second": )" << (step == 1 ? 1 : 1000 + step)
-              << R"(, "seconds_head": 0.002})" << '\n';
+              << R"(, "tokens_per_second": )" << (step == 1 ? 1 : 1000 + step) << R"(, "seconds_head": 0.002})" << '\n';
     }
     metrics << R"({"step": 5, "tokens": 320, "heldout_loss": 0.0})" << '\n' << R"({"step": 6, "tok)";
     metrics.close();
@@ -65,8 +62,8 @@ TEST_F(ReportTest, ReadsARunFolder) {
 }
 
 TEST_F(ReportTest, TheEvaluationsHeadCountsWhereItIsThere) {
-  const RunSummary run = summarize_run(write_run(
-      "a", "vq", R"({"perplexity": 2, "head": {"parameters": 5, "biases": 7, "fraction_of_dense": 0.25}})"));
+  const RunSummary run = summarize_run(
+      write_run("a", "vq", R"({"perplexity": 2, "head": {"parameters": 5, "biases": 7, "fraction_of_dense": 0.25}})"));
   EXPECT_EQ(run.head_matrices, 5);
   EXPECT_EQ(run.head_biases, 7);
   EXPECT_EQ(run.fraction_of_dense, 0.25);

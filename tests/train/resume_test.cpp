@@ -31,8 +31,7 @@ void rewrite_manifest(const fs::path& checkpoint, const TrainState& state) {
 }
 
 /// Writes the rank file again with every dataset's values replaced; `source` gives the dataset to take them from.
-void rewrite_rank_file(const fs::path& checkpoint,
-                       const std::function<std::string(const std::string&)>& source) {
+void rewrite_rank_file(const fs::path& checkpoint, const std::function<std::string(const std::string&)>& source) {
   const std::string path = checkpoint / "rank-00000.h5";
   std::map<std::string, std::pair<h5::Dims, std::vector<float>>> tensors;
   {
@@ -151,8 +150,7 @@ TEST_F(ResumeControl, AStaleDataCursorIsNoticed) {
 }
 
 TEST_F(ResumeControl, MomentsOfTheOtherKindAreNoticed) {
-  const TrainedRun run =
-      resume_after([](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, second_moment); });
+  const TrainedRun run = resume_after([](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, second_moment); });
   EXPECT_EQ(run.first_step, stop_after);
   EXPECT_EQ(run.losses[stop_after], whole_.losses[stop_after]);  // the parameters are right
   EXPECT_NE(run.losses[stop_after + 1], whole_.losses[stop_after + 1]);

@@ -29,8 +29,7 @@ TEST(RunLock, ASecondJobIsRefusedWithTheFirstOnesWords) {
 
 TEST(RunLock, AFolderThatCannotBeWrittenIsNamed) {
   const TemporaryFolder folder;
-  EXPECT_THAT(message_of([&] { RunLock(folder.file("absent"), "a"); }),
-              HasSubstr(folder.file("absent/run.lock")));
+  EXPECT_THAT(message_of([&] { RunLock(folder.file("absent"), "a"); }), HasSubstr(folder.file("absent/run.lock")));
 }
 
 TEST(Duration, SecondsUnitsAndClocks) {
@@ -45,10 +44,9 @@ TEST(Duration, SecondsUnitsAndClocks) {
 }
 
 TEST(Duration, WhatIsNoTimeIsQuoted) {
-  for (const char* text : {"", "0", "00:00:00", "-5", "1.5h", "90 m", "h", "10:00", "1:2:3:4", "00:60:00",
-                           "1-", "1-90m", "soon", "1e9", "12345678901"}) {
-    EXPECT_THAT(message_of([&] { parse_duration(text); }), HasSubstr(std::string("--time-limit ") + text))
-        << text;
+  for (const char* text : {"", "0", "00:00:00", "-5", "1.5h", "90 m", "h", "10:00", "1:2:3:4", "00:60:00", "1-",
+                           "1-90m", "soon", "1e9", "12345678901"}) {
+    EXPECT_THAT(message_of([&] { parse_duration(text); }), HasSubstr(std::string("--time-limit ") + text)) << text;
   }
 }
 

@@ -59,10 +59,9 @@ TEST_F(OneRanksTrouble, AFailedSaveIsSurvived) {
 
 TEST_F(OneRanksTrouble, AFailedLastSaveEndsAllRanksWithItsWords) {
   const Config config = config_of("failed-last-save");
-  EXPECT_THAT(
-      message_of([&] { train_run(*world_.backend, world_.world, config, false, 0, in_the_way(config, 8)); }),
-      AllOf(HasSubstr("rank " + last_rank() + ": "), HasSubstr(last_rank_file()), HasSubstr("the newest is "),
-            HasSubstr("step-00000006")));
+  EXPECT_THAT(message_of([&] { train_run(*world_.backend, world_.world, config, false, 0, in_the_way(config, 8)); }),
+              AllOf(HasSubstr("rank " + last_rank() + ": "), HasSubstr(last_rank_file()), HasSubstr("the newest is "),
+                    HasSubstr("step-00000006")));
   EXPECT_THAT(steps_saved(config), ElementsAre(2, 4, 6));
 }
 

@@ -57,10 +57,8 @@ class DriftingSums final : public ForwardingCommunicator {
 
 TEST_F(SelftestChecks, WrongSumsFail) {
   float none = 0, drift = 1;
-  EXPECT_EQ(failures(check_collectives(*backend_, wrapped_grid<DriftingSums>(tensor_size_, none).world())),
-            0);
-  const DoctorCheck check =
-      check_collectives(*backend_, wrapped_grid<DriftingSums>(tensor_size_, drift).world());
+  EXPECT_EQ(failures(check_collectives(*backend_, wrapped_grid<DriftingSums>(tensor_size_, none).world())), 0);
+  const DoctorCheck check = check_collectives(*backend_, wrapped_grid<DriftingSums>(tensor_size_, drift).world());
   EXPECT_EQ(failures(check), session().size());
   EXPECT_THAT(check.text, HasSubstr("all_reduce sum of f32 (1 of 1003 elements) wrong on rank"));
 }
@@ -102,8 +100,7 @@ class Echo final : public ForwardingCommunicator {
   Event all_gather(Tensor out, Tensor in, Stream stream) override {
     if (in.dtype() != DType::u8) return ForwardingCommunicator::all_gather(out, in, stream);
     for (int rank = 0; rank < size(); ++rank)
-      std::memcpy(static_cast<char*>(out.data()) + static_cast<std::size_t>(rank) * in.bytes(), in.data(),
-                  in.bytes());
+      std::memcpy(static_cast<char*>(out.data()) + static_cast<std::size_t>(rank) * in.bytes(), in.data(), in.bytes());
     return {};
   }
 };

@@ -23,9 +23,8 @@ struct Served {
   const char* name;
   Clusters clusters;
   int groups;
-  float spread;  // standard deviation of the untrained matrices
-  bool embedding =
-      false;  // members are rows of an embedding, clusters scored by their means, too; then no groups
+  float spread;            // standard deviation of the untrained matrices
+  bool embedding = false;  // members are rows of an embedding, clusters scored by their means, too; then no groups
 };
 
 void PrintTo(const Served& served, std::ostream* out) {
@@ -114,10 +113,9 @@ class ServedHead {
         fill_context(h.data() + n * width, targets[n], static_cast<std::uint64_t>(step) * rows + n);
       }
       backend_->fill(gradients, 0.0f);
-      head_->forward_backward(
-          Tensor(nll.data(), DType::f32, {rows}), Tensor(penalty.data(), DType::f32, {rows}),
-          Tensor(dh.data(), DType::f32, {rows, width}), Tensor(h.data(), DType::f32, {rows, width}),
-          Tensor(targets.data(), DType::i32, {rows}), 1.0f / rows);
+      head_->forward_backward(Tensor(nll.data(), DType::f32, {rows}), Tensor(penalty.data(), DType::f32, {rows}),
+                              Tensor(dh.data(), DType::f32, {rows, width}), Tensor(h.data(), DType::f32, {rows, width}),
+                              Tensor(targets.data(), DType::i32, {rows}), 1.0f / rows);
       for (std::int64_t i = 0; i < values.numel(); ++i) values.f32()[i] -= 0.5f * gradients.f32()[i];
       mean = std::accumulate(nll.begin(), nll.end(), 0.0) / rows;
     }

@@ -51,8 +51,7 @@ class SkippedUpdateTest : public ::testing::TestWithParam<HeadCase> {
     const Tensor values = trainer.model().parameters().flat_values();
     const Tensor m = trainer.optimizer().first_moment(), v = trainer.optimizer().second_moment();
     std::vector<float> state;
-    for (const Tensor& part : {values, m, v})
-      state.insert(state.end(), part.f32(), part.f32() + part.numel());
+    for (const Tensor& part : {values, m, v}) state.insert(state.end(), part.f32(), part.f32() + part.numel());
     return state;
   }
 
@@ -106,8 +105,8 @@ TEST_P(SkippedUpdateTest, TooManyInARowEndTheRunWithACheckpoint) {
     EXPECT_THAT(error.what(), HasSubstr("step 8"));  // 6, 7 and 8 were skipped
     EXPECT_THAT(error.what(), HasSubstr("train.max_skipped_steps = 2"));
   }
-  EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(folder_.file("run")) / "checkpoints" /
-                                      "step-00000008" / "manifest.json"));
+  EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(folder_.file("run")) / "checkpoints" / "step-00000008" /
+                                      "manifest.json"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, SkippedUpdateTest,

@@ -46,9 +46,7 @@ class SpikedCommunicator final : public ForwardingCommunicator {
 
  private:
   void strike(Tensor x) {
-    if (!spike_.armed || x.data() != spike_.gradients.range(spike_.from, 1).data() ||
-        x.numel() != spike_.count)
-      return;
+    if (!spike_.armed || x.data() != spike_.gradients.range(spike_.from, 1).data() || x.numel() != spike_.count) return;
     x.f32()[spike_.count / 2] = spike_.value;
     spike_.armed = false;
   }
@@ -134,8 +132,7 @@ std::vector<GridSize> grids() {
 }
 
 TEST_P(SpikesTest, OneRanksGradientThatIsNotFiniteSkipsTheStepOnAll) {
-  constexpr float nan = std::numeric_limits<float>::quiet_NaN(),
-                  infinity = std::numeric_limits<float>::infinity();
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   const Case on_last{session().size() - 1, "layer 1", nan}, on_first{0, "replicated", -infinity};
   for (const GridSize& size : grids()) {
     SCOPED_TRACE(size.name());

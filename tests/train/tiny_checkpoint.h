@@ -14,8 +14,8 @@ constexpr const char* tiny_tokenizer = "pieces of a tokenizer, not read by anybo
 constexpr const char* tiny_tokenizer_sha256 = "0123456789abcdef";
 
 /// Saves under `folder`, with a tokenizer.model, and returns the checkpoint's path.
-inline std::filesystem::path save_tiny(TinyModel& model, const std::filesystem::path& folder,
-                                       const TrainState& state, int keep = 0, std::int64_t keep_every = 0) {
+inline std::filesystem::path save_tiny(TinyModel& model, const std::filesystem::path& folder, const TrainState& state,
+                                       int keep = 0, std::int64_t keep_every = 0) {
   std::filesystem::create_directories(folder);
   const std::filesystem::path tokenizer = folder / "tokenizer.model";
   std::ofstream(tokenizer) << tiny_tokenizer;

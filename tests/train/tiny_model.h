@@ -66,8 +66,7 @@ class TinyModel {
     return config;
   }
   static void draw(Tensor x, const Philox& rng, float stddev) {
-    for (std::int64_t i = 0; i < x.numel(); ++i)
-      x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
+    for (std::int64_t i = 0; i < x.numel(); ++i) x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
   }
   std::optional<CodeMap> make_map() const {
     if (config_.head.kind == HeadKind::dense) return std::nullopt;

@@ -44,8 +44,7 @@ inline void write_zipf_shards(const std::filesystem::path& folder, const std::st
 }
 
 /// d = 64, 2 layers, 4 heads, T = 32, 12 sequences a step.
-inline Config tiny_config(HeadKind head, const std::filesystem::path& shards,
-                          const std::filesystem::path& run) {
+inline Config tiny_config(HeadKind head, const std::filesystem::path& shards, const std::filesystem::path& run) {
   Config config;
   config.model.d_model = 64;
   config.model.n_layers = 2;
@@ -82,8 +81,7 @@ struct TrainedRun {
 /// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. after_update is
 /// called after each step's update.
 inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config config, bool resume = false,
-                            std::int64_t stop_after = 0,
-                            const std::function<void(Trainer&)>& after_update = {}) {
+                            std::int64_t stop_after = 0, const std::function<void(Trainer&)>& after_update = {}) {
   config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());

@@ -66,8 +66,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
   TrainingWorld world_{GetParam().vocabulary};
 };
 
-void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
-                  std::size_t first = 0) {
+void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, std::size_t first = 0) {
   ASSERT_EQ(actual.size(), expected.size());
   for (std::size_t i = first; i < actual.size(); ++i) {
     EXPECT_NEAR(actual[i], expected[i], 1e-5 * expected[i]) << "value " << i + 1;
@@ -113,10 +112,7 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
-        HeadCase{.name = "vq_embedding_mean",
-                 .kind = HeadKind::vq,
-                 .embedding = true,
-                 .means_and_input_codes = true}),
+        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     name_of);
 
 /// The samples of each step in their order over all ranks, seen from a run's after_update.
@@ -189,8 +185,7 @@ TEST_P(Resumed, OnAnotherGridContinues) {
 
 INSTANTIATE_TEST_SUITE_P(
     Heads, Resumed,
-    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense},
-                      HeadCase{.name = "vq", .kind = HeadKind::vq},
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
                       HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true}),
     name_of);

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
 #include "tests/train/tiny_run.h"
-#include "core/host_collectives.h"
 
 namespace vqlm::testing {
 

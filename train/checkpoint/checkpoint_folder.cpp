@@ -31,8 +31,7 @@ void complete_checkpoint(const fs::path& folder, int ranks, const CheckpointDesc
     std::error_code failed;
     fs::copy_file(file, folder / file.filename(), failed);
     if (failed) {
-      throw Error(
-          fmt::format("{}: cannot be copied to {}: {}", file.string(), folder.string(), failed.message()));
+      throw Error(fmt::format("{}: cannot be copied to {}: {}", file.string(), folder.string(), failed.message()));
     }
   }
   write_manifest(folder, description.state, hashed);
@@ -46,8 +45,8 @@ void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
     fs::rename(partial, checkpoint);
     fs::remove_all(replaced);
   } catch (const fs::filesystem_error& e) {
-    throw Error(fmt::format("{}: cannot be renamed to {}: {}", partial.string(), checkpoint.string(),
-                            e.code().message()));
+    throw Error(
+        fmt::format("{}: cannot be renamed to {}: {}", partial.string(), checkpoint.string(), e.code().message()));
   }
   const fs::path parent = checkpoint.parent_path();
   sync_to_disk(parent.empty() ? "." : parent.string());

@@ -26,8 +26,7 @@ struct CheckpointDescription {
 
 /// Adds checkpoint.h5, config.toml, the tokenizer's files and last the manifest to `folder`, which holds rank files 0 to
 /// `ranks` - 1 with their tables; everything is durable afterwards. Throws Error naming the file.
-void complete_checkpoint(const std::filesystem::path& folder, int ranks,
-                         const CheckpointDescription& description);
+void complete_checkpoint(const std::filesystem::path& folder, int ranks, const CheckpointDescription& description);
 
 /// Renames a complete folder to its name, durably; a checkpoint that has the name makes way. Throws Error naming the folder.
 void publish_checkpoint(const std::filesystem::path& partial, const std::filesystem::path& checkpoint);

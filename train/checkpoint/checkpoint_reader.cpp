@@ -49,8 +49,8 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   std::vector<std::string> unreadable;
   const auto found = list_checkpoints(path / "checkpoints", &unreadable);
   if (found.empty() && !unreadable.empty()) {
-    throw Error(fmt::format("{}: no checkpoint of this run can be read: {}", path.string(),
-                            fmt::join(unreadable, "; ")));
+    throw Error(
+        fmt::format("{}: no checkpoint of this run can be read: {}", path.string(), fmt::join(unreadable, "; ")));
   }
   if (found.empty()) {
     throw Error(

@@ -7,9 +7,9 @@
 #include <new>
 #include <system_error>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_folder.h"
-#include "core/host_collectives.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
@@ -20,8 +20,7 @@ constexpr double assumed_bytes_per_second = 50e6;
 
 }  // namespace
 
-CheckpointSaver::CheckpointSaver(CheckpointContents contents, const ProcessGrid& grid,
-                                 std::filesystem::path folder)
+CheckpointSaver::CheckpointSaver(CheckpointContents contents, const ProcessGrid& grid, std::filesystem::path folder)
     : contents_(std::move(contents)),
       grid_(grid),
       folder_(std::move(folder)),
@@ -37,8 +36,7 @@ void CheckpointSaver::begin(const TrainState& state) {
   pending_ = {.step = state.step, .path = folder_ / checkpoint_name(state.step)};
   if (waits) {
     pending_.wait_seconds = wall_seconds() - begun;
-    log::info("checkpoint of step {}: waited {:.2f} s for the one before it", state.step,
-              pending_.wait_seconds);
+    log::info("checkpoint of step {}: waited {:.2f} s for the one before it", state.step, pending_.wait_seconds);
     begun = wall_seconds();
   }
   std::function<void()> work = [this] { write_rank_file(); };
@@ -46,8 +44,7 @@ void CheckpointSaver::begin(const TrainState& state) {
     snapshot_.take(contents_.backend);
   } catch (const std::bad_alloc&) {
     work = [this] {
-      throw Error(
-          fmt::format("no host memory for a copy of this rank's slices ({} MiB)", snapshot_.bytes() >> 20));
+      throw Error(fmt::format("no host memory for a copy of this rank's slices ({} MiB)", snapshot_.bytes() >> 20));
     };
   }
   pending_.copy_seconds = wall_seconds() - begun;
@@ -144,13 +141,11 @@ void CheckpointSaver::end_completing(const Outcome& mine) {
 }
 
 bool CheckpointSaver::note_failure(const Outcome& mine) {
-  const std::string own =
-      mine.error.empty() ? "" : fmt::format("rank {}: {}", grid_.world().rank(), mine.error);
+  const std::string own = mine.error.empty() ? "" : fmt::format("rank {}: {}", grid_.world().rank(), mine.error);
   failure_ = first_text(contents_.backend, grid_.world(), own);
   if (failure_.empty()) return false;
   if (is_root()) {
-    log::error("the checkpoint of step {} was not saved: {}; earlier ones are as they were", pending_.step,
-               failure_);
+    log::error("the checkpoint of step {} was not saved: {}; earlier ones are as they were", pending_.step, failure_);
   }
   return true;
 }

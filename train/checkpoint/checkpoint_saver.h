@@ -39,8 +39,7 @@ struct CheckpointContents {
 struct SavedCheckpoint {
   std::int64_t step = 0;
   std::filesystem::path path;
-  double wait_seconds =
-      0;  // that the run waited for the checkpoint before it, in flight when this one was due
+  double wait_seconds = 0;   // that the run waited for the checkpoint before it, in flight when this one was due
   double copy_seconds = 0;   // that the run waited for the copy; both of the slowest rank
   double write_seconds = 0;  // that threads then worked: the slowest rank's file, and rank 0's completion
 };
@@ -91,8 +90,8 @@ class CheckpointSaver {
   CheckpointSnapshot snapshot_;
   Stage stage_ = Stage::none;
   TrainState state_;
-  std::optional<CodeMap> map_;     // as it was at begin(), rank 0 only
-  SavedCheckpoint pending_;        // the one in flight
+  std::optional<CodeMap> map_;  // as it was at begin(), rank 0 only
+  SavedCheckpoint pending_;     // the one in flight
   std::optional<SavedCheckpoint> saved_;
   std::string failure_;
   double slowest_seconds_ = 0;

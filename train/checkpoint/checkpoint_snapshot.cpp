@@ -20,8 +20,7 @@ CheckpointSnapshot::CheckpointSnapshot(const ParameterStore& parameters, const O
   }
 }
 
-void CheckpointSnapshot::add(const std::string& tensor, const Parameter& parameter, std::int64_t begin,
-                             Tensor source) {
+void CheckpointSnapshot::add(const std::string& tensor, const Parameter& parameter, std::int64_t begin, Tensor source) {
   parts_.push_back({tensor, &parameter, begin, elements_, source});
   elements_ += static_cast<std::size_t>(source.numel());
 }

@@ -48,13 +48,12 @@ std::string damaged_tensors(const fs::path& folder, const Manifest& manifest, co
   std::vector<std::string> tensors;
   for (const FileSlice& slice : read_rank_table(folder, table_file->name).slices) {
     if (is_intact(folder / name, slice)) continue;
-    if (std::find(tensors.begin(), tensors.end(), slice.tensor) == tensors.end())
-      tensors.push_back(slice.tensor);
+    if (std::find(tensors.begin(), tensors.end(), slice.tensor) == tensors.end()) tensors.push_back(slice.tensor);
   }
   if (tensors.empty()) return ": damaged in what HDF5 keeps around the tensors";
   constexpr std::size_t most = 3;
-  const std::vector<std::string> named(
-      tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(std::min(most, tensors.size())));
+  const std::vector<std::string> named(tensors.begin(),
+                                       tensors.begin() + static_cast<std::ptrdiff_t>(std::min(most, tensors.size())));
   const std::string others = tensors.size() > most ? fmt::format(" and {} more", tensors.size() - most) : "";
   return fmt::format(": damaged in {}{}", fmt::join(named, ", "), others);
 }
@@ -62,8 +61,7 @@ std::string damaged_tensors(const fs::path& folder, const Manifest& manifest, co
 }  // namespace
 
 std::string find_damage(const fs::path& folder, const Manifest& manifest, int share, int shares) {
-  for (auto i = static_cast<std::size_t>(share); i < manifest.files.size();
-       i += static_cast<std::size_t>(shares)) {
+  for (auto i = static_cast<std::size_t>(share); i < manifest.files.size(); i += static_cast<std::size_t>(shares)) {
     const Manifest::File& file = manifest.files[i];
     try {
       const std::string damage = damage_of_file(folder, file);

@@ -22,8 +22,7 @@ XXH3_state_t* state_of(void* state) {
 }
 
 /// Adds up to `limit` bytes from where `in` stands; returns how many there were.
-std::uint64_t add_stream(Xxh3& hash, std::ifstream& in, std::uint64_t limit,
-                         const std::filesystem::path& path) {
+std::uint64_t add_stream(Xxh3& hash, std::ifstream& in, std::uint64_t limit, const std::filesystem::path& path) {
   std::vector<char> block(block_bytes);
   std::uint64_t done = 0;
   while (in && done < limit) {

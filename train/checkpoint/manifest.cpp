@@ -37,8 +37,7 @@ std::vector<fs::path> regular_files(const fs::path& folder) {
 }
 
 Error damaged(const std::string& path, const std::string& what) {
-  return Error(
-      fmt::format("{}: {}; remove this folder, and the checkpoint before it is the newest", path, what));
+  return Error(fmt::format("{}: {}; remove this folder, and the checkpoint before it is the newest", path, what));
 }
 
 /// Throws where the manifest's bytes are not those that its last member vouches for.
@@ -51,8 +50,7 @@ void check_own_hash(const std::string& path, const std::string& text, const nloh
 
 }  // namespace
 
-void write_manifest(const fs::path& folder, const TrainState& state,
-                    const std::vector<Manifest::File>& known) {
+void write_manifest(const fs::path& folder, const TrainState& state, const std::vector<Manifest::File>& known) {
   nlohmann::ordered_json json;
   json["format"] = manifest_format;
   json["version"] = manifest_version;
@@ -62,8 +60,7 @@ void write_manifest(const fs::path& folder, const TrainState& state,
   json["files"] = nlohmann::ordered_json::array();
   for (const fs::path& path : regular_files(folder)) {
     const std::string name = path.filename().string();
-    const auto hashed =
-        std::find_if(known.begin(), known.end(), [&](const auto& file) { return file.name == name; });
+    const auto hashed = std::find_if(known.begin(), known.end(), [&](const auto& file) { return file.name == name; });
     Manifest::File file;
     if (hashed != known.end()) {
       file = *hashed;
@@ -91,18 +88,15 @@ Manifest read_manifest(const fs::path& folder) {
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
     if (json.at("format") != manifest_format || json.at("version") != manifest_version) {
-      throw Error(fmt::format("{}: format {} version {} is not {} version {}; use the vqlm that wrote it",
-                              path, json.at("format").dump(), json.at("version").dump(), manifest_format,
-                              manifest_version));
+      throw Error(fmt::format("{}: format {} version {} is not {} version {}; use the vqlm that wrote it", path,
+                              json.at("format").dump(), json.at("version").dump(), manifest_format, manifest_version));
     }
     check_own_hash(path, text, json);
     Manifest manifest;
-    manifest.state = {whole_number<std::int64_t>(json.at("step")),
-                      whole_number<std::int64_t>(json.at("samples")),
+    manifest.state = {whole_number<std::int64_t>(json.at("step")), whole_number<std::int64_t>(json.at("samples")),
                       whole_number<std::int64_t>(json.at("tokens"))};
     for (const auto& file : json.at("files")) {
-      manifest.files.push_back({file.at("name").get<std::string>(),
-                                whole_number<std::uint64_t>(file.at("bytes")),
+      manifest.files.push_back({file.at("name").get<std::string>(), whole_number<std::uint64_t>(file.at("bytes")),
                                 file.at("xxh3").get<std::string>()});
     }
     return manifest;

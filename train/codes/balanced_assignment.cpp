@@ -117,8 +117,7 @@ void BalancedAssignment::exchange(int sweeps, std::uint64_t seed) {
         const auto b = static_cast<std::size_t>(partner);
         members_[static_cast<std::size_t>(from)][static_cast<std::size_t>(place_[a])] =
             static_cast<std::int32_t>(partner);
-        members_[static_cast<std::size_t>(to)][static_cast<std::size_t>(place_[b])] =
-            static_cast<std::int32_t>(row);
+        members_[static_cast<std::size_t>(to)][static_cast<std::size_t>(place_[b])] = static_cast<std::int32_t>(row);
         std::swap(place_[a], place_[b]);
         cluster_of_row_[a] = to;
         cluster_of_row_[b] = from;

@@ -11,8 +11,7 @@ namespace vqlm {
 class BalancedAssignment {
  public:
   /// similarity (rows, K) and weight (rows) must outlive the object.
-  BalancedAssignment(const std::vector<float>& similarity, const std::vector<float>& weight,
-                     std::int64_t clusters);
+  BalancedAssignment(const std::vector<float>& similarity, const std::vector<float>& weight, std::int64_t clusters);
 
   /// Rows that have most to lose by their second choice choose first; each takes the best cluster with room.
   void assign_greedily();
@@ -24,8 +23,7 @@ class BalancedAssignment {
 
  private:
   float gain(std::int64_t row, std::int32_t cluster) const {
-    return weight_[static_cast<std::size_t>(row)] *
-           similarity_[static_cast<std::size_t>(row * clusters_ + cluster)];
+    return weight_[static_cast<std::size_t>(row)] * similarity_[static_cast<std::size_t>(row * clusters_ + cluster)];
   }
   std::vector<std::int32_t> best_clusters(std::int64_t row) const;
 

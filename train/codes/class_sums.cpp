@@ -18,8 +18,7 @@ void sum_integers(Backend& backend, Communicator& group, std::vector<std::int64_
     const auto last = first + static_cast<std::ptrdiff_t>(std::min(piece, values.size() - begin));
     std::vector<double> part(first, last);
     sum_over(backend, group, part);
-    std::transform(part.begin(), part.end(), first,
-                   [](double value) { return static_cast<std::int64_t>(value); });
+    std::transform(part.begin(), part.end(), first, [](double value) { return static_cast<std::int64_t>(value); });
   }
 }
 

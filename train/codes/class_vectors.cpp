@@ -16,8 +16,7 @@ double rounded_scale(double value) {
 
 }  // namespace
 
-std::vector<double> shrunk_class_means(const ClassSums& sums,
-                                       const std::vector<std::int32_t>& cluster_of_token,
+std::vector<double> shrunk_class_means(const ClassSums& sums, const std::vector<std::int32_t>& cluster_of_token,
                                        std::int64_t clusters) {
   const auto vocab = static_cast<std::size_t>(sums.vocab_size), dims = static_cast<std::size_t>(sums.dims);
   VQLM_ASSERT(cluster_of_token.size() == vocab);

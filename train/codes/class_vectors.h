@@ -15,8 +15,7 @@ constexpr double prior_rows = 8;
 /// (V, r): m_v = (sum_v + a p_v) / (count_v + a), a = prior_rows, p_v = the mean over all rows of the tokens in v's cluster
 /// (of all rows where it has none): the mean of a token seen often is its own, of one never seen its cluster's. Zeros where
 /// there are no rows at all. cluster_of_token (V), each in [0, clusters).
-std::vector<double> shrunk_class_means(const ClassSums& sums,
-                                       const std::vector<std::int32_t>& cluster_of_token,
+std::vector<double> shrunk_class_means(const ClassSums& sums, const std::vector<std::int32_t>& cluster_of_token,
                                        std::int64_t clusters);
 
 /// Subtracts from every row of x (V, r) the mean of all rows, weighted by weight (V).

@@ -50,8 +50,7 @@ void write_map(const std::string& path, const CodeMap& map, const MapEvidence& e
 
 int small_attribute(const h5::File& file, const char* name) {
   const std::int64_t value = file.int_attribute(name);
-  if (value < 0 || value > 1'000'000)
-    throw Error(fmt::format("{}: attribute {} is {}", file.path(), name, value));
+  if (value < 0 || value > 1'000'000) throw Error(fmt::format("{}: attribute {} is {}", file.path(), name, value));
   return static_cast<int>(value);
 }
 
@@ -72,8 +71,7 @@ CodeMap read_map(const std::string& path) {
     throw Error(fmt::format("{}: is not a code map (attribute format is not \"{}\")", path, map_format));
   }
   if (const auto version = file.int_attribute("version"); version != map_version) {
-    throw Error(fmt::format("{}: has code map version {}, this program reads version {}", path, version,
-                            map_version));
+    throw Error(fmt::format("{}: has code map version {}, this program reads version {}", path, version, map_version));
   }
   CodeMap map;
   map.vocab_size = file.int_attribute("vocab_size");
@@ -93,16 +91,13 @@ CodeMap read_map(const std::string& path) {
 
 MapEvidence read_evidence(const std::string& path) {
   const h5::File file = h5::File::open(path);
-  const auto vocab_size =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(file.int_attribute("vocab_size"), 0));
+  const auto vocab_size = static_cast<std::uint64_t>(std::max<std::int64_t>(file.int_attribute("vocab_size"), 0));
   MapEvidence evidence;
   if (file.exists("counts")) {
     evidence.counts = read_table<std::int64_t>(file, "counts", {vocab_size});
-    const auto wrong =
-        std::find_if(evidence.counts.begin(), evidence.counts.end(), [](auto n) { return n < 0; });
+    const auto wrong = std::find_if(evidence.counts.begin(), evidence.counts.end(), [](auto n) { return n < 0; });
     if (wrong != evidence.counts.end()) {
-      throw Error(fmt::format("{}: counts: token {} was seen {} times", path, wrong - evidence.counts.begin(),
-                              *wrong));
+      throw Error(fmt::format("{}: counts: token {} was seen {} times", path, wrong - evidence.counts.begin(), *wrong));
     }
   }
   if (file.exists("vectors")) {
@@ -110,8 +105,8 @@ MapEvidence read_evidence(const std::string& path) {
     if (shape.size() != 2) throw Error(fmt::format("{}: vectors has {} axes, not 2", path, shape.size()));
     evidence.dims = static_cast<std::int64_t>(shape[1]);
     evidence.vectors = read_table<float>(file, "vectors", {vocab_size, shape[1]});
-    const auto wrong = std::find_if(evidence.vectors.begin(), evidence.vectors.end(),
-                                    [](float x) { return !std::isfinite(x); });
+    const auto wrong =
+        std::find_if(evidence.vectors.begin(), evidence.vectors.end(), [](float x) { return !std::isfinite(x); });
     if (wrong != evidence.vectors.end()) {
       throw Error(fmt::format("{}: vectors: {} in the row of token {}", path, *wrong,
                               (wrong - evidence.vectors.begin()) / std::max<std::int64_t>(evidence.dims, 1)));
@@ -125,8 +120,7 @@ MapEvidence read_evidence(const std::string& path) {
 void save_code_map(const std::string& path, const CodeMap& map, const MapEvidence& evidence) {
   map.validate(path);
   VQLM_ASSERT(evidence.counts.empty() || evidence.counts.size() == map.cluster_of_token.size());
-  VQLM_ASSERT(evidence.vectors.size() ==
-              map.cluster_of_token.size() * static_cast<std::size_t>(evidence.dims));
+  VQLM_ASSERT(evidence.vectors.size() == map.cluster_of_token.size() * static_cast<std::size_t>(evidence.dims));
   const std::string partial = path + std::string(partial_suffix);
   try {
     write_map(partial, map, evidence);

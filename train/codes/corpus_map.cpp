@@ -14,13 +14,11 @@ namespace {
 
 /// Rows and weights of the tokens that share clusters. vectors (V, dims); counts (V).
 WeightedVectors vectors_to_fit(const std::vector<float>& vectors, std::int64_t dims,
-                               const std::vector<std::int64_t>& counts,
-                               const std::vector<std::int32_t>& own) {
+                               const std::vector<std::int64_t>& counts, const std::vector<std::int32_t>& own) {
   std::vector<std::int64_t> tokens(counts.size());
   std::iota(tokens.begin(), tokens.end(), std::int64_t{0});
   tokens = without_tokens(tokens, own);
-  WeightedVectors x{
-      .rows = static_cast<std::int64_t>(tokens.size()), .dims = dims, .values = {}, .weight = {}};
+  WeightedVectors x{.rows = static_cast<std::int64_t>(tokens.size()), .dims = dims, .values = {}, .weight = {}};
   x.values.reserve(static_cast<std::size_t>(x.rows * dims));
   for (const std::int64_t token : tokens) {
     const auto row = vectors.begin() + token * dims;
@@ -65,13 +63,12 @@ std::vector<float> rows_of_all_tokens(const WeightedVectors& x, std::size_t voca
 }
 
 void check_options(const ShardSet& shards, const CorpusMapOptions& options) {
-  check_code_map_sizes(shards.vocab_size(), options.clusters, options.groups,
-                       options.groups > 0 ? options.codes : 0);
+  check_code_map_sizes(shards.vocab_size(), options.clusters, options.groups, options.groups > 0 ? options.codes : 0);
   VQLM_ASSERT(options.contexts >= 1 && options.dims >= 1 && !options.offsets.empty());
   VQLM_ASSERT(options.own_tokens >= 0 && options.own_tokens < options.clusters);
   if (shards.total_tokens() < 2) {
-    throw Error(fmt::format("{}: {} tokens; a corpus map counts neighbours and needs at least 2",
-                            shards.glob(), shards.total_tokens()));
+    throw Error(fmt::format("{}: {} tokens; a corpus map counts neighbours and needs at least 2", shards.glob(),
+                            shards.total_tokens()));
   }
 }
 
@@ -107,8 +104,8 @@ FittedMap fit_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>
     map.member_codes = product_codes(x, map.groups, map.codes, options.seed);
   }
   map.provenance = fmt::format("corpus: neighbours of {} tokens of {}, {} contexts, {} dimensions{}, seed {}",
-                               std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), shards.glob(),
-                               contexts, x.dims, vectors_text(options), options.seed);
+                               std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), shards.glob(), contexts,
+                               x.dims, vectors_text(options), options.seed);
   map = with_own_clusters(map, own);
   return fitted;
 }

@@ -6,8 +6,8 @@
 
 #include "core/backend.h"
 #include "core/model/head/code_map.h"
-#include "train/codes/map_counts.h"
 #include "data/shards/shard_set.h"
+#include "train/codes/map_counts.h"
 
 namespace vqlm {
 
@@ -27,16 +27,14 @@ struct CorpusMapOptions {
   int dims = 128;       // of the token vectors, rounded up to a multiple of G
   std::uint64_t max_tokens = 50'000'000;
   VectorKind vectors = VectorKind::ppmi;
-  std::vector<int> offsets = {
-      1, -1};  // which neighbours count: places after the token, before it where negative
+  std::vector<int> offsets = {1, -1};  // which neighbours count: places after the token, before it where negative
 };
 
 /// A map, and the vectors that it was fitted to.
 struct FittedMap {
   CodeMap map;
   std::int64_t dims = 0;
-  std::vector<float>
-      vectors;  // (V, dims), turned as the codes' groups see them; zeros for tokens with own clusters
+  std::vector<float> vectors;  // (V, dims), turned as the codes' groups see them; zeros for tokens with own clusters
 };
 
 /// Vectors from neighbour statistics (token_vectors.h), then clusters and product codes of them (map_fit.h). The same

@@ -37,8 +37,7 @@ double log_sum(const std::vector<float>& x) {
 /// Sums of rows by class, with weights.
 class WeightedMeans {
  public:
-  WeightedMeans(std::size_t classes, std::size_t width)
-      : width_(width), sums_(classes * width), weights_(classes) {}
+  WeightedMeans(std::size_t classes, std::size_t width) : width_(width), sums_(classes * width), weights_(classes) {}
 
   void add(std::size_t to, double weight, const double* row) {
     weights_[to] += weight;
@@ -47,8 +46,7 @@ class WeightedMeans {
   /// Row `from` becomes its mean where it has weight.
   void write(std::size_t from, float* row) const {
     if (!(weights_[from] > 0)) return;
-    for (std::size_t i = 0; i < width_; ++i)
-      row[i] = static_cast<float>(sums_[from * width_ + i] / weights_[from]);
+    for (std::size_t i = 0; i < width_; ++i) row[i] = static_cast<float>(sums_[from * width_ + i] / weights_[from]);
   }
 
  private:
@@ -161,8 +159,7 @@ std::vector<std::int32_t> named_after(const std::vector<std::int32_t>& old, cons
   std::map<std::pair<std::int32_t, std::int32_t>, double> shared;
   for (std::size_t v = 0; v < old.size(); ++v) shared[{old[v], fresh[v]}] += std::exp(zero.log_prob[v]);
   std::vector<std::pair<std::pair<std::int32_t, std::int32_t>, double>> pairs(shared.begin(), shared.end());
-  std::stable_sort(pairs.begin(), pairs.end(),
-                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   std::vector<std::int32_t> name(static_cast<std::size_t>(clusters), none);
   std::vector<bool> given(static_cast<std::size_t>(clusters), false);
   for (const auto& [pair, unused] : pairs) {

@@ -115,8 +115,7 @@ class RowBuilder {
 };
 
 /// The sums over all ranks of their pairs: dense, some rows at a time, because every rank found other pairs.
-SparseRows summed_rows(const KeyCounts& pairs, std::int64_t rows, std::int64_t columns,
-                       const CountingRanks& ranks) {
+SparseRows summed_rows(const KeyCounts& pairs, std::int64_t rows, std::int64_t columns, const CountingRanks& ranks) {
   RowBuilder builder(static_cast<std::size_t>(rows), columns);
   const auto& keys = pairs.keys();
   if (ranks.size == 1) {
@@ -163,8 +162,7 @@ void visit_tokens(const ShardSet& shards, std::uint64_t max_tokens,
   }
 }
 
-std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens,
-                                       const CountingRanks& ranks) {
+std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens, const CountingRanks& ranks) {
   std::vector<double> counts(static_cast<std::size_t>(shards.vocab_size()), 0);
   const auto count = [&](std::span<const std::int32_t> tokens, std::size_t own) {
     for (const std::int32_t token : tokens.first(own)) counts[static_cast<std::size_t>(token)] += 1;
@@ -174,9 +172,8 @@ std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max
   return {counts.begin(), counts.end()};
 }
 
-SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens,
-                            const std::vector<std::int64_t>& counts, int contexts,
-                            const std::vector<int>& offsets, const CountingRanks& ranks) {
+SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
+                            int contexts, const std::vector<int>& offsets, const CountingRanks& ranks) {
   const auto vocab_size = static_cast<std::int64_t>(counts.size());
   const std::int64_t c = std::min<std::int64_t>(contexts, vocab_size);
   const std::int64_t columns = c * static_cast<std::int64_t>(offsets.size());
@@ -188,14 +185,13 @@ SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens,
     for (std::size_t part = 0; part < offsets.size(); ++part) {
       const int offset = offsets[part];
       const auto distance = static_cast<std::size_t>(std::abs(offset));
-      const std::size_t first =
-          offset < 0 ? distance : 0;  // where the token stands, seen from the earlier of the two
+      const std::size_t first = offset < 0 ? distance : 0;  // where the token stands, seen from the earlier of the two
       const std::size_t other = distance - first;
       for (std::size_t i = 0; i < own && i + distance < tokens.size(); ++i) {
         const std::int32_t column = context[static_cast<std::size_t>(tokens[i + other])];
         if (column < 0) continue;
-        pairs.add(static_cast<std::uint64_t>(tokens[i + first] * columns +
-                                             static_cast<std::int64_t>(part) * c + column));
+        pairs.add(
+            static_cast<std::uint64_t>(tokens[i + first] * columns + static_cast<std::int64_t>(part) * c + column));
       }
     }
   };

@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "train/codes/counting_ranks.h"
 #include "data/shards/shard_set.h"
+#include "train/codes/counting_ranks.h"
 
 namespace vqlm {
 
@@ -37,8 +37,7 @@ struct SparseRows {
 /// id first): (V, offsets * C). Column p C + c: context c stands offsets[p] places after the token, before it where
 /// negative. Memory: 16 bytes for each distinct pair of the result and a fixed buffer, whatever the length of the corpus;
 /// with several ranks another 64 MiB.
-SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens,
-                            const std::vector<std::int64_t>& counts, int contexts,
-                            const std::vector<int>& offsets = {1, -1}, const CountingRanks& ranks = {});
+SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
+                            int contexts, const std::vector<int>& offsets = {1, -1}, const CountingRanks& ranks = {});
 
 }  // namespace vqlm

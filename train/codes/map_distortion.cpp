@@ -43,8 +43,7 @@ std::vector<double> squares_of(const RowMajor& x, const std::vector<double>& wei
 }  // namespace
 
 std::vector<BandDistortion> distortion_by_frequency(const CodeMap& map, const std::vector<float>& vectors,
-                                                    std::int64_t dims,
-                                                    const std::vector<std::int64_t>& counts) {
+                                                    std::int64_t dims, const std::vector<std::int64_t>& counts) {
   VQLM_ASSERT(static_cast<std::int64_t>(vectors.size()) == map.vocab_size * dims);
   VQLM_ASSERT(map.groups == 0 || dims % map.groups == 0);
   std::vector<double> weight(static_cast<std::size_t>(map.vocab_size), 1);
@@ -56,9 +55,8 @@ std::vector<BandDistortion> distortion_by_frequency(const CodeMap& map, const st
                  [&](std::int64_t v) { return map.cluster_of_token[static_cast<std::size_t>(v)]; });
   const std::vector<double> after_clusters = squares_of(x, weight);
   for (int g = 0; g < map.groups; ++g) {
-    subtract_means(x, weight, g * (dims / map.groups), dims / map.groups, map.codes, [&](std::int64_t v) {
-      return map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
-    });
+    subtract_means(x, weight, g * (dims / map.groups), dims / map.groups, map.codes,
+                   [&](std::int64_t v) { return map.member_codes[static_cast<std::size_t>(v * map.groups + g)]; });
   }
   if (map.groups > 0) {  // a constant of a whole cluster is the codebook's to give
     subtract_means(x, weight, 0, dims, map.clusters,
@@ -80,8 +78,7 @@ std::vector<BandDistortion> distortion_by_frequency(const CodeMap& map, const st
   };
   std::vector<BandDistortion> bands{{0, map.vocab_size, 0, 0}};
   std::int64_t first = 0;
-  for (const std::int64_t end :
-       {std::int64_t{100}, std::int64_t{1'000}, std::int64_t{10'000}, map.vocab_size}) {
+  for (const std::int64_t end : {std::int64_t{100}, std::int64_t{1'000}, std::int64_t{10'000}, map.vocab_size}) {
     const std::int64_t last = std::min(end, map.vocab_size);
     if (last > first) bands.push_back({first, last, 0, 0});
     first = last;

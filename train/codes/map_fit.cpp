@@ -59,11 +59,8 @@ class Similarities {
       const std::int64_t count = std::min(chunk_, x_.rows - row);
       const Tensor product = product_.rows(0, count);
       backend_.copy_from_host(rows_.rows(0, count), x_.values.data() + row * x_.dims);
-      backend_.run(Matmul{.c = product,
-                          .a = rows_.rows(0, count),
-                          .b = centres_,
-                          .tb = Transpose::yes,
-                          .accumulate = Accumulate::no});
+      backend_.run(Matmul{
+          .c = product, .a = rows_.rows(0, count), .b = centres_, .tb = Transpose::yes, .accumulate = Accumulate::no});
       backend_.copy_to_host(host_.data() + row * clusters_, product);
     }
     return host_;
@@ -79,8 +76,7 @@ class Similarities {
 };
 
 /// Centres (K, dims): normalised weighted sums of the members. Clusters without members keep a zero row.
-RowMajor centres_of(const WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row,
-                    std::int64_t clusters) {
+RowMajor centres_of(const WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row, std::int64_t clusters) {
   RowMajor centres = RowMajor::Zero(clusters, x.dims);
   const auto vectors = matrix_of(x);
   for (std::int64_t row = 0; row < x.rows; ++row) {
@@ -148,8 +144,7 @@ void code_group(const WeightedVectors& x, int group, int groups, int codes, std:
   Eigen::MatrixXf centres(centres_count, width);  // column-major
   if (start.empty()) {
     const std::vector<std::int64_t> drawn = sample.without_replacement(centres_count);
-    for (std::int64_t q = 0; q < centres_count; ++q)
-      centres.row(q) = part.row(drawn[static_cast<std::size_t>(q)]);
+    for (std::int64_t q = 0; q < centres_count; ++q) centres.row(q) = part.row(drawn[static_cast<std::size_t>(q)]);
   } else {
     std::vector<std::uint8_t> first(static_cast<std::size_t>(x.rows));
     for (std::size_t row = 0; row < first.size(); ++row)
@@ -182,8 +177,7 @@ void code_group(const WeightedVectors& x, int group, int groups, int codes, std:
 void centre_rotate_normalise(WeightedVectors& x, std::uint64_t seed) {
   const Philox rng(seed, "map_fit.rotation");
   Eigen::MatrixXf gaussian(x.dims, x.dims);
-  for (std::int64_t i = 0; i < gaussian.size(); ++i)
-    gaussian.data()[i] = rng.normal(static_cast<std::uint64_t>(i));
+  for (std::int64_t i = 0; i < gaussian.size(); ++i) gaussian.data()[i] = rng.normal(static_cast<std::uint64_t>(i));
   const Eigen::MatrixXf rotation = Eigen::HouseholderQR<Eigen::MatrixXf>(gaussian).householderQ();
   Eigen::Map<RowMajor> vectors(x.values.data(), x.rows, x.dims);
   const Eigen::RowVectorXf mean = vectors.cast<double>().colwise().mean().cast<float>();
@@ -191,14 +185,12 @@ void centre_rotate_normalise(WeightedVectors& x, std::uint64_t seed) {
   normalise_rows(vectors);
 }
 
-std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters,
-                                            std::uint64_t seed, Backend& backend,
-                                            const std::vector<std::int32_t>& start) {
+std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters, std::uint64_t seed,
+                                            Backend& backend, const std::vector<std::int32_t>& start) {
   VQLM_ASSERT(clusters >= 1 && clusters <= x.rows &&
               (start.empty() || static_cast<std::int64_t>(start.size()) == x.rows));
   Similarities similarities(x, clusters, backend);
-  RowMajor centres =
-      start.empty() ? first_centres(x, clusters, seed, similarities) : centres_of(x, start, clusters);
+  RowMajor centres = start.empty() ? first_centres(x, clusters, seed, similarities) : centres_of(x, start, clusters);
   std::vector<std::int32_t> cluster_of_row;
   for (int iteration = 0; iteration < balanced_iterations; ++iteration) {
     const bool last = iteration + 1 == balanced_iterations;

@@ -25,13 +25,11 @@ void centre_rotate_normalise(WeightedVectors& x, std::uint64_t seed);
 /// x_v . c_k(v) large, c_k the normalised weighted sum of its members. Greedy assignment by margin, then exchanges of
 /// pairs that raise the sum; alternates with the centres. 1 <= K <= rows. The first centres are those of the clusters
 /// `start` (rows), where given, else they are drawn.
-std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters,
-                                            std::uint64_t seed, Backend& backend,
-                                            const std::vector<std::int32_t>& start = {});
+std::vector<std::int32_t> balanced_clusters(const WeightedVectors& x, std::int64_t clusters, std::uint64_t seed,
+                                            Backend& backend, const std::vector<std::int32_t>& start = {});
 
 /// Subtracts from every row the weighted mean of its cluster.
-void subtract_cluster_means(WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row,
-                            std::int64_t clusters);
+void subtract_cluster_means(WeightedVectors& x, const std::vector<std::int32_t>& cluster_of_row, std::int64_t clusters);
 
 /// Product quantisation (Jegou, Douze and Schmid, PAMI 2011): codes (rows, G); group g holds dimensions
 /// [g dims / G, (g + 1) dims / G), and its code is the nearest of `codes` centres of a weighted k-means there. G divides

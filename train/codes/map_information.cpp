@@ -57,8 +57,8 @@ double pairs_of(double n) {
 
 }  // namespace
 
-BigramTable count_bigrams(const ShardSet& shards, std::uint64_t max_tokens,
-                          const std::vector<std::int64_t>& counts, int contexts, const CountingRanks& ranks) {
+BigramTable count_bigrams(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
+                          int contexts, const CountingRanks& ranks) {
   const SparseRows known = count_neighbours(shards, max_tokens, counts, contexts, {-1}, ranks);
   BigramTable table;
   SparseRows& all = table.counts;
@@ -66,8 +66,8 @@ BigramTable count_bigrams(const ShardSet& shards, std::uint64_t max_tokens,
   all.row_begin.push_back(0);
   for (std::size_t v = 0; v < counts.size(); ++v) {
     auto other = static_cast<double>(counts[v]);
-    for (auto i = static_cast<std::size_t>(known.row_begin[v]);
-         i < static_cast<std::size_t>(known.row_begin[v + 1]); ++i) {
+    for (auto i = static_cast<std::size_t>(known.row_begin[v]); i < static_cast<std::size_t>(known.row_begin[v + 1]);
+         ++i) {
       all.column.push_back(known.column[i]);
       all.value.push_back(known.value[i]);
       other -= static_cast<double>(known.value[i]);
@@ -89,8 +89,7 @@ double previous_token_information(const BigramTable& table, const std::vector<st
   std::vector<double> joint(static_cast<std::size_t>(clusters) * columns, 0);
   for (std::size_t v = 0; v < cluster_of_token.size(); ++v) {
     double* row = joint.data() + static_cast<std::size_t>(cluster_of_token[v]) * columns;
-    for (auto i = static_cast<std::size_t>(n.row_begin[v]); i < static_cast<std::size_t>(n.row_begin[v + 1]);
-         ++i) {
+    for (auto i = static_cast<std::size_t>(n.row_begin[v]); i < static_cast<std::size_t>(n.row_begin[v + 1]); ++i) {
       row[n.column[i]] += static_cast<double>(n.value[i]);
     }
   }
@@ -105,8 +104,7 @@ double previous_token_information(const BigramTable& table) {
   const SparseRows& n = table.counts;
   Information information(static_cast<std::size_t>(n.rows()), static_cast<std::size_t>(n.columns));
   for (std::size_t v = 0; v + 1 < n.row_begin.size(); ++v) {
-    for (auto i = static_cast<std::size_t>(n.row_begin[v]); i < static_cast<std::size_t>(n.row_begin[v + 1]);
-         ++i) {
+    for (auto i = static_cast<std::size_t>(n.row_begin[v]); i < static_cast<std::size_t>(n.row_begin[v + 1]); ++i) {
       information.add(v, static_cast<std::size_t>(n.column[i]), static_cast<double>(n.value[i]));
     }
   }

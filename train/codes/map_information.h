@@ -15,9 +15,8 @@ struct BigramTable {
 };
 
 /// Collective over `ranks`; counts (V): of the same max_tokens. Memory: 12 bytes for each distinct pair.
-BigramTable count_bigrams(const ShardSet& shards, std::uint64_t max_tokens,
-                          const std::vector<std::int64_t>& counts, int contexts,
-                          const CountingRanks& ranks = {});
+BigramTable count_bigrams(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
+                          int contexts, const CountingRanks& ranks = {});
 
 /// I(previous token; cluster of the next one) in nats a token, with the classes of the previous one that the table has:
 /// sum n_ck / N log(n_ck N / (n_c n_k)), less (cells - rows - columns + 1) / (2 N), the first-order bias of counting (Miller,

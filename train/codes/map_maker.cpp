@@ -18,8 +18,7 @@ bool is_made_map(const std::string& name) {
 }
 
 FittedMap make_code_map(const std::string& name, const CorpusMapOptions& options, const ShardSet& shards,
-                        const std::vector<std::int64_t>& counts, Backend& backend,
-                        const CountingRanks& ranks) {
+                        const std::vector<std::int64_t>& counts, Backend& backend, const CountingRanks& ranks) {
   VQLM_ASSERT(is_made_map(name));
   if (name == "corpus") return fit_corpus_map(shards, counts, backend, options, ranks);
   const std::vector<std::int32_t> own = most_frequent_tokens(counts, options.own_tokens);

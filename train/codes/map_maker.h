@@ -8,9 +8,9 @@
 
 #include "core/backend.h"
 #include "core/communicator.h"
+#include "data/shards/shard_set.h"
 #include "train/codes/corpus_map.h"
 #include "train/codes/counting_ranks.h"
-#include "data/shards/shard_set.h"
 
 namespace vqlm {
 
@@ -29,7 +29,6 @@ bool is_made_map(const std::string& name);
 /// it was fitted to. counts (V): of the tokens of options.max_tokens. Collective over `ranks`; the root's result
 /// counts, the others' may be empty. The same result for every number of ranks. Throws UsageError for impossible sizes.
 FittedMap make_code_map(const std::string& name, const CorpusMapOptions& options, const ShardSet& shards,
-                        const std::vector<std::int64_t>& counts, Backend& backend,
-                        const CountingRanks& ranks);
+                        const std::vector<std::int64_t>& counts, Backend& backend, const CountingRanks& ranks);
 
 }  // namespace vqlm

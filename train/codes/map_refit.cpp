@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "train/codes/map_fit.h"
 #include "train/codes/class_vectors.h"
+#include "train/codes/map_fit.h"
 
 namespace vqlm {
 namespace {
@@ -27,8 +27,7 @@ std::vector<float> fit_weights(const std::vector<std::int64_t>& counts) {
 /// Rows of x (V, dims) of some tokens.
 WeightedVectors rows_of(const std::vector<float>& x, std::int64_t dims, const std::vector<float>& weight,
                         const std::vector<std::int32_t>& tokens) {
-  WeightedVectors rows{
-      .rows = static_cast<std::int64_t>(tokens.size()), .dims = dims, .values = {}, .weight = {}};
+  WeightedVectors rows{.rows = static_cast<std::int64_t>(tokens.size()), .dims = dims, .values = {}, .weight = {}};
   for (const std::int32_t token : tokens) {
     const auto row = x.begin() + token * dims;
     rows.values.insert(rows.values.end(), row, row + dims);
@@ -42,8 +41,7 @@ void normalise_rows(WeightedVectors& x) {
   for (std::size_t begin = 0; begin < x.values.size(); begin += dims) {
     float* const row = x.values.data() + begin;
     const double norm = std::sqrt(std::inner_product(row, row + dims, row, 0.0));
-    for (std::size_t i = 0; i < dims && norm > 0; ++i)
-      row[i] = static_cast<float>(static_cast<double>(row[i]) / norm);
+    for (std::size_t i = 0; i < dims && norm > 0; ++i) row[i] = static_cast<float>(static_cast<double>(row[i]) / norm);
   }
 }
 
@@ -77,8 +75,7 @@ std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values
   std::vector<std::uint8_t> codes = next.member_codes;
 #pragma omp parallel for schedule(dynamic)  // groups do not depend on each other
   for (std::int64_t g = 0; g < groups; ++g) {
-    const std::vector<double> wanted =
-        wanted_members(map, values, zero, next.cluster_of_token, static_cast<int>(g));
+    const std::vector<double> wanted = wanted_members(map, values, zero, next.cluster_of_token, static_cast<int>(g));
     std::vector<double> kept, learned;
     std::vector<std::uint8_t> start;
     for (std::size_t row = 0; row < tokens.size(); ++row) {
@@ -88,8 +85,7 @@ std::vector<std::uint8_t> fit_codes(const CodeMap& map, const HeadArrays& values
       learned.insert(learned.end(), from, from + part);
       start.push_back(map.member_codes[static_cast<std::size_t>(token * groups + g)]);
     }
-    const std::vector<float> keep = on_coarse_grid(kept, member_steps),
-                             learn = on_coarse_grid(learned, member_steps);
+    const std::vector<float> keep = on_coarse_grid(kept, member_steps), learn = on_coarse_grid(learned, member_steps);
     WeightedVectors x{.rows = residual.rows, .dims = width + part, .values = {}, .weight = residual.weight};
     for (std::int64_t row = 0; row < x.rows; ++row) {
       x.values.insert(x.values.end(), keep.begin() + row * width, keep.begin() + (row + 1) * width);

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
+#include "data/tokenizer/tokenizer.h"
 #include "train/codes/code_map_file.h"
 #include "train/codes/map_distortion.h"
 #include "train/codes/map_information.h"
-#include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
 
@@ -61,9 +61,8 @@ std::string map_json(const KnownMap& known, const MapSummary& summary, const Clu
 struct MapComparison {
   std::vector<MapSummary> summaries;
   std::vector<ClusterAgreement> with_first;  // of each map with the first
-  std::vector<double>
-      information;               // I(previous token; cluster of the next), nats a token; empty without --data
-  double token_information = 0;  // I(previous token; next token)
+  std::vector<double> information;  // I(previous token; cluster of the next), nats a token; empty without --data
+  double token_information = 0;     // I(previous token; next token)
 };
 
 std::string comparison_text(const std::vector<KnownMap>& maps, const MapComparison& comparison);

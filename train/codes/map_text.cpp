@@ -28,14 +28,13 @@ std::vector<std::int32_t> first_members(const KnownMap& known, std::int64_t clus
 }
 
 std::string word(std::int32_t token, const Tokenizer* tokenizer) {
-  return tokenizer != nullptr && token < tokenizer->vocab_size() ? tokenizer->piece(token)
-                                                                 : std::to_string(token);
+  return tokenizer != nullptr && token < tokenizer->vocab_size() ? tokenizer->piece(token) : std::to_string(token);
 }
 
 /// Places of a UTF-8 text on a terminal, near enough: its code points.
 std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 /// The clusters' words in columns, five clusters side by side.
@@ -83,22 +82,21 @@ std::string mass_text(const CodeMap& map, const MapSummary& summary) {
       "mass          largest cluster {:.2f} %, ten largest {:.2f} %, median {:.3f} %; perplexity {:.1f} of "
       "{}\n",
       *summary.members_scored, map.clusters,
-      100 * (*summary.members_scored + static_cast<double>(map.clusters)) /
-          static_cast<double>(map.vocab_size),
-      map.vocab_size, 100 * mass.front(), 100 * largest, 100 * mass[mass.size() / 2],
-      *summary.cluster_perplexity, map.clusters);
+      100 * (*summary.members_scored + static_cast<double>(map.clusters)) / static_cast<double>(map.vocab_size),
+      map.vocab_size, 100 * mass.front(), 100 * largest, 100 * mass[mass.size() / 2], *summary.cluster_perplexity,
+      map.clusters);
 }
 
 std::string bands_text(const KnownMap& known, const MapSummary& summary) {
   if (summary.bands.empty()) return "";
   std::string text = fmt::format("variance kept of the vectors ({} dimensions)\n", known.evidence.dims);
   for (const BandDistortion& band : summary.bands) {
-    const std::string name = &band == summary.bands.data()
-                                 ? "all tokens"
-                                 : fmt::format("{} {} to {}", known.evidence.counts.empty() ? "ids" : "ranks",
-                                               band.first + 1, band.last);
-    text += fmt::format("  {:<24} {:6.2f} % by clusters, {:6.2f} % with codes\n", name,
-                        100 * band.kept_by_clusters, 100 * band.kept_by_codes);
+    const std::string name =
+        &band == summary.bands.data()
+            ? "all tokens"
+            : fmt::format("{} {} to {}", known.evidence.counts.empty() ? "ids" : "ranks", band.first + 1, band.last);
+    text += fmt::format("  {:<24} {:6.2f} % by clusters, {:6.2f} % with codes\n", name, 100 * band.kept_by_clusters,
+                        100 * band.kept_by_codes);
   }
   return text;
 }
@@ -142,8 +140,7 @@ std::string map_text(const KnownMap& known, const MapSummary& summary, const Clu
       "sizes         {} at least, quartiles {} / {} / {}, {} at most\n"
       "bytes         {} (clusters as int32, codes as bytes)\n",
       known.path, map.provenance, map.vocab_size, map.clusters, summary.one_token_clusters,
-      map.groups > 0 ? fmt::format("{} groups of {}", map.groups, map.codes)
-                     : "none: members differ by bias alone",
+      map.groups > 0 ? fmt::format("{} groups of {}", map.groups, map.codes) : "none: members differ by bias alone",
       q[0], q[1], q[2], q[3], q[4], summary.bytes);
   text += mass_text(map, summary) + bands_text(known, summary);
   return text + words_text(known, summary, show, tokenizer);
@@ -156,19 +153,16 @@ std::string map_json(const KnownMap& known, const MapSummary& summary, const Clu
   json["words"] = OrderedJson::object();
   for (const std::int64_t k : show.clusters) {
     OrderedJson& words = json["words"][std::to_string(k)] = OrderedJson::array();
-    for (const std::int32_t token : first_members(known, k, show.words))
-      words.push_back(word(token, tokenizer));
+    for (const std::int32_t token : first_members(known, k, show.words)) words.push_back(word(token, tokenizer));
   }
   return json.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 std::string comparison_text(const std::vector<KnownMap>& maps, const MapComparison& comparison) {
-  std::string text = fmt::format(
-      "{:>4} {:>6} {:>4} {:>4} {:>6} {:>6} {:>6} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8}\n", "map", "K", "Q",
-      "G", "least", "median", "most", "scored", "perplexity", "I nats", "of I(tok)", "NMI", "ARI");
-  const auto known = [](const std::optional<double>& x) {
-    return x ? fmt::format("{:.1f}", *x) : std::string("-");
-  };
+  std::string text =
+      fmt::format("{:>4} {:>6} {:>4} {:>4} {:>6} {:>6} {:>6} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8}\n", "map", "K", "Q",
+                  "G", "least", "median", "most", "scored", "perplexity", "I nats", "of I(tok)", "NMI", "ARI");
+  const auto known = [](const std::optional<double>& x) { return x ? fmt::format("{:.1f}", *x) : std::string("-"); };
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const CodeMap& map = maps[i].map;
     const MapSummary& s = comparison.summaries[i];
@@ -177,17 +171,15 @@ std::string comparison_text(const std::vector<KnownMap>& maps, const MapComparis
       kept = fmt::format("{:.4f}", comparison.information[i]);
       part = fmt::format("{:.2f} %", 100 * comparison.information[i] / comparison.token_information);
     }
-    text +=
-        fmt::format("{:>4} {:>6} {:>4} {:>4} {:>6} {:>6} {:>6} {:>9} {:>10} {:>8} {:>8} {:>8.4f} {:>8.4f}\n",
-                    i + 1, map.clusters, map.codes, map.groups, s.size_quartiles[0], s.size_quartiles[2],
-                    s.size_quartiles[4], known(s.members_scored), known(s.cluster_perplexity), kept, part,
-                    comparison.with_first[i].normalized, comparison.with_first[i].adjusted_rand);
+    text += fmt::format("{:>4} {:>6} {:>4} {:>4} {:>6} {:>6} {:>6} {:>9} {:>10} {:>8} {:>8} {:>8.4f} {:>8.4f}\n", i + 1,
+                        map.clusters, map.codes, map.groups, s.size_quartiles[0], s.size_quartiles[2],
+                        s.size_quartiles[4], known(s.members_scored), known(s.cluster_perplexity), kept, part,
+                        comparison.with_first[i].normalized, comparison.with_first[i].adjusted_rand);
   }
   for (std::size_t i = 0; i < maps.size(); ++i) {
     text += fmt::format("{:>4} {}: {}\n", i + 1, maps[i].path, maps[i].map.provenance);
   }
-  text +=
-      "scored: members a token expected; perplexity: of the clusters' mass; NMI, ARI: agreement with map 1\n";
+  text += "scored: members a token expected; perplexity: of the clusters' mass; NMI, ARI: agreement with map 1\n";
   if (!comparison.information.empty()) {
     text += fmt::format(
         "I: what the previous token tells about the next one's cluster; about the token itself {:.4f} nats\n",

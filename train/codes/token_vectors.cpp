@@ -45,8 +45,7 @@ RowMajor transposed_times(const SparseRows& a, const RowMajor& x) {
 template <class F>
 void for_each_value(SparseRows& a, F f) {
   for (std::size_t row = 0; row + 1 < a.row_begin.size(); ++row) {
-    for (auto i = static_cast<std::size_t>(a.row_begin[row]);
-         i < static_cast<std::size_t>(a.row_begin[row + 1]); ++i) {
+    for (auto i = static_cast<std::size_t>(a.row_begin[row]); i < static_cast<std::size_t>(a.row_begin[row + 1]); ++i) {
       f(row, static_cast<std::size_t>(a.column[i]), a.value[i]);
     }
   }
@@ -77,13 +76,10 @@ void to_positive_pmi(SparseRows& counts, int parts) {
     const auto begin = static_cast<std::size_t>(counts.row_begin[static_cast<std::size_t>(row)]);
     const auto end = static_cast<std::size_t>(counts.row_begin[static_cast<std::size_t>(row) + 1]);
     std::vector<double> row_sum(static_cast<std::size_t>(parts), 0);
-    const auto part_of = [&](std::size_t i) {
-      return static_cast<std::size_t>(counts.column[i] / part_columns);
-    };
+    const auto part_of = [&](std::size_t i) { return static_cast<std::size_t>(counts.column[i] / part_columns); };
     for (std::size_t i = begin; i < end; ++i) row_sum[part_of(i)] += static_cast<double>(counts.value[i]);
     for (std::size_t i = begin; i < end; ++i) {
-      const double expected =
-          row_sum[part_of(i)] * context_weight[static_cast<std::size_t>(counts.column[i])];
+      const double expected = row_sum[part_of(i)] * context_weight[static_cast<std::size_t>(counts.column[i])];
       const double pmi = std::log(static_cast<double>(counts.value[i]) / expected);
       counts.value[i] = static_cast<float>(std::max(0.0, pmi));
     }
@@ -129,8 +125,7 @@ std::vector<float> chi_square_vectors(SparseRows counts, int dims, std::uint64_t
   for_each_value(counts, [&](std::size_t row, std::size_t column, float& n) {
     n = static_cast<float>(static_cast<double>(n) / std::sqrt(row_sum[row] * column_sum[column]));
   });
-  std::vector<float> x =
-      truncated_svd(counts, dims, seed, 1);
+  std::vector<float> x = truncated_svd(counts, dims, seed, 1);
   // Rows per occurrence: without it their lengths follow the square root of the counts.
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double n = row_sum[i / static_cast<std::size_t>(dims)];

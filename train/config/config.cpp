@@ -41,8 +41,7 @@ std::string text_of(const Value& value) {
                     value);
 }
 
-[[noreturn]] void refuse(const Key& key, const Value& value, std::string_view origin,
-                         const std::string& must_be) {
+[[noreturn]] void refuse(const Key& key, const Value& value, std::string_view origin, const std::string& must_be) {
   throw UsageError(fmt::format("{}: {} = {}: {}", origin, key.full_name(), text_of(value), must_be));
 }
 
@@ -51,8 +50,8 @@ void check_range(const Key& key, double number, const Value& value, std::string_
   const bool above = range.low_end == Range::Low::included ? number >= range.low : number > range.low;
   if (above && number <= range.high) return;  // false for NaN
   refuse(key, value, origin,
-         fmt::format("out of range, choose {} {} to {}",
-                     range.low_end == Range::Low::included ? "from" : "above", range.low, range.high));
+         fmt::format("out of range, choose {} {} to {}", range.low_end == Range::Low::included ? "from" : "above",
+                     range.low, range.high));
 }
 
 std::int64_t checked_integer(const Key& key, const Value& value, std::string_view origin) {
@@ -143,8 +142,7 @@ Value toml_value(const Key& key, const toml::node& node, std::string_view origin
   if (const auto value = node.value_exact<std::int64_t>()) return *value;
   if (const auto value = node.value_exact<double>()) return *value;
   if (const auto value = node.value_exact<std::string>()) return *value;
-  throw UsageError(
-      fmt::format("{}: {} must be a single value, not a list, table or date", origin, key.full_name()));
+  throw UsageError(fmt::format("{}: {} must be a single value, not a list, table or date", origin, key.full_name()));
 }
 
 std::string text_of_node(const toml::node& node) {
@@ -155,14 +153,13 @@ std::string text_of_node(const toml::node& node) {
 
 void apply_file(Config& config, const std::filesystem::path& path, std::vector<RemovedKey>& removed) {
   std::ifstream file(path);
-  if (!file)
-    throw Error(fmt::format("{}: cannot read the configuration; check the path of --config", path.string()));
+  if (!file) throw Error(fmt::format("{}: cannot read the configuration; check the path of --config", path.string()));
   toml::table root;
   try {
     root = toml::parse(file, path.string());
   } catch (const toml::parse_error& error) {
-    throw UsageError(fmt::format("{}:{}: not valid TOML: {}", path.string(), error.source().begin.line,
-                                 error.description()));
+    throw UsageError(
+        fmt::format("{}:{}: not valid TOML: {}", path.string(), error.source().begin.line, error.description()));
   }
   for (const auto& [section, section_node] : root) {
     const auto origin_of = [&](const toml::node& node) {

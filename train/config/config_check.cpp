@@ -28,18 +28,17 @@ void resolve_vocabulary(Config& config, std::int64_t vocab_size) {
 
 void resolve_grid(ParallelSection& parallel, int ranks) {
   if (ranks % parallel.tensor != 0) {
-    throw UsageError(
-        fmt::format("parallel.tensor = {} does not divide {} ranks: choose parallel.tensor = {} or start {} "
-                    "ranks",
-                    parallel.tensor, ranks, largest_divisor(ranks, parallel.tensor),
-                    nearest_multiple(ranks, parallel.tensor)));
+    throw UsageError(fmt::format(
+        "parallel.tensor = {} does not divide {} ranks: choose parallel.tensor = {} or start {} "
+        "ranks",
+        parallel.tensor, ranks, largest_divisor(ranks, parallel.tensor), nearest_multiple(ranks, parallel.tensor)));
   }
   if (parallel.data == 0) parallel.data = ranks / parallel.tensor;
   if (parallel.data * parallel.tensor != ranks) {
-    throw UsageError(fmt::format(
-        "parallel.data = {} x parallel.tensor = {} is not {} ranks: choose parallel.data = {} "
-        "(or 0: what is left) or start {} ranks",
-        parallel.data, parallel.tensor, ranks, ranks / parallel.tensor, parallel.data * parallel.tensor));
+    throw UsageError(
+        fmt::format("parallel.data = {} x parallel.tensor = {} is not {} ranks: choose parallel.data = {} "
+                    "(or 0: what is left) or start {} ranks",
+                    parallel.data, parallel.tensor, ranks, ranks / parallel.tensor, parallel.data * parallel.tensor));
   }
 }
 
@@ -59,9 +58,8 @@ void resolve_model(ModelConfig& model) {
         model.d_model, model.n_heads, model.head_dim(), nearest_multiple(model.d_model, 2 * model.n_heads)));
   }
   if (model.n_heads % model.n_kv_heads != 0) {
-    throw UsageError(
-        fmt::format("model.n_heads = {} does not divide by model.n_kv_heads = {}: choose n_kv_heads = {}",
-                    model.n_heads, model.n_kv_heads, largest_divisor(model.n_heads, model.n_kv_heads)));
+    throw UsageError(fmt::format("model.n_heads = {} does not divide by model.n_kv_heads = {}: choose n_kv_heads = {}",
+                                 model.n_heads, model.n_kv_heads, largest_divisor(model.n_heads, model.n_kv_heads)));
   }
   if (model.d_ff == 0) model.d_ff = (8 * model.d_model / 3 + 63) / 64 * 64;
 }
@@ -85,27 +83,25 @@ void check_tensor_parallel(const Config& config) {
   const int tensor = config.parallel.tensor;
   const auto check_divides = [&](const char* key, std::int64_t value) {
     if (value % tensor == 0) return;
-    throw UsageError(fmt::format(
-        "model.{} = {} does not divide over parallel.tensor = {}: choose {} = {} or tensor = {}", key, value,
-        tensor, key, nearest_multiple(value, tensor), largest_divisor(value, tensor)));
+    throw UsageError(
+        fmt::format("model.{} = {} does not divide over parallel.tensor = {}: choose {} = {} or tensor = {}", key,
+                    value, tensor, key, nearest_multiple(value, tensor), largest_divisor(value, tensor)));
   };
   check_divides("n_heads", config.model.n_heads);
   check_divides("n_kv_heads", config.model.n_kv_heads);
   check_divides("d_ff", config.model.d_ff);
   check_divides("d_model", config.model.d_model);
   if (config.head.kind == HeadKind::dense && config.model.vocab_size < tensor) {
-    throw UsageError(
-        fmt::format("parallel.tensor = {} ranks share a vocabulary of {} tokens: choose tensor <= {}", tensor,
-                    config.model.vocab_size, config.model.vocab_size));
+    throw UsageError(fmt::format("parallel.tensor = {} ranks share a vocabulary of {} tokens: choose tensor <= {}",
+                                 tensor, config.model.vocab_size, config.model.vocab_size));
   }
   // Sequence parallelism: each rank of a tensor group keeps an equal share of a micro-batch's rows.
   const std::int64_t rows = config.train.micro_batch * config.data.seq_len;
   if (rows % tensor != 0) {
-    throw UsageError(
-        fmt::format("train.micro_batch = {} x data.seq_len = {} = {} tokens do not divide over "
-                    "parallel.tensor = {}: choose seq_len = {}",
-                    config.train.micro_batch, config.data.seq_len, rows, tensor,
-                    nearest_multiple(config.data.seq_len, tensor)));
+    throw UsageError(fmt::format(
+        "train.micro_batch = {} x data.seq_len = {} = {} tokens do not divide over "
+        "parallel.tensor = {}: choose seq_len = {}",
+        config.train.micro_batch, config.data.seq_len, rows, tensor, nearest_multiple(config.data.seq_len, tensor)));
   }
 }
 
@@ -154,8 +150,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_model(config.model);
   if (config.run.name.empty()) {
     // "runs/a" and "runs/a/" are both named a.
-    config.run.name =
-        (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
+    config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
   resolve_head(config);
   check_rope(config.model.rope_scaling);

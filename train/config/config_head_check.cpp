@@ -74,16 +74,15 @@ void check_head(const Config& config) {
                     head.clusters, config.model.vocab_size, config.model.vocab_size));
   }
   if (head.own_tokens > 0 && head.own_tokens >= head.clusters) {
-    throw UsageError(fmt::format(
-        "head.own_tokens = {} of head.clusters = {}: at least one cluster must be left for the other "
-        "tokens: choose own_tokens <= {} or more clusters",
-        head.own_tokens, head.clusters, head.clusters - 1));
+    throw UsageError(
+        fmt::format("head.own_tokens = {} of head.clusters = {}: at least one cluster must be left for the other "
+                    "tokens: choose own_tokens <= {} or more clusters",
+                    head.own_tokens, head.clusters, head.clusters - 1));
   }
   check_member_mean(head);
   if (head.groups > 0 && config.model.d_model % head.groups != 0) {
-    throw UsageError(fmt::format("head.groups = {} does not divide model.d_model = {}: choose groups = {}",
-                                 head.groups, config.model.d_model,
-                                 largest_divisor(config.model.d_model, head.groups)));
+    throw UsageError(fmt::format("head.groups = {} does not divide model.d_model = {}: choose groups = {}", head.groups,
+                                 config.model.d_model, largest_divisor(config.model.d_model, head.groups)));
   }
 }
 

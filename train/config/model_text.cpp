@@ -21,17 +21,14 @@ std::string vq_head_text(const HeadConfig& head) {
 }  // namespace
 
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
-  std::string text = head.kind == HeadKind::vq ? vq_head_text(head)
-                     : model.tie_embeddings    ? "dense tied"
-                                               : "dense";
+  std::string text = head.kind == HeadKind::vq ? vq_head_text(head) : model.tie_embeddings ? "dense tied" : "dense";
   return head.bias ? text : text + " no bias";
 }
 
 std::string model_text(const Config& config) {
   const ModelConfig& m = config.model;
-  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model,
-                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len,
-                     head_text(m, config.head));
+  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model, m.n_layers,
+                     m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head_text(m, config.head));
 }
 
 }  // namespace vqlm

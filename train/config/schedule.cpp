@@ -28,8 +28,7 @@ float learning_rate(const OptimSection& optim, std::int64_t steps, std::int64_t 
     case ScheduleKind::constant:
       return optim.lr;
     case ScheduleKind::cosine:
-      return static_cast<float>(last +
-                                (lr - last) * 0.5 * (1 + std::cos(std::numbers::pi * progress(warmup))));
+      return static_cast<float>(last + (lr - last) * 0.5 * (1 + std::cos(std::numbers::pi * progress(warmup))));
     case ScheduleKind::wsd:
       return static_cast<float>(lr + (last - lr) * progress(steps - decay_steps(optim, steps)));
   }

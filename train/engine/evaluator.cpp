@@ -12,8 +12,7 @@
 namespace vqlm {
 namespace {
 
-EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& batch,
-                                     std::int64_t max_tokens) {
+EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& batch, std::int64_t max_tokens) {
   return {.seq_len = batch.seq_len,
           .rows = batch.batch,
           .rank = grid.data_rank(),
@@ -81,9 +80,8 @@ void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& t
   // Target i of this rank is token first_place + i of the stream.
   const std::int64_t first_place =
       (number * grid_.data_size() + grid_.data_rank()) * model_.batch().rows() + first_row + 1;
-  auto document =
-      std::upper_bound(documents_.begin(), documents_.end(), static_cast<std::uint64_t>(first_place),
-                       [](std::uint64_t place, const ShardSet::Document& d) { return place < d.end; });
+  auto document = std::upper_bound(documents_.begin(), documents_.end(), static_cast<std::uint64_t>(first_place),
+                                   [](std::uint64_t place, const ShardSet::Document& d) { return place < d.end; });
   for (std::size_t i = 0; i < nll_.size(); ++i) {
     const std::int32_t target = targets[static_cast<std::size_t>(first_row) + i];
     if (target < 0) break;
@@ -94,8 +92,7 @@ void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& t
     const std::size_t band = bands_ != nullptr ? bands_->band_of_token[static_cast<std::size_t>(target)] : 0;
     tally.bands.add(band, nll_[i], cluster_nll_.empty() ? 0.0f : cluster_nll_[i]);
     if (map_ != nullptr) {
-      tally.code_tokens[static_cast<std::size_t>(map_->cluster_of_token[static_cast<std::size_t>(target)])] +=
-          1;
+      tally.code_tokens[static_cast<std::size_t>(map_->cluster_of_token[static_cast<std::size_t>(target)])] += 1;
     }
   }
 }
@@ -149,8 +146,7 @@ void Evaluator::summarize_losses(const LossTally& losses, Evaluation& result) co
   result.cluster_nll = total.cluster_nll;
   result.member_nll = total.member_nll;
   if (bands_ == nullptr) return;
-  for (std::size_t i = 0; i < bands_->bands.size(); ++i)
-    result.bands.push_back({bands_->bands[i], losses.means(i)});
+  for (std::size_t i = 0; i < bands_->bands.size(); ++i) result.bands.push_back({bands_->bands[i], losses.means(i)});
 }
 
 }  // namespace vqlm

@@ -13,7 +13,7 @@ namespace vqlm {
 /// Means over the tokens of a class, in nats.
 struct LossMeans {
   std::int64_t tokens = 0;
-  double nll = 0;  // cluster_nll + member_nll where these are known; NaN where there are no tokens
+  double nll = 0;                     // cluster_nll + member_nll where these are known; NaN where there are no tokens
   std::optional<double> cluster_nll;  // which cluster; none for heads without clusters
   std::optional<double> member_nll;   // which of its members
 };

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/host_collectives.h"
 #include "train/engine/bench_tensors.h"
 #include "train/engine/lap_timer.h"
-#include "core/host_collectives.h"
 
 namespace vqlm {
 namespace {

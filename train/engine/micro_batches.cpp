@@ -7,8 +7,8 @@
 
 namespace vqlm {
 
-MicroBatches::MicroBatches(Backend& backend, Transformer& model, Optimizer& optimizer,
-                                         std::int64_t count, float scale, UseGraphs graphs)
+MicroBatches::MicroBatches(Backend& backend, Transformer& model, Optimizer& optimizer, std::int64_t count, float scale,
+                           UseGraphs graphs)
     : backend_(backend),
       model_(model),
       optimizer_(optimizer),
@@ -35,8 +35,7 @@ void MicroBatches::set(std::int64_t number, const Batch& batch) {
   const auto rows = static_cast<std::size_t>(model_.batch().rows());
   VQLM_ASSERT(number < count_ && batch.tokens.size() == rows && batch.targets.size() == rows);
   const auto begin = host_ids_.begin() + number * 2 * model_.batch().rows();
-  std::copy(batch.targets.begin(), batch.targets.end(),
-            std::copy(batch.tokens.begin(), batch.tokens.end(), begin));
+  std::copy(batch.targets.begin(), batch.targets.end(), std::copy(batch.tokens.begin(), batch.tokens.end(), begin));
 }
 
 void MicroBatches::enqueue(bool graphs) {

@@ -14,8 +14,7 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
       buckets_(backend, grid, parameters.flat_gradients(), parameters.buckets(), overlap),
       owned_(buckets_.owned()) {
   make_segments();
-  moments_ =
-      backend.allocate(static_cast<std::size_t>(2 * owned_count_) * sizeof(float), MemoryUse::optimizer);
+  moments_ = backend.allocate(static_cast<std::size_t>(2 * owned_count_) * sizeof(float), MemoryUse::optimizer);
   backend.fill(moments_.view({2 * owned_count_}), 0.0f);
   norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
 }
@@ -29,8 +28,8 @@ std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
       const std::int64_t begin = std::max(piece.begin, p.flat_begin);
       const std::int64_t end = std::min(piece.begin + piece.count, p.flat_begin + p.shape.numel());
       if (begin >= end) continue;
-      slices.push_back({static_cast<ParameterId>(id), begin - p.flat_begin, end - begin,
-                        moment_begin + begin - piece.begin});
+      slices.push_back(
+          {static_cast<ParameterId>(id), begin - p.flat_begin, end - begin, moment_begin + begin - piece.begin});
     }
     moment_begin += piece.count;
   }
@@ -93,8 +92,7 @@ double Optimizer::step(std::int64_t step, float lr) {
   backend_.copy_from_host(norm_squared, &squared);
   for (const Segment& s : segments_) {
     if (!s.counts_in_norm) continue;
-    backend_.run(
-        AddSumOfSquares{.out = norm_squared, .x = parameters_.flat_gradients().range(s.flat_begin, s.count)});
+    backend_.run(AddSumOfSquares{.out = norm_squared, .x = parameters_.flat_gradients().range(s.flat_begin, s.count)});
   }
   backend_.wait(backend_.compute_stream(),
                 grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
@@ -145,8 +143,7 @@ void Optimizer::gather_parameters() {
   for (std::size_t i = 0; i < buckets.size(); ++i) {
     if (buckets[i].count == 0) continue;
     const bool as_rounded = rounded && buckets[i].only_matrices;
-    gathered =
-        buckets_.gather(i, as_rounded ? rounded : parameters_.flat_values(), backend_.compute_stream());
+    gathered = buckets_.gather(i, as_rounded ? rounded : parameters_.flat_values(), backend_.compute_stream());
   }
   buckets_.gather_end();
   backend_.wait(backend_.compute_stream(), gathered);

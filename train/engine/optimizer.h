@@ -18,8 +18,8 @@ class Optimizer {
  public:
   /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
   /// = off.
-  Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters,
-            const OptimSection& numbers, float grad_clip, Overlap overlap = Overlap::yes);
+  Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
+            float grad_clip, Overlap overlap = Overlap::yes);
 
   /// Sets all gradients to zero.
   void zero_gradients();

@@ -20,12 +20,12 @@ struct PlanOptions {
   DType activation = DType::bf16;  // what the device computes in
   StatedRates rates{};
   const CodeMap* map = nullptr;  // of a VQ head; null: balanced clusters of the configuration's sizes
-  int rank = -1;  // of the job; -1: the last, which holds the largest part of what does not divide
+  int rank = -1;                 // of the job; -1: the last, which holds the largest part of what does not divide
 };
 
 // In the order of MemoryUse.
-constexpr std::array<std::string_view, memory_use_count> memory_use_names = {
-    "parameters", "gradients", "optimizer", "activations", "workspace"};
+constexpr std::array<std::string_view, memory_use_count> memory_use_names = {"parameters", "gradients", "optimizer",
+                                                                             "activations", "workspace"};
 
 /// Bytes of one rank by MemoryUse: what the back end's account says between two steps, the evaluator's buffers included
 /// where the configuration names held-out shards. Not counted, because no back end accounts for it: the driver's context,
@@ -76,8 +76,7 @@ std::optional<std::int64_t> largest_micro_batch(const Config& config, const Plan
 
 /// Single changes that need less memory, as far as the configuration allows them: a smaller micro-batch, more tensor ranks
 /// or data ranks, shorter sequences, the VQ head in place of the dense one.
-std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions& options,
-                                         std::size_t available);
+std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions& options, std::size_t available);
 
 /// What a rank keeps free of a device with `total_bytes` for what no back end accounts for: the driver's context, NCCL's
 /// buffers, graphs, cuBLASLt and kernels' scratch memory. 1 GiB, or a tenth of a smaller device.

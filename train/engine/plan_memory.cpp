@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "core/error.h"
-#include "train/engine/plan.h"
 #include "train/engine/human_bytes.h"
+#include "train/engine/plan.h"
 
 namespace vqlm {
 namespace {
@@ -59,12 +59,10 @@ std::optional<std::int64_t> largest_micro_batch(const Config& config, const Plan
   return too_large == sizes.begin() ? std::nullopt : std::optional(*(too_large - 1));
 }
 
-std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions& options,
-                                         std::size_t available) {
+std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions& options, std::size_t available) {
   const std::size_t before = plan_memory(config, options).total();
   std::vector<MemoryChange> changes;
-  const auto add = [&](const std::string& words, const std::optional<Config>& other,
-                       const PlanOptions& other_options) {
+  const auto add = [&](const std::string& words, const std::optional<Config>& other, const PlanOptions& other_options) {
     if (!other) return;
     const std::size_t bytes = plan_memory(*other, other_options).total();
     if (bytes < before) changes.push_back({words, bytes, bytes <= available});
@@ -73,8 +71,8 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
   const std::int64_t smallest = possible_micro_batches(config).front();
   const std::int64_t size =
       std::min(largest_micro_batch(config, options, available).value_or(smallest), config.train.micro_batch);
-  add(fmt::format("train.micro_batch = {}", size),
-      changed(config, [&](Config& c) { c.train.micro_batch = size; }), options);
+  add(fmt::format("train.micro_batch = {}", size), changed(config, [&](Config& c) { c.train.micro_batch = size; }),
+      options);
 
   PlanOptions last_rank = options;
   last_rank.rank = -1;
@@ -88,14 +86,12 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
   add_grid(grid.data * 2, grid.tensor);
 
   add(fmt::format("data.seq_len = {}", config.data.seq_len / 2),
-      changed(config, [](Config& c) { c.data.seq_len = std::max<std::int64_t>(1, c.data.seq_len / 2); }),
-      options);
+      changed(config, [](Config& c) { c.data.seq_len = std::max<std::int64_t>(1, c.data.seq_len / 2); }), options);
   if (config.head.kind == HeadKind::dense) {
     PlanOptions balanced = options;
     balanced.map = nullptr;
     const HeadConfig& head = config.head;
-    add(fmt::format("head.kind = \"vq\" (clusters {}, groups {}, codes {})", head.clusters, head.groups,
-                    head.codes),
+    add(fmt::format("head.kind = \"vq\" (clusters {}, groups {}, codes {})", head.clusters, head.groups, head.codes),
         changed(config,
                 [](Config& c) {
                   c.head.kind = HeadKind::vq;

@@ -30,8 +30,7 @@ double PlannedMachine::add_collective(const std::string& group, std::string_view
   auto entry = std::find_if(collectives_.begin(), collectives_.end(),
                             [&](const CollectiveCount& c) { return c.group == group && c.name == name; });
   if (entry == collectives_.end()) {
-    entry = collectives_.insert(collectives_.end(),
-                                CollectiveCount{.group = group, .name = name, .ranks = ranks});
+    entry = collectives_.insert(collectives_.end(), CollectiveCount{.group = group, .name = name, .ranks = ranks});
   }
   ++entry->calls;
   entry->payload_bytes += payload_bytes;

@@ -57,8 +57,8 @@ class PlannedMachine {
 
   void add_op(std::string_view name, const OpCost& cost);
   /// Returns the time at which the collective ends.
-  double add_collective(const std::string& group, std::string_view name, int ranks, Link link,
-                        double payload_bytes, double sent_bytes);
+  double add_collective(const std::string& group, std::string_view name, int ranks, Link link, double payload_bytes,
+                        double sent_bytes);
   /// The compute clock, seconds.
   double now() const { return now_; }
   void wait_until(double time) { now_ = now_ < time ? time : now_; }

@@ -14,8 +14,7 @@ class PlannedModel {
  public:
   PlannedModel(const ModelConfig& model, const HeadConfig& head)
       : map_(head.kind == HeadKind::vq ? std::optional(balanced_map(model, head)) : std::nullopt),
-        transformer_(backend_, alone_,
-                     {.model = model, .head = head, .batch = {1, 1}, .purpose = Purpose::evaluation},
+        transformer_(backend_, alone_, {.model = model, .head = head, .batch = {1, 1}, .purpose = Purpose::evaluation},
                      map_ ? &*map_ : nullptr) {}
 
   Transformer& transformer() { return transformer_; }

@@ -6,8 +6,8 @@ namespace vqlm {
 
 Event PlanningCommunicator::count(std::string_view collective, Tensor payload, double sent_share) {
   const auto bytes = static_cast<double>(payload.bytes());
-  return Event(std::make_shared<double>(
-      machine_.add_collective(name_, collective, size_, link_, bytes, sent_share * bytes)));
+  return Event(
+      std::make_shared<double>(machine_.add_collective(name_, collective, size_, link_, bytes, sent_share * bytes)));
 }
 
 Event PlanningCommunicator::all_reduce(Tensor x, Reduce /*op*/, Stream /*stream*/) {
@@ -36,15 +36,13 @@ Event PlanningCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
 
 ProcessGrid make_planning_grid(PlannedMachine& machine, Backend& backend, int data, int tensor, int rank) {
   VQLM_ASSERT(data >= 1 && tensor >= 1 && rank >= 0 && rank < data * tensor);
-  const auto group = [&](const char* name, int own_rank, int size,
-                         Link link) -> std::unique_ptr<Communicator> {
+  const auto group = [&](const char* name, int own_rank, int size, Link link) -> std::unique_ptr<Communicator> {
     if (size == 1) return std::make_unique<SelfCommunicator>(backend, name);
     return std::make_unique<PlanningCommunicator>(machine, name, own_rank, size, link);
   };
   // Where there is one data group only, its world is its tensor group, on the same links.
   const Link world_link = data == 1 ? Link::tensor : Link::network;
-  return ProcessGrid(group("world", rank, data * tensor, world_link),
-                     group("data", rank / tensor, data, Link::network),
+  return ProcessGrid(group("world", rank, data * tensor, world_link), group("data", rank / tensor, data, Link::network),
                      group("tensor", rank % tensor, tensor, Link::tensor));
 }
 

@@ -21,12 +21,11 @@ ReplicaDifference compare(const std::string& bucket, const std::vector<int>& hol
                           const std::vector<std::uint64_t>& copies) {
   std::map<std::uint64_t, std::size_t> votes;
   for (const std::uint64_t copy : copies) ++votes[copy];
-  const auto most = std::max_element(votes.begin(), votes.end(),
-                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most =
+      std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   ReplicaDifference difference{.bucket = bucket, .ranks = {}, .majority = 2 * most->second > holders.size()};
   for (std::size_t i = 0; i < holders.size(); ++i) {
-    if (votes.size() > 1 && (!difference.majority || copies[i] != most->first))
-      difference.ranks.push_back(holders[i]);
+    if (votes.size() > 1 && (!difference.majority || copies[i] != most->first)) difference.ranks.push_back(holders[i]);
   }
   return difference;
 }
@@ -40,8 +39,7 @@ std::string host_name() {
 }  // namespace
 
 std::vector<ReplicaDifference> compare_replicas(const std::vector<std::uint64_t>& fingerprints,
-                                                const std::vector<ParameterBucket>& buckets,
-                                                int tensor_size) {
+                                                const std::vector<ParameterBucket>& buckets, int tensor_size) {
   VQLM_ASSERT(!buckets.empty() && fingerprints.size() % buckets.size() == 0);
   const int ranks = static_cast<int>(fingerprints.size() / buckets.size());
   std::vector<ReplicaDifference> differences;
@@ -90,18 +88,16 @@ void ReplicaCheck::run(std::int64_t step) const {
   if (!differences.empty()) throw Error(message(step, differences));
 }
 
-std::string ReplicaCheck::message(std::int64_t step,
-                                  const std::vector<ReplicaDifference>& differences) const {
+std::string ReplicaCheck::message(std::int64_t step, const std::vector<ReplicaDifference>& differences) const {
   constexpr std::size_t width = 256;
   std::vector<std::uint8_t> own(width, 0);
   const std::string host = host_name();
   std::copy(host.begin(), host.end(), own.begin());
   const std::vector<std::uint8_t> hosts = gather_from_all(backend_, grid_.world(), own);
   const auto describe = [&](int rank) {
-    const auto* const name =
-        reinterpret_cast<const char*>(hosts.data()) + static_cast<std::size_t>(rank) * width;
-    return fmt::format("rank {} (data {}, tensor {}, {})", rank, rank / grid_.tensor_size(),
-                       rank % grid_.tensor_size(), name);
+    const auto* const name = reinterpret_cast<const char*>(hosts.data()) + static_cast<std::size_t>(rank) * width;
+    return fmt::format("rank {} (data {}, tensor {}, {})", rank, rank / grid_.tensor_size(), rank % grid_.tensor_size(),
+                       name);
   };
   // The buckets of each group of suspects.
   std::map<std::pair<bool, std::vector<int>>, std::vector<std::string>> buckets_of;
@@ -113,11 +109,11 @@ std::string ReplicaCheck::message(std::int64_t step,
     std::vector<std::string> names;
     for (std::size_t i = 0; i < std::min(most_named, ranks.size()); ++i) names.push_back(describe(ranks[i]));
     if (ranks.size() > most_named) names.push_back(fmt::format("{} more", ranks.size() - most_named));
-    std::vector<std::string> of(
-        buckets.begin(), buckets.begin() + static_cast<std::ptrdiff_t>(std::min(most_named, buckets.size())));
+    std::vector<std::string> of(buckets.begin(),
+                                buckets.begin() + static_cast<std::ptrdiff_t>(std::min(most_named, buckets.size())));
     if (buckets.size() > most_named) of.push_back(fmt::format("{} more", buckets.size() - most_named));
-    suspects.push_back(fmt::format("{}{} in {}", undecided ? "no majority among " : "",
-                                   fmt::join(names, " and "), fmt::join(of, ", ")));
+    suspects.push_back(fmt::format("{}{} in {}", undecided ? "no majority among " : "", fmt::join(names, " and "),
+                                   fmt::join(of, ", ")));
     if (suspects.size() == most_named) break;
   }
   return fmt::format(

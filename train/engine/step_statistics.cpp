@@ -8,8 +8,8 @@
 namespace vqlm {
 
 void StepStatistics::sum_over_ranks(Backend& backend, Communicator& group) {
-  const std::array members = {&nll, &penalty, &seconds_data, &seconds_head, &wish_to_stop, &time_is_up, &saved,
-                              &peak_is_low};
+  const std::array members = {&nll,          &penalty,    &seconds_data, &seconds_head,
+                              &wish_to_stop, &time_is_up, &saved,        &peak_is_low};
   static_assert(sizeof(StepStatistics) == sizeof(double) * members.size());  // none is left out
   std::vector<double> values;
   for (const double* member : members) values.push_back(*member);

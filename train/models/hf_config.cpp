@@ -85,8 +85,7 @@ void check_supported(const Section& config, const std::string& model_type) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (config.flag(key, false)) config.refuse(key, "is not supported: the projections here have no biases");
   }
-  if (config.text("hidden_act", "silu") != "silu")
-    config.refuse("hidden_act", "is not supported: only silu is");
+  if (config.text("hidden_act", "silu") != "silu") config.refuse("hidden_act", "is not supported: only silu is");
   if (config.integer("pretraining_tp", 1) != 1)
     config.refuse("pretraining_tp", "is not supported: it changes the order of sums; set it to 1");
   if (config.has("sliding_window") && model_type != "llama")
@@ -102,8 +101,7 @@ RopeScaling parse_rope(const Section& rope) {
   const std::string type = rope.text(key, "default");
   RopeScaling scaling;
   if (type == "default") return scaling;
-  if (type != "linear" && type != "llama3")
-    rope.refuse(key, "is not supported: only default, linear and llama3 are");
+  if (type != "linear" && type != "llama3") rope.refuse(key, "is not supported: only default, linear and llama3 are");
   scaling.factor = rope.number("factor");
   if (scaling.factor < 1) rope.refuse("factor", "must be at least 1");
   if (type == "linear") {
@@ -147,13 +145,11 @@ ModelConfig parse_model(const Section& config, const std::string& model_type) {
                   fmt::format("does not cut hidden_size = {} into heads of even width", model.d_model));
   }
   if (config.has("head_dim") && config.integer("head_dim") != model.head_dim()) {
-    config.refuse(
-        "head_dim",
-        fmt::format("is not supported: it must be hidden_size / num_attention_heads = {}", model.head_dim()));
+    config.refuse("head_dim",
+                  fmt::format("is not supported: it must be hidden_size / num_attention_heads = {}", model.head_dim()));
   }
   if (model.n_heads % model.n_kv_heads != 0) {
-    config.refuse("num_attention_heads",
-                  fmt::format("does not divide by num_key_value_heads = {}", model.n_kv_heads));
+    config.refuse("num_attention_heads", fmt::format("does not divide by num_key_value_heads = {}", model.n_kv_heads));
   }
   model.norm_eps = config.number("rms_norm_eps", 1e-6f);
   model.tie_embeddings = config.flag("tie_word_embeddings", false);
@@ -168,8 +164,7 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
   head.kind = *kind;
   if (head.kind == HeadKind::dense) return head;
-  if (model.tie_embeddings)
-    config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
+  if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
   head.clusters = config.integer("vq_clusters");
   // 0 is the published method and has no codes.
   head.groups = config.has("vq_groups") ? static_cast<int>(config.integer("vq_groups")) : 0;

@@ -9,8 +9,8 @@
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
-#include "train/models/hf_config.h"
 #include "train/engine/planned_model.h"
+#include "train/models/hf_config.h"
 
 namespace vqlm {
 
@@ -28,8 +28,8 @@ std::string float_type_of(const std::string& dtype) {
 std::string config_text(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
   if (!std::filesystem::exists(file)) {
-    throw Error(fmt::format("{}: has no config.json; name the folder that holds it and the safetensors",
-                            folder.string()));
+    throw Error(
+        fmt::format("{}: has no config.json; name the folder that holds it and the safetensors", folder.string()));
   }
   return read_file(file.string());
 }
@@ -95,12 +95,12 @@ void HfModel::check_tensors() const {
     for (int axis = 0; same && axis < tensor.shape.rank(); ++axis)
       same = shape[static_cast<std::size_t>(axis)] == tensor.shape[axis];
     if (!same) {
-      throw Error(fmt::format("{}: tensor {}: has shape {}, where config.json means {}", place.file->path(),
-                              name, place.entry->shape_str(), tensor.shape.str()));
+      throw Error(fmt::format("{}: tensor {}: has shape {}, where config.json means {}", place.file->path(), name,
+                              place.entry->shape_str(), tensor.shape.str()));
     }
     if (const std::string& dtype = place.entry->dtype; dtype != "F32" && dtype != "F16" && dtype != "BF16") {
-      throw Error(fmt::format("{}: tensor {}: type {} is not supported: only F32, F16 and BF16 are",
-                              place.file->path(), name, dtype));
+      throw Error(fmt::format("{}: tensor {}: type {} is not supported: only F32, F16 and BF16 are", place.file->path(),
+                              name, dtype));
     }
   }
   check_extra(expected);
@@ -123,22 +123,20 @@ void HfModel::check_extra(const std::set<std::string>& expected) const {
 void HfModel::check_tied() const {
   const Shape shape{config_.model.vocab_size, config_.model.d_model};
   for (const Box& box : row_boxes(shape)) {
-    if (read("model.embed_tokens.weight", box.offset, box.extent) !=
-        read("lm_head.weight", box.offset, box.extent)) {
-      throw Error(fmt::format(
-          "{}: config.json: tie_word_embeddings = true, but lm_head.weight is another matrix than "
-          "model.embed_tokens.weight; set it to false",
-          path_.string()));
+    if (read("model.embed_tokens.weight", box.offset, box.extent) != read("lm_head.weight", box.offset, box.extent)) {
+      throw Error(
+          fmt::format("{}: config.json: tie_word_embeddings = true, but lm_head.weight is another matrix than "
+                      "model.embed_tokens.weight; set it to false",
+                      path_.string()));
     }
   }
 }
 
-std::vector<std::int64_t> HfModel::read_integers(const char* name,
-                                                 const std::vector<std::int64_t>& shape) const {
+std::vector<std::int64_t> HfModel::read_integers(const char* name, const std::vector<std::int64_t>& shape) const {
   const SafetensorsFolder::Place& place = weights_.find(name);
   if (place.entry->shape != shape) {
-    throw Error(fmt::format("{}: tensor {}: has shape {}, which does not fit config.json", place.file->path(),
-                            name, place.entry->shape_str()));
+    throw Error(fmt::format("{}: tensor {}: has shape {}, which does not fit config.json", place.file->path(), name,
+                            place.entry->shape_str()));
   }
   return place.file->read_integers(*place.entry);
 }
@@ -154,8 +152,7 @@ void HfModel::read_map() {
               .provenance = config_.map_provenance};
   const std::string origin = weights_.find(cluster_tensor).file->path() + ": the code map";
   for (const std::int64_t cluster : read_integers(cluster_tensor, {map.vocab_size}))
-    map.cluster_of_token.push_back(
-        cluster < 0 || cluster >= map.clusters ? -1 : static_cast<std::int32_t>(cluster));
+    map.cluster_of_token.push_back(cluster < 0 || cluster >= map.clusters ? -1 : static_cast<std::int32_t>(cluster));
   if (map.groups > 0) {
     for (const std::int64_t code : read_integers(codes_tensor, {map.vocab_size, map.groups})) {
       if (code < 0 || code >= map.codes)

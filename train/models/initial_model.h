@@ -1,8 +1,8 @@
 // `vqlm train --init`: a run that starts from a trained model's parameters, at step 0.
 #pragma once
 
-#include "train/config/config.h"
 #include "train/checkpoint/model_source.h"
+#include "train/config/config.h"
 
 namespace vqlm {
 

@@ -19,9 +19,8 @@ struct LoadedModel {
 
 /// The source's model for evaluation, or for generation with this context, this rank's slices filled in. Collective over
 /// the group.
-LoadedModel load_model(const ModelSource& source, Backend& backend, Communicator& tensor_group,
-                       const BatchShape& batch, Purpose purpose = Purpose::evaluation,
-                       std::int64_t context = 0);
+LoadedModel load_model(const ModelSource& source, Backend& backend, Communicator& tensor_group, const BatchShape& batch,
+                       Purpose purpose = Purpose::evaluation, std::int64_t context = 0);
 
 /// Throws Error where the shards' ids are beyond the model's vocabulary, or of another tokenizer; logs a warning where nothing
 /// tells the tokenizer of one of them.

@@ -11,8 +11,8 @@ std::string sizes_text(const ModelConfig& model) {
   return fmt::format(
       "vocabulary {}, d {}, {} layers, {} heads ({} for keys and values), MLP {}, rope theta {}, norm eps "
       "{}{}",
-      model.vocab_size, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff,
-      model.rope_theta, model.norm_eps, model.tie_embeddings ? ", tied embedding" : "");
+      model.vocab_size, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff, model.rope_theta,
+      model.norm_eps, model.tie_embeddings ? ", tied embedding" : "");
 }
 
 std::string head_text(const ModelSource& source) {
@@ -41,8 +41,7 @@ std::string parameters_text(const ModelSource& source) {
   for (const LogicalTensor& tensor : logical_tensors(source.model(), source.head())) {
     if (tensor.of_head) head += tensor.shape.numel();
   }
-  return fmt::format("{} = {} embedding + {} blocks and norms + {} head", all, embedding,
-                     all - embedding - head, head);
+  return fmt::format("{} = {} embedding + {} blocks and norms + {} head", all, embedding, all - embedding - head, head);
 }
 
 std::string tokenizer_text(const ModelSource& source) {

@@ -13,10 +13,10 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
 
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path, Verify verify) {
   if (!std::filesystem::is_directory(path)) {
-    throw Error(fmt::format(
-        "{}: no such folder; name a checkpoint, a run folder or a Hugging Face folder (config.json "
-        "and safetensors)",
-        path.string()));
+    throw Error(
+        fmt::format("{}: no such folder; name a checkpoint, a run folder or a Hugging Face folder (config.json "
+                    "and safetensors)",
+                    path.string()));
   }
   const bool checkpoint = std::filesystem::exists(path / "manifest.json");
   if (!checkpoint && std::filesystem::exists(path / "config.json")) return open_hf_model(path);

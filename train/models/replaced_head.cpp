@@ -18,10 +18,7 @@ ModelConfig untied(ModelConfig model) {
 }  // namespace
 
 ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
-    : trunk_(trunk),
-      model_(untied(trunk.model())),
-      head_(std::move(head)),
-      logical_(logical_tensors(model_, head_)) {}
+    : trunk_(trunk), model_(untied(trunk.model())), head_(std::move(head)), logical_(logical_tensors(model_, head_)) {}
 
 std::string ReplacedHead::description() const {
   return fmt::format("{}, its head replaced by a {} one", trunk_.description(),
@@ -39,9 +36,8 @@ std::vector<ModelSource::TensorInfo> ReplacedHead::tensors() const {
 }
 
 std::vector<float> ReplacedHead::read(const std::string& name, const Shape& offset, const Shape& extent) const {
-  const bool of_head = std::any_of(logical_.begin(), logical_.end(), [&](const LogicalTensor& tensor) {
-    return tensor.of_head && tensor.name == name;
-  });
+  const bool of_head = std::any_of(logical_.begin(), logical_.end(),
+                                   [&](const LogicalTensor& tensor) { return tensor.of_head && tensor.name == name; });
   return of_head ? read_head(name, offset, extent) : trunk_.read(name, offset, extent);
 }
 

@@ -15,15 +15,14 @@ namespace vqlm {
 AppendFile::AppendFile(const std::filesystem::path& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0) {
-    throw Error(fmt::format("{}: cannot open for writing: {}; check the folder and its permissions",
-                            path.string(), std::strerror(errno)));
+    throw Error(fmt::format("{}: cannot open for writing: {}; check the folder and its permissions", path.string(),
+                            std::strerror(errno)));
   }
 }
 
 AppendFile::~AppendFile() {
   if (!write_pending()) {
-    log::error("{}: the last {} bytes could not be written: {}", path_.string(), pending_.size(),
-               std::strerror(errno));
+    log::error("{}: the last {} bytes could not be written: {}", path_.string(), pending_.size(), std::strerror(errno));
   }
   if (::close(descriptor_) != 0) log::error("{}: close failed: {}", path_.string(), std::strerror(errno));
 }

@@ -12,8 +12,7 @@ namespace {
 
 double fraction_of_dense(const EvaluationSubject& subject) {
   const ModelConfig& model = subject.config.model;
-  return static_cast<double>(subject.head.matrix_parameters) /
-         static_cast<double>(model.vocab_size * model.d_model);
+  return static_cast<double>(subject.head.matrix_parameters) / static_cast<double>(model.vocab_size * model.d_model);
 }
 
 double share_of(const BandLoss& loss, const Evaluation& evaluation) {
@@ -44,9 +43,9 @@ std::string interval_text(const Evaluation& evaluation) {
 
 std::string bands_text(const Evaluation& evaluation) {
   if (evaluation.bands.empty()) return "";
-  std::string text = fmt::format(
-      "targets by rank in the training text\n{:>16}  {:>10}  {:>7}  {:>10}  {:>9}  {:>9}  {:>9}\n", "ranks",
-      "tokens", "share", "perplexity", "nll", "cluster", "member");
+  std::string text =
+      fmt::format("targets by rank in the training text\n{:>16}  {:>10}  {:>7}  {:>10}  {:>9}  {:>9}  {:>9}\n", "ranks",
+                  "tokens", "share", "perplexity", "nll", "cluster", "member");
   for (const BandLoss& loss : evaluation.bands) {
     const LossMeans& means = loss.means;
     const auto shown = [&](const std::optional<double>& value) {

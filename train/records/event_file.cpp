@@ -76,12 +76,10 @@ std::string tf_record(std::string_view data) {
   return length + masked_crc(length) + std::string(data) + masked_crc(data);
 }
 
-EventFile::EventFile(const std::filesystem::path& folder, std::int64_t first_step)
-    : file_(event_path(folder)) {
+EventFile::EventFile(const std::filesystem::path& folder, std::int64_t first_step) : file_(event_path(folder)) {
   file_.append(tf_record(event(0, bytes_field(3, "brain.Event:2"))));  // file_version = 3
   // session_log = 7 with status = 1 (START): TensorBoard drops earlier events from this step on.
-  if (first_step > 1)
-    file_.append(tf_record(event(first_step, bytes_field(7, tag(1, Wire::varint) + varint(1)))));
+  if (first_step > 1) file_.append(tf_record(event(first_step, bytes_field(7, tag(1, Wire::varint) + varint(1)))));
 }
 
 void EventFile::add(std::int64_t step, const std::vector<Scalar>& scalars) {

@@ -17,8 +17,7 @@ namespace vqlm {
 namespace {
 
 // Okabe and Ito's colours: told apart by colour-blind readers too.
-constexpr std::array<std::string_view, 6> colours = {"#0072B2", "#D55E00", "#009E73",
-                                                     "#CC79A7", "#E69F00", "#56B4E9"};
+constexpr std::array<std::string_view, 6> colours = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"};
 
 std::string_view colour(std::size_t run) {
   return colours[run % colours.size()];
@@ -67,8 +66,8 @@ int run_gnuplot(const std::filesystem::path& script) {
   pid_t process = 0;
   const int failure = ::posix_spawnp(&process, program.c_str(), nullptr, nullptr, arguments.data(), environ);
   if (failure != 0) {
-    throw Error(fmt::format("--plot: cannot start gnuplot: {}; install the package gnuplot-nox",
-                            std::strerror(failure)));
+    throw Error(
+        fmt::format("--plot: cannot start gnuplot: {}; install the package gnuplot-nox", std::strerror(failure)));
   }
   int status = 0;
   while (::waitpid(process, &status, 0) < 0) {
@@ -85,8 +84,7 @@ std::string loss_plot_script(const std::vector<RunSummary>& runs, const std::fil
   std::vector<std::string> curves;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const RunSummary& run = runs[i];
-    const std::string title =
-        run.head.starts_with(run.name) ? run.head : fmt::format("{} ({})", run.name, run.head);
+    const std::string title = run.head.starts_with(run.name) ? run.head : fmt::format("{} ({})", run.name, run.head);
     if (!run.train.empty()) {
       script += data_block(fmt::format("train{}", i), smooth(run.train, 20));
       curves.push_back(fmt::format("$train{} using 1:2 with lines linewidth 2 linecolor rgb '{}' title {}", i,
@@ -95,12 +93,11 @@ std::string loss_plot_script(const std::vector<RunSummary>& runs, const std::fil
     if (!run.heldout.empty()) {
       script += data_block(fmt::format("heldout{}", i), run.heldout);
       curves.push_back(
-          fmt::format("$heldout{} using 1:2 with points pointtype {} pointsize 1 linecolor rgb '{}' title {}",
-                      i, i % 2 == 0 ? 7 : 5, colour(i), quoted(title + ", held-out")));
+          fmt::format("$heldout{} using 1:2 with points pointtype {} pointsize 1 linecolor rgb '{}' title {}", i,
+                      i % 2 == 0 ? 7 : 5, colour(i), quoted(title + ", held-out")));
     }
   }
-  if (curves.empty())
-    throw Error("--plot: none of the runs has a loss in its metrics.jsonl; train one first");
+  if (curves.empty()) throw Error("--plot: none of the runs has a loss in its metrics.jsonl; train one first");
   script += fmt::format(
       "set xlabel 'tokens trained on (millions)'\nset ylabel 'loss (nats per token)'\n"
       "set key top right\nset border 3\nset tics nomirror\nset grid ytics linecolor rgb '#dddddd' linetype "
@@ -120,8 +117,8 @@ void draw_losses(const std::vector<RunSummary>& runs, const std::filesystem::pat
   const int status = run_gnuplot(script);
   std::filesystem::remove(script);
   if (status == 0) return;
-  throw Error(fmt::format("--plot {}: gnuplot ended with status {}; its own message stands above",
-                          picture.string(), status));
+  throw Error(
+      fmt::format("--plot {}: gnuplot ended with status {}; its own message stands above", picture.string(), status));
 }
 
 }  // namespace vqlm

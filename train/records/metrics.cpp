@@ -88,8 +88,7 @@ void Metrics::write(std::int64_t step, const std::string& line, const std::vecto
   };
   attempt([&] { lines_.append(line + '\n'); });
   if (!scalars.empty()) attempt([&] { events_.add(step, scalars); });
-  if (!failure.empty() && !full_)
-    log::error("{}; the run goes on and keeps its lines until there is room", failure);
+  if (!failure.empty() && !full_) log::error("{}; the run goes on and keeps its lines until there is room", failure);
   full_ = !failure.empty();
 }
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "train/records/append_file.h"
 #include "train/config/config.h"
+#include "train/records/append_file.h"
 #include "train/records/event_file.h"
 #include "train/records/progress.h"
 

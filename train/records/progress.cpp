@@ -25,8 +25,8 @@ Progress::~Progress() {
 }
 
 std::string Progress::line(const StepMetrics& step) const {
-  return fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f} %  {} left", step.step,
-                     steps_, step.loss, step.lr, step.tokens_per_second, 100 * step.mfu,
+  return fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f} %  {} left", step.step, steps_,
+                     step.loss, step.lr, step.tokens_per_second, 100 * step.mfu,
                      duration_text(seconds_per_step_ * static_cast<double>(steps_ - step.step)));
 }
 

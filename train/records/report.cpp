@@ -39,8 +39,8 @@ void read_config(RunSummary& run, const std::filesystem::path& folder) {
   const HeadCost cost = head_cost(config.model, config.head);
   run.head_matrices = cost.matrix_parameters;
   run.head_biases = cost.bias_parameters;
-  run.fraction_of_dense = static_cast<double>(cost.matrix_parameters) /
-                          static_cast<double>(config.model.vocab_size * config.model.d_model);
+  run.fraction_of_dense =
+      static_cast<double>(cost.matrix_parameters) / static_cast<double>(config.model.vocab_size * config.model.d_model);
 }
 
 void read_metrics(RunSummary& run, const std::filesystem::path& path) {
@@ -80,8 +80,7 @@ void read_evaluation(RunSummary& run, const std::filesystem::path& path) {
   run.bits_per_byte = number_at(object, "bits_per_byte");
   const auto head = object.find("head");
   if (head == object.end() || !head->is_object()) return;
-  if (const auto matrices = number_at(*head, "parameters"))
-    run.head_matrices = static_cast<std::int64_t>(*matrices);
+  if (const auto matrices = number_at(*head, "parameters")) run.head_matrices = static_cast<std::int64_t>(*matrices);
   if (const auto biases = number_at(*head, "biases")) run.head_biases = static_cast<std::int64_t>(*biases);
   if (const auto fraction = number_at(*head, "fraction_of_dense")) run.fraction_of_dense = fraction;
 }
@@ -130,8 +129,8 @@ std::string layout(const std::vector<Row>& rows) {
 
 RunSummary summarize_run(const std::filesystem::path& run) {
   if (!std::filesystem::exists(run / "config.toml")) {
-    throw Error(fmt::format("{}: no config.toml, so not a run folder; name the run.dir of a training run",
-                            run.string()));
+    throw Error(
+        fmt::format("{}: no config.toml, so not a run folder; name the run.dir of a training run", run.string()));
   }
   RunSummary summary;
   read_config(summary, run);

@@ -30,15 +30,14 @@ void RunFolder::make() const {
   std::error_code failure;
   fs::create_directories(checkpoints(), failure);
   if (failure) {
-    throw Error(fmt::format("run.dir = {}: {}; choose a folder that can be written", path_.string(),
-                            failure.message()));
+    throw Error(
+        fmt::format("run.dir = {}: {}; choose a folder that can be written", path_.string(), failure.message()));
   }
 }
 
 void RunFolder::clear() const {
   try {
-    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5"})
-      fs::remove(path_ / name);
+    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5"}) fs::remove(path_ / name);
     std::vector<fs::path> events;
     for (const auto& entry : fs::directory_iterator(path_)) {
       if (entry.path().filename().string().starts_with("events.")) events.push_back(entry.path());
@@ -47,8 +46,8 @@ void RunFolder::clear() const {
     fs::remove_all(checkpoints());
     fs::create_directories(checkpoints());
   } catch (const fs::filesystem_error& e) {
-    throw Error(fmt::format("{}: the run there cannot be removed: {}; choose another run.dir",
-                            e.path1().string(), e.code().message()));
+    throw Error(fmt::format("{}: the run there cannot be removed: {}; choose another run.dir", e.path1().string(),
+                            e.code().message()));
   }
 }
 

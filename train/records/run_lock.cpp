@@ -44,8 +44,8 @@ RunLock::RunLock(const std::filesystem::path& folder, const std::string& holder)
   const std::string path = (folder / "run.lock").string();
   descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor_ < 0) {
-    throw Error(fmt::format("{}: cannot be made: {}; choose a run.dir that can be written", path,
-                            std::strerror(errno)));
+    throw Error(
+        fmt::format("{}: cannot be made: {}; choose a run.dir that can be written", path, std::strerror(errno)));
   }
   if (const int failure = lock_whole(descriptor_); failure != 0) {
     const bool held = is_held_elsewhere(failure);

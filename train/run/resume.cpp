@@ -39,8 +39,7 @@ Candidates list_candidates(const std::filesystem::path& folder) {
 }
 
 /// One rank lists: what a shared file system shows may differ from rank to rank.
-std::vector<std::string> agree_on(Backend& backend, Communicator& world,
-                                  const std::vector<std::string>& names) {
+std::vector<std::string> agree_on(Backend& backend, Communicator& world, const std::vector<std::string>& names) {
   const std::string text = fmt::format("{}", fmt::join(names, "\n"));
   std::vector<std::uint8_t> bytes(text.begin(), text.end());
   broadcast_from(backend, world, 0, bytes);
@@ -98,8 +97,8 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
     if (first_problem.empty()) first_problem = problem;
   }
   if (first_problem.empty()) return std::nullopt;
-  throw Error(fmt::format("--resume: no checkpoint in {} is intact: {}; --force starts the run again",
-                          folder.string(), first_problem));
+  throw Error(fmt::format("--resume: no checkpoint in {} is intact: {}; --force starts the run again", folder.string(),
+                          first_problem));
 }
 
 /// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
@@ -133,10 +132,10 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
   const auto tokens = static_cast<std::int64_t>(train.total_tokens());
   if (tokens != checkpoint.train_tokens()) {
-    throw Error(fmt::format(
-        "{}: {} tokens, but the run was trained on {}; its order of samples exists for those shards "
-        "only: name them again, or start another run.dir",
-        train.glob(), tokens, checkpoint.train_tokens()));
+    throw Error(
+        fmt::format("{}: {} tokens, but the run was trained on {}; its order of samples exists for those shards "
+                    "only: name them again, or start another run.dir",
+                    train.glob(), tokens, checkpoint.train_tokens()));
   }
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);

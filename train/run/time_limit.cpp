@@ -64,8 +64,8 @@ std::optional<double> seconds_of(std::string_view text) {
 double parse_duration(const std::string& text) {
   const auto seconds = seconds_of(text);
   if (!seconds || *seconds == 0) {
-    throw UsageError(fmt::format(
-        "--time-limit {}: not a time; write seconds (3600), 90m, 12h, 23:55:00 or 1-12:00:00", text));
+    throw UsageError(
+        fmt::format("--time-limit {}: not a time; write seconds (3600), 90m, 12h, 23:55:00 or 1-12:00:00", text));
   }
   return *seconds;
 }

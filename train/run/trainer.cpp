@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "core/log.h"
+#include "train/config/schedule.h"
 #include "train/engine/matmul_peak.h"
 #include "train/engine/step_statistics.h"
-#include "train/config/schedule.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
@@ -28,8 +28,8 @@ LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, cons
 
 }  // namespace
 
-Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config,
-                 const TrainingInputs& inputs, const CheckpointReader* resumed, const ModelSource* initial)
+Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
+                 const CheckpointReader* resumed, const ModelSource* initial)
     : backend_(backend),
       grid_(grid),
       config_(config),
@@ -63,8 +63,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   if (inputs.heldout) evaluator_.emplace(engine_.evaluator(*inputs.heldout));
 }
 
-TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested,
-                          const TimeLimit& limit) {
+TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
   report_start();
   if (grid_.world().rank() == 0) remove_unfinished(folder_.checkpoints());
   Wishes wishes;
@@ -77,7 +76,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
     if (check_every > 0 && (last || is_due(check_every, state_.step))) {
-      saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
+      saver_.finish();                  // where the check ends the run, the save of an earlier step is not lost
       replica_check_.run(state_.step);  // before a save of this one
     }
     // Not where the run is left: who asked for the end may not wait long.
@@ -95,13 +94,12 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
 bool Trainer::time_is_up(const TimeLimit& limit) const {
   const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
   // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
-  const double needed = 2 * longest_step_seconds_ + 2 * saver_.expected_seconds() +
-                        (evaluates ? evaluation_seconds_ : 0.0) + 1;
+  const double needed =
+      2 * longest_step_seconds_ + 2 * saver_.expected_seconds() + (evaluates ? evaluation_seconds_ : 0.0) + 1;
   return limit.seconds_left() < needed;
 }
 
-StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit,
-                                Wishes& wishes) {
+StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit, Wishes& wishes) {
   const double begin = wall_seconds();
   const std::int64_t step = state_.step + 1;
   const float lr = learning_rate(config_.optim, config_.train.steps, step);

@@ -11,11 +11,11 @@
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/checkpoint/checkpoint_saver.h"
+#include "train/checkpoint/model_source.h"
 #include "train/config/config.h"
 #include "train/engine/engine.h"
-#include "train/records/metrics.h"
-#include "train/checkpoint/model_source.h"
 #include "train/engine/replica_check.h"
+#include "train/records/metrics.h"
 #include "train/records/run_folder.h"
 #include "train/run/time_limit.h"
 #include "train/run/training_inputs.h"
@@ -36,8 +36,7 @@ class Trainer {
   /// saved and left, and also when the first rank's time `limit` would not leave room for another step and a save.
   /// `metrics` is null on all ranks but one. Checkpoints are written while training goes on; one that fails is reported and
   /// the run goes on, but for the last one: then throws Error that says which checkpoint is the newest.
-  TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested,
-                   const TimeLimit& limit = {});
+  TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit = {});
 
   Transformer& model() { return engine_.model(); }
   const Optimizer& optimizer() const { return engine_.optimizer(); }

@@ -7,11 +7,10 @@ namespace vqlm {
 void Trainer::report_start() {
   const HeadCost head = engine_.model().head().cost();
   const double dense = static_cast<double>(config_.model.vocab_size * config_.model.d_model);
-  log::info(
-      "model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
-      static_cast<double>(engine_.parameters().global_count()) / 1e6,
-      static_cast<double>(head.matrix_parameters) / 1e6,
-      100.0 * static_cast<double>(head.matrix_parameters) / dense, head.bias_parameters);
+  log::info("model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
+            static_cast<double>(engine_.parameters().global_count()) / 1e6,
+            static_cast<double>(head.matrix_parameters) / 1e6,
+            100.0 * static_cast<double>(head.matrix_parameters) / dense, head.bias_parameters);
   log::info(
       "grid: {} data x {} tensor ranks, {} micro-batches of {} x {} tokens a step, products peak at {:.0f} "
       "GFLOP/s",
@@ -24,10 +23,10 @@ void Trainer::report_start() {
   log::info(
       "memory of this rank: {:.1f} MiB = parameters {:.1f} + gradients {:.1f} + optimizer {:.1f} + activations {:.1f} "
       "+ workspace {:.1f}",
-      mib(MemoryUse::parameters) + mib(MemoryUse::gradients) + mib(MemoryUse::optimizer) +
-          mib(MemoryUse::activations) + mib(MemoryUse::workspace),
-      mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer),
-      mib(MemoryUse::activations), mib(MemoryUse::workspace));
+      mib(MemoryUse::parameters) + mib(MemoryUse::gradients) + mib(MemoryUse::optimizer) + mib(MemoryUse::activations) +
+          mib(MemoryUse::workspace),
+      mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer), mib(MemoryUse::activations),
+      mib(MemoryUse::workspace));
   if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
 }
 

@@ -4,12 +4,12 @@
 
 #include <filesystem>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
+#include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/code_map_file.h"
 #include "train/codes/corpus_map.h"
-#include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/map_maker.h"
-#include "core/host_collectives.h"
 #include "train/models/carried_model.h"
 
 namespace vqlm {
@@ -97,9 +97,8 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
   const HeadConfig& head = config.head;
   const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
     if (in_map == wanted) return;
-    throw UsageError(
-        fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
-                    origin, key, in_map, wanted, key, in_map));
+    throw UsageError(fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
+                                 origin, key, in_map, wanted, key, in_map));
   };
   check("model.vocab_size", map.vocab_size, config.model.vocab_size);
   check("head.clusters", map.clusters, head.clusters);
@@ -109,8 +108,7 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
 
 ShardSet open_training_shards(const Config& config) {
   if (config.data.train.empty()) {
-    throw UsageError(
-        "data.train is empty: name the training shards, for example data.train='shards/train-*.h5'");
+    throw UsageError("data.train is empty: name the training shards, for example data.train='shards/train-*.h5'");
   }
   return ShardSet(config.data.train);
 }
@@ -119,11 +117,11 @@ std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet
   if (config.data.heldout.empty()) return std::nullopt;
   ShardSet heldout(config.data.heldout);
   if (heldout.tokenizer_sha256() != train.tokenizer_sha256()) {
-    throw Error(fmt::format(
-        "data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
-        "prepare both with the same --tokenizer",
-        config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
-        train.tokenizer_sha256().substr(0, 12)));
+    throw Error(
+        fmt::format("data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
+                    "prepare both with the same --tokenizer",
+                    config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
+                    train.tokenizer_sha256().substr(0, 12)));
   }
   return heldout;
 }
@@ -142,8 +140,8 @@ std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, 
   return carried_over(std::move(initial), map, "head.map = " + head.map, backend, world);
 }
 
-TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
-                                    ShardSet train, std::optional<CodeMap> map) {
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet train,
+                                    std::optional<CodeMap> map) {
   TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
   inputs.heldout = open_heldout_shards(config, inputs.train);
   const bool root = grid.world().rank() == 0;

@@ -42,7 +42,7 @@ std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, 
 
 /// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of
 /// ranks). A map in hand (from a checkpoint) is taken as it is. config must be resolved.
-TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config,
-                                    ShardSet train, std::optional<CodeMap> map);
+TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet train,
+                                    std::optional<CodeMap> map);
 
 }  // namespace vqlm

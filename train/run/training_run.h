@@ -11,8 +11,8 @@
 #include "core/backend.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/config/config.h"
 #include "train/checkpoint/model_source.h"
+#include "train/config/config.h"
 #include "train/records/metrics.h"
 #include "train/records/progress.h"
 #include "train/records/run_folder.h"
@@ -26,7 +26,7 @@ namespace vqlm {
 struct TrainingRunOptions {
   ExistingRun existing = ExistingRun::refuse;
   std::filesystem::path initial = {};  // the model whose parameters the run starts from; empty: random ones
-  std::string job = {};                // who trains here, for a second job that wants to; empty: the folder is not locked
+  std::string job = {};  // who trains here, for a second job that wants to; empty: the folder is not locked
   Terminal terminal = Terminal::no;
   bool keeps_records = true;  // config.toml, code_map.h5 and metrics in the run's folder
   /// Called on every rank before the model takes its memory.

@@ -37,22 +37,19 @@ void ClusterSearch::open_all() {
     if (std::isnan(bounds_[k])) refuse_nan();
     if (size_of(static_cast<std::int32_t>(k)) > 0) open_.push_back(static_cast<std::int32_t>(k));
   }
-  std::make_heap(open_.begin(), open_.end(),
-                 [this](std::int32_t a, std::int32_t b) { return lower_bound_of(a, b); });
+  std::make_heap(open_.begin(), open_.end(), [this](std::int32_t a, std::int32_t b) { return lower_bound_of(a, b); });
   visited_ = 0;
 }
 
 std::int32_t ClusterSearch::pop_open() {
-  std::pop_heap(open_.begin(), open_.end(),
-                [this](std::int32_t a, std::int32_t b) { return lower_bound_of(a, b); });
+  std::pop_heap(open_.begin(), open_.end(), [this](std::int32_t a, std::int32_t b) { return lower_bound_of(a, b); });
   const std::int32_t cluster = open_.back();
   open_.pop_back();
   return cluster;
 }
 
-std::vector<TokenLogProb> ClusterSearch::most_probable(std::span<const float> cluster_log_probs,
-                                                       std::int64_t count, double mass,
-                                                       const Members& members) {
+std::vector<TokenLogProb> ClusterSearch::most_probable(std::span<const float> cluster_log_probs, std::int64_t count,
+                                                       double mass, const Members& members) {
   bounds_.assign(cluster_log_probs.begin(), cluster_log_probs.end());
   open_all();
   found_.clear();
@@ -159,8 +156,7 @@ void ClusterSearch::visit(std::int32_t proposed, std::size_t at_once, double pow
   }
 }
 
-std::int32_t ClusterSearch::draw_member(std::int32_t cluster, double power,
-                                        const std::function<double()>& uniform) {
+std::int32_t ClusterSearch::draw_member(std::int32_t cluster, double power, const std::function<double()>& uniform) {
   const auto k = static_cast<std::size_t>(cluster);
   const float* const row = rows_.data() + place_of_[k];
   member_weights_.resize(size_of(cluster));

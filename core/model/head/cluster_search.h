@@ -31,8 +31,8 @@ class ClusterSearch {
 
   /// OutputHead::most_probable(), from cluster_log_probs (K), log p(k). Every value is cluster_log_probs[k] + log p(v | k)
   /// rounded once; no token that belongs to the result by these values is missed. Throws Error for a NaN.
-  std::vector<TokenLogProb> most_probable(std::span<const float> cluster_log_probs, std::int64_t count,
-                                          double mass, const Members& members);
+  std::vector<TokenLogProb> most_probable(std::span<const float> cluster_log_probs, std::int64_t count, double mass,
+                                          const Members& members);
   /// OutputHead::sample(). Throws Error for a NaN.
   std::int32_t sample(std::span<const float> cluster_log_probs, float temperature,
                       const std::function<double()>& uniform, const Members& members);
@@ -55,8 +55,8 @@ class ClusterSearch {
   /// Visits the next clusters and puts their members among found_.
   void collect(std::size_t at_once, std::int64_t count, const Members& members);
   /// Visits a cluster and the next open ones: keeps their rows and sets their log_weights_ to what they are.
-  void visit(std::int32_t proposed, std::size_t at_once, double power,
-             std::span<const float> cluster_log_probs, const Members& members);
+  void visit(std::int32_t proposed, std::size_t at_once, double power, std::span<const float> cluster_log_probs,
+             const Members& members);
   std::int32_t draw_member(std::int32_t cluster, double power, const std::function<double()>& uniform);
 
   std::vector<std::int32_t> members_, member_begin_;

@@ -28,10 +28,7 @@ float code_scale(std::int64_t d) {
 
 CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& parameters, int bucket, ParameterId codebook,
                            const HeadConfig& head, std::int64_t rows)
-    : tensor_(tensor),
-      parameters_(parameters),
-      codebook_(codebook),
-      decay_(head.ema_decay) {
+    : tensor_(tensor), parameters_(parameters), codebook_(codebook), decay_(head.ema_decay) {
   const Parameter& code = parameters.parameters()[static_cast<std::size_t>(codebook)];
   VQLM_ASSERT(code.rule == UpdateRule::derived);
   const std::int64_t clusters = code.shape[0], d = code.shape[1];
@@ -68,20 +65,17 @@ void CodeAverages::start(const std::vector<double>& mass, std::int64_t step_toke
 
 void CodeAverages::accumulate(Tensor h, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.run(
-      EmbeddingBackward{.dtable = parameters_.gradient(sums_), .dout = h, .ids = clusters, .first_row = 0});
+  backend.run(EmbeddingBackward{.dtable = parameters_.gradient(sums_), .dout = h, .ids = clusters, .first_row = 0});
   const Tensor counts = parameters_.gradient(counts_);
-  backend.run(EmbeddingBackward{
-      .dtable = counts.view({counts.numel(), 1}), .dout = ones_, .ids = clusters, .first_row = 0});
+  backend.run(
+      EmbeddingBackward{.dtable = counts.view({counts.numel(), 1}), .dout = ones_, .ids = clusters, .first_row = 0});
 }
 
 Tensor CodeAverages::means() {
   VQLM_ASSERT(means_);
   Backend& backend = tensor_.backend();
-  backend.run(CodesFromAverages{.codebook = means_,
-                                .sums = parameters_.value(sums_),
-                                .counts = parameters_.value(counts_),
-                                .scale = 1.0f});
+  backend.run(CodesFromAverages{
+      .codebook = means_, .sums = parameters_.value(sums_), .counts = parameters_.value(counts_), .scale = 1.0f});
   if (!rounded_means_) return means_;
   const std::int64_t n = means_.numel();
   backend.round_to_activation(rounded_means_.view({n}), means_.view({n}));

@@ -61,8 +61,8 @@ MemberOrder::MemberOrder(const std::vector<std::int32_t>& cluster_of_token, std:
 
 void check_code_map_sizes(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes) {
   if (clusters < 1 || clusters > vocab_size) {
-    throw UsageError(fmt::format("head.clusters = {}: it must be 1 to the {} tokens of the vocabulary",
-                                 clusters, vocab_size));
+    throw UsageError(
+        fmt::format("head.clusters = {}: it must be 1 to the {} tokens of the vocabulary", clusters, vocab_size));
   }
   if (groups < 0) throw UsageError(fmt::format("head.groups = {}: it must be 0 or more", groups));
   if (groups > 0 && (codes < 1 || codes > 256)) {
@@ -81,20 +81,19 @@ void CodeMap::validate(const std::string& origin) const {
   }
   const auto tokens = static_cast<std::size_t>(vocab_size);
   if (cluster_of_token.size() != tokens) {
-    throw Error(fmt::format("{}: clusters for {} tokens; the vocabulary has {}", origin,
-                            cluster_of_token.size(), vocab_size));
+    throw Error(
+        fmt::format("{}: clusters for {} tokens; the vocabulary has {}", origin, cluster_of_token.size(), vocab_size));
   }
   if (member_codes.size() != tokens * static_cast<std::size_t>(groups)) {
-    throw Error(fmt::format("{}: {} member codes; {} tokens with {} groups need {}", origin,
-                            member_codes.size(), vocab_size, groups,
-                            tokens * static_cast<std::size_t>(groups)));
+    throw Error(fmt::format("{}: {} member codes; {} tokens with {} groups need {}", origin, member_codes.size(),
+                            vocab_size, groups, tokens * static_cast<std::size_t>(groups)));
   }
   std::vector<bool> has_member(static_cast<std::size_t>(clusters), false);
   for (std::size_t token = 0; token < tokens; ++token) {
     const std::int32_t cluster = cluster_of_token[token];
     if (cluster < 0 || cluster >= clusters) {
-      throw Error(fmt::format("{}: token {} is in cluster {}; it must be in [0, {})", origin, token, cluster,
-                              clusters));
+      throw Error(
+          fmt::format("{}: token {} is in cluster {}; it must be in [0, {})", origin, token, cluster, clusters));
     }
     has_member[static_cast<std::size_t>(cluster)] = true;
   }
@@ -102,17 +101,16 @@ void CodeMap::validate(const std::string& origin) const {
     throw Error(fmt::format("{}: cluster {} has no member; every cluster needs at least one token", origin,
                             empty - has_member.begin()));
   }
-  const auto wrong = std::find_if(member_codes.begin(), member_codes.end(),
-                                  [&](std::uint8_t code) { return code >= codes; });
+  const auto wrong =
+      std::find_if(member_codes.begin(), member_codes.end(), [&](std::uint8_t code) { return code >= codes; });
   if (wrong != member_codes.end()) {
     const std::ptrdiff_t at = wrong - member_codes.begin();
-    throw Error(fmt::format("{}: token {} has code {} in group {}; it must be below {}", origin, at / groups,
-                            *wrong, at % groups, codes));
+    throw Error(fmt::format("{}: token {} has code {} in group {}; it must be below {}", origin, at / groups, *wrong,
+                            at % groups, codes));
   }
 }
 
-CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
-                        std::uint64_t seed) {
+CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes, std::uint64_t seed) {
   CodeMap map = empty_map(vocab_size, clusters, groups, codes);
   std::vector<std::int32_t> order = tokens_in_order(vocab_size);
   const Philox rng(seed, "code_map.clusters");
@@ -123,8 +121,8 @@ CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int grou
   return map;
 }
 
-CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t clusters, int groups,
-                           int codes, std::uint64_t seed) {
+CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t clusters, int groups, int codes,
+                           std::uint64_t seed) {
   CodeMap map = empty_map(static_cast<std::int64_t>(counts.size()), clusters, groups, codes);
   cut_into_clusters(map, most_frequent_tokens(counts, map.vocab_size));
   draw_codes(map, seed);
@@ -133,8 +131,7 @@ CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t
   return map;
 }
 
-CodeMap make_contiguous_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
-                            std::uint64_t seed) {
+CodeMap make_contiguous_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes, std::uint64_t seed) {
   CodeMap map = empty_map(vocab_size, clusters, groups, codes);
   cut_into_clusters(map, tokens_in_order(vocab_size));
   draw_codes(map, seed);
@@ -169,8 +166,7 @@ CodeMap with_own_clusters(const CodeMap& rest, const std::vector<std::int32_t>& 
     std::copy_n(rest.member_codes.data() + row * groups, groups, map.member_codes.data() + token * groups);
     ++row;
   }
-  map.provenance =
-      fmt::format("{}; the {} most frequent tokens have clusters of their own", rest.provenance, n);
+  map.provenance = fmt::format("{}; the {} most frequent tokens have clusters of their own", rest.provenance, n);
   return map;
 }
 

@@ -33,17 +33,15 @@ struct MemberOrder {
 void check_code_map_sizes(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes);
 
 /// Every token a random cluster (sizes equal to within one) and random sub-codes, from `seed`.
-CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
-                        std::uint64_t seed);
+CodeMap make_random_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes, std::uint64_t seed);
 
 /// Tokens in order of falling count, cut into K blocks of equal size; inside a block the sub-codes are
 /// random. counts (V).
-CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t clusters, int groups,
-                           int codes, std::uint64_t seed);
+CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t clusters, int groups, int codes,
+                           std::uint64_t seed);
 
 /// Tokens in order of their ids, cut into K blocks of equal size; inside a block the sub-codes are random.
-CodeMap make_contiguous_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes,
-                            std::uint64_t seed);
+CodeMap make_contiguous_map(std::int64_t vocab_size, std::int64_t clusters, int groups, int codes, std::uint64_t seed);
 
 /// The n tokens with the largest counts, most frequent first (ties: the smaller id first). counts (V), 0 <= n <= V.
 std::vector<std::int32_t> most_frequent_tokens(const std::vector<std::int64_t>& counts, std::int64_t n);

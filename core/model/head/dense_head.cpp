@@ -102,8 +102,7 @@ void DenseHead::forward(Tensor nll, Tensor h, Tensor targets) {
   tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
 }
 
-void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
-                                 float scale) {
+void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   const Tensor h_rows = tensor_.gather(h, h_rows_);
   const Tensor dh_rows = tensor_.size() == 1 ? dh : dh_rows_;
   run(all_nll_, dh_rows, h_rows, tensor_.gather(targets, all_targets_), scale);
@@ -127,48 +126,37 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
     backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
     backend.run(SoftmaxStatistics{
         .statistics = statistics, .logits = logits, .bias = bias(), .targets = targets, .classes = classes});
-    const Tensor all_statistics =
-        tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
+    const Tensor all_statistics = tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
     backend.run(SoftmaxCombine{.nll = all_nll.rows(begin, count),
                                .lse = lse,
                                .statistics = all_statistics.view({tensor_.size(), count, 3}),
                                .targets = targets});
     if (!dh_rows) continue;
-    backend.run(SoftmaxGradient{.logits = logits,
-                                .bias = bias(),
-                                .lse = lse,
-                                .targets = targets,
-                                .classes = classes,
-                                .scale = scale});
+    backend.run(SoftmaxGradient{
+        .logits = logits, .bias = bias(), .lse = lse, .targets = targets, .classes = classes, .scale = scale});
     backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
                        .a = logits,
                        .b = h,
                        .ta = Transpose::yes,
                        .accumulate = Accumulate::yes});
-    backend.run(
-        Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
+    backend.run(Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
     if (bias_) backend.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
   }
 }
 
 void DenseHead::log_probs(Tensor out, Tensor h) {
   if (tensor_.size() != 1) {
-    throw Error(
-        "log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
+    throw Error("log-probabilities of a dense head need the whole vocabulary on one rank: use parallel.tensor=1");
   }
-  tensor_.backend().run(Matmul{.c = out,
-                               .a = h,
-                               .b = parameters_.operand(weight_),
-                               .tb = Transpose::yes,
-                               .accumulate = Accumulate::no});
+  tensor_.backend().run(
+      Matmul{.c = out, .a = h, .b = parameters_.operand(weight_), .tb = Transpose::yes, .accumulate = Accumulate::no});
   tensor_.backend().run(LogSoftmax{.logits = out, .bias = bias()});
 }
 
 std::span<const float> DenseHead::host_log_probs(Tensor h) {
   Backend& backend = tensor_.backend();
   if (row_.empty()) {
-    row_storage_ =
-        backend.allocate(static_cast<std::size_t>(vocab_size_) * sizeof(float), MemoryUse::workspace);
+    row_storage_ = backend.allocate(static_cast<std::size_t>(vocab_size_) * sizeof(float), MemoryUse::workspace);
     row_.resize(static_cast<std::size_t>(vocab_size_));
   }
   const Tensor row = row_storage_.view({1, vocab_size_});

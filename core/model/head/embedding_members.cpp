@@ -82,10 +82,8 @@ Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map
 }
 
 void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
-  tensor_.backend().run(AddMemberMeansBackward{.dcodebook = dcodebook,
-                                               .dmembers = vectors_gradient_,
-                                               .dout = cluster_gradient_.rows(0, clusters_),
-                                               .map = map});
+  tensor_.backend().run(AddMemberMeansBackward{
+      .dcodebook = dcodebook, .dmembers = vectors_gradient_, .dout = cluster_gradient_.rows(0, clusters_), .map = map});
 }
 
 Tensor EmbeddingMembers::clear_gradient() {

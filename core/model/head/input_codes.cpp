@@ -25,21 +25,16 @@ Tensor InputCodes::vectors(Tensor tokens, const CodeMapView& map) {
   VQLM_ASSERT(rows <= vectors_.extent(0));
   const Tensor clusters = clusters_.rows(0, rows), vectors = vectors_.rows(0, rows);
   // For the clusters alone: the order of the rows is of no use here.
-  backend_.run(SortRowsByCluster{.clusters = clusters,
-                                 .order = order_.rows(0, rows),
-                                 .row_begin = row_begin_,
-                                 .targets = tokens,
-                                 .map = map});
-  backend_.run(EmbeddingForward{
-      .out = vectors, .ids = clusters, .table = parameters_.operand(codebook_), .first_row = 0});
+  backend_.run(SortRowsByCluster{
+      .clusters = clusters, .order = order_.rows(0, rows), .row_begin = row_begin_, .targets = tokens, .map = map});
+  backend_.run(
+      EmbeddingForward{.out = vectors, .ids = clusters, .table = parameters_.operand(codebook_), .first_row = 0});
   return vectors;
 }
 
 void InputCodes::backward(Tensor dx) {
-  backend_.run(EmbeddingBackward{.dtable = parameters_.gradient(codebook_),
-                                 .dout = dx,
-                                 .ids = clusters_.rows(0, dx.extent(0)),
-                                 .first_row = 0});
+  backend_.run(EmbeddingBackward{
+      .dtable = parameters_.gradient(codebook_), .dout = dx, .ids = clusters_.rows(0, dx.extent(0)), .first_row = 0});
 }
 
 }  // namespace vqlm

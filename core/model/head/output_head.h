@@ -9,20 +9,19 @@
 #include <vector>
 
 #include "core/model/head/code_map.h"
+#include "core/model/head/token_choice.h"
 #include "core/model_config.h"
 #include "core/parameters.h"
 #include "core/tensor_parallel.h"
-#include "core/model/head/token_choice.h"
 
 namespace vqlm {
 
 /// What a head costs, whatever the grid.
 struct HeadCost {
-  std::int64_t matrix_parameters =
-      0;  // V d for dense (tied: shared with the embedding), (K + Q) d for the VQ head
-  std::int64_t bias_parameters = 0;  // V for dense, K + V for the VQ head
-  std::int64_t code_bytes = 0;       // the VQ head's integer map and sub-codes
-  double multiply_adds = 0;          // per token, forward; backward costs twice that
+  std::int64_t matrix_parameters = 0;  // V d for dense (tied: shared with the embedding), (K + Q) d for the VQ head
+  std::int64_t bias_parameters = 0;    // V for dense, K + V for the VQ head
+  std::int64_t code_bytes = 0;         // the VQ head's integer map and sub-codes
+  double multiply_adds = 0;            // per token, forward; backward costs twice that
 };
 
 /// n rows of this rank; the micro-batch's N = P n over the tensor group. targets (n) i32 over the whole
@@ -54,8 +53,7 @@ class OutputHead {
   virtual Tensor cluster_nll() const { return {}; }
   /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
   /// accumulate. penalty (n) overwritten: the head's auxiliary loss (commitment), zeros where it has none.
-  virtual void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
-                                float scale) = 0;
+  virtual void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) = 0;
   /// out (n, V) overwritten: log p(v | h) of every token. Throws Error where the vocabulary is split over
   /// several ranks.
   virtual void log_probs(Tensor out, Tensor h) = 0;
@@ -91,11 +89,10 @@ struct HeadContext {
   HeadBuckets buckets;
   std::int64_t rows;  // n
   bool trainable;
-  std::int64_t input_rows = 0;  // the most rows that input_branch() gets; read by a VQ head with input codes
-  std::int64_t step_tokens =
-      1;  // of an optimizer step, over all ranks: moving averages start with their counts
+  std::int64_t input_rows = 0;   // the most rows that input_branch() gets; read by a VQ head with input codes
+  std::int64_t step_tokens = 1;  // of an optimizer step, over all ranks: moving averages start with their counts
   LogitChunks logits = LogitChunks::by_budget;
-  ParameterId embedding = 0;  // the model's embedding table; read by a VQ head whose members are its rows
+  ParameterId embedding = 0;       // the model's embedding table; read by a VQ head whose members are its rows
   float embedding_stddev = 0.02f;  // of the table's first values; read by a VQ head with input codes
 };
 

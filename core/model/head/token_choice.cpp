@@ -15,8 +15,7 @@ void refuse_nan() {
       "are not finite; try an earlier checkpoint");
 }
 
-std::vector<TokenLogProb> most_probable_of(std::span<const float> log_probs, std::int64_t count,
-                                           double mass) {
+std::vector<TokenLogProb> most_probable_of(std::span<const float> log_probs, std::int64_t count, double mass) {
   VQLM_ASSERT(!log_probs.empty());
   TokenLogProb best{0, log_probs[0]};
   for (std::size_t v = 0; v < log_probs.size(); ++v) {

@@ -90,8 +90,7 @@ void VqHead::upload(const CodeMap& map) {
   for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
     const std::int64_t size = order.begin[k + 1] - order.begin[k];
     map_.largest_cluster = std::max(map_.largest_cluster, size);
-    map_.mean_members +=
-        static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
+    map_.mean_members += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
   }
   std::vector<std::int32_t> position(vocab);
   std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
@@ -168,13 +167,9 @@ void VqHead::after_update() {
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.run(SortRowsByCluster{.clusters = clusters_of_rows_,
-                                .order = order_,
-                                .row_begin = row_begin_,
-                                .targets = targets,
-                                .map = map_});
-  backend.run(
-      Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
+  backend.run(SortRowsByCluster{
+      .clusters = clusters_of_rows_, .order = order_, .row_begin = row_begin_, .targets = targets, .map = map_});
+  backend.run(Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
   backend.run(SoftmaxStatistics{.statistics = statistics_,
                                 .logits = logits_,
                                 .bias = parameters_.operand(cluster_bias_),
@@ -195,11 +190,8 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (adds_means()) {
-    backend.run(Matmul{.c = embedding_->cluster_gradient(),
-                       .a = logits_,
-                       .b = h,
-                       .ta = Transpose::yes,
-                       .accumulate = Accumulate::no});
+    backend.run(Matmul{
+        .c = embedding_->cluster_gradient(), .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::no});
   } else {
     backend.run(Matmul{.c = parameters_.padded_gradient(codebook_),
                        .a = logits_,
@@ -264,8 +256,7 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   }
 }
 
-void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors,
-                                      float scale) {
+void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale) {
   MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;

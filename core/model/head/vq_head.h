@@ -34,8 +34,7 @@ class VqHead : public OutputHead {
   void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   Tensor cluster_nll() const override { return cluster_nll_; }
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets,
-                        float scale) override;
+  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
   void log_probs(Tensor out, Tensor h) override;
   /// Both look at the K codes and at the members of a few clusters (core/model/head/cluster_search.h).
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;

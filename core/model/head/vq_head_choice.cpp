@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/tensor_arena.h"
 #include "core/model/head/vq_head.h"
+#include "core/tensor_arena.h"
 
 namespace vqlm {
 namespace {
@@ -16,8 +16,7 @@ constexpr std::size_t first_on_host = 2, first_on_device = 8, most_at_once = 32;
 
 }  // namespace
 
-VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t cluster_count,
-                           std::int64_t largest)
+VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t cluster_count, std::int64_t largest)
     : search(std::move(order.members), std::move(order.begin),
              std::min(static_cast<std::size_t>(cluster_count),
                       backend.host_accessible() ? first_on_host : first_on_device),
@@ -36,8 +35,7 @@ VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t clu
 
 VqHeadChoice& VqHead::choice() {
   if (!choice_) {
-    choice_.emplace(tensor_.backend(), MemberOrder(cluster_of_token_, clusters_), clusters_,
-                    map_.largest_cluster);
+    choice_.emplace(tensor_.backend(), MemberOrder(cluster_of_token_, clusters_), clusters_, map_.largest_cluster);
   }
   return *choice_;
 }
@@ -81,9 +79,8 @@ std::vector<TokenLogProb> VqHead::most_probable(Tensor h, std::int64_t count, do
 }
 
 std::int32_t VqHead::sample(Tensor h, float temperature, const std::function<double()>& uniform) {
-  return choice().search.sample(
-      host_code_log_probs(h), temperature, uniform,
-      [&](std::span<const std::int32_t> clusters) { return member_rows(h, clusters); });
+  return choice().search.sample(host_code_log_probs(h), temperature, uniform,
+                                [&](std::span<const std::int32_t> clusters) { return member_rows(h, clusters); });
 }
 
 }  // namespace vqlm

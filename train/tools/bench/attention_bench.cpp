@@ -15,19 +15,16 @@ namespace {
 
 void check(const AttentionBenchOptions& options) {
   for (const std::int64_t seq_len : options.seq_lens) {
-    if (seq_len < 1)
-      throw UsageError(fmt::format("bench attention: --seq-len {}: choose 1 or more", seq_len));
+    if (seq_len < 1) throw UsageError(fmt::format("bench attention: --seq-len {}: choose 1 or more", seq_len));
   }
-  for (const auto& [option, value] :
-       {std::pair{"width", options.width}, std::pair{"sharing", options.sharing},
-        std::pair{"tokens", options.tokens}}) {
+  for (const auto& [option, value] : {std::pair{"width", options.width}, std::pair{"sharing", options.sharing},
+                                      std::pair{"tokens", options.tokens}}) {
     if (value < 1) throw UsageError(fmt::format("bench attention: --{} {}: choose 1 or more", option, value));
   }
   for (const std::int64_t head_dim : options.head_dims) {
     if (head_dim < 2 || head_dim % 2 != 0 || options.width % head_dim != 0) {
-      throw UsageError(
-          fmt::format("bench attention: --head-dim {} for --width {}: choose an even divisor of the width",
-                      head_dim, options.width));
+      throw UsageError(fmt::format("bench attention: --head-dim {} for --width {}: choose an even divisor of the width",
+                                   head_dim, options.width));
     }
     if (const std::int64_t heads = options.width / head_dim; heads % options.sharing != 0) {
       throw UsageError(
@@ -48,13 +45,12 @@ AttentionTiming time_shape(Backend& backend, const AttentionBenchOptions& option
   const Tensor lse = tensors.make({s.batch, s.heads, s.seq_len}, DType::f32);
   AttentionTiming timing{s, {}, {}};
   timing.forward = time_calls(
-      backend, [&] { backend.run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = s}); },
-      options.seconds, options.laps);
+      backend, [&] { backend.run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = s}); }, options.seconds,
+      options.laps);
   timing.backward = time_calls(
       backend,
       [&] {
-        backend.run(
-            AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = s});
+        backend.run(AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = s});
       },
       options.seconds, options.laps);
   backend.synchronize();
@@ -72,8 +68,7 @@ nlohmann::ordered_json json_of(const CallTime& time, double flops, double peak) 
 }  // namespace
 
 double AttentionTiming::forward_flops() const {
-  return 2.0 * static_cast<double>(shape.batch * shape.seq_len * shape.seq_len) * shape.heads *
-         shape.head_dim;
+  return 2.0 * static_cast<double>(shape.batch * shape.seq_len * shape.seq_len) * shape.heads * shape.head_dim;
 }
 
 AttentionBenchResult run_attention_bench(Backend& backend, const AttentionBenchOptions& options) {
@@ -86,9 +81,8 @@ AttentionBenchResult run_attention_bench(Backend& backend, const AttentionBenchO
   for (const std::int64_t head_dim : options.head_dims) {
     for (const std::int64_t seq_len : options.seq_lens) {
       const std::int64_t heads = options.width / head_dim;
-      const AttentionShape shape{std::max<std::int64_t>(1, options.tokens / seq_len), seq_len,
-                                 static_cast<int>(heads), static_cast<int>(heads / options.sharing),
-                                 static_cast<int>(head_dim)};
+      const AttentionShape shape{std::max<std::int64_t>(1, options.tokens / seq_len), seq_len, static_cast<int>(heads),
+                                 static_cast<int>(heads / options.sharing), static_cast<int>(head_dim)};
       result.timings.push_back(time_shape(backend, options, shape));
     }
   }

@@ -9,11 +9,11 @@
 
 #include "core/rng.h"
 #include "dist/self_communicator.h"
-#include "train/tools/bench/bench_head.h"
 #include "train/engine/bench_tensors.h"
-#include "train/tools/bench/head_decoding.h"
 #include "train/engine/lap_timer.h"
 #include "train/engine/matmul_peak.h"
+#include "train/tools/bench/bench_head.h"
+#include "train/tools/bench/head_decoding.h"
 
 namespace vqlm {
 namespace {
@@ -38,16 +38,14 @@ void check_groups(const HeadBenchOptions& options) {
                     options.groups, options.width, divisor_below(options.width, options.groups)));
   }
   if (options.groups > 0 && (options.codes < 1 || options.codes > 256)) {
-    throw UsageError(
-        fmt::format("bench head: --codes {}: a code is one byte, choose 1 to 256", options.codes));
+    throw UsageError(fmt::format("bench head: --codes {}: a code is one byte, choose 1 to 256", options.codes));
   }
 }
 
 void check(const Backend& backend, const HeadBenchOptions& options) {
   if (options.clock != wall_seconds && !backend.host_accessible()) {
-    throw UsageError(
-        fmt::format("bench head: --clock cpu on {}: it has a clock of its own; leave --clock out",
-                    backend.description()));
+    throw UsageError(fmt::format("bench head: --clock cpu on {}: it has a clock of its own; leave --clock out",
+                                 backend.description()));
   }
   check_at_least_one("vocab", options.vocab_size);
   check_at_least_one("width", options.width);
@@ -56,15 +54,15 @@ void check(const Backend& backend, const HeadBenchOptions& options) {
   check_at_least_one("repeats", options.repeats);
   check_at_least_one("top-k", options.top_k);
   if (options.decode_tokens < 0) {
-    throw UsageError(fmt::format("bench head: --decode {}: choose 1 or more tokens, or 0 for no decoding",
-                                 options.decode_tokens));
+    throw UsageError(
+        fmt::format("bench head: --decode {}: choose 1 or more tokens, or 0 for no decoding", options.decode_tokens));
   }
   if (!(options.spread >= 0 && options.spread <= 1000)) {
     throw UsageError(fmt::format("bench head: --spread {}: choose 0 to 1000", options.spread));
   }
   if (options.vocab_size > INT32_MAX) {
-    throw UsageError(fmt::format("bench head: --vocab {}: token ids are 32-bit, choose at most {}",
-                                 options.vocab_size, INT32_MAX));
+    throw UsageError(
+        fmt::format("bench head: --vocab {}: token ids are 32-bit, choose at most {}", options.vocab_size, INT32_MAX));
   }
   if (options.clusters > options.vocab_size) {
     throw UsageError(
@@ -115,8 +113,7 @@ class TimedHead {
   }
 
   void pass(const HeadInputs& inputs) {
-    head_.head().forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets,
-                                  inputs.scale);
+    head_.head().forward_backward(inputs.nll, inputs.penalty, inputs.dh, inputs.h, inputs.targets, inputs.scale);
   }
   /// A device gets several passes at once, so that the host's part of one is hidden behind the one before.
   void timed_passes(const HeadInputs& inputs) {
@@ -138,10 +135,9 @@ class TimedHead {
     const double operations = 6.0 * cost.multiply_adds * static_cast<double>(rows);
     const auto activation = static_cast<double>(size_of(backend_.activation_dtype()));
     // Matrices are read, biases too, their f32 gradients read and written; hidden states read, their gradients written.
-    const double bytes =
-        static_cast<double>(cost.matrix_parameters + head_.table_numbers()) * (activation + 8) +
-        12 * static_cast<double>(cost.bias_parameters) + static_cast<double>(cost.code_bytes) +
-        2 * activation * static_cast<double>(inputs.h.numel());
+    const double bytes = static_cast<double>(cost.matrix_parameters + head_.table_numbers()) * (activation + 8) +
+                         12 * static_cast<double>(cost.bias_parameters) + static_cast<double>(cost.code_bytes) +
+                         2 * activation * static_cast<double>(inputs.h.numel());
     HeadTiming& timing = result_.training;
     timing.seconds = median(seconds_);
     timing.seconds_min = *std::min_element(seconds_.begin(), seconds_.end());
@@ -167,15 +163,14 @@ std::string training_refusal(const HeadBenchResult& result, const HeadSetting& s
   const std::string memory = memory_refusal(setting, head, HeadUse::training);
   if (!memory.empty()) return memory;
   const bool dense = head == BenchedHead::dense || head == BenchedHead::dense_plain;
-  const double products = dense ? static_cast<double>(o.vocab_size)
-                                : static_cast<double>(o.clusters) +
-                                      static_cast<double>(o.vocab_size) / static_cast<double>(o.clusters);
-  const double one =
-      6 * products * static_cast<double>(o.width) * static_cast<double>(o.rows) / result.matmul_peak;
+  const double products =
+      dense ? static_cast<double>(o.vocab_size)
+            : static_cast<double>(o.clusters) + static_cast<double>(o.vocab_size) / static_cast<double>(o.clusters);
+  const double one = 6 * products * static_cast<double>(o.width) * static_cast<double>(o.rows) / result.matmul_peak;
   const double seconds = one * (o.repeats + 2);
   if (seconds <= o.time_limit) return {};
-  return fmt::format("would take about {:.0f} s, above --time-limit {:.0f}; fewer --rows or --repeats",
-                     seconds, o.time_limit);
+  return fmt::format("would take about {:.0f} s, above --time-limit {:.0f}; fewer --rows or --repeats", seconds,
+                     o.time_limit);
 }
 
 void run_training(HeadBenchResult& result, const HeadSetting& setting) {
@@ -224,8 +219,8 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const double zero = 0;
   backend.copy_from_host(sum, &zero);
   const double copies = 8.0 * static_cast<double>(numbers) / seconds_of([&] { backend.copy(to, from); });
-  const double reads = 4.0 * static_cast<double>(numbers) /
-                       seconds_of([&] { backend.run(AddSumOfSquares{.out = sum, .x = from}); });
+  const double reads =
+      4.0 * static_cast<double>(numbers) / seconds_of([&] { backend.run(AddSumOfSquares{.out = sum, .x = from}); });
   const double rate = std::max(copies, reads);
   if (clock == wall_seconds) {
     SelfCommunicator self(backend, "rates");
@@ -236,16 +231,14 @@ MachineRates measure_rates(Backend& backend, Clock clock, std::int64_t largest_m
   const DType type = backend.activation_dtype();
   const Tensor a = tensors.normal({size, size}, type), b = tensors.normal({size, size}, type),
                c = tensors.make({size, size}, type);
-  const double product = seconds_of([&] {
-    backend.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no});
-  });
+  const double product = seconds_of(
+      [&] { backend.run(Matmul{.c = c, .a = a, .b = b, .tb = Transpose::yes, .accumulate = Accumulate::no}); });
   return {2.0 * size * size * size / product, rate};
 }
 
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options) {
   check(backend, options);
-  return run_head_bench(backend, options,
-                        measure_rates(backend, options.clock, options.vocab_size * options.width));
+  return run_head_bench(backend, options, measure_rates(backend, options.clock, options.vocab_size * options.width));
 }
 
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options, const MachineRates& rates) {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "train/tools/bench/synthetic_tokens.h"
 #include "train/engine/stopwatch.h"
+#include "train/tools/bench/synthetic_tokens.h"
 
 namespace vqlm {
 
@@ -46,7 +46,7 @@ struct HeadTiming {
   double seconds_min = 0;
   double flops_per_second = 0;  // 6 per multiply-add of HeadCost, at the median
   double floor_seconds =
-      0;  // the longer one of: operations at the products' peak; compulsory bytes at the memory's rate
+      0;             // the longer one of: operations at the products' peak; compulsory bytes at the memory's rate
   double bytes = 0;  // parameters, gradients, map and workspace; not the model's embedding
   std::int64_t matrix_parameters = 0;
   std::int64_t bias_parameters = 0;

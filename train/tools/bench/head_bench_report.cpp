@@ -41,25 +41,24 @@ nlohmann::ordered_json decoding_of(const HeadResult& head) {
 }
 
 std::string training_text(const HeadBenchResult& result) {
-  std::string text = fmt::format("  {:<13} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14} {:>10} {:>10}\n", "head",
-                                 "ms", "fastest", "floor", "GFLOP/s", "MiB", "parameters", "biases", "nll");
+  std::string text = fmt::format("  {:<13} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14} {:>10} {:>10}\n", "head", "ms",
+                                 "fastest", "floor", "GFLOP/s", "MiB", "parameters", "biases", "nll");
   for (const HeadResult& head : result.heads) {
     if (!head.training_skipped.empty()) {
       text += fmt::format("  {:<13} skipped: {}\n", name_of(head.head), head.training_skipped);
       continue;
     }
     const HeadTiming& t = head.training;
-    text += fmt::format(
-        "  {:<13} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.1f} {:>10.1f} {:>14} {:>10} {:>10.4f}\n",
-        name_of(head.head), 1e3 * t.seconds, 1e3 * t.seconds_min, 1e3 * t.floor_seconds,
-        1e-9 * t.flops_per_second, t.bytes / (1 << 20), t.matrix_parameters, t.bias_parameters, t.mean_nll);
+    text +=
+        fmt::format("  {:<13} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.1f} {:>10.1f} {:>14} {:>10} {:>10.4f}\n",
+                    name_of(head.head), 1e3 * t.seconds, 1e3 * t.seconds_min, 1e3 * t.floor_seconds,
+                    1e-9 * t.flops_per_second, t.bytes / (1 << 20), t.matrix_parameters, t.bias_parameters, t.mean_nll);
   }
   const HeadResult *const dense = result.find(BenchedHead::dense), *const vq = result.find(BenchedHead::vq);
   if (result.ratio_dense_over_vq() > 0) {
-    text += fmt::format("\ndense / vq: {:.1f} times the seconds, {:.1f} times the parameters\n",
-                        result.ratio_dense_over_vq(),
-                        static_cast<double>(dense->training.matrix_parameters) /
-                            static_cast<double>(vq->training.matrix_parameters));
+    text += fmt::format(
+        "\ndense / vq: {:.1f} times the seconds, {:.1f} times the parameters\n", result.ratio_dense_over_vq(),
+        static_cast<double>(dense->training.matrix_parameters) / static_cast<double>(vq->training.matrix_parameters));
   }
   return text;
 }
@@ -69,8 +68,8 @@ std::string decoding_text(const HeadBenchResult& result) {
   std::string text = fmt::format(
       "\none token at a time: {} tokens, {} rounds, k = {}, logits of standard deviation {}\n\n"
       "  {:<13} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>8}\n",
-      o.decode_tokens, o.repeats, o.top_k, o.spread, "head", "operation", "us", "fastest", "floor", "MB",
-      "GB/s", "clusters", "dense /");
+      o.decode_tokens, o.repeats, o.top_k, o.spread, "head", "operation", "us", "fastest", "floor", "MB", "GB/s",
+      "clusters", "dense /");
   for (const HeadResult& head : result.heads) {
     if (!head.decoding_skipped.empty()) {
       text += fmt::format("  {:<13} skipped: {}\n", name_of(head.head), head.decoding_skipped);
@@ -78,8 +77,8 @@ std::string decoding_text(const HeadBenchResult& result) {
     for (const DecodeTiming& t : head.decoding) {
       const double ratio = head.head == BenchedHead::dense ? 0 : result.decode_ratio(t.operation, head.head);
       text += fmt::format("  {:<13} {:<10} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.2f} {:>10.1f} {:>9} {:>8}\n",
-                          name_of(head.head), t.operation, 1e6 * t.seconds, 1e6 * t.seconds_min,
-                          1e6 * t.floor_seconds, 1e-6 * t.bytes, 1e-9 * t.bytes_per_second(),
+                          name_of(head.head), t.operation, 1e6 * t.seconds, 1e6 * t.seconds_min, 1e6 * t.floor_seconds,
+                          1e-6 * t.bytes, 1e-9 * t.bytes_per_second(),
                           t.clusters_visited > 0 ? fmt::format("{:.1f}", t.clusters_visited) : "all",
                           ratio > 0 ? fmt::format("{:.1f}", ratio) : "");
     }

@@ -25,8 +25,7 @@ struct DecodeInputs {
   Philox rng;
   std::uint64_t drawn = 0;
 
-  DecodeInputs(Backend& backend, const HeadBenchOptions& options)
-      : storage(backend), rng(options.seed, "bench draws") {
+  DecodeInputs(Backend& backend, const HeadBenchOptions& options) : storage(backend), rng(options.seed, "bench draws") {
     row = storage.make({1, options.vocab_size}, DType::f32);
     const double scale = options.spread / (weight_stddev * std::sqrt(static_cast<double>(options.width)));
     for (std::int64_t i = 0; i < std::max<std::int64_t>(options.decode_tokens, 1); ++i) {

@@ -25,12 +25,11 @@ std::string line_of(const HeadBenchResult& result) {
   const HeadResult* const dense = result.find(BenchedHead::dense);
   const double share = 100.0 * static_cast<double>(o.clusters + o.codes) / static_cast<double>(o.vocab_size);
   std::string line = fmt::format(
-      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5.2f} |{:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9}", o.vocab_size,
-      o.width, o.clusters, o.codes, o.groups, share, cell(training_ms(result, BenchedHead::dense_plain), 1),
+      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5.2f} |{:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9}", o.vocab_size, o.width,
+      o.clusters, o.codes, o.groups, share, cell(training_ms(result, BenchedHead::dense_plain), 1),
       cell(training_ms(result, BenchedHead::dense), 1), cell(training_ms(result, BenchedHead::vq), 2),
-      cell(training_ms(result, BenchedHead::vq_embedding), 2),
-      cell(training_ms(result, BenchedHead::vq_logits), 2), cell(result.ratio_dense_over_vq(), 1),
-      cell(1e3 * dense->decode_seconds("log_probs"), 2));
+      cell(training_ms(result, BenchedHead::vq_embedding), 2), cell(training_ms(result, BenchedHead::vq_logits), 2),
+      cell(result.ratio_dense_over_vq(), 1), cell(1e3 * dense->decode_seconds("log_probs"), 2));
   for (const char* const operation : {"log_probs", "arg_max", "top_k", "sample"}) {
     line += fmt::format(" {:>9}", cell(result.decode_ratio(operation), 1));
   }
@@ -61,12 +60,12 @@ std::vector<HeadBenchResult> run_head_grid(Backend& backend, const HeadBenchOpti
   for (const auto* sizes : {&vocabularies, &widths}) {
     for (const std::int64_t size : *sizes) {
       if (size >= 1) continue;
-      throw UsageError(fmt::format("bench head: --{} {}: choose 1 or more",
-                                   sizes == &vocabularies ? "vocabs" : "widths", size));
+      throw UsageError(
+          fmt::format("bench head: --{} {}: choose 1 or more", sizes == &vocabularies ? "vocabs" : "widths", size));
     }
   }
-  const std::int64_t largest = *std::max_element(vocabularies.begin(), vocabularies.end()) *
-                               *std::max_element(widths.begin(), widths.end());
+  const std::int64_t largest =
+      *std::max_element(vocabularies.begin(), vocabularies.end()) * *std::max_element(widths.begin(), widths.end());
   const MachineRates rates = measure_rates(backend, options.clock, largest);
   std::vector<HeadBenchResult> grid;
   for (const std::int64_t vocabulary : vocabularies) {
@@ -95,19 +94,17 @@ std::string grid_text(const std::vector<HeadBenchResult>& grid) {
       "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5} |{:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9} {:>9} {:>9} {:>9} "
       "{:>9}\n",
       first.options.rows, first.options.repeats, first.machine, first.dtype,
-      first.options.clock == wall_seconds ? "wall" : "processor", 1e-9 * first.matmul_peak,
-      1e-9 * first.memory_rate, "V", "d", "K", "Q", "G", "%", "plain", "dense", "vq", "embedding",
-      "vq_logits", "ratio", "dense ms", "log_probs", "arg_max", "top_k", "sample");
+      first.options.clock == wall_seconds ? "wall" : "processor", 1e-9 * first.matmul_peak, 1e-9 * first.memory_rate,
+      "V", "d", "K", "Q", "G", "%", "plain", "dense", "vq", "embedding", "vq_logits", "ratio", "dense ms", "log_probs",
+      "arg_max", "top_k", "sample");
   std::string skipped;
   for (const HeadBenchResult& result : grid) {
     text += line_of(result);
     for (const HeadResult& head : result.heads) {
       const auto where =
           fmt::format("  V {} d {} {}", result.options.vocab_size, result.options.width, name_of(head.head));
-      if (!head.training_skipped.empty())
-        skipped += fmt::format("{} training: {}\n", where, head.training_skipped);
-      if (!head.decoding_skipped.empty())
-        skipped += fmt::format("{} decoding: {}\n", where, head.decoding_skipped);
+      if (!head.training_skipped.empty()) skipped += fmt::format("{} training: {}\n", where, head.training_skipped);
+      if (!head.decoding_skipped.empty()) skipped += fmt::format("{} decoding: {}\n", where, head.decoding_skipped);
     }
   }
   return skipped.empty() ? text : text + "\nskipped\n" + skipped;
@@ -116,8 +113,7 @@ std::string grid_text(const std::vector<HeadBenchResult>& grid) {
 std::string grid_json(const std::vector<HeadBenchResult>& grid) {
   nlohmann::ordered_json json;
   json["grid"] = nlohmann::ordered_json::array();
-  for (const HeadBenchResult& result : grid)
-    json["grid"].push_back(nlohmann::ordered_json::parse(to_json(result)));
+  for (const HeadBenchResult& result : grid) json["grid"].push_back(nlohmann::ordered_json::parse(to_json(result)));
   return json.dump(2) + "\n";
 }
 

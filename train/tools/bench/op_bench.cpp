@@ -26,12 +26,12 @@ void check(const OpBenchOptions& o) {
     if (value < 1) throw UsageError(fmt::format("bench ops: --{} {}: choose 1 or more", option, value));
   }
   if (o.head_dim % 2 != 0 || o.width % o.head_dim != 0) {
-    throw UsageError(fmt::format(
-        "bench ops: --head-dim {} for --width {}: choose an even divisor of the width", o.head_dim, o.width));
+    throw UsageError(fmt::format("bench ops: --head-dim {} for --width {}: choose an even divisor of the width",
+                                 o.head_dim, o.width));
   }
   if (o.vocab_size > INT32_MAX) {
-    throw UsageError(fmt::format("bench ops: --vocab {}: token ids are 32-bit, choose at most {}",
-                                 o.vocab_size, INT32_MAX));
+    throw UsageError(
+        fmt::format("bench ops: --vocab {}: token ids are 32-bit, choose at most {}", o.vocab_size, INT32_MAX));
   }
 }
 
@@ -46,8 +46,7 @@ class OpBench {
     const std::int64_t n = o_.numbers;
     const bool rounds = type_ != DType::f32;
     const std::string shape = fmt::format("({})", n);
-    const Tensor param = tensors.normal({n}, DType::f32, 0.02f),
-                 grad = tensors.normal({n}, DType::f32, 1e-3f);
+    const Tensor param = tensors.normal({n}, DType::f32, 0.02f), grad = tensors.normal({n}, DType::f32, 1e-3f);
     const Tensor m = tensors.make({n}, DType::f32), v = tensors.make({n}, DType::f32);
     const Tensor rounded = rounds ? tensors.make({n}, type_) : Tensor{};
     const Tensor norm = tensors.make({1}, DType::f64);
@@ -58,18 +57,12 @@ class OpBench {
     add_call("copy", shape + " f32", 8 * n, [&] { backend_.copy(m, v); });
     add_call("fill", shape + " f32", 4 * n, [&] { backend_.fill(m, 0.0f); });
     if (rounds) {
-      add_call("round_to_activation", shape, (4 + width()) * n,
-               [&] { backend_.round_to_activation(rounded, param); });
+      add_call("round_to_activation", shape, (4 + width()) * n, [&] { backend_.round_to_activation(rounded, param); });
     }
     add(shape, AddSumOfSquares{.out = norm, .x = grad});
     const AdamWStep step{.lr = 1e-4f, .weight_decay = 0.1f, .step = 100, .max_norm = 1.0f};
-    add(shape, AdamW{.param = param,
-                     .rounded = rounded,
-                     .m = m,
-                     .v = v,
-                     .grad = grad,
-                     .norm_squared = norm,
-                     .step = step});
+    add(shape,
+        AdamW{.param = param, .rounded = rounded, .m = m, .v = v, .grad = grad, .norm_squared = norm, .step = step});
   }
 
   void norms() {
@@ -83,9 +76,7 @@ class OpBench {
     backend_.fill(dgain, 0.0f);
     backend_.fill(sum, 0.0f);
     add(shape, RmsnormForward{.y = y, .rstd = rstd, .x = x, .gain = gain, .eps = 1e-5f});
-    add(shape,
-        RmsnormForward{
-            .y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f},
+    add(shape, RmsnormForward{.y = y, .rstd = rstd, .sum = sum, .x = x, .branch = branch, .gain = gain, .eps = 1e-5f},
         " + residual");
     add(shape, RmsnormBackward{.dx = y,
                                .dgain = dgain,
@@ -129,10 +120,8 @@ class OpBench {
     const std::string shape = fmt::format("({}, {}, {}, {})", batch, heads, t, d);
     const Tensor keys = tensors.normal({batch, heads, t, d}, type_),
                  values = tensors.normal({batch, heads, t, d}, type_);
-    const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_),
-                 out = tensors.make({batch, 1, o_.width}, type_);
-    add(shape,
-        AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = s, .past = t - 1});
+    const Tensor qkv = tensors.normal({batch, 1, s.row()}, type_), out = tensors.make({batch, 1, o_.width}, type_);
+    add(shape, AttentionCached{.out = out, .keys = keys, .values = values, .qkv = qkv, .shape = s, .past = t - 1});
   }
 
   void swiglu() {
@@ -178,7 +167,8 @@ class OpBench {
     BenchTensors tensors(backend_);
     const std::int64_t n = o_.logit_rows, vocab = o_.vocab_size;
     const std::string shape = fmt::format("({}, {})", n, vocab);
-    const Tensor logits = tensors.normal({n, backend_.padded_classes(vocab)}, type_), bias = tensors.normal({vocab}, DType::f32);
+    const Tensor logits = tensors.normal({n, backend_.padded_classes(vocab)}, type_),
+                 bias = tensors.normal({vocab}, DType::f32);
     const Tensor statistics = tensors.make({1, n, 3}, DType::f32), targets = tensors.make({n}, DType::i32);
     const Tensor nll = tensors.make({n}, DType::f32), lse = tensors.make({n}, DType::f32);
     backend_.fill(targets, 0.0f);
@@ -201,8 +191,7 @@ class OpBench {
 
   template <class Call>
   void add_call(std::string name, std::string shape, double bytes, const Call& call) {
-    result_.ops.push_back(
-        {std::move(name), std::move(shape), bytes, time_calls(backend_, call, o_.seconds, o_.laps)});
+    result_.ops.push_back({std::move(name), std::move(shape), bytes, time_calls(backend_, call, o_.seconds, o_.laps)});
   }
   /// `variant` is added to the op's name; bytes: what it moves where that is not what it costs.
   template <class O>
@@ -253,9 +242,8 @@ std::string to_text(const OpBenchResult& result) {
       "  {:<28} {:<28} {:>10} {:>10} {:>9}\n",
       result.machine, result.dtype, 1e-9 * result.copy_rate, "op", "shape", "us", "GB/s", "of copy");
   for (const OpRate& op : result.ops) {
-    text += fmt::format("  {:<28} {:<28} {:>10.2f} {:>10.1f} {:>7.1f} %\n", op.name, op.shape,
-                        1e6 * op.time.seconds, 1e-9 * op.bytes_per_second(),
-                        100 * op.bytes_per_second() / result.copy_rate);
+    text += fmt::format("  {:<28} {:<28} {:>10.2f} {:>10.1f} {:>7.1f} %\n", op.name, op.shape, 1e6 * op.time.seconds,
+                        1e-9 * op.bytes_per_second(), 100 * op.bytes_per_second() / result.copy_rate);
   }
   return text;
 }

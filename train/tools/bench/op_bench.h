@@ -36,8 +36,7 @@ struct OpRate {
 struct OpBenchResult {
   std::string machine;
   std::string dtype;
-  double copy_rate =
-      0;  // bytes/s read and written by Backend::copy, the higher one of before and after the ops
+  double copy_rate = 0;  // bytes/s read and written by Backend::copy, the higher one of before and after the ops
   std::vector<OpRate> ops;
 };
 

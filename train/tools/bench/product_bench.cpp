@@ -98,8 +98,8 @@ std::string to_text(const ProductBenchResult& result) {
   std::string text = fmt::format(
       "machine {}; {}; square products peak at {:.1f} GFLOP/s\n\n"
       "  {:<18} {:<16} {:>8} {:>8} {:>8} {:>11} {:>10} {:>8}\n",
-      result.machine, result.dtype, 1e-9 * result.matmul_peak, "layer", "product", "M", "N", "K", "us",
-      "TFLOP/s", "of peak");
+      result.machine, result.dtype, 1e-9 * result.matmul_peak, "layer", "product", "M", "N", "K", "us", "TFLOP/s",
+      "of peak");
   for (const ProductRate& p : result.products) {
     text += fmt::format("  {:<18} {:<16} {:>8} {:>8} {:>8}", p.layer, p.part, p.m, p.n, p.k);
     if (!p.refused.empty()) {

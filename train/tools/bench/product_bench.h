@@ -28,9 +28,7 @@ struct ProductRate {
   CallTime time = {};
   std::string refused = {};  // the back end's words, where it does not multiply these
 
-  double flops() const {
-    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  }
+  double flops() const { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
 };
 
 struct ProductBenchResult {

@@ -8,12 +8,12 @@
 #include <optional>
 
 #include "core/error.h"
+#include "train/config/model_text.h"
+#include "train/engine/engine.h"
 #include "train/engine/lap_timer.h"
 #include "train/engine/matmul_peak.h"
-#include "train/tools/bench/synthetic_tokens.h"
-#include "train/engine/engine.h"
-#include "train/config/model_text.h"
 #include "train/engine/stopwatch.h"
+#include "train/tools/bench/synthetic_tokens.h"
 
 namespace vqlm {
 namespace {
@@ -76,8 +76,7 @@ std::vector<std::string> explain_memory(const Config& config, Transformer& model
   const std::int64_t flat = model.parameters().flat_size();
   const std::size_t activations = memory.peak[static_cast<std::size_t>(MemoryUse::activations)];
   const std::int64_t tokens = model.batch().rows();
-  const double per_token =
-      static_cast<double>(activations) / static_cast<double>(tokens * config.model.n_layers);
+  const double per_token = static_cast<double>(activations) / static_cast<double>(tokens * config.model.n_layers);
   return {millions(flat) + (rounded ? ", their bf16 copy" : "") +
               (config.head.kind == HeadKind::vq ? ", and the code map" : ""),
           millions(flat), "AdamW's two moments of " + millions(flat / config.parallel.data),
@@ -122,27 +121,25 @@ namespace {
 
 void check(const Backend& backend, const StepBenchOptions& options) {
   if (options.steps < 1 || options.warmup < 0 || options.profiled < 0) {
-    throw UsageError(fmt::format(
-        "bench step: {} timed, {} warm-up and {} profiled steps; choose at least 1 timed step and none "
-        "below 0",
-        options.steps, options.warmup, options.profiled));
+    throw UsageError(
+        fmt::format("bench step: {} timed, {} warm-up and {} profiled steps; choose at least 1 timed step and none "
+                    "below 0",
+                    options.steps, options.warmup, options.profiled));
   }
   if (options.clock != wall_seconds && !backend.host_accessible()) {
-    throw UsageError(
-        fmt::format("bench step: --clock cpu on {}: it has a clock of its own; leave --clock out",
-                    backend.description()));
+    throw UsageError(fmt::format("bench step: --clock cpu on {}: it has a clock of its own; leave --clock out",
+                                 backend.description()));
   }
 }
 
 StepBenchResult describe(const Backend& backend, const ProcessGrid& grid, const Config& config, Clock clock) {
   StepBenchResult result;
   result.model = model_text(config);
-  result.machine = fmt::format("{} data x {} tensor ranks, {}", grid.data_size(), grid.tensor_size(),
-                               backend.description());
+  result.machine =
+      fmt::format("{} data x {} tensor ranks, {}", grid.data_size(), grid.tensor_size(), backend.description());
   result.dtype = name_of(backend.activation_dtype());
   result.clock = !backend.host_accessible() ? "device" : clock == wall_seconds ? "wall" : "cpu";
-  result.shape = {config.model, config.head, config.data.seq_len, config.train.micro_batch,
-                  micro_batches_of(config)};
+  result.shape = {config.model, config.head, config.data.seq_len, config.train.micro_batch, micro_batches_of(config)};
   result.graphs = config.run.cuda_graphs && !backend.host_accessible();
   result.overlap = config.parallel.overlap && !backend.host_accessible();
   result.tokens = static_cast<double>(config.train.global_batch * config.data.seq_len);

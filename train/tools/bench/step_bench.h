@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "dist/process_grid.h"
-#include "train/tools/bench/timing_backend.h"
 #include "train/config/config.h"
+#include "train/tools/bench/timing_backend.h"
 
 namespace vqlm {
 
 struct StepBenchOptions {
-  int warmup = 2;    // steps before the clock runs: first touches of memory, the second records graphs
-  int steps = 5;     // timed whole
-  int profiled = 2;  // further steps, timed op by op
+  int warmup = 2;              // steps before the clock runs: first touches of memory, the second records graphs
+  int steps = 5;               // timed whole
+  int profiled = 2;            // further steps, timed op by op
   Clock clock = wall_seconds;  // of steps, ops and the peak; cpu_seconds: one rank and thread only
 };
 
@@ -31,8 +31,7 @@ struct StepBenchResult {
   std::string model;    // its sizes, for people
   std::string machine;  // ranks and device
   std::string dtype;    // of activations and products
-  std::string
-      clock;  // "wall", "cpu": seconds are processor time, or "device": between time marks of its stream
+  std::string clock;    // "wall", "cpu": seconds are processor time, or "device": between time marks of its stream
   StepShape shape;
   bool graphs = false;   // micro-batches were recorded and replayed
   bool overlap = false;  // reductions ran beside backward
@@ -45,8 +44,7 @@ struct StepBenchResult {
   double matmul_peak_before = 0;  // FLOP/s, all ranks
   double matmul_peak_after = 0;
   std::int64_t matmul_size = 0;  // of the product's three extents
-  double mean_nll =
-      0;  // this rank's rows of the last step, to see that the model learns the tokens' frequencies
+  double mean_nll = 0;  // this rank's rows of the last step, to see that the model learns the tokens' frequencies
   double profiled_seconds = 0;            // of one profiled step
   std::vector<OpTime> ops;                // of one profiled step, this rank
   Backend::MemoryAccount memory;          // this rank

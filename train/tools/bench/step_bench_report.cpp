@@ -27,8 +27,7 @@ std::string op_line(std::string_view name, std::int64_t calls, double seconds, d
 }
 
 std::string profile_text(const StepBenchResult& result) {
-  std::string text =
-      fmt::format("\n  {:<24} {:>6} {:>10} {:>9} {:>9}\n", "op", "calls", "ms/step", "share", "GFLOP/s");
+  std::string text = fmt::format("\n  {:<24} {:>6} {:>10} {:>9} {:>9}\n", "op", "calls", "ms/step", "share", "GFLOP/s");
   double rest = result.profiled_seconds;
   for (const OpTime& op : result.ops) {
     text += op_line(op.name, op.calls, op.seconds, result.profiled_seconds, op.flops);
@@ -39,9 +38,8 @@ std::string profile_text(const StepBenchResult& result) {
 }
 
 std::string memory_text(const StepBenchResult& result) {
-  std::string text =
-      fmt::format("\nmemory  {:.1f} MiB of this rank at the peak (whole process: {:.1f} MiB)\n",
-                  mib(static_cast<double>(result.memory.peak_total)), mib(result.resident_bytes));
+  std::string text = fmt::format("\nmemory  {:.1f} MiB of this rank at the peak (whole process: {:.1f} MiB)\n",
+                                 mib(static_cast<double>(result.memory.peak_total)), mib(result.resident_bytes));
   for (std::size_t use = 0; use < memory_names.size(); ++use) {
     text += fmt::format("  {:<12} {:>9.1f} MiB  {}\n", memory_names[use],
                         mib(static_cast<double>(result.memory.peak[use])), result.memory_notes[use]);
@@ -83,23 +81,22 @@ std::string to_text(const StepBenchResult& result) {
                             : result.clock == "cpu" ? "all times are processor time"
                                                     : "the device's clock";
   text += fmt::format("machine {}; {}; {}{}\n", result.machine, result.dtype, clock,
-                      result.clock == "device"
-                          ? fmt::format("; graphs {}, overlap {}", result.graphs ? "on" : "off",
-                                        result.overlap ? "on" : "off")
-                          : "");
+                      result.clock == "device" ? fmt::format("; graphs {}, overlap {}", result.graphs ? "on" : "off",
+                                                             result.overlap ? "on" : "off")
+                                               : "");
   text += fmt::format(
       "step    {:.0f} tokens: {:.2f} ms median, {:.2f} ms fastest of {}; {:.0f} tokens/s; {:.2f} ms in the "
       "head; last loss {:.4f}\n",
-      result.tokens, 1e3 * result.seconds_per_step(), 1e3 * fastest, result.seconds.size(),
-      result.tokens_per_second(), 1e3 * result.seconds_head, result.mean_nll);
+      result.tokens, 1e3 * result.seconds_per_step(), 1e3 * fastest, result.seconds.size(), result.tokens_per_second(),
+      1e3 * result.seconds_head, result.mean_nll);
   text += fmt::format("peak    {:.1f} GFLOP/s before, {:.1f} after ({} products of {}^3, {} of 0.5 s)\n",
                       1e-9 * result.matmul_peak_before, 1e-9 * result.matmul_peak_after, result.dtype,
                       result.matmul_size, result.clock == "cpu" ? "mean" : "best window");
   text += fmt::format(
       "mfu     {:.1f} % median, {:.1f} % fastest ({:.1f} MFLOP a token); processor time is {:.0f} % of the "
       "steps' time\n",
-      100 * result.mfu(), 100 * result.mfu() * result.seconds_per_step() / fastest,
-      1e-6 * result.flops_per_token, 100 * result.cpu_share);
+      100 * result.mfu(), 100 * result.mfu() * result.seconds_per_step() / fastest, 1e-6 * result.flops_per_token,
+      100 * result.cpu_share);
   if (!result.ops.empty()) text += profile_text(result);
   return text + memory_text(result);
 }

@@ -17,8 +17,8 @@ std::vector<std::int64_t> synthetic_counts(TokenDistribution distribution, std::
   return counts;
 }
 
-std::vector<std::int32_t> draw_tokens(const std::vector<std::int64_t>& counts, std::int64_t count,
-                                      std::uint64_t seed, std::string_view name) {
+std::vector<std::int32_t> draw_tokens(const std::vector<std::int64_t>& counts, std::int64_t count, std::uint64_t seed,
+                                      std::string_view name) {
   std::vector<std::int64_t> cumulative(counts.size());
   std::inclusive_scan(counts.begin(), counts.end(), cumulative.begin());
   const Philox rng(seed, name);

@@ -15,7 +15,7 @@ enum class TokenDistribution { zipf, uniform };
 std::vector<std::int64_t> synthetic_counts(TokenDistribution distribution, std::int64_t vocab_size);
 
 /// `count` tokens with frequencies proportional to `counts` (V), a function of (seed, name) alone.
-std::vector<std::int32_t> draw_tokens(const std::vector<std::int64_t>& counts, std::int64_t count,
-                                      std::uint64_t seed, std::string_view name);
+std::vector<std::int32_t> draw_tokens(const std::vector<std::int64_t>& counts, std::int64_t count, std::uint64_t seed,
+                                      std::string_view name);
 
 }  // namespace vqlm

@@ -35,8 +35,7 @@ std::vector<OpTime> TimingBackend::times() {
 }
 
 OpTime& TimingBackend::entry(std::string_view name) {
-  auto found =
-      std::find_if(times_.begin(), times_.end(), [&](const OpTime& time) { return time.name == name; });
+  auto found = std::find_if(times_.begin(), times_.end(), [&](const OpTime& time) { return time.name == name; });
   if (found == times_.end()) found = times_.insert(times_.end(), OpTime{.name = name});
   return *found;
 }
@@ -58,11 +57,8 @@ void TimingBackend::measure(std::string_view name, double flops, const Work& wor
 }
 
 void TimingBackend::enqueue(const Op& op) {
-  std::visit(
-      [this](const auto* value) {
-        measure(name_of(*value), value->cost().flops, [&] { inner_.run(*value); });
-      },
-      op);
+  std::visit([this](const auto* value) { measure(name_of(*value), value->cost().flops, [&] { inner_.run(*value); }); },
+             op);
 }
 
 Graph TimingBackend::capture(const std::function<void()>& work) {

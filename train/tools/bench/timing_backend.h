@@ -47,9 +47,7 @@ class TimingBackend : public Backend {
   void wait(Stream stream, const Event& event) override { inner_.wait(stream, event); }
   void synchronize() override { inner_.synchronize(); }
   Event mark_time(Stream stream) override { return inner_.mark_time(stream); }
-  double seconds_between(const Event& begin, const Event& end) override {
-    return inner_.seconds_between(begin, end);
-  }
+  double seconds_between(const Event& begin, const Event& end) override { return inner_.seconds_between(begin, end); }
   Graph capture(const std::function<void()>& work) override;
   void replay(const Graph& graph) override;
 

@@ -49,8 +49,7 @@ ExpandedHead expand_vq(const ModelSource& source) {
         "{}: --expand: no matrix equals this head ({}): inside a cluster, the sum that makes "
         "probabilities of scores depends on the hidden state; leave --expand out for the native form",
         source.path().string(),
-        embedding ? std::string("head.members = \"embedding\"")
-                  : fmt::format("head.groups = {}", map.groups)));
+        embedding ? std::string("head.members = \"embedding\"") : fmt::format("head.groups = {}", map.groups)));
   }
   std::vector<float> bias(static_cast<std::size_t>(map.vocab_size), 0.0f);
   if (source.head().bias) bias = read_vector(source, "vq_head.token_bias", map.vocab_size);
@@ -82,10 +81,10 @@ void check_no_bias(const ExpandedHead& head, const ModelSource& source) {
   if (head.constants.empty()) return;
   const auto [low, high] = std::minmax_element(head.constants.begin(), head.constants.end());
   if (*high - *low <= tolerance) return;
-  throw Error(fmt::format(
-      "{}: --expand: stock Llama has no bias, and this head's goes from {:.6g} (token {}) to {:.6g} (token "
-      "{}); leave --expand out for the native form",
-      source.path().string(), *low, low - head.constants.begin(), *high, high - head.constants.begin()));
+  throw Error(
+      fmt::format("{}: --expand: stock Llama has no bias, and this head's goes from {:.6g} (token {}) to {:.6g} (token "
+                  "{}); leave --expand out for the native form",
+                  source.path().string(), *low, low - head.constants.begin(), *high, high - head.constants.begin()));
 }
 
 }  // namespace vqlm

@@ -59,8 +59,7 @@ HfSpecialTokens described_tokens(const std::filesystem::path& file) {
     const nlohmann::json& token =
         json[key].is_object() && json[key].contains("content") ? json[key]["content"] : json[key];
     for (const auto& [id, added] : json["added_tokens_decoder"].items()) {
-      if (added.is_object() && added.contains("content") && added["content"] == token)
-        return std::atoi(id.c_str());
+      if (added.is_object() && added.contains("content") && added["content"] == token) return std::atoi(id.c_str());
     }
     return std::nullopt;
   };

@@ -3,8 +3,8 @@
 
 #include <filesystem>
 
-#include "train/models/hf_config.h"
 #include "train/checkpoint/model_source.h"
+#include "train/models/hf_config.h"
 
 namespace vqlm {
 

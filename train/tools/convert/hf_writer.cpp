@@ -11,11 +11,11 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
-#include "train/tools/convert/expanded_head.h"
+#include "train/engine/planned_model.h"
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
+#include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_tokenizer.h"
-#include "train/engine/planned_model.h"
 #include "train/tools/convert/native_form.h"
 
 namespace vqlm {
@@ -86,8 +86,7 @@ void HfFolder::choose_form(bool expand) {
 
 std::vector<SafetensorsSpec> HfFolder::tensors() const {
   std::vector<SafetensorsSpec> specs;
-  for (const LogicalTensor& tensor : logical_)
-    specs.push_back({hf_tensor_name(tensor.name), type_, tensor.shape});
+  for (const LogicalTensor& tensor : logical_) specs.push_back({hf_tensor_name(tensor.name), type_, tensor.shape});
   if (!map_) return specs;
   specs.push_back({"lm_head.cluster_of_token", "I32", {map_->vocab_size}});
   if (map_->groups > 0) specs.push_back({"lm_head.member_codes", "U8", {map_->vocab_size, map_->groups}});
@@ -107,15 +106,13 @@ void HfFolder::append(const SafetensorsSpec& tensor, SafetensorsWriter& file) co
 
 void HfFolder::append_expanded(SafetensorsWriter& file) const {
   const std::int64_t width = config_.model.d_model;
-  const std::vector<float> codebook =
-      source_.read(expanded_->matrix, {0, 0}, {source_.head().clusters, width});
+  const std::vector<float> codebook = source_.read(expanded_->matrix, {0, 0}, {source_.head().clusters, width});
   const std::int64_t rows = std::max<std::int64_t>(1, block_bytes / (4 * width));
   std::vector<float> block;
   for (std::size_t v = 0; v < expanded_->row_of_token.size(); ++v) {
     const auto row = codebook.begin() + expanded_->row_of_token[v] * width;
     block.insert(block.end(), row, row + width);
-    if (static_cast<std::int64_t>(block.size()) < rows * width && v + 1 < expanded_->row_of_token.size())
-      continue;
+    if (static_cast<std::int64_t>(block.size()) < rows * width && v + 1 < expanded_->row_of_token.size()) continue;
     file.append(std::span<const float>(block));
     block.clear();
   }
@@ -133,11 +130,9 @@ void write_hf(const ModelSource& source, const std::filesystem::path& out, const
     write_file_atomically((out / "configuration_vqlm.py").string(), configuration_vqlm_py);
     write_file_atomically((out / "modeling_vqlm.py").string(), modeling_vqlm_py);
   }
-  write_safetensors(
-      out, folder.tensors(), options.shard_bytes,
-      [&](const SafetensorsSpec& tensor, SafetensorsWriter& file) { folder.append(tensor, file); });
-  write_file_atomically((out / "config.json").string(),
-                        hf_config_json(folder.config(), options.dtype, tokens));
+  write_safetensors(out, folder.tensors(), options.shard_bytes,
+                    [&](const SafetensorsSpec& tensor, SafetensorsWriter& file) { folder.append(tensor, file); });
+  write_file_atomically((out / "config.json").string(), hf_config_json(folder.config(), options.dtype, tokens));
 }
 
 }  // namespace vqlm

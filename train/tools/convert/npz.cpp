@@ -43,8 +43,7 @@ class ZipWriter {
 
   /// Begins the file `name` of so many bytes, which write() must bring.
   void begin(const std::string& name, std::int64_t bytes) {
-    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(),
-                                                                         archive_entry_free);
+    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
     VQLM_ASSERT(entry != nullptr);
     archive_entry_set_pathname(entry.get(), name.c_str());
     archive_entry_set_filetype(entry.get(), AE_IFREG);
@@ -108,8 +107,7 @@ void write_arrays(const ModelSource& source, const std::filesystem::path& path) 
 
 void write_npz(const ModelSource& source, const std::filesystem::path& out) {
   if (std::filesystem::exists(out)) {
-    throw UsageError(
-        fmt::format("--out {}: is there already; remove it, or choose another name", out.string()));
+    throw UsageError(fmt::format("--out {}: is there already; remove it, or choose another name", out.string()));
   }
   const std::string partial = out.string() + std::string(partial_suffix);
   try {

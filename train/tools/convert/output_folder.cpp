@@ -12,8 +12,7 @@ void refuse_existing(const std::filesystem::path& out) {
   std::error_code unknown;
   if (!std::filesystem::exists(out, unknown)) return;
   if (std::filesystem::is_directory(out, unknown) && std::filesystem::is_empty(out, unknown)) return;
-  throw UsageError(
-      fmt::format("--out {}: is there already; remove it, or choose another name", out.string()));
+  throw UsageError(fmt::format("--out {}: is there already; remove it, or choose another name", out.string()));
 }
 
 OutputFolder::OutputFolder(const std::filesystem::path& out) : out_(out.lexically_normal()) {

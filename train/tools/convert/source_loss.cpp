@@ -38,16 +38,15 @@ SourceLoss measure_loss(const ModelSource& source, Backend& backend, const Shard
   const ProcessGrid alone(backend);
   const std::int64_t seq_len = options.seq_len;
   const LoadedModel loaded = load_model(source, backend, alone.tensor(), {batch_rows, seq_len});
-  EvalSamples samples(
-      shards, {.seq_len = seq_len,
-               .rows = batch_rows,
-               .max_samples = static_cast<std::uint64_t>((options.max_tokens + seq_len - 1) / seq_len)});
+  EvalSamples samples(shards,
+                      {.seq_len = seq_len,
+                       .rows = batch_rows,
+                       .max_samples = static_cast<std::uint64_t>((options.max_tokens + seq_len - 1) / seq_len)});
   const std::int64_t rows = batch_rows * seq_len;
   const auto d = static_cast<std::size_t>(source.model().d_model);
   const Buffer id_storage =
       backend.allocate(2 * static_cast<std::size_t>(rows) * sizeof(std::int32_t), MemoryUse::workspace);
-  const Buffer nll_storage =
-      backend.allocate(static_cast<std::size_t>(rows) * sizeof(float), MemoryUse::workspace);
+  const Buffer nll_storage = backend.allocate(static_cast<std::size_t>(rows) * sizeof(float), MemoryUse::workspace);
   const Tensor tokens = id_storage.view({2 * rows}, DType::i32).range(0, rows);
   const Tensor targets = id_storage.view({2 * rows}, DType::i32).range(rows, rows);
   const Tensor nll = nll_storage.view({rows});

@@ -57,8 +57,7 @@ WeightedVectors leading_components(const WeightedVectors& x) {
   const Eigen::RowVectorXf mean = rows.cast<double>().colwise().mean().cast<float>();
   Eigen::MatrixXf covariance = Eigen::MatrixXf::Zero(x.dims, x.dims);
   for (std::int64_t begin = 0; begin < x.rows; begin += 1024) {
-    const RowMajor part =
-        rows.middleRows(begin, std::min<std::int64_t>(1024, x.rows - begin)).rowwise() - mean;
+    const RowMajor part = rows.middleRows(begin, std::min<std::int64_t>(1024, x.rows - begin)).rowwise() - mean;
     covariance.selfadjointView<Eigen::Lower>().rankUpdate(part.transpose());
   }
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXf> solver(covariance);  // eigenvalues rise
@@ -73,8 +72,7 @@ double weighted_squares(const WeightedVectors& x) {
   const ConstRows rows(x.values.data(), x.rows, x.dims);
   double sum = 0;
   for (std::int64_t v = 0; v < x.rows; ++v) {
-    sum += static_cast<double>(x.weight[static_cast<std::size_t>(v)]) *
-           static_cast<double>(rows.row(v).squaredNorm());
+    sum += static_cast<double>(x.weight[static_cast<std::size_t>(v)]) * static_cast<double>(rows.row(v).squaredNorm());
   }
   return sum;
 }
@@ -147,8 +145,7 @@ std::vector<float> code_means(const CodeMap& map, const WeightedVectors& residua
   for (std::int64_t v = 0; v < residual.rows; ++v, row += residual.dims) {
     const auto weight = static_cast<double>(residual.weight[static_cast<std::size_t>(v)]);
     for (std::int64_t g = 0; g < map.groups; ++g) {
-      const std::int64_t code =
-          g * map.codes + map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
+      const std::int64_t code = g * map.codes + map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
       weights[static_cast<std::size_t>(code)] += weight;
       double* sum = sums.data() + code * width;
       for (std::int64_t i = 0; i < width; ++i) sum[i] += weight * static_cast<double>(row[g * width + i]);
@@ -198,19 +195,17 @@ VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options) {
   }
   if (options.clusters == 0) {
     const std::int64_t left = power_of_two_near(vocab / 100 - options.codes);
-    options.clusters =
-        std::clamp<std::int64_t>(std::max(left, power_of_two_near(vocab / 200)), 1, model.vocab_size);
+    options.clusters = std::clamp<std::int64_t>(std::max(left, power_of_two_near(vocab / 200)), 1, model.vocab_size);
   }
   if (options.groups > 0 && model.d_model % options.groups != 0) {
-    throw UsageError(fmt::format("--groups {}: it must divide the model's width d = {}; choose {}",
-                                 options.groups, model.d_model, default_groups(model.d_model)));
+    throw UsageError(fmt::format("--groups {}: it must divide the model's width d = {}; choose {}", options.groups,
+                                 model.d_model, default_groups(model.d_model)));
   }
   check_code_map_sizes(model.vocab_size, options.clusters, options.groups, options.codes);
   return options;
 }
 
-VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const TextStatistics& text,
-                  Backend& backend) {
+VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const TextStatistics& text, Backend& backend) {
   VQLM_ASSERT(source.head().kind == HeadKind::dense);
   const VqFitOptions options = vq_sizes(source.model(), asked);
   WeightedVectors w = read_rows(source, text.counts);
@@ -226,9 +221,8 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
     centre_rotate_normalise(x, options.seed);
     map.cluster_of_token = balanced_clusters(x, map.clusters, options.seed, backend);
   }
-  const std::vector<float> bias = source.head().bias
-                                      ? read_whole(source, "lm_head.bias")
-                                      : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
+  const std::vector<float> bias = source.head().bias ? read_whole(source, "lm_head.bias")
+                                                     : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
   const std::vector<double> logits = logits_at(w, text.mean_hidden, bias);
   std::map<std::string, std::vector<float>> tensors;
   fit_clusters(map, w, logits, text.mean_hidden, tensors);

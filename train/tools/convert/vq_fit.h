@@ -47,7 +47,6 @@ struct VqFit {
 
 /// `source` must have a dense head and outlive the result. The same source, options, text and back end give the same head.
 /// Memory: the matrix once in f32, and for d > 256 its rows' 256 leading components.
-VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& options, const TextStatistics& text,
-                  Backend& backend);
+VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& options, const TextStatistics& text, Backend& backend);
 
 }  // namespace vqlm

@@ -28,8 +28,8 @@ Generator::Generator(Backend& backend, Transformer& model, std::int64_t vocab_si
       options_(options),
       sampler_(backend, model.head(), vocab_size, options.sampling) {
   VQLM_ASSERT(model.context() > 0);
-  id_storage_ = backend.allocate(static_cast<std::size_t>(model.batch().rows()) * sizeof(std::int32_t),
-                                 MemoryUse::workspace);
+  id_storage_ =
+      backend.allocate(static_cast<std::size_t>(model.batch().rows()) * sizeof(std::int32_t), MemoryUse::workspace);
 }
 
 void Generator::check(const std::vector<std::vector<std::int32_t>>& prompts) const {
@@ -38,14 +38,13 @@ void Generator::check(const std::vector<std::vector<std::int32_t>>& prompts) con
     VQLM_ASSERT(prompt.size() == prompts.front().size());
     for (const std::int32_t token : prompt) {
       if (token >= 0 && token < vocab_size_) continue;
-      throw Error(fmt::format("token {} of the prompt is outside the model's vocabulary [0, {})", token,
-                              vocab_size_));
+      throw Error(fmt::format("token {} of the prompt is outside the model's vocabulary [0, {})", token, vocab_size_));
     }
   }
   if (std::cmp_greater_equal(prompts.front().size(), model_.context())) {
-    throw Error(fmt::format(
-        "the prompt's {} tokens leave no room in a context of {}; shorten it, or give a larger --context",
-        prompts.front().size(), model_.context()));
+    throw Error(
+        fmt::format("the prompt's {} tokens leave no room in a context of {}; shorten it, or give a larger --context",
+                    prompts.front().size(), model_.context()));
   }
 }
 
@@ -72,8 +71,7 @@ Tensor Generator::read_prompts(const std::vector<std::vector<std::int32_t>>& pro
 }
 
 bool Generator::ends_text(std::int32_t token) const {
-  return std::find(options_.end_of_text.begin(), options_.end_of_text.end(), token) !=
-         options_.end_of_text.end();
+  return std::find(options_.end_of_text.begin(), options_.end_of_text.end(), token) != options_.end_of_text.end();
 }
 
 Generation Generator::run(const std::vector<std::vector<std::int32_t>>& prompts, const OnToken& on_token) {
@@ -96,8 +94,7 @@ Generation Generator::run(const std::vector<std::vector<std::int32_t>>& prompts,
     begin = wall_seconds();
     for (std::size_t b = 0; b < prompts.size(); ++b) {
       if (ended[b]) continue;
-      next[b] = sampler_.choose(hidden.rows(static_cast<std::int64_t>(b), 1), static_cast<std::int64_t>(b),
-                                position);
+      next[b] = sampler_.choose(hidden.rows(static_cast<std::int64_t>(b), 1), static_cast<std::int64_t>(b), position);
       ++speed.tokens;
     }
     const double chosen = wall_seconds();

@@ -20,8 +20,8 @@ constexpr int draw_bits = 24;
 
 void check_sampling(const SamplingOptions& options) {
   if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
-    throw UsageError(fmt::format("--temperature {}: must be 0 (always the most probable token) or above",
-                                 options.temperature));
+    throw UsageError(
+        fmt::format("--temperature {}: must be 0 (always the most probable token) or above", options.temperature));
   }
   if (options.top_k < 0) {
     throw UsageError(fmt::format("--top-k {}: must be a number of tokens, or 0 for all", options.top_k));
@@ -31,8 +31,7 @@ void check_sampling(const SamplingOptions& options) {
   }
 }
 
-TokenSampler::TokenSampler(Backend& backend, OutputHead& head, std::int64_t vocab_size,
-                           const SamplingOptions& options)
+TokenSampler::TokenSampler(Backend& backend, OutputHead& head, std::int64_t vocab_size, const SamplingOptions& options)
     : backend_(backend), head_(head), vocab_size_(vocab_size), options_(options) {
   check_sampling(options_);
   if (options_.top_k >= vocab_size_) options_.top_k = 0;
@@ -42,9 +41,7 @@ std::int32_t TokenSampler::choose(Tensor h, std::int64_t sequence, std::int64_t 
   if (options_.temperature == 0) return head_.most_probable(h, 1, all_mass).front().token;
   const Philox rng(options_.seed, static_cast<std::uint64_t>(sequence));
   std::uint64_t index = static_cast<std::uint64_t>(position) << draw_bits;
-  const std::function<double()> uniform = [&] {
-    return static_cast<double>(rng.bits(index++) >> 11) * 0x1p-53;
-  };
+  const std::function<double()> uniform = [&] { return static_cast<double>(rng.bits(index++) >> 11) * 0x1p-53; };
   if (options_.top_k == 0 && options_.top_p == 1) return head_.sample(h, options_.temperature, uniform);
 
   const std::vector<TokenLogProb> among = candidates(h);
@@ -57,8 +54,7 @@ std::int32_t TokenSampler::choose(Tensor h, std::int64_t sequence, std::int64_t 
 
 std::vector<TokenLogProb> TokenSampler::candidates(Tensor h) {
   if (options_.top_k == 0) {
-    return options_.temperature == 1 ? head_.most_probable(h, vocab_size_, options_.top_p)
-                                     : candidates_of_all(h);
+    return options_.temperature == 1 ? head_.most_probable(h, vocab_size_, options_.top_p) : candidates_of_all(h);
   }
   std::vector<TokenLogProb> among = head_.most_probable(h, options_.top_k, all_mass);
   if (options_.top_p == 1) return among;

@@ -11,9 +11,8 @@ namespace vqlm {
 struct SamplingOptions {
   float temperature = 1;   // p(v)^(1 / temperature), normalised; 0: always the most probable token
   std::int64_t top_k = 0;  // only among so many most probable tokens; 0: all. Of equals the lower ids
-  double top_p =
-      1;  // only among the fewest most probable ones whose probabilities, after temperature and top-k, add
-          // up to this; 1: all
+  double top_p = 1;  // only among the fewest most probable ones whose probabilities, after temperature and top-k, add
+                     // up to this; 1: all
   std::uint64_t seed = 0;
 };
 

@@ -6,10 +6,9 @@
 namespace vqlm {
 namespace {
 
-constexpr std::string_view space = "\xE2\x96\x81";  // U+2581 in pieces
-constexpr std::string_view replacement =
-    "\xEF\xBF\xBD";                           // U+FFFD: SentencePiece's text of bytes that are no character
-constexpr std::size_t longest_character = 4;  // bytes in UTF-8
+constexpr std::string_view space = "\xE2\x96\x81";        // U+2581 in pieces
+constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD: SentencePiece's text of bytes that are no character
+constexpr std::size_t longest_character = 4;              // bytes in UTF-8
 constexpr std::size_t longest_window = 16;
 
 bool shows_more_than_spaces(const Tokenizer& tokenizer, std::int32_t token) {
@@ -48,12 +47,11 @@ std::string TextStream::take(bool last) {
   if (!last && text.ends_with(replacement)) {
     // A character of four byte pieces has three such ends before it is there; more are no beginning of one.
     std::size_t ends = 0;
-    for (std::string_view rest = text; rest.ends_with(replacement); rest.remove_suffix(replacement.size()))
-      ++ends;
+    for (std::string_view rest = text; rest.ends_with(replacement); rest.remove_suffix(replacement.size())) ++ends;
     if (ends < longest_character) return {};
   }
-  auto same = static_cast<std::size_t>(
-      std::mismatch(text.begin(), text.end(), printed_.begin(), printed_.end()).first - text.begin());
+  auto same = static_cast<std::size_t>(std::mismatch(text.begin(), text.end(), printed_.begin(), printed_.end()).first -
+                                       text.begin());
   while (same > 0 && same < text.size() && inside_character(text[same])) --same;
   std::string added = text.substr(same);
   if (window_.size() > longest_window) {

@@ -71,8 +71,7 @@ std::string to_json(const PlanReport& report) {
     json["device_memory_bytes"] = *report.device_memory;
     json["reserve_bytes"] = report.reserve;
     json["fits"] = report.fits();
-    json["largest_micro_batch"] =
-        report.largest_micro_batch ? OrderedJson(*report.largest_micro_batch) : OrderedJson();
+    json["largest_micro_batch"] = report.largest_micro_batch ? OrderedJson(*report.largest_micro_batch) : OrderedJson();
     json["changes"] = OrderedJson::array();
     for (const MemoryChange& change : report.changes) {
       json["changes"].push_back({{"change", change.change}, {"bytes", change.bytes}, {"fits", change.fits}});

@@ -47,16 +47,15 @@ std::string memory_text(const PlanReport& report) {
   const MemoryPlan& memory = report.step.memory;
   std::string text = "\nmemory of one rank\n";
   for (std::size_t use = 0; use < memory.bytes.size(); ++use) {
-    text += fmt::format("  {:<12} {:>12}\n", memory_use_names[use],
-                        human_bytes(static_cast<double>(memory.bytes[use])));
+    text +=
+        fmt::format("  {:<12} {:>12}\n", memory_use_names[use], human_bytes(static_cast<double>(memory.bytes[use])));
   }
   text += fmt::format("  {:<12} {:>12}", "total", human_bytes(static_cast<double>(memory.total())));
   if (!report.device_memory) return text + "\n";
-  text +=
-      fmt::format(" of {} ({} of the device, less {} for driver, libraries and kernels): {}\n",
-                  human_bytes(static_cast<double>(report.available())),
-                  human_bytes(static_cast<double>(*report.device_memory)),
-                  human_bytes(static_cast<double>(report.reserve)), report.fits() ? "fits" : "DOES NOT FIT");
+  text += fmt::format(" of {} ({} of the device, less {} for driver, libraries and kernels): {}\n",
+                      human_bytes(static_cast<double>(report.available())),
+                      human_bytes(static_cast<double>(*report.device_memory)),
+                      human_bytes(static_cast<double>(report.reserve)), report.fits() ? "fits" : "DOES NOT FIT");
   if (report.largest_micro_batch) {
     text += fmt::format("  the largest train.micro_batch that fits: {}\n", *report.largest_micro_batch);
   } else {
@@ -65,9 +64,8 @@ std::string memory_text(const PlanReport& report) {
   if (report.fits()) return text;
   text += "  one change at a time:\n";
   for (const MemoryChange& change : report.changes) {
-    text +=
-        fmt::format("    {:<56} {:>12}  {}\n", change.change, human_bytes(static_cast<double>(change.bytes)),
-                    change.fits ? "fits" : "does not fit");
+    text += fmt::format("    {:<56} {:>12}  {}\n", change.change, human_bytes(static_cast<double>(change.bytes)),
+                        change.fits ? "fits" : "does not fit");
   }
   return text;
 }
@@ -81,14 +79,13 @@ void add(OpCount& sum, const OpCount& op) {
 }
 
 std::string work_text(const StepPlan& step) {
-  std::string text =
-      fmt::format("\nwork of one rank and step\n  {:<25} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n", "op",
-                  "calls", "TFLOP", "read", "written", "time", "share");
+  std::string text = fmt::format("\nwork of one rank and step\n  {:<25} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n",
+                                 "op", "calls", "TFLOP", "read", "written", "time", "share");
   const double compute = step.product_seconds + step.memory_seconds;
   const auto line = [&](std::string_view name, const OpCount& op) {
-    text += fmt::format("  {:<25} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls,
-                        1e-12 * op.flops, human_bytes(op.bytes_read), human_bytes(op.bytes_written),
-                        human_seconds(op.seconds), 100 * op.seconds / compute);
+    text += fmt::format("  {:<25} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls, 1e-12 * op.flops,
+                        human_bytes(op.bytes_read), human_bytes(op.bytes_written), human_seconds(op.seconds),
+                        100 * op.seconds / compute);
   };
   constexpr double small_share = 1e-3;  // such ops share a line
   OpCount small, all;
@@ -114,9 +111,8 @@ std::string communication_text(const StepPlan& step) {
       "{:>11}\n",
       "group", "ranks", "collective", "calls", "payload", "sent", "time");
   for (const CollectiveCount& c : step.collectives) {
-    text +=
-        fmt::format("  {:<8} {:>6} {:<16} {:>8} {:>12} {:>12} {:>11}\n", c.group, c.ranks, c.name, c.calls,
-                    human_bytes(c.payload_bytes), human_bytes(c.sent_bytes), human_seconds(c.seconds));
+    text += fmt::format("  {:<8} {:>6} {:<16} {:>8} {:>12} {:>12} {:>11}\n", c.group, c.ranks, c.name, c.calls,
+                        human_bytes(c.payload_bytes), human_bytes(c.sent_bytes), human_seconds(c.seconds));
   }
   return text;
 }
@@ -156,10 +152,10 @@ std::size_t parse_bytes(const std::string& text, std::string_view option) {
   const bool known = unit.size() <= 1 || binary;
   const double bytes = number * std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power));
   if (status != std::errc() || !known || power > 4 || !(bytes >= 1 && bytes < 1e18)) {
-    throw UsageError(fmt::format(
-        "{} {}: no size; write a number and a unit, for example 80GB (decimal), 80GiB (binary) or "
-        "512M",
-        option, text));
+    throw UsageError(
+        fmt::format("{} {}: no size; write a number and a unit, for example 80GB (decimal), 80GiB (binary) or "
+                    "512M",
+                    option, text));
   }
   return static_cast<std::size_t>(std::llround(bytes));
 }
@@ -174,15 +170,13 @@ ParallelSection parse_grid(const std::string& text) {
   if (!crossed || tensor.ec != std::errc() || tensor.ptr != last || grid.data < 1 || grid.tensor < 1 ||
       grid.data > many / grid.tensor) {
     throw UsageError(fmt::format(
-        "--grid {}: write the data ranks x the tensor ranks, for example --grid 8x2 (at most {} ranks)", text,
-        many));
+        "--grid {}: write the data ranks x the tensor ranks, for example --grid 8x2 (at most {} ranks)", text, many));
   }
   return grid;
 }
 
-PlanReport make_plan_report(const Config& config, const PlanOptions& options,
-                            std::optional<std::size_t> device_memory, std::size_t reserve,
-                            std::vector<std::string> notes) {
+PlanReport make_plan_report(const Config& config, const PlanOptions& options, std::optional<std::size_t> device_memory,
+                            std::size_t reserve, std::vector<std::string> notes) {
   PlanReport report{.config = config,
                     .options = options,
                     .step = plan_step(config, options),
@@ -198,8 +192,8 @@ PlanReport make_plan_report(const Config& config, const PlanOptions& options,
 }
 
 std::string to_text(const PlanReport& report) {
-  return heading_text(report) + memory_text(report) + work_text(report.step) +
-         communication_text(report.step) + step_text(report.step);
+  return heading_text(report) + memory_text(report) + work_text(report.step) + communication_text(report.step) +
+         step_text(report.step);
 }
 
 }  // namespace vqlm

@@ -28,16 +28,13 @@ struct PlanReport {
   std::vector<MemoryChange> changes;
   std::optional<std::int64_t> largest_micro_batch;
 
-  std::size_t available() const {
-    return device_memory && *device_memory > reserve ? *device_memory - reserve : 0;
-  }
+  std::size_t available() const { return device_memory && *device_memory > reserve ? *device_memory - reserve : 0; }
   bool fits() const { return !device_memory || step.memory.total() <= available(); }
 };
 
 /// Plans the step, and with a device's memory what fits it. config must be resolved.
-PlanReport make_plan_report(const Config& config, const PlanOptions& options,
-                            std::optional<std::size_t> device_memory, std::size_t reserve,
-                            std::vector<std::string> notes);
+PlanReport make_plan_report(const Config& config, const PlanOptions& options, std::optional<std::size_t> device_memory,
+                            std::size_t reserve, std::vector<std::string> notes);
 
 std::string to_text(const PlanReport& report);
 /// Keys: model, grid, dtype, rates, notes, memory_bytes, device_memory_bytes, reserve_bytes, fits, largest_micro_batch,

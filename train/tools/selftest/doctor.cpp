@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "train/engine/matmul_peak.h"
 #include "core/host_collectives.h"
+#include "train/engine/matmul_peak.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
@@ -25,8 +25,7 @@ float entry(std::int64_t i) {
 class Operand {
  public:
   Operand(Backend& backend, std::int64_t rows, std::int64_t columns)
-      : buffer_(
-            backend.allocate(static_cast<std::size_t>(rows * columns) * sizeof(float), MemoryUse::workspace)),
+      : buffer_(backend.allocate(static_cast<std::size_t>(rows * columns) * sizeof(float), MemoryUse::workspace)),
         tensor_(buffer_.view({rows, columns}, backend.activation_dtype())) {
     const Buffer exact = backend.allocate(buffer_.bytes(), MemoryUse::workspace);
     std::vector<float> values(static_cast<std::size_t>(rows * columns));
@@ -103,25 +102,25 @@ double seconds_of(Backend& backend, Communicator& group, Tensor x, int count) {
 }  // namespace
 
 DoctorCheck check_matmul_result(Backend& backend) {
-  const int wrong = wrong_elements(backend, Transpose::no, Transpose::yes) +
-                    wrong_elements(backend, Transpose::yes, Transpose::no);
-  if (wrong == 0) return {.text = fmt::format("exact for {} x {} x {} in both layouts", product_rows, product_columns, product_depth)};
-  return {
-      .ok = false,
-      .text = fmt::format("{} of {} elements of exact products are wrong on {}: the device, its driver or a "
-                          "library is broken; compute on another one",
-                          wrong, 2 * product_rows * product_columns, backend.description())};
+  const int wrong =
+      wrong_elements(backend, Transpose::no, Transpose::yes) + wrong_elements(backend, Transpose::yes, Transpose::no);
+  if (wrong == 0)
+    return {.text =
+                fmt::format("exact for {} x {} x {} in both layouts", product_rows, product_columns, product_depth)};
+  return {.ok = false,
+          .text = fmt::format("{} of {} elements of exact products are wrong on {}: the device, its driver or a "
+                              "library is broken; compute on another one",
+                              wrong, 2 * product_rows * product_columns, backend.description())};
 }
 
 DoctorCheck check_matmul_speed(Backend& backend, Communicator& world) {
   const MatmulPeak peak = measure_matmul_peak(backend, world);
   const bool tera = peak.flops_per_second >= 1e12;
-  return {
-      .text = fmt::format("{:.4g} {}FLOP/s {}in {} at {}^3", peak.flops_per_second * (tera ? 1e-12 : 1e-9),
-                          tera ? "T" : "G", world.size() > 1 ? fmt::format("by {} ranks ", world.size()) : "",
-                          name_of(backend.activation_dtype()), peak.size),
-      .rate = peak.flops_per_second,
-      .unit = "FLOP/s"};
+  return {.text = fmt::format("{:.4g} {}FLOP/s {}in {} at {}^3", peak.flops_per_second * (tera ? 1e-12 : 1e-9),
+                              tera ? "T" : "G", world.size() > 1 ? fmt::format("by {} ranks ", world.size()) : "",
+                              name_of(backend.activation_dtype()), peak.size),
+          .rate = peak.flops_per_second,
+          .unit = "FLOP/s"};
 }
 
 DoctorCheck check_all_reduce(Backend& backend, Communicator& group) {
@@ -138,15 +137,14 @@ DoctorCheck check_all_reduce(Backend& backend, Communicator& group) {
   const double one = seconds_of(backend, group, x, count) / count;
   if (wrong > 0) {
     return {.ok = false,
-            .text = fmt::format(
-                "{} elements of an exact sum over {} ranks are wrong on rank {} of the group; to find "
-                "the broken link try NCCL_P2P_DISABLE=1 and NCCL_IB_DISABLE=1 one by one, with "
-                "NCCL_DEBUG=INFO",
-                wrong, group.size(), group.rank())};
+            .text = fmt::format("{} elements of an exact sum over {} ranks are wrong on rank {} of the group; to find "
+                                "the broken link try NCCL_P2P_DISABLE=1 and NCCL_IB_DISABLE=1 one by one, with "
+                                "NCCL_DEBUG=INFO",
+                                wrong, group.size(), group.rank())};
   }
   const double rate = 2.0 * (group.size() - 1) / group.size() * static_cast<double>(bytes) / one;
-  return {.text = fmt::format("exact over {} ranks; {} MiB in {:.3g} ms, bus bandwidth {:.4g} GB/s",
-                              group.size(), bytes >> 20, 1e3 * one, 1e-9 * rate),
+  return {.text = fmt::format("exact over {} ranks; {} MiB in {:.3g} ms, bus bandwidth {:.4g} GB/s", group.size(),
+                              bytes >> 20, 1e3 * one, 1e-9 * rate),
           .rate = rate,
           .unit = "B/s"};
 }
@@ -166,8 +164,8 @@ DoctorCheck check_shards(const std::string& glob, int part, int parts) {
     seconds = wall_seconds() - begin;
   }
   const double rate = static_cast<double>(read) / std::max(seconds, 1e-9);
-  return {.text = fmt::format("{} of {} tokens in {} files read, checksums right; {:.3g} M tokens/s", read,
-                              total, shards.shards().size(), 1e-6 * rate),
+  return {.text = fmt::format("{} of {} tokens in {} files read, checksums right; {:.3g} M tokens/s", read, total,
+                              shards.shards().size(), 1e-6 * rate),
           .rate = rate,
           .unit = "tokens/s"};
 }

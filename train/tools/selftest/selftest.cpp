@@ -29,8 +29,7 @@ DoctorCheck check_against_cpu(Backend& backend) {
     SelftestModel model(backend, of_device, head), oracle(*cpu, of_cpu, head);
     for (int step = 1; step <= 2; ++step) {
       const SelftestModel::Step got = model.step(), expected = oracle.step();
-      const double loss = std::abs(got.loss / expected.loss - 1),
-                   norm = std::abs(got.norm / expected.norm - 1);
+      const double loss = std::abs(got.loss / expected.loss - 1), norm = std::abs(got.norm / expected.norm - 1);
       if (!(loss <= 0.002 && norm <= 0.01)) {
         return {.ok = false,
                 .text = fmt::format("{} head, step {}: loss {:.5f} and gradient norm {:.5f}, on the CPU {:.5f} and "
@@ -42,8 +41,8 @@ DoctorCheck check_against_cpu(Backend& backend) {
       worst_norm = std::max(worst_norm, norm);
     }
   }
-  return {.text = fmt::format("losses within {:.2g}, gradient norms within {:.2g} of the CPU's", worst_loss,
-                              worst_norm)};
+  return {.text =
+              fmt::format("losses within {:.2g}, gradient norms within {:.2g} of the CPU's", worst_loss, worst_norm)};
 }
 
 DoctorCheck check_determinism(Backend& backend, const ProcessGrid& grid) {
@@ -65,8 +64,7 @@ DoctorCheck check_determinism(Backend& backend, const ProcessGrid& grid) {
                                   word_of(head), step + 1, grid.world().rank())};
     }
   }
-  return {.text =
-              fmt::format("3 steps of both heads twice: the same bits, {:.2f} s", wall_seconds() - begin)};
+  return {.text = fmt::format("3 steps of both heads twice: the same bits, {:.2f} s", wall_seconds() - begin)};
 }
 
 DoctorCheck check_spike(Backend& backend, const ProcessGrid& grid) {
@@ -78,8 +76,7 @@ DoctorCheck check_spike(Backend& backend, const ProcessGrid& grid) {
     const SelftestModel::Step struck = model.step([&](const ParameterBucket& bucket) {
       if (grid.world().rank() != last || bucket.name != "layer 1") return;
       constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-      backend.copy_from_host(model.parameters().flat_gradients().range(bucket.begin + bucket.count / 2, 1),
-                             &nan);
+      backend.copy_from_host(model.parameters().flat_gradients().range(bucket.begin + bucket.count / 2, 1), &nan);
     });
     const bool skipped = !std::isfinite(struck.norm) && model.state() == before;
     const SelftestModel::Step after = model.step();
@@ -103,8 +100,8 @@ DoctorCheck check_replica_check(Backend& backend, const ProcessGrid& grid) {
   check.run(1);  // an Error here is the check's own message
   for (const ParameterBucket& bucket : store.buckets()) {
     if (!bucket.replicated) continue;
-    const Tensor element = (store.flat_rounded() ? store.flat_rounded() : store.flat_values())
-                               .range(bucket.begin + bucket.count / 2, 1);
+    const Tensor element =
+        (store.flat_rounded() ? store.flat_rounded() : store.flat_values()).range(bucket.begin + bucket.count / 2, 1);
     std::uint32_t bits = 0;
     backend.copy_to_host(&bits, element);
     bits ^= grid.world().rank() == grid.world().size() - 1 ? 1u : 0u;

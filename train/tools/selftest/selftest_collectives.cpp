@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "train/tools/selftest/selftest.h"
 #include "train/engine/stopwatch.h"
+#include "train/tools/selftest/selftest.h"
 
 namespace vqlm {
 namespace {
@@ -34,12 +34,10 @@ class CollectivesOf {
     };
     const auto mine = [&](std::int64_t i) { return entry(rank_, i); };
     run(
-        "all_reduce sum", wrong, n, n, mine,
-        [&](Tensor out, Tensor in) { return reduce(out, in, Reduce::sum); },
+        "all_reduce sum", wrong, n, n, mine, [&](Tensor out, Tensor in) { return reduce(out, in, Reduce::sum); },
         [&](std::int64_t i) { return over_ranks(i, true); });
     run(
-        "all_reduce max", wrong, n, n, mine,
-        [&](Tensor out, Tensor in) { return reduce(out, in, Reduce::max); },
+        "all_reduce max", wrong, n, n, mine, [&](Tensor out, Tensor in) { return reduce(out, in, Reduce::max); },
         [&](std::int64_t i) { return over_ranks(i, false); });
     run(
         "reduce_scatter", wrong, n, ranks_ * n, mine,
@@ -82,10 +80,8 @@ class CollectivesOf {
     const Buffer in = backend_.allocate(bytes(in_count), MemoryUse::workspace);
     const Buffer out = backend_.allocate(bytes(out_count), MemoryUse::workspace);
     std::vector<T> host(static_cast<std::size_t>(in_count));
-    for (std::size_t i = 0; i < host.size(); ++i)
-      host[i] = static_cast<T>(input(static_cast<std::int64_t>(i)));
-    const Tensor device_in = in.view({in_count}, dtype_of<T>()),
-                 device_out = out.view({out_count}, dtype_of<T>());
+    for (std::size_t i = 0; i < host.size(); ++i) host[i] = static_cast<T>(input(static_cast<std::int64_t>(i)));
+    const Tensor device_in = in.view({in_count}, dtype_of<T>()), device_out = out.view({out_count}, dtype_of<T>());
     backend_.copy_from_host(device_in, host.data());
     backend_.wait(stream(), collective(device_out, device_in));
     host.resize(static_cast<std::size_t>(out_count));
@@ -94,8 +90,7 @@ class CollectivesOf {
     for (std::size_t i = 0; i < host.size(); ++i)
       count += host[i] == static_cast<T>(expected(static_cast<std::int64_t>(i))) ? 0 : 1;
     if (count > 0)
-      wrong.push_back(
-          fmt::format("{} of {} ({} of {} elements)", name, name_of(dtype_of<T>()), count, out_count));
+      wrong.push_back(fmt::format("{} of {} ({} of {} elements)", name, name_of(dtype_of<T>()), count, out_count));
   }
 
   Backend& backend_;
@@ -123,12 +118,12 @@ DoctorCheck check_collectives(Backend& backend, Communicator& group) {
     return {.text = fmt::format("18 collectives exact over {} rank{}, {:.1f} ms", group.size(),
                                 group.size() == 1 ? "" : "s", 1e3 * (wall_seconds() - begin))};
   }
-  return {.ok = false,
-          .text = fmt::format(
-              "{} wrong on rank {} of the {} group{}; to find the broken link run vqlm doctor with fewer "
-              "nodes, and try NCCL_P2P_DISABLE=1 and NCCL_IB_DISABLE=1 one by one",
-              wrong.front(), group.rank(), group.name(),
-              wrong.size() > 1 ? fmt::format(" and {} more", wrong.size() - 1) : "")};
+  return {
+      .ok = false,
+      .text = fmt::format("{} wrong on rank {} of the {} group{}; to find the broken link run vqlm doctor with fewer "
+                          "nodes, and try NCCL_P2P_DISABLE=1 and NCCL_IB_DISABLE=1 one by one",
+                          wrong.front(), group.rank(), group.name(),
+                          wrong.size() > 1 ? fmt::format(" and {} more", wrong.size() - 1) : "")};
 }
 
 }  // namespace vqlm

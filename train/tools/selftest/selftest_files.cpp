@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "core/host_collectives.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
@@ -28,8 +28,7 @@ namespace fs = std::filesystem;
 class OpenFile {
  public:
   /// Throws Error naming the file.
-  OpenFile(const fs::path& path, int flags)
-      : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {
+  OpenFile(const fs::path& path, int flags) : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0600)) {
     if (fd_ < 0) fail("cannot be opened");
   }
   ~OpenFile() {
@@ -93,8 +92,7 @@ SelftestFolder::SelftestFolder(Backend& backend, Communicator& world, const fs::
   }
   broadcast_from(backend, world, 0, name);
   const std::string path(name.begin(), name.end());
-  if (path.empty() || path.front() == '\0')
-    throw Error(path.empty() ? "selftest: no folder" : path.substr(1));
+  if (path.empty() || path.front() == '\0') throw Error(path.empty() ? "selftest: no folder" : path.substr(1));
   path_ = path;
 }
 
@@ -120,13 +118,11 @@ DoctorCheck check_shared_folder(Communicator& world, const fs::path& folder, dou
   }
   const double seconds = wall_seconds() - begin;
   world.barrier();
-  if (found == folder.string())
-    return {.text = fmt::format("seen by all ranks, by this one after {:.3f} s", seconds)};
+  if (found == folder.string()) return {.text = fmt::format("seen by all ranks, by this one after {:.3f} s", seconds)};
   return {.ok = false,
-          .text = fmt::format(
-              "rank {} does not see what rank 0 wrote to {}: choose a --dir, and a run.dir, on a file "
-              "system that all nodes share",
-              world.rank(), folder.string())};
+          .text = fmt::format("rank {} does not see what rank 0 wrote to {}: choose a --dir, and a run.dir, on a file "
+                              "system that all nodes share",
+                              world.rank(), folder.string())};
 }
 
 DoctorCheck check_file_locks(Communicator& world, const fs::path& folder) {
@@ -143,14 +139,12 @@ DoctorCheck check_file_locks(Communicator& world, const fs::path& folder) {
   world.barrier();
   if (world.rank() == other) given = second->try_lock();
   world.barrier();
-  if (taken && refused && given)
-    return {.text = fmt::format("refused to rank {} while rank 0 holds it", other)};
+  if (taken && refused && given) return {.text = fmt::format("refused to rank {} while rank 0 holds it", other)};
   return {.ok = false,
-          .text = fmt::format(
-              "{}: a lock {}; nothing guards against two jobs in one run.dir here: mount it with locks "
-              "(Lustre: -o flock), or never start two jobs on one run.dir",
-              folder.string(),
-              refused ? "was not given where nobody held it" : "was given to two ranks at once")};
+          .text = fmt::format("{}: a lock {}; nothing guards against two jobs in one run.dir here: mount it with locks "
+                              "(Lustre: -o flock), or never start two jobs on one run.dir",
+                              folder.string(),
+                              refused ? "was not given where nobody held it" : "was given to two ranks at once")};
 }
 
 DoctorCheck check_disk(int rank, const fs::path& folder) {
@@ -177,18 +171,18 @@ DoctorCheck check_disk(int rank, const fs::path& folder) {
   const double read = wall_seconds() - reading;
   if (::unlink(path.c_str()) != 0) file.fail("cannot be removed");
   if (!same) {
-    return {.ok = false,
-            .text = fmt::format(
-                "{}: what rank {} reads is not what it wrote: the disk, the network to it or the memory is "
-                "broken; choose another --dir",
-                path.string(), rank)};
+    return {
+        .ok = false,
+        .text = fmt::format("{}: what rank {} reads is not what it wrote: the disk, the network to it or the memory is "
+                            "broken; choose another --dir",
+                            path.string(), rank)};
   }
   constexpr double mega = 1e6;
-  return {.text = fmt::format(
-              "a rank writes {:.0f} MB/s with fsync (fsync alone {:.0f} ms), reads {:.0f} MB/s",
-              disk_bytes / mega / (durable - begin), 1e3 * (durable - written), disk_bytes / mega / read),
-          .rate = disk_bytes / (durable - begin),
-          .unit = "B/s"};
+  return {
+      .text = fmt::format("a rank writes {:.0f} MB/s with fsync (fsync alone {:.0f} ms), reads {:.0f} MB/s",
+                          disk_bytes / mega / (durable - begin), 1e3 * (durable - written), disk_bytes / mega / read),
+      .rate = disk_bytes / (durable - begin),
+      .unit = "B/s"};
 }
 
 }  // namespace vqlm

@@ -31,8 +31,7 @@ class SelftestFolder {
 
 /// Every rank sees what rank 0 wrote, at the latest after `patience_seconds` (caches of network file systems are late).
 /// Collective.
-DoctorCheck check_shared_folder(Communicator& world, const std::filesystem::path& folder,
-                                double patience_seconds = 10);
+DoctorCheck check_shared_folder(Communicator& world, const std::filesystem::path& folder, double patience_seconds = 10);
 
 /// A lock that rank 0 holds is refused to the last rank (to a second opening of the file where there is one rank), and given
 /// once it is free. Collective.

@@ -1,15 +1,14 @@
 #include "train/tools/selftest/selftest_model.h"
 
-#include "train/tools/bench/synthetic_tokens.h"
 #include "core/host_collectives.h"
+#include "train/tools/bench/synthetic_tokens.h"
 
 namespace vqlm {
 namespace {
 
 std::optional<CodeMap> map_of(const Config& config) {
   if (config.head.kind == HeadKind::dense) return std::nullopt;
-  return make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups, config.head.codes,
-                         5);
+  return make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups, config.head.codes, 5);
 }
 
 Config one_micro_batch(Config config) {
@@ -69,8 +68,8 @@ SelftestModel::Step SelftestModel::step(const MicroBatches::BeforeReduction& bef
   const std::int64_t rows = engine_.model().batch().rows();
   // The ranks of a tensor group share a batch. Row t's target is token t + 1.
   const auto seed = static_cast<std::uint64_t>(++steps_ * grid_.data_size() + grid_.data_rank());
-  const std::vector<std::int32_t> text = draw_tokens(
-      synthetic_counts(TokenDistribution::zipf, config_.model.vocab_size), rows + 1, seed, "selftest");
+  const std::vector<std::int32_t> text =
+      draw_tokens(synthetic_counts(TokenDistribution::zipf, config_.model.vocab_size), rows + 1, seed, "selftest");
   engine_.micro_batches().set(0, {{text.begin(), text.end() - 1}, {text.begin() + 1, text.end()}});
   engine_.micro_batches().enqueue_directly(before_reduction);
   Step result;

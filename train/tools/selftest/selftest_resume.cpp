@@ -8,11 +8,11 @@
 
 #include "core/error.h"
 #include "data/shards/token_shards.h"
+#include "train/engine/stopwatch.h"
+#include "train/run/training_run.h"
 #include "train/tools/bench/synthetic_tokens.h"
 #include "train/tools/selftest/selftest_files.h"
 #include "train/tools/selftest/selftest_model.h"
-#include "train/engine/stopwatch.h"
-#include "train/run/training_run.h"
 
 namespace vqlm {
 namespace {
@@ -23,8 +23,8 @@ constexpr std::int64_t steps = 4, save_every = 2;
 
 void write_shard(const fs::path& folder, const Config& config) {
   const std::int64_t needed = (steps + 1) * config.train.global_batch * config.data.seq_len;
-  const std::vector<std::int32_t> drawn = draw_tokens(
-      synthetic_counts(TokenDistribution::zipf, config.model.vocab_size), needed, 11, "selftest shard");
+  const std::vector<std::int32_t> drawn =
+      draw_tokens(synthetic_counts(TokenDistribution::zipf, config.model.vocab_size), needed, 11, "selftest shard");
   ShardWriter writer((folder / "train-00000.h5").string(), {.vocab_size = config.model.vocab_size,
                                                             .eos_id = 0,
                                                             .tokenizer_sha256 = "selftest",
@@ -32,8 +32,7 @@ void write_shard(const fs::path& folder, const Config& config) {
                                                             .text_bytes_known = false});
   constexpr std::int64_t document = 1000;
   for (std::int64_t begin = 0; begin < needed; begin += document) {
-    std::vector<std::uint32_t> tokens(drawn.begin() + begin,
-                                      drawn.begin() + std::min(needed, begin + document));
+    std::vector<std::uint32_t> tokens(drawn.begin() + begin, drawn.begin() + std::min(needed, begin + document));
     tokens.back() = 0;
     writer.add_document(tokens, 0);
   }
@@ -87,11 +86,11 @@ void damage(const fs::path& file) {
 }
 
 DoctorCheck other_bits(int rank, const char* when) {
-  return {.ok = false,
-          .text = fmt::format(
-              "rank {} has other bits after {}: a checkpoint does not come back from this file system as "
-              "it was written, or steps are not repeatable here (see determinism)",
-              rank, when)};
+  return {
+      .ok = false,
+      .text = fmt::format("rank {} has other bits after {}: a checkpoint does not come back from this file system as "
+                          "it was written, or steps are not repeatable here (see determinism)",
+                          rank, when)};
 }
 
 }  // namespace
@@ -106,9 +105,8 @@ DoctorCheck check_resume(Backend& backend, const ProcessGrid& grid, const fs::pa
   const Part continued = train(backend, grid, config, ExistingRun::resume);
   if (continued.first_step != save_every) {
     return {.ok = false,
-            .text = fmt::format(
-                "rank {} continued from step {} instead of {}: it does not see the checkpoint in {}",
-                grid.world().rank(), continued.first_step, save_every, config.run.dir)};
+            .text = fmt::format("rank {} continued from step {} instead of {}: it does not see the checkpoint in {}",
+                                grid.world().rank(), continued.first_step, save_every, config.run.dir)};
   }
   if (continued.state != whole.state) return other_bits(grid.world().rank(), "continuing from a checkpoint");
   return {.text = fmt::format("saved by {} rank{}, continued: the same bits, {:.1f} s", grid.world().size(),
@@ -141,8 +139,8 @@ DoctorCheck check_damage(Backend& backend, const ProcessGrid& grid, const fs::pa
             .text = fmt::format("rank {} continued from step {} instead of falling back to step {}",
                                 grid.world().rank(), continued.first_step, save_every)};
   }
-  return {.text = fmt::format("{} damaged rank file{} refused, --resume fell back to step {}, {:.1f} s",
-                              damaged, damaged == 1 ? "" : "s", save_every, wall_seconds() - begin)};
+  return {.text = fmt::format("{} damaged rank file{} refused, --resume fell back to step {}, {:.1f} s", damaged,
+                              damaged == 1 ? "" : "s", save_every, wall_seconds() - begin)};
 }
 
 }  // namespace vqlm

@@ -48,8 +48,7 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&
     std::tuple<std::remove_const_t<Parameters>...> arguments;
   };
   const cudaError_t status = simt::enqueue(
-      shape.stream,
-      [grid, call = Call{kernel, {static_cast<Parameters>(std::forward<Arguments>(arguments))...}}] {
+      shape.stream, [grid, call = Call{kernel, {static_cast<Parameters>(std::forward<Arguments>(arguments))...}}] {
         simt::run_grid(
             grid,
             [](const void* p) {

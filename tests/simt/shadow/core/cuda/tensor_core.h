@@ -21,8 +21,7 @@ inline void check_aligned(const void* address, const char* message, simt::Where 
 
 // Each lane reads the row that it points at, so that the sanitizers see who reads what.
 template <int matrices>
-void ldmatrix(unsigned (&r)[matrices], const void* shared_row, simt::Transposed transposed,
-              simt::Where where) {
+void ldmatrix(unsigned (&r)[matrices], const void* shared_row, simt::Transposed transposed, simt::Where where) {
   simt::LdmatrixOperand operand{};
   if (simt::lane() < matrices * 8) {
     check_aligned(shared_row, "ldmatrix: the row is not 16-byte aligned", where);
@@ -34,20 +33,16 @@ void ldmatrix(unsigned (&r)[matrices], const void* shared_row, simt::Transposed 
 
 }  // namespace detail
 
-inline void ldmatrix_x4(unsigned (&r)[4], const void* shared_row,
-                        simt::Where where = simt::Where::current()) {
+inline void ldmatrix_x4(unsigned (&r)[4], const void* shared_row, simt::Where where = simt::Where::current()) {
   detail::ldmatrix(r, shared_row, simt::Transposed::no, where);
 }
-inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* shared_row,
-                              simt::Where where = simt::Where::current()) {
+inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* shared_row, simt::Where where = simt::Where::current()) {
   detail::ldmatrix(r, shared_row, simt::Transposed::yes, where);
 }
-inline void ldmatrix_x2(unsigned (&r)[2], const void* shared_row,
-                        simt::Where where = simt::Where::current()) {
+inline void ldmatrix_x2(unsigned (&r)[2], const void* shared_row, simt::Where where = simt::Where::current()) {
   detail::ldmatrix(r, shared_row, simt::Transposed::no, where);
 }
-inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* shared_row,
-                              simt::Where where = simt::Where::current()) {
+inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* shared_row, simt::Where where = simt::Where::current()) {
   detail::ldmatrix(r, shared_row, simt::Transposed::yes, where);
 }
 
@@ -59,8 +54,7 @@ inline void mma_bf16_16816(float (&c)[4], const unsigned (&a)[4], const unsigned
 
 /// The target is spoilt at once and filled by cp_async_wait only: a copy into a tile that is still being read, a
 /// missing wait and a missing barrier all show, by their values and to ThreadSanitizer.
-inline void cp_async_16(void* shared, const void* global, bool valid,
-                        simt::Where where = simt::Where::current()) {
+inline void cp_async_16(void* shared, const void* global, bool valid, simt::Where where = simt::Where::current()) {
   detail::check_aligned(shared, "cp_async_16: the shared address is not 16-byte aligned", where);
   if (valid) detail::check_aligned(global, "cp_async_16: the global address is not 16-byte aligned", where);
   std::memset(shared, 0xff, 16);
@@ -92,8 +86,7 @@ void cp_async_wait() {
     }
   }
   async.copies.erase(async.copies.begin(), async.copies.begin() + static_cast<std::ptrdiff_t>(done));
-  async.group_ends.erase(async.group_ends.begin(),
-                         async.group_ends.begin() + static_cast<std::ptrdiff_t>(groups));
+  async.group_ends.erase(async.group_ends.begin(), async.group_ends.begin() + static_cast<std::ptrdiff_t>(groups));
   for (std::size_t& end : async.group_ends) end -= done;
 }
 
