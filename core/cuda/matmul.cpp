@@ -67,14 +67,13 @@ void run_on_copies(const Context& context, ProductShape shape, Tensor c, Tensor 
     matrix->place(scratch);
     scratch += matrix->bytes();
   }
-  const std::string name = shape.str();
+  if (context.plans->not_yet_named(shape)) {
+    log::warn("cuBLASLt has no algorithm for a product of {}: it is made of aligned copies, slowly", shape.str());
+  }
   shape.alignment_a = shape.alignment_b = shape.alignment_d = 256;
   shape.leading_a = first.leading();
   shape.leading_b = second.leading();
   shape.leading_d = product.leading();
-  if (context.plans->first_use(shape)) {
-    log::warn("cuBLASLt has no algorithm for a product of {}: it is made of aligned copies, slowly", name);
-  }
   first.bring(context.stream);
   second.bring(context.stream);
   if (accumulate == Accumulate::yes) product.bring(context.stream);

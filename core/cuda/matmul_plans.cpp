@@ -123,8 +123,7 @@ std::size_t MatmulPlans::workspace_bytes(int compute_capability) {
 }
 
 const MatmulPlans::Plan& MatmulPlans::plan(const ProductShape& shape) {
-  std::unique_ptr<Plan>& known = plans_[shape];
-  if (known != nullptr) return *known;
+  if (const auto known = plans_.find(shape); known != plans_.end()) return *known->second;
   auto made = std::make_unique<Plan>();
   // fp32 sums for bf16 operands, and true fp32 (no TF32) for fp32 ones.
   cublas_check(cublasLtMatmulDescCreate(made->product.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
@@ -140,8 +139,7 @@ const MatmulPlans::Plan& MatmulPlans::plan(const ProductShape& shape) {
                                       : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   made->choose(handle_, shape, workspace_bytes_, fp32_sums);
   if (!made->supported) made->choose(handle_, shape, workspace_bytes_, CUBLASLT_REDUCTION_SCHEME_MASK);
-  known = std::move(made);
-  return *known;
+  return *plans_.emplace(shape, std::move(made)).first->second;
 }
 
 bool MatmulPlans::supports(const ProductShape& shape) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 
@@ -52,8 +53,8 @@ class MatmulPlans {
 
   /// Whether cuBLASLt has an algorithm for the shape. A shape's first call makes its plan (about 50 us of the host).
   bool supports(const ProductShape& shape);
-  /// True before a shape has its plan.
-  bool first_use(const ProductShape& shape) const { return !plans_.contains(shape); }
+  /// True once for each shape.
+  bool not_yet_named(const ProductShape& shape) { return named_.insert(shape).second; }
   /// Enqueues the product on `stream`. Throws Error, naming it, where there is no algorithm.
   void run(const ProductShape& shape, const void* a, const void* b, void* d, float beta, cudaStream_t stream);
 
@@ -68,6 +69,7 @@ class MatmulPlans {
   std::size_t workspace_bytes_;
   cublasLtHandle_t handle_ = nullptr;
   std::map<ProductShape, std::unique_ptr<Plan>> plans_;
+  std::set<ProductShape> named_;  // in the log, for want of an algorithm
 };
 
 }  // namespace vqlm::cuda

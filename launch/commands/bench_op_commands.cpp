@@ -134,7 +134,7 @@ void add_products_bench(CLI::App& bench) {
       "A product that the device's library refuses is a line with the reason.\n"
       "Examples:\n"
       "  vqlm bench products --threads 0\n"
-      "  vqlm bench products --device cuda --rows 32768 --vocab 50257,50304 --logit-rows 5341 --json "
+      "  vqlm bench products --device cuda --rows 32768 --vocab 50257,50304 --logit-rows 5336 --json "
       "products.json");
   command->callback([options] {
     bench_one_process("products", options->place,

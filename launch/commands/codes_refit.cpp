@@ -99,7 +99,7 @@ void add_codes_refit(CLI::App& codes) {
       ->check(CLI::PositiveNumber);
   command
       ->add_option("--own-tokens", options->own_tokens,
-                   "the most frequent tokens with own clusters, of the K (default: as in the run)")
+                   "the most frequent tokens with own clusters, of the K (default: the run's head.own_tokens)")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--batch", options->batch, "sequences at a time (default: as in training)")
       ->check(CLI::PositiveNumber);
@@ -109,6 +109,7 @@ void add_codes_refit(CLI::App& codes) {
   add_device_option(*command, options->device);
   command->footer(
       "A training goes on with the map by --init MODEL --set head.map=FILE: what the head has learned is carried over.\n"
+      "A run that had own tokens sets head.own_tokens=0 then: they have their clusters in the file.\n"
       "The file is the same for every number of ranks. docs/codes.md says more.");
   command->callback([options] { run_job([&](Environment& environment) { refit(*options, environment); }); });
 }

@@ -55,6 +55,12 @@ void reserve_device_memory(const Backend& backend, const Environment& environmen
   const MemoryPlan plan = require_memory(config, options, available - reserve);
   reserve_cuda_memory(device, memory.pool_used + plan.total());
   const CudaMemory now = cuda_memory(device);
+  if (now.pool_reserved == 0) {
+    log::info("device memory: {} of {} free; the run takes {} of it block by block",
+              human_bytes(static_cast<double>(now.free)), human_bytes(static_cast<double>(now.total)),
+              human_bytes(static_cast<double>(plan.total())));
+    return;
+  }
   log::info("device memory: {} in the run's pool, {} of {} left for libraries and scratch",
             human_bytes(static_cast<double>(now.pool_reserved)), human_bytes(static_cast<double>(now.free)),
             human_bytes(static_cast<double>(now.total)));

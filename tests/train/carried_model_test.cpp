@@ -114,6 +114,16 @@ TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
     EXPECT_EQ(start.loss, before);
   }
 
+  // What starts from it is an ordinary run, which --resume takes.
+  Config continued = config("continued");
+  continued.head.map = "learned";
+  {
+    TrainingRun run(*backend_, grid_, resolved(continued), open_training_shards(continued),
+                    {.initial = folder_.file("run")});
+    run.train([] { return false; });
+  }
+  EXPECT_GT(train_run(*backend_, grid_, config("continued"), true).first_step, 0);
+
   EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config("run"), true); }),
               AllOf(HasSubstr("re-fitted while it trained"), HasSubstr("--init"), HasSubstr("head.map = \"corpus\"")));
   Config fresh = config("fresh");

@@ -22,7 +22,7 @@ struct Said {
 };
 
 Said said_to(const std::vector<std::string>& overrides) {
-  log::set_level(log::level::warn);
+  log::set_level(log::level::info);
   ::testing::internal::CaptureStdout();  // where the default logger writes
   Said said;
   said.error = usage_error([&] { load_config({}, overrides); });

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "train/config/config.h"
 #include "train/config/config_head_check.h"
 #include "train/config/schedule.h"
@@ -160,8 +161,25 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_schedule(config);
 }
 
+namespace {
+
+/// Rows of the MLP's hidden states have d_ff / tensor numbers, and a GPU's products want multiples of 8.
+void note_slow_width(const Config& config) {
+  const std::int64_t width = config.model.d_ff / config.parallel.tensor;
+  if (width % 8 == 0) return;
+  const std::int64_t better = (width + 7) / 8 * 8 * config.parallel.tensor;
+  log::info(
+      "model.d_ff = {} on {} tensor rank{}: GPUs multiply rows of {} numbers slowly; model.d_ff = {} would be faster",
+      config.model.d_ff, config.parallel.tensor, config.parallel.tensor == 1 ? "" : "s", width, better);
+}
+
+}  // namespace
+
 void check_device(const Config& config, DType activation) {
-  if (activation == DType::bf16) check_head_dim(config.model);
+  if (activation == DType::bf16) {
+    check_head_dim(config.model);
+    note_slow_width(config);
+  }
   const Precision asked = config.train.precision;
   if (asked == Precision::bf16 && activation != DType::bf16) {
     throw UsageError(

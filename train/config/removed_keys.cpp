@@ -79,7 +79,7 @@ void check_removed_keys(const std::vector<RemovedKey>& found, const Config& conf
     const std::string message =
         fmt::format("{}: {} = {} is no key any more: {}", key.origin, key.name, key.value, rule->why);
     if (rule->matter == Matter::model) throw UsageError(message);
-    log::warn("{}", message);
+    log::info("{}", message);
   }
 }
 

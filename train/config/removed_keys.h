@@ -19,7 +19,7 @@ struct RemovedKey {
 bool is_removed_key(std::string_view full_name);
 
 /// Passes over keys whose feature was off in `config`, which holds everything else that the file and --set say. Throws
-/// UsageError, with the way out, for one whose feature was on and changes what a model computes, and logs a warning for
+/// UsageError, with the way out, for one whose feature was on and changes what a model computes, and says so of
 /// one that only changed how it was trained.
 void check_removed_keys(const std::vector<RemovedKey>& found, const Config& config);
 

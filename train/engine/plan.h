@@ -1,5 +1,5 @@
-// Plans: what one rank of a process grid needs and does, without hardware and without data: the program's own model, optimizer
-// and gradient accumulator are built and run for one step on a back end and communicators that only count.
+// Plans: what one rank of a process grid needs and does, without hardware and without data: the program's own engine is built
+// and run for one step on a back end and communicators that only count.
 #pragma once
 
 #include <array>

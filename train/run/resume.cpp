@@ -56,12 +56,17 @@ std::optional<CheckpointReader> open_intact(Backend& backend, const ProcessGrid&
   Communicator& world = grid.world();
   const auto attempt = [&](const auto& work) {
     std::string own;
+    bool is_usage = false;
     try {
       own = work();
+    } catch (const UsageError& error) {  // not damage: the configuration that it holds cannot be used any more
+      own = error.what();
+      is_usage = true;
     } catch (const Error& error) {
       own = error.what();
     }
     problem = first_text(backend, world, own);
+    if (max_over(backend, world, is_usage ? 1 : 0) > 0) throw UsageError(problem);
     return problem.empty();
   };
   const auto compare = [&] { return find_damage(folder, read_manifest(folder), world.rank(), world.size()); };

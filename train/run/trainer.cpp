@@ -127,7 +127,6 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   state_.samples = static_cast<std::int64_t>(loader_->samples_consumed());
   wishes = {.stop = all.wish_to_stop > 0, .time_is_up = all.time_is_up > 0};
   saver_.advance(all.saved);
-  if (all.peak_is_low > 0) measure_peak_again();
 
   StepMetrics metrics;
   metrics.step = step;
@@ -144,6 +143,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.seconds_head = all.seconds_head / ranks;
   metrics.skipped = !std::isfinite(norm);
   metrics.mfu = share_of_peak(metrics.tokens_per_second * model().flops_per_token());
+  if (all.peak_is_low > 0) measure_peak_again();  // between steps
   return metrics;
 }
 

@@ -10,10 +10,20 @@
 #include "train/run/resume.h"
 
 namespace vqlm {
+namespace {
+
+/// A run that starts from a model has that model's map: "learned" was one that earlier versions re-fitted in training, which
+/// this run does not.
+Config settled(Config config, const TrainingRunOptions& options) {
+  if (!options.initial.empty() && config.head.map == "learned") config.head.map = "corpus";
+  return config;
+}
+
+}  // namespace
 
 TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet shards,
                          const TrainingRunOptions& options)
-    : backend_(backend), grid_(grid), config_(config), options_(options), folder_(config_) {
+    : backend_(backend), grid_(grid), config_(settled(config, options)), options_(options), folder_(config_) {
   open_folder();
   open_beginning(shards);
   std::optional<CodeMap> map;
@@ -22,6 +32,8 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   inputs_.emplace(make_training_inputs(backend_, grid_, config_, std::move(shards), std::move(map)));
   if (options_.before_allocation) options_.before_allocation(*inputs_);
   trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr, initial_.get());
+  resumed_.reset();  // their files and memory
+  initial_.reset();
 }
 
 void TrainingRun::open_folder() {

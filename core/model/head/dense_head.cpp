@@ -9,7 +9,7 @@ namespace {
 
 // Memory for one chunk of logits. On a host 64 MiB holds 333 rows at V = 50,257: at V = 50,000, d = 512 the whole head is 4
 // to 7 % faster than with 32 MiB, and 128 MiB gains nothing more (vqlm bench head). A GPU's products want thousands of
-// rows: 512 MiB hold 5,341 at V = 50,257 in bf16 (not measured).
+// rows: 512 MiB hold 5,336 at V = 50,257 in bf16 (not measured).
 std::int64_t logits_budget(const Backend& backend) {
   return std::int64_t{backend.host_accessible() ? 64 : 512} << 20;
 }
@@ -17,8 +17,8 @@ std::int64_t logits_budget(const Backend& backend) {
 constexpr std::int64_t min_chunk_rows = 64;
 
 // Rows of a chunk: as few chunks as the budget allows, of equal size, because a short last one costs another pass over the
-// gradient of the matrix and does not fill a device: 16,384 rows at V = 50,257 are 4 chunks of 4,096, not 3 of 5,341 and one
-// of 361. On a device chunks are whole tiles of 128 rows where the budget holds one.
+// gradient of the matrix and does not fill a device: 16,384 rows at V = 50,257 are 4 chunks of 4,096, not 3 of 5,336 and one
+// of 376. On a device chunks are whole tiles of 128 rows where the budget holds one.
 std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int64_t rows) {
   if (rows == 0) return 0;
   const auto row_bytes =
