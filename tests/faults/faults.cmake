@@ -16,4 +16,4 @@ vqlm_fault_test(kill --rounds 15)
 # These never start more than one rank.
 set_tests_properties(faults.damage faults.disk PROPERTIES PROCESSORS 1 RESOURCE_LOCK "")
 
-vqlm_test(faults vqlm_data nlohmann_json::nlohmann_json)
+vqlm_test(faults vqlm_train nlohmann_json::nlohmann_json)
