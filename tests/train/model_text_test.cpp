@@ -17,7 +17,7 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
                               .members = MemberVectors::embedding,
                               .member_mean = true,
                               .input_codes = true}),
-            "vq K=10 E r=16 mean input codes");
+            "vq K=10 E mean input codes");
   model.tie_embeddings = true;
   EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense tied");
 }
