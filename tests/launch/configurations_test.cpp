@@ -49,6 +49,18 @@ TEST(Configurations, FitTheRanksTheyAreStartedWith) {
   }
 }
 
+TEST(Configurations, TakeEitherKindOfHeadFromTheCommandLine) {
+  for (const Start& start : starts) {
+    for (const std::string kind : {"head.kind=dense", "head.kind=vq"}) {
+      SCOPED_TRACE(start.config + " with " + kind);
+      std::vector<std::string> overrides = start.overrides;
+      overrides.push_back(kind);
+      Config config = load_config(VQLM_SOURCE_DIR "/configs/" + start.config + ".toml", overrides);
+      EXPECT_NO_THROW(resolve(config, 50257, start.ranks));
+    }
+  }
+}
+
 TEST(Configurations, AreAllInTheTable) {
   std::set<std::string> named;
   for (const Start& start : starts) named.insert(start.config);

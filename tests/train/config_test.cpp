@@ -125,6 +125,32 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
   EXPECT_EQ(again.train.steps, 12345678901);
 }
 
+TEST_F(ConfigTest, AnotherKindOfHeadDropsTheFilesKeysOfItsOwn) {
+  const auto vq = write(
+      "[head]\nkind = \"vq\"\nbias = false\nmembers = \"embedding\"\nmember_mean = true\ninput_codes = true\n"
+      "clusters = 8\n");
+  Config config = load_config(vq, {"head.kind=dense"});
+  EXPECT_EQ(config.head.members, HeadConfig{}.members);
+  EXPECT_EQ(config.head.clusters, HeadConfig{}.clusters);
+  EXPECT_FALSE(config.head.member_mean || config.head.input_codes);
+  EXPECT_FALSE(config.head.bias);  // of both kinds
+  EXPECT_NO_THROW(resolve(config, 16000, 1));
+  EXPECT_EQ(load_config(vq, {"head.kind=dense", "head.kind=vq"}).head.clusters, 8);
+  EXPECT_EQ(load_config(vq, {"head.kind=vq", "head.members=codes"}).head.clusters, 8);
+  // What --set says itself is not dropped, but checked.
+  EXPECT_THAT(usage_error([&] {
+                Config contrary = load_config(vq, {"head.input_codes=true", "head.kind=dense"});
+                resolve(contrary, 16000, 1);
+              }),
+              HasSubstr("head.input_codes = true"));
+
+  const auto tied = write("[model]\ntie_embeddings = true\n[head]\nkind = \"dense\"\n");
+  config = load_config(tied, {"head.kind=vq", "head.clusters=5"});
+  EXPECT_FALSE(config.model.tie_embeddings);
+  EXPECT_EQ(config.head.clusters, 5);
+  EXPECT_NO_THROW(resolve(config, 16000, 1));
+}
+
 TEST_F(ConfigTest, OverridesWinOverTheFileAndTheLastOneWins) {
   const auto path = write("[train]\nsteps = 5\nmicro_batch = 2\n");
   const Config config = load_config(path, {"train.steps=6", "train.steps=7"});

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "train/config/config_keys.h"
 #include "train/config/nearest_name.h"
 #include "train/config/removed_keys.h"
@@ -184,12 +185,42 @@ void apply_file(Config& config, const std::filesystem::path& path, std::vector<R
   }
 }
 
+/// A key's value in one configuration becomes what it is in another.
+void copy_value(const Key& key, Config& to, const Config& from) {
+  std::visit([&](const auto& member) { member.set(to, member.get(from)); }, key.member);
+}
+
+/// Where the overrides name another kind of head than the file, the file's keys of its own kind go back to their
+/// defaults, so that `--set head.kind=dense` is enough to try a dense head in a VQ model's place. Says which.
+void drop_keys_of_other_kind(Config& config, const std::vector<std::string>& overrides,
+                             const std::filesystem::path& path) {
+  Config named = config;
+  std::vector<RemovedKey> ignored;
+  for (const std::string& text : overrides) {
+    if (text.starts_with("head.kind=")) apply_override(named, text, ignored);
+  }
+  if (named.head.kind == config.head.kind) return;
+  const Config defaults;
+  std::vector<std::string> dropped;
+  for (const Key& key : config_keys::all()) {
+    const std::optional<HeadKind> kind = key.head_kind();
+    if (!kind || *kind == named.head.kind || key.text(config) == key.text(defaults)) continue;
+    dropped.push_back(fmt::format("{} = {}", key.full_name(), key.text(config)));
+    copy_value(key, config, defaults);
+  }
+  if (dropped.empty()) return;
+  log::info("{}: passed over, since --set names another kind of head: {}", path.string(), fmt::join(dropped, ", "));
+}
+
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Config config;
   std::vector<RemovedKey> removed;
-  if (!path.empty()) apply_file(config, path, removed);
+  if (!path.empty()) {
+    apply_file(config, path, removed);
+    drop_keys_of_other_kind(config, overrides, path);
+  }
   for (const std::string& text : overrides) apply_override(config, text, removed);
   check_removed_keys(removed, config);
   return config;

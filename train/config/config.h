@@ -85,7 +85,8 @@ struct Config {
 };
 
 /// Defaults, then the file (skipped where path is empty), then overrides "section.key=value" in order.
-/// Strings need no quotes in an override. Throws Error for a file that cannot be read or is not TOML, and
+/// Strings need no quotes in an override. An override of head.kind with another kind than the file's drops the file's
+/// keys of its own kind, and logs which. Throws Error for a file that cannot be read or is not TOML, and
 /// UsageError naming an unknown key (with the nearest known one) or a value of the wrong type or out of its
 /// range.
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});

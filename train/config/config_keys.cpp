@@ -141,6 +141,12 @@ std::string toml_string(std::string_view text) {
   return out + '"';
 }
 
+std::optional<HeadKind> Key::head_kind() const {
+  if (section == "head" && name != "kind" && name != "bias") return HeadKind::vq;
+  if (section == "model" && name == "tie_embeddings") return HeadKind::dense;
+  return std::nullopt;
+}
+
 std::string Key::text(const Config& config) const {
   return std::visit(
       Overloaded{

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,8 @@ struct Key {
   Identity identity = Identity::no;
 
   std::string full_name() const { return std::string(section) + "." + std::string(name); }
+  /// The one kind of head that reads the key; none where every kind does.
+  std::optional<HeadKind> head_kind() const;
   /// The value as a configuration file writes it; reading it gives the same value, bit for bit.
   std::string text(const Config& config) const;
 };
