@@ -45,24 +45,31 @@ void Block::place_activations(TensorArena& arena, Activations& saved) const {
   mlp_.place_activations(arena, saved.mlp);
 }
 
+void Block::norm_input(Tensor x, Tensor branch, const Activations& saved) const {
+  tensor_.backend().run(RmsnormForward{.y = saved.input_normed,
+                                       .rstd = saved.input_rstd,
+                                       .sum = branch ? saved.input : Tensor{},
+                                       .x = x,
+                                       .branch = branch,
+                                       .gain = parameters_.operand(input_gain_),
+                                       .eps = norm_eps_});
+}
+
+void Block::norm_middle(Tensor branch, const Activations& saved) const {
+  tensor_.backend().run(RmsnormForward{.y = saved.middle_normed,
+                                       .rstd = saved.middle_rstd,
+                                       .sum = saved.middle,
+                                       .x = saved.input,
+                                       .branch = branch,
+                                       .gain = parameters_.operand(middle_gain_),
+                                       .eps = norm_eps_});
+}
+
 void Block::forward(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch) const {
-  Backend& backend = tensor_.backend();
   VQLM_ASSERT(branch || x.data() == saved.input.data());
-  backend.run(RmsnormForward{.y = saved.input_normed,
-                             .rstd = saved.input_rstd,
-                             .sum = branch ? saved.input : Tensor{},
-                             .x = x,
-                             .branch = branch,
-                             .gain = parameters_.operand(input_gain_),
-                             .eps = norm_eps_});
+  norm_input(x, branch, saved);
   attention_.forward(scratch.branch, saved.input_normed, saved.attention, scratch);
-  backend.run(RmsnormForward{.y = saved.middle_normed,
-                             .rstd = saved.middle_rstd,
-                             .sum = saved.middle,
-                             .x = saved.input,
-                             .branch = scratch.branch,
-                             .gain = parameters_.operand(middle_gain_),
-                             .eps = norm_eps_});
+  norm_middle(scratch.branch, saved);
   mlp_.forward(scratch.branch, saved.middle_normed, saved.mlp, scratch);
 }
 
@@ -79,23 +86,10 @@ Block::Activations Block::first_rows(const Activations& saved, std::int64_t rows
 
 void Block::advance(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch,
                     const CachedLayer& cache) const {
-  Backend& backend = tensor_.backend();
   const Tensor output = scratch.branch.rows(0, saved.input.extent(0));
-  backend.run(RmsnormForward{.y = saved.input_normed,
-                             .rstd = saved.input_rstd,
-                             .sum = branch ? saved.input : Tensor{},
-                             .x = x,
-                             .branch = branch,
-                             .gain = parameters_.operand(input_gain_),
-                             .eps = norm_eps_});
+  norm_input(x, branch, saved);
   attention_.advance(output, saved.input_normed, saved.attention, cache);
-  backend.run(RmsnormForward{.y = saved.middle_normed,
-                             .rstd = saved.middle_rstd,
-                             .sum = saved.middle,
-                             .x = saved.input,
-                             .branch = output,
-                             .gain = parameters_.operand(middle_gain_),
-                             .eps = norm_eps_});
+  norm_middle(output, saved);
   mlp_.forward(output, saved.middle_normed, saved.mlp, scratch);
 }
 

@@ -46,6 +46,11 @@ class Block {
   void backward(const Activations& saved, const Scratch& scratch) const;
 
  private:
+  /// RMSNorm of the residual stream before attention: of x, or of x + branch, which is then kept as the block's input.
+  void norm_input(Tensor x, Tensor branch, const Activations& saved) const;
+  /// The same before the MLP: of the block's input + branch, kept as the middle.
+  void norm_middle(Tensor branch, const Activations& saved) const;
+
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   std::int64_t d_model_;
