@@ -2,7 +2,7 @@
 # From text to two evaluated models on one machine: a VQ head and its dense twin, trained on a 2 x 2 grid of ranks.
 #   launch/demo.sh                                    the kernel documentation of the distribution's linux-doc package
 #   C4='c4-train.00000-of-01024.json.gz' launch/demo.sh    C4 files (or other JSON lines), as many as you like
-#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of 15 minutes (on 2 cores): more steps;
+#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of about 17 minutes (on 2 cores): more steps;
 #                                                     8 or less take about 8
 #   DEMO_DIR=/scratch/demo launch/demo.sh             another folder than demo/
 # What is done already is not done again: installed packages, the build, text, shards, finished runs, evaluations.
