@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
 
 namespace vqlm {
 
@@ -33,25 +34,91 @@ struct ModelConfig {
   int head_dim() const { return static_cast<int>(d_model / n_heads); }
 };
 
+/// In the order of the alternatives of HeadConfig, and of VqHeadConfig's members and learning.
 enum class HeadKind { dense, vq };
+enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
-/// What a VQ head scores the members of a cluster with.
-enum class MemberVectors { codes, embedding };
 
-struct HeadConfig {
-  HeadKind kind = HeadKind::vq;
-  bool bias = true;                              // token bias, started at log unigram counts
-  std::int64_t clusters = 128;                   // K
-  int groups = 32;                               // G; 0 = the published VQ-Logits method
-  int codes = 128;                               // Q, at most 256
-  MemberVectors members = MemberVectors::codes;  // embedding: rows of the input embedding; then G = 0 and no codes
-  bool member_mean = false;                      // a cluster's vector is its code plus the mean of these vectors
-  bool input_codes = false;                      // the input embedding is a token's row plus a vector of its cluster
-  std::int64_t own_tokens = 0;                   // the most frequent tokens that have clusters of their own, of the K
-  std::string map = "corpus";  // "random", "contiguous", "frequency", "corpus", or the path of a map file
-  CodebookLearning learning = CodebookLearning::gradient;
-  float commitment = 0.25f;  // beta; read where learning is commitment or ema
-  float ema_decay = 0.99f;   // of the clusters' moving averages, a step; read where learning is ema
+struct DenseHeadConfig {
+  bool bias = true;  // token bias, started at log unigram counts
 };
+
+/// A cluster's members are scored with their rows of the input embedding.
+struct EmbeddingMembersConfig {
+  bool mean = true;  // a cluster's vector is its code plus the mean of its members' rows
+};
+
+/// A cluster's members are scored with vectors put together from a shared codebook (G, Q, d / G).
+struct CodeMembersConfig {
+  int groups = 32;  // G, above 0
+  int codes = 128;  // Q, at most 256
+};
+
+/// A cluster's members differ in their token bias alone: the published VQ-Logits method.
+struct NoMembersConfig {};
+
+/// How the clusters' codes learn: by the gradient of the cross entropy,
+struct GradientLearningConfig {};
+/// by it and a commitment loss that draws hidden states to their code,
+struct CommitmentLearningConfig {
+  float commitment = 0.25f;  // beta
+};
+/// or as moving averages of the hidden states that ask for them.
+struct EmaLearningConfig {
+  float commitment = 0.25f;
+  float ema_decay = 0.99f;  // a step
+};
+
+struct VqHeadConfig {
+  bool bias = true;
+  std::int64_t clusters = 128;  // K
+  std::variant<EmbeddingMembersConfig, CodeMembersConfig, NoMembersConfig> members = {};
+  bool input_codes = true;      // the input embedding is a token's row plus a vector of its cluster
+  std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
+  std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
+  std::variant<GradientLearningConfig, CommitmentLearningConfig, EmaLearningConfig> learning = {};
+
+  bool by_embedding() const { return std::holds_alternative<EmbeddingMembersConfig>(members); }
+  bool member_mean() const {
+    const auto* rows = std::get_if<EmbeddingMembersConfig>(&members);
+    return rows != nullptr && rows->mean;
+  }
+  /// G and Q; 0 for members without codes.
+  int groups() const {
+    const auto* by_codes = std::get_if<CodeMembersConfig>(&members);
+    return by_codes != nullptr ? by_codes->groups : 0;
+  }
+  int codes() const {
+    const auto* by_codes = std::get_if<CodeMembersConfig>(&members);
+    return by_codes != nullptr ? by_codes->codes : 0;
+  }
+  bool averages() const { return std::holds_alternative<EmaLearningConfig>(learning); }
+  /// beta; 0 without a commitment loss.
+  float commitment() const {
+    if (const auto* loss = std::get_if<CommitmentLearningConfig>(&learning)) return loss->commitment;
+    const auto* ema = std::get_if<EmaLearningConfig>(&learning);
+    return ema != nullptr ? ema->commitment : 0;
+  }
+};
+
+/// A head of clusters K and product codes, G groups of Q (0: none), without more.
+inline VqHeadConfig code_head(std::int64_t clusters, int groups, int codes) {
+  VqHeadConfig head{.clusters = clusters, .members = NoMembersConfig{}, .input_codes = false};
+  if (groups > 0) head.members = CodeMembersConfig{.groups = groups, .codes = codes};
+  return head;
+}
+
+using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig>;
+
+inline HeadKind kind_of(const HeadConfig& head) {
+  return static_cast<HeadKind>(head.index());
+}
+/// Null for a dense head.
+inline const VqHeadConfig* vq_of(const HeadConfig& head) {
+  return std::get_if<VqHeadConfig>(&head);
+}
+inline bool has_bias(const HeadConfig& head) {
+  return std::visit([](const auto& kind) { return kind.bias; }, head);
+}
 
 }  // namespace vqlm

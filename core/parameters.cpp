@@ -2,9 +2,20 @@
 
 #include <algorithm>
 
+#include "core/box.h"
 #include "core/rng.h"
 
 namespace vqlm {
+
+Parameter replicated_parameter(const std::string& name, Shape shape, float stddev) {
+  return {.name = name,
+          .global_shape = shape,
+          .offset = origin_of(shape),
+          .shape = shape,
+          .init = {.stddev = stddev},
+          .decay = shape.rank() >= 2};
+}
+
 namespace {
 
 constexpr std::int64_t alignment = parameter_alignment;

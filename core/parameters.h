@@ -52,6 +52,9 @@ struct Parameter {
   std::int64_t flat_begin = 0;  // of the slice in the flat buffers
 };
 
+/// A parameter that every rank of the tensor group holds whole; vectors do not decay.
+Parameter replicated_parameter(const std::string& name, Shape shape, float stddev);
+
 /// Parameters whose gradients are complete at the same moment of backward; a contiguous range of the flat
 /// buffers.
 struct ParameterBucket {

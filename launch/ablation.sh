@@ -91,6 +91,7 @@ check_same_study() {
     settings >"$was.partial"
     mv "$was.partial" "$was"  # last: with it the study is there
   fi
+  rows_tool --configuration >"$out/configuration.toml"
   check_ood
   if ! cmp -s "$base" "$out/base.toml"; then
     usage "--base $base: differs from the one that this study began with, $out/base.toml: put it back, or choose another --out"

@@ -17,7 +17,8 @@ namespace {
 /// norm follows.
 float embedding_stddev(const ModelConfig& model, const HeadConfig& head) {
   constexpr float usual = 0.02f, first_scores = 0.5f;
-  if (head.kind == HeadKind::dense || head.members == MemberVectors::codes) return usual;
+  const auto* vq = vq_of(head);
+  if (vq == nullptr || !vq->by_embedding()) return usual;
   return std::min(usual, first_scores / std::sqrt(static_cast<float>(model.d_model)));
 }
 
@@ -33,9 +34,9 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
       scratch_(tensor_, options.model, options.batch, options.purpose == Purpose::training) {
   VQLM_ASSERT(batch_.rows() % tensor_.size() == 0);
   const bool training = options.purpose == Purpose::training;
-  const bool vq = options.head.kind == HeadKind::vq;
+  const auto* vq = vq_of(options.head);
   const bool tied = config_.tie_embeddings;
-  VQLM_ASSERT(!(vq && tied) && (!vq || map != nullptr));
+  VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
   const bool generation = options.purpose == Purpose::generation;
   if (generation && tensor_.size() != 1) {
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
@@ -56,20 +57,20 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   final_gain_ = parameters_.add(replicated_bucket_, {norm_gain("model.norm.weight", config_.d_model)});
   const HeadContext context{.tensor = tensor_,
                             .model = config_,
-                            .head = options.head,
                             .parameters = parameters_,
-                            .buckets = vq ? HeadBuckets{replicated_bucket_, replicated_bucket_}
-                                          : HeadBuckets{head_buckets_.front(), head_buckets_.back()},
+                            .buckets = vq != nullptr ? HeadBuckets{replicated_bucket_, replicated_bucket_}
+                                                     : HeadBuckets{head_buckets_.front(), head_buckets_.back()},
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
                             .input_rows = rows_,
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table(),
                             .embedding_stddev = embedding_stddev(config_, options.head)};
-  if (vq) {
-    head_ = std::make_unique<VqHead>(context, *map);
+  if (vq != nullptr) {
+    head_ = std::make_unique<VqHead>(context, *vq, *map);
   } else {
-    head_ = std::make_unique<DenseHead>(context, tied ? std::optional(embedding_->table()) : std::nullopt);
+    const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
+    head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(options.head), table);
   }
   parameters_.allocate(training);
   allocate_activations(options.purpose);
@@ -82,9 +83,9 @@ void Transformer::open_buckets(const HeadConfig& head) {
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
   }
-  if (head.kind == HeadKind::dense) {
+  if (kind_of(head) == HeadKind::dense) {
     head_buckets_ = {parameters_.add_bucket("head", false)};
-    if (head.bias && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
+    if (has_bias(head) && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
   }
   replicated_bucket_ = parameters_.add_bucket("replicated", true);
 }

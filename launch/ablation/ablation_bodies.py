@@ -7,9 +7,11 @@ deeper: n_layers grows.
 """
 
 import bisect
+import itertools
 import json
 import math
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -46,16 +48,33 @@ def heads_of(settings):
     return heads, heads // key_values
 
 
-class Counter:
-    """Parameters of whole models, as the program counts those that it would build (`vqlm plan`)."""
+def toml(settings):
+    """{section.key: text} as a configuration file."""
+    lines = []
+    for section, keys in itertools.groupby(sorted(settings), lambda key: key.partition(".")[0]):
+        lines.append(f"[{section}]")
+        for key in keys:
+            plain = re.fullmatch(r"true|false|[-+]?[0-9][0-9_.eE+-]*", settings[key])
+            lines.append(f"{key.partition('.')[2]} = {settings[key] if plain else json.dumps(settings[key])}")
+    return "\n".join(lines) + "\n"
 
-    def __init__(self, program, vocab):
+
+def is_of_the_model(key):
+    return key.startswith(("model.", "head."))
+
+
+class Counter:
+    """Parameters of whole models, as the program counts those that it would build (`vqlm plan`). What a row says stands over
+    the base configuration, whose keys of another kind of head are then passed over."""
+
+    def __init__(self, program, vocab, base):
         self.program = program
         self.vocab = vocab
+        self.base = {key: value for key, value in base.items() if is_of_the_model(key)}
         self.counted = {}
 
     def __call__(self, settings):
-        words = [f"--set={key}={value}" for key, value in sorted(settings.items()) if key.startswith(("model.", "head."))]
+        words = [f"--set={key}={value}" for key, value in sorted(settings.items()) if is_of_the_model(key) and self.base.get(key) != value]
         if tuple(words) not in self.counted:
             self.counted[tuple(words)] = self._plan(words)
         return self.counted[tuple(words)]
@@ -63,7 +82,9 @@ class Counter:
     def _plan(self, words):
         with tempfile.TemporaryDirectory() as folder:
             plan = pathlib.Path(folder, "plan.json")
-            command = [self.program, "plan", f"--vocab={self.vocab}", "--dtype=fp32", "--grid=1x1", f"--json={plan}", *words]
+            base = pathlib.Path(folder, "base.toml")
+            base.write_text(toml(self.base), encoding="utf-8")
+            command = [self.program, "plan", f"--config={base}", f"--vocab={self.vocab}", "--dtype=fp32", "--grid=1x1", f"--json={plan}", *words]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 raise BodyError((result.stderr.strip().splitlines() or [f"{self.program} plan: exit code {result.returncode}"])[-1])
@@ -72,9 +93,7 @@ class Counter:
 
 def divisors(settings):
     """What the head wants a width to be a multiple of."""
-    if settings.get("head.kind") == "dense":
-        return []
-    if settings.get("head.members") == "embedding":
+    if settings.get("head.kind") == "dense" or settings.get("head.members", "embedding") != "codes":
         return []
     return [number(settings, "head.groups", 0) or 1]
 

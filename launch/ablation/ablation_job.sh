@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The jobs of launch/ablation.sh, which sources this file: one row of a study trained and evaluated, and all of them, some
-# side by side. Reads its variables: home program out base shards train heldout ood steps device ranks jobs sets plan.
+# side by side. Reads its variables: home program out shards train heldout ood steps device ranks jobs sets plan.
 #
 # rows/ID/: overrides.txt (what was trained), jobs.txt (how many rows side by side), status (one line: done, or stopped,
 # refused: or failed: and why), log.txt, run/ (the run folder), eval-in.json and eval-ood.json.
@@ -55,7 +55,7 @@ make_map() {
 train_row() {
   local folder=$1 id=$2 overrides=$3 map=$4 existing=() words=() word
   # shellcheck disable=SC2086  # overrides are words
-  for word in "${sets[@]}" "train.steps=$steps" "data.train=$train" "data.heldout=$heldout" "train.seed=${id##*-s}" \
+  for word in "train.steps=$steps" "data.train=$train" "data.heldout=$heldout" "train.seed=${id##*-s}" \
     "run.dir=$folder/run" "run.name=${id%-s*}" $overrides; do
     words+=(--set "$word")
   done
@@ -68,7 +68,7 @@ train_row() {
     existing=(--force)
   fi
   echo "$jobs" >"$folder/jobs.txt"
-  run_program "$folder/log.txt" "${launcher[@]}" "$program" train --config "$base" --device "$device" "${words[@]}" "${existing[@]}"
+  run_program "$folder/log.txt" "${launcher[@]}" "$program" train --config "$out/configuration.toml" --device "$device" "${words[@]}" "${existing[@]}"
 }
 
 # evaluate_row FOLDER DATA JSON: the losses by frequency of the training text, too.

@@ -6,7 +6,8 @@
 
 Prints a line for each row, columns separated by tabs: id (NAME-sSEED), the id of the row whose model it needs or -, the
 map file to make first (in the study's maps/) or -, the words after `vqlm codes` that make it or -, and the overrides,
-separated by spaces. Rows that others need come before them. With --steps prints the number of steps alone.
+separated by spaces. Rows that others need come before them. With --steps prints the number of steps alone, with
+--configuration the base configuration with what --set changes.
 Errors are one line on standard error, with exit code 2.
 """
 
@@ -15,7 +16,7 @@ import re
 import sys
 import tomllib
 
-from ablation_bodies import GROWN, BodyError, Counter, grown
+from ablation_bodies import GROWN, BodyError, Counter, grown, toml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
 KEY = re.compile(r"[a-z]+\.[a-z0-9_]+$")
@@ -119,7 +120,7 @@ def rounded(number):
 
 def without_codes(settings):
     """Whether a head's map has clusters alone: members that are rows of the embedding need no codes."""
-    return settings.get("head.groups") == "0" or settings.get("head.members") == "embedding"
+    return settings.get("head.groups") == "0" or settings.get("head.members", "embedding") != "codes"
 
 
 def sizes(head, base, vocab):
@@ -165,7 +166,7 @@ def shared_map(settings, overrides, seed, source):
             words += ["--codes", codes]
     if own != "0" and source is None:
         words += ["--own-tokens", own]
-    if source is None and settings.get("head.members") == "embedding":
+    if source is None and settings.get("head.members", "embedding") == "embedding":
         kind = "corpus-before2"
         words += ["--vectors", "chi-square", "--neighbours", "before2"]
     file = f"{kind}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
@@ -219,8 +220,12 @@ def main():
     parser.add_argument("--heads", default="all")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", action="store_true")
+    parser.add_argument("--configuration", action="store_true")
     options = parser.parse_args()
     base = read_base(options.base, options.set)
+    if options.configuration:
+        print(toml(base), end="")
+        return
     if options.steps:
         if "train.steps" not in base:
             raise GridError(f"{options.base}: no train.steps; say --steps")
@@ -230,7 +235,7 @@ def main():
         raise GridError(f"--seeds {options.seeds}: write numbers with commas, such as 0,1,2")
     grid = read_grid(options.grid)
     baseline = base | next(sized(head, base, options.vocab) for head in grid.values() if head.baseline)
-    count = Counter(options.program, options.vocab)
+    count = Counter(options.program, options.vocab, base)
     for head in choose(grid, options.heads):
         for seed in dict.fromkeys(map(int, options.seeds.split(","))):
             print("\t".join(row(head, base, baseline, count, seed)))

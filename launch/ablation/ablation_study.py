@@ -39,7 +39,7 @@ class Row:
 
     @property
     def tied(self):
-        return self.config["model"]["tie_embeddings"]
+        return self.config["model"].get("tie_embeddings", False)
 
 
 class Study:

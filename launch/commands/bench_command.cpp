@@ -83,8 +83,9 @@ void add_step(CLI::App& bench) {
   size("--seq-len", "data.seq_len", "tokens of a sequence (default 512)");
   size("--batch", "train.micro_batch", "sequences of a forward pass (default 8)");
   size("--clusters", "head.clusters", "vq: clusters K (default 128)");
-  size("--groups", "head.groups", "vq: groups G (default 32)");
-  size("--codes", "head.codes", "vq: codes Q of a group (default 128)");
+  size("--members", "head.members", "vq: embedding (default), codes or none");
+  size("--groups", "head.groups", "members codes: groups G (default 32)");
+  size("--codes", "head.codes", "members codes: codes Q of a group (default 128)");
   size("--map", "head.map", "vq: random, or by frequency for every other word (default)");
   size("--tensor", "parallel.tensor", "ranks that share one copy of the model (default 1)");
   size("--device", "run.device", "cpu, cuda, or auto: a GPU where there is one (default)");

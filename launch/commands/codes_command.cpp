@@ -34,7 +34,7 @@ void check_vocabulary(const KnownMap& known, std::int64_t vocab_size, const std:
 
 void take_vectors_of(KnownMap& known, const std::string& from) {
   const auto source = open_model(from);
-  if (source->head().kind != HeadKind::dense) {
+  if (kind_of(source->head()) != HeadKind::dense) {
     throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", from));
   }
   check_vocabulary(known, source->model().vocab_size, "--from " + from);

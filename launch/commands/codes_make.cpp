@@ -54,7 +54,7 @@ void check_make_options(const CLI::App& command, const Options& options) {
 /// Rows of a trained dense matrix, as `vqlm convert --head vq` takes them. The root's alone.
 FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>& counts, Backend& backend) {
   const auto source = open_model(options.from);
-  if (source->head().kind != HeadKind::dense) {
+  if (kind_of(source->head()) != HeadKind::dense) {
     throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", options.from));
   }
   TextStatistics text{.counts = counts, .mean_hidden = {}};

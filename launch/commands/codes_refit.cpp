@@ -30,7 +30,7 @@ struct Options {
 };
 
 RefitOptions refit_options(const Options& options, const ModelSource& source) {
-  const HeadConfig& head = source.head();
+  const auto& head = std::get<VqHeadConfig>(source.head());
   const std::int64_t own = options.own_tokens.value_or(head.own_tokens);
   if (own > 0 && own >= head.clusters) {
     throw UsageError(fmt::format("--own-tokens {}: it must be below the {} clusters of {}", own, head.clusters,

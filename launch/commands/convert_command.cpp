@@ -138,7 +138,7 @@ std::unique_ptr<ModelSource> fitted_head(const Options& options, const ModelSour
 /// The model with the other head, which refers to `source`.
 std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSource& source, Environment& environment) {
   const bool to_vq = options.head == "vq";
-  const bool is_vq = source.head().kind == HeadKind::vq;
+  const bool is_vq = kind_of(source.head()) == HeadKind::vq;
   if (to_vq == is_vq) {
     throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head, source.path().string(),
                                  is_vq ? "; --head dense first, for another map or other sizes" : ""));
@@ -195,7 +195,8 @@ void convert(const CLI::App& command, const Options& options) {
   log::info("{}: {}", stored->path().string(), stored->description());
   // Neither Hugging Face's form nor another head has input codes, and none needs them.
   std::optional<FoldedInputCodes> folded;
-  if (stored->head().input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
+  const VqHeadConfig* const vq = vq_of(stored->head());
+  if (vq != nullptr && vq->input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
   const ModelSource* const source = folded ? &*folded : stored.get();
   if (options.head.empty()) {
     write(options, *source);

@@ -93,17 +93,17 @@ std::int64_t vocabulary_of(const Options& options, Config& config, std::vector<s
 
 /// The map that head.map names; else none: balanced clusters are assumed.
 std::optional<CodeMap> map_of(const Config& config, std::vector<std::string>& notes) {
-  const HeadConfig& head = config.head;
-  if (head.kind == HeadKind::dense) return std::nullopt;
-  if (std::filesystem::is_regular_file(head.map)) {
-    std::optional<CodeMap> map = load_code_map(head.map);
-    check_map(*map, config, head.map);
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (head == nullptr) return std::nullopt;
+  if (std::filesystem::is_regular_file(head->map)) {
+    std::optional<CodeMap> map = load_code_map(head->map);
+    check_map(*map, config, head->map);
     return map;
   }
   notes.push_back(
       fmt::format("head.map = \"{}\" is not made or read here: clusters of equal sizes are assumed, "
                   "{:.1f} tokens each",
-                  head.map, static_cast<double>(config.model.vocab_size) / static_cast<double>(head.clusters)));
+                  head->map, static_cast<double>(config.model.vocab_size) / static_cast<double>(head->clusters)));
   return std::nullopt;
 }
 

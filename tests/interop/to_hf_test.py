@@ -16,20 +16,22 @@ SOURCE = pathlib.Path(os.environ["VQLM_SOURCE_DIR"])
 MODEL = ["model.d_model=32", "model.n_layers=2", "model.n_heads=4", "model.n_kv_heads=2", "model.d_ff=64",
          "data.seq_len=64", "train.global_batch=8", "train.micro_batch=2", "train.steps=6", "optim.warmup_steps=2",
          "optim.lr=0.01", "run.device=cpu"]
-VQ = ["head.kind=vq", "head.clusters=8", "head.codes=8", "head.map=random"]
+VQ = ["head.kind=vq", "head.clusters=8", "head.map=random"]
+CODES = [*VQ, "head.members=codes", "head.codes=8", "head.input_codes=false"]
+ROWS = [*VQ, "head.members=embedding", "head.member_mean=false", "head.input_codes=false"]
 RUNS = {
     "dense": (["head.kind=dense", "head.bias=false"], "LlamaForCausalLM"),
     "tied": (["head.kind=dense", "head.bias=false", "model.tie_embeddings=true", "model.rope_scaling=linear",
               "model.rope_factor=2"], "LlamaForCausalLM"),
     "dense_bias": (["head.kind=dense"], "VqlmForCausalLM"),
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
-    "vq": ([*VQ, "head.groups=4"], "VqlmForCausalLM"),
-    "vq_without_bias": ([*VQ, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
-    "vq_embedding": ([*VQ, "head.members=embedding"], "VqlmForCausalLM"),
+    "vq": ([*CODES, "head.groups=4"], "VqlmForCausalLM"),
+    "vq_without_bias": ([*CODES, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
+    "vq_embedding": (ROWS, "VqlmForCausalLM"),
     "vq_embedding_mean": ([*VQ, "head.members=embedding", "head.member_mean=true", "head.input_codes=true"], "VqlmForCausalLM"),
-    "vq_embedding_no_bias": ([*VQ, "head.members=embedding", "head.bias=false"], "VqlmForCausalLM"),
-    "vq_published": ([*VQ, "head.groups=0"], "VqlmForCausalLM"),
-    "vq_published_without_bias": ([*VQ, "head.groups=0", "head.bias=false"], "VqlmForCausalLM"),
+    "vq_embedding_no_bias": ([*ROWS, "head.bias=false"], "VqlmForCausalLM"),
+    "vq_published": ([*CODES, "head.groups=0"], "VqlmForCausalLM"),
+    "vq_published_without_bias": ([*VQ, "head.members=none", "head.input_codes=false", "head.bias=false"], "VqlmForCausalLM"),
 }
 # fp32 sums in other orders, as in from_hf_test.py.
 TOLERANCE = 1e-4

@@ -28,6 +28,8 @@ n_layers = 1
 n_heads = 2
 d_ff = 64
 [head]
+members = "codes"
+input_codes = false
 groups = 4
 map = "corpus"
 [data]
@@ -121,7 +123,7 @@ class Study(unittest.TestCase):
         for row in ("dense", "vq", "wider", "deeper"):
             base = ablation_rows.read_base(self.folder / "whole" / "rows" / f"{row}-s0" / "run" / "config.toml", [])
             model = self.evaluation("whole", f"{row}-s0")["model"]["parameters"]
-            self.assertEqual(model, ablation_bodies.Counter(PROGRAM, 320)(base))
+            self.assertEqual(model, ablation_bodies.Counter(PROGRAM, 320, {})(base))
             self.assertEqual(cost[row][5], f"{model:,}")
         quality = self.cells("whole", "Perplexity")
         self.assertEqual(quality["vq"][:3], ["1", f"{vq['perplexity']:.2f}", f"{100 * (vq['perplexity'] / dense['perplexity'] - 1):+.1f} %"])
@@ -221,7 +223,7 @@ class Rows(unittest.TestCase):
 
     def test_sizes_are_parts_of_the_vocabulary(self):
         heads = self.heads("a baseline\nb size=1.5%\nc size=1.5% head.codes=64\nd size=1% head.groups=0\ne size=30% head.codes=250")
-        size = lambda name, vocab: ablation_rows.sizes(heads[name], {}, vocab)  # noqa: E731
+        size = lambda name, vocab: ablation_rows.sizes(heads[name], {"head.members": "codes"}, vocab)  # noqa: E731
         self.assertEqual(size("b", 16384), {"head.clusters": "120", "head.codes": "120"})
         self.assertEqual(size("b", 50257), {"head.clusters": "496", "head.codes": "256"})
         self.assertEqual(size("b", 320), {"head.clusters": "2", "head.codes": "2"})
@@ -232,9 +234,9 @@ class Rows(unittest.TestCase):
 
     def test_bodies_grow_until_the_parameters_are_the_baseline_s(self):
         base = {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "4", "model.n_kv_heads": "2", "model.d_ff": "384",
-                "head.clusters": "64", "head.codes": "64", "head.groups": "32"}
+                "head.members": "codes", "head.clusters": "64", "head.codes": "64", "head.groups": "32"}
         dense = base | {"head.kind": "dense"}
-        count = ablation_bodies.Counter(PROGRAM, 8192)
+        count = ablation_bodies.Counter(PROGRAM, 8192, base)
         # By hand: 8192 x 128 twice, 8192 biases, two layers of 128 x (256 + 128 + 1152 + 2), and the last norm.
         self.assertEqual(count(dense), 2 * 8192 * 128 + 8192 + 2 * 128 * 1538 + 128)
         self.assertEqual(count(dense | {"model.tie_embeddings": "true"}), count(dense) - 8192 * 128)
@@ -259,7 +261,7 @@ class Rows(unittest.TestCase):
         heads = ablation_rows.read_grid(pathlib.Path(SOURCE_DIR, "configs", "ablation-heads.txt"))
         base = ablation_rows.read_base(pathlib.Path(SOURCE_DIR, "configs", "ablation.toml"), [])
         dense = base | heads["dense"].overrides
-        count = ablation_bodies.Counter(PROGRAM, 16384)
+        count = ablation_bodies.Counter(PROGRAM, 16384, base)
         rows = {head.name: ablation_rows.row(head, base, dense, count, 3) for head in ablation_rows.choose(heads, "all")}
         self.assertEqual(rows["vq"][2], "corpus-k120-g32-q120-s3.h5")
         self.assertEqual(rows["commitment"][2], rows["vq"][2])  # one map for both

@@ -75,7 +75,7 @@ class Codes(unittest.TestCase):
 
     def test_training_takes_the_file_and_gives_a_dense_head_to_make_one_of(self):
         training = [*MODEL, f"data.train={self.data}", "train.steps=2"]
-        head = ["head.kind=vq", "head.clusters=16", "head.codes=16", "head.groups=4", f"head.map={self.map}"]
+        head = ["head.kind=vq", "head.clusters=16", "head.members=codes", "head.input_codes=false", "head.codes=16", "head.groups=4", f"head.map={self.map}"]
         self.ok("train", *set_options([*training, *head, f"run.dir={self.folder}/vq"]))
         self.ok("train", *set_options([*training, "head.kind=dense", f"run.dir={self.folder}/dense"]))
         dense = self.folder / "from-dense.h5"
@@ -87,7 +87,9 @@ class Codes(unittest.TestCase):
 
     def test_refit_fits_a_run_s_map_to_what_it_has_learned_and_a_training_goes_on_with_it(self):
         heldout = f"data.heldout={self.folder}/shards/heldout-*.h5"
-        training = [*MODEL, f"data.train={self.data}", heldout, "head.kind=vq", "head.clusters=16", "head.codes=16", "head.groups=4", "run.threads=1"]
+        plain = [*MODEL, f"data.train={self.data}", heldout, "run.threads=1"]
+        codes = ["head.clusters=16", "head.members=codes", "head.codes=16", "head.groups=4"]
+        training = [*plain, *codes, "head.input_codes=false"]
         runs = {name: self.folder / f"refit-{name}" for name in ("first", "on", "own", "dense", "embedding", "input")}
         self.ok("train", *set_options([*training, "optim.lr=3e-3", "train.steps=120", f"run.dir={runs['first']}"]))
 
@@ -125,9 +127,9 @@ class Codes(unittest.TestCase):
         # A third of the tokens has moved, with 16 codes to say it; without carrying over it is more than a nat (carried_model_test.cpp).
         self.assertLess(abs(nll("on") - before), 0.1)
 
-        for name, head, word in (("dense", ["head.kind=dense"], "dense"), ("embedding", ["head.members=embedding"], 'head.members = "embedding"'),
-                                 ("input", ["head.input_codes=true"], "head.input_codes = true")):
-            self.ok("train", *set_options([*training, *head, "train.steps=2", f"run.dir={runs[name]}"]))
+        for name, head, word in (("dense", ["head.kind=dense"], "dense"), ("embedding", ["head.clusters=16"], 'head.members = "embedding"'),
+                                 ("input", codes, "head.input_codes = true")):
+            self.ok("train", *set_options([*plain, *head, "train.steps=2", f"run.dir={runs[name]}"]))
             self.refused(2, [f"refit-{name}", word], "codes", "refit", "--checkpoint", runs[name], "--data", self.data, "--out", self.folder / "never.h5")
         self.refused(2, ["--out", "is there already", "--force"], "codes", "refit", "--checkpoint", runs["first"], "--data", self.data, "--out", alone)
         self.refused(2, ["--own-tokens 16", "16 clusters"], "codes", "refit", "--checkpoint", runs["first"], "--data", self.data,
@@ -136,12 +138,12 @@ class Codes(unittest.TestCase):
         self.assertFalse((self.folder / "never.h5").exists())
 
     def test_a_run_makes_the_map_that_its_members_want(self):
-        for members, map_options in (("codes", SIZES), ("embedding", ["--clusters", "16", "--groups", "0", "--vectors", "chi-square", "--neighbours", "before2"])):
+        for members, sizes, map_options in (("codes", ["head.codes=16", "head.groups=4"], SIZES), ("embedding", [], ["--clusters", "16", "--groups", "0", "--vectors", "chi-square", "--neighbours", "before2"])):
             with self.subTest(members=members):
                 by_hand, folder = self.folder / f"for-{members}.h5", self.folder / f"run-{members}"
                 self.ok("codes", "make", "--data", self.data, *map_options, "--seed", "5", "--out", by_hand)
                 self.ok("train", *set_options([*MODEL, f"data.train={self.data}", "train.steps=2", "train.seed=5", "head.kind=vq", "head.clusters=16",
-                                               "head.codes=16", "head.groups=4", f"head.members={members}", f"run.dir={folder}"]))
+                                               *sizes, f"head.members={members}", f"run.dir={folder}"]))
                 said = self.ok("codes", "compare", by_hand, folder / "code_map.h5")
                 self.assertRegex(said, r"(?m)^ +2 .* 1\.0000 +1\.0000$", said)  # NMI and ARI with map 1
                 made = [line.partition(": ")[2] for line in said.splitlines() if "corpus: " in line]

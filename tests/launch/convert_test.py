@@ -107,7 +107,7 @@ class Convert(unittest.TestCase):
         self.assertEqual(nll[0], nll[2])
 
     def test_input_codes_are_folded_in(self):
-        options = ["head.kind=vq", "head.clusters=16", "head.groups=0", "head.members=embedding", "head.member_mean=true",
+        options = ["head.kind=vq", "head.clusters=16", "head.members=embedding", "head.member_mean=true",
                    "head.input_codes=true"]
         self.ok("train", *self.training("codes", *MODEL, *options))
         codes, hf, dense = self.folder / "codes", self.folder / "codes-hf", self.folder / "codes-dense"

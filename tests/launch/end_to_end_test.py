@@ -14,7 +14,7 @@ from program import error_lines, run
 
 MODEL = ["model.d_model=32", "model.n_layers=2", "model.n_heads=4", "model.d_ff=64", "data.seq_len=32",
          "train.global_batch=8", "train.micro_batch=2", "optim.warmup_steps=2", "run.device=cpu"]
-VQ = ["head.kind=vq", "head.clusters=8", "head.groups=4", "head.codes=8", "head.map=corpus"]
+VQ = ["head.kind=vq", "head.clusters=8", "head.members=codes", "head.input_codes=false", "head.groups=4", "head.codes=8", "head.map=corpus"]
 DENSE = ["head.kind=dense"]
 EVAL_KEYS = {"nll", "perplexity", "bits_per_byte", "tokens", "bytes", "documents", "nll_ci95", "bands"}
 STEP_KEYS = {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "seconds_data", "seconds_head", "mfu"}

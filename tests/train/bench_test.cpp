@@ -10,6 +10,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/model/transformer.h"
+#include "tests/train/head_config.h"
 #include "train/engine/optimizer.h"
 #include "train/tools/bench/step_bench.h"
 #include "train/tools/bench/synthetic_tokens.h"
@@ -19,6 +20,7 @@ namespace vqlm {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::head_of;
 using ::testing::IsSupersetOf;
 
 Config tiny_config(HeadKind kind) {
@@ -26,12 +28,11 @@ Config tiny_config(HeadKind kind) {
   config.model.d_model = 16;
   config.model.n_layers = 2;
   config.model.n_heads = 2;
-  config.head.kind = kind;
-  config.head.clusters = 5;
-  config.head.groups = 4;
-  config.head.codes = 3;
-  config.head.map = "random";
-  config.head.learning = CodebookLearning::commitment;
+  config.head = head_of(kind, {.clusters = 5,
+                               .members = CodeMembersConfig{.groups = 4, .codes = 3},
+                               .input_codes = false,
+                               .map = "random",
+                               .learning = CommitmentLearningConfig{}});
   config.data.seq_len = 8;
   config.train.micro_batch = 2;
   config.train.global_batch = 2;
@@ -49,13 +50,12 @@ std::vector<float> host(Tensor x) {
 std::vector<std::vector<float>> step_results(Backend& backend, const Config& config) {
   const ProcessGrid grid(backend);
   const auto counts = synthetic_counts(TokenDistribution::zipf, config.model.vocab_size);
-  const CodeMap map =
-      make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups, config.head.codes, 3);
+  const CodeMap map = make_random_map(config.model.vocab_size, 5, 4, 3, 3);
   const std::int64_t n = config.train.micro_batch * config.data.seq_len;
   Transformer model(
       backend, grid.tensor(),
       {.model = config.model, .head = config.head, .batch = {config.train.micro_batch, config.data.seq_len}},
-      config.head.kind == HeadKind::vq ? &map : nullptr);
+      kind_of(config.head) == HeadKind::vq ? &map : nullptr);
   Optimizer optimizer(backend, grid, model.parameters(), config.optim, 1.0f);
   model.initialize(1, counts);
   const Buffer ids = backend.allocate(static_cast<std::size_t>(2 * n) * 4, MemoryUse::workspace);

@@ -29,6 +29,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::tiny_config;
 using testing::train_run;
+using testing::vq;
 
 constexpr std::int64_t vocabulary = 499;
 
@@ -91,10 +92,10 @@ TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
   const double before = heldout_loss(*open_model(path));
   make_learned(path);
   const auto source = open_model(path);
-  EXPECT_EQ(source->head().map, "learned");
+  EXPECT_EQ(vq(source->head()).map, "learned");
 
   // vqlm eval
-  EXPECT_EQ(resolved(source->config()).head.map, "learned");
+  EXPECT_EQ(vq(resolved(source->config())).map, "learned");
   EXPECT_EQ(heldout_loss(*source), before);
   // vqlm generate
   const LoadedModel loaded = load_model(*source, *backend_, grid_.tensor(), {1, 8}, Purpose::generation, 24);
@@ -103,12 +104,12 @@ TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
   // vqlm convert
   write_hf(*source, folder_.file("hf"), {});
   const auto converted = open_model(folder_.file("hf"));
-  EXPECT_EQ(converted->head().map, "learned");
+  EXPECT_EQ(vq(converted->head()).map, "learned");
   EXPECT_EQ(heldout_loss(*converted), before);
   // vqlm train --init, with the configuration of the run and with that of another one
   for (const char* map : {"learned", "corpus"}) {
     Config next = config(std::string("next-") + map);
-    next.head.map = map;
+    vq(next).map = map;
     const Start start = start_from(folder_.file("run"), resolved(next));
     EXPECT_EQ(start.map.cluster_of_token, source->code_map()->cluster_of_token);
     EXPECT_EQ(start.loss, before);
@@ -116,7 +117,7 @@ TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
 
   // What starts from it is an ordinary run, which --resume takes.
   Config continued = config("continued");
-  continued.head.map = "learned";
+  vq(continued).map = "learned";
   {
     TrainingRun run(*backend_, grid_, resolved(continued), open_training_shards(continued),
                     {.initial = folder_.file("run")});
@@ -127,7 +128,7 @@ TEST_F(CarriedModelTest, CheckpointsOfLearnedMapsServeEverythingButResume) {
   EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config("run"), true); }),
               AllOf(HasSubstr("re-fitted while it trained"), HasSubstr("--init"), HasSubstr("head.map = \"corpus\"")));
   Config fresh = config("fresh");
-  fresh.head.map = "learned";
+  vq(fresh).map = "learned";
   EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, fresh); }),
               AllOf(HasSubstr("head.map = \"learned\""), HasSubstr("vqlm codes refit")));
 }
@@ -160,11 +161,11 @@ TEST_F(CarriedModelTest, AMapFileOfTheSameSizesTakesWhatTheHeadHasLearned) {
   save_code_map(folder_.file("other.h5"), other);
 
   Config next = config("same");
-  next.head.map = folder_.file("own.h5");
+  vq(next).map = folder_.file("own.h5");
   EXPECT_EQ(start_from(folder_.file("run"), resolved(next)).loss, before);
 
   next = config("carried");
-  next.head.map = folder_.file("other.h5");
+  vq(next).map = folder_.file("other.h5");
   const Start start = start_from(folder_.file("run"), resolved(next));
   EXPECT_EQ(start.map.cluster_of_token, other.cluster_of_token);
   EXPECT_EQ(start.map.member_codes, other.member_codes);
@@ -178,21 +179,21 @@ TEST_F(CarriedModelTest, AFileThatIsGoneIsTheModelsOwnMap) {
   train_run(*backend_, grid_, config("frequency"));
   save_code_map(folder_.file("map.h5"), open_model(folder_.file("frequency"))->code_map().value());
   Config from_file = config("run");
-  from_file.head.map = folder_.file("map.h5");
+  vq(from_file).map = folder_.file("map.h5");
   train_run(*backend_, grid_, from_file);
   fs::remove(folder_.file("map.h5"));
   const auto source = open_model(folder_.file("run"));
   from_file.run.dir = folder_.file("next");
   EXPECT_EQ(start_from(folder_.file("run"), resolved(from_file)).loss, heldout_loss(*source));
-  from_file.head.map = folder_.file("another.h5");
+  vq(from_file).map = folder_.file("another.h5");
   from_file.run.dir = folder_.file("another");
   EXPECT_THAT(message_of([&] { start_from(folder_.file("run"), resolved(from_file)); }), HasSubstr("no such file"));
 }
 
 TEST_F(CarriedModelTest, WhatCannotBeCarriedOverIsRefused) {
   Config first = config("run");
-  first.head.learning = CodebookLearning::gradient;
-  first.head.input_codes = true;
+  vq(first).learning = GradientLearningConfig{};
+  vq(first).input_codes = true;
   train_run(*backend_, grid_, first);
   const CodeMap own = open_model(folder_.file("run"))->code_map().value();
   save_code_map(folder_.file("own.h5"), own);
@@ -200,7 +201,7 @@ TEST_F(CarriedModelTest, WhatCannotBeCarriedOverIsRefused) {
   save_code_map(folder_.file("small.h5"), make_random_map(vocabulary, 60, 8, 32, 1));
   first.run.dir = folder_.file("next");
   const auto refusal = [&](const std::string& map) {
-    first.head.map = folder_.file(map);
+    vq(first).map = folder_.file(map);
     return message_of([&] { start_from(folder_.file("run"), resolved(first)); });
   };
   EXPECT_THAT(refusal("other.h5"),

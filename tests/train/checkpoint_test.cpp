@@ -20,8 +20,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::save_tiny;
+using testing::set_groups;
 using testing::tiny_model_config;
 using testing::TinyModel;
+using testing::vq;
 
 struct Case {
   const char* name;
@@ -38,7 +40,7 @@ class Checkpoint : public ::testing::TestWithParam<Case> {
   static Config config() {
     Config config = tiny_model_config(GetParam().kind);
     config.model.tie_embeddings = GetParam().tied;
-    config.head.groups = GetParam().groups;
+    set_groups(config, GetParam().groups);
     config.optim.lr = 0.1f / 3;  // no short decimal
     config.checkpoint.keep = 0;
     return config;
@@ -221,7 +223,7 @@ TEST_F(CheckpointFolder, AnotherModelNamesTheTensor) {
   EXPECT_THAT(message(deep), HasSubstr("no tensor model.layers.1."));
   EXPECT_THAT(message(tiny_model_config(HeadKind::dense)), HasSubstr("no tensor lm_head."));
   Config coarse = tiny_model_config(HeadKind::vq);
-  coarse.head.clusters = 6;
+  vq(coarse).clusters = 6;
   EXPECT_THAT(message(coarse), HasSubstr("vq_head.codebook has shape (5, 16) instead of (6, 16)"));
 
   TinyModel other(wide);

@@ -23,6 +23,7 @@ using testing::bytes_of;
 using ::testing::HasSubstr;
 using testing::save_tiny;
 using testing::TinyModel;
+using testing::vq;
 
 constexpr double u32 = 0x1p-24;
 
@@ -40,8 +41,7 @@ std::vector<double> values_of(ParameterStore& store, const std::string& name) {
 
 Config averaged_config() {
   Config config = testing::tiny_model_config(HeadKind::vq);
-  config.head.learning = CodebookLearning::ema;
-  config.head.ema_decay = 0.75f;
+  testing::vq(config).learning = EmaLearningConfig{.ema_decay = 0.75f};
   config.train.grad_clip = 0.1f;  // every step is clipped, which averages must not feel
   return config;
 }
@@ -72,7 +72,7 @@ class Averaged {
     tiny_.optimizer().finish_reductions();
     squares_ = gradient_squares();
     const double norm = tiny_.optimizer().step(number, 1e-2f);
-    const double decay = static_cast<double>(tiny_.config().head.ema_decay);
+    const double decay = static_cast<double>(std::get<EmaLearningConfig>(vq(tiny_.config()).learning).ema_decay);
     for (std::size_t i = 0; i < sums.size(); ++i) sums_[i] = decay * sums_[i] + (1 - decay) * sums[i];
     for (std::size_t k = 0; k < counts.size(); ++k) counts_[k] = decay * counts_[k] + (1 - decay) * counts[k];
     return norm;
@@ -110,7 +110,7 @@ class Averaged {
   }
   /// beta / d |h - M / N|^2 with the averages before this step.
   void expect_commitment(float penalty, const float* h, std::size_t k) {
-    const double rate = static_cast<double>(tiny_.config().head.commitment) / static_cast<double>(d());
+    const double rate = static_cast<double>(vq(tiny_.config()).commitment()) / static_cast<double>(d());
     const double error = sum_bound / counts_[k];
     double expected = 0, bound = 0;
     for (std::size_t i = 0; i < d(); ++i) {
@@ -220,9 +220,10 @@ TEST(CodeAveragesTraining, ResumingWithAnotherLearningIsRefused) {
                                          folder.file(first == CodebookLearning::ema ? "ema" : "gradient"));
     config.data.heldout.clear();
     config.train.steps = 4;
-    config.head.learning = first;
+    testing::vq(config).learning = testing::learning_by(first);
     testing::train_run(*backend, grid, config, false, 2);
-    config.head.learning = first == CodebookLearning::ema ? CodebookLearning::commitment : CodebookLearning::ema;
+    testing::vq(config).learning =
+        testing::learning_by(first == CodebookLearning::ema ? CodebookLearning::commitment : CodebookLearning::ema);
     try {
       testing::train_run(*backend, grid, config, true);
       ADD_FAILURE() << "went on with other state than the checkpoint's";

@@ -23,8 +23,11 @@ namespace {
 using testing::bytes_of;
 using ::testing::HasSubstr;
 using testing::save_tiny;
+using testing::set_bias;
+using testing::set_groups;
 using testing::tiny_model_config;
 using testing::TinyModel;
+using testing::vq;
 
 /// A tiny model's checkpoint, opened.
 class Saved {
@@ -45,7 +48,7 @@ class Saved {
 
 Config config_of(HeadKind head, int groups = 4) {
   Config config = tiny_model_config(head);
-  config.head.groups = groups;
+  set_groups(config, groups);
   return config;
 }
 
@@ -167,13 +170,12 @@ class ScaledHidden : public ReplacedHead {
 
 Config config_with_embedding(bool mean = false) {
   Config config = config_of(HeadKind::vq, 0);
-  config.head.members = MemberVectors::embedding;
-  config.head.member_mean = mean;
+  vq(config).members = EmbeddingMembersConfig{.mean = mean};
   return config;
 }
 
 Config with_input_codes(Config config) {
-  config.head.input_codes = true;
+  vq(config).input_codes = true;
   return config;
 }
 
@@ -181,7 +183,7 @@ TEST(Convert, InputCodesFoldIntoTheTable) {
   for (const Config& config : {config_of(HeadKind::vq, 4), config_with_embedding(), config_with_embedding(true)}) {
     const Saved saved(with_input_codes(config));
     const FoldedInputCodes folded(saved.source());
-    EXPECT_FALSE(folded.head().input_codes);
+    EXPECT_FALSE(vq(folded.head()).input_codes);
     for (const ModelSource::TensorInfo& tensor : folded.tensors()) {
       EXPECT_NE(tensor.name, "vq_head.input_codebook");
     }
@@ -213,9 +215,9 @@ INSTANTIATE_TEST_SUITE_P(Convert, FirstOrder,
                          ::testing::Values(config_of(HeadKind::vq, 4), config_with_embedding(),
                                            config_with_embedding(true)),
                          [](const auto& test) {
-                           const HeadConfig& head = test.param.head;
-                           if (head.groups > 0) return std::string("codes");
-                           return std::string(head.member_mean ? "embedding_mean" : "embedding");
+                           const VqHeadConfig& head = vq(test.param);
+                           if (head.groups() > 0) return std::string("codes");
+                           return std::string(head.member_mean() ? "embedding_mean" : "embedding");
                          });
 
 TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {
@@ -251,7 +253,7 @@ double divergence(const std::vector<float>& expected, const std::vector<float>& 
 TEST(Convert, AFitComesCloserWithCodesThanWithClustersAlone) {
   Config config = config_of(HeadKind::dense);
   config.model.tie_embeddings = true;
-  config.head.bias = false;
+  set_bias(config, false);
   const Saved saved(config);
   const auto backend = make_cpu_backend(1);
   const VqFit clusters = fit_vq_head(saved.source(), {.clusters = 8, .groups = 0}, {}, *backend);
@@ -287,7 +289,7 @@ TEST(Convert, SizesOfAFit) {
 TEST(Convert, ARunIsRefusedAModelOfOtherSizes) {
   const Saved saved(config_of(HeadKind::vq));
   Config config = saved.config();
-  config.head.map = "corpus";  // how the map was made does not matter
+  vq(config).map = "corpus";  // how the map was made does not matter
   config.optim.lr = 1;
   EXPECT_NO_THROW(check_initial_model(config, saved.source()));
   config.model.rope_theta = 500;
@@ -300,7 +302,7 @@ TEST(Convert, ARunIsRefusedAModelOfOtherSizes) {
     EXPECT_THAT(error.what(), HasSubstr("/config.toml"));
   }
   config = saved.config();
-  config.head.groups = 2;
+  set_groups(config, 2);
   EXPECT_THROW(check_initial_model(config, saved.source()), UsageError);
 }
 

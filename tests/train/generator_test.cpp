@@ -71,9 +71,8 @@ class Models {
   static Config config(const Head& head) {
     Config config = tiny_model_config(head.kind);
     if (head.embedding_members) {
-      config.head.members = MemberVectors::embedding;
-      config.head.groups = config.head.codes = 0;
-      config.head.member_mean = config.head.input_codes = true;
+      testing::vq(config).members = EmbeddingMembersConfig{};
+      testing::vq(config).input_codes = true;
     }
     config.model.n_layers = 3;
     config.train.micro_batch = 1;

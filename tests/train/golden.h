@@ -22,6 +22,7 @@
 #include "core/model/head/code_map.h"
 #include "core/model_config.h"
 #include "data/hdf5/h5.h"
+#include "tests/train/head_config.h"
 
 namespace vqlm::testing {
 
@@ -39,18 +40,21 @@ class Golden {
     model_.norm_eps = static_cast<float>(file_.double_attribute("norm_eps"));
     model_.tie_embeddings = file_.int_attribute("tie_embeddings") != 0;
 
-    head_.kind = file_.int_attribute("vq") != 0 ? HeadKind::vq : HeadKind::dense;
-    head_.bias = file_.int_attribute("bias") != 0;
-    head_.clusters = file_.int_attribute("clusters");
-    head_.groups = static_cast<int>(file_.int_attribute("groups"));
-    head_.codes = static_cast<int>(file_.int_attribute("codes"));
-    head_.commitment = static_cast<float>(file_.double_attribute("commitment"));
-    head_.input_codes = file_.has_attribute("input_codes");
-    if (file_.has_attribute("embedding_members")) {
-      head_.members = MemberVectors::embedding;
-      head_.member_mean = file_.has_attribute("member_mean");
+    const bool bias = file_.int_attribute("bias") != 0;
+    if (file_.int_attribute("vq") == 0) {
+      head_ = DenseHeadConfig{.bias = bias};
+      return;
     }
-    head_.learning = head_.commitment > 0 ? CodebookLearning::commitment : CodebookLearning::gradient;
+    VqHeadConfig vq{.bias = bias,
+                    .clusters = file_.int_attribute("clusters"),
+                    .members = code_members(static_cast<int>(file_.int_attribute("groups")),
+                                            static_cast<int>(file_.int_attribute("codes"))),
+                    .input_codes = file_.has_attribute("input_codes")};
+    if (file_.has_attribute("embedding_members"))
+      vq.members = EmbeddingMembersConfig{.mean = file_.has_attribute("member_mean")};
+    const auto commitment = static_cast<float>(file_.double_attribute("commitment"));
+    if (commitment > 0) vq.learning = CommitmentLearningConfig{commitment};
+    head_ = vq;
   }
 
   /// A case of tests/parity/README.md.
@@ -60,7 +64,6 @@ class Golden {
 
   // ---- configuration --------------------------------------------------------------------------------------
   const ModelConfig& model() const { return model_; }
-  /// clusters, groups and codes are 0 for the dense head; groups and codes are 0 for G = 0.
   const HeadConfig& head() const { return head_; }
   std::int64_t batch() const { return file_.int_attribute("batch"); }
   std::int64_t seq_len() const { return file_.int_attribute("seq_len"); }
@@ -85,11 +88,12 @@ class Golden {
   CodeMap code_map() const {
     CodeMap map;
     map.vocab_size = model_.vocab_size;
-    map.clusters = head_.clusters;
-    map.groups = head_.groups;
-    map.codes = head_.codes;
+    const auto& head = std::get<VqHeadConfig>(head_);
+    map.clusters = head.clusters;
+    map.groups = head.groups();
+    map.codes = head.codes();
     map.cluster_of_token = all<std::int32_t>("map/vq_head.cluster_of_token");
-    if (head_.groups > 0) map.member_codes = all<std::uint8_t>("map/vq_head.member_codes");
+    if (map.groups > 0) map.member_codes = all<std::uint8_t>("map/vq_head.member_codes");
     map.provenance = file_.path();
     return map;
   }

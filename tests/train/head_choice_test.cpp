@@ -13,6 +13,7 @@
 #include "dist/self_communicator.h"
 #include "tests/core/chi_square.h"
 #include "tests/train/expect_top.h"
+#include "tests/train/head_config.h"
 
 namespace vqlm::testing {
 namespace {
@@ -42,15 +43,9 @@ class LoneHead {
       : kind_(kind), group_(*backend_, "self"), tensor_(*backend_, group_), store_(*backend_, 1) {
     model_.vocab_size = kind.vocabulary;
     model_.d_model = width;
-    config_.kind = kind.kind;
-    config_.bias = kind.bias;
-    config_.clusters = kind.clusters;
-    config_.groups = kind.groups;
-    config_.codes = 5;
-    if (kind.embedding) {
-      config_.members = MemberVectors::embedding;
-      config_.member_mean = kind.member_mean;
-    }
+    VqHeadConfig vq{
+        .bias = kind.bias, .clusters = kind.clusters, .members = code_members(kind.groups, 5), .input_codes = false};
+    if (kind.embedding) vq.members = EmbeddingMembersConfig{.mean = kind.member_mean};
     const int bucket = store_.add_bucket("head", false);
     const ParameterId table = store_.add(bucket, {{.name = "model.embed_tokens.weight",
                                                    .global_shape = {kind.vocabulary, width},
@@ -59,7 +54,6 @@ class LoneHead {
                                                    .init = {}}});
     const HeadContext context{.tensor = tensor_,
                               .model = model_,
-                              .head = config_,
                               .parameters = store_,
                               .buckets = {bucket, bucket},
                               .rows = 1,
@@ -67,9 +61,9 @@ class LoneHead {
                               .embedding = table};
     if (kind.kind == HeadKind::vq) {
       head_ = std::make_unique<VqHead>(
-          context, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
+          context, vq, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
     } else {
-      head_ = std::make_unique<DenseHead>(context, std::nullopt);
+      head_ = std::make_unique<DenseHead>(context, DenseHeadConfig{.bias = kind.bias}, std::nullopt);
     }
     store_.allocate(false);
     for (std::size_t id = 0; id < store_.parameters().size(); ++id) {
@@ -119,7 +113,6 @@ class LoneHead {
   TensorParallel tensor_;
   ParameterStore store_;
   ModelConfig model_;
-  HeadConfig config_;
   std::unique_ptr<OutputHead> head_;
   std::vector<float> h_ = std::vector<float>(width);
 };

@@ -22,8 +22,11 @@ namespace {
 using ::testing::AllOf;
 using testing::bytes_of;
 using ::testing::HasSubstr;
+using testing::set_bias;
+using testing::set_groups;
 using testing::tiny_model_config;
 using testing::TinyModel;
+using testing::vq;
 
 /// A tiny model, by way of its checkpoint; the fixture's tokenizer is none.
 class TinySource : public ModelSource {
@@ -57,23 +60,21 @@ class TinySource : public ModelSource {
 
 Config config_of(HeadKind kind, bool bias = true, bool tied = false, int groups = 4) {
   Config config = tiny_model_config(kind);
-  config.head.bias = bias;
-  config.head.groups = groups;
+  set_bias(config, bias);
+  set_groups(config, groups);
   config.model.tie_embeddings = tied;
   config.model.rope_scaling = {.kind = RopeScaling::Kind::llama3, .factor = 8, .original_positions = 32};
   return config;
 }
 
 Config averaged(Config config) {
-  config.head.learning = CodebookLearning::ema;
-  config.head.ema_decay = 0.9f;
+  vq(config).learning = EmaLearningConfig{.ema_decay = 0.9f};
   return config;
 }
 
 Config with_embedding(bool mean = false) {
   Config config = config_of(HeadKind::vq, true, false, 0);
-  config.head.members = MemberVectors::embedding;
-  config.head.member_mean = mean;
+  vq(config).members = EmbeddingMembersConfig{.mean = mean};
   return config;
 }
 
@@ -122,17 +123,16 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(model.norm_eps, source.model().norm_eps);
     EXPECT_EQ(model.rope_scaling.kind, RopeScaling::Kind::llama3);
     EXPECT_EQ(model.rope_scaling.original_positions, 32);
-    EXPECT_EQ(back->head().bias, c.config.head.bias);
+    EXPECT_EQ(has_bias(back->head()), has_bias(c.config.head));
     EXPECT_EQ(back->seq_len(), 8);
     ASSERT_EQ(back->code_map().has_value(), source.code_map().has_value());
     if (!back->code_map()) continue;
-    EXPECT_EQ(back->head().learning, c.config.head.learning);
-    EXPECT_EQ(back->head().members, c.config.head.members);
-    if (back->head().members == MemberVectors::embedding) {
-      EXPECT_EQ(back->head().member_mean, c.config.head.member_mean);
-    }
-    if (back->head().learning == CodebookLearning::ema) {
-      EXPECT_EQ(back->head().ema_decay, 0.9f);
+    const VqHeadConfig &read = vq(back->head()), &written = vq(c.config);
+    EXPECT_EQ(read.learning.index(), written.learning.index());
+    EXPECT_EQ(read.members.index(), written.members.index());
+    EXPECT_EQ(read.member_mean(), written.member_mean());
+    if (read.averages()) {
+      EXPECT_EQ(std::get<EmaLearningConfig>(read.learning).ema_decay, 0.9f);
     }
     EXPECT_EQ(back->code_map()->cluster_of_token, source.code_map()->cluster_of_token);
     EXPECT_EQ(back->code_map()->member_codes, source.code_map()->member_codes);
@@ -158,7 +158,7 @@ TEST(HfModel, ABiasOfZerosIsNone) {
   const TemporaryFolder folder;
   write_hf(source, folder.file("hf"), {});
   EXPECT_EQ(read_json(folder.file("hf/config.json"))["model_type"], "llama");
-  EXPECT_FALSE(open_hf_model(folder.file("hf"))->head().bias);
+  EXPECT_FALSE(has_bias(open_hf_model(folder.file("hf"))->head()));
 }
 
 TEST(HfModel, ExpansionsAreExactOrRefused) {
@@ -169,7 +169,7 @@ TEST(HfModel, ExpansionsAreExactOrRefused) {
   Config config = config_of(HeadKind::vq, false, false, 0);
   EXPECT_THAT(error_of([&] { expand(TinySource(config)); }),
               HasSubstr("has no bias"));  // 61 tokens, 5 clusters
-  config.head.clusters = 1;
+  vq(config).clusters = 1;
   expand(TinySource(config));  // all tokens in one cluster: each has log(1 / 61), and no bias in between
   EXPECT_EQ(read_json(folder.file("hf/config.json"))["model_type"], "llama");
   const TinySource one(config);
@@ -178,7 +178,7 @@ TEST(HfModel, ExpansionsAreExactOrRefused) {
 
   // Clusters of one token each: the scores inside cancel whatever G is, and the cluster's bias is the token's.
   config = config_of(HeadKind::vq);
-  config.head.clusters = 61;
+  vq(config).clusters = 61;
   TinySource alone(config);
   const ExpandedHead head = expand_head(alone);
   const std::vector<float> bias = read_whole(alone, "vq_head.cluster_bias");

@@ -8,25 +8,24 @@ namespace {
 
 TEST(ModelText, NamesWhatTellsHeadsApart) {
   ModelConfig model;
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense");
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense, .bias = false}), "dense no bias");
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 2, .codes = 9}), "vq K=10 G=2 Q=9");
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq, .clusters = 10, .groups = 0}), "vq K=10 G=0");
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::vq,
-                              .clusters = 10,
-                              .members = MemberVectors::embedding,
-                              .member_mean = true,
-                              .input_codes = true}),
-            "vq K=10 E mean input codes");
+  EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense");
+  EXPECT_EQ(head_text(model, DenseHeadConfig{.bias = false}), "dense no bias");
+  EXPECT_EQ(head_text(model,
+                      VqHeadConfig{
+                          .clusters = 10, .members = CodeMembersConfig{.groups = 2, .codes = 9}, .input_codes = false}),
+            "vq K=10 G=2 Q=9");
+  EXPECT_EQ(head_text(model, VqHeadConfig{.clusters = 10, .members = NoMembersConfig{}, .input_codes = false}),
+            "vq K=10 G=0");
+  EXPECT_EQ(head_text(model, VqHeadConfig{.clusters = 10}), "vq K=10 E mean input codes");
   model.tie_embeddings = true;
-  EXPECT_EQ(head_text(model, {.kind = HeadKind::dense}), "dense tied");
+  EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense tied");
 }
 
 TEST(ModelText, NamesAModelsShape) {
   Config config;
   config.model = {.vocab_size = 61, .d_model = 16, .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .d_ff = 24};
   config.data.seq_len = 8;
-  config.head.kind = HeadKind::dense;
+  config.head = DenseHeadConfig{};
   EXPECT_EQ(model_text(config), "d 16, 1 layers, 2 heads (1 kv), d_ff 24, vocabulary 61, T 8, head dense");
 }
 

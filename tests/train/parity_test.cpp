@@ -21,7 +21,7 @@ class GoldenRun {
       : golden_(golden),
         backend_(make_cpu_backend(1)),
         grid_(*backend_),
-        map_(golden.head().kind == HeadKind::vq ? std::optional(golden.code_map()) : std::nullopt),
+        map_(kind_of(golden.head()) == HeadKind::vq ? std::optional(golden.code_map()) : std::nullopt),
         config_(config_of(golden)),
         engine_(*backend_, grid_, config_, map_ ? &*map_ : nullptr) {
     for (const std::string& name : golden.names()) engine_.parameters().set_from_whole(id(name), golden.initial(name));
@@ -63,6 +63,7 @@ class GoldenRun {
     Config config;
     config.model = golden.model();
     config.head = golden.head();
+    config.optim.embedding_lr_ratio = 1;
     config.data.seq_len = golden.seq_len();
     config.train.micro_batch = config.train.global_batch = golden.batch();
     config.train.grad_clip = numbers.max_norm;

@@ -17,6 +17,7 @@
 namespace vqlm {
 namespace {
 
+using testing::learning_by;
 using testing::session;
 using testing::tiny_config;
 
@@ -101,10 +102,12 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
   Config config(const std::string& run) const {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
-    config.head.learning = GetParam().learning;
-    if (GetParam().embedding) config.head.members = MemberVectors::embedding;
-    config.head.member_mean = config.head.input_codes = GetParam().means_and_input_codes;
-    config.head.map = GetParam().map;
+    if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
+      vq->learning = learning_by(GetParam().learning);
+      if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
+      vq->input_codes = GetParam().means_and_input_codes;
+      vq->map = GetParam().map;
+    }
     config.train.steps = 3;
     config.train.micro_batch = 2;
     config.train.global_batch = 24;

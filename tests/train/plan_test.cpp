@@ -18,7 +18,10 @@ namespace vqlm {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::learning_by;
 using testing::observe_run;
+using testing::set_bias;
+using testing::set_groups;
 using testing::tiny_config;
 
 struct HeadCase {
@@ -39,11 +42,13 @@ void PrintTo(const HeadCase& c, std::ostream* out) {
 Config config_of(const HeadCase& head, const std::filesystem::path& folder) {
   Config config = tiny_config(head.kind, folder, folder / "run");
   config.model.tie_embeddings = head.tied;
-  config.head.bias = head.bias;
-  config.head.groups = head.groups;
-  config.head.learning = head.learning;
-  if (head.embedding) config.head.members = MemberVectors::embedding;
-  config.head.member_mean = config.head.input_codes = head.means_and_input_codes;
+  set_bias(config, head.bias);
+  set_groups(config, head.groups);
+  if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
+    vq->learning = learning_by(head.learning);
+    if (head.embedding) vq->members = EmbeddingMembersConfig{.mean = head.means_and_input_codes};
+    vq->input_codes = head.means_and_input_codes;
+  }
   if (!head.heldout) config.data.heldout.clear();
   config.train.steps = 2;
   config.train.micro_batch = 3;
@@ -85,7 +90,7 @@ TEST_P(EveryHead, OperationsAreTheModels) {
   for (const int tensor : {1, 2, 4}) {
     SCOPED_TRACE(tensor);
     Config config = config_of(GetParam(), "none");
-    config.head.clusters = 64;
+    if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) vq->clusters = 64;
     config.train.global_batch = 24;
     config = resolved(config, 2, tensor, 4096);
     const StepPlan plan = plan_step(config, {});
@@ -103,7 +108,7 @@ TEST_P(EveryHead, OperationsAreTheModels) {
 TEST_P(EveryHead, Bf16AddsAParameterCopyAndShrinksActivations) {
   // Classes that a GPU does not pad (gpu_class_multiple): 128 of the vocabulary, 64 clusters.
   Config unpadded = config_of(GetParam(), "none");
-  unpadded.head.clusters = 64;
+  if (auto* vq = std::get_if<VqHeadConfig>(&unpadded.head)) vq->clusters = 64;
   const Config config = resolved(unpadded, 1, 1, 128);
   const MemoryPlan f32 = plan_memory(config, {.activation = DType::f32});
   const MemoryPlan bf16 = plan_memory(config, {.activation = DType::bf16});

@@ -12,6 +12,7 @@ namespace {
 using ::testing::ElementsAre;
 using testing::tiny_model_config;
 using testing::TinyModel;
+using testing::vq;
 
 std::vector<std::string> names_of(const std::vector<LogicalTensor>& tensors) {
   std::vector<std::string> names;
@@ -32,7 +33,7 @@ TEST(PlannedModel, TensorsStandInTheOrderOfAForwardPass) {
 
 TEST(PlannedModel, ATrainedModelHasTheseTensorsAndItsAverages) {
   Config config = tiny_model_config(HeadKind::vq);
-  config.head.learning = CodebookLearning::ema;
+  vq(config).learning = EmaLearningConfig{};
   TinyModel model(config);
   const std::vector<LogicalTensor> planned = logical_tensors(model.config().model, model.config().head);
   std::size_t next = 0;
@@ -61,16 +62,14 @@ TEST(PlannedModel, ATiedMatrixIsTheEmbeddings) {
 
 TEST(PlannedModel, CostOfTheHead) {
   const ModelConfig model{.vocab_size = 1000, .d_model = 64};
-  HeadConfig head{.clusters = 10, .groups = 4, .codes = 16};
+  VqHeadConfig head{.clusters = 10, .members = CodeMembersConfig{.groups = 4, .codes = 16}};
   EXPECT_EQ(head_cost(model, head).matrix_parameters, 10 * 64 + 16 * 64);
   EXPECT_EQ(head_cost(model, head).bias_parameters, 10 + 1000);
-  head.groups = 0;
+  head.members = NoMembersConfig{};
   EXPECT_EQ(head_cost(model, head).matrix_parameters, 10 * 64);
-  head.kind = HeadKind::dense;
-  EXPECT_EQ(head_cost(model, head).matrix_parameters, 1000 * 64);
-  EXPECT_EQ(head_cost(model, head).bias_parameters, 1000);
-  head.bias = false;
-  EXPECT_EQ(head_cost(model, head).bias_parameters, 0);
+  EXPECT_EQ(head_cost(model, DenseHeadConfig{}).matrix_parameters, 1000 * 64);
+  EXPECT_EQ(head_cost(model, DenseHeadConfig{}).bias_parameters, 1000);
+  EXPECT_EQ(head_cost(model, DenseHeadConfig{.bias = false}).bias_parameters, 0);
 }
 
 }  // namespace

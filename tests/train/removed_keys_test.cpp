@@ -35,11 +35,11 @@ TEST(RemovedKeys, ArePassedOverWhereTheFeatureWasOff) {
        {std::vector<std::string>{"head.member_rank=0", "head.kind=vq", "head.members=embedding"},
         {"head.member_rank=96", "model.d_model=96", "head.kind=vq", "head.members=embedding"},
         {"head.member_rank=64", "head.kind=vq", "head.members=codes"},
-        {"head.member_rank=64", "head.kind=dense", "head.members=embedding"},
+        {"head.member_rank=64", "head.kind=dense"},
         {"head.member_scale=1", "head.kind=vq", "head.members=embedding"},
         {"head.member_scale=4.0", "head.kind=vq", "head.members=codes"},
         {"head.dead_code_share=0.05", "head.kind=vq", "head.learning=gradient"},
-        {"head.dead_code_share=0", "head.kind=vq", "head.learning=ema"},
+        {"head.dead_code_share=0", "head.kind=vq", "head.members=codes", "head.learning=ema"},
         {"head.refit_every=4", "head.refit_until=8", "head.refit_dims=64", "head.kind=vq", "head.map=corpus"}}) {
     const Said said = said_to(overrides);
     EXPECT_EQ(said.error, "") << overrides.front();
@@ -55,7 +55,7 @@ TEST(RemovedKeys, OfAnotherModelAreRefused) {
 }
 
 TEST(RemovedKeys, OfAnotherTrainingAreNamedInAWarning) {
-  const Said said = said_to({"head.dead_code_share=0.05", "head.kind=vq", "head.learning=ema"});
+  const Said said = said_to({"head.dead_code_share=0.05", "head.members=codes", "head.learning=ema"});
   EXPECT_EQ(said.error, "");
   EXPECT_THAT(said.warnings, AllOf(HasSubstr("head.dead_code_share = 0.05"), HasSubstr("not revived any more")));
 }

@@ -45,8 +45,8 @@ TEST_P(ReplicaCheckTest, FlippedBitIsFoundOnAllRanksAndNamed) {
   const auto backend = make_cpu_backend(1);
   Config config = tiny_config(GetParam(), "", "");
   config.model.vocab_size = 211;
-  config.head.clusters = 7;
-  const CodeMap map = make_random_map(211, 7, config.head.groups, config.head.codes, 5);
+  if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) vq->clusters = 7;
+  const CodeMap map = make_random_map(211, 7, 8, 32, 5);
   const int ranks = session().size(), victim = ranks - 1;
   for (const GridSize& size : grids_of(ranks)) {
     const ProcessGrid grid(session(), *backend, size.data, size.tensor);

@@ -30,8 +30,10 @@ class ReportTest : public testing::Test {
   std::filesystem::path write_run(const std::string& name, const std::string& kind, const std::string& evaluation) {
     const std::filesystem::path run = folder_ / name;
     std::filesystem::create_directories(run);
-    Config config = load_config({}, {"model.d_model=8", "model.vocab_size=100", "head.kind=" + kind, "head.clusters=10",
-                                     "head.groups=2", "head.codes=10", "run.name=" + name});
+    Config config = load_config({}, {"model.d_model=8", "model.vocab_size=100", "run.name=" + name});
+    config.head = DenseHeadConfig{};
+    if (kind == "vq")
+      config.head = VqHeadConfig{.clusters = 10, .members = CodeMembersConfig{2, 10}, .input_codes = false};
     std::ofstream(run / "config.toml") << to_toml(config);
     std::ofstream metrics(run / "metrics.jsonl");
     for (int step = 1; step <= 5; ++step) {

@@ -2,20 +2,28 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/train/head_config.h"
 #include "train/config/same_model.h"
 
 namespace vqlm {
 namespace {
 
+using testing::learning_by;
+using testing::set_groups;
 using ::testing::StrEq;
+using testing::vq;
 
-Config resolved(HeadKind kind, MemberVectors members = MemberVectors::codes) {
+Config resolved(const HeadConfig& head) {
   Config config;
-  config.head = {.kind = kind, .clusters = 8, .groups = 4, .codes = 16, .members = members};
+  config.head = head;
   config.train.global_batch = 8;
   resolve(config, 320, 1);
   return config;
 }
+
+const VqHeadConfig by_codes{
+    .clusters = 8, .members = CodeMembersConfig{.groups = 4, .codes = 16}, .input_codes = false};
+const VqHeadConfig by_rows{.clusters = 8, .members = EmbeddingMembersConfig{.mean = false}};
 
 /// The differing key after `change` to a copy; empty where there is none.
 template <class Change>
@@ -27,7 +35,7 @@ std::string differing(const Config& saved, Compared compared, Change change) {
 }
 
 TEST(SameModel, NamesTheKeyAndBothValuesAsTheFileWritesThem) {
-  const Config saved = resolved(HeadKind::vq);
+  const Config saved = resolved(by_codes);
   Config now = saved;
   now.model.rope_theta = 500;
   const auto theta = first_difference(now, saved, Compared::model);
@@ -36,7 +44,7 @@ TEST(SameModel, NamesTheKeyAndBothValuesAsTheFileWritesThem) {
   EXPECT_THAT(theta->now, StrEq("500.0"));
   EXPECT_THAT(theta->saved, StrEq("10000.0"));
   now = saved;
-  now.head.kind = HeadKind::dense;
+  now.head = DenseHeadConfig{};
   const auto kind = first_difference(now, saved, Compared::model);
   ASSERT_TRUE(kind);
   EXPECT_THAT(kind->now, StrEq("\"dense\""));
@@ -44,40 +52,39 @@ TEST(SameModel, NamesTheKeyAndBothValuesAsTheFileWritesThem) {
 }
 
 TEST(SameModel, SizesAndMeaningsOfTensorsAreTheModel) {
-  const Config saved = resolved(HeadKind::vq);
+  const Config saved = resolved(by_codes);
   const auto model = [&](auto change) { return differing(saved, Compared::model, change); };
   EXPECT_THAT(model([](Config& c) { c.model.vocab_size = 330; }), StrEq("model.vocab_size"));
   EXPECT_THAT(model([](Config& c) { c.model.d_ff = 96; }), StrEq("model.d_ff"));
   EXPECT_THAT(model([](Config& c) { c.model.rope_scaling.kind = RopeScaling::Kind::linear; }),
               StrEq("model.rope_scaling"));
-  EXPECT_THAT(model([](Config& c) { c.head.bias = false; }), StrEq("head.bias"));
-  EXPECT_THAT(model([](Config& c) { c.head.groups = 2; }), StrEq("head.groups"));
-  EXPECT_THAT(model([](Config& c) { c.head.codes = 8; }), StrEq("head.codes"));
-  EXPECT_THAT(model([](Config& c) { c.head.input_codes = true; }), StrEq("head.input_codes"));
+  EXPECT_THAT(model([](Config& c) { vq(c).bias = false; }), StrEq("head.bias"));
+  EXPECT_THAT(model([](Config& c) { set_groups(c, 2); }), StrEq("head.groups"));
+  EXPECT_THAT(model([](Config& c) { std::get<CodeMembersConfig>(vq(c).members).codes = 8; }), StrEq("head.codes"));
+  EXPECT_THAT(model([](Config& c) { vq(c).input_codes = true; }), StrEq("head.input_codes"));
 }
 
 TEST(SameModel, HowItWasTrainedAndKeysOfOtherHeadsAreNot) {
   const auto training = [](Config& c) {
-    c.head.map = "random";
-    c.head.learning = CodebookLearning::ema;
+    vq(c).map = "random";
+    vq(c).learning = EmaLearningConfig{};
     c.optim.lr = 1;
     c.train.seed = 7;
     c.data.seq_len = 128;
   };
-  EXPECT_THAT(differing(resolved(HeadKind::vq), Compared::model, training), StrEq(""));
-  const auto clusters = [](Config& c) { c.head.clusters = 9; };
-  EXPECT_THAT(differing(resolved(HeadKind::dense), Compared::model, clusters), StrEq(""));
-  EXPECT_THAT(differing(resolved(HeadKind::vq), Compared::model, clusters), StrEq("head.clusters"));
-  const auto mean = [](Config& c) { c.head.member_mean = true; };
-  EXPECT_THAT(differing(resolved(HeadKind::vq), Compared::model, mean), StrEq(""));
-  const Config of_rows = resolved(HeadKind::vq, MemberVectors::embedding);
-  EXPECT_THAT(differing(of_rows, Compared::model, mean), StrEq("head.member_mean"));
-  EXPECT_THAT(differing(of_rows, Compared::model, [](Config& c) { c.head.codes = 8; }), StrEq(""));
+  EXPECT_THAT(differing(resolved(by_codes), Compared::model, training), StrEq(""));
+  const auto clusters = [](Config& c) { vq(c).clusters = 9; };
+  EXPECT_THAT(differing(resolved(by_codes), Compared::model, clusters), StrEq("head.clusters"));
+  const auto mean = [](Config& c) { vq(c).members = EmbeddingMembersConfig{.mean = true}; };
+  EXPECT_THAT(differing(resolved(by_codes), Compared::model, mean), StrEq("head.members"));
+  EXPECT_THAT(differing(resolved(by_rows), Compared::model, mean), StrEq("head.member_mean"));
 }
 
 TEST(SameModel, ARunGoesOnWithItsAveragesAndItsSamples) {
-  const Config saved = resolved(HeadKind::vq);
-  const auto learns = [](CodebookLearning learning) { return [=](Config& c) { c.head.learning = learning; }; };
+  const Config saved = resolved(by_codes);
+  const auto learns = [](CodebookLearning learning) {
+    return [=](Config& c) { vq(c).learning = learning_by(learning); };
+  };
   EXPECT_THAT(differing(saved, Compared::averages, learns(CodebookLearning::ema)), StrEq("head.learning"));
   EXPECT_THAT(differing(saved, Compared::averages, learns(CodebookLearning::commitment)), StrEq(""));
   EXPECT_THAT(differing(saved, Compared::samples, [](Config& c) { c.train.seed = 7; }), StrEq("train.seed"));

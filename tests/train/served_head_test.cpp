@@ -10,6 +10,7 @@
 #include "core/rng.h"
 #include "dist/self_communicator.h"
 #include "tests/train/expect_top.h"
+#include "tests/train/head_config.h"
 
 namespace vqlm::testing {
 namespace {
@@ -49,13 +50,8 @@ class ServedHead {
     const CodeMap map = map_of(served);
     model_.vocab_size = vocabulary;
     model_.d_model = width;
-    config_.clusters = map.clusters;
-    config_.groups = map.groups;
-    config_.codes = map.codes;
-    if (served.embedding) {
-      config_.members = MemberVectors::embedding;
-      config_.member_mean = true;
-    }
+    config_ = {.clusters = map.clusters, .members = code_members(map.groups, map.codes), .input_codes = false};
+    if (served.embedding) config_.members = EmbeddingMembersConfig{};
     const int bucket = store_.add_bucket("head", true);
     const ParameterId table = store_.add(bucket, {{.name = "model.embed_tokens.weight",
                                                    .global_shape = {vocabulary, width},
@@ -64,13 +60,12 @@ class ServedHead {
                                                    .init = {}}});
     head_ = std::make_unique<VqHead>(HeadContext{.tensor = tensor_,
                                                  .model = model_,
-                                                 .head = config_,
                                                  .parameters = store_,
                                                  .buckets = {bucket, bucket},
                                                  .rows = rows,
                                                  .trainable = true,
                                                  .embedding = table},
-                                     map);
+                                     config_, map);
     store_.allocate(true);
     const Philox rng(7, served.name);
     const Tensor values = store_.flat_values();
@@ -154,7 +149,7 @@ class ServedHead {
   TensorParallel tensor_;
   ParameterStore store_;
   ModelConfig model_;
-  HeadConfig config_;
+  VqHeadConfig config_;
   std::unique_ptr<VqHead> head_;
   std::vector<float> one_ = std::vector<float>(width);
 };

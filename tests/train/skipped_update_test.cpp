@@ -12,6 +12,7 @@ namespace vqlm {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::learning_by;
 using testing::tiny_config;
 using testing::tiny_steps;
 using testing::train_run;
@@ -41,7 +42,7 @@ class SkippedUpdateTest : public ::testing::TestWithParam<HeadCase> {
   SkippedUpdateTest() {
     testing::write_zipf_shards(folder_.path(), "train", 40);
     config_ = tiny_config(GetParam().kind, folder_.path(), folder_.file("run"));
-    config_.head.learning = GetParam().learning;
+    if (auto* vq = std::get_if<VqHeadConfig>(&config_.head)) vq->learning = learning_by(GetParam().learning);
     config_.data.heldout.clear();
     config_.train.grad_clip = 0;  // the check must not hang on clipping
   }

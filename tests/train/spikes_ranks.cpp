@@ -76,7 +76,7 @@ class SpikesTest : public ::testing::TestWithParam<HeadKind> {
     const ProcessGrid grid = wrapped_grid<SpikedCommunicator>(size.tensor, spike);
     Config config = tiny_config(GetParam(), world_.shards, world_.shared_path(std::to_string(runs_++)));
     config.data.heldout.clear();
-    config.head.clusters = 7;
+    if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) vq->clusters = 7;
     config.train.steps = steps;
     config.train.check_replicas_every = 1;  // ends the run where copies differ
     Observed observed;

@@ -10,6 +10,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
 #include "dist/process_grid.h"
+#include "tests/train/head_config.h"
 #include "train/config/config.h"
 #include "train/engine/engine.h"
 
@@ -19,11 +20,10 @@ namespace vqlm::testing {
 inline Config tiny_model_config(HeadKind head) {
   Config config;
   config.model = {.vocab_size = 61, .d_model = 16, .n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .d_ff = 24};
-  config.head.kind = head;
-  config.head.clusters = 5;
-  config.head.groups = 4;
-  config.head.codes = 7;
-  config.head.map = "random";
+  config.head = head_of(
+      head,
+      {.clusters = 5, .members = CodeMembersConfig{.groups = 4, .codes = 7}, .input_codes = false, .map = "random"});
+  config.optim.embedding_lr_ratio = 1;
   config.data.seq_len = 8;
   config.train.global_batch = 2;
   config.train.micro_batch = 2;
@@ -69,9 +69,9 @@ class TinyModel {
     for (std::int64_t i = 0; i < x.numel(); ++i) x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
   }
   std::optional<CodeMap> make_map() const {
-    if (config_.head.kind == HeadKind::dense) return std::nullopt;
-    return make_random_map(config_.model.vocab_size, config_.head.clusters, config_.head.groups,
-                           config_.head.groups > 0 ? config_.head.codes : 0, 5);
+    const VqHeadConfig* const head = vq_of(config_.head);
+    if (head == nullptr) return std::nullopt;
+    return make_random_map(config_.model.vocab_size, head->clusters, head->groups(), head->codes(), 5);
   }
 
   Config config_;

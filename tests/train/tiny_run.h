@@ -13,6 +13,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/rng.h"
 #include "data/shards/token_shards.h"
+#include "tests/train/head_config.h"
 #include "train/run/training_run.h"
 
 namespace vqlm::testing {
@@ -51,12 +52,12 @@ inline Config tiny_config(HeadKind head, const std::filesystem::path& shards, co
   config.model.n_heads = 4;
   config.model.n_kv_heads = 4;
   config.model.d_ff = 128;
-  config.head.kind = head;
-  config.head.map = "frequency";
-  config.head.clusters = 61;
-  config.head.groups = 8;
-  config.head.codes = 32;
-  config.head.learning = CodebookLearning::commitment;
+  config.head = head_of(head, {.clusters = 61,
+                               .members = CodeMembersConfig{.groups = 8, .codes = 32},
+                               .input_codes = false,
+                               .map = "frequency",
+                               .learning = CommitmentLearningConfig{}});
+  config.optim.embedding_lr_ratio = 1;
   config.data.train = (shards / "train-*.h5").string();
   config.data.heldout = (shards / "heldout-*.h5").string();
   config.data.seq_len = 32;

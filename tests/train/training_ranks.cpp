@@ -11,8 +11,10 @@ namespace {
 
 using testing::grids_of;
 using testing::GridSize;
+using testing::learning_by;
 using testing::resumed_grids_of;
 using testing::session;
+using testing::set_groups;
 using testing::tiny_config;
 using testing::tiny_steps;
 using testing::tiny_vocabulary;
@@ -41,12 +43,11 @@ class Training : public ::testing::TestWithParam<HeadCase> {
   static Config config(const std::filesystem::path& shards, const std::filesystem::path& run) {
     Config config = tiny_config(GetParam().kind, shards, run);
     config.model.tie_embeddings = GetParam().tied;
-    config.head.groups = GetParam().groups;
-    config.head.learning = GetParam().learning;
-    if (GetParam().embedding) {
-      config.head.members = MemberVectors::embedding;
-      config.head.groups = 0;
-      config.head.member_mean = config.head.input_codes = GetParam().means_and_input_codes;
+    set_groups(config, GetParam().groups);
+    if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
+      vq->learning = learning_by(GetParam().learning);
+      if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
+      vq->input_codes = GetParam().means_and_input_codes;
     }
     config.train.steps = GetParam().steps;
     if (GetParam().learning == CodebookLearning::ema) {

@@ -65,7 +65,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
 CheckpointReader::CheckpointReader(std::filesystem::path folder, Verify verify)
     : folder_(std::move(folder)),
       manifest_(checked_manifest(folder_, verify)),
-      config_(load_config(folder_ / "config.toml")),
+      config_(load_saved_config(folder_ / "config.toml")),
       file_(h5::File::open((folder_ / checkpoint_file).string())) {
   if (config_.model.vocab_size > 0) return;
   throw Error(fmt::format("{}: model.vocab_size is 0; a checkpoint's configuration says all sizes",

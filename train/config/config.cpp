@@ -4,6 +4,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <toml++/toml.h>
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <sstream>
@@ -123,19 +124,35 @@ Value parse_override(const Key& key, std::string text) {
   return text;
 }
 
-void apply_override(Config& config, const std::string& override_text, std::vector<RemovedKey>& removed) {
+/// What one source, the file or the command line, says of a key.
+struct Assignment {
+  const Key* key;
+  Value value;
+  std::string origin;
+  enum class Source { file, command_line } source;
+};
+using Source = Assignment::Source;
+
+struct Sayings {
+  std::string file;
+  std::vector<Assignment> assignments;
+  std::vector<RemovedKey> removed;
+};
+
+void read_override(Sayings& said, const std::string& override_text) {
   const std::size_t equals = override_text.find('=');
   if (equals == std::string::npos) {
     throw UsageError(
         fmt::format("--set {}: write section.key=value, for example --set train.steps=100", override_text));
   }
   const std::string name = override_text.substr(0, equals);
+  const std::string value = override_text.substr(equals + 1);
   if (is_removed_key(name)) {
-    removed.push_back({name, override_text.substr(equals + 1), "--set"});
+    said.removed.push_back({name, value, "--set"});
     return;
   }
   const Key& key = find_key(name, "--set");
-  assign(config, key, parse_override(key, override_text.substr(equals + 1)), "--set");
+  said.assignments.push_back({&key, parse_override(key, value), "--set", Source::command_line});
 }
 
 Value toml_value(const Key& key, const toml::node& node, std::string_view origin) {
@@ -152,7 +169,8 @@ std::string text_of_node(const toml::node& node) {
   return text.str();
 }
 
-void apply_file(Config& config, const std::filesystem::path& path, std::vector<RemovedKey>& removed) {
+void read_file(Sayings& said, const std::filesystem::path& path) {
+  said.file = path.string();
   std::ifstream file(path);
   if (!file) throw Error(fmt::format("{}: cannot read the configuration; check the path of --config", path.string()));
   toml::table root;
@@ -176,60 +194,87 @@ void apply_file(Config& config, const std::filesystem::path& path, std::vector<R
       const std::string origin = origin_of(node);
       const std::string full_name = fmt::format("{}.{}", section.str(), name.str());
       if (is_removed_key(full_name)) {
-        removed.push_back({full_name, text_of_node(node), origin});
+        said.removed.push_back({full_name, text_of_node(node), origin});
         continue;
       }
       const Key& key = find_key(full_name, origin);
-      assign(config, key, toml_value(key, node, origin), origin);
+      said.assignments.push_back({&key, toml_value(key, node, origin), origin, Source::file});
     }
   }
 }
 
-/// A key's value in one configuration becomes what it is in another.
-void copy_value(const Key& key, Config& to, const Config& from) {
-  std::visit([&](const auto& member) { member.set(to, member.get(from)); }, key.member);
+[[noreturn]] void refuse_left_out(const Assignment& said, const config_keys::Needs& needs, const Config& config) {
+  const Key& decider = find_key(needs.key, said.origin);
+  throw UsageError(fmt::format("{}: {} = {} with {} = {}: set {} = \"{}\", or leave {} out", said.origin,
+                               said.key->full_name(), text_of(said.value), needs.key, decider.text(config), needs.key,
+                               needs.words[0], said.key->full_name()));
 }
 
-/// Where the overrides name another kind of head than the file, the file's keys of its own kind go back to their
-/// defaults, so that `--set head.kind=dense` is enough to try a dense head in a VQ model's place. Says which.
-void drop_keys_of_other_kind(Config& config, const std::vector<std::string>& overrides,
-                             const std::filesystem::path& path) {
-  Config named = config;
-  std::vector<RemovedKey> ignored;
-  for (const std::string& text : overrides) {
-    if (text.starts_with("head.kind=")) apply_override(named, text, ignored);
-  }
-  if (named.head.kind == config.head.kind) return;
-  const Config defaults;
-  std::vector<std::string> dropped;
+/// Choices that decide which keys there are come first, whatever their place.
+void assign_choices(Config& config, const std::vector<Assignment>& assignments) {
   for (const Key& key : config_keys::all()) {
-    const std::optional<HeadKind> kind = key.head_kind();
-    if (!kind || *kind == named.head.kind || key.text(config) == key.text(defaults)) continue;
-    dropped.push_back(fmt::format("{} = {}", key.full_name(), key.text(config)));
-    copy_value(key, config, defaults);
+    if (!config_keys::decides(key)) continue;
+    for (const Assignment& said : assignments) {
+      if (said.key == &key && key.missing(config) == nullptr) assign(config, key, said.value, said.origin);
+    }
   }
-  if (dropped.empty()) return;
-  log::info("{}: passed over, since --set names another kind of head: {}", path.string(), fmt::join(dropped, ", "));
+}
+
+/// Whether the command line made a choice that leaves out what the file says.
+bool overruled(const Assignment& said, const config_keys::Needs& needs, const std::vector<Assignment>& assignments) {
+  return said.source == Source::file && std::ranges::any_of(assignments, [&](const Assignment& other) {
+           return other.source == Source::command_line && other.key->full_name() == needs.key;
+         });
+}
+
+enum class LeftOut { refused, passed_over };
+
+Config configured(Config config, const Sayings& said, LeftOut left_out) {
+  assign_choices(config, said.assignments);
+  std::vector<std::string> dropped;
+  for (const Assignment& each : said.assignments) {
+    const config_keys::Needs* const needs = each.key->missing(config);
+    if (needs == nullptr) {
+      if (!config_keys::decides(*each.key)) assign(config, *each.key, each.value, each.origin);
+    } else if (left_out == LeftOut::refused && !overruled(each, *needs, said.assignments)) {
+      refuse_left_out(each, *needs, config);
+    } else {
+      dropped.push_back(fmt::format("{} = {}", each.key->full_name(), text_of(each.value)));
+    }
+  }
+  if (left_out == LeftOut::refused && !dropped.empty())
+    log::info("{}: keys that --set leaves out are passed over: {}", said.file, fmt::join(dropped, ", "));
+  // Earlier versions named the published method so.
+  if (auto* head = std::get_if<VqHeadConfig>(&config.head)) {
+    if (!head->by_embedding() && head->groups() == 0) head->members = NoMembersConfig{};
+  }
+  check_removed_keys(said.removed, config);
+  return config;
 }
 
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  Config config;
-  std::vector<RemovedKey> removed;
-  if (!path.empty()) {
-    apply_file(config, path, removed);
-    drop_keys_of_other_kind(config, overrides, path);
-  }
-  for (const std::string& text : overrides) apply_override(config, text, removed);
-  check_removed_keys(removed, config);
-  return config;
+  Sayings said;
+  if (!path.empty()) read_file(said, path);
+  for (const std::string& text : overrides) read_override(said, text);
+  return configured({}, said, LeftOut::refused);
+}
+
+Config load_saved_config(const std::filesystem::path& path) {
+  Config earlier;
+  earlier.head = code_head(128, 32, 128);
+  earlier.optim.embedding_lr_ratio = 1;
+  Sayings said;
+  read_file(said, path);
+  return configured(earlier, said, LeftOut::passed_over);
 }
 
 std::string to_toml(const Config& config) {
   std::string text;
   std::string_view section;
   for (const Key& key : config_keys::all()) {
+    if (key.missing(config) != nullptr) continue;
     if (key.section != section) {
       text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
       section = key.section;
@@ -240,13 +285,12 @@ std::string to_toml(const Config& config) {
 }
 
 std::string describe_keys() {
-  const Config defaults;
   std::string text;
   for (const Key& key : config_keys::all()) {
     std::string help(key.help);
     if (const auto* choice = std::get_if<Choice>(&key.member))
       help += fmt::format(" ({})", fmt::join(choice->words, ", "));
-    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), key.text(defaults), help);
+    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), key.text(config_keys::with_key({}, key)), help);
   }
   return text;
 }

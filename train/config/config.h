@@ -45,7 +45,7 @@ struct OptimSection {
   ScheduleKind schedule = ScheduleKind::cosine;
   std::int64_t warmup_steps = 100;
   float min_lr_ratio = 0.1f;     // last rate / lr
-  float embedding_lr_ratio = 1;  // the embedding table's rate / that of all else
+  float embedding_lr_ratio = 4;  // the embedding table's rate / that of all else
   float decay_fraction = 0.2f;   // wsd: the part of all steps that decays, at the end
 };
 
@@ -75,7 +75,7 @@ struct RunSection {
 
 struct Config {
   ModelConfig model;
-  HeadConfig head;
+  HeadConfig head = VqHeadConfig{};
   DataSection data;
   TrainSection train;
   OptimSection optim;
@@ -85,11 +85,15 @@ struct Config {
 };
 
 /// Defaults, then the file (skipped where path is empty), then overrides "section.key=value" in order.
-/// Strings need no quotes in an override. An override of head.kind with another kind than the file's drops the file's
-/// keys of its own kind, and logs which. Throws Error for a file that cannot be read or is not TOML, and
-/// UsageError naming an unknown key (with the nearest known one) or a value of the wrong type or out of its
-/// range.
+/// Strings need no quotes in an override. Keys of the file that an override's choice leaves out (head.kind=dense: those of
+/// a VQ head) are dropped and logged. Throws Error for a file that cannot be read or is not TOML, and UsageError naming an
+/// unknown key (with the nearest known one), a value of the wrong type or out of its range, or a key that what is chosen
+/// beside it or before it leaves out (head.clusters with head.kind = "dense").
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// What to_toml() of this version or an earlier one wrote. Keys that the model has not are passed over: earlier versions
+/// wrote all keys, and a key that they had not means what they did.
+Config load_saved_config(const std::filesystem::path& path);
 
 /// Fills in what the shards and the job decide (model.vocab_size, model.n_kv_heads, model.d_ff,
 /// parallel.data, run.name) and checks keys against each other. ranks: of the whole job. Throws UsageError
@@ -102,10 +106,10 @@ void check_device(const Config& config, DType activation);
 /// Where a model runs that nobody named a device for: automatic, or the CPU where a GPU has no kernels for it.
 DeviceKind automatic_device(const Config& config);
 
-/// Every key as TOML; load_config gives the same Config back, bit for bit.
+/// Every key that the configuration has as TOML; load_config gives the same Config back, bit for bit.
 std::string to_toml(const Config& config);
 
-/// One line for each key: name, default, what it is. For --help.
+/// One line for each key: name, default (where it is there), what it is. For --help.
 std::string describe_keys();
 
 }  // namespace vqlm

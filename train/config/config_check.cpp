@@ -92,7 +92,7 @@ void check_tensor_parallel(const Config& config) {
   check_divides("n_kv_heads", config.model.n_kv_heads);
   check_divides("d_ff", config.model.d_ff);
   check_divides("d_model", config.model.d_model);
-  if (config.head.kind == HeadKind::dense && config.model.vocab_size < tensor) {
+  if (kind_of(config.head) == HeadKind::dense && config.model.vocab_size < tensor) {
     throw UsageError(fmt::format("parallel.tensor = {} ranks share a vocabulary of {} tokens: choose tensor <= {}",
                                  tensor, config.model.vocab_size, config.model.vocab_size));
   }
@@ -153,7 +153,6 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
     // "runs/a" and "runs/a/" are both named a.
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
-  resolve_head(config);
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);

@@ -10,8 +10,6 @@ namespace vqlm {
 /// The largest divisor of `number` that is at most `at_most`; both at least 1.
 std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most);
 
-/// Settles what follows from head.members; the rest of the model must be resolved.
-void resolve_head(Config& config);
 /// Throws UsageError for sizes and kinds that do not go together. The grid must be resolved.
 void check_head(const Config& config);
 

@@ -2,9 +2,11 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 
+#include "core/error.h"
 #include "train/config/enum_words.h"
 
 namespace vqlm::config_keys {
@@ -24,6 +26,63 @@ constexpr Choice choice = {
     words<MemberOf<Path...>>, [](const Config& config) { return static_cast<int>((config.*....*Path)); },
     [](Config& config, int value) { (config.*....*Path) = static_cast<MemberOf<Path...>>(value); }};
 
+/// Members of a head's part, which must be there.
+constexpr auto vq = [](auto& config) -> auto& {
+  return std::get<VqHeadConfig>(config.head);
+};
+template <class Part>
+constexpr auto members = [](auto& config) -> auto& {
+  return std::get<Part>(vq(config).members);
+};
+template <auto part, auto Member>
+constexpr Field<std::remove_cvref_t<decltype(part(std::declval<Config&>()).*Member)>> in = {
+    [](const Config& config) { return part(config).*Member; },
+    [](Config& config, auto value) { part(config).*Member = std::move(value); }};
+
+constexpr Field<bool> bias = {
+    [](const Config& config) { return has_bias(config.head); },
+    [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
+constexpr Field<float> commitment = {[](const Config& config) { return vq(config).commitment(); },
+                                     [](Config& config, float value) {
+                                       auto& learning = vq(config).learning;
+                                       if (auto* loss = std::get_if<CommitmentLearningConfig>(&learning))
+                                         loss->commitment = value;
+                                       if (auto* ema = std::get_if<EmaLearningConfig>(&learning))
+                                         ema->commitment = value;
+                                     }};
+constexpr Field<float> ema_decay = {
+    [](const Config& config) { return std::get<EmaLearningConfig>(vq(config).learning).ema_decay; },
+    [](Config& config, float value) { std::get<EmaLearningConfig>(vq(config).learning).ema_decay = value; }};
+
+/// The alternatives of a variant; one that is chosen anew starts with its defaults.
+template <class Enum, auto variant>
+constexpr Choice alternative = {
+    words<Enum>, [](const Config& config) { return static_cast<int>(variant(config).index()); },
+    [](Config& config, int value) {
+      auto& chosen = variant(config);
+      if (static_cast<int>(chosen.index()) == value) return;
+      [&]<std::size_t... index>(std::index_sequence<index...>) {
+        ((value == static_cast<int>(index) ? void(chosen.template emplace<index>()) : void()), ...);
+      }
+      (std::make_index_sequence<words<Enum>.size()>());
+    }};
+constexpr auto head_of = [](auto& config) -> auto& {
+  return config.head;
+};
+constexpr auto members_of = [](auto& config) -> auto& {
+  return vq(config).members;
+};
+constexpr auto learning_of = [](auto& config) -> auto& {
+  return vq(config).learning;
+};
+
+constexpr Needs dense_head = {"head.kind", {"dense"}};
+constexpr Needs vq_head = {"head.kind", {"vq"}};
+constexpr Needs embedding_members = {"head.members", {"embedding"}};
+constexpr Needs code_members = {"head.members", {"codes"}};
+constexpr Needs commitment_loss = {"head.learning", {"commitment", "ema"}};
+constexpr Needs averages = {"head.learning", {"ema"}};
+
 constexpr Range any{};
 constexpr double many = 1e12;       // steps, tokens: beyond every run
 constexpr double ids = 2147483647;  // token ids are 32-bit
@@ -31,7 +90,6 @@ constexpr Range::Low excluded = Range::Low::excluded;
 
 constexpr auto model = &Config::model;
 constexpr auto rope_scaling = &ModelConfig::rope_scaling;
-constexpr auto head = &Config::head;
 constexpr auto data = &Config::data;
 constexpr auto train = &Config::train;
 constexpr auto optim = &Config::optim;
@@ -54,21 +112,21 @@ constexpr Key table[] = {
     {"model", "rope_high_freq_factor", field<model, rope_scaling, &RopeScaling::high_freq_factor>, {0, 1e6, excluded}, "llama3: turns above which pairs stay as they are", Identity::model},
     {"model", "rope_original_positions", field<model, rope_scaling, &RopeScaling::original_positions>, {1, many}, "llama3: longest context of pretraining", Identity::model},
     {"model", "norm_eps", field<model, &ModelConfig::norm_eps>, {0, 1, excluded}, "epsilon of RMSNorm", Identity::model},
-    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense head only: its matrix is the embedding table", Identity::model},
+    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
 
-    {"head", "kind", choice<head, &HeadConfig::kind>, any, "output layer", Identity::model},
-    {"head", "bias", field<head, &HeadConfig::bias>, any, "token bias, started at log unigram counts", Identity::model},
-    {"head", "clusters", field<head, &HeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::vq},
-    {"head", "groups", field<head, &HeadConfig::groups>, {0, 65536}, "vq: groups G of a member vector; 0: the published VQ-Logits", Identity::vq},
-    {"head", "codes", field<head, &HeadConfig::codes>, {1, 256}, "vq: codes Q of a group (one byte each)", Identity::product_codes},
-    {"head", "members", choice<head, &HeadConfig::members>, any, "vq: vectors of a cluster's members: codes, or embedding: rows of the input embedding (no groups and codes then)", Identity::vq},
-    {"head", "member_mean", field<head, &HeadConfig::member_mean>, any, "vq, members = embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::embedding_members},
-    {"head", "input_codes", field<head, &HeadConfig::input_codes>, any, "vq: tokens are fed in as their embedding plus a vector of their cluster", Identity::vq},
-    {"head", "map", field<head, &HeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, or the path of a map file"},
-    {"head", "own_tokens", field<head, &HeadConfig::own_tokens>, {0, ids}, "vq: the most frequent tokens that have clusters of their own, of the K"},
-    {"head", "learning", choice<head, &HeadConfig::learning>, any, "vq: how the codes learn", Identity::averages},
-    {"head", "commitment", field<head, &HeadConfig::commitment>, {0, 1e6}, "vq, learning commitment or ema: weight of the commitment loss"},
-    {"head", "ema_decay", field<head, &HeadConfig::ema_decay>, {0, 0.99999}, "vq, learning ema: decay of the clusters' moving averages, a step"},
+    {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
+    {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
+    {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
+    {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
+    {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
+    {"head", "groups", in<members<CodeMembersConfig>, &CodeMembersConfig::groups>, {0, 65536}, "members codes: groups G of a member vector; 0: members none", Identity::model, code_members},
+    {"head", "codes", in<members<CodeMembersConfig>, &CodeMembersConfig::codes>, {1, 256}, "members codes: codes Q of a group (one byte each)", Identity::model, code_members},
+    {"head", "input_codes", in<vq, &VqHeadConfig::input_codes>, any, "vq: tokens are fed in as their embedding plus a vector of their cluster", Identity::model, vq_head},
+    {"head", "map", in<vq, &VqHeadConfig::map>, any, "vq: random, contiguous, frequency, corpus, or the path of a map file", Identity::no, vq_head},
+    {"head", "own_tokens", in<vq, &VqHeadConfig::own_tokens>, {0, ids}, "vq: the most frequent tokens that have clusters of their own, of the K", Identity::no, vq_head},
+    {"head", "learning", alternative<CodebookLearning, learning_of>, any, "vq: how the codes learn", Identity::averages, vq_head},
+    {"head", "commitment", commitment, {0, 1e6}, "learning commitment or ema: weight of the commitment loss", Identity::no, commitment_loss},
+    {"head", "ema_decay", ema_decay, {0, 0.99999}, "learning ema: decay of the clusters' moving averages, a step", Identity::no, averages},
 
     {"data", "train", field<data, &DataSection::train>, any, "glob of the training shards"},
     {"data", "heldout", field<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},
@@ -122,6 +180,12 @@ std::span<const Key> all() {
 
 namespace {
 
+const Key& key_named(std::string_view full_name) {
+  const Key* const found = std::ranges::find(table, full_name, &Key::full_name);
+  VQLM_ASSERT(found != std::end(table));
+  return *found;
+}
+
 /// "0.0003", "10000.0": the shortest text that reads back as the same float, always a TOML float.
 std::string float_text(float value) {
   std::string text = fmt::format("{}", value);
@@ -141,10 +205,13 @@ std::string toml_string(std::string_view text) {
   return out + '"';
 }
 
-std::optional<HeadKind> Key::head_kind() const {
-  if (section == "head" && name != "kind" && name != "bias") return HeadKind::vq;
-  if (section == "model" && name == "tie_embeddings") return HeadKind::dense;
-  return std::nullopt;
+const Needs* Key::missing(const Config& config) const {
+  if (needs.key.empty()) return nullptr;
+  const Key& decider = key_named(needs.key);
+  if (const Needs* outer = decider.missing(config)) return outer;
+  const auto& choice = std::get<Choice>(decider.member);
+  const std::string_view chosen = choice.words[static_cast<std::size_t>(choice.get(config))];
+  return chosen == needs.words[0] || chosen == needs.words[1] ? nullptr : &needs;
 }
 
 std::string Key::text(const Config& config) const {
@@ -157,6 +224,18 @@ std::string Key::text(const Config& config) const {
           [&](const auto& whole) { return fmt::format("{}", whole.get(config)); },
       },
       member);
+}
+
+bool decides(const Key& key) {
+  return std::ranges::any_of(table, [&](const Key& other) { return other.needs.key == key.full_name(); });
+}
+
+Config with_key(Config config, const Key& key) {
+  while (const Needs* const needs = key.missing(config)) {
+    const auto& choice = std::get<Choice>(key_named(needs->key).member);
+    choice.set(config, static_cast<int>(std::ranges::find(choice.words, needs->words[0]) - choice.words.begin()));
+  }
+  return config;
 }
 
 }  // namespace vqlm::config_keys

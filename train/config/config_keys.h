@@ -2,8 +2,8 @@
 // identity stand. Used by config.cpp and same_model.cpp only.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,12 +38,15 @@ using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<
 /// What has to agree in a key where training goes on from something saved (same_model.h).
 enum class Identity {
   no,
-  model,              // any two models
-  vq,                 // those with VQ heads
-  product_codes,      // VQ heads with groups of codes
-  embedding_members,  // VQ heads whose members are rows of the embedding
-  averages,           // two runs of which one averages codes: it saves averages and no moments of them
-  samples,            // two runs that read the same samples in one order
+  model,     // two models
+  averages,  // two runs of which one averages codes: it saves averages and no moments of them
+  samples,   // two runs that read the same samples in one order
+};
+
+/// The choice without which a key is not there: another key, and the words of it that bring this one.
+struct Needs {
+  std::string_view key;  // full name; empty: the key is always there
+  std::array<std::string_view, 2> words = {};
 };
 
 struct Key {
@@ -53,10 +56,12 @@ struct Key {
   Range range;  // numbers only
   std::string_view help;
   Identity identity = Identity::no;
+  Needs needs = {};
 
   std::string full_name() const { return std::string(section) + "." + std::string(name); }
-  /// The one kind of head that reads the key; none where every kind does.
-  std::optional<HeadKind> head_kind() const;
+  /// The outermost choice that leaves the key out of this configuration; null where it is there, as it must be for its
+  /// member to be read or set.
+  const Needs* missing(const Config& config) const;
   /// The value as a configuration file writes it; reading it gives the same value, bit for bit.
   std::string text(const Config& config) const;
 };
@@ -72,7 +77,11 @@ struct Overloaded : F... {
 template <class... F>
 Overloaded(F...) -> Overloaded<F...>;
 
-/// All keys, those of a section together.
+/// All keys, those of a section together, and a key behind those that it needs.
 std::span<const Key> all();
+/// Whether other keys need this one.
+bool decides(const Key& key);
+/// `config` with the choices that the key needs.
+Config with_key(Config config, const Key& key);
 
 }  // namespace vqlm::config_keys

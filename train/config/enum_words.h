@@ -20,7 +20,7 @@ inline constexpr std::array<std::string_view, 2> words<HeadKind> = {"dense", "vq
 template <>
 inline constexpr std::array<std::string_view, 3> words<CodebookLearning> = {"gradient", "commitment", "ema"};
 template <>
-inline constexpr std::array<std::string_view, 2> words<MemberVectors> = {"codes", "embedding"};
+inline constexpr std::array<std::string_view, 3> words<MemberVectors> = {"embedding", "codes", "none"};
 template <>
 inline constexpr std::array<std::string_view, 3> words<Precision> = {"auto", "fp32", "bf16"};
 template <>

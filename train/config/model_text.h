@@ -10,6 +10,8 @@ namespace vqlm {
 /// "dense", "dense tied", "vq K=128 G=32 Q=128", "vq K=64 E r=128 mean input codes" (members: r columns of the embedding),
 /// and " no bias" behind those without.
 std::string head_text(const ModelConfig& model, const HeadConfig& head);
+/// The same in words.
+std::string head_sentence(const HeadConfig& head);
 
 /// "d 768, 12 layers, 12 heads (12 kv), d_ff 2048, vocabulary 50257, T 1024, head dense".
 std::string model_text(const Config& config);

@@ -13,7 +13,8 @@ namespace vqlm {
 namespace {
 
 bool by_embedding(const Config& config) {
-  return config.head.kind == HeadKind::vq && config.head.members == MemberVectors::embedding;
+  const auto* vq = vq_of(config.head);
+  return vq != nullptr && vq->by_embedding();
 }
 
 double number_of(const RemovedKey& key) {
@@ -53,8 +54,8 @@ constexpr std::array rules = {
     Rule{"head.refit_dims", always_off, Matter::training, ""},
     Rule{"head.dead_code_share",
          [](const RemovedKey& key, const Config& config) {
-           return config.head.kind != HeadKind::vq || config.head.learning != CodebookLearning::ema ||
-                  number_of(key) == 0;
+           const auto* vq = vq_of(config.head);
+           return vq == nullptr || !vq->averages() || number_of(key) == 0;
          },
          Matter::training, "codes that no token asks for are not revived any more (in measured runs none died)"},
 };

@@ -8,22 +8,19 @@ namespace {
 using config_keys::Identity;
 using config_keys::Key;
 
-bool matters(Identity identity, const HeadConfig& now, const HeadConfig& saved, Compared compared) {
-  const bool of_model = compared == Compared::model, vq = saved.kind == HeadKind::vq;
-  switch (identity) {
+bool averages(const Config& config) {
+  const auto* vq = vq_of(config.head);
+  return vq != nullptr && vq->averages();
+}
+
+bool matters(const Key& key, const Config& now, const Config& saved, Compared compared) {
+  switch (key.identity) {
     case Identity::no:
       return false;
     case Identity::model:
-      return of_model;
-    case Identity::vq:
-      return of_model && vq;
-    case Identity::product_codes:
-      return of_model && vq && saved.groups > 0;
-    case Identity::embedding_members:
-      return of_model && vq && saved.members == MemberVectors::embedding;
+      return compared == Compared::model;
     case Identity::averages:
-      return compared == Compared::averages && vq &&
-             (now.learning == CodebookLearning::ema || saved.learning == CodebookLearning::ema);
+      return compared == Compared::averages && averages(now) != averages(saved);
     case Identity::samples:
       return compared == Compared::samples;
   }
@@ -34,7 +31,9 @@ bool matters(Identity identity, const HeadConfig& now, const HeadConfig& saved, 
 
 std::optional<KeyDifference> first_difference(const Config& now, const Config& saved, Compared compared) {
   for (const Key& key : config_keys::all()) {
-    if (!matters(key.identity, now.head, saved.head, compared)) continue;
+    if (!matters(key, now, saved, compared)) continue;
+    // Where one lacks it, the choice that the key needs differs, and is named.
+    if (key.missing(now) != nullptr || key.missing(saved) != nullptr) continue;
     KeyDifference difference{key.full_name(), key.text(now), key.text(saved)};
     if (difference.now != difference.saved) return difference;
   }

@@ -21,9 +21,13 @@ class PlannedTraining {
         backend_(machine_, options.activation),
         grid_(make_planning_grid(machine_, backend_, config.parallel.data, config.parallel.tensor,
                                  rank_of(config, options))),
-        balanced_(needs_map(config) && options.map == nullptr ? std::optional(balanced_map(config.model, config.head))
-                                                              : std::nullopt),
-        engine_(backend_, grid_, config, needs_map(config) ? (balanced_ ? &*balanced_ : options.map) : nullptr) {}
+        balanced_(vq_of(config.head) != nullptr && options.map == nullptr
+                      ? std::optional(balanced_map(config.model, *vq_of(config.head)))
+                      : std::nullopt),
+        engine_(backend_, grid_, config,
+                vq_of(config.head) == nullptr ? nullptr
+                : balanced_                   ? &*balanced_
+                                              : options.map) {}
 
   MemoryPlan memory() const { return {backend_.memory().in_use}; }
 
@@ -43,7 +47,6 @@ class PlannedTraining {
   const PlannedMachine& machine() const { return machine_; }
 
  private:
-  static bool needs_map(const Config& config) { return config.head.kind == HeadKind::vq; }
   static int rank_of(const Config& config, const PlanOptions& options) {
     return options.rank >= 0 ? options.rank : config.parallel.data * config.parallel.tensor - 1;
   }

@@ -87,14 +87,13 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
 
   add(fmt::format("data.seq_len = {}", config.data.seq_len / 2),
       changed(config, [](Config& c) { c.data.seq_len = std::max<std::int64_t>(1, c.data.seq_len / 2); }), options);
-  if (config.head.kind == HeadKind::dense) {
+  if (kind_of(config.head) == HeadKind::dense) {
     PlanOptions balanced = options;
     balanced.map = nullptr;
-    const HeadConfig& head = config.head;
-    add(fmt::format("head.kind = \"vq\" (clusters {}, groups {}, codes {})", head.clusters, head.groups, head.codes),
+    add(fmt::format("head.kind = \"vq\" (clusters {})", VqHeadConfig{}.clusters),
         changed(config,
                 [](Config& c) {
-                  c.head.kind = HeadKind::vq;
+                  c.head = VqHeadConfig{};
                   c.model.tie_embeddings = false;
                 }),
         balanced);

@@ -13,7 +13,7 @@ namespace {
 class PlannedModel {
  public:
   PlannedModel(const ModelConfig& model, const HeadConfig& head)
-      : map_(head.kind == HeadKind::vq ? std::optional(balanced_map(model, head)) : std::nullopt),
+      : map_(vq_of(head) != nullptr ? std::optional(balanced_map(model, *vq_of(head))) : std::nullopt),
         transformer_(backend_, alone_, {.model = model, .head = head, .batch = {1, 1}, .purpose = Purpose::evaluation},
                      map_ ? &*map_ : nullptr) {}
 
@@ -47,12 +47,12 @@ HeadCost head_cost(const ModelConfig& model, const HeadConfig& head) {
   return PlannedModel(smallest, head).transformer().head().cost();
 }
 
-CodeMap balanced_map(const ModelConfig& model, const HeadConfig& head) {
+CodeMap balanced_map(const ModelConfig& model, const VqHeadConfig& head) {
   CodeMap map;
   map.vocab_size = model.vocab_size;
   map.clusters = head.clusters;
-  map.groups = head.groups;
-  map.codes = head.groups > 0 ? head.codes : 0;
+  map.groups = head.groups();
+  map.codes = head.codes();
   map.cluster_of_token.resize(static_cast<std::size_t>(map.vocab_size));
   for (std::size_t token = 0; token < map.cluster_of_token.size(); ++token) {
     map.cluster_of_token[token] = static_cast<std::int32_t>(static_cast<std::int64_t>(token) % map.clusters);

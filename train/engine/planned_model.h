@@ -26,6 +26,6 @@ std::vector<LogicalTensor> logical_tensors(const ModelConfig& model, const HeadC
 HeadCost head_cost(const ModelConfig& model, const HeadConfig& head);
 
 /// Clusters whose sizes are equal to within one, for a head whose map is not known; the members' codes are 0.
-CodeMap balanced_map(const ModelConfig& model, const HeadConfig& head);
+CodeMap balanced_map(const ModelConfig& model, const VqHeadConfig& head);
 
 }  // namespace vqlm

@@ -36,12 +36,13 @@ class CarriedModel : public VqReplacement {
 }  // namespace
 
 std::string carry_over_obstacle(const HeadConfig& head) {
-  if (head.kind == HeadKind::dense) return "head.kind = \"dense\": it has no code map; name a model with a VQ head";
-  if (head.members == MemberVectors::embedding) {
+  const VqHeadConfig* const vq = vq_of(head);
+  if (vq == nullptr) return "head.kind = \"dense\": it has no code map; name a model with a VQ head";
+  if (vq->by_embedding()) {
     return "head.members = \"embedding\": a head is carried over to another map by its codes, and these members have "
            "none; name a model with head.members = \"codes\"";
   }
-  if (head.input_codes) {
+  if (vq->input_codes) {
     return "head.input_codes = true: another map moves tokens to other clusters, whose input vectors they would find "
            "there; name a model without input codes";
   }
@@ -49,13 +50,13 @@ std::string carry_over_obstacle(const HeadConfig& head) {
 }
 
 HeadArrays head_arrays(const ModelSource& source) {
-  const HeadConfig& head = source.head();
+  const auto& head = std::get<VqHeadConfig>(source.head());
   HeadArrays values{.d_model = source.model().d_model,
                     .codebook = read_whole(source, "vq_head.codebook"),
                     .cluster_bias = read_whole(source, "vq_head.cluster_bias"),
                     .member_codebook = {},
                     .token_bias = {}};
-  if (head.groups > 0) values.member_codebook = read_whole(source, "vq_head.member_codebook");
+  if (head.groups() > 0) values.member_codebook = read_whole(source, "vq_head.member_codebook");
   if (head.bias) values.token_bias = read_whole(source, "vq_head.token_bias");
   return values;
 }

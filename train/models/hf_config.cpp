@@ -157,45 +157,64 @@ ModelConfig parse_model(const Section& config, const std::string& model_type) {
   return model;
 }
 
-HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
-  HeadConfig head;
-  const auto kind = value_of<HeadKind>(config.text("head_kind"));
-  head.bias = config.flag("head_bias", false);
-  if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
-  head.kind = *kind;
-  if (head.kind == HeadKind::dense) return head;
-  if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
-  head.clusters = config.integer("vq_clusters");
-  // 0 is the published method and has no codes.
-  head.groups = config.has("vq_groups") ? static_cast<int>(config.integer("vq_groups")) : 0;
-  if (head.groups > 0) {
-    head.codes = static_cast<int>(config.integer("vq_codes"));
-    if (model.d_model % head.groups != 0)
-      config.refuse("vq_groups", fmt::format("does not divide hidden_size = {}", model.d_model));
-  }
-  const auto members = value_of<MemberVectors>(config.text("vq_members", std::string(word_of(MemberVectors::codes))));
-  if (!members) config.refuse("vq_members", "is not supported: only codes and embedding are");
-  head.members = *members;
-  if (head.members == MemberVectors::embedding) {
-    head.groups = 0;
+/// The word of `name` as an enum's value; `otherwise` where the folder does not say.
+template <class Enum>
+Enum choice_of(const Section& config, const char* name, Enum otherwise) {
+  const auto value = value_of<Enum>(config.text(name, std::string(word_of(otherwise))));
+  if (!value) config.refuse(name, fmt::format("is not supported: only {} are", fmt::join(words<Enum>, ", ")));
+  return *value;
+}
+
+decltype(VqHeadConfig::members) parse_members(const Section& config, const ModelConfig& model) {
+  const auto vectors = choice_of(config, "vq_members", MemberVectors::codes);
+  if (vectors == MemberVectors::embedding) {
     // Earlier versions could use some of the columns, times a factor.
     if (config.has("vq_member_rank") && config.integer("vq_member_rank") != model.d_model)
       config.refuse("vq_member_rank", fmt::format("is not supported: only hidden_size = {} is", model.d_model));
     if (config.number("vq_member_scale", 1) != 1) config.refuse("vq_member_scale", "is not supported: only 1 is");
-    head.member_mean = config.flag("vq_member_mean", head.member_mean);
+    return EmbeddingMembersConfig{.mean = config.flag("vq_member_mean", false)};
   }
+  const std::int64_t groups = config.has("vq_groups") ? config.integer("vq_groups") : 0;
+  if (vectors == MemberVectors::none || groups == 0) return NoMembersConfig{};
+  if (model.d_model % groups != 0)
+    config.refuse("vq_groups", fmt::format("does not divide hidden_size = {}", model.d_model));
+  return CodeMembersConfig{.groups = static_cast<int>(groups), .codes = static_cast<int>(config.integer("vq_codes"))};
+}
+
+decltype(VqHeadConfig::learning) parse_learning(const Section& config) {
+  switch (choice_of(config, "vq_learning", CodebookLearning::gradient)) {
+    case CodebookLearning::gradient:
+      break;
+    case CodebookLearning::commitment: {
+      const CommitmentLearningConfig usual;
+      return CommitmentLearningConfig{config.number("vq_commitment", usual.commitment)};
+    }
+    case CodebookLearning::ema: {
+      const EmaLearningConfig usual;
+      return EmaLearningConfig{config.number("vq_commitment", usual.commitment),
+                               config.number("vq_ema_decay", usual.ema_decay)};
+    }
+  }
+  return GradientLearningConfig{};
+}
+
+HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
+  const bool bias = config.flag("head_bias", false);
+  const auto kind = value_of<HeadKind>(config.text("head_kind"));
+  if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
+  if (kind == HeadKind::dense) return DenseHeadConfig{.bias = bias};
+  if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
+  VqHeadConfig head{.bias = bias,
+                    .clusters = config.integer("vq_clusters"),
+                    .members = parse_members(config, model),
+                    .input_codes = false,  // the form has none: FoldedInputCodes
+                    .learning = parse_learning(config)};
   try {
-    check_code_map_sizes(model.vocab_size, head.clusters, head.groups, head.groups > 0 ? head.codes : 0);
+    check_code_map_sizes(model.vocab_size, head.clusters, head.groups(), head.codes());
   } catch (const Error& error) {
     config.refuse("vq_clusters", fmt::format("is not possible: {}", error.what()));
   }
   head.map = config.text("vq_map", head.map);
-  const auto learning =
-      value_of<CodebookLearning>(config.text("vq_learning", std::string(word_of(CodebookLearning::gradient))));
-  if (!learning) config.refuse("vq_learning", "is not supported: only gradient, commitment and ema are");
-  head.learning = *learning;
-  head.commitment = config.number("vq_commitment", head.commitment);
-  head.ema_decay = config.number("vq_ema_decay", head.ema_decay);
   return head;
 }
 
@@ -221,27 +240,29 @@ nlohmann::ordered_json rope_json(const RopeScaling& rope) {
 }
 
 void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
-  const HeadConfig& head = config.head;
-  VQLM_ASSERT(!head.input_codes);  // the form has none: FoldedInputCodes
   json["auto_map"] = {{"AutoConfig", "configuration_vqlm.VqlmConfig"},
                       {"AutoModelForCausalLM", "modeling_vqlm.VqlmForCausalLM"}};
-  json["head_kind"] = word_of(head.kind);
-  json["head_bias"] = head.bias;
-  if (head.kind == HeadKind::dense) return;
-  json["vq_clusters"] = head.clusters;
-  if (head.members == MemberVectors::embedding) {
-    json["vq_members"] = word_of(head.members);
-    json["vq_member_mean"] = head.member_mean;
+  json["head_kind"] = word_of(kind_of(config.head));
+  json["head_bias"] = has_bias(config.head);
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (head == nullptr) return;
+  VQLM_ASSERT(!head->input_codes);  // the form has none: FoldedInputCodes
+  json["vq_clusters"] = head->clusters;
+  if (head->by_embedding()) {
+    json["vq_members"] = word_of(MemberVectors::embedding);
+    json["vq_member_mean"] = head->member_mean();
   }
-  if (head.groups > 0) {
-    json["vq_groups"] = head.groups;
-    json["vq_codes"] = head.codes;
+  if (head->groups() > 0) {
+    json["vq_groups"] = head->groups();
+    json["vq_codes"] = head->codes();
   }
-  json["vq_map"] = head.map;
+  json["vq_map"] = head->map;
   json["vq_map_provenance"] = config.map_provenance;
-  json["vq_learning"] = word_of(head.learning);
-  json["vq_commitment"] = shortest(head.commitment);
-  if (head.learning == CodebookLearning::ema) json["vq_ema_decay"] = shortest(head.ema_decay);
+  json["vq_learning"] = word_of(static_cast<CodebookLearning>(head->learning.index()));
+  if (!std::holds_alternative<GradientLearningConfig>(head->learning))
+    json["vq_commitment"] = shortest(head->commitment());
+  if (const auto* ema = std::get_if<EmaLearningConfig>(&head->learning))
+    json["vq_ema_decay"] = shortest(ema->ema_decay);
 }
 
 }  // namespace
@@ -255,8 +276,7 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file) {
   HfConfig config;
   config.model = parse_model(section, model_type);
   config.native = model_type == "vqlm";
-  config.head.kind = HeadKind::dense;
-  config.head.bias = false;
+  config.head = DenseHeadConfig{.bias = false};
   if (config.native) {
     config.head = parse_native_head(section, config.model);
     config.map_provenance = section.text("vq_map_provenance", "");

@@ -43,7 +43,7 @@ class HfModel : public ModelSource {
         logical_(logical_tensors(config_.model, config_.head)) {
     check_tensors();
     if (config_.model.tie_embeddings && weights_.tensors().contains("lm_head.weight")) check_tied();
-    if (config_.head.kind == HeadKind::vq) read_map();
+    if (kind_of(config_.head) == HeadKind::vq) read_map();
   }
 
   const std::filesystem::path& path() const override { return path_; }
@@ -112,7 +112,7 @@ void HfModel::check_extra(const std::set<std::string>& expected) const {
     const bool table =
         name.ends_with(".rotary_emb.inv_freq");  // written by older transformers; a function of rope_theta
     const bool tied = config_.model.tie_embeddings && name == "lm_head.weight";
-    const bool map = config_.head.kind == HeadKind::vq && (name == cluster_tensor || name == codes_tensor);
+    const bool map = kind_of(config_.head) == HeadKind::vq && (name == cluster_tensor || name == codes_tensor);
     if (table || tied || map || expected.contains(name)) continue;
     throw Error(fmt::format("{}: tensor {} of shape {} has no place in a model as config.json describes it",
                             place.file->path(), name, place.entry->shape_str()));
@@ -142,11 +142,11 @@ std::vector<std::int64_t> HfModel::read_integers(const char* name, const std::ve
 }
 
 void HfModel::read_map() {
-  const HeadConfig& head = config_.head;
+  const auto& head = std::get<VqHeadConfig>(config_.head);
   CodeMap map{.vocab_size = config_.model.vocab_size,
               .clusters = head.clusters,
-              .groups = head.groups,
-              .codes = head.groups > 0 ? head.codes : 0,
+              .groups = head.groups(),
+              .codes = head.codes(),
               .cluster_of_token = {},
               .member_codes = {},
               .provenance = config_.map_provenance};

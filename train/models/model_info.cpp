@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "train/config/model_text.h"
 #include "train/engine/planned_model.h"
 
 namespace vqlm {
@@ -13,21 +14,6 @@ std::string sizes_text(const ModelConfig& model) {
       "{}{}",
       model.vocab_size, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff, model.rope_theta,
       model.norm_eps, model.tie_embeddings ? ", tied embedding" : "");
-}
-
-std::string head_text(const ModelSource& source) {
-  const HeadConfig& head = source.head();
-  if (head.kind == HeadKind::dense) return head.bias ? "dense, with a token bias" : "dense, no bias";
-  std::string text = fmt::format("VQ: {} clusters, {} groups", head.clusters, head.groups);
-  if (head.groups > 0) text += fmt::format(" of {} codes", head.codes);
-  if (head.members == MemberVectors::embedding) {
-    text = fmt::format("VQ: {} clusters, members by the embedding's rows", head.clusters);
-    if (head.member_mean) text += ", their mean added to the cluster's code";
-  }
-  if (head.input_codes) text += ", a vector of each cluster at the input";
-  text += head.bias ? ", with a token bias" : ", no token bias";
-  if (const std::optional<CodeMap> map = source.code_map()) text += "; map: " + map->provenance;
-  return text;
 }
 
 std::string parameters_text(const ModelSource& source) {
@@ -69,7 +55,8 @@ std::string model_info(const ModelSource& source) {
   };
   line("kind", source.description());
   line("sizes", sizes_text(source.model()));
-  line("head", head_text(source));
+  const std::optional<CodeMap> map = source.code_map();
+  line("head", head_sentence(source.head()) + (map ? "; map: " + map->provenance : ""));
   line("parameters", parameters_text(source));
   line("tokenizer", tokenizer_text(source));
   if (const auto run = source.run()) line("run", run_text(*run, source.seq_len()));

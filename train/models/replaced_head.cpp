@@ -22,7 +22,7 @@ ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
 
 std::string ReplacedHead::description() const {
   return fmt::format("{}, its head replaced by a {} one", trunk_.description(),
-                     head_.kind == HeadKind::vq ? "VQ" : "dense");
+                     kind_of(head_) == HeadKind::vq ? "VQ" : "dense");
 }
 
 std::vector<ModelSource::TensorInfo> ReplacedHead::tensors() const {

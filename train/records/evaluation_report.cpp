@@ -74,7 +74,7 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   json["data"] = subject.data;
   json["seq_len"] = subject.config.data.seq_len;
   json["model"] = {{"parameters", subject.parameters}, {"training_flops_per_token", subject.flops_per_token}};
-  json["head"] = {{"kind", word_of(subject.config.head.kind)},       {"parameters", subject.head.matrix_parameters},
+  json["head"] = {{"kind", word_of(kind_of(subject.config.head))},   {"parameters", subject.head.matrix_parameters},
                   {"fraction_of_dense", fraction_of_dense(subject)}, {"biases", subject.head.bias_parameters},
                   {"code_bytes", subject.head.code_bytes},           {"multiply_adds", subject.head.multiply_adds}};
   if (evaluation.code_usage) {

@@ -31,9 +31,9 @@ std::optional<double> median(std::vector<double> values) {
 }
 
 void read_config(RunSummary& run, const std::filesystem::path& folder) {
-  const Config config = load_config(folder / "config.toml");
+  const Config config = load_saved_config(folder / "config.toml");
   run.name = config.run.name.empty() ? folder.string() : config.run.name;
-  run.head_kind = config.head.kind;
+  run.head_kind = kind_of(config.head);
   run.head = head_text(config.model, config.head);
   if (config.model.vocab_size == 0) return;  // written before the shards were known
   const HeadCost cost = head_cost(config.model, config.head);

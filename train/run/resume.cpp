@@ -124,7 +124,8 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
   if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
-  if (checkpoint.head().map == learned_map) {
+  const VqHeadConfig* const saved = vq_of(checkpoint.head());
+  if (saved != nullptr && saved->map == learned_map) {
     throw Error(
         fmt::format("{}: the map of this run was re-fitted while it trained, which vqlm does not do any more: "
                     "evaluate, generate and convert it as ever, or start a new run from it by --init {} with "
@@ -142,8 +143,9 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
                     "only: name them again, or start another run.dir",
                     train.glob(), tokens, checkpoint.train_tokens()));
   }
-  if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
-    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (root && head != nullptr && saved != nullptr && head->map != saved->map) {
+    log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", head->map);
   }
   return newest;
 }

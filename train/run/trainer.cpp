@@ -134,7 +134,8 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.loss = all.nll / static_cast<double>(tokens);
   metrics.lr = static_cast<double>(lr);
   metrics.grad_norm = norm;
-  if (config_.head.kind == HeadKind::vq && config_.head.learning != CodebookLearning::gradient) {
+  const VqHeadConfig* const vq = vq_of(config_.head);
+  if (vq != nullptr && !std::holds_alternative<GradientLearningConfig>(vq->learning)) {
     metrics.commitment = all.penalty / static_cast<double>(tokens);
   }
   metrics.seconds = wall_seconds() - begin;

@@ -19,7 +19,7 @@ namespace {
 constexpr std::uint64_t statistics_tokens = 200'000'000;
 
 /// Read by the root alone; the others' is empty.
-CodeMap read_map(const HeadConfig& head, bool root) {
+CodeMap read_map(const VqHeadConfig& head, bool root) {
   if (head.own_tokens > 0) {
     throw UsageError(
         fmt::format("head.own_tokens = {} with head.map = {}: the clusters of a map file are made already; "
@@ -32,7 +32,7 @@ CodeMap read_map(const HeadConfig& head, bool root) {
         "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one", head.map));
   }
   CodeMap map = load_code_map(head.map);
-  if (head.members == MemberVectors::embedding) {  // whatever codes the file has, these members need its clusters alone
+  if (head.by_embedding()) {  // whatever codes the file has, these members need its clusters alone
     map.groups = map.codes = 0;
     map.member_codes.clear();
   }
@@ -42,7 +42,7 @@ CodeMap read_map(const HeadConfig& head, bool root) {
 /// Collective; the map is the root's.
 CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, const std::vector<std::int64_t>& counts,
                  const CountingRanks& ranks) {
-  const HeadConfig& head = config.head;
+  const auto& head = std::get<VqHeadConfig>(config.head);
   if (head.map == learned_map) {
     throw UsageError(
         "head.map = \"learned\": maps are re-fit between trainings now; train with head.map = \"corpus\", make a map "
@@ -51,13 +51,13 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
   if (!is_made_map(head.map)) return read_map(head, ranks.is_root());
   CorpusMapOptions options;
   options.clusters = head.clusters;
-  options.groups = head.groups;
-  options.codes = head.codes;
+  options.groups = head.groups();
+  options.codes = head.codes();
   options.seed = static_cast<std::uint64_t>(config.train.seed);
   options.own_tokens = head.own_tokens;
   options.max_tokens = statistics_tokens;
   // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
-  if (head.members == MemberVectors::embedding) {
+  if (head.by_embedding()) {
     options.vectors = VectorKind::chi_square;
     options.offsets = {-1, -2};
   }
@@ -65,10 +65,11 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
+  const auto& head = std::get<VqHeadConfig>(config.head);
   map.vocab_size = config.model.vocab_size;
-  map.clusters = config.head.clusters;
-  map.groups = config.head.groups;
-  map.codes = config.head.groups > 0 ? config.head.codes : 0;
+  map.clusters = head.clusters;
+  map.groups = head.groups();
+  map.codes = head.codes();
   broadcast_from(backend, group, 0, map.cluster_of_token);
   broadcast_from(backend, group, 0, map.member_codes);
   std::vector<std::uint8_t> text(map.provenance.begin(), map.provenance.end());
@@ -94,7 +95,7 @@ std::vector<std::filesystem::path> tokenizer_of(const ShardSet& train, bool root
 }  // namespace
 
 void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
-  const HeadConfig& head = config.head;
+  const auto& head = std::get<VqHeadConfig>(config.head);
   const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
     if (in_map == wanted) return;
     throw UsageError(fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
@@ -102,8 +103,8 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
   };
   check("model.vocab_size", map.vocab_size, config.model.vocab_size);
   check("head.clusters", map.clusters, head.clusters);
-  check("head.groups", map.groups, head.groups);
-  if (head.groups > 0) check("head.codes", map.codes, head.codes);
+  check("head.groups", map.groups, head.groups());
+  check("head.codes", map.codes, head.codes());
 }
 
 ShardSet open_training_shards(const Config& config) {
@@ -128,16 +129,17 @@ std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet
 
 std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
                                           Communicator& world) {
-  const HeadConfig& head = config.head;
-  if (head.kind == HeadKind::dense || is_made_map(head.map) || head.map == learned_map) return initial;
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (head == nullptr || is_made_map(head->map) || head->map == learned_map) return initial;
   const bool root = world.rank() == 0;
   // A run's config.toml may name a file that did not travel with its checkpoints, which hold the map.
-  const bool gone = root && head.map == initial->head().map && !std::filesystem::exists(head.map);
+  const bool gone =
+      root && head->map == std::get<VqHeadConfig>(initial->head()).map && !std::filesystem::exists(head->map);
   if (max_over(backend, world, gone ? 1 : 0) > 0) return initial;
-  CodeMap map = read_map(head, root);
-  if (root) check_map(map, config, head.map);
+  CodeMap map = read_map(*head, root);
+  if (root) check_map(map, config, head->map);
   broadcast_map(backend, world, config, map);
-  return carried_over(std::move(initial), map, "head.map = " + head.map, backend, world);
+  return carried_over(std::move(initial), map, "head.map = " + head->map, backend, world);
 }
 
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet train,
@@ -149,16 +151,17 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   const CountingRanks ranks = counting_ranks(backend, grid.world());
   inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
-  if (config.head.kind == HeadKind::dense) return inputs;
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (head == nullptr) return inputs;
 
   // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
   const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
   inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
   if (made) {
-    if (root) log::info("making the code map ({})", config.head.map);
+    if (root) log::info("making the code map ({})", head->map);
     *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
   }
-  if (root) check_map(*inputs.map, config, config.head.map);
+  if (root) check_map(*inputs.map, config, head->map);
   broadcast_map(backend, grid.world(), config, *inputs.map);
   if (root) log::info("code map: {}", inputs.map->provenance);
   return inputs;

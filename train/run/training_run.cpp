@@ -15,7 +15,8 @@ namespace {
 /// A run that starts from a model has that model's map: "learned" was one that earlier versions re-fitted in training, which
 /// this run does not.
 Config settled(Config config, const TrainingRunOptions& options) {
-  if (!options.initial.empty() && config.head.map == "learned") config.head.map = "corpus";
+  auto* head = std::get_if<VqHeadConfig>(&config.head);
+  if (head != nullptr && !options.initial.empty() && head->map == "learned") head->map = "corpus";
   return config;
 }
 

@@ -27,8 +27,8 @@ float code_scale(std::int64_t d) {
 }
 
 CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& parameters, int bucket, ParameterId codebook,
-                           const HeadConfig& head, std::int64_t rows)
-    : tensor_(tensor), parameters_(parameters), codebook_(codebook), decay_(head.ema_decay) {
+                           const EmaLearningConfig& config, std::int64_t rows)
+    : tensor_(tensor), parameters_(parameters), codebook_(codebook), decay_(config.ema_decay) {
   const Parameter& code = parameters.parameters()[static_cast<std::size_t>(codebook)];
   VQLM_ASSERT(code.rule == UpdateRule::derived);
   const std::int64_t clusters = code.shape[0], d = code.shape[1];
@@ -39,8 +39,8 @@ CodeAverages::CodeAverages(const TensorParallel& tensor, ParameterStore& paramet
   const DType a = backend.activation_dtype();
   TensorArena arena;
   arena.add(ones_, {rows, 1}, a);
-  if (head.commitment > 0) arena.add(means_, {clusters, d}, DType::f32);
-  if (head.commitment > 0 && a != DType::f32) arena.add(rounded_means_, {clusters, d}, a);
+  if (config.commitment > 0) arena.add(means_, {clusters, d}, DType::f32);
+  if (config.commitment > 0 && a != DType::f32) arena.add(rounded_means_, {clusters, d}, a);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
   backend.fill(ones_, 1.0f);
   if (means_) backend.fill(means_, 0.0f);

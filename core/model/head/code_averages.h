@@ -20,7 +20,7 @@ class CodeAverages {
   /// Adds M "vq_head.ema_sums" (K, d) and N "vq_head.ema_counts" (K) to the store's open bucket, which must be a replicated
   /// one. codebook (K, d): UpdateRule::derived. rows: n of a micro-batch on this rank.
   CodeAverages(const TensorParallel& tensor, ParameterStore& parameters, int bucket, ParameterId codebook,
-               const HeadConfig& head, std::int64_t rows);
+               const EmaLearningConfig& config, std::int64_t rows);
 
   /// Gives every cluster the count that its share of the training tokens, mass (K), brings in a step, and the sum that
   /// makes its code what it is now: codes move away from where they started within about 1 / (1 - decay) steps.

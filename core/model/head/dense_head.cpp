@@ -34,7 +34,7 @@ std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int
 
 }  // namespace
 
-DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied_table)
+DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       vocab_size_(context.model.vocab_size),
@@ -50,7 +50,7 @@ DenseHead::DenseHead(const HeadContext& context, std::optional<ParameterId> tied
                                                                 .shape = {part_.count, d_model_},
                                                                 .init = {.stddev = 0.02f},
                                                                 .padded_rows = width_}});
-  if (context.head.bias) {
+  if (config.bias) {
     bias_ = parameters_.add(context.buckets.biases, {{.name = "lm_head.bias",
                                                       .global_shape = {vocab_size_},
                                                       .offset = {part_.begin},

@@ -12,7 +12,7 @@ class DenseHead : public OutputHead {
  public:
   /// tied_table: the embedding table's parameter, whose rows are this head's (already sharded over the
   /// vocabulary); else the head adds `lm_head.weight`. Adds `lm_head.bias` where the configuration wants it.
-  DenseHead(const HeadContext& context, std::optional<ParameterId> tied_table);
+  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table);
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;

@@ -15,16 +15,17 @@ Tensor for_moving(Tensor x, Shape shape, DType a) {
 
 }  // namespace
 
-EmbeddingMembers::EmbeddingMembers(const HeadContext& context, Tensor members)
+EmbeddingMembers::EmbeddingMembers(const HeadContext& context, const EmbeddingMembersConfig& config,
+                                   const CodeMapView& map)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       table_(context.embedding),
       vocab_size_(context.model.vocab_size),
       d_model_(context.model.d_model),
-      clusters_(context.head.clusters),
-      adds_means_(context.head.member_mean),
+      clusters_(map.member_begin.extent(0) - 1),
+      adds_means_(config.mean),
       trainable_(context.trainable),
-      members_(members) {
+      map_(map) {
   VQLM_ASSERT(d_model_ % tensor_.size() == 0);
   allocate(context.trainable);
 }
@@ -60,43 +61,49 @@ Tensor EmbeddingMembers::vectors() {
   const Tensor table = parameters_.operand(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.run(EmbeddingForward{.out = vectors_, .ids = members_, .table = table, .first_row = 0});
+    backend.run(EmbeddingForward{.out = vectors_, .ids = map_.members, .table = table, .first_row = 0});
     return vectors_;
   }
-  backend.run(EmbeddingForward{.out = own_, .ids = members_, .table = table, .first_row = 0});
+  backend.run(EmbeddingForward{.out = own_, .ids = map_.members, .table = table, .first_row = 0});
   tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
   backend.run(SwapAxes{.dst = vectors_.view({vocab_size_, parts, own_columns()}), .src = gathered_});
   return vectors_;
 }
 
-Tensor EmbeddingMembers::cluster_vectors(Tensor codebook, const CodeMapView& map) {
-  VQLM_ASSERT(adds_means_ && made_);
+Tensor EmbeddingMembers::cluster_vectors(Tensor codes) {
+  if (!adds_means_) return codes;
+  VQLM_ASSERT(made_);
   if (!clusters_made_ || trainable_) {
     tensor_.backend().run(AddMemberMeans{.out = cluster_vectors_.rows(0, clusters_),
-                                         .codebook = codebook.rows(0, clusters_),
+                                         .codebook = codes.rows(0, clusters_),
                                          .members = vectors_,
-                                         .map = map});
+                                         .map = map_});
     clusters_made_ = true;
   }
   return cluster_vectors_;
 }
 
-void EmbeddingMembers::add_cluster_gradient(Tensor dcodebook, const CodeMapView& map) {
-  tensor_.backend().run(AddMemberMeansBackward{
-      .dcodebook = dcodebook, .dmembers = vectors_gradient_, .dout = cluster_gradient_.rows(0, clusters_), .map = map});
-}
-
-Tensor EmbeddingMembers::clear_gradient() {
+Tensor EmbeddingMembers::begin_backward() {
   tensor_.backend().fill(vectors_gradient_, 0.0f);
   return vectors_gradient_;
 }
 
-void EmbeddingMembers::backward() {
+void EmbeddingMembers::end_backward(ParameterId codes) {
+  if (adds_means_) {
+    tensor_.backend().run(AddMemberMeansBackward{.dcodebook = parameters_.gradient(codes),
+                                                 .dmembers = vectors_gradient_,
+                                                 .dout = cluster_gradient_.rows(0, clusters_),
+                                                 .map = map_});
+  }
+  scatter_gradient();
+}
+
+void EmbeddingMembers::scatter_gradient() {
   Backend& backend = tensor_.backend();
   const Tensor dtable = parameters_.gradient(table_);
   const std::int64_t parts = tensor_.size();
   if (parts == 1) {
-    backend.run(ScatterAddRows{.dtable = dtable, .dout = vectors_gradient_, .rows = members_});
+    backend.run(ScatterAddRows{.dtable = dtable, .dout = vectors_gradient_, .rows = map_.members});
     return;
   }
   const std::int64_t columns = own_columns();
@@ -104,7 +111,7 @@ void EmbeddingMembers::backward() {
   backend.run(SwapAxes{.dst = for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
                        .src = for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a)});
   tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
-  backend.run(ScatterAddRows{.dtable = dtable, .dout = own_gradient_, .rows = members_});
+  backend.run(ScatterAddRows{.dtable = dtable, .dout = own_gradient_, .rows = map_.members});
 }
 
 }  // namespace vqlm

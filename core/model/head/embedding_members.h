@@ -5,35 +5,28 @@
 // the embedding gives a cluster near h = 0, and c_k what that is wrong by.
 #pragma once
 
-#include "core/model/head/output_head.h"
+#include "core/model/head/members.h"
 
 namespace vqlm {
 
-class EmbeddingMembers {
+class EmbeddingMembers : public Members {
  public:
-  /// `members` (V) i32: the tokens in member order. The table is context.embedding, sharded over its columns.
-  EmbeddingMembers(const HeadContext& context, Tensor members);
+  /// The table is context.embedding, sharded over its columns.
+  EmbeddingMembers(const HeadContext& context, const EmbeddingMembersConfig& config, const CodeMapView& map);
 
-  /// u (V, d) A in member order. Collective over the tensor group. Made anew in each call of a model that is trained, and
-  /// once in one that is not: its parameters may not change after the first call.
-  Tensor vectors();
-  /// Whether clusters are scored by their code plus the mean of their members' vectors (head.member_mean).
-  bool adds_means() const { return adds_means_; }
-  /// Then codebook (K, d) A, padded (Backend::class_multiple), + the means of the vectors that vectors() made last; padded
-  /// alike, valid until the next call. Made anew in each call of a model that is trained, and once in one that is not.
-  Tensor cluster_vectors(Tensor codebook, const CodeMapView& map);
-
-  /// For backward: zeros (V, d) f32, to which the gradient of vectors() is added.
-  Tensor clear_gradient();
-  /// With means: where the caller puts the gradient of cluster_vectors(), (K, d) f32, padded. add_cluster_gradient(), between
-  /// clear_gradient() and backward(), adds it to dcodebook (K, d) f32 and to the gradient of vectors().
-  Tensor cluster_gradient() const { return cluster_gradient_; }
-  void add_cluster_gradient(Tensor dcodebook, const CodeMapView& map);
-  /// After them: the gradient of E accumulates. Collective over the tensor group.
-  void backward();
+  std::int64_t width() const override { return d_model_; }
+  /// u (V, d) A in member order, made anew in each call of a model that is trained, and once in one that is not: its
+  /// parameters may not change after the first call. Of cluster_vectors(), which adds means where configured, likewise.
+  Tensor vectors() override;
+  Tensor cluster_vectors(Tensor codes) override;
+  Tensor cluster_gradient() override { return cluster_gradient_; }
+  Tensor begin_backward() override;
+  void end_backward(ParameterId codes) override;
 
  private:
   void allocate(bool trainable);
+  /// The gradient of E accumulates from vectors_gradient_.
+  void scatter_gradient();
   std::int64_t own_columns() const { return d_model_ / tensor_.size(); }
 
   const TensorParallel& tensor_;
@@ -42,7 +35,7 @@ class EmbeddingMembers {
   std::int64_t vocab_size_, d_model_, clusters_;
   bool adds_means_, trainable_;
   bool made_ = false, clusters_made_ = false;
-  Tensor members_;  // (V) i32
+  const CodeMapView& map_;
 
   Buffer storage_;
   Tensor vectors_;                        // (V, d) A

@@ -13,7 +13,7 @@ namespace vqlm {
 class InputCodes {
  public:
   /// Adds D to the open bucket, replicated. Up to context.input_rows rows at a time.
-  explicit InputCodes(const HeadContext& context);
+  InputCodes(const HeadContext& context, std::int64_t clusters);
 
   /// (n, d) A: the vectors of the clusters of tokens (n) i32, valid until the next call. The first block adds them to the
   /// embedding where it adds other blocks' branches to the residual.

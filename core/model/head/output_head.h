@@ -84,7 +84,6 @@ struct HeadBuckets {
 struct HeadContext {
   const TensorParallel& tensor;
   const ModelConfig& model;
-  const HeadConfig& head;
   ParameterStore& parameters;
   HeadBuckets buckets;
   std::int64_t rows;  // n

@@ -7,60 +7,37 @@
 #include "core/tensor_arena.h"
 
 namespace vqlm {
-namespace {
-
-Parameter replicated(const std::string& name, Shape shape, float stddev) {
-  return {.name = name,
-          .global_shape = shape,
-          .offset = origin_of(shape),
-          .shape = shape,
-          .init = {.stddev = stddev},
-          .decay = shape.rank() >= 2};
-}
-
-}  // namespace
-
-VqHead::VqHead(const HeadContext& context, const CodeMap& map)
+VqHead::VqHead(const HeadContext& context, const VqHeadConfig& config, const CodeMap& map)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       vocab_size_(context.model.vocab_size),
       d_model_(context.model.d_model),
       rows_(context.rows),
       clusters_(map.clusters),
-      groups_(map.groups),
-      codes_(map.codes),
-      step_tokens_(context.step_tokens) {
-  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == context.head.clusters &&
-              map.groups == context.head.groups && (groups_ == 0 || map.codes == context.head.codes));
-  if (context.head.learning != CodebookLearning::gradient) commitment_ = context.head.commitment;
-  add_parameters(context);
-  allocate_map();
+      step_tokens_(context.step_tokens),
+      commitment_(config.commitment()) {
+  VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == config.clusters && map.groups == config.groups() &&
+              (map.groups == 0 || map.codes == config.codes()));
+  allocate_map(map.groups);
   upload(map);
-  if (context.head.members == MemberVectors::embedding) {
-    VQLM_ASSERT(groups_ == 0);
-    embedding_.emplace(context, map_.members);
-  }
-  VQLM_ASSERT(!(averages_ && adds_means()));
-  if (context.head.input_codes) input_codes_.emplace(context);
+  add_parameters(context, config);
+  VQLM_ASSERT(!(averages_ && config.member_mean()));
+  if (config.input_codes) input_codes_.emplace(context, clusters_);
   allocate_workspace();
 }
 
-void VqHead::add_parameters(const HeadContext& context) {
-  const HeadConfig& head = context.head;
+void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& config) {
   const auto [matrices, biases] = context.buckets;
-  const bool averaged = context.trainable && head.learning == CodebookLearning::ema;
-  Parameter codebook = replicated("vq_head.codebook", {clusters_, d_model_}, 0.02f);
-  if (averaged) codebook.rule = UpdateRule::derived;
+  const auto* averaged = context.trainable ? std::get_if<EmaLearningConfig>(&config.learning) : nullptr;
+  Parameter codebook = replicated_parameter("vq_head.codebook", {clusters_, d_model_}, 0.02f);
+  if (averaged != nullptr) codebook.rule = UpdateRule::derived;
   codebook.padded_rows = logit_width();
   codebook_ = parameters_.add(matrices, {codebook});
-  if (averaged) averages_.emplace(tensor_, parameters_, matrices, codebook_, head, rows_);
-  if (groups_ > 0) {
-    member_codebook_ = parameters_.add(
-        matrices, {replicated("vq_head.member_codebook", {groups_, codes_, d_model_ / groups_}, 0.02f)});
-  }
-  cluster_bias_ = parameters_.add(biases, {replicated("vq_head.cluster_bias", {clusters_}, 0.0f)});
-  if (head.bias) {
-    token_bias_ = parameters_.add(biases, {replicated("vq_head.token_bias", {vocab_size_}, 0.0f)});
+  if (averaged != nullptr) averages_.emplace(tensor_, parameters_, matrices, codebook_, *averaged, rows_);
+  members_ = make_members(context, config, map_);
+  cluster_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.cluster_bias", {clusters_}, 0.0f)});
+  if (config.bias) {
+    token_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.token_bias", {vocab_size_}, 0.0f)});
     return;
   }
   Backend& backend = tensor_.backend();
@@ -72,13 +49,13 @@ void VqHead::add_parameters(const HeadContext& context) {
   backend.fill(unused_gradient_, 0.0f);
 }
 
-void VqHead::allocate_map() {
+void VqHead::allocate_map(int groups) {
   TensorArena arena;
   arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
   arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
   arena.add(map_.members, {vocab_size_}, DType::i32);
   arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
-  if (groups_ > 0) arena.add(map_.member_codes, {vocab_size_, groups_}, DType::u8);
+  if (groups > 0) arena.add(map_.member_codes, {vocab_size_, groups}, DType::u8);
   map_storage_ = arena.allocate(tensor_.backend(), MemoryUse::parameters);
 }
 
@@ -93,14 +70,13 @@ void VqHead::upload(const CodeMap& map) {
     map_.mean_members += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
   }
   std::vector<std::int32_t> position(vocab);
-  std::vector<std::uint8_t> codes(vocab * static_cast<std::size_t>(groups_));
+  const auto groups = static_cast<std::size_t>(map.groups);
+  std::vector<std::uint8_t> codes(vocab * groups);
   for (std::size_t place = 0; place < vocab; ++place) {
     const auto token = static_cast<std::size_t>(order.members[place]);
     position[token] = static_cast<std::int32_t>(place);
-    for (std::size_t g = 0; g < static_cast<std::size_t>(groups_); ++g) {
-      codes[place * static_cast<std::size_t>(groups_) + g] =
-          map.member_codes[token * static_cast<std::size_t>(groups_) + g];
-    }
+    std::copy_n(map.member_codes.begin() + static_cast<std::ptrdiff_t>(token * groups), groups,
+                codes.begin() + static_cast<std::ptrdiff_t>(place * groups));
   }
 
   Backend& backend = tensor_.backend();
@@ -108,7 +84,7 @@ void VqHead::upload(const CodeMap& map) {
   backend.copy_from_host(map_.position_of_token, position.data());
   backend.copy_from_host(map_.members, order.members.data());
   backend.copy_from_host(map_.member_begin, order.begin.data());
-  if (groups_ > 0) backend.copy_from_host(map_.member_codes, codes.data());
+  if (groups > 0) backend.copy_from_host(map_.member_codes, codes.data());
   cluster_of_token_ = map.cluster_of_token;
 }
 
@@ -130,11 +106,12 @@ void VqHead::allocate_workspace() {
 
 HeadCost VqHead::cost() const {
   const double d = static_cast<double>(d_model_);
-  const double member_numbers = embedding_ || groups_ > 0 ? d : 0.0;
-  return {.matrix_parameters = (clusters_ + (groups_ > 0 ? codes_ : 0)) * d_model_,
-          .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
-          .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups_),
-          .multiply_adds = static_cast<double>(clusters_) * d + map_.mean_members * member_numbers};
+  const std::int64_t groups = map_.member_codes ? map_.member_codes.extent(1) : 0;
+  return {
+      .matrix_parameters = clusters_ * d_model_ + members_->parameters(),
+      .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
+      .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups),
+      .multiply_adds = static_cast<double>(clusters_) * d + map_.mean_members * static_cast<double>(members_->width())};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -189,9 +166,8 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
                               .scale = scale});
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
-  } else if (adds_means()) {
-    backend.run(Matmul{
-        .c = embedding_->cluster_gradient(), .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::no});
+  } else if (const Tensor gradient = members_->cluster_gradient()) {
+    backend.run(Matmul{.c = gradient, .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::no});
   } else {
     backend.run(Matmul{.c = parameters_.padded_gradient(codebook_),
                        .a = logits_,
@@ -203,16 +179,6 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   backend.run(Matmul{.c = dh, .a = logits_, .b = clusters, .accumulate = Accumulate::no});
 }
 
-Tensor VqHead::member_vectors() {
-  if (embedding_) return embedding_->vectors();
-  return groups_ > 0 ? parameters_.operand(member_codebook_) : Tensor{};
-}
-
-Tensor VqHead::cluster_vectors() {
-  const Tensor codes = parameters_.padded_operand(codebook_);
-  return adds_means() ? embedding_->cluster_vectors(codes, map_) : codes;
-}
-
 Tensor VqHead::input_branch(Tensor tokens) {
   return input_codes_ ? input_codes_->vectors(tokens, map_) : Tensor{};
 }
@@ -222,7 +188,7 @@ void VqHead::input_backward(Tensor dx) {
 }
 
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
-  const Tensor vectors = member_vectors();
+  const Tensor vectors = members_->vectors();
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
   tensor_.backend().run(MemberEntropy{.nll = nll,
@@ -237,7 +203,7 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   Backend& backend = tensor_.backend();
-  const Tensor vectors = member_vectors();
+  const Tensor vectors = members_->vectors();
   const Tensor clusters = cluster_vectors();
   codes_forward(nll, h, targets, clusters);
   codes_backward(dh, h, clusters, scale);
@@ -261,8 +227,7 @@ void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor ta
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
   gradients.dh = dh;
-  if (embedding_) gradients.dmember_codebook = embedding_->clear_gradient();
-  if (groups_ > 0) gradients.dmember_codebook = parameters_.gradient(member_codebook_);
+  gradients.dmember_codebook = members_->begin_backward();
   tensor_.backend().run(MemberEntropy{.nll = nll,
                                       .gradients = gradients,
                                       .h = h,
@@ -272,15 +237,14 @@ void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor ta
                                       .member_codebook = vectors,
                                       .token_bias = token_bias(),
                                       .map = map_});
-  if (adds_means()) embedding_->add_cluster_gradient(parameters_.gradient(codebook_), map_);
-  if (embedding_) embedding_->backward();
+  members_->end_backward(codebook_);
 }
 
 void VqHead::log_probs(Tensor out, Tensor h) {
   Backend& backend = tensor_.backend();
   const std::int64_t rows = h.extent(0);
   VQLM_ASSERT(rows <= rows_);
-  const Tensor vectors = member_vectors();
+  const Tensor vectors = members_->vectors();
   const Tensor codes = code_log_probs_.rows(0, rows);
   backend.run(Matmul{.c = codes,
                      .a = h,

@@ -4,17 +4,17 @@
 //   a_j = h . c_j + beta_j
 //   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
 //   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
-// With head.members = embedding the members' vectors are rows of the input embedding, and head.member_mean adds their
-// means to the codes (embedding_members.h).
+// u may be rows of the input embedding instead, whose means are then added to the codes (embedding_members.h).
 // The parameters are replicated over the whole grid; every rank works on its own n rows without any
 // collective, but for the embedding's columns, which tensor ranks share.
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "core/model/head/code_averages.h"
-#include "core/model/head/embedding_members.h"
 #include "core/model/head/input_codes.h"
+#include "core/model/head/members.h"
 #include "core/model/head/output_head.h"
 #include "core/model/head/vq_head_choice.h"
 
@@ -24,7 +24,7 @@ class VqHead : public OutputHead {
  public:
   /// The map must have the configuration's V, K, G and Q. Adds its parameters (all replicated) to the open
   /// bucket.
-  VqHead(const HeadContext& context, const CodeMap& map);
+  VqHead(const HeadContext& context, const VqHeadConfig& config, const CodeMap& map);
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
@@ -43,8 +43,8 @@ class VqHead : public OutputHead {
   std::int64_t clusters_visited() const { return choice_ ? choice_->search.visited() : 0; }
 
  private:
-  void add_parameters(const HeadContext& context);
-  void allocate_map();
+  void add_parameters(const HeadContext& context, const VqHeadConfig& config);
+  void allocate_map(int groups);
   void upload(const CodeMap& map);
   /// (K): the clusters' shares of the tokens, from log_unigram's (V).
   std::vector<double> cluster_mass(const std::vector<float>& unigram) const;
@@ -60,26 +60,21 @@ class VqHead : public OutputHead {
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
   /// After it, the gradients of vectors and biases; dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
-  /// What member ops score with: the codebook (G, Q, d / G), the members' own vectors (V, d), or nothing for G = 0.
-  Tensor member_vectors();
-  /// What clusters are scored with, after member_vectors(): the codes (K, d), or these plus their members' means; padded.
-  Tensor cluster_vectors();
+  /// What clusters are scored with, after members_->vectors(); padded.
+  Tensor cluster_vectors() { return members_->cluster_vectors(parameters_.padded_operand(codebook_)); }
   /// The member ops' part of forward_backward().
   void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale);
-  bool adds_means() const { return embedding_ && embedding_->adds_means(); }
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   std::int64_t vocab_size_, d_model_, rows_;
   std::int64_t clusters_;
-  int groups_, codes_;
   std::int64_t step_tokens_;
-  float commitment_ = 0;  // beta
+  float commitment_;  // beta
 
   ParameterId codebook_;                   // (K, d), padded
   ParameterId cluster_bias_;               // (K)
-  ParameterId member_codebook_ = 0;        // (G, Q, d / G)
   std::optional<CodeAverages> averages_;   // training with learning ema
   std::optional<ParameterId> token_bias_;  // (V); none where head.bias is off
   Buffer fixed_storage_;
@@ -88,8 +83,8 @@ class VqHead : public OutputHead {
 
   Buffer map_storage_;
   CodeMapView map_;
-  std::optional<EmbeddingMembers> embedding_;  // where members are rows of the embedding
-  std::optional<InputCodes> input_codes_;      // where clusters have vectors at the input, too
+  std::unique_ptr<Members> members_;
+  std::optional<InputCodes> input_codes_;  // where clusters have vectors at the input, too
   Buffer storage_;
   Tensor logits_;                                // (n, K) A, padded
   Tensor code_log_probs_;                        // (n, K) f32

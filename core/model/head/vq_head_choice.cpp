@@ -43,7 +43,7 @@ VqHeadChoice& VqHead::choice() {
 std::span<const float> VqHead::host_code_log_probs(Tensor h) {
   Backend& backend = tensor_.backend();
   VqHeadChoice& c = choice();
-  member_vectors();  // which the clusters' vectors may be made of
+  members_->vectors();  // which the clusters' vectors may be made of
   backend.run(Matmul{.c = c.codes,
                      .a = h,
                      .b = cluster_vectors().rows(0, clusters_),
@@ -60,7 +60,7 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
   const auto count = static_cast<std::int64_t>(clusters.size());
   const Tensor ids = c.clusters.rows(0, count), rows = c.member_rows.rows(0, count);
   backend.copy_from_host(ids, clusters.data());
-  const Tensor vectors = member_vectors();
+  const Tensor vectors = members_->vectors();
   backend.run(ClusterLogProbs{.out = rows,
                               .h = h,
                               .rows = c.rows_of_h.rows(0, count),

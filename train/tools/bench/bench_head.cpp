@@ -34,20 +34,13 @@ double available_host_memory() {
 }
 
 HeadConfig config_of(const HeadBenchOptions& options, BenchedHead kind) {
-  HeadConfig config;
-  config.kind = is_dense(kind) ? HeadKind::dense : HeadKind::vq;
-  config.clusters = options.clusters;
-  config.groups = options.groups;
-  config.codes = options.codes;
+  if (is_dense(kind)) return DenseHeadConfig{};
+  VqHeadConfig config = code_head(options.clusters, options.groups, options.codes);
+  if (kind == BenchedHead::vq_embedding) config.members = EmbeddingMembersConfig{};
   if (kind == BenchedHead::vq_logits) {
     if (options.groups > 0) config.clusters += options.codes;  // as many parameters
     config.clusters = std::min(config.clusters, options.vocab_size);
-    config.groups = 0;
-  }
-  if (kind == BenchedHead::vq_embedding) {
-    config.members = MemberVectors::embedding;
-    config.member_mean = true;
-    config.groups = config.codes = 0;
+    config.members = NoMembersConfig{};
   }
   return config;
 }
@@ -81,7 +74,8 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   const bool trains = use == HeadUse::training;
   const int bucket = parameters_.add_bucket("head", !is_dense(kind));
   const int biases = is_dense(kind) ? parameters_.add_bucket("head bias", false) : bucket;
-  const bool reads_table = config_.members == MemberVectors::embedding;
+  const VqHeadConfig* const vq = vq_of(config_);
+  const bool reads_table = table_numbers() > 0;
   ParameterId table = 0;
   if (reads_table) {
     table = parameters_.add(bucket, {{.name = "model.embed_tokens.weight",
@@ -93,22 +87,20 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   const HeadContext context{
       .tensor = setting.tensor,
       .model = model_,
-      .head = config_,
       .parameters = parameters_,
       .buckets = {bucket, biases},
       .rows = trains ? options.rows : 1,
       .trainable = trains,
       .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
       .embedding = table};
-  if (is_dense(kind)) {
-    head_ = std::make_unique<DenseHead>(context, std::nullopt);
+  if (vq == nullptr) {
+    head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(config_), std::nullopt);
   } else {
-    const int codes = config_.groups > 0 ? config_.codes : 0;
     const CodeMap map =
         options.map == "frequency"
-            ? make_frequency_map(setting.counts, config_.clusters, config_.groups, codes, options.seed)
-            : make_random_map(options.vocab_size, config_.clusters, config_.groups, codes, options.seed);
-    auto head = std::make_unique<VqHead>(context, map);
+            ? make_frequency_map(setting.counts, vq->clusters, vq->groups(), vq->codes(), options.seed)
+            : make_random_map(options.vocab_size, vq->clusters, vq->groups(), vq->codes(), options.seed);
+    auto head = std::make_unique<VqHead>(context, *vq, map);
     vq_ = head.get();
     head_ = std::move(head);
   }

@@ -31,10 +31,11 @@ class BenchHead {
   std::size_t bytes() const { return bytes_; }
   /// Of the last search; 0 for dense heads.
   std::int64_t clusters_visited() const { return vq_ == nullptr ? 0 : vq_->clusters_visited(); }
-  std::int64_t clusters() const { return config_.clusters; }
+  std::int64_t clusters() const { return vq_of(config_) == nullptr ? 0 : vq_of(config_)->clusters; }
   /// V d where members are rows of the embedding, else 0.
   std::int64_t table_numbers() const {
-    return config_.members == MemberVectors::embedding ? model_.vocab_size * model_.d_model : 0;
+    const VqHeadConfig* const vq = vq_of(config_);
+    return vq != nullptr && vq->by_embedding() ? model_.vocab_size * model_.d_model : 0;
   }
 
  private:

@@ -51,13 +51,12 @@ class SyntheticTraining {
  private:
   std::uint64_t seed() const { return static_cast<std::uint64_t>(config_.train.seed); }
   std::optional<CodeMap> make_map() const {
-    const HeadConfig& head = config_.head;
-    if (head.kind == HeadKind::dense) return std::nullopt;
-    const int codes = head.groups > 0 ? head.codes : 0;
-    if (head.map == "random") {
-      return make_random_map(config_.model.vocab_size, head.clusters, head.groups, codes, seed());
+    const VqHeadConfig* const head = vq_of(config_.head);
+    if (head == nullptr) return std::nullopt;
+    if (head->map == "random") {
+      return make_random_map(config_.model.vocab_size, head->clusters, head->groups(), head->codes(), seed());
     }
-    return make_frequency_map(counts_, head.clusters, head.groups, codes, seed());
+    return make_frequency_map(counts_, head->clusters, head->groups(), head->codes(), seed());
   }
 
   const Config& config_;
@@ -78,7 +77,7 @@ std::vector<std::string> explain_memory(const Config& config, Transformer& model
   const std::int64_t tokens = model.batch().rows();
   const double per_token = static_cast<double>(activations) / static_cast<double>(tokens * config.model.n_layers);
   return {millions(flat) + (rounded ? ", their bf16 copy" : "") +
-              (config.head.kind == HeadKind::vq ? ", and the code map" : ""),
+              (kind_of(config.head) == HeadKind::vq ? ", and the code map" : ""),
           millions(flat), "AdamW's two moments of " + millions(flat / config.parallel.data),
           fmt::format("{} tokens x {} layers x {:.0f} bytes, kept from forward to backward", tokens,
                       config.model.n_layers, per_token),

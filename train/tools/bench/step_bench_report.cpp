@@ -49,27 +49,29 @@ std::string memory_text(const StepBenchResult& result) {
 
 nlohmann::ordered_json shape_json(const StepShape& shape) {
   const ModelConfig& m = shape.model;
-  const HeadConfig& h = shape.head;
-  return {{"vocab_size", m.vocab_size},
-          {"d_model", m.d_model},
-          {"n_layers", m.n_layers},
-          {"n_heads", m.n_heads},
-          {"n_kv_heads", m.n_kv_heads},
-          {"d_ff", m.d_ff},
-          {"rope_theta", m.rope_theta},
-          {"norm_eps", m.norm_eps},
-          {"tie_embeddings", m.tie_embeddings},
-          {"head", word_of(h.kind)},
-          {"bias", h.bias},
-          {"clusters", h.clusters},
-          {"groups", h.groups},
-          {"codes", h.codes},
-          {"members", word_of(h.members)},
-          {"member_mean", h.member_mean},
-          {"input_codes", h.input_codes},
-          {"seq_len", shape.seq_len},
-          {"micro_batch", shape.micro_batch},
-          {"micro_batches", shape.micro_batches}};
+  nlohmann::ordered_json json = {{"vocab_size", m.vocab_size},
+                                 {"d_model", m.d_model},
+                                 {"n_layers", m.n_layers},
+                                 {"n_heads", m.n_heads},
+                                 {"n_kv_heads", m.n_kv_heads},
+                                 {"d_ff", m.d_ff},
+                                 {"rope_theta", m.rope_theta},
+                                 {"norm_eps", m.norm_eps},
+                                 {"tie_embeddings", m.tie_embeddings},
+                                 {"head", word_of(kind_of(shape.head))},
+                                 {"bias", has_bias(shape.head)},
+                                 {"seq_len", shape.seq_len},
+                                 {"micro_batch", shape.micro_batch},
+                                 {"micro_batches", shape.micro_batches}};
+  if (const VqHeadConfig* const vq = vq_of(shape.head)) {
+    json["clusters"] = vq->clusters;
+    json["members"] = word_of(static_cast<MemberVectors>(vq->members.index()));
+    json["groups"] = vq->groups();
+    json["codes"] = vq->codes();
+    json["member_mean"] = vq->member_mean();
+    json["input_codes"] = vq->input_codes;
+  }
+  return json;
 }
 
 }  // namespace

@@ -10,11 +10,6 @@
 namespace vqlm {
 namespace {
 
-HeadConfig dense_head(const ModelSource& trunk) {
-  VQLM_ASSERT(trunk.head().kind == HeadKind::vq);
-  return {.kind = HeadKind::dense, .bias = true};  // what its codes were and how they learned is no matter any more
-}
-
 /// log sum exp of each cluster's members, (K).
 std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bias) {
   const auto clusters = static_cast<std::size_t>(map.clusters);
@@ -48,10 +43,11 @@ void add_member_means(std::vector<float>& codebook, const std::vector<float>& ve
   }
 }
 
-HeadConfig without_input_codes(HeadConfig head) {
-  VQLM_ASSERT(head.input_codes);
-  head.input_codes = false;
-  return head;
+VqHeadConfig without_input_codes(const HeadConfig& head) {
+  VqHeadConfig without = std::get<VqHeadConfig>(head);
+  VQLM_ASSERT(without.input_codes);
+  without.input_codes = false;
+  return without;
 }
 
 }  // namespace
@@ -75,7 +71,7 @@ std::vector<float> FoldedInputCodes::read(const std::string& name, const Shape& 
 std::vector<float> FoldedInputCodes::read_head(const std::string& name, const Shape& offset,
                                                const Shape& extent) const {
   std::vector<float> values = trunk().read(name, offset, extent);
-  if (name != "vq_head.codebook" || !head().member_mean) return values;
+  if (name != "vq_head.codebook" || !std::get<VqHeadConfig>(head()).member_mean()) return values;
   for (std::int64_t i = 0; i < extent[0]; ++i) {
     const float* const code = input_codebook_.data() + (offset[0] + i) * model().d_model + offset[1];
     for (std::int64_t j = 0; j < extent[1]; ++j) {
@@ -85,17 +81,17 @@ std::vector<float> FoldedInputCodes::read_head(const std::string& name, const Sh
   return values;
 }
 
-DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, dense_head(trunk)) {
+DenseExpansion::DenseExpansion(const ModelSource& trunk) : ReplacedHead(trunk, DenseHeadConfig{.bias = true}) {
+  const auto& head = std::get<VqHeadConfig>(trunk.head());
   map_ = trunk.code_map().value();
   const auto vocab = static_cast<std::size_t>(map_.vocab_size);
   const std::vector<float> member_bias =
-      trunk.head().bias ? read_whole(trunk, "vq_head.token_bias") : std::vector<float>(vocab, 0.0f);
+      head.bias ? read_whole(trunk, "vq_head.token_bias") : std::vector<float>(vocab, 0.0f);
   const std::vector<float> cluster_bias = read_whole(trunk, "vq_head.cluster_bias");
   codebook_ = read_whole(trunk, "vq_head.codebook");
   if (map_.groups > 0) member_codebook_ = read_whole(trunk, "vq_head.member_codebook");
-  if (trunk.head().members == MemberVectors::embedding)
-    member_vectors_ = read_whole(trunk, "model.embed_tokens.weight");
-  if (trunk.head().member_mean) add_member_means(codebook_, member_vectors_, map_);
+  if (head.by_embedding()) member_vectors_ = read_whole(trunk, "model.embed_tokens.weight");
+  if (head.member_mean()) add_member_means(codebook_, member_vectors_, map_);
   const std::vector<double> lse = cluster_lse(map_, member_bias);
   bias_.resize(vocab);
   for (std::size_t v = 0; v < vocab; ++v) {

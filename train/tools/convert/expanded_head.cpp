@@ -37,8 +37,9 @@ std::vector<double> cluster_log_sums(const CodeMap& map, const std::vector<float
 ExpandedHead expand_vq(const ModelSource& source) {
   const CodeMap map = source.code_map().value();
   const bool alone = map.clusters == map.vocab_size;  // then the scores inside a cluster cancel
-  const bool embedding = source.head().members == MemberVectors::embedding;
-  if (source.head().member_mean) {
+  const auto& vq = std::get<VqHeadConfig>(source.head());
+  const bool embedding = vq.by_embedding();
+  if (vq.member_mean()) {
     throw Error(
         fmt::format("{}: --expand: clusters are scored by their codes plus means of embedding rows (head.member_mean = "
                     "true), which no matrix of the model holds; leave --expand out for the native form",
@@ -52,7 +53,7 @@ ExpandedHead expand_vq(const ModelSource& source) {
         embedding ? std::string("head.members = \"embedding\"") : fmt::format("head.groups = {}", map.groups)));
   }
   std::vector<float> bias(static_cast<std::size_t>(map.vocab_size), 0.0f);
-  if (source.head().bias) bias = read_vector(source, "vq_head.token_bias", map.vocab_size);
+  if (vq.bias) bias = read_vector(source, "vq_head.token_bias", map.vocab_size);
   const std::vector<float> cluster_bias = read_vector(source, "vq_head.cluster_bias", map.clusters);
   const std::vector<double> sums = cluster_log_sums(map, bias);
   ExpandedHead head{.matrix = "vq_head.codebook", .row_of_token = map.cluster_of_token, .constants = {}};
@@ -66,11 +67,11 @@ ExpandedHead expand_vq(const ModelSource& source) {
 }  // namespace
 
 ExpandedHead expand_head(const ModelSource& source) {
-  if (source.head().kind == HeadKind::vq) return expand_vq(source);
+  if (vq_of(source.head()) != nullptr) return expand_vq(source);
   ExpandedHead head{.matrix = source.model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                     .row_of_token = {},
                     .constants = {}};
-  if (source.head().bias) {
+  if (has_bias(source.head())) {
     const std::vector<float> bias = read_vector(source, "lm_head.bias", source.model().vocab_size);
     head.constants.assign(bias.begin(), bias.end());
   }

@@ -40,7 +40,7 @@ class HfFolder {
     config_.model = source.model();
     config_.head = source.head();
     config_.max_positions = source.seq_len() > 0 ? source.seq_len() : 2048;
-    if (source.head().kind == HeadKind::vq) map_ = source.code_map().value();
+    if (kind_of(source.head()) == HeadKind::vq) map_ = source.code_map().value();
     choose_form(options.expand);
     if (map_) config_.map_provenance = map_->provenance;
     logical_ = logical_tensors(config_.model, config_.head);
@@ -63,7 +63,7 @@ class HfFolder {
 };
 
 void HfFolder::choose_form(bool expand) {
-  const bool dense = source_.head().kind == HeadKind::dense;
+  const bool dense = kind_of(source_.head()) == HeadKind::dense;
   if (!expand && !dense) {
     config_.native = true;
     return;
@@ -76,9 +76,7 @@ void HfFolder::choose_form(bool expand) {
     check_no_bias(head, source_);
   }
   if (config_.native) return;
-  config_.head = {};
-  config_.head.kind = HeadKind::dense;
-  config_.head.bias = false;
+  config_.head = DenseHeadConfig{.bias = false};
   if (dense) return;
   map_.reset();
   expanded_ = std::move(head);
@@ -106,7 +104,8 @@ void HfFolder::append(const SafetensorsSpec& tensor, SafetensorsWriter& file) co
 
 void HfFolder::append_expanded(SafetensorsWriter& file) const {
   const std::int64_t width = config_.model.d_model;
-  const std::vector<float> codebook = source_.read(expanded_->matrix, {0, 0}, {source_.head().clusters, width});
+  const std::vector<float> codebook =
+      source_.read(expanded_->matrix, {0, 0}, {std::get<VqHeadConfig>(source_.head()).clusters, width});
   const std::int64_t rows = std::max<std::int64_t>(1, block_bytes / (4 * width));
   std::vector<float> block;
   for (std::size_t v = 0; v < expanded_->row_of_token.size(); ++v) {

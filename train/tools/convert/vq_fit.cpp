@@ -206,7 +206,7 @@ VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options) {
 }
 
 VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const TextStatistics& text, Backend& backend) {
-  VQLM_ASSERT(source.head().kind == HeadKind::dense);
+  VQLM_ASSERT(kind_of(source.head()) == HeadKind::dense);
   const VqFitOptions options = vq_sizes(source.model(), asked);
   WeightedVectors w = read_rows(source, text.counts);
   CodeMap map{.vocab_size = w.rows,
@@ -221,8 +221,8 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
     centre_rotate_normalise(x, options.seed);
     map.cluster_of_token = balanced_clusters(x, map.clusters, options.seed, backend);
   }
-  const std::vector<float> bias = source.head().bias ? read_whole(source, "lm_head.bias")
-                                                     : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
+  const std::vector<float> bias = has_bias(source.head()) ? read_whole(source, "lm_head.bias")
+                                                          : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
   const std::vector<double> logits = logits_at(w, text.mean_hidden, bias);
   std::map<std::string, std::vector<float>> tensors;
   fit_clusters(map, w, logits, text.mean_hidden, tensors);
@@ -249,10 +249,7 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
     const double shift = lse[static_cast<std::size_t>(map.cluster_of_token[v])];
     tensors["vq_head.token_bias"].push_back(static_cast<float>(token_bias[v] - shift));
   }
-  HeadConfig head;
-  head.clusters = map.clusters;
-  head.groups = map.groups;
-  if (map.groups > 0) head.codes = map.codes;
+  const VqHeadConfig head = code_head(map.clusters, map.groups, map.codes);
   fit.model = std::make_unique<VqReplacement>(source, head, std::move(map), std::move(tensors));
   return fit;
 }

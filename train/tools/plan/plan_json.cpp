@@ -50,8 +50,9 @@ std::string to_json(const PlanReport& report) {
   const StepPlan& step = report.step;
   const StatedRates& rates = report.options.rates;
   OrderedJson json;
-  json["model"] = {
-      {"parameters", step.parameters}, {"vocab_size", config.model.vocab_size}, {"head", word_of(config.head.kind)}};
+  json["model"] = {{"parameters", step.parameters},
+                   {"vocab_size", config.model.vocab_size},
+                   {"head", word_of(kind_of(config.head))}};
   json["grid"] = {{"data", config.parallel.data},
                   {"tensor", config.parallel.tensor},
                   {"ranks", config.parallel.data * config.parallel.tensor}};

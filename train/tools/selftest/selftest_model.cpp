@@ -7,8 +7,9 @@ namespace vqlm {
 namespace {
 
 std::optional<CodeMap> map_of(const Config& config) {
-  if (config.head.kind == HeadKind::dense) return std::nullopt;
-  return make_random_map(config.model.vocab_size, config.head.clusters, config.head.groups, config.head.codes, 5);
+  const VqHeadConfig* const head = vq_of(config.head);
+  if (head == nullptr) return std::nullopt;
+  return make_random_map(config.model.vocab_size, head->clusters, head->groups(), head->codes(), 5);
 }
 
 Config one_micro_batch(Config config) {
@@ -26,12 +27,14 @@ Config selftest_config(HeadKind head, int data, int tensor) {
   config.model.d_model = head_dim * config.model.n_heads;
   config.model.n_kv_heads = tensor;
   config.model.d_ff = 2 * config.model.d_model;
-  config.head.kind = head;
-  config.head.map = "random";
-  config.head.clusters = 23;
-  config.head.groups = 8;
-  config.head.codes = 16;
-  config.head.learning = CodebookLearning::commitment;
+  if (head == HeadKind::vq) {
+    VqHeadConfig vq = code_head(23, 8, 16);
+    vq.map = "random";
+    vq.learning = CommitmentLearningConfig{};
+    config.head = vq;
+  } else {
+    config.head = DenseHeadConfig{};
+  }
   config.data.seq_len = std::int64_t{32} * tensor;
   config.train.micro_batch = 1;
   config.train.global_batch = 2 * data;
