@@ -4,14 +4,14 @@ namespace vqlm {
 namespace {
 
 // Vector loads on all back ends, and cuBLASLt's fastest kernels, want no more than this.
-constexpr std::size_t alignment = 256;
+constexpr std::size_t tensor_alignment = 256;
 
 }  // namespace
 
 void TensorArena::add(Tensor& slot, Shape shape, DType dtype) {
   places_.push_back({&slot, shape, dtype, bytes_});
   const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(dtype);
-  bytes_ += (bytes + alignment - 1) / alignment * alignment;
+  bytes_ += (bytes + tensor_alignment - 1) / tensor_alignment * tensor_alignment;
 }
 
 Buffer TensorArena::allocate(Backend& backend, MemoryUse use) {

@@ -30,7 +30,7 @@ fi
 
 configure=(cmake --preset release "-DVQLM_TESTS=$tests" "-DVQLM_CUDA=${VQLM_CUDA:-AUTO}"
            "-DVQLM_REQUIRE_CUDA_TESTS=${VQLM_REQUIRE_CUDA_TESTS:-OFF}" "-DVQLM_UNITY=${VQLM_UNITY:-ON}"
-           "-DCMAKE_CUDA_ARCHITECTURES=${VQLM_CUDA_ARCHITECTURES:-80-real;90a-real;90-virtual}")
+           "-DCMAKE_CUDA_ARCHITECTURES=${VQLM_CUDA_ARCHITECTURES:-80;90a-real}")
 if command -v ccache >/dev/null; then configure+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 mkdir -p build
 "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }

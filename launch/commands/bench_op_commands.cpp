@@ -51,11 +51,11 @@ void bench_one_process(const char* name, const Place& place, const Run& run) {
 void add_attention_bench(CLI::App& bench) {
   CLI::App* command =
       bench.add_subcommand("attention", "Time causal attention, forward and backward, against matrix products");
-  struct Options {
+  struct BenchOpArguments {
     AttentionBenchOptions sizes;
     Place place;
   };
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<BenchOpArguments>();
   AttentionBenchOptions& sizes = options->sizes;
   command->add_option("--seq-len", sizes.seq_lens, "sequence lengths T")->delimiter(',')->capture_default_str();
   command->add_option("--head-dim", sizes.head_dims, "sizes of a head")->delimiter(',')->capture_default_str();
@@ -81,11 +81,11 @@ void add_attention_bench(CLI::App& bench) {
 void add_ops_bench(CLI::App& bench) {
   CLI::App* command =
       bench.add_subcommand("ops", "Time the ops that move bytes against the rate at which the machine copies");
-  struct Options {
+  struct BenchOpArguments {
     OpBenchOptions sizes;
     Place place;
   };
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<BenchOpArguments>();
   OpBenchOptions& sizes = options->sizes;
   const auto size = [&](const char* name, auto& target, const char* help) {
     command->add_option(name, target, help)->capture_default_str();
@@ -114,11 +114,11 @@ void add_ops_bench(CLI::App& bench) {
 void add_products_bench(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "products", "Time a training step's matrix products at a model's shapes, against square ones");
-  struct Options {
+  struct BenchOpArguments {
     ProductBenchOptions sizes;
     Place place;
   };
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<BenchOpArguments>();
   ProductBenchOptions& sizes = options->sizes;
   const auto size = [&](const char* name, auto& target, const char* help) {
     return command->add_option(name, target, help)->capture_default_str();

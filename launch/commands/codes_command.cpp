@@ -17,7 +17,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct CodesArguments {
   std::vector<std::string> files;
   std::string data, tokenizer, from, json;
   std::vector<std::int64_t> clusters;
@@ -47,7 +47,7 @@ void take_vectors_of(KnownMap& known, const std::string& from) {
   }
 }
 
-std::optional<Tokenizer> tokenizer_of(const Options& options) {
+std::optional<Tokenizer> tokenizer_of(const CodesArguments& options) {
   std::filesystem::path path = options.tokenizer;
   if (path.empty() && !options.data.empty()) {
     path = std::filesystem::path(ShardSet(options.data).shards().front().path).parent_path();
@@ -58,7 +58,7 @@ std::optional<Tokenizer> tokenizer_of(const Options& options) {
   return Tokenizer::load(path.string());
 }
 
-void show(const Options& options, Environment& environment) {
+void show(const CodesArguments& options, Environment& environment) {
   const CountingJob job(environment);
   KnownMap known = open_map(options.files.front());
   if (!options.data.empty()) {
@@ -76,7 +76,7 @@ void show(const Options& options, Environment& environment) {
   if (!options.json.empty()) write_file_atomically(options.json, map_json(known, summary, words, pieces));
 }
 
-void compare(const Options& options, Environment& environment) {
+void compare(const CodesArguments& options, Environment& environment) {
   const CountingJob job(environment);
   std::vector<KnownMap> maps;
   for (const std::string& file : options.files) {
@@ -105,7 +105,7 @@ void compare(const Options& options, Environment& environment) {
   if (!options.json.empty()) write_file_atomically(options.json, comparison_json(maps, comparison));
 }
 
-void add_reading_options(CLI::App& command, Options& options, const char* data) {
+void add_reading_options(CLI::App& command, CodesArguments& options, const char* data) {
   command.add_option("--data", options.data, data)->type_name("GLOB");
   command.add_option("--max-tokens", options.max_tokens, "count so many, spread evenly over the shards")
       ->capture_default_str()
@@ -115,7 +115,7 @@ void add_reading_options(CLI::App& command, Options& options, const char* data) 
 
 void add_show(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("show", "Print what a map is like");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CodesArguments>();
   command->add_option("FILE", options->files, "the map")->required()->expected(1);
   add_reading_options(*command, *options, "shards: counts in place of those in the file, and their tokenizer");
   command->add_option("--tokenizer", options->tokenizer, "tokenizer.model, or its folder, for the words")
@@ -133,7 +133,7 @@ void add_show(CLI::App& codes) {
 
 void add_compare(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("compare", "Print maps of one vocabulary side by side");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CodesArguments>();
   command->add_option("FILES", options->files, "the maps")->required();
   add_reading_options(*command, *options, "shards: what the previous token tells about the next one's cluster");
   command->add_option("--contexts", options->contexts, "the most frequent tokens told apart as previous ones")

@@ -17,7 +17,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct CodesMakeArguments {
   std::string data, map = "corpus", from, out, neighbours = "both", vectors = "ppmi";
   CorpusMapOptions fit{.max_tokens = counted_tokens};
   bool force = false, keep_vectors = false;
@@ -27,7 +27,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void check_make_options(const CLI::App& command, const Options& options) {
+void check_make_options(const CLI::App& command, const CodesMakeArguments& options) {
   const bool dense = options.map == "from-dense";
   if (dense == options.from.empty()) {
     throw UsageError(dense ? "--map from-dense: name the model whose rows it is made of with --from"
@@ -52,7 +52,7 @@ void check_make_options(const CLI::App& command, const Options& options) {
 }
 
 /// Rows of a trained dense matrix, as `vqlm convert --head vq` takes them. The root's alone.
-FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>& counts, Backend& backend) {
+FittedMap map_from_dense(const CodesMakeArguments& options, const std::vector<std::int64_t>& counts, Backend& backend) {
   const auto source = open_model(options.from);
   if (kind_of(source->head()) != HeadKind::dense) {
     throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", options.from));
@@ -74,7 +74,7 @@ FittedMap map_from_dense(const Options& options, const std::vector<std::int64_t>
   return {.map = fit.model->code_map().value(), .dims = 0, .vectors = {}};
 }
 
-void make(const CLI::App& command, Options options, Environment& environment) {
+void make(const CLI::App& command, CodesMakeArguments options, Environment& environment) {
   const std::map<std::string, VectorKind> kinds{{"ppmi", VectorKind::ppmi}, {"chi-square", VectorKind::chi_square}};
   const std::map<std::string, std::vector<int>> neighbours{
       {"both", {1, -1}}, {"before", {-1}}, {"before2", {-1, -2}}, {"both2", {1, -1, 2, -2}}};
@@ -119,7 +119,7 @@ std::string sizes_text(const CodeMap& map) {
 
 void add_codes_make(CLI::App& codes) {
   CLI::App* command = codes.add_subcommand("make", "Make a map, alone or under mpirun, and write it");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CodesMakeArguments>();
   command->add_option("--data", options->data, "glob of the training shards")->type_name("GLOB");
   command->add_option("--map", options->map, "corpus (default), frequency, contiguous, random or from-dense")
       ->check(CLI::IsMember({"corpus", "frequency", "contiguous", "random", "from-dense"}));

@@ -20,7 +20,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct CodesRefitArguments {
   std::string checkpoint, data, out;
   GatherOptions gather{.tokens = 4'000'000, .dims = 64};
   std::optional<std::int64_t> own_tokens;
@@ -29,7 +29,7 @@ struct Options {
   bool force = false;
 };
 
-RefitOptions refit_options(const Options& options, const ModelSource& source) {
+RefitOptions refit_options(const CodesRefitArguments& options, const ModelSource& source) {
   const auto& head = std::get<VqHeadConfig>(source.head());
   const std::int64_t own = options.own_tokens.value_or(head.own_tokens);
   if (own > 0 && own >= head.clusters) {
@@ -42,15 +42,15 @@ RefitOptions refit_options(const Options& options, const ModelSource& source) {
 }
 
 /// Sums of the model's hidden states, on every rank. Collective.
-ClassSums gather(const Options& options, const ModelSource& source, Backend& backend, const ProcessGrid& grid,
-                 const ShardSet& shards) {
+ClassSums gather(const CodesRefitArguments& options, const ModelSource& source, Backend& backend,
+                 const ProcessGrid& grid, const ShardSet& shards) {
   const Config config = source.config();
   const BatchShape shape{options.batch > 0 ? options.batch : config.train.micro_batch, config.data.seq_len};
   const LoadedModel loaded = load_model(source, backend, grid.tensor(), shape);
   return gather_class_sums(backend, grid.world(), *loaded.transformer, *loaded.code_map(), shards, options.gather);
 }
 
-void refit(const Options& options, Environment& environment) {
+void refit(const CodesRefitArguments& options, Environment& environment) {
   refuse_existing(options.out, options.force);
   const double start = wall_seconds();
   const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
@@ -82,7 +82,7 @@ void refit(const Options& options, Environment& environment) {
 void add_codes_refit(CLI::App& codes) {
   CLI::App* command =
       codes.add_subcommand("refit", "Fit the map of a trained VQ head to its model's hidden states, and write it");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CodesRefitArguments>();
   command->add_option("--checkpoint", options->checkpoint, "a checkpoint, a run folder or a Hugging Face folder")
       ->required()
       ->type_name("MODEL");

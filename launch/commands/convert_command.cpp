@@ -30,7 +30,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct ConvertArguments {
   std::string from, input, checkpoint, to, out, info, head, data, dtype;
   bool expand = false;
   VqFitOptions fit;
@@ -65,12 +65,12 @@ class InterruptibleSource : public ModelSource {
   std::function<bool()> stop_requested_;
 };
 
-std::string input_of(const Options& options) {
+std::string input_of(const ConvertArguments& options) {
   return options.input.empty() ? options.checkpoint : options.input;
 }
 
-/// Options that only mean something together.
-void check_options(const CLI::App& command, const Options& options) {
+/// ConvertArguments that only mean something together.
+void check_options(const CLI::App& command, const ConvertArguments& options) {
   const auto needs = [&](const char* option, bool met, const char* what) {
     if (command.count(option) > 0 && !met) throw UsageError(fmt::format("{}: only with {}", option, what));
   };
@@ -97,7 +97,7 @@ void check_options(const CLI::App& command, const Options& options) {
 /// The text that --data names, and the losses on it.
 class Judge {
  public:
-  Judge(const Options& options, const ModelSource& source, Environment& environment)
+  Judge(const ConvertArguments& options, const ModelSource& source, Environment& environment)
       : backend_(environment.make_backend(options.device.value_or(DeviceKind::automatic), 0)), shards_(options.data) {
     check_tokenizer(source, shards_);
     loss_options_.seq_len = options.seq_len;
@@ -123,7 +123,7 @@ class Judge {
   SourceLossOptions loss_options_;
 };
 
-std::unique_ptr<ModelSource> fitted_head(const Options& options, const ModelSource& source,
+std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const ModelSource& source,
                                          const Environment& environment, const TextStatistics& text) {
   const VqFitOptions sizes = vq_sizes(source.model(), options.fit);
   const auto backend = make_cpu_backend(environment.threads(0));
@@ -136,7 +136,8 @@ std::unique_ptr<ModelSource> fitted_head(const Options& options, const ModelSour
 }
 
 /// The model with the other head, which refers to `source`.
-std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSource& source, Environment& environment) {
+std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const ModelSource& source,
+                                          Environment& environment) {
   const bool to_vq = options.head == "vq";
   const bool is_vq = kind_of(source.head()) == HeadKind::vq;
   if (to_vq == is_vq) {
@@ -167,7 +168,7 @@ std::unique_ptr<ModelSource> replace_head(const Options& options, const ModelSou
   return replaced;
 }
 
-void write(const Options& options, const ModelSource& source) {
+void write(const ConvertArguments& options, const ModelSource& source) {
   const InterruptibleSource interruptible(source);
   if (options.to == "npz") {
     write_npz(interruptible, options.out);
@@ -182,7 +183,7 @@ void write(const Options& options, const ModelSource& source) {
   }
 }
 
-void convert(const CLI::App& command, const Options& options) {
+void convert(const CLI::App& command, const ConvertArguments& options) {
   refuse_launcher_ranks("convert", "run it once");
   if (!options.info.empty()) {
     if (command.count_all() > 2) throw UsageError("--info PATH: stands alone");
@@ -224,7 +225,7 @@ constexpr const char* details =
 
 void add_convert_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("convert", "Convert models and replace their output heads");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ConvertArguments>();
   command->add_option("--from", options->from, "hf: the model is a Hugging Face folder")->check(CLI::IsMember({"hf"}));
   command->add_option("--input", options->input, "the folder to convert from")->type_name("DIR");
   command->add_option("--checkpoint", options->checkpoint, "the checkpoint or run folder to convert")

@@ -21,7 +21,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct DoctorArguments {
   DeviceKind device = DeviceKind::automatic;
   int tensor = 1;
   std::string data;
@@ -35,7 +35,7 @@ std::string gibibytes(std::size_t bytes) {
 /// One run of the command: prints each line as soon as it is known, so that a hang or a crash shows after what.
 class Doctor {
  public:
-  Doctor(const Options& options, Environment& environment)
+  Doctor(const DoctorArguments& options, Environment& environment)
       : options_(options), environment_(environment), mpi_(environment.mpi()), checks_(environment, "doctor") {}
 
   void describe_program();
@@ -52,7 +52,7 @@ class Doctor {
   /// ", gpu 1 (0000:43:00.0)", or "" without one of its own. Collective.
   std::string own_gpu() const;
 
-  const Options& options_;
+  const DoctorArguments& options_;
   Environment& environment_;
   const MpiSession& mpi_;
   CheckList checks_;
@@ -170,7 +170,7 @@ void Doctor::check_data() {
   checks_.run("shard read", Alone::yes, [&] { return check_shards(options_.data, mpi_.rank(), mpi_.size()); });
 }
 
-void examine(const Options& options, Environment& environment) {
+void examine(const DoctorArguments& options, Environment& environment) {
   Doctor doctor(options, environment);
   doctor.describe_program();
   doctor.describe_devices();
@@ -185,7 +185,7 @@ void examine(const Options& options, Environment& environment) {
 void add_doctor_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("doctor", "Say what this machine offers and check that it works, alone or under mpirun");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DoctorArguments>();
   add_device_option(*command, options->device);
   command->add_option("--tensor", options->tensor, "ranks of a tensor group, for the all-reduces")
       ->check(CLI::PositiveNumber)

@@ -18,7 +18,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct EvalArguments {
   std::string checkpoint;
   std::string data;
   std::string json;
@@ -32,7 +32,7 @@ struct Options {
 };
 
 /// The model's configuration with the sizes and the device of this job.
-Config job_config(const Options& options, const ModelSource& source, int ranks) {
+Config job_config(const EvalArguments& options, const ModelSource& source, int ranks) {
   Config config = source.config();
   if (!source.run() && options.seq_len == 0) log::info("samples of {} tokens (--seq-len)", config.data.seq_len);
   config.parallel = {.data = 0, .tensor = options.tensor};
@@ -49,7 +49,7 @@ Config job_config(const Options& options, const ModelSource& source, int ranks) 
 }
 
 /// Bands by the counts of --bands-from; none without it. Collective.
-std::optional<FrequencyBands> make_bands(const Options& options, const ModelSource& source, Backend& backend,
+std::optional<FrequencyBands> make_bands(const EvalArguments& options, const ModelSource& source, Backend& backend,
                                          Communicator& world) {
   if (options.bands_from.empty()) return std::nullopt;
   const ShardSet shards(options.bands_from);
@@ -60,7 +60,7 @@ std::optional<FrequencyBands> make_bands(const Options& options, const ModelSour
   return make_frequency_bands(counts);
 }
 
-void evaluate(const Options& options, Environment& environment) {
+void evaluate(const EvalArguments& options, Environment& environment) {
   const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
   const ShardSet shards(options.data);
   check_tokenizer(*source, shards);
@@ -91,7 +91,7 @@ void evaluate(const Options& options, Environment& environment) {
 
 void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Evaluate a model on held-out shards, alone or under mpirun");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvalArguments>();
   command
       ->add_option("--checkpoint", options->checkpoint,
                    "a checkpoint, a run folder (its newest one), or a Hugging Face folder")

@@ -25,7 +25,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct GenerateArguments {
   std::string checkpoint;
   std::optional<std::string> prompt;
   std::vector<std::int32_t> prompt_tokens;
@@ -57,7 +57,7 @@ std::string read_standard_input() {
 }
 
 /// The prompt's tokens: as given, or of the text.
-Tokens make_prompt(const Options& options, const ModelSource& source, const Tokenizer* tokenizer,
+Tokens make_prompt(const GenerateArguments& options, const ModelSource& source, const Tokenizer* tokenizer,
                    const SpecialTokens& special) {
   if (!options.prompt_tokens.empty()) return options.prompt_tokens;
   if (tokenizer == nullptr) {
@@ -80,7 +80,7 @@ Tokens make_prompt(const Options& options, const ModelSource& source, const Toke
 }
 
 /// Tokens to keep memory for: what is asked for, up to the limit.
-std::int64_t context_of(const Options& options, const ModelSource& source, std::size_t prompt) {
+std::int64_t context_of(const GenerateArguments& options, const ModelSource& source, std::size_t prompt) {
   const std::int64_t wanted = static_cast<std::int64_t>(prompt) + options.max_tokens;
   const std::int64_t trained = source.seq_len();
   if (options.context > 0) {
@@ -98,7 +98,7 @@ std::int64_t context_of(const Options& options, const ModelSource& source, std::
 /// Prints the continuations: text where the prompt was text, else ids. One is shown as it comes.
 class Printer {
  public:
-  Printer(const Options& options, const Tokenizer* tokenizer, const Tokens& prompt)
+  Printer(const GenerateArguments& options, const Tokenizer* tokenizer, const Tokens& prompt)
       : live_(options.samples == 1 && !options.json) {
     if (tokenizer == nullptr || !options.prompt_tokens.empty()) return;
     for (int i = 0; i < options.samples; ++i) streams_.emplace_back(*tokenizer, prompt);
@@ -169,7 +169,7 @@ void report(const Generation& generation, const Transformer& model) {
   }
 }
 
-void generate(const Options& options, Environment& environment) {
+void generate(const GenerateArguments& options, Environment& environment) {
   const auto source = open_model(options.checkpoint);
   log::info("{}: {}", source->path().string(), source->description());
   const std::optional<Tokenizer> tokenizer = load_tokenizer(*source);
@@ -211,7 +211,7 @@ void add_sampling_options(CLI::App& command, SamplingOptions& sampling) {
   command.add_option("--seed", sampling.seed, "of the draws (default 0): the same words again");
 }
 
-constexpr const char* details =
+constexpr const char* generate_details =
     "The continuation goes to standard output as it comes, everything else to standard error. A prompt of "
     "text needs "
     "the\n"
@@ -225,7 +225,7 @@ constexpr const char* details =
 
 void add_generate_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateArguments>();
   command
       ->add_option("--checkpoint", options->checkpoint,
                    "a checkpoint folder, a run folder (its newest one), or a Hugging Face folder")
@@ -247,7 +247,7 @@ void add_generate_command(CLI::App& app) {
   command->add_flag("--json", options->json, "tokens, text, speed and why it stopped, as one JSON object at the end");
   add_device_option(*command, options->device, "auto, wherever the model was trained");
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::PositiveNumber);
-  command->footer(details);
+  command->footer(generate_details);
   command->callback([options] {
     refuse_launcher_ranks("generate", "run it once, without mpirun");
     check_sampling(options->sampling);

@@ -23,7 +23,7 @@ namespace {
 constexpr double default_tflops_bf16 = 790;
 constexpr double default_tflops_fp32 = 67;
 
-struct Options {
+struct PlanArguments {
   std::string config;
   std::vector<std::string> overrides;
   std::string grid;
@@ -43,12 +43,12 @@ double positive(const char* option, double value) {
   throw UsageError(fmt::format("plan: {} {}: a rate is a number above 0", option, value));
 }
 
-DType dtype_of(const Options& options, const Config& config) {
+DType dtype_of(const PlanArguments& options, const Config& config) {
   if (options.dtype.empty()) return config.train.precision == Precision::fp32 ? DType::f32 : DType::bf16;
   return options.dtype == "bf16" ? DType::bf16 : DType::f32;
 }
 
-StatedRates rates_of(const Options& options, DType dtype) {
+StatedRates rates_of(const PlanArguments& options, DType dtype) {
   const double by_dtype = dtype == DType::bf16 ? default_tflops_bf16 : default_tflops_fp32;
   StatedRates rates;
   rates.product_flops = 1e12 * positive("--peak-tflops", options.peak_tflops == 0 ? by_dtype : options.peak_tflops);
@@ -59,7 +59,7 @@ StatedRates rates_of(const Options& options, DType dtype) {
   return rates;
 }
 
-void apply_grid(const Options& options, Config& config, std::vector<std::string>& notes) {
+void apply_grid(const PlanArguments& options, Config& config, std::vector<std::string>& notes) {
   ParallelSection& parallel = config.parallel;
   if (options.grid.empty()) {
     if (parallel.data == 0) parallel.data = 1;
@@ -75,7 +75,7 @@ void apply_grid(const Options& options, Config& config, std::vector<std::string>
   parallel.tensor = grid.tensor;
 }
 
-std::int64_t vocabulary_of(const Options& options, Config& config, std::vector<std::string>& notes) {
+std::int64_t vocabulary_of(const PlanArguments& options, Config& config, std::vector<std::string>& notes) {
   if (options.vocabulary > 0) {
     config.model.vocab_size = options.vocabulary;
     return options.vocabulary;
@@ -107,7 +107,7 @@ std::optional<CodeMap> map_of(const Config& config, std::vector<std::string>& no
   return std::nullopt;
 }
 
-void plan(const Options& options) {
+void plan(const PlanArguments& options) {
   refuse_launcher_ranks("plan", "it computes one rank of any grid: run it once, without mpirun");
   Config config = load_config(options.config, options.overrides);
   std::vector<std::string> notes;
@@ -140,7 +140,7 @@ void plan(const Options& options) {
 void add_plan_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "plan", "Compute a run's memory, communication and time on a process grid, without hardware or data");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PlanArguments>();
   command->add_option("--config", options->config, "TOML file; every key has a default")->type_name("FILE");
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false)

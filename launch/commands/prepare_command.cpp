@@ -18,7 +18,7 @@ namespace vqlm {
 
 namespace {
 
-constexpr const char* details =
+constexpr const char* prepare_details =
     "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
     "text (.txt), "
     "each plain, .gz or .zst. In plain text a document is what stands between two blank lines.\n"
@@ -131,7 +131,7 @@ std::string not_negative(const std::string& word) {
 
 void add_prepare_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("prepare", "Turn text into token shards");
-  command->footer(details);
+  command->footer(prepare_details);
   const auto options = std::make_shared<PrepareOptions>();
   options->jobs = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   command->add_option("--input", options->inputs, "Files or quoted patterns; may be repeated")->type_name("FILES");

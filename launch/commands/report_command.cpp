@@ -13,12 +13,12 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct ReportArguments {
   std::vector<std::string> runs;
   std::string plot;
 };
 
-void report(const Options& options) {
+void report(const ReportArguments& options) {
   refuse_launcher_ranks("report", "run it once, without mpirun");
   std::vector<RunSummary> runs;
   for (const std::string& run : options.runs) runs.push_back(summarize_run(run));
@@ -32,7 +32,7 @@ void report(const Options& options) {
 
 void add_report_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("report", "Compare runs: a table, and a picture of their loss curves");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportArguments>();
   command->add_option("runs", options->runs, "run folders (run.dir of vqlm train)")->required();
   command->add_option("--plot", options->plot, "draw the loss curves into this .svg or .png (needs gnuplot)");
   command->footer(

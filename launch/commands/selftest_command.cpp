@@ -15,7 +15,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct SelftestArguments {
   DeviceKind device = DeviceKind::automatic;
   int tensor = 0;
   std::string dir = ".";
@@ -53,7 +53,7 @@ void check_files(CheckList& checks, Backend& backend, const ProcessGrid& grid, c
   grid.world().barrier();  // the folder goes when nobody is at work in it
 }
 
-void examine(const Options& options, Environment& environment) {
+void examine(const SelftestArguments& options, Environment& environment) {
   log::set_level(log::level::err);  // the runs below would tell of themselves, and warn of damage that is ours
   CheckList checks(environment, "selftest");
   const int ranks = environment.mpi().size();
@@ -81,7 +81,7 @@ void examine(const Options& options, Environment& environment) {
 void add_selftest_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("selftest", "Train, save, damage and continue a tiny run here, launched as your job would be");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SelftestArguments>();
   add_device_option(*command, options->device);
   command
       ->add_option("--tensor", options->tensor,

@@ -24,7 +24,7 @@
 namespace vqlm {
 namespace {
 
-struct Options {
+struct TrainArguments {
   std::string config;
   std::vector<std::string> overrides;
   std::string init;
@@ -77,7 +77,7 @@ std::string describe_job() {
 }
 
 /// The steps done, and why there are no more of them yet.
-void report_end(TrainOutcome outcome, std::int64_t steps, const Options& options) {
+void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& options) {
   if (outcome == TrainOutcome::stopped) {
     log::info("stopped by a signal after step {}; continue with --resume", steps);
   } else if (outcome == TrainOutcome::out_of_time) {
@@ -85,7 +85,7 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const Options& options
   }
 }
 
-void train(const Options& options, Environment& environment) {
+void train(const TrainArguments& options, Environment& environment) {
   const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
   const auto stop_requested = catch_stop_signals();
   Config config = load_config(options.config, options.overrides);
@@ -119,7 +119,7 @@ void train(const Options& options, Environment& environment) {
 
 void add_train_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("train", "Train a model on token shards, alone or under mpirun");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TrainArguments>();
   command->add_option("--config", options->config, "TOML file; every key has a default but data.train");
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false);
