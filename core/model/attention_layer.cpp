@@ -37,6 +37,12 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                                .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
 }
 
+void AttentionLayer::reshape(const BatchShape& batch) {
+  VQLM_ASSERT(batch.rows() == shape_.batch * shape_.seq_len);
+  shape_.batch = batch.batch;
+  shape_.seq_len = batch.seq_len;
+}
+
 void AttentionLayer::place_activations(TensorArena& arena, Activations& saved) const {
   const std::int64_t rows = shape_.batch * shape_.seq_len;
   const DType a = tensor_.backend().activation_dtype();
@@ -54,7 +60,8 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
                      .tb = Transpose::yes,
                      .accumulate = Accumulate::no});
   backend.run(RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
-  backend.run(AttentionForward{.out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
+  const Tensor lse = saved.lse.view({shape_.batch, shape_.heads, shape_.seq_len});
+  backend.run(AttentionForward{.out = saved.out, .lse = lse, .qkv = saved.qkv, .shape = shape_});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.run(Matmul{.c = partial,
                      .a = saved.out,

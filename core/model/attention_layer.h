@@ -24,6 +24,8 @@ class AttentionLayer {
 
   /// Weights of the projections, over all ranks.
   std::int64_t weights() const { return parameters_.global_count(qkv_, 3) + parameters_.global_count(output_, 1); }
+  /// As many rows, cut into other sequences, from the next forward() on. Not between a forward() and its backward().
+  void reshape(const BatchShape& batch);
   void place_activations(TensorArena& arena, Activations& saved) const;
   /// Views of the first `rows` rows, for advance().
   static Activations first_rows(const Activations& saved, std::int64_t rows);

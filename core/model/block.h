@@ -31,6 +31,8 @@ class Block {
 
   /// Weights that a token is multiplied with, over all ranks.
   std::int64_t weights() const { return attention_.weights() + mlp_.weights(); }
+  /// As many rows, cut into other sequences, from the next forward() on.
+  void reshape(const BatchShape& batch) { attention_.reshape(batch); }
   void place_activations(TensorArena& arena, Activations& saved) const;
   /// Views of the first `rows` rows, for advance().
   static Activations first_rows(const Activations& saved, std::int64_t rows);

@@ -162,6 +162,12 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
   ready(replicated_bucket_);
 }
 
+void Transformer::reshape(const BatchShape& batch) {
+  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_);
+  batch_ = batch;
+  for (Block& block : blocks_) block.reshape(batch);
+}
+
 void Transformer::log_probs(Tensor out, Tensor tokens) {
   forward(tokens);
   head_->log_probs(out, hidden_);

@@ -59,6 +59,9 @@ class Transformer {
   void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
                             const BucketReady& ready);
 
+  /// Evaluation of other sequences in the same N rows: evaluate() and log_probs() take tokens of this shape from now on.
+  void reshape(const BatchShape& batch);
+
   /// out (N, V) overwritten: log-probabilities after every position of tokens (N). One tensor rank only.
   void log_probs(Tensor out, Tensor tokens);
   /// h (n, d) A: what the head saw in the last of these calls, until the next one.

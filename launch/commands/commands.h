@@ -12,6 +12,7 @@ void add_eval_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
 void add_codes_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
+void add_score_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);

@@ -14,6 +14,7 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
+#include "launch/version.h"
 #include "train/tools/selftest/doctor.h"
 
 namespace vqlm {
@@ -61,12 +62,12 @@ class Doctor {
 
 void Doctor::describe_program() {
   const CudaVersions cuda = cuda_versions();
-  report_["version"] = VQLM_VERSION;
+  report_["version"] = version_text();
   report_["cuda"] = {
       {"built", cuda_built()}, {"runtime", cuda.runtime}, {"driver", cuda.driver}, {"cublaslt", cuda.cublaslt}};
   report_["nccl"] = nccl_version();
   report_["mpi"] = {{"library", mpi_.mpi_version()}, {"thread_level", mpi_.thread_level()}};
-  say("vqlm", VQLM_VERSION);
+  say("vqlm", version_text());
   say("cuda", cuda_built()
                   ? fmt::format("{}; {}; cuBLASLt {}", cuda.runtime,
                                 cuda.driver == "none" ? "no driver" : "driver for " + cuda.driver, cuda.cublaslt)

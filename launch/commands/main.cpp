@@ -10,6 +10,7 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
+#include "launch/version.h"
 
 namespace {
 
@@ -28,7 +29,7 @@ int fail(const char* message, int exit_code) {
 }
 
 void build_command_line(CLI::App& app) {
-  app.set_version_flag("--version", "vqlm " VQLM_VERSION);
+  app.set_version_flag("--version", std::string("vqlm ") + vqlm::version_text());
   app.require_subcommand(1);
   app.footer(examples);
   vqlm::add_prepare_command(app);
@@ -37,6 +38,7 @@ void build_command_line(CLI::App& app) {
   vqlm::add_convert_command(app);
   vqlm::add_codes_command(app);
   vqlm::add_generate_command(app);
+  vqlm::add_score_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);

@@ -1,0 +1,9 @@
+# Run at every build: writes OUT, a header with the commit of SOURCE, where that has changed. Without git or a checkout the
+# version stands alone.
+execute_process(COMMAND git -C ${SOURCE} describe --always --dirty --abbrev=12 --exclude=*
+  OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+set(text "${VERSION}")
+if(commit)
+  string(APPEND text " (${commit})")
+endif()
+file(CONFIGURE OUTPUT ${OUT} CONTENT "#define VQLM_VERSION \"${text}\"\n")
