@@ -14,7 +14,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/shards/shard_set.h"
+#include "data/files/input_paths.h"
+#include "data/shards/token_shards.h"
 #include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {

@@ -1,6 +1,5 @@
 #include "data/shards/shard_set.h"
 
-#include <glob.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <unordered_map>
 
 #include "core/log.h"
+#include "data/files/input_paths.h"
 
 namespace vqlm {
 namespace {
@@ -17,19 +17,6 @@ constexpr std::size_t max_open_shards = 128;
 constexpr std::size_t default_cache_bytes = std::size_t{64} << 20;
 
 }  // namespace
-
-std::vector<std::string> expand_glob(const std::string& pattern) {
-  glob_t matches{};
-  const int status = ::glob(pattern.c_str(), GLOB_TILDE, nullptr, &matches);
-  std::vector<std::string> paths;
-  if (status == 0) paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
-  ::globfree(&matches);
-  if (paths.empty()) {
-    throw Error(fmt::format("{}: no file matches; check the path, or make shards with `vqlm prepare`", pattern));
-  }
-  std::sort(paths.begin(), paths.end());  // by bytes: glob() sorts by locale, which differs between machines
-  return paths;
-}
 
 // ---- the cache ------------------------------------------------------------------------------------------------------
 

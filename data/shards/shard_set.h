@@ -11,17 +11,13 @@
 
 namespace vqlm {
 
-/// Paths that match a shell pattern, in name order; a pattern without wildcards is a path. Throws Error
-/// naming the pattern where nothing matches.
-std::vector<std::string> expand_glob(const std::string& pattern);
-
 class ShardTokenCache;
 
 /// The shards of a split, in name order, as one stream of tokens. Copies share what is known about the
 /// shards, and each has open files and a cache of its own: give every thread its copy.
 class ShardSet {
  public:
-  /// Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
+  /// `glob`: a path or a pattern (data/files/input_paths.h). Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
   /// tokenizer.
   explicit ShardSet(const std::string& glob);
   ShardSet(const ShardSet& other);

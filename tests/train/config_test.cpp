@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/home_path.h"
 #include "tests/train/config_errors.h"
 #include "train/config/nearest_name.h"
 
@@ -205,6 +206,10 @@ TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
   EXPECT_EQ(config.model.d_ff, 704);  // 8/3 * 256 = 682.67
   EXPECT_EQ(config.parallel.data, 2);
   EXPECT_EQ(config.run.name, "a");
+  Config at_home = load_config({}, {"run.dir=~/a", "head.map=~/map.h5"});
+  resolve(at_home, 1000, 1);
+  EXPECT_EQ(at_home.run.dir, expand_home("~/a"));
+  EXPECT_EQ(at_home.head.map, expand_home("~/map.h5"));
   const std::string text = to_toml(config);
   resolve(config, 1000, 4);  // a resolved configuration, as a run folder holds it
   EXPECT_EQ(to_toml(config), text);

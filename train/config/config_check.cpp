@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/home_path.h"
 #include "core/log.h"
 #include "train/config/config.h"
 #include "train/config/config_head_check.h"
@@ -149,6 +150,8 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_vocabulary(config, vocab_size);
   resolve_grid(config.parallel, ranks);
   resolve_model(config.model);
+  config.run.dir = expand_home(config.run.dir);
+  config.head.map = expand_home(config.head.map);
   if (config.run.name.empty()) {
     // "runs/a" and "runs/a/" are both named a.
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
