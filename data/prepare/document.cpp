@@ -1,6 +1,7 @@
 #include "data/prepare/document.h"
 
 #include <simdjson.h>
+#include <spdlog/fmt/fmt.h>
 
 namespace vqlm {
 
@@ -17,11 +18,20 @@ std::string_view describe(BadRecord reason) {
     case BadRecord::no_text:
       return "no text field, or nothing in it";
     case BadRecord::not_utf8:
-      return "not valid UTF-8";
+      return "not valid UTF-8, or with a NUL in plain text";
     case BadRecord::too_long:
       return "longer than 64 MiB";
   }
   return "?";
+}
+
+std::string describe(const BadRecordCounts& counts) {
+  std::string text;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] == 0) continue;
+    text += fmt::format("{}{} records: {}", text.empty() ? "" : ", ", counts[i], describe(static_cast<BadRecord>(i)));
+  }
+  return text;
 }
 
 DocumentParser::DocumentParser(std::string text_field)
@@ -32,7 +42,8 @@ DocumentParser::DocumentParser(DocumentParser&&) noexcept = default;
 DocumentParser::Result DocumentParser::parse(TextFormat format, const TextReader::Record& record) {
   if (record.too_long) return {false, {}, BadRecord::too_long};
   if (format == TextFormat::plain_text) {
-    if (!simdjson::validate_utf8(record.bytes)) return {false, {}, BadRecord::not_utf8};
+    const bool binary = record.bytes.find('\0') != std::string_view::npos;
+    if (binary || !simdjson::validate_utf8(record.bytes)) return {false, {}, BadRecord::not_utf8};
     return {true, record.bytes, {}};
   }
   simdjson::dom::object object;

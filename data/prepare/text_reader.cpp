@@ -4,7 +4,10 @@
 #include <cstring>
 #include <filesystem>
 
+#include <spdlog/fmt/fmt.h>
+
 #include "core/error.h"
+#include "data/files/foreign_file.h"
 
 namespace vqlm {
 
@@ -38,9 +41,18 @@ TextReader::TextReader(const std::string& path, std::size_t max_record_bytes)
       max_record_bytes_(max_record_bytes),
       source_(open_byte_source(path)),
       buffer_(std::min(first_buffer_bytes, 2 * max_record_bytes + 2)) {
-  fill();
-  skip_byte_order_mark();
-  format_ = format_of(path, {buffer_.data() + begin_, end_ - begin_});
+  while (end_ < buffer_.size() && fill()) {
+  }
+  const std::string_view head(buffer_.data(), end_);
+  if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", path, kind));
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  if (head.starts_with(byte_order_mark)) begin_ = byte_order_mark.size();
+  format_ = format_of(path, head.substr(begin_));
+  if (const std::size_t nul = head.find('\0'); format_ == TextFormat::plain_text && nul != std::string_view::npos) {
+    throw Error(fmt::format(
+        "{}: is no plain text: it has a NUL at byte {} of its text; give text in UTF-8, or ids as --from-tokens", path,
+        nul));
+  }
 }
 
 /// Reads more behind what is left over, in a buffer twice as large where a line fills it; false at the end.
@@ -54,13 +66,6 @@ bool TextReader::fill() {
   const std::size_t n = source_->read(std::span<char>(buffer_).subspan(end_));
   end_ += n;
   return n > 0;
-}
-
-void TextReader::skip_byte_order_mark() {
-  constexpr std::string_view mark = "\xEF\xBB\xBF";
-  while (end_ < mark.size() && fill()) {
-  }
-  if (std::string_view(buffer_.data(), end_).starts_with(mark)) begin_ = mark.size();
 }
 
 bool TextReader::next_line(Line& line) {

@@ -21,7 +21,8 @@ class TextReader {
 
   /// The format is told by the name without .gz or .zst: .json, .jsonl and .ndjson are JSON lines, .txt and
   /// .text plain text; any other name is JSON lines where the first byte that is no white space is '{'.
-  /// Throws Error like open_byte_source.
+  /// Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h) or is
+  /// plain text by its name and holds a NUL in its first MiB.
   explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes);
 
   /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, as they are,
@@ -45,7 +46,6 @@ class TextReader {
   };
   bool next_line(Line& line);
   bool fill();
-  void skip_byte_order_mark();
   bool next_block(Record& record);
 
   std::string path_;

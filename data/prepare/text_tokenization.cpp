@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
+#include "data/files/foreign_file.h"
 #include "data/files/sha256.h"
 #include "data/prepare/prepare_tokenizer.h"
 #include "data/prepare/tokenization.h"
@@ -16,7 +17,9 @@ namespace {
 class TextTokenization : public Tokenization {
  public:
   explicit TextTokenization(const PrepareOptions& options) : options_(options) {
-    if (!options.tokenizer.empty()) tokenizer_ = Tokenizer::load(options.tokenizer);
+    if (options.tokenizer.empty()) return;
+    refuse_foreign_file(options.tokenizer);
+    tokenizer_ = Tokenizer::load(options.tokenizer);
   }
 
   ShardMeta begin(const std::vector<PrepareInput>& inputs, const PrepareFolder& folder) override {

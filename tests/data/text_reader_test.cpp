@@ -118,6 +118,34 @@ TEST_F(TextReaderTest, GivesUpOnlyTheRecordThatIsTooLong) {
   EXPECT_THAT(exact.too_long, ElementsAre(false, true));
 }
 
+TEST_F(TextReaderTest, NamesFilesThatAreNoText) {
+  std::string tar = "a.txt" + std::string(252, '\0') + "ustar  " + std::string(300, '\0');
+  const std::pair<std::string, const char*> files[] = {
+      {tar, "is a tar archive; unpack it"},
+      {gzip(tar), "is a tar archive"},
+      {"PAR1 text", "is a Parquet file; write its text column as JSON lines"},
+      {std::string("ARROW1\0\0", 8), "is an Arrow (Feather) file"},
+      {std::string("\xFF\xFF\xFF\xFF\x10\0\0\0", 8), "is an Arrow stream"},
+      {"PK\x03\x04 text", "is a zip archive"},
+      {std::string("\xFD"
+                   "7zXZ\0",
+                   6),
+       "is an xz file"},
+      {"BZh91AY&SY", "is a bzip2 file"},
+      {"\x89HDF\r\n\x1a\n", "is an HDF5 file"},
+      {"\x93NUMPY", "is a NumPy array; give ids as --from-tokens"},
+      {gzip(gzip("words")), "is compressed twice"},
+      {std::string("\xFF\xFEh\0i\0", 6), "is text in UTF-16; convert it to UTF-8"},
+      {std::string("\xFF\xFE\0\0", 4), "is text in UTF-32"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "is a Git LFS pointer"},
+      {"AA== 0\nAQ== 1\nAg== 2\nAw== 3\nBA== 4\n", "is a tiktoken tokenizer"},
+      {std::string("plain\n\n\0\n", 9), "is no plain text: it has a NUL at byte 7"},
+  };
+  for (const auto& [bytes, what] : files) EXPECT_THAT(error_of(write("a.txt", bytes)), HasSubstr(what));
+  EXPECT_EQ(error_of(write("a.txt", "PA\n\nAA== 0\nAQ== 1\nwords\n")), "no error");
+  EXPECT_EQ(error_of(write("short.txt", "v")), "no error");
+}
+
 TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   DocumentParser parser("text");
   const auto parse = [&](std::string_view line) { return parser.parse(TextFormat::json_lines, {line, 1, false}); };
@@ -141,6 +169,7 @@ TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   EXPECT_EQ(parser.parse(TextFormat::json_lines, {"", 1, true}).reason, BadRecord::too_long);
   EXPECT_EQ(parser.parse(TextFormat::plain_text, {"{plain}", 1, false}).text, "{plain}");
   EXPECT_EQ(parser.parse(TextFormat::plain_text, {"\xC0\x80", 1, false}).reason, BadRecord::not_utf8);
+  EXPECT_EQ(parser.parse(TextFormat::plain_text, {std::string_view("a\0b", 3), 1, false}).reason, BadRecord::not_utf8);
   EXPECT_EQ(DocumentParser("body").parse(TextFormat::json_lines, {R"({"body":"a"})", 1, false}).text, "a");
 }
 
