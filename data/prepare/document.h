@@ -37,9 +37,12 @@ class DocumentParser {
     std::string_view text;  // UTF-8, valid until the next call
     BadRecord reason{};     // where not good
   };
+  /// A JSON object is good if its text field is, whatever the others hold.
   Result parse(TextFormat format, const TextReader::Record& record);
 
  private:
+  Result parse_text_alone(std::string_view record);
+
   struct Json;
   std::string text_field_;
   std::unique_ptr<Json> json_;

@@ -157,9 +157,21 @@ TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   EXPECT_EQ(parse(R"({"url":"x","text":"a\u00e9\n\ud83d\ude00\u0000b"})").text,
             std::string_view("a\xC3\xA9\n\xF0\x9F\x98\x80\0b", 10));
   EXPECT_EQ(reason("{\"text\": \"cut"), BadRecord::not_json);
+  for (const char* other : {"18446744073709551616", "-9223372036854775809", "1E400", "NaN", "-Infinity", "\"\\ud800\"",
+                            "[1267650600228229401496703205376, {\"text\":\"b\"}]"}) {
+    const std::string value = other;
+    EXPECT_EQ(parse("{\"text\":\"a\",\"n\":" + value + "}").text, "a") << value;
+    EXPECT_EQ(parse("{\"n\":" + value + ", \"t\\u0065xt\":\"a\\nb\", \"text\":\"c\"}").text, "a\nb") << value;
+    EXPECT_EQ(reason("{\"n\":" + value + "}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"n\":" + value + ",\"text\":1}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"n\":" + value + ",\"text\":\"\"}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"text\":\"a\",\"n\":" + value), BadRecord::not_json) << value;
+    EXPECT_EQ(reason("{\"text\":\"a\",\"n\":" + value + "} 1"), BadRecord::not_json) << value;
+    EXPECT_EQ(reason("[{\"text\":\"a\",\"n\":" + value + "}]"), BadRecord::not_json) << value;
+  }
   EXPECT_EQ(reason("[1, 2]"), BadRecord::not_json);
   EXPECT_EQ(reason("<html>"), BadRecord::not_json);
-  EXPECT_EQ(reason(R"({"text":"\ud800"})"), BadRecord::not_json);  // half a surrogate pair is no character
+  EXPECT_EQ(reason(R"({"text":"\ud800"})"), BadRecord::not_utf8);  // half a surrogate pair is no character
   EXPECT_EQ(reason(R"({"text":"a"} {"text":"b"})"), BadRecord::not_json);
   EXPECT_EQ(reason(R"({"body":"a"})"), BadRecord::no_text);
   EXPECT_EQ(reason(R"({"text":3})"), BadRecord::no_text);
