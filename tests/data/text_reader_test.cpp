@@ -62,6 +62,16 @@ TEST_F(TextReaderTest, GivesPlainTextBetweenBlankLines) {
   EXPECT_THAT(seen.lines, ElementsAre(3, 7));
 }
 
+TEST_F(TextReaderTest, CutsPlainTextAtLinesThatMarkItsEnds) {
+  const Seen seen = read_all(write(
+      "a.txt", "\n<|endoftext|>\none\n\n  \nmore\n\n<|endoftext|>\r\n \nx <|endoftext|>\n <|endoftext|> \nlast\n\n"));
+  EXPECT_THAT(seen.records, ElementsAre("one\n\n  \nmore", "x <|endoftext|>", "last"));
+  EXPECT_THAT(seen.lines, ElementsAre(3, 10, 12));
+  const std::string late(std::size_t{1} << 20, 'y');  // no mark in the first MiB: blank lines cut, and marks still do
+  EXPECT_THAT(read_all(write("b.txt", late + "\n\na\n<|endoftext|>\nb\n\nc")).records,
+              ElementsAre(late, "a", "b", "c"));
+}
+
 TEST_F(TextReaderTest, TellsTheFormatByNameAndElseByTheFirstByte) {
   EXPECT_EQ(TextReader(write("a.txt.gz", gzip("{\"text\": 1}"))).format(), TextFormat::plain_text);
   EXPECT_EQ(TextReader(write("a.json", "plain")).format(), TextFormat::json_lines);
