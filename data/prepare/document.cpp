@@ -23,6 +23,8 @@ std::string_view describe(BadRecord reason) {
       return "not valid UTF-8, or with a NUL in plain text";
     case BadRecord::too_long:
       return "longer than 64 MiB";
+    case BadRecord::endless_word:
+      return "has more than 4 MiB that the tokenizer can only encode at once; cut the document";
   }
   return "?";
 }

@@ -12,8 +12,8 @@
 namespace vqlm {
 
 /// The reason why a record has no text.
-enum class BadRecord { not_json, no_text, not_utf8, too_long };
-constexpr int bad_record_count = 4;
+enum class BadRecord { not_json, no_text, not_utf8, too_long, endless_word };
+constexpr int bad_record_count = 5;
 
 /// Returns the reason as messages say it: "not a JSON object".
 std::string_view describe(BadRecord reason);

@@ -32,7 +32,7 @@ class TextTokenization : public Tokenization {
   std::string write_files(const PrepareFolder& folder) override {
     const std::string path = folder.file(tokenizer_file_name);
     write_file_atomically(path, tokenizer_->bytes());
-    if (!encoders_[0].words.active()) {
+    if (!encoders_[0].texts.words().active()) {
       log::info("{}: words of this model depend on their neighbours; encoding without the cache of words", path);
     }
     return path;

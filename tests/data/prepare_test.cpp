@@ -127,10 +127,10 @@ TEST_F(PrepareTest, CountsBadLinesAndStopsAtTheLimit) {
   EXPECT_THAT(log, HasSubstr("bad.jsonl:2: skipped: no text field"));
   EXPECT_THAT(log, HasSubstr("bad.jsonl:3: skipped: not valid UTF-8"));
   EXPECT_THAT(log, HasSubstr("bad.jsonl:" + std::to_string(documents_per_file + 4) + ": skipped"));
-  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0));
+  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0, 0));
   EXPECT_EQ(report.documents_encoded, documents_per_file);
   report = prepare(o);  // the counts are kept with the shards
-  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0));
+  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0, 0));
   PrepareOptions strict = options("strict");
   strict.inputs = o.inputs;
   strict.max_bad_lines = 2;
