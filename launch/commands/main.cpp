@@ -1,6 +1,9 @@
 // vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -25,6 +28,14 @@ constexpr const char* examples =
 int fail(const char* message, int exit_code) {
   if (vqlm::launcher_rank() == 0) std::fprintf(stderr, "vqlm: error: %s\n", vqlm::one_line(message).c_str());
   return exit_code;
+}
+
+/// What did not reach standard output (a full disk) is an error like any other.
+void flush_standard_output() {
+  const bool flushed = std::fflush(stdout) == 0;
+  if (flushed && std::ferror(stdout) == 0) return;
+  throw vqlm::Error(std::string("standard output could not be written") +
+                    (flushed ? "" : std::string(": ") + std::strerror(errno)));
 }
 
 void build_command_line(CLI::App& app) {
@@ -53,12 +64,15 @@ int main(int argc, char** argv) {
     vqlm::configure_logging();
     build_command_line(app);
     vqlm::check_names(app, std::vector<std::string>(argv + 1, argv + argc));
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) throw;
+      if (vqlm::launcher_rank() == 0) app.exit(error);  // --help, --version
+    }
+    flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      return vqlm::launcher_rank() == 0 ? app.exit(error) : 0;  // --help, --version
-    }
     return fail((std::string(error.what()) + " (see vqlm --help)").c_str(), 2);
   } catch (const vqlm::Error& error) {
     return fail(error.what(), error.exit_code());

@@ -72,6 +72,11 @@ class CommandLine(unittest.TestCase):
         missing_shards = ["--set", "data.train=/nowhere/train-*.h5"]
         self.assert_fails(run("train", *missing_shards), 1, "/nowhere/train-*.h5")
 
+    def test_standard_output_that_cannot_be_written(self):
+        for arguments in [["--help"], ["plan", "--help"], ["plan", "--config", f"{SOURCE_DIR}/configs/smoke.toml", "--vocab", "1000"]]:
+            with self.subTest(arguments=arguments):
+                self.assert_fails(run(*arguments, shell="exec >/dev/full"), 1, "standard output", "No space left")
+
     def test_several_ranks_speak_once_and_end(self):
         result = run("train", "--set", "train.stesp=3", ranks=3)
         self.assert_fails(result, 2, "train.stesp", "train.steps")
