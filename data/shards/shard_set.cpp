@@ -1,6 +1,8 @@
 #include "data/shards/shard_set.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <list>
@@ -170,6 +172,24 @@ std::uint64_t ShardSet::total_text_bytes() const {
 
 bool ShardSet::text_bytes_known() const {
   return index_->meta.text_bytes_known;
+}
+
+std::string ShardSet::fingerprint() const {
+  constexpr std::uint64_t most_tokens = 1024;  // at either end: a chunk or two of each shard are read
+  std::string text;
+  ShardSet own(*this);
+  for (std::size_t s = 0; s < shards().size(); ++s) {
+    const Shard& shard = shards()[s];
+    text += fmt::format("{} {} {}", shard.tokens, shard.documents, shard.text_bytes);
+    for (const SourceFile& source : own.cache_->reader(s, shard.path).meta().sources) text += " " + source.sha256;
+    std::vector<std::int32_t> ids(std::min(shard.tokens, most_tokens));
+    for (const std::uint64_t begin : {std::uint64_t{0}, shard.tokens - ids.size()}) {
+      own.read(shard.first_token + begin, ids);
+      text += fmt::format(" {}", fmt::join(ids, ","));
+    }
+    text += '\n';
+  }
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
 void ShardSet::set_cache_bytes(std::size_t bytes) {

@@ -45,6 +45,10 @@ class ShardSet {
   /// False where a shard of ids only is among them; then its text_bytes are 0.
   bool text_bytes_known() const;
 
+  /// What tells these shards from others, as 16 hex digits: of each in its order the counts, the hashes of its sources and
+  /// its first and last tokens. Not its path: a folder may move.
+  std::string fingerprint() const;
+
   /// Tokens [begin, begin + out.size()) of the stream; throws where that passes the end.
   void read(std::uint64_t begin, std::span<std::int32_t> out);
 

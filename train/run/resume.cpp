@@ -106,6 +106,22 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
                           first_problem));
 }
 
+/// The order of samples exists for the shards that the run was trained on, in their order.
+void check_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
+  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
+  std::string difference;
+  if (tokens != checkpoint.train_tokens()) {
+    difference = fmt::format("{} tokens, but the run was trained on {}", tokens, checkpoint.train_tokens());
+  } else if (const std::string before = checkpoint.train_shards(); !before.empty() && before != train.fingerprint()) {
+    difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", tokens);
+  }
+  if (difference.empty()) return;
+  throw Error(
+      fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
+                  "run.dir",
+                  train.glob(), difference));
+}
+
 /// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
 [[noreturn]] void refuse_converted(const std::filesystem::path& path) {
   throw UsageError(
@@ -135,13 +151,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
-  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
-  if (tokens != checkpoint.train_tokens()) {
-    throw Error(
-        fmt::format("{}: {} tokens, but the run was trained on {}; its order of samples exists for those shards "
-                    "only: name them again, or start another run.dir",
-                    train.glob(), tokens, checkpoint.train_tokens()));
-  }
+  check_shards(checkpoint, train);
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
   }
