@@ -111,6 +111,21 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(self.metrics("once")[-1]["step"], 5)
         self.assert_fails(self.train("once", *DENSE, "model.n_layers=3", flags=["--resume"]), 2, "model.n_layers = 3")
 
+    def test_a_run_that_moved_goes_on_where_it_is(self):
+        self.assert_succeeds(self.train("old", *DENSE, steps=2))
+        shutil.copytree(self.folder / "old", self.folder / "moved")
+        resume = ["train", "--config", self.folder / "moved" / "config.toml", "--resume", *set_options(["train.steps=3"])]
+        both = run(*resume)
+        self.assert_succeeds(both)
+        self.assertIn("holds another: going on with", both.stderr)
+        self.assertEqual((self.metrics("old")[-1]["step"], self.metrics("moved")[-1]["step"]), (3, 2))
+        shutil.rmtree(self.folder / "old")
+        moved = run(*resume)
+        self.assert_succeeds(moved)
+        self.assertIn("holds none: going on with", moved.stderr)
+        self.assertEqual(self.metrics("moved")[-1]["step"], 3)
+        self.assertFalse((self.folder / "old").exists())
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)
