@@ -126,6 +126,13 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(self.metrics("moved")[-1]["step"], 3)
         self.assertFalse((self.folder / "old").exists())
 
+    def test_a_jump_of_the_rate_is_told(self):
+        self.assert_succeeds(self.train("longer", *DENSE, steps=6))
+        same = self.train("longer", *DENSE, steps=6, flags=["--resume"])
+        self.assertNotIn("the learning rate goes from", same.stderr)
+        longer = self.train("longer", *DENSE, steps=12, flags=["--resume"])
+        self.assertRegex(longer.stderr, r"warn.*the learning rate goes from \S+ at step 6 to \S+ at step 7")
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)

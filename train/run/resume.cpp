@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "core/host_collectives.h"
@@ -10,6 +11,7 @@
 #include "train/checkpoint/checkpoint_verify.h"
 #include "train/codes/map_maker.h"
 #include "train/config/same_model.h"
+#include "train/config/schedule.h"
 #include "train/models/loaded_model.h"
 
 namespace vqlm {
@@ -122,6 +124,22 @@ void check_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
                   train.glob(), difference));
 }
 
+/// Keys of the schedule may change between the parts of a run, train.steps above all; the rate then may jump.
+void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint) {
+  const Config before = checkpoint.config();
+  const std::int64_t step = checkpoint.state().step;
+  if (step >= config.train.steps) return;
+  const float planned = learning_rate(before.optim, before.train.steps, step + 1);
+  const float rate = learning_rate(config.optim, config.train.steps, step + 1);
+  constexpr float noticeable = 0.05f;
+  if (std::abs(rate - planned) <= noticeable * planned) return;
+  log::warn(
+      "the learning rate goes from {:.2e} at step {} to {:.2e} at step {}: the schedule is another (train.steps = {}, "
+      "was {}); constant and wsd schedules can be made longer without a jump before they decay",
+      learning_rate(before.optim, before.train.steps, step), step, rate, step + 1, config.train.steps,
+      before.train.steps);
+}
+
 /// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
 [[noreturn]] void refuse_converted(const std::filesystem::path& path) {
   throw UsageError(
@@ -152,6 +170,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::averages);
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
   check_shards(checkpoint, train);
+  if (root) tell_jump_of_rate(config, checkpoint);
   if (root && config.head.kind == HeadKind::vq && config.head.map != checkpoint.config().head.map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", config.head.map);
   }
