@@ -133,6 +133,10 @@ class EndToEnd(unittest.TestCase):
         longer = self.train("longer", *DENSE, steps=12, flags=["--resume"])
         self.assertRegex(longer.stderr, r"warn.*the learning rate goes from \S+ at step 6 to \S+ at step 7")
 
+    def test_held_out_shards_are_not_trained_on(self):
+        self.assert_fails(self.train("both", *DENSE, f"data.train={self.folder}/shards/*.h5"), 2, "both name",
+                          "heldout-00000.h5")
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)
