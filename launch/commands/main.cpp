@@ -58,6 +58,8 @@ void build_command_line(CLI::App& app) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Sources of virtual data sets lie beside them; the variable would make HDF5 read another folder's.
+  ::unsetenv("HDF5_VDS_PREFIX");
   CLI::App app("Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
                "vqlm");
   try {
