@@ -152,6 +152,15 @@ TEST(HfModel, SixteenBitsAreRoundedOnce) {
   EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {.dtype = "int8"}); }), HasSubstr("\"int8\""));
 }
 
+TEST(HfModel, WhatTransformersSavesOfItComesBack) {
+  const TemporaryFolder folder;
+  write_hf(TinySource(with_embedding()), folder.file("hf"), {});
+  nlohmann::json config = read_json(folder.file("hf/config.json"));
+  config["vq_groups"] = config["vq_codes"] = 0;  // save_pretrained writes every argument
+  write_bytes(folder.file("hf/config.json"), config.dump());
+  EXPECT_EQ(open_hf_model(folder.file("hf"))->head().groups, 0);
+}
+
 TEST(HfModel, ABiasOfZerosIsNone) {
   TinySource source(config_of(HeadKind::dense));
   source.zeroed = "lm_head.bias";

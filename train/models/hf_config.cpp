@@ -32,12 +32,13 @@ class Section {
                             json_[key].dump(-1, ' ', false, Json::error_handler_t::replace), reason));
   }
 
-  std::int64_t integer(const char* key, std::optional<std::int64_t> absent = std::nullopt) const {
+  std::int64_t integer(const char* key, std::optional<std::int64_t> absent = std::nullopt,
+                       std::uint64_t least = 1) const {
     if (!has(key)) return fall_back(key, absent);
     const Json& value = json_[key];
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < 1 ||
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < least ||
         value.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max())
-      refuse(key, "is no size: it must be a whole number of at least 1");
+      refuse(key, fmt::format("is no size: it must be a whole number of at least {}", least));
     return value.get<std::int64_t>();
   }
 
@@ -166,8 +167,8 @@ HeadConfig parse_native_head(const Section& config, const ModelConfig& model) {
   if (head.kind == HeadKind::dense) return head;
   if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
   head.clusters = config.integer("vq_clusters");
-  // 0 is the published method and has no codes.
-  head.groups = config.has("vq_groups") ? static_cast<int>(config.integer("vq_groups")) : 0;
+  // 0 is the published method and has no codes; transformers writes it where we leave it out.
+  head.groups = static_cast<int>(config.integer("vq_groups", 0, 0));
   if (head.groups > 0) {
     head.codes = static_cast<int>(config.integer("vq_codes"));
     if (model.d_model % head.groups != 0)
