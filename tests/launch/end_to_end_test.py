@@ -137,6 +137,12 @@ class EndToEnd(unittest.TestCase):
         self.assert_fails(self.train("both", *DENSE, f"data.train={self.folder}/shards/*.h5"), 2, "both name",
                           "heldout-00000.h5")
 
+    def test_a_padded_vocabulary_goes_on(self):
+        self.assert_succeeds(self.train("padded", *DENSE, "model.vocab_size=384", steps=2))
+        init = self.train("padded-on", *DENSE, "model.vocab_size=384", steps=2, flags=["--init", self.folder / "padded"])
+        self.assert_succeeds(init)
+        self.assert_succeeds(self.train("padded-on", *DENSE, "model.vocab_size=384", steps=3, flags=["--resume"]))
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)

@@ -19,13 +19,17 @@ std::int64_t nearest_multiple(std::int64_t value, std::int64_t of) {
 }
 
 void resolve_vocabulary(Config& config, std::int64_t vocab_size) {
-  if (config.model.vocab_size != 0 && config.model.vocab_size != vocab_size) {
+  if (config.model.vocab_size != 0 && config.model.vocab_size < vocab_size) {
     throw UsageError(
         fmt::format("model.vocab_size = {} but the shards hold {} tokens: leave it 0, or name shards of "
                     "that vocabulary",
                     config.model.vocab_size, vocab_size));
   }
-  config.model.vocab_size = vocab_size;
+  if (config.model.vocab_size > vocab_size) {  // as many published models have
+    log::info("model.vocab_size = {}: rows beyond the {} tokens of the shards only pad the vocabulary",
+              config.model.vocab_size, vocab_size);
+  }
+  config.model.vocab_size = std::max(config.model.vocab_size, vocab_size);
 }
 
 void resolve_grid(ParallelSection& parallel, int ranks) {

@@ -169,6 +169,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   const CountingRanks ranks = counting_ranks(backend, grid.world());
   inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
+  inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
   if (config.head.kind == HeadKind::dense) return inputs;
 
   // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
