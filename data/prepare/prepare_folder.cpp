@@ -138,7 +138,7 @@ void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInp
     const PreparedSource& before = manifest.sources[i];
     // A folder of inputs may have moved, so names are compared; the contents are when their turn comes.
     if (i < inputs.size() && before.split == inputs[i].split &&
-        fs::path(before.file.path).filename() == fs::path(inputs[i].path).filename()) {
+        fs::path(before.file.path).filename() == fs::path(path_in_manifest(inputs[i].path)).filename()) {
       continue;
     }
     throw Error(

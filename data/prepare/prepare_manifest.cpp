@@ -87,6 +87,10 @@ std::string path_in(const std::string& folder) {
 
 }  // namespace
 
+std::string path_in_manifest(const std::string& path) {
+  return json::parse(text_of(path)).get<std::string>();
+}
+
 SplitCounts& SplitCounts::operator+=(const SplitCounts& other) {
   documents += other.documents;
   tokens += other.tokens;

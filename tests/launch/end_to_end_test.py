@@ -143,6 +143,9 @@ class EndToEnd(unittest.TestCase):
         self.assert_succeeds(init)
         self.assert_succeeds(self.train("padded-on", *DENSE, "model.vocab_size=384", steps=3, flags=["--resume"]))
 
+    def test_what_cannot_be_read_again_is_refused(self):
+        self.assert_fails(self.train("tiny", *DENSE, "optim.eps=1e-50"), 2, "optim.eps = 1e-50", "32-bit")
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)

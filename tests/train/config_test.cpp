@@ -218,6 +218,8 @@ TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
 TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({}), "");
   EXPECT_EQ(resolve_error({"model.vocab_size=1024"}), "");  // padded
+  EXPECT_THAT(resolve_error({"run.dir=caf\xE9"}), AllOf(HasSubstr("dir = \"caf\xE9\""), HasSubstr("not UTF-8")));
+  EXPECT_EQ(resolve_error({"run.dir=caf\xC3\xA9\n"}), "");
   EXPECT_THAT(resolve_error({"model.vocab_size=999"}), AllOf(HasSubstr("999"), HasSubstr("1000")));
   EXPECT_THAT(resolve_error({"model.n_heads=3"}), AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
   EXPECT_THAT(resolve_error({"model.d_model=12"}), HasSubstr("odd head width 3"));

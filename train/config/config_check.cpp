@@ -1,7 +1,9 @@
 // What the shards and the job decide, and the checks of keys against each other.
 #include <spdlog/fmt/fmt.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/home_path.h"
@@ -30,6 +32,19 @@ void resolve_vocabulary(Config& config, std::int64_t vocab_size) {
               config.model.vocab_size, vocab_size);
   }
   config.model.vocab_size = std::max(config.model.vocab_size, vocab_size);
+}
+
+/// A run's config.toml holds the configuration, and TOML is UTF-8; a file's name may be any bytes.
+void check_text(const Config& config) {
+  const std::string text = to_toml(config);
+  try {
+    const auto readable = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    std::istringstream lines(text);
+    std::string line;
+    for (toml::source_index i = 0; i < error.source().begin.line; ++i) std::getline(lines, line);
+    throw UsageError(fmt::format("{}: is not UTF-8, which config.toml must be; rename the file or folder", line));
+  }
 }
 
 void resolve_grid(ParallelSection& parallel, int ranks) {
@@ -161,6 +176,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
   resolve_head(config);
+  check_text(config);
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);
