@@ -33,6 +33,11 @@ int allowed_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// More gain nothing on this machine: 8,192 threads on 2 cores did not end a tiny run in 100 s, and 100,000 crash.
+int most_threads() {
+  return std::max(64, 4 * static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
 /// Before MPI starts: where ranks and their reading threads share cores, a rank that waits must let others run.
 void yield_when_cores_are_shared() {
   const int local_ranks = number_from_environment("OMPI_COMM_WORLD_LOCAL_SIZE");
@@ -90,8 +95,15 @@ Terminal Environment::terminal() const {
 }
 
 int Environment::threads(int asked) const {
-  if (asked > 0) return asked;
-  if (const int threads = number_from_environment("OMP_NUM_THREADS"); threads > 0) return threads;
+  const bool is_key = asked > 0;
+  if (const int threads = is_key ? asked : number_from_environment("OMP_NUM_THREADS"); threads > 0) {
+    if (threads <= most_threads()) return threads;
+    if (is_root()) {
+      log::warn("{} = {}: {} threads a rank are taken, more gain nothing on {} cores",
+                is_key ? "run.threads" : "OMP_NUM_THREADS", threads, most_threads(), allowed_cores());
+    }
+    return most_threads();
+  }
   const int allowed = allowed_cores();
   const auto online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   const int local_ranks = mpi_.local_size();

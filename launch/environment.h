@@ -31,7 +31,8 @@ class Environment {
   /// Standard error is a terminal, or VQLM_TERMINAL=1 says that it ends at one (mpirun hides that).
   Terminal terminal() const;
 
-  /// Threads of this rank: `asked`, or for 0 OMP_NUM_THREADS where set, else this rank's share of the machine's cores.
+  /// Threads of this rank: `asked`, or for 0 OMP_NUM_THREADS where set, else this rank's share of the machine's cores. At
+  /// most 4 for each core or 64; says so where more are asked for.
   int threads(int asked) const;
 
   /// The device index of the GPU that this rank takes of those it sees (dist/device_choice.h). Collective over the ranks of

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/foreign_file.h"
 #include "data/files/half_float.h"
 
 namespace vqlm {
@@ -112,6 +113,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
       start.resize(8 + length);
       if (!read_fully(descriptor_, start.data() + 8, length, 8))
         throw Error(fmt::format("{}: cannot be read: {}", path, reason_of(errno)));
+    } else {
+      refuse_foreign_file(path);
     }
     header_ = parse_safetensors_header(start, size, path);
   } catch (...) {

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "core/log.h"
 #include "data/hdf5/h5_internal.h"
@@ -264,6 +265,10 @@ Dataset File::create_virtual_dataset(const std::string& name, Type type, const D
                                      const std::vector<VirtualSource>& sources) {
   LibraryLock lock;
   Handle creation = creation_properties(H5P_DATASET_CREATE, label_);
+  if (type == Type::f32) {  // what a source that is missing reads as: not the zeros of a model that seems to be there
+    const float missing = std::numeric_limits<float>::quiet_NaN();
+    check(H5Pset_fill_value(creation.id(), H5T_NATIVE_FLOAT, &missing), label_, "set the fill value");
+  }
   Handle space = make_space(shape, {}, label_);
   for (const VirtualSource& source : sources) {
     VQLM_ASSERT(element_count(source.source_count) == element_count(source.count));

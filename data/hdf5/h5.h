@@ -238,7 +238,7 @@ class File : public Object {
     dataset.write_all(values);
     dataset.close();
   }
-  /// A dataset without data of its own. Elements that no source covers read as 0.
+  /// A dataset without data of its own. Elements that no source covers, or whose file is gone, read as NaN, integers as 0.
   Dataset create_virtual_dataset(const std::string& name, Type type, const Dims& shape,
                                  const std::vector<VirtualSource>& sources);
 

@@ -12,14 +12,17 @@
 namespace vqlm {
 
 /// The reason why a record has no text.
-enum class BadRecord { not_json, no_text, not_utf8, too_long };
-constexpr int bad_record_count = 4;
+enum class BadRecord { not_json, no_text, not_utf8, too_long, endless_word };
+constexpr int bad_record_count = 5;
 
 /// Returns the reason as messages say it: "not a JSON object".
 std::string_view describe(BadRecord reason);
 
 /// The numbers of bad records, by BadRecord.
 using BadRecordCounts = std::array<std::size_t, bad_record_count>;
+
+/// Returns the counts as messages say them: "3 records: not a JSON object, 1 records: ..."; empty where all are 0.
+std::string describe(const BadRecordCounts& counts);
 
 /// Finds the text of records; keeps its buffers from one record to the next, so one belongs to one thread.
 class DocumentParser {
@@ -34,9 +37,12 @@ class DocumentParser {
     std::string_view text;  // UTF-8, valid until the next call
     BadRecord reason{};     // where not good
   };
+  /// A JSON object is good if its text field is, whatever the others hold.
   Result parse(TextFormat format, const TextReader::Record& record);
 
  private:
+  Result parse_text_alone(std::string_view record);
+
   struct Json;
   std::string text_field_;
   std::unique_ptr<Json> json_;

@@ -44,9 +44,12 @@ EncodedBatch encode(const Task& task, Encoder& encoder) {
     out.line = raw.line;
     out.good = parsed.good;
     out.reason = parsed.reason;
-    if (parsed.good) {
-      const std::size_t before = batch.tokens.size();
-      encoder.words.encode(parsed.text, batch.tokens);
+    const std::size_t before = batch.tokens.size();
+    if (out.good && !encoder.texts.encode(parsed.text, batch.tokens)) {
+      out.good = false;
+      out.reason = BadRecord::endless_word;
+    }
+    if (out.good) {
       batch.tokens.push_back(encoder.eos_id);
       out.heldout = encoder.heldout.holds_out(parsed.text);
       out.token_count = batch.tokens.size() - before;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/prepare/document.h"
-#include "data/tokenizer/word_cache.h"
+#include "data/prepare/long_text.h"
 
 namespace vqlm {
 
@@ -53,12 +53,12 @@ struct EncodeOptions {
 struct Encoder {
   Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
       : eos_id(static_cast<std::uint32_t>(tokenizer.eos_id())),
-        words(tokenizer),
+        texts(tokenizer),
         parser(options.text_field),
         heldout(options.heldout) {}
 
   std::uint32_t eos_id;
-  WordCache words;
+  LongTextEncoder texts;
   DocumentParser parser;
   HeldoutRule heldout;
 };

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "data/files/little_endian.h"
 #include "data/files/sha256.h"
@@ -75,9 +76,9 @@ class IdTokenization : public Tokenization {
     if (!inputs.tokenizer_files.empty()) read_tokenizer(inputs.tokenizer_files);
     const std::int64_t own = tokenizer_vocab_size_;
     if (inputs.vocab_size != 0 && inputs.vocab_size < own) {
-      throw UsageError(fmt::format(
-          "--vocab-size {}: the tokenizer in {} has ids up to {}; give at least {}, or leave the option out",
-          inputs.vocab_size, inputs.tokenizer_files, own - 1, own));
+      // Added tokens may lie beyond the model's matrix ({"<pad>": 32000} beside 32,000 rows); every id is checked anyway.
+      log::warn("--vocab-size {}: the tokenizer in {} has ids up to {}; those from {} on must not occur in the ids",
+                inputs.vocab_size, inputs.tokenizer_files, own - 1, inputs.vocab_size);
     }
     meta_.vocab_size = inputs.vocab_size != 0 ? inputs.vocab_size : own;
     if (inputs.eos_id.value_or(0) >= meta_.vocab_size) {

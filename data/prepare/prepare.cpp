@@ -245,8 +245,10 @@ void Preparation::summarize() {
   }
   const auto documents = [&](Split split) { return report_.counts[split].documents; };
   if (documents(Split::train) + documents(Split::heldout) == 0) {
-    throw Error(fmt::format("no documents in {} input files; check {}", inputs_.size(),
-                            options_.ids ? "--from-tokens" : "--input and --text-field " + options_.text_field));
+    const std::string skipped = describe(report_.bad);
+    throw Error(fmt::format(
+        "no documents in {} input files{}; check {}", inputs_.size(), skipped.empty() ? "" : ", skipped " + skipped,
+        options_.ids ? "--from-tokens" : "--input and, of JSON lines, --text-field " + options_.text_field));
   }
   if (options_.heldout > 0 && documents(Split::heldout) == 0) {
     log::warn("no document fell into the held-out split; raise --heldout {} or give --heldout-input", options_.heldout);

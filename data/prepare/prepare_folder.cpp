@@ -14,7 +14,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/shards/shard_set.h"
+#include "data/files/input_paths.h"
+#include "data/shards/token_shards.h"
 #include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
@@ -137,7 +138,7 @@ void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInp
     const PreparedSource& before = manifest.sources[i];
     // A folder of inputs may have moved, so names are compared; the contents are when their turn comes.
     if (i < inputs.size() && before.split == inputs[i].split &&
-        fs::path(before.file.path).filename() == fs::path(inputs[i].path).filename()) {
+        fs::path(before.file.path).filename() == fs::path(path_in_manifest(inputs[i].path)).filename()) {
       continue;
     }
     throw Error(

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -49,8 +50,9 @@ Part part_from(const json& in, bool text) {
   Part part;
   part.first_record = whole_number<std::uint64_t>(in.at("records").at(0));
   part.end_record = whole_number<std::uint64_t>(in.at("records").at(1));
-  for (std::size_t i = 0; i < part.bad.size(); ++i) {
-    part.bad[i] = whole_number<std::size_t>(in.at("bad_records").at(i));
+  const json& bad = in.at("bad_records");  // shorter where an earlier version knew fewer reasons
+  for (std::size_t i = 0; i < std::min(part.bad.size(), bad.size()); ++i) {
+    part.bad[i] = whole_number<std::size_t>(bad.at(i));
   }
   for (const Split split : all_splits) {
     if (!in.contains(name_of(split))) continue;
@@ -84,6 +86,10 @@ std::string path_in(const std::string& folder) {
 }
 
 }  // namespace
+
+std::string path_in_manifest(const std::string& path) {
+  return json::parse(text_of(path)).get<std::string>();
+}
 
 SplitCounts& SplitCounts::operator+=(const SplitCounts& other) {
   documents += other.documents;

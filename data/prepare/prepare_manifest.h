@@ -78,6 +78,9 @@ struct PrepareManifest {
   void save(const std::string& folder) const;
 };
 
+/// A path as a manifest holds it: what is not UTF-8 in it is replaced.
+std::string path_in_manifest(const std::string& path);
+
 /// The first option that differs, for a message: "--seed 0, here 1"; "" where all are equal.
 std::string difference(const ShardOptions& before, const ShardOptions& now);
 

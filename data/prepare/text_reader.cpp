@@ -4,7 +4,10 @@
 #include <cstring>
 #include <filesystem>
 
+#include <spdlog/fmt/fmt.h>
+
 #include "core/error.h"
+#include "data/files/foreign_file.h"
 
 namespace vqlm {
 
@@ -15,6 +18,21 @@ constexpr std::string_view white_space = " \t\r\n\v\f";
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(white_space) == std::string_view::npos;
+}
+
+/// A line that says where a document ends, as in TinyStories' files; never text.
+bool is_end_mark(std::string_view line) {
+  const std::size_t begin = line.find_first_not_of(white_space);
+  if (begin == std::string_view::npos) return false;
+  return line.substr(begin, line.find_last_not_of(white_space) + 1 - begin) == "<|endoftext|>";
+}
+
+bool has_end_mark(std::string_view text) {
+  for (std::size_t end = 0; !text.empty(); text.remove_prefix(std::min(end + 1, text.size()))) {
+    end = std::min(text.find('\n'), text.size());
+    if (is_end_mark(text.substr(0, end))) return true;
+  }
+  return false;
 }
 
 std::string extension_of_text(const std::string& path) {
@@ -38,9 +56,19 @@ TextReader::TextReader(const std::string& path, std::size_t max_record_bytes)
       max_record_bytes_(max_record_bytes),
       source_(open_byte_source(path)),
       buffer_(std::min(first_buffer_bytes, 2 * max_record_bytes + 2)) {
-  fill();
-  skip_byte_order_mark();
-  format_ = format_of(path, {buffer_.data() + begin_, end_ - begin_});
+  while (end_ < buffer_.size() && fill()) {
+  }
+  const std::string_view head(buffer_.data(), end_);
+  if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", path, kind));
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  if (head.starts_with(byte_order_mark)) begin_ = byte_order_mark.size();
+  format_ = format_of(path, head.substr(begin_));
+  if (const std::size_t nul = head.find('\0'); format_ == TextFormat::plain_text && nul != std::string_view::npos) {
+    throw Error(fmt::format(
+        "{}: is no plain text: it has a NUL at byte {} of its text; give text in UTF-8, or ids as --from-tokens", path,
+        nul));
+  }
+  has_end_marks_ = format_ == TextFormat::plain_text && has_end_mark(head);
 }
 
 /// Reads more behind what is left over, in a buffer twice as large where a line fills it; false at the end.
@@ -54,13 +82,6 @@ bool TextReader::fill() {
   const std::size_t n = source_->read(std::span<char>(buffer_).subspan(end_));
   end_ += n;
   return n > 0;
-}
-
-void TextReader::skip_byte_order_mark() {
-  constexpr std::string_view mark = "\xEF\xBB\xBF";
-  while (end_ < mark.size() && fill()) {
-  }
-  if (std::string_view(buffer_.data(), end_).starts_with(mark)) begin_ = mark.size();
 }
 
 bool TextReader::next_line(Line& line) {
@@ -97,16 +118,21 @@ bool TextReader::next_block(Record& record) {
   block_.clear();
   record = Record{};
   Line line;
+  std::string blank_lines;  // inside the block, if it goes on behind them
   while (next_line(line)) {
-    if (!line.too_long && is_blank(line.bytes)) {
-      if (record.line != 0) break;
+    const bool blank = !line.too_long && is_blank(line.bytes);
+    if (blank || is_end_mark(line.bytes)) {
+      if (record.line == 0) continue;
+      if (!blank || !has_end_marks_) break;
+      if (blank_lines.size() <= max_record_bytes_) blank_lines.append(1, '\n').append(line.bytes);
       continue;
     }
     if (record.line == 0) {
       record.line = line_;
     } else {
-      block_ += '\n';
+      block_.append(blank_lines) += '\n';
     }
+    blank_lines.clear();
     block_ += line.bytes;
     record.too_long = record.too_long || line.too_long || block_.size() > max_record_bytes_;
     if (record.too_long) block_.clear();

@@ -21,11 +21,12 @@ class TextReader {
 
   /// The format is told by the name without .gz or .zst: .json, .jsonl and .ndjson are JSON lines, .txt and
   /// .text plain text; any other name is JSON lines where the first byte that is no white space is '{'.
-  /// Throws Error like open_byte_source.
+  /// Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h) or is
+  /// plain text by its name and holds a NUL in its first MiB.
   explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes);
 
-  /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, as they are,
-  /// without the last line end. A UTF-8 byte order mark at the start of the file is dropped.
+  /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, or between two lines
+  /// "<|endoftext|>" where the first MiB has one, as they are, without the last line end. A UTF-8 byte order mark at the start of the file is dropped.
   struct Record {
     std::string_view bytes;  // valid until the next call
     std::uint64_t line = 0;  // of its first line, from 1
@@ -45,13 +46,13 @@ class TextReader {
   };
   bool next_line(Line& line);
   bool fill();
-  void skip_byte_order_mark();
   bool next_block(Record& record);
 
   std::string path_;
   std::size_t max_record_bytes_;
   std::unique_ptr<ByteSource> source_;
   TextFormat format_ = TextFormat::json_lines;
+  bool has_end_marks_ = false;  // which cut plain text in place of blank lines
   std::vector<char> buffer_;
   std::size_t begin_ = 0;  // buffer_[begin_, end_) is read and not yet given out
   std::size_t end_ = 0;

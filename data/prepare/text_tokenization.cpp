@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "data/files/atomic_file.h"
+#include "data/files/foreign_file.h"
 #include "data/files/sha256.h"
 #include "data/prepare/prepare_tokenizer.h"
 #include "data/prepare/tokenization.h"
@@ -16,7 +17,9 @@ namespace {
 class TextTokenization : public Tokenization {
  public:
   explicit TextTokenization(const PrepareOptions& options) : options_(options) {
-    if (!options.tokenizer.empty()) tokenizer_ = Tokenizer::load(options.tokenizer);
+    if (options.tokenizer.empty()) return;
+    refuse_foreign_file(options.tokenizer);
+    tokenizer_ = Tokenizer::load(options.tokenizer);
   }
 
   ShardMeta begin(const std::vector<PrepareInput>& inputs, const PrepareFolder& folder) override {
@@ -29,7 +32,7 @@ class TextTokenization : public Tokenization {
   std::string write_files(const PrepareFolder& folder) override {
     const std::string path = folder.file(tokenizer_file_name);
     write_file_atomically(path, tokenizer_->bytes());
-    if (!encoders_[0].words.active()) {
+    if (!encoders_[0].texts.words().active()) {
       log::info("{}: words of this model depend on their neighbours; encoding without the cache of words", path);
     }
     return path;

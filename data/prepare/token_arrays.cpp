@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/files/foreign_file.h"
 #include "data/files/little_endian.h"
 #include "data/files/random_access_file.h"
 #include "data/prepare/megatron_index.h"
@@ -30,6 +31,7 @@ TokenArray array_of(const RandomAccessFile& file) {
   if (first == llmc_magic_u16 || first == llmc_magic_u32) {
     return parse_llmc_header(head, file.bytes(), name);
   }
+  if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", name, kind));
   throw Error(
       fmt::format("{}: is no NumPy array (.npy), llm.c file (.bin) or Megatron-LM pair (.bin with .idx beside "
                   "it); save raw ids as numpy.save(\"ids.npy\", numpy.memmap(\"{}\", \"<u2\")) with their type",

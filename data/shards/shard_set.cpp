@@ -1,13 +1,15 @@
 #include "data/shards/shard_set.h"
 
-#include <glob.h>
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <list>
 #include <unordered_map>
 
 #include "core/log.h"
+#include "data/files/input_paths.h"
 
 namespace vqlm {
 namespace {
@@ -17,19 +19,6 @@ constexpr std::size_t max_open_shards = 128;
 constexpr std::size_t default_cache_bytes = std::size_t{64} << 20;
 
 }  // namespace
-
-std::vector<std::string> expand_glob(const std::string& pattern) {
-  glob_t matches{};
-  const int status = ::glob(pattern.c_str(), GLOB_TILDE, nullptr, &matches);
-  std::vector<std::string> paths;
-  if (status == 0) paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
-  ::globfree(&matches);
-  if (paths.empty()) {
-    throw Error(fmt::format("{}: no file matches; check the path, or make shards with `vqlm prepare`", pattern));
-  }
-  std::sort(paths.begin(), paths.end());  // by bytes: glob() sorts by locale, which differs between machines
-  return paths;
-}
 
 // ---- the cache ------------------------------------------------------------------------------------------------------
 
@@ -183,6 +172,24 @@ std::uint64_t ShardSet::total_text_bytes() const {
 
 bool ShardSet::text_bytes_known() const {
   return index_->meta.text_bytes_known;
+}
+
+std::string ShardSet::fingerprint() const {
+  constexpr std::uint64_t most_tokens = 1024;  // at either end: a chunk or two of each shard are read
+  std::string text;
+  ShardSet own(*this);
+  for (std::size_t s = 0; s < shards().size(); ++s) {
+    const Shard& shard = shards()[s];
+    text += fmt::format("{} {} {}", shard.tokens, shard.documents, shard.text_bytes);
+    for (const SourceFile& source : own.cache_->reader(s, shard.path).meta().sources) text += " " + source.sha256;
+    std::vector<std::int32_t> ids(std::min(shard.tokens, most_tokens));
+    for (const std::uint64_t begin : {std::uint64_t{0}, shard.tokens - ids.size()}) {
+      own.read(shard.first_token + begin, ids);
+      text += fmt::format(" {}", fmt::join(ids, ","));
+    }
+    text += '\n';
+  }
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
 void ShardSet::set_cache_bytes(std::size_t bytes) {

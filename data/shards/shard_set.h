@@ -11,17 +11,13 @@
 
 namespace vqlm {
 
-/// Paths that match a shell pattern, in name order; a pattern without wildcards is a path. Throws Error
-/// naming the pattern where nothing matches.
-std::vector<std::string> expand_glob(const std::string& pattern);
-
 class ShardTokenCache;
 
 /// The shards of a split, in name order, as one stream of tokens. Copies share what is known about the
 /// shards, and each has open files and a cache of its own: give every thread its copy.
 class ShardSet {
  public:
-  /// Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
+  /// `glob`: a path or a pattern (data/files/input_paths.h). Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
   /// tokenizer.
   explicit ShardSet(const std::string& glob);
   ShardSet(const ShardSet& other);
@@ -48,6 +44,10 @@ class ShardSet {
   std::uint64_t total_text_bytes() const;
   /// False where a shard of ids only is among them; then its text_bytes are 0.
   bool text_bytes_known() const;
+
+  /// What tells these shards from others, as 16 hex digits: of each in its order the counts, the hashes of its sources and
+  /// its first and last tokens. Not its path: a folder may move.
+  std::string fingerprint() const;
 
   /// Tokens [begin, begin + out.size()) of the stream; throws where that passes the end.
   void read(std::uint64_t begin, std::span<std::int32_t> out);

@@ -57,6 +57,7 @@ class InterruptibleSource : public ModelSource {
     return source_.read(name, offset, extent);
   }
   std::vector<std::filesystem::path> tokenizer_files() const override { return source_.tokenizer_files(); }
+  std::string generation_config() const override { return source_.generation_config(); }
   std::string tokenizer_sha256() const override { return source_.tokenizer_sha256(); }
   std::int64_t seq_len() const override { return source_.seq_len(); }
 

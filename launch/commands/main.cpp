@@ -1,6 +1,9 @@
 // vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -28,6 +31,14 @@ int fail(const char* message, int exit_code) {
   return exit_code;
 }
 
+/// What did not reach standard output (a full disk) is an error like any other.
+void flush_standard_output() {
+  const bool flushed = std::fflush(stdout) == 0;
+  if (flushed && std::ferror(stdout) == 0) return;
+  throw vqlm::Error(std::string("standard output could not be written") +
+                    (flushed ? "" : std::string(": ") + std::strerror(errno)));
+}
+
 void build_command_line(CLI::App& app) {
   app.set_version_flag("--version", std::string("vqlm ") + vqlm::version_text());
   app.require_subcommand(1);
@@ -49,18 +60,23 @@ void build_command_line(CLI::App& app) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Sources of virtual data sets lie beside them; the variable would make HDF5 read another folder's.
+  ::unsetenv("HDF5_VDS_PREFIX");
   CLI::App app("Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
                "vqlm");
   try {
     vqlm::configure_logging();
     build_command_line(app);
     vqlm::check_names(app, std::vector<std::string>(argv + 1, argv + argc));
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) throw;
+      if (vqlm::launcher_rank() == 0) app.exit(error);  // --help, --version
+    }
+    flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      return vqlm::launcher_rank() == 0 ? app.exit(error) : 0;  // --help, --version
-    }
     return fail((std::string(error.what()) + " (see vqlm --help)").c_str(), 2);
   } catch (const vqlm::Error& error) {
     return fail(error.what(), error.exit_code());

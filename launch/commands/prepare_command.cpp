@@ -21,7 +21,8 @@ namespace {
 constexpr const char* prepare_details =
     "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
     "text (.txt), "
-    "each plain, .gz or .zst. In plain text a document is what stands between two blank lines.\n"
+    "each plain, .gz or .zst. In plain text a document is what stands between two blank lines, or two lines "
+    "<|endoftext|>.\n"
     "Inputs that are ids already (--from-tokens): NumPy arrays of one axis (.npy), llm.c's files (.bin), "
     "Megatron-LM's pairs (.bin with .idx beside it). --heldout-input takes the same kinds then. Without text "
     "there "

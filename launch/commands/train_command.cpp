@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,26 @@ std::string describe_job() {
                      slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
 }
 
+/// A run's folder may have moved, and run.dir in its config.toml is where it was: the run beside the file of --config is
+/// what --resume means where run.dir holds none.
+void follow_moved_run(Config& config, const Options& options) {
+  const auto names_folder = [](const std::string& text) { return text.starts_with("run.dir="); };
+  if (!options.resume || std::any_of(options.overrides.begin(), options.overrides.end(), names_folder)) return;
+  Config beside = config;
+  beside.run.dir = std::filesystem::path(options.config).parent_path().string();
+  if (beside.run.dir.empty()) beside.run.dir = ".";
+  std::error_code not_there;
+  if (list_checkpoints(RunFolder(beside).checkpoints()).empty() ||
+      std::filesystem::equivalent(beside.run.dir, config.run.dir, not_there)) {
+    return;
+  }
+  const bool moved = !RunFolder(config).holds_run();
+  log::warn("{} is the configuration of a run that lies beside it, and run.dir = {} {}: going on with {}",
+            options.config, config.run.dir, moved ? "holds none" : "holds another",
+            moved ? beside.run.dir : config.run.dir);
+  if (moved) config.run.dir = beside.run.dir;
+}
+
 /// The steps done, and why there are no more of them yet.
 void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& options) {
   if (outcome == TrainOutcome::stopped) {
@@ -90,6 +111,7 @@ void train(const TrainArguments& options, Environment& environment) {
   const auto stop_requested = catch_stop_signals();
   Config config = load_config(options.config, options.overrides);
   if (options.device) config.run.device = *options.device;
+  follow_moved_run(config, options);
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);

@@ -150,6 +150,11 @@ TEST_F(H5, ShowsSlicesOfOtherFilesAsOneVirtualDataset) {
   // Relative names are looked up beside the file, not in the working folder.
   EXPECT_THAT(File::open(path_).dataset("w").read_all<float>(),
               ElementsAre(0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32));
+  // Without its sources it is no tensor of zeros.
+  std::filesystem::remove(folder_.file("rank-1.h5"));
+  EXPECT_THAT(File::open(path_).dataset("w").read_all<float>(),
+              ElementsAre(0, 1, testing::IsNan(), 10, 11, testing::IsNan(), 20, 21, testing::IsNan(), 30, 31,
+                          testing::IsNan()));
 }
 
 TEST_F(H5, TheSameContentsGiveTheSameBytes) {

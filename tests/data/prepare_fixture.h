@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/files/input_paths.h"
 #include "data/prepare/prepare.h"
 #include "data/shards/shard_set.h"
 #include "tests/data/temporary_folder.h"

@@ -127,15 +127,16 @@ TEST_F(PrepareTest, CountsBadLinesAndStopsAtTheLimit) {
   EXPECT_THAT(log, HasSubstr("bad.jsonl:2: skipped: no text field"));
   EXPECT_THAT(log, HasSubstr("bad.jsonl:3: skipped: not valid UTF-8"));
   EXPECT_THAT(log, HasSubstr("bad.jsonl:" + std::to_string(documents_per_file + 4) + ": skipped"));
-  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0));
+  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0, 0));
   EXPECT_EQ(report.documents_encoded, documents_per_file);
   report = prepare(o);  // the counts are kept with the shards
-  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0));
+  EXPECT_THAT(report.bad, ElementsAre(2, 1, 1, 0, 0));
   PrepareOptions strict = options("strict");
   strict.inputs = o.inputs;
   strict.max_bad_lines = 2;
   const std::string error = error_of(strict);
-  EXPECT_THAT(error, HasSubstr("bad.jsonl:3: not valid UTF-8; this is bad record number 3"));
+  EXPECT_THAT(error,
+              HasSubstr("bad.jsonl:3: not valid UTF-8, or with a NUL in plain text; this is bad record number 3"));
   for (const auto& [name, bytes] : contents("strict")) EXPECT_FALSE(name.ends_with(".partial")) << name;
 }
 
@@ -182,7 +183,15 @@ TEST_F(PrepareTest, SaysWhatIsWrongWithTheCommand) {
   write_bytes(folder_.file("empty.json"), "\n");
   o = options("empty");
   o.inputs = {folder_.file("empty.json")};
-  EXPECT_THAT(error_of(o), HasSubstr("no documents in 1 input files"));
+  EXPECT_THAT(error_of(o), HasSubstr("no documents in 1 input files; check --input"));
+  write_bytes(folder_.file("bad.json"), "1\n2\n{}\n");
+  o = options("bad");
+  o.inputs = {folder_.file("bad.json")};
+  EXPECT_THAT(error_of(o), HasSubstr("skipped 2 records: not a JSON object, 1 records: no text field"));
+  o = options("pointer");
+  o.tokenizer = folder_.file("pointer.model");
+  write_bytes(o.tokenizer, "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_THAT(error_of(o), HasSubstr("pointer.model: is a Git LFS pointer"));
   o = options("sp.model");  // a file, not a folder
   EXPECT_THAT(error_of(o), HasSubstr("sp.model: "));
 }

@@ -129,6 +129,9 @@ TEST(SafetensorsHeader, NamesFileAndTensorOfEveryDamage) {
   for (const Case& c : cases)
     EXPECT_THAT(parse_error(c.header, c.data), AllOf(HasSubstr("x.safetensors: "), HasSubstr(c.words))) << c.header;
   EXPECT_THAT(error_of([] { parse_safetensors_header("abc", 3, "x"); }), HasSubstr("too short"));
+  const TemporaryFolder folder;
+  write_bytes(folder.file("a"), "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_THAT(error_of([&] { SafetensorsFile(folder.file("a")); }), HasSubstr("a: is a Git LFS pointer in place of"));
   const std::string long_header = std::string("\xff\xff\xff\xff\xff\xff\xff\x7f", 8) + "{}";
   EXPECT_THAT(error_of([&] { parse_safetensors_header(long_header, long_header.size(), "x"); }),
               HasSubstr("cut short"));

@@ -79,6 +79,33 @@ TEST_F(ShardSets, FindTheDocumentsOfARange) {
   }
 }
 
+TEST_F(ShardSets, AreToldApartByWhatTheyHold) {
+  const ShardSet set(glob_);
+  const std::string fingerprint = set.fingerprint();
+  EXPECT_EQ(fingerprint.size(), 16u);
+  const std::filesystem::path other(folder_.file("other"));
+  std::filesystem::create_directory(other);
+  for (const ShardSet::Shard& shard : set.shards()) {
+    std::filesystem::copy(shard.path, other / std::filesystem::path(shard.path).filename());
+  }
+  const std::string copies = (other / "train-*.h5").string();
+  EXPECT_EQ(ShardSet(copies).fingerprint(), fingerprint);
+  std::filesystem::rename(other / "train-00003.h5", other / "x");
+  std::filesystem::rename(other / "train-00002.h5", other / "train-00003.h5");
+  std::filesystem::rename(other / "x", other / "train-00002.h5");
+  EXPECT_NE(ShardSet(copies).fingerprint(), fingerprint);  // another order
+  Documents documents = random_documents(50, 102, 2);
+  const auto write = [&](const std::vector<SourceFile>& sources) {
+    write_shard(glob_.substr(0, glob_.size() - 4) + "00002.h5", documents, {50, 0, "t", sources});
+    return ShardSet(glob_).fingerprint();
+  };
+  EXPECT_EQ(write({}), fingerprint);
+  EXPECT_NE(write({{"a.json", 3, "00"}}), fingerprint);
+  EXPECT_EQ(write({{"a.json", 3, "00"}}), write({{"b.json", 3, "00"}}));
+  documents.front().front() ^= 1;  // as many tokens as before
+  EXPECT_NE(write({}), fingerprint);
+}
+
 TEST_F(ShardSets, MustComeFromOneTokenizer) {
   write_shard(folder_.file("train-00009.h5"), random_documents(50, 3, 1), {50, 0, "another", {}});
   EXPECT_THAT(message_of([&] { ShardSet{glob_}; }),

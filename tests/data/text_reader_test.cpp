@@ -62,6 +62,16 @@ TEST_F(TextReaderTest, GivesPlainTextBetweenBlankLines) {
   EXPECT_THAT(seen.lines, ElementsAre(3, 7));
 }
 
+TEST_F(TextReaderTest, CutsPlainTextAtLinesThatMarkItsEnds) {
+  const Seen seen = read_all(write(
+      "a.txt", "\n<|endoftext|>\none\n\n  \nmore\n\n<|endoftext|>\r\n \nx <|endoftext|>\n <|endoftext|> \nlast\n\n"));
+  EXPECT_THAT(seen.records, ElementsAre("one\n\n  \nmore", "x <|endoftext|>", "last"));
+  EXPECT_THAT(seen.lines, ElementsAre(3, 10, 12));
+  const std::string late(std::size_t{1} << 20, 'y');  // no mark in the first MiB: blank lines cut, and marks still do
+  EXPECT_THAT(read_all(write("b.txt", late + "\n\na\n<|endoftext|>\nb\n\nc")).records,
+              ElementsAre(late, "a", "b", "c"));
+}
+
 TEST_F(TextReaderTest, TellsTheFormatByNameAndElseByTheFirstByte) {
   EXPECT_EQ(TextReader(write("a.txt.gz", gzip("{\"text\": 1}"))).format(), TextFormat::plain_text);
   EXPECT_EQ(TextReader(write("a.json", "plain")).format(), TextFormat::json_lines);
@@ -118,6 +128,34 @@ TEST_F(TextReaderTest, GivesUpOnlyTheRecordThatIsTooLong) {
   EXPECT_THAT(exact.too_long, ElementsAre(false, true));
 }
 
+TEST_F(TextReaderTest, NamesFilesThatAreNoText) {
+  std::string tar = "a.txt" + std::string(252, '\0') + "ustar  " + std::string(300, '\0');
+  const std::pair<std::string, const char*> files[] = {
+      {tar, "is a tar archive; unpack it"},
+      {gzip(tar), "is a tar archive"},
+      {"PAR1 text", "is a Parquet file; write its text column as JSON lines"},
+      {std::string("ARROW1\0\0", 8), "is an Arrow (Feather) file"},
+      {std::string("\xFF\xFF\xFF\xFF\x10\0\0\0", 8), "is an Arrow stream"},
+      {"PK\x03\x04 text", "is a zip archive"},
+      {std::string("\xFD"
+                   "7zXZ\0",
+                   6),
+       "is an xz file"},
+      {"BZh91AY&SY", "is a bzip2 file"},
+      {"\x89HDF\r\n\x1a\n", "is an HDF5 file"},
+      {"\x93NUMPY", "is a NumPy array; give ids as --from-tokens"},
+      {gzip(gzip("words")), "is compressed twice"},
+      {std::string("\xFF\xFEh\0i\0", 6), "is text in UTF-16; convert it to UTF-8"},
+      {std::string("\xFF\xFE\0\0", 4), "is text in UTF-32"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "is a Git LFS pointer"},
+      {"AA== 0\nAQ== 1\nAg== 2\nAw== 3\nBA== 4\n", "is a tiktoken tokenizer"},
+      {std::string("plain\n\n\0\n", 9), "is no plain text: it has a NUL at byte 7"},
+  };
+  for (const auto& [bytes, what] : files) EXPECT_THAT(error_of(write("a.txt", bytes)), HasSubstr(what));
+  EXPECT_EQ(error_of(write("a.txt", "PA\n\nAA== 0\nAQ== 1\nwords\n")), "no error");
+  EXPECT_EQ(error_of(write("short.txt", "v")), "no error");
+}
+
 TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   DocumentParser parser("text");
   const auto parse = [&](std::string_view line) { return parser.parse(TextFormat::json_lines, {line, 1, false}); };
@@ -129,9 +167,21 @@ TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   EXPECT_EQ(parse(R"({"url":"x","text":"a\u00e9\n\ud83d\ude00\u0000b"})").text,
             std::string_view("a\xC3\xA9\n\xF0\x9F\x98\x80\0b", 10));
   EXPECT_EQ(reason("{\"text\": \"cut"), BadRecord::not_json);
+  for (const char* other : {"18446744073709551616", "-9223372036854775809", "1E400", "NaN", "-Infinity", "\"\\ud800\"",
+                            "[1267650600228229401496703205376, {\"text\":\"b\"}]"}) {
+    const std::string value = other;
+    EXPECT_EQ(parse("{\"text\":\"a\",\"n\":" + value + "}").text, "a") << value;
+    EXPECT_EQ(parse("{\"n\":" + value + ", \"t\\u0065xt\":\"a\\nb\", \"text\":\"c\"}").text, "a\nb") << value;
+    EXPECT_EQ(reason("{\"n\":" + value + "}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"n\":" + value + ",\"text\":1}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"n\":" + value + ",\"text\":\"\"}"), BadRecord::no_text) << value;
+    EXPECT_EQ(reason("{\"text\":\"a\",\"n\":" + value), BadRecord::not_json) << value;
+    EXPECT_EQ(reason("{\"text\":\"a\",\"n\":" + value + "} 1"), BadRecord::not_json) << value;
+    EXPECT_EQ(reason("[{\"text\":\"a\",\"n\":" + value + "}]"), BadRecord::not_json) << value;
+  }
   EXPECT_EQ(reason("[1, 2]"), BadRecord::not_json);
   EXPECT_EQ(reason("<html>"), BadRecord::not_json);
-  EXPECT_EQ(reason(R"({"text":"\ud800"})"), BadRecord::not_json);  // half a surrogate pair is no character
+  EXPECT_EQ(reason(R"({"text":"\ud800"})"), BadRecord::not_utf8);  // half a surrogate pair is no character
   EXPECT_EQ(reason(R"({"text":"a"} {"text":"b"})"), BadRecord::not_json);
   EXPECT_EQ(reason(R"({"body":"a"})"), BadRecord::no_text);
   EXPECT_EQ(reason(R"({"text":3})"), BadRecord::no_text);
@@ -141,6 +191,7 @@ TEST(DocumentParser, FindsTheTextOrSaysWhyNot) {
   EXPECT_EQ(parser.parse(TextFormat::json_lines, {"", 1, true}).reason, BadRecord::too_long);
   EXPECT_EQ(parser.parse(TextFormat::plain_text, {"{plain}", 1, false}).text, "{plain}");
   EXPECT_EQ(parser.parse(TextFormat::plain_text, {"\xC0\x80", 1, false}).reason, BadRecord::not_utf8);
+  EXPECT_EQ(parser.parse(TextFormat::plain_text, {std::string_view("a\0b", 3), 1, false}).reason, BadRecord::not_utf8);
   EXPECT_EQ(DocumentParser("body").parse(TextFormat::json_lines, {R"({"body":"a"})", 1, false}).text, "a");
 }
 

@@ -72,6 +72,18 @@ class CommandLine(unittest.TestCase):
         missing_shards = ["--set", "data.train=/nowhere/train-*.h5"]
         self.assert_fails(run("train", *missing_shards), 1, "/nowhere/train-*.h5")
 
+    def test_standard_output_that_cannot_be_written(self):
+        for arguments in [["--help"], ["plan", "--help"], ["plan", "--config", f"{SOURCE_DIR}/configs/smoke.toml", "--vocab", "1000"]]:
+            with self.subTest(arguments=arguments):
+                self.assert_fails(run(*arguments, shell="exec >/dev/full"), 1, "standard output", "No space left")
+
+    def test_threads_beyond_reason_are_capped(self):
+        for count in ["8192", "100000"]:
+            tiny = ["--rows", 16, "--width", 32, "--d-ff", 32, "--vocab", 64, "--logit-rows", 16, "--seconds", 0.01, "--threads", 0]
+            result = run("bench", "products", "--device", "cpu", *tiny, environment={"OMP_NUM_THREADS": count})
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn(f"OMP_NUM_THREADS = {count}: ", result.stderr)
+
     def test_several_ranks_speak_once_and_end(self):
         result = run("train", "--set", "train.stesp=3", ranks=3)
         self.assert_fails(result, 2, "train.stesp", "train.steps")

@@ -111,6 +111,41 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(self.metrics("once")[-1]["step"], 5)
         self.assert_fails(self.train("once", *DENSE, "model.n_layers=3", flags=["--resume"]), 2, "model.n_layers = 3")
 
+    def test_a_run_that_moved_goes_on_where_it_is(self):
+        self.assert_succeeds(self.train("old", *DENSE, steps=2))
+        shutil.copytree(self.folder / "old", self.folder / "moved")
+        resume = ["train", "--config", self.folder / "moved" / "config.toml", "--resume", *set_options(["train.steps=3"])]
+        both = run(*resume)
+        self.assert_succeeds(both)
+        self.assertIn("holds another: going on with", both.stderr)
+        self.assertEqual((self.metrics("old")[-1]["step"], self.metrics("moved")[-1]["step"]), (3, 2))
+        shutil.rmtree(self.folder / "old")
+        moved = run(*resume)
+        self.assert_succeeds(moved)
+        self.assertIn("holds none: going on with", moved.stderr)
+        self.assertEqual(self.metrics("moved")[-1]["step"], 3)
+        self.assertFalse((self.folder / "old").exists())
+
+    def test_a_jump_of_the_rate_is_told(self):
+        self.assert_succeeds(self.train("longer", *DENSE, steps=6))
+        same = self.train("longer", *DENSE, steps=6, flags=["--resume"])
+        self.assertNotIn("the learning rate goes from", same.stderr)
+        longer = self.train("longer", *DENSE, steps=12, flags=["--resume"])
+        self.assertRegex(longer.stderr, r"warn.*the learning rate goes from \S+ at step 6 to \S+ at step 7")
+
+    def test_held_out_shards_are_not_trained_on(self):
+        self.assert_fails(self.train("both", *DENSE, f"data.train={self.folder}/shards/*.h5"), 2, "both name",
+                          "heldout-00000.h5")
+
+    def test_a_padded_vocabulary_goes_on(self):
+        self.assert_succeeds(self.train("padded", *DENSE, "model.vocab_size=384", steps=2))
+        init = self.train("padded-on", *DENSE, "model.vocab_size=384", steps=2, flags=["--init", self.folder / "padded"])
+        self.assert_succeeds(init)
+        self.assert_succeeds(self.train("padded-on", *DENSE, "model.vocab_size=384", steps=3, flags=["--resume"]))
+
+    def test_what_cannot_be_read_again_is_refused(self):
+        self.assert_fails(self.train("tiny", *DENSE, "optim.eps=1e-50"), 2, "optim.eps = 1e-50", "32-bit")
+
     def test_shards_that_do_not_fit(self):
         write_text(self.folder / "c4-train.other.json.gz", 300, seed=9)
         self.addCleanup((self.folder / "c4-train.other.json.gz").unlink)

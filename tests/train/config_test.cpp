@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/home_path.h"
 #include "tests/train/config_errors.h"
 #include "train/config/nearest_name.h"
 
@@ -195,6 +196,10 @@ TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
   EXPECT_EQ(config.model.d_ff, 704);  // 8/3 * 256 = 682.67
   EXPECT_EQ(config.parallel.data, 2);
   EXPECT_EQ(config.run.name, "a");
+  Config at_home = load_config({}, {"run.dir=~/a", "head.map=~/map.h5"});
+  resolve(at_home, 1000, 1);
+  EXPECT_EQ(at_home.run.dir, expand_home("~/a"));
+  EXPECT_EQ(std::get<VqHeadConfig>(at_home.head).map, expand_home("~/map.h5"));
   const std::string text = to_toml(config);
   resolve(config, 1000, 4);  // a resolved configuration, as a run folder holds it
   EXPECT_EQ(to_toml(config), text);
@@ -202,6 +207,9 @@ TEST_F(ConfigTest, ResolveFillsInWhatIsLeft) {
 
 TEST_F(ConfigTest, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({}), "");
+  EXPECT_EQ(resolve_error({"model.vocab_size=1024"}), "");  // padded
+  EXPECT_THAT(resolve_error({"run.dir=caf\xE9"}), AllOf(HasSubstr("dir = \"caf\xE9\""), HasSubstr("not UTF-8")));
+  EXPECT_EQ(resolve_error({"run.dir=caf\xC3\xA9\n"}), "");
   EXPECT_THAT(resolve_error({"model.vocab_size=999"}), AllOf(HasSubstr("999"), HasSubstr("1000")));
   EXPECT_THAT(resolve_error({"model.n_heads=3"}), AllOf(HasSubstr("d_model = 256"), HasSubstr("n_heads = 3")));
   EXPECT_THAT(resolve_error({"model.d_model=12"}), HasSubstr("odd head width 3"));

@@ -15,6 +15,7 @@
 #include "train/models/replaced_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
+#include "train/tools/convert/model_checkpoint.h"
 
 namespace vqlm {
 namespace {
@@ -150,6 +151,35 @@ TEST(HfModel, SixteenBitsAreRoundedOnce) {
   for (float& value : rounded) value = float_of_bf16(bf16_of_float(value));
   EXPECT_EQ(read_whole(*back, "lm_head.weight"), rounded);
   EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {.dtype = "int8"}); }), HasSubstr("\"int8\""));
+}
+
+TEST(HfModel, WhatTransformersSavesOfItComesBack) {
+  const TemporaryFolder folder;
+  write_hf(TinySource(with_embedding()), folder.file("hf"), {});
+  nlohmann::json config = read_json(folder.file("hf/config.json"));
+  config["vq_groups"] = config["vq_codes"] = 0;  // save_pretrained writes every argument
+  write_bytes(folder.file("hf/config.json"), config.dump());
+  EXPECT_EQ(open_hf_model(folder.file("hf"))->head().groups, 0);
+}
+
+TEST(HfModel, IdsThatConfigJsonAloneTellsTravel) {
+  const TemporaryFolder folder;
+  write_hf(TinySource(config_of(HeadKind::dense, false)), folder.file("hf"), {});
+  std::filesystem::remove(folder.file("hf/generation_config.json"));
+  nlohmann::json config = read_json(folder.file("hf/config.json"));
+  config["bos_token_id"] = 1;
+  config["eos_token_id"] = {2, 5, 7};
+  write_bytes(folder.file("hf/config.json"), config.dump());
+  const auto model = open_hf_model(folder.file("hf"));
+  write_hf(*model, folder.file("straight"), {});
+  write_model_checkpoint(*model, folder.file("checkpoint"));
+  write_hf(CheckpointReader(folder.file("checkpoint"), Verify::yes), folder.file("back"), {});
+  for (const std::string out : {"straight", "back"}) {
+    const nlohmann::json back = read_json(folder.file(out + "/config.json"));
+    EXPECT_EQ(back["bos_token_id"], 1) << out;
+    EXPECT_EQ(back["eos_token_id"], 2) << out;
+    EXPECT_EQ(read_json(folder.file(out + "/generation_config.json"))["eos_token_id"], config["eos_token_id"]) << out;
+  }
 }
 
 TEST(HfModel, ABiasOfZerosIsNone) {

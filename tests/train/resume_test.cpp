@@ -149,6 +149,22 @@ TEST_F(ResumeControl, AStaleDataCursorIsNoticed) {
   EXPECT_NE(run.losses, whole_.losses);
 }
 
+TEST_F(ResumeControl, OtherShardsWithAsManyTokensAreRefused) {
+  const fs::path shards(folder_.file("swapped"));
+  fs::create_directory(shards);
+  std::vector<std::string> paths;
+  const ShardSet set(config("cut").data.train);
+  for (const ShardSet::Shard& shard : set.shards()) paths.push_back(shard.path);
+  ASSERT_GE(paths.size(), 2u);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    fs::copy(paths[i], shards / fs::path(paths[i == 0 ? 1 : i == 1 ? 0 : i]).filename());
+  }
+  Config other = config("cut");
+  other.data.train = (shards / "train-*.h5").string();
+  EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, other, true); }),
+              ::testing::HasSubstr("tokens as before, but of other text, or in another order of shards"));
+}
+
 TEST_F(ResumeControl, MomentsOfTheOtherKindAreNoticed) {
   const TrainedRun run = resume_after([](const fs::path& checkpoint) { rewrite_rank_file(checkpoint, second_moment); });
   EXPECT_EQ(run.first_step, stop_after);

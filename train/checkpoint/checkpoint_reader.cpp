@@ -102,6 +102,10 @@ std::int64_t CheckpointReader::train_tokens() const {
   return file_.int_attribute(train_tokens_attribute);
 }
 
+std::string CheckpointReader::train_shards() const {
+  return file_.has_attribute(train_shards_attribute) ? file_.string_attribute(train_shards_attribute) : "";
+}
+
 std::optional<CodeMap> CheckpointReader::code_map() const {
   if (!file_.exists(cluster_of_token_dataset)) return std::nullopt;
   const h5::Dataset clusters = file_.dataset(cluster_of_token_dataset);

@@ -53,6 +53,8 @@ class CheckpointReader : public ModelSource {
   const TrainState& state() const { return manifest_.state; }
   /// Tokens in the shards that it was trained on.
   std::int64_t train_tokens() const;
+  /// Their fingerprint (ShardSet); empty where an earlier version, which took none, wrote the checkpoint.
+  std::string train_shards() const;
   /// Fills what a run has beside its model: moving averages, and the optimizer's moments for the ranges that it owns. Throws
   /// Error naming a tensor that is missing or has another shape.
   void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer) const;

@@ -89,7 +89,8 @@ void CheckpointSaver::complete() {
                          .tokenizer = contents_.tokenizer,
                          .extras = {.map = map_ ? &*map_ : nullptr,
                                     .tokenizer_sha256 = contents_.tokenizer_sha256,
-                                    .train_tokens = contents_.train_tokens},
+                                    .train_tokens = contents_.train_tokens,
+                                    .train_shards = contents_.train_shards},
                          .state = state_});
     publish_checkpoint(partial, pending_.path);
   } catch (...) {

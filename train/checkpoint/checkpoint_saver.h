@@ -33,6 +33,7 @@ struct CheckpointContents {
   std::vector<std::filesystem::path> tokenizer;  // files, copied in
   std::string tokenizer_sha256;                  // of the training shards
   std::int64_t train_tokens = 0;                 // in the training shards
+  std::string train_shards = {};                 // their fingerprint
 };
 
 /// A checkpoint that is complete and has its name.

@@ -50,6 +50,9 @@ class ModelSource {
   virtual std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const = 0;
   /// The tokenizer's files in path(), as they are named there; none where it has none (data/tokenizer/tokenizer_files.h).
   virtual std::vector<std::filesystem::path> tokenizer_files() const = 0;
+  /// The text of a generation_config.json that says which ids begin and end texts, where the model says so and has no
+  /// such file among tokenizer_files(); else empty.
+  virtual std::string generation_config() const { return ""; }
   /// Which tokenizer the model's ids are of, as shards say it; empty where nothing tells.
   virtual std::string tokenizer_sha256() const = 0;
   /// Tokens of a sample in training; 0 where nothing tells.

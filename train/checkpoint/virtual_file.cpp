@@ -59,6 +59,7 @@ void write_virtual_file(const std::filesystem::path& folder, const std::vector<R
   }
   file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
   file.set_attribute(train_tokens_attribute, extras.train_tokens);
+  if (!extras.train_shards.empty()) file.set_attribute(train_shards_attribute, extras.train_shards);
   if (extras.map != nullptr) write_map(file, *extras.map);
   file.close();
 }

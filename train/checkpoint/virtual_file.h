@@ -16,6 +16,7 @@ struct VirtualFileExtras {
   const CodeMap* map = nullptr;   // null for dense heads
   std::string tokenizer_sha256;   // of the shards that the model was trained on
   std::int64_t train_tokens = 0;  // in these shards; 0: no run of ours
+  std::string train_shards = {};  // ShardSet::fingerprint(); empty: no run of ours
 };
 
 /// Writes `folder`/checkpoint.h5 over the slices in the rank files' tables, which together must cover every tensor once.

@@ -73,6 +73,8 @@ float checked_float(const Key& key, const Value& value, std::string_view origin)
     refuse(key, value, origin, "must be a number");
   }
   check_range(key, number, value, origin);
+  if (number != 0 && static_cast<float>(number) == 0)
+    refuse(key, value, origin, "is 0 as a 32-bit float; choose 1e-38");
   return static_cast<float>(number);
 }
 

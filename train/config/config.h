@@ -96,7 +96,7 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 Config load_saved_config(const std::filesystem::path& path);
 
 /// Fills in what the shards and the job decide (model.vocab_size, model.n_kv_heads, model.d_ff,
-/// parallel.data, run.name) and checks keys against each other. ranks: of the whole job. Throws UsageError
+/// parallel.data, run.name), replaces ~ in paths and checks keys against each other. ranks: of the whole job. Throws UsageError
 /// naming both keys, their values and a choice that works.
 void resolve(Config& config, std::int64_t vocab_size, int ranks);
 

@@ -1,9 +1,12 @@
 // What the shards and the job decide, and the checks of keys against each other.
 #include <spdlog/fmt/fmt.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "core/error.h"
+#include "core/home_path.h"
 #include "core/log.h"
 #include "train/config/config.h"
 #include "train/config/config_head_check.h"
@@ -18,13 +21,30 @@ std::int64_t nearest_multiple(std::int64_t value, std::int64_t of) {
 }
 
 void resolve_vocabulary(Config& config, std::int64_t vocab_size) {
-  if (config.model.vocab_size != 0 && config.model.vocab_size != vocab_size) {
+  if (config.model.vocab_size != 0 && config.model.vocab_size < vocab_size) {
     throw UsageError(
         fmt::format("model.vocab_size = {} but the shards hold {} tokens: leave it 0, or name shards of "
                     "that vocabulary",
                     config.model.vocab_size, vocab_size));
   }
-  config.model.vocab_size = vocab_size;
+  if (config.model.vocab_size > vocab_size) {  // as many published models have
+    log::info("model.vocab_size = {}: rows beyond the {} tokens of the shards only pad the vocabulary",
+              config.model.vocab_size, vocab_size);
+  }
+  config.model.vocab_size = std::max(config.model.vocab_size, vocab_size);
+}
+
+/// A run's config.toml holds the configuration, and TOML is UTF-8; a file's name may be any bytes.
+void check_text(const Config& config) {
+  const std::string text = to_toml(config);
+  try {
+    const auto readable = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    std::istringstream lines(text);
+    std::string line;
+    for (toml::source_index i = 0; i < error.source().begin.line; ++i) std::getline(lines, line);
+    throw UsageError(fmt::format("{}: is not UTF-8, which config.toml must be; rename the file or folder", line));
+  }
 }
 
 void resolve_grid(ParallelSection& parallel, int ranks) {
@@ -149,10 +169,13 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_vocabulary(config, vocab_size);
   resolve_grid(config.parallel, ranks);
   resolve_model(config.model);
+  config.run.dir = expand_home(config.run.dir);
+  if (auto* head = std::get_if<VqHeadConfig>(&config.head)) head->map = expand_home(head->map);
   if (config.run.name.empty()) {
     // "runs/a" and "runs/a/" are both named a.
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
+  check_text(config);
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);

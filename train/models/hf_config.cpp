@@ -32,12 +32,13 @@ class Section {
                             json_[key].dump(-1, ' ', false, Json::error_handler_t::replace), reason));
   }
 
-  std::int64_t integer(const char* key, std::optional<std::int64_t> absent = std::nullopt) const {
+  std::int64_t integer(const char* key, std::optional<std::int64_t> absent = std::nullopt,
+                       std::uint64_t least = 1) const {
     if (!has(key)) return fall_back(key, absent);
     const Json& value = json_[key];
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < 1 ||
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < least ||
         value.get<std::uint64_t>() > std::numeric_limits<std::int32_t>::max())
-      refuse(key, "is no size: it must be a whole number of at least 1");
+      refuse(key, fmt::format("is no size: it must be a whole number of at least {}", least));
     return value.get<std::int64_t>();
   }
 
@@ -174,7 +175,8 @@ decltype(VqHeadConfig::members) parse_members(const Section& config, const Model
     if (config.number("vq_member_scale", 1) != 1) config.refuse("vq_member_scale", "is not supported: only 1 is");
     return EmbeddingMembersConfig{.mean = config.flag("vq_member_mean", false)};
   }
-  const std::int64_t groups = config.has("vq_groups") ? config.integer("vq_groups") : 0;
+  // 0 is the published method and has no codes; transformers writes it where we leave it out.
+  const std::int64_t groups = config.integer("vq_groups", 0, 0);
   if (vectors == MemberVectors::none || groups == 0) return NoMembersConfig{};
   if (model.d_model % groups != 0)
     config.refuse("vq_groups", fmt::format("does not divide hidden_size = {}", model.d_model));

@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/box.h"
@@ -57,6 +58,7 @@ class HfModel : public ModelSource {
     return place.file->read(*place.entry, offset, extent);
   }
   std::vector<std::filesystem::path> tokenizer_files() const override { return vqlm::tokenizer_files(path_); }
+  std::string generation_config() const override;
   std::string tokenizer_sha256() const override { return tokenizer_identity(path_); }
   /// Contexts that were stretched after training (131072 in Llama 3.1) are no length of training samples.
   std::int64_t seq_len() const override { return config_.max_positions <= 4096 ? config_.max_positions : 0; }
@@ -74,6 +76,16 @@ class HfModel : public ModelSource {
   std::vector<LogicalTensor> logical_;
   std::optional<CodeMap> map_;
 };
+
+std::string HfModel::generation_config() const {
+  if (std::filesystem::exists(path_ / "generation_config.json")) return "";
+  const auto config = nlohmann::json::parse(config_text(path_));
+  nlohmann::ordered_json told = {{"_from_model_config", true}};
+  for (const char* key : {"bos_token_id", "eos_token_id"}) {
+    if (config.contains(key) && !config[key].is_null()) told[key] = config[key];
+  }
+  return told.size() == 1 ? "" : told.dump(2) + "\n";
+}
 
 std::vector<ModelSource::TensorInfo> HfModel::tensors() const {
   std::vector<TensorInfo> infos;

@@ -28,8 +28,8 @@ void check_tokenizer(const ModelSource& source, const ShardSet& shards) {
   if (shards.vocab_size() > source.model().vocab_size) {
     throw Error(
         fmt::format("{}: a vocabulary of {} tokens, but the model {} knows {}; prepare the text with the model's "
-                    "own tokenizer",
-                    shards.glob(), shards.vocab_size(), model, source.model().vocab_size));
+                    "own tokenizer, or ids of that with --vocab-size {}",
+                    shards.glob(), shards.vocab_size(), model, source.model().vocab_size, source.model().vocab_size));
   }
   const std::string of_model = source.tokenizer_sha256();
   const std::string& of_shards = shards.tokenizer_sha256();

@@ -19,6 +19,7 @@ class ReplacedHead : public ModelSource {
   std::vector<TensorInfo> tensors() const override;
   std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override;
   std::vector<std::filesystem::path> tokenizer_files() const override { return trunk_.tokenizer_files(); }
+  std::string generation_config() const override { return trunk_.generation_config(); }
   std::string tokenizer_sha256() const override { return trunk_.tokenizer_sha256(); }
   std::int64_t seq_len() const override { return trunk_.seq_len(); }
 

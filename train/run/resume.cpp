@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "core/host_collectives.h"
@@ -10,6 +11,7 @@
 #include "train/checkpoint/checkpoint_verify.h"
 #include "train/codes/map_maker.h"
 #include "train/config/same_model.h"
+#include "train/config/schedule.h"
 #include "train/models/loaded_model.h"
 
 namespace vqlm {
@@ -106,6 +108,38 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
                           first_problem));
 }
 
+/// The order of samples exists for the shards that the run was trained on, in their order.
+void check_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
+  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
+  std::string difference;
+  if (tokens != checkpoint.train_tokens()) {
+    difference = fmt::format("{} tokens, but the run was trained on {}", tokens, checkpoint.train_tokens());
+  } else if (const std::string before = checkpoint.train_shards(); !before.empty() && before != train.fingerprint()) {
+    difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", tokens);
+  }
+  if (difference.empty()) return;
+  throw Error(
+      fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
+                  "run.dir",
+                  train.glob(), difference));
+}
+
+/// Keys of the schedule may change between the parts of a run, train.steps above all; the rate then may jump.
+void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint) {
+  const Config before = checkpoint.config();
+  const std::int64_t step = checkpoint.state().step;
+  if (step >= config.train.steps) return;
+  const float planned = learning_rate(before.optim, before.train.steps, step + 1);
+  const float rate = learning_rate(config.optim, config.train.steps, step + 1);
+  constexpr float noticeable = 0.05f;
+  if (std::abs(rate - planned) <= noticeable * planned) return;
+  log::warn(
+      "the learning rate goes from {:.2e} at step {} to {:.2e} at step {}: the schedule is another (train.steps = {}, "
+      "was {}); constant and wsd schedules can be made longer without a jump before they decay",
+      learning_rate(before.optim, before.train.steps, step), step, rate, step + 1, config.train.steps,
+      before.train.steps);
+}
+
 /// `path`: a converted model, which has no optimizer state, or another checkpoint named as a run's folder.
 [[noreturn]] void refuse_converted(const std::filesystem::path& path) {
   throw UsageError(
@@ -136,13 +170,8 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
-  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
-  if (tokens != checkpoint.train_tokens()) {
-    throw Error(
-        fmt::format("{}: {} tokens, but the run was trained on {}; its order of samples exists for those shards "
-                    "only: name them again, or start another run.dir",
-                    train.glob(), tokens, checkpoint.train_tokens()));
-  }
+  check_shards(checkpoint, train);
+  if (root) tell_jump_of_rate(config, checkpoint);
   const VqHeadConfig* const head = vq_of(config.head);
   if (root && head != nullptr && saved != nullptr && head->map != saved->map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", head->map);

@@ -45,7 +45,8 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
               .map = map(),
               .tokenizer = inputs.tokenizer,
               .tokenizer_sha256 = inputs.train.tokenizer_sha256(),
-              .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens())},
+              .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens()),
+              .train_shards = grid.world().rank() == 0 ? inputs.train.fingerprint() : ""},
              grid, folder_.checkpoints()) {
   if (resumed == nullptr && initial != nullptr) {
     load_parameters(*initial, engine_.parameters());

@@ -1,8 +1,11 @@
 #include "train/run/training_inputs.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "core/host_collectives.h"
 #include "core/log.h"
@@ -92,6 +95,22 @@ std::vector<std::filesystem::path> tokenizer_of(const ShardSet& train, bool root
   return files;
 }
 
+/// What was trained on says nothing about other text.
+void refuse_overlap(const ShardSet& train, const ShardSet& heldout) {
+  std::set<std::filesystem::path> trained;
+  std::vector<std::string> both;
+  for (const ShardSet::Shard& shard : train.shards()) trained.insert(std::filesystem::canonical(shard.path));
+  for (const ShardSet::Shard& shard : heldout.shards()) {
+    if (trained.contains(std::filesystem::canonical(shard.path))) both.push_back(shard.path);
+  }
+  if (both.empty()) return;
+  constexpr std::size_t most_named = 3;
+  throw UsageError(fmt::format("data.train = {} and data.heldout = {} both name {}{}; name other shards in one of them",
+                               train.glob(), heldout.glob(),
+                               fmt::join(both.begin(), both.begin() + std::min(both.size(), most_named), ", "),
+                               both.size() > most_named ? fmt::format(" and {} more", both.size() - most_named) : ""));
+}
+
 }  // namespace
 
 void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
@@ -124,6 +143,7 @@ std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet
                     config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
                     train.tokenizer_sha256().substr(0, 12)));
   }
+  refuse_overlap(train, heldout);
   return heldout;
 }
 
@@ -151,6 +171,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   const CountingRanks ranks = counting_ranks(backend, grid.world());
   inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
+  inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr) return inputs;
 

@@ -27,7 +27,7 @@ struct TrainingInputs {
 /// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.
 ShardSet open_training_shards(const Config& config);
 /// The held-out shards, or none where the configuration names none. Throws Error where their tokenizer is not the
-/// training shards'.
+/// training shards', UsageError where they are among the training shards.
 std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
 
 /// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <vector>
@@ -117,6 +118,17 @@ void HfFolder::append_expanded(SafetensorsWriter& file) const {
   }
 }
 
+/// The ids that a generation_config.json tells, the first where it is a list.
+HfSpecialTokens tokens_of(const std::string& generation_config) {
+  const auto json = nlohmann::json::parse(generation_config);
+  const auto id_of = [&](const char* key) -> std::optional<std::int32_t> {
+    if (!json.contains(key)) return std::nullopt;
+    const nlohmann::json& value = json[key].is_array() && !json[key].empty() ? json[key][0] : json[key];
+    return value.is_number_integer() ? std::optional(value.get<std::int32_t>()) : std::nullopt;
+  };
+  return {.bos = id_of("bos_token_id"), .eos = id_of("eos_token_id")};
+}
+
 }  // namespace
 
 void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
@@ -124,7 +136,11 @@ void write_hf(const ModelSource& source, const std::filesystem::path& out, const
   std::error_code error;
   std::filesystem::create_directories(out, error);
   if (error) throw Error(fmt::format("{}: cannot be made: {}", out.string(), error.message()));
-  const HfSpecialTokens tokens = write_hf_tokenizer(source, out);
+  HfSpecialTokens tokens = write_hf_tokenizer(source, out);
+  if (const std::string told = source.generation_config(); !told.empty()) {
+    write_file_atomically((out / "generation_config.json").string(), told);
+    tokens = tokens_of(told);
+  }
   if (folder.config().native) {
     write_file_atomically((out / "configuration_vqlm.py").string(), configuration_vqlm_py);
     write_file_atomically((out / "modeling_vqlm.py").string(), modeling_vqlm_py);

@@ -1,6 +1,7 @@
 #include "train/tools/convert/model_checkpoint.h"
 
 #include "core/box.h"
+#include "data/files/atomic_file.h"
 #include "train/checkpoint/checkpoint_folder.h"
 #include "train/checkpoint/rank_file.h"
 #include "train/config/config.h"
@@ -25,6 +26,9 @@ void write_model_checkpoint(const ModelSource& source, const std::filesystem::pa
   OutputFolder folder(out);
   write_rank_file(source, folder.partial());
   const std::optional<CodeMap> map = source.code_map();
+  if (const std::string text = source.generation_config(); !text.empty()) {
+    write_file_atomically((folder.partial() / "generation_config.json").string(), text);
+  }
   complete_checkpoint(
       folder.partial(), 1,
       {.config = to_toml(config_of_model(source)),
