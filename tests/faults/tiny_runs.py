@@ -17,7 +17,7 @@ MODEL = {"model.d_model": 16, "model.n_layers": 2, "model.n_heads": 2, "model.n_
          "optim.warmup_steps": 4, "optim.lr": 3e-3, "checkpoint.keep": 2, "run.device": "cpu", "run.threads": 1,
          "run.log_every": 1000000}
 HEADS = {"dense": {"head.kind": "dense", "checkpoint.every": 3},
-         "vq": {"head.kind": "vq", "head.clusters": 8, "head.members": "codes", "head.input_codes": False, "head.groups": 4, "head.codes": 8, "head.map": "frequency",
+         "vq": {"head.kind": "vq", "head.clusters": 8, "head.members": "codes", "head.input_codes": "false", "head.groups": 4, "head.codes": 8, "head.map": "frequency",
                 "head.learning": "commitment", "checkpoint.every": 2}}
 GRID_TOLERANCE = 1e-5
 
