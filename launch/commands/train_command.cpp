@@ -79,7 +79,7 @@ std::string describe_job() {
 
 /// A run's folder may have moved, and run.dir in its config.toml is where it was: the run beside the file of --config is
 /// what --resume means where run.dir holds none.
-void follow_moved_run(Config& config, const Options& options) {
+void follow_moved_run(Config& config, const TrainArguments& options) {
   const auto names_folder = [](const std::string& text) { return text.starts_with("run.dir="); };
   if (!options.resume || std::any_of(options.overrides.begin(), options.overrides.end(), names_folder)) return;
   Config beside = config;
