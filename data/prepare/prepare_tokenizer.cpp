@@ -19,7 +19,7 @@ Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<Pre
                             const PrepareFolder& folder) {
   const std::string path = folder.file(tokenizer_file_name);
   if (std::filesystem::exists(path)) {
-    Tokenizer tokenizer = Tokenizer::load(path);
+    Tokenizer tokenizer = Tokenizer::open(path);
     if (tokenizer.vocab_size() != options.train_tokenizer) {
       throw Error(
           fmt::format("{}: is already there with {} pieces, --train-tokenizer asks for {}; give that number, "

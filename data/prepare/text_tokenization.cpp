@@ -16,7 +16,7 @@ namespace {
 class TextTokenization : public Tokenization {
  public:
   explicit TextTokenization(const PrepareOptions& options) : options_(options) {
-    if (!options.tokenizer.empty()) tokenizer_ = Tokenizer::load(options.tokenizer);
+    if (!options.tokenizer.empty()) tokenizer_ = Tokenizer::open(options.tokenizer);
   }
 
   ShardMeta begin(const std::vector<PrepareInput>& inputs, const PrepareFolder& folder) override {

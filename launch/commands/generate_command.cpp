@@ -42,7 +42,7 @@ using Tokens = std::vector<std::int32_t>;
 
 std::optional<Tokenizer> load_tokenizer(const ModelSource& source) {
   for (const std::filesystem::path& path : source.tokenizer_files()) {
-    if (path.filename() == "tokenizer.model") return Tokenizer::load(path.string());
+    if (path.filename() == "tokenizer.model") return Tokenizer::open(path.string());
   }
   return std::nullopt;
 }

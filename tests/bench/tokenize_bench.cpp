@@ -75,13 +75,13 @@ void encode_documents(benchmark::State& state, std::size_t limit, Encode encode)
 }
 
 void sentencepiece_alone(benchmark::State& state) {
-  const Tokenizer tokenizer = Tokenizer::load(corpus().model);
+  const Tokenizer tokenizer = Tokenizer::open(corpus().model);
   encode_documents(state, sentencepiece_bytes, [&](const auto& text, auto& ids) { tokenizer.encode(text, ids); });
 }
 
 /// The cache begins empty in every iteration.
 void word_cache_cold(benchmark::State& state) {
-  const Tokenizer tokenizer = Tokenizer::load(corpus().model);
+  const Tokenizer tokenizer = Tokenizer::open(corpus().model);
   std::optional<WordCache> words;
   const std::string* first = corpus().documents.data();
   encode_documents(state, SIZE_MAX, [&](const auto& text, auto& ids) {
@@ -92,7 +92,7 @@ void word_cache_cold(benchmark::State& state) {
 }
 
 void word_cache_warm(benchmark::State& state) {
-  const Tokenizer tokenizer = Tokenizer::load(corpus().model);
+  const Tokenizer tokenizer = Tokenizer::open(corpus().model);
   WordCache words(tokenizer);
   encode_documents(state, SIZE_MAX, [&](const auto& text, auto& ids) { words.encode(text, ids); });
 }

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 
 TEST_F(PrepareTest, WritesEveryDocumentOnceInOrderAndClosed) {
   const PrepareReport report = prepare(options());
-  const Tokenizer tokenizer = Tokenizer::load(shard("tokenizer.model"));
+  const Tokenizer tokenizer = Tokenizer::open(shard("tokenizer.model"));
   const HeldoutRule rule{0.05, 0};
   PerSplit<std::vector<std::string>> expected;
   for (const auto& file : documents_) {
@@ -146,7 +146,7 @@ TEST_F(PrepareTest, TrainsATokenizerOnceAndNotOnHeldOutText) {
   o.heldout = 0.5;
   prepare(o);
   const std::string model = read_bytes(shard("tokenizer.model"));
-  EXPECT_EQ(Tokenizer::load(shard("tokenizer.model")).vocab_size(), 600);
+  EXPECT_EQ(Tokenizer::open(shard("tokenizer.model")).vocab_size(), 600);
   prepare(o);
   EXPECT_EQ(read_bytes(shard("tokenizer.model")), model);
   o.train_tokenizer = 640;
@@ -193,7 +193,7 @@ TEST_F(PrepareTest, ReadsPlainText) {
   o.inputs = {folder_.file("a.txt")};
   o.heldout = 0;
   prepare(o);
-  const Tokenizer tokenizer = Tokenizer::load(shard("tokenizer.model"));
+  const Tokenizer tokenizer = Tokenizer::open(shard("tokenizer.model"));
   const auto documents = documents_of(shard("train-*.h5"));
   ASSERT_EQ(documents.size(), 2u);
   EXPECT_EQ(tokenizer.decode(documents[0]), "taren koli\nmarest");

@@ -68,7 +68,7 @@ HfSpecialTokens described_tokens(const std::filesystem::path& file) {
 
 /// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
 HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
-  const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
+  const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
   describe_sentencepiece(tokenizer, out);
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
 }
