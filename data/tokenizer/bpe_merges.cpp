@@ -1,6 +1,7 @@
 #include "data/tokenizer/bpe_merges.h"
 
 #include <algorithm>
+#include <bit>
 #include <queue>
 
 #include "data/tokenizer/utf8.h"
@@ -43,6 +44,8 @@ struct Symbol {
 struct Candidate {
   std::uint32_t rank = 0;
   std::int32_t place = 0;  // of the left part
+  std::int32_t left = 0;
+  std::int32_t right = 0;
   std::int32_t merged = 0;
   bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : place > other.place; }
 };
@@ -80,9 +83,10 @@ BpeMerges::BpeMerges(const std::unordered_map<std::string, std::int32_t>& vocabu
     const auto found = vocabulary.find(token_of_bytes(std::string(1, static_cast<char>(byte))));
     id_of_byte_[byte] = found == vocabulary.end() ? no_id : found->second;
   }
-  joined_.reserve(merges.size());
+  joined_.resize(std::bit_ceil(2 * merges.size() + 1));
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-    joined_[key_of(merges[rank].left, merges[rank].right)] = {static_cast<std::uint32_t>(rank), merges[rank].merged};
+    const std::uint64_t pair = key_of(merges[rank].left, merges[rank].right);
+    joined_[place_of(pair)] = {pair, static_cast<std::uint32_t>(rank), merges[rank].merged};
   }
   if (whole == WholeWords::by_merges) return;
   whole_words_.reserve(vocabulary.size());
@@ -92,9 +96,17 @@ BpeMerges::BpeMerges(const std::unordered_map<std::string, std::int32_t>& vocabu
   }
 }
 
+/// Where the pair is, or would be.
+std::size_t BpeMerges::place_of(std::uint64_t pair) const {
+  const std::uint64_t mixed = pair * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: low bits of ids reach all bits
+  std::size_t place = static_cast<std::size_t>(mixed ^ mixed >> 32) & (joined_.size() - 1);
+  while (joined_[place].pair != pair && joined_[place].pair != no_pair) place = (place + 1) & (joined_.size() - 1);
+  return place;
+}
+
 const BpeMerges::Joined* BpeMerges::find(std::int32_t left, std::int32_t right) const {
-  const auto found = joined_.find(key_of(left, right));
-  return found == joined_.end() ? nullptr : &found->second;
+  const Joined& joined = joined_[place_of(key_of(left, right))];
+  return joined.pair == no_pair ? nullptr : &joined;
 }
 
 void BpeMerges::encode(std::string_view word, std::vector<std::uint32_t>& ids) const {
@@ -119,20 +131,18 @@ void BpeMerges::encode(std::string_view word, std::vector<std::uint32_t>& ids) c
   const auto offer = [&](std::int32_t place) {
     const std::int32_t next = symbols[static_cast<std::size_t>(place)].next;
     if (next < 0) return;
-    const Joined* joined =
-        find(symbols[static_cast<std::size_t>(place)].id, symbols[static_cast<std::size_t>(next)].id);
-    if (joined != nullptr) queue.push({joined->rank, place, joined->merged});
+    const std::int32_t left = symbols[static_cast<std::size_t>(place)].id;
+    const std::int32_t right = symbols[static_cast<std::size_t>(next)].id;
+    if (const Joined* joined = find(left, right)) queue.push({joined->rank, place, left, right, joined->merged});
   };
   for (std::size_t i = 0; i + 1 < symbols.size(); ++i) offer(static_cast<std::int32_t>(i));
   while (!queue.empty()) {
     const Candidate best = queue.top();
     queue.pop();
     Symbol& left = symbols[static_cast<std::size_t>(best.place)];
-    if (left.id == no_id || left.next < 0) continue;
+    if (left.id != best.left || left.next < 0) continue;  // it has become another part since this was offered
     Symbol& right = symbols[static_cast<std::size_t>(left.next)];
-    // One of the two may have become another part since this was offered.
-    const Joined* joined = find(left.id, right.id);
-    if (joined == nullptr || joined->merged != best.merged) continue;
+    if (right.id != best.right) continue;
     left.id = best.merged;
     right.id = no_id;
     left.next = right.next;

@@ -94,7 +94,7 @@ ByteLevelBpe::ByteLevelBpe(ByteLevelSpec spec, const std::string& name)
   for (const WordCut& word_cut : spec.cuts) {
     Step& step = steps_.emplace_back();
     step.prefix_space = word_cut.prefix_space;
-    if (!word_cut.pattern.empty()) step.pattern.emplace(word_cut.pattern, name);
+    if (word_cut.pattern) step.pattern.emplace(*word_cut.pattern, name);
   }
 }
 

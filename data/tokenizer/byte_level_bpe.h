@@ -8,14 +8,15 @@
 
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe_merges.h"
+#include "data/tokenizer/pattern_rewrite.h"
 #include "data/tokenizer/tokenizer_model.h"
 
 namespace vqlm {
 
 /// One step of the pre-tokenizer: every piece so far is cut again.
 struct WordCut {
-  bool prefix_space = false;  // first a space is put in front of a piece that begins with none
-  std::string pattern;        // for SplitPattern; "" leaves pieces whole
+  bool prefix_space = false;                // first a space is put in front of a piece that begins with none
+  std::optional<RewrittenPattern> pattern;  // none leaves pieces whole
 };
 
 enum class Normalization { none, nfc };

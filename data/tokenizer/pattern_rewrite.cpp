@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/tokenizer/pattern_classes.h"
 #include "data/tokenizer/unicode_tables.h"
 #include "data/tokenizer/utf8.h"
 
@@ -14,32 +15,13 @@ namespace vqlm {
 
 namespace {
 
-constexpr std::uint32_t last_code_point = 0x10FFFF;
-
-std::string as_items(std::span<const CodePoints> ranges) {
-  std::string items;
-  for (const CodePoints& range : ranges) {
-    items += fmt::format("\\x{{{:X}}}", range.first);
-    if (range.last > range.first) items += fmt::format("-\\x{{{:X}}}", range.last);
-  }
-  return items;
-}
-
-std::vector<CodePoints> complement(std::span<const CodePoints> ranges) {
-  std::vector<CodePoints> gaps;
-  std::uint32_t next = 0;
-  for (const CodePoints& range : ranges) {
-    if (range.first > next) gaps.push_back({next, range.first - 1});
-    next = range.last + 1;
-  }
-  gaps.push_back({next, last_code_point});
-  return gaps;
-}
+enum class Alphabet { unicode, ascii };
 
 /// Reads the pattern from left to right.
 class Rewriter {
  public:
-  Rewriter(std::string_view pattern, const std::string& name) : pattern_(pattern), name_(name) {}
+  Rewriter(std::string_view pattern, const std::string& name, Alphabet alphabet)
+      : pattern_(pattern), name_(name), ascii_(alphabet == Alphabet::ascii) {}
 
   std::string run() {
     while (at_ < pattern_.size()) element();
@@ -78,6 +60,7 @@ class Rewriter {
 
   std::string_view pattern_;
   const std::string& name_;
+  bool ascii_;
   std::string out_;
   std::size_t at_ = 0;
   bool quantifiable_ = false;
@@ -206,13 +189,13 @@ bool Rewriter::class_escape(bool in_class) {
   const auto items = [&](const std::string& inside) { out_ += in_class ? inside : "[" + inside + "]"; };
   switch (peek(1)) {
     case 's':
-      items(as_items(white_space()));
+      items(ascii_ ? "\\x{9}-\\x{D}\\x{20}" : class_items(white_space()));
       break;
     case 'S':
-      items(as_items(complement(white_space())));
+      items(ascii_ ? "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{7F}" : class_items(complement(white_space())));
       break;
     case 'd':
-      items("\\p{Nd}" + as_items(*additions_to("Nd")));
+      items(ascii_ ? "0-9" : "\\p{Nd}" + class_items(*additions_to("Nd")));
       break;
     case 'p':
     case 'P':
@@ -243,7 +226,8 @@ std::string Rewriter::property(bool in_class) {
   if (of_a_case && caseless_.back()) refuse(fmt::format("{} under (?i:", whole));
   if (negated && in_class) refuse(fmt::format("{} inside a class", whole));
   at_ = end + 1;
-  const std::string items = fmt::format("\\p{{{}}}{}", key, as_items(*additions));
+  const std::string items =
+      ascii_ ? std::string(ascii_items(key)) : fmt::format("\\p{{{}}}{}", key, class_items(*additions));
   if (in_class) return items;
   return fmt::format("[{}{}]", negated ? "^" : "", items);
 }
@@ -295,6 +279,7 @@ std::uint32_t Rewriter::literal() {
 }
 
 void Rewriter::put(std::uint32_t code) {
+  if (ascii_) code = std::min(code, not_ascii);
   if (code < 0x80 && std::isalnum(static_cast<int>(code)) != 0) {
     out_ += static_cast<char>(code);
   } else {
@@ -316,18 +301,23 @@ void Rewriter::check_folds(std::uint32_t code) {
 
 }  // namespace
 
-std::string rewritten_pattern(std::string_view pattern, const std::string& name) {
-  return Rewriter(pattern, name).run();
+RewrittenPattern rewritten_pattern(std::string_view pattern, const std::string& name) {
+  return {Rewriter(pattern, name, Alphabet::unicode).run(), Rewriter(pattern, name, Alphabet::ascii).run()};
 }
 
-std::string literal_pattern(std::string_view text) {
-  std::string pattern;
-  for (std::size_t at = 0; at < text.size();) pattern += fmt::format("\\x{{{:X}}}", next_code_point(text, at));
+RewrittenPattern literal_pattern(std::string_view text) {
+  RewrittenPattern pattern;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::uint32_t code = next_code_point(text, at);
+    pattern.unicode += fmt::format("\\x{{{:X}}}", code);
+    pattern.ascii += fmt::format("\\x{{{:X}}}", std::min(code, not_ascii));
+  }
   return pattern;
 }
 
-std::string digits_pattern(DigitRuns runs) {
-  return "[\\p{N}" + as_items(additions_to_digits()) + (runs == DigitRuns::together ? "]+" : "]");
+RewrittenPattern digits_pattern(DigitRuns runs) {
+  const char* end = runs == DigitRuns::together ? "]+" : "]";
+  return {"[\\p{N}" + class_items(additions_to_digits()) + end, std::string("[0-9") + end};
 }
 
 }  // namespace vqlm

@@ -5,7 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdint>
-#include <limits>
+#include <cstring>
 
 #include "core/error.h"
 
@@ -36,57 +36,106 @@ struct MatchScratch::Impl {
 
 MatchScratch::MatchScratch() : impl_(std::make_unique<Impl>()) {
   if (!impl_->data || !impl_->context) throw std::bad_alloc();
-  // A run of spaces is walked back one by one; the text's length is limit enough.
-  pcre2_set_match_limit(impl_->context.get(), std::numeric_limits<std::uint32_t>::max());
+  // A run of white space is walked back step by step: more of them than the longest text has bytes (64 MiB), and few
+  // enough that a pattern which tries everything fails within seconds.
+  constexpr std::uint32_t most_steps = 100'000'000;
+  pcre2_set_match_limit(impl_->context.get(), most_steps);
 }
 MatchScratch::~MatchScratch() = default;
 
-struct SplitPattern::Impl {
+namespace {
+
+/// One compiled pattern.
+struct Code {
   std::unique_ptr<pcre2_code, Release<pcre2_code_free>> code;
-  bool compiled_to_machine_code = false;
+  bool has_machine_code = false;
 };
 
-SplitPattern::SplitPattern(SplitPattern&&) noexcept = default;
-SplitPattern& SplitPattern::operator=(SplitPattern&&) noexcept = default;
-SplitPattern::~SplitPattern() = default;
-
-SplitPattern::SplitPattern(const std::string& pattern, const std::string& name) : impl_(std::make_unique<Impl>()) {
+Code compiled(const std::string& pattern, std::uint32_t options, std::uint32_t machine_code, const std::string& name) {
   std::unique_ptr<pcre2_compile_context, Release<pcre2_compile_context_free>> context(
       pcre2_compile_context_create(nullptr));
   if (!context) throw std::bad_alloc();
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);  // the default is the library's builder's choice
   int error = 0;
   PCRE2_SIZE where = 0;
-  impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP,
-                                  &error, &where, context.get()));
-  if (!impl_->code) {
+  Code made;
+  made.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &where,
+                                context.get()));
+  if (!made.code) {
     throw Error(
         fmt::format("{}: the regular expression \"{}\" is none: {} at byte {}; mend the file, or tokenize with "
                     "another program and give ids by --from-tokens",
                     name, pattern, reason_of(error), where));
   }
-  std::uint32_t matches_nothing = 0;
-  pcre2_pattern_info(impl_->code.get(), PCRE2_INFO_MATCHEMPTY, &matches_nothing);
-  if (matches_nothing != 0) {
+  made.has_machine_code = pcre2_jit_compile(made.code.get(), machine_code) == 0;
+  return made;
+}
+
+std::uint32_t number_about(const Code& code, std::uint32_t what) {
+  std::uint32_t number = 0;
+  pcre2_pattern_info(code.code.get(), what, &number);
+  return number;
+}
+
+/// Where the run of ASCII from `from` on ends.
+std::size_t end_of_ascii(std::string_view text, std::size_t from) {
+  constexpr std::uint64_t high_bits = 0x8080808080808080u;
+  std::uint64_t eight = 0;
+  for (; from + sizeof eight <= text.size(); from += sizeof eight) {
+    std::memcpy(&eight, text.data() + from, sizeof eight);
+    if ((eight & high_bits) != 0) break;
+  }
+  while (from < text.size() && static_cast<unsigned char>(text[from]) < 0x80) ++from;
+  return from;
+}
+
+}  // namespace
+
+struct SplitPattern::Impl {
+  Code unicode;
+  Code ascii;
+  bool ascii_is_used = false;
+};
+
+SplitPattern::SplitPattern(SplitPattern&&) noexcept = default;
+SplitPattern& SplitPattern::operator=(SplitPattern&&) noexcept = default;
+SplitPattern::~SplitPattern() = default;
+
+SplitPattern::SplitPattern(const RewrittenPattern& pattern, const std::string& name) : impl_(std::make_unique<Impl>()) {
+  impl_->unicode = compiled(pattern.unicode, PCRE2_UTF | PCRE2_UCP, PCRE2_JIT_COMPLETE, name);
+  if (number_about(impl_->unicode, PCRE2_INFO_MATCHEMPTY) != 0) {
     throw Error(
         fmt::format("{}: the regular expression \"{}\" matches the empty text, which is not supported; tokenize "
                     "with another program and give ids by --from-tokens",
-                    name, pattern));
+                    name, pattern.unicode));
   }
-  impl_->compiled_to_machine_code = pcre2_jit_compile(impl_->code.get(), PCRE2_JIT_COMPLETE) == 0;
+  impl_->ascii = compiled(pattern.ascii, 0, PCRE2_JIT_PARTIAL_HARD, name);
+  // A pattern that looks back might see what is not ASCII.
+  impl_->ascii_is_used = impl_->ascii.has_machine_code && number_about(impl_->ascii, PCRE2_INFO_MAXLOOKBEHIND) == 0;
 }
 
-bool SplitPattern::find(std::string_view text, std::size_t from, MatchScratch& scratch, Match& match) const {
+bool SplitPattern::next(std::string_view text, std::size_t from, std::size_t& ascii_end, MatchScratch& scratch,
+                        Match& match) const {
+  constexpr std::size_t worth_a_try = 8;  // bytes: shorter runs end before the word does
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   pcre2_match_data* data = scratch.impl_->data.get();
   pcre2_match_context* context = scratch.impl_->context.get();
-  const auto* code = impl_->code.get();
-  int found = PCRE2_ERROR_JIT_STACKLIMIT;
-  if (impl_->compiled_to_machine_code) {
-    found = pcre2_jit_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, data, context);
+  int found = PCRE2_ERROR_NOMATCH;
+  if (impl_->ascii_is_used) {
+    if (from >= ascii_end) ascii_end = end_of_ascii(text, from);
+    if (ascii_end >= from + worth_a_try) {
+      found = pcre2_jit_match(impl_->ascii.code.get(), subject, ascii_end, from, PCRE2_PARTIAL_HARD, data, context);
+    }
   }
-  if (found == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter's stack is the heap
-    found = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, context);
+  if (found < 0) {
+    const pcre2_code* code = impl_->unicode.code.get();
+    found = PCRE2_ERROR_JIT_STACKLIMIT;
+    if (impl_->unicode.has_machine_code) {
+      found = pcre2_jit_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, data, context);
+    }
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter's stack is the heap
+      found = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, context);
+    }
   }
   if (found == PCRE2_ERROR_NOMATCH) return false;
   if (found < 0) {

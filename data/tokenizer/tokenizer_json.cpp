@@ -12,10 +12,6 @@ namespace vqlm {
 
 namespace {
 
-// ByteLevel with use_regex: GPT-2's own pattern.
-constexpr std::string_view gpt2_pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 void read_normalizer(const JsonValue& value, ByteLevelSpec& spec) {
   if (value.absent()) return;
   const std::string_view type = value["type"].text();
@@ -31,7 +27,7 @@ void read_normalizer(const JsonValue& value, ByteLevelSpec& spec) {
 }
 
 /// Split: cuts at the matches of a regular expression, or of a text.
-std::string split_pattern_of(const JsonValue& value, const std::string& name) {
+RewrittenPattern split_pattern_of(const JsonValue& value, const std::string& name) {
   if (value["behavior"].text() != "Isolated") value["behavior"].refuse("\"Isolated\"");
   const JsonValue pattern = value["pattern"];
   if (!pattern["Regex"].absent()) return rewritten_pattern(pattern["Regex"].text(), name);
@@ -45,9 +41,9 @@ std::string split_pattern_of(const JsonValue& value, const std::string& name) {
 bool read_pre_tokenizer(const JsonValue& value, const std::string& name, ByteLevelSpec& spec) {
   const std::string_view type = value["type"].text();
   if (type == "ByteLevel") {
-    const bool pattern = value["use_regex"].boolean_or(true);
-    spec.cuts.push_back(
-        {value["add_prefix_space"].boolean_or(true), pattern ? rewritten_pattern(gpt2_pattern, name) : ""});
+    WordCut& cut = spec.cuts.emplace_back();
+    cut.prefix_space = value["add_prefix_space"].boolean_or(true);
+    if (value["use_regex"].boolean_or(true)) cut.pattern = rewritten_pattern(gpt2_pattern, name);
     return true;
   }
   if (type == "Split") {

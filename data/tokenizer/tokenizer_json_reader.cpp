@@ -39,10 +39,10 @@ bool JsonValue::boolean() const {
 
 std::int64_t JsonValue::id() const {
   // Vocabularies have no gaps worth mentioning; a wild id would only be memory.
-  constexpr std::int64_t most = std::int64_t{1} << 24;
+  constexpr std::int64_t most = std::int64_t{1} << 22;
   std::int64_t value = 0;
   if (element.get_int64().get(value) != simdjson::SUCCESS || value < 0 || value >= most) {
-    damaged("is no id from 0 to 2^24 - 1");
+    damaged("is no id from 0 to 2^22 - 1");
   }
   return value;
 }

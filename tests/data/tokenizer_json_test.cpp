@@ -142,7 +142,7 @@ TEST(TokenizerJson, IsFoundInAFolder) {
 }
 
 TEST(PatternRewrite, KeepsTheMeaning) {
-  const auto rewritten = [](const char* pattern) { return rewritten_pattern(pattern, "t"); };
+  const auto rewritten = [](const char* pattern) { return rewritten_pattern(pattern, "t").unicode; };
   EXPECT_EQ(rewritten("(?i:'s|ll)"), "(?i:\\x{27}s|ll)");
   EXPECT_EQ(rewritten("(a)?+b*?c{2,3}"), "(?:a)?+b*?c{2,3}");
   EXPECT_EQ(rewritten("a{,3}"), "a{0,3}");
@@ -151,7 +151,15 @@ TEST(PatternRewrite, KeepsTheMeaning) {
   EXPECT_THAT(rewritten("[\\S]"), AllOf(HasSubstr("\\x{1681}-\\x{1FFF}"), testing::EndsWith("\\x{3001}-\\x{10FFFF}]")));
   EXPECT_THAT(rewritten("[^\\p{L}x]"), AllOf(testing::StartsWith("[^\\p{L}\\x{1C89}"), testing::EndsWith("x]")));
   EXPECT_THAT(rewritten("\\P{L}"), testing::StartsWith("[^\\p{L}"));
-  EXPECT_EQ(literal_pattern("a.\xC3\xA9"), "\\x{61}\\x{2E}\\x{E9}");
+  EXPECT_EQ(literal_pattern("a.\xC3\xA9").unicode, "\\x{61}\\x{2E}\\x{E9}");
+}
+
+TEST(PatternRewrite, KnowsWhatOfAClassIsAscii) {
+  const auto ascii = [](const char* pattern) { return rewritten_pattern(pattern, "t").ascii; };
+  EXPECT_EQ(ascii("[^\\s\\p{L}\\p{N}]+"), "[^\\x{9}-\\x{D}\\x{20}A-Za-z0-9]+");
+  EXPECT_EQ(ascii("\\p{M}\\d\\P{Lu}"), "[\\x{80}][0-9][^A-Z]");
+  EXPECT_EQ(ascii("[x-\xC3\xA9]\xC3\xA9"), "[x-\\x{80}]\\x{80}");
+  EXPECT_EQ(literal_pattern("a\xC3\xA9").ascii, "\\x{61}\\x{80}");
 }
 
 TEST(PatternRewrite, RefusesWhatMayMeanSomethingElse) {

@@ -3,7 +3,7 @@
 Rust's standard library in Digits, the crate unicode-normalization-alignments in NFC) differ from those of PCRE2 and utf8proc,
 because they know other versions of Unicode.
 
-    pip install tokenizers==0.22.2 unicodedata2==17.0.0      # and Debian 12's libpcre2-32-0 (10.42, Unicode 14)
+    pip install tokenizers==0.22.2 unicodedata2==18.0.0      # and Debian 12's libpcre2-32-0 (10.42, Unicode 14)
     tests/tokenizers/make_unicode_tables.py > data/tokenizer/unicode_tables.cpp
     tests/tokenizers/make_unicode_tables.py --markdown        # the same code points for docs/tokenizers.md
 
