@@ -18,7 +18,7 @@ esac
 
 packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libhwy-dev
           libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libsentencepiece-dev
-          zlib1g-dev libarchive-dev libdeflate-dev libsimdjson-dev libzstd-dev libxxhash-dev libeigen3-dev libssl-dev
+          libpcre2-dev libutf8proc-dev zlib1g-dev libarchive-dev libdeflate-dev libsimdjson-dev libzstd-dev libxxhash-dev libeigen3-dev libssl-dev
           gnuplot-nox)  # vqlm report --plot starts gnuplot
 if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3); fi
 install_missing "${packages[@]}"

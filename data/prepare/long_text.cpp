@@ -56,9 +56,10 @@ LongTextEncoder::LongTextEncoder(const Tokenizer& tokenizer, std::size_t most_at
 }
 
 bool LongTextEncoder::encode(std::string_view text, std::vector<std::uint32_t>& ids) {
-  const auto in_words = [&] {  // WordCache encodes text that holds the symbol at once
-    return words_.active() && text.find(space_symbol) == text.npos && longest_stretch(text) <= most_at_once_;
-  };
+  // Of SentencePiece's models WordCache encodes text that holds the symbol at once.
+  const bool at_once =
+      tokenizer_.kind() == TokenizerKind::sentencepiece && text.find(space_symbol) != std::string_view::npos;
+  const auto in_words = [&] { return words_.active() && !at_once && longest_stretch(text) <= most_at_once_; };
   const std::size_t piece = most_at_once_ / 4;
   if (text.size() <= piece || in_words()) {
     words_.encode(text, ids);

@@ -9,8 +9,6 @@
 
 namespace vqlm {
 
-constexpr const char* tokenizer_file_name = "tokenizer.model";
-
 /// One input file of a run.
 struct PrepareInput {
   std::string path;

@@ -123,7 +123,9 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
                         options.at("heldout"),
                         whole_number<std::uint64_t>(options.at("seed")),
                         whole_number<std::uint64_t>(options.at("shard_tokens")),
+                        {},
                         {}};
+    if (options.contains("eos_id")) manifest.options.eos_id = whole_number<std::int64_t>(options.at("eos_id"));
     if (options.contains("ids")) {
       const json& ids = options.at("ids");
       manifest.options.ids = {whole_number<std::int64_t>(ids.at("vocab_size")),
@@ -152,6 +154,7 @@ void PrepareManifest::save(const std::string& folder) const {
                 {"seed", options.seed},
                 {"shard_tokens", options.shard_tokens}}},
               {"sources", std::move(list)}};
+  if (options.eos_id) out["options"]["eos_id"] = *options.eos_id;
   if (options.ids) {
     out["options"]["ids"] = {{"vocab_size", options.ids->vocab_size}, {"eos_id", options.ids->eos_id}};
   }
@@ -170,8 +173,12 @@ std::string difference(const ShardOptions& before, const ShardOptions& now) {
     return fmt::format("--eos {}, here {} (-1 is none)", before.ids->eos_id, now.ids->eos_id);
   }
   if (before.tokenizer_sha256 != now.tokenizer_sha256) {
-    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12} (tokenizer.model is another, or damaged)",
+    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12} (its file is another, or damaged)",
                        before.tokenizer_sha256, now.tokenizer_sha256);
+  }
+  if (before.eos_id != now.eos_id) {
+    const auto shown = [](const std::optional<std::int64_t>& id) { return id ? std::to_string(*id) : "left out"; };
+    return fmt::format("--eos {}, here {}", shown(before.eos_id), shown(now.eos_id));
   }
   if (before.text_field != now.text_field) {
     return fmt::format("--text-field {}, here {}", before.text_field, now.text_field);

@@ -64,6 +64,7 @@ struct ShardOptions {
     std::int64_t eos_id = 0;  // no_eos where there is none
   };
   std::optional<Ids> ids;
+  std::optional<std::int64_t> eos_id;  // of --eos beside a tokenizer
 };
 
 struct PrepareManifest {

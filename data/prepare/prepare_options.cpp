@@ -34,6 +34,9 @@ void check(const PrepareOptions& options) {
   } else if (options.tokenizer.empty() == (options.train_tokenizer == 0)) {
     throw UsageError("give either --tokenizer MODEL or --train-tokenizer SIZE");
   }
+  if (options.eos_id && options.tokenizer.empty()) {
+    throw UsageError("--eos: a trained tokenizer has its own end of text; leave the option out");
+  }
   if (options.train_tokenizer < 0) {
     throw UsageError(
         fmt::format("--train-tokenizer {}: the number of pieces must be positive", options.train_tokenizer));

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "data/tokenizer/tokenizer.h"
+
 namespace vqlm {
 
 /// Inputs that are arrays of ids (data/prepare/token_arrays.h) instead of text.
@@ -16,11 +18,13 @@ struct TokenInputs {
 };
 
 struct PrepareOptions {
-  std::vector<std::string> inputs;          // paths or shell patterns
-  std::vector<std::string> heldout_inputs;  // all of these goes to the held-out split
-  std::string tokenizer;                    // a SentencePiece model, or
-  std::int64_t train_tokenizer = 0;         // the vocabulary size of one to train
-  std::optional<TokenInputs> ids;           // the inputs are ids, and there is no tokenizer to run
+  std::vector<std::string> inputs;                    // paths or shell patterns
+  std::vector<std::string> heldout_inputs;            // all of these goes to the held-out split
+  std::string tokenizer;                              // a file or a folder for Tokenizer::open, or
+  std::int64_t train_tokenizer = 0;                   // the vocabulary size of one to train
+  TokenizerKind kind = TokenizerKind::sentencepiece;  // of the one to train
+  std::optional<std::int64_t> eos_id;  // with `tokenizer`: ends a document, in place of what its files say
+  std::optional<TokenInputs> ids;      // the inputs are ids, and there is no tokenizer to run
   std::string out;
   double heldout = 0.005;  // fraction of the documents of `inputs`, chosen by a hash of (seed, text or ids)
   std::uint64_t seed = 0;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/prepare/tokenizer_sample.h"
+#include "data/tokenizer/byte_bpe_trainer.h"
 #include "data/tokenizer/tokenizer_trainer.h"
 
 namespace vqlm {
@@ -17,9 +18,10 @@ EncodeOptions encode_options(const PrepareOptions& options) {
 
 Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<PrepareInput>& inputs,
                             const PrepareFolder& folder) {
-  const std::string path = folder.file(tokenizer_file_name);
+  const bool bytes = options.kind == TokenizerKind::byte_level_bpe;
+  const std::string path = folder.file(bytes ? "tokenizer.json" : "tokenizer.model");
   if (std::filesystem::exists(path)) {
-    Tokenizer tokenizer = Tokenizer::load(path);
+    Tokenizer tokenizer = Tokenizer::open(path);
     if (tokenizer.vocab_size() != options.train_tokenizer) {
       throw Error(
           fmt::format("{}: is already there with {} pieces, --train-tokenizer asks for {}; give that number, "
@@ -39,7 +41,9 @@ Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<Pre
   sample.encode = encode_options(options);
   const std::vector<std::string> documents = sample_documents(paths, sample);
   log::info("training a tokenizer of {} pieces on {} documents", options.train_tokenizer, documents.size());
-  return Tokenizer::from_bytes(train_tokenizer(documents, {options.train_tokenizer, options.jobs}), path);
+  return Tokenizer::from_bytes(bytes ? train_byte_level_bpe(documents, options.train_tokenizer)
+                                     : train_tokenizer(documents, {options.train_tokenizer, options.jobs}),
+                               path);
 }
 
 }  // namespace vqlm

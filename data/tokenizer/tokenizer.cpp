@@ -1,85 +1,84 @@
 #include "data/tokenizer/tokenizer.h"
 
-#include <sentencepiece_processor.h>
 #include <spdlog/fmt/fmt.h>
+
+#include <filesystem>
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/sha256.h"
+#include "data/tokenizer/end_of_text.h"
 #include "data/tokenizer/sentencepiece_model.h"
+#include "data/tokenizer/sentencepiece_tokenizer.h"
+#include "data/tokenizer/tokenizer_json.h"
 
 namespace vqlm {
 
-struct Tokenizer::Processor {
-  sentencepiece::SentencePieceProcessor model;
-  /// Is the same model without the space that it puts in front; unused where it puts none.
-  sentencepiece::SentencePieceProcessor model_without_prefix;
-};
-
 namespace {
 
-void load_model(sentencepiece::SentencePieceProcessor& processor, const std::string& model, const std::string& name) {
-  // The library takes an empty file for a valid message.
-  if (model.empty()) throw Error(fmt::format("{}: is empty, not a SentencePiece model", name));
-  const auto status = processor.LoadFromSerializedProto(model);
-  if (!status.ok()) {
-    throw Error(fmt::format("{}: is not a SentencePiece model: {}; give the .model file", name, status.message()));
-  }
+namespace fs = std::filesystem;
+
+constexpr const char* sentencepiece_file = "tokenizer.model";
+constexpr const char* byte_level_file = "tokenizer.json";
+
+bool is_file(const fs::path& path) {
+  std::error_code not_there;
+  return fs::is_regular_file(path, not_there);
 }
 
-void encode_with(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
-                 std::vector<std::uint32_t>& ids) {
-  std::vector<int> encoded;
-  const auto status = processor.Encode(text, &encoded);
-  if (!status.ok()) {
-    throw Error(fmt::format("the tokenizer failed on a text of {} bytes: {}", text.size(), status.message()));
+/// The tokenizer's file in a folder; "" where there is none.
+std::string file_in(const fs::path& folder) {
+  for (const char* name : {sentencepiece_file, byte_level_file}) {
+    if (is_file(folder / name)) return (folder / name).string();
   }
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  return {};
 }
 
 }  // namespace
 
-Tokenizer::Tokenizer() : processor_(std::make_unique<Processor>()) {}
-Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
-Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
-Tokenizer::~Tokenizer() = default;
-
-Tokenizer Tokenizer::load(const std::string& path) {
-  return from_bytes(read_file(path), path);
+bool Tokenizer::is_in(const std::string& folder) {
+  return !file_in(folder).empty();
 }
 
-Tokenizer Tokenizer::from_bytes(std::string model, const std::string& name) {
+Tokenizer Tokenizer::open(const std::string& path) {
+  std::error_code not_there;
+  if (!fs::is_directory(path, not_there)) {
+    Tokenizer tokenizer = from_bytes(read_file(path), path);
+    if (tokenizer.kind_ == TokenizerKind::byte_level_bpe) {
+      tokenizer.eos_id_ = end_of_text_id(*tokenizer.model_, fs::path(path).parent_path()).value_or(no_eos);
+    }
+    return tokenizer;
+  }
+  const std::string file = file_in(path);
+  if (file.empty()) {
+    const bool of_old = is_file(fs::path(path) / "vocab.json");
+    throw Error(fmt::format("{}: holds neither tokenizer.model nor tokenizer.json; {}", path,
+                            of_old ? "transformers make tokenizer.json of its vocab.json "
+                                     "(AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER))"
+                                   : "give the tokenizer's file or another folder"));
+  }
+  return open(file);
+}
+
+Tokenizer Tokenizer::from_bytes(std::string bytes, const std::string& name) {
   Tokenizer tokenizer;
-  // Looked at first: the library logs a parse error of its own where the bytes are no protocol buffer.
-  tokenizer.traits_ = tokenizer_traits(model, name);
-  load_model(tokenizer.processor_->model, model, name);
-  if (tokenizer.traits_.dummy_prefix) {
-    load_model(tokenizer.processor_->model_without_prefix, without_dummy_prefix(model), name);
+  if (name.ends_with(".json")) {
+    tokenizer.kind_ = TokenizerKind::byte_level_bpe;
+    tokenizer.model_ = make_byte_level_bpe(read_tokenizer_json(bytes, name), name);
+    tokenizer.eos_id_ = usual_end_of_text(*tokenizer.model_).value_or(no_eos);
+  } else {
+    // Looked at first: the library logs a parse error of its own where the bytes are no protocol buffer.
+    tokenizer.traits_ = tokenizer_traits(bytes, name);
+    tokenizer.model_ = make_sentencepiece_tokenizer(bytes, tokenizer.traits_, name);
+    tokenizer.eos_id_ = tokenizer.model_->eos_id().value_or(no_eos);
   }
-  if (tokenizer.processor_->model.eos_id() < 0) {
-    throw Error(
-        fmt::format("{}: the model has no end-of-text piece (eos_id is -1), which must close every document; "
-                    "train it with eos_id >= 0 or use --train-tokenizer",
-                    name));
-  }
-  tokenizer.sha256_ = sha256_of(model);
-  tokenizer.bytes_ = std::move(model);
+  tokenizer.sha256_ = sha256_of(bytes);
+  tokenizer.bytes_ = std::move(bytes);
   return tokenizer;
 }
 
-std::int64_t Tokenizer::vocab_size() const {
-  return processor_->model.GetPieceSize();
-}
-std::int32_t Tokenizer::eos_id() const {
-  return processor_->model.eos_id();
-}
-
-void Tokenizer::encode(std::string_view text, std::vector<std::uint32_t>& ids) const {
-  encode_with(processor_->model, text, ids);
-}
-
-void Tokenizer::encode_without_prefix(std::string_view text, std::vector<std::uint32_t>& ids) const {
-  encode_with(traits_.dummy_prefix ? processor_->model_without_prefix : processor_->model, text, ids);
+const char* Tokenizer::file_name() const {
+  return kind_ == TokenizerKind::sentencepiece ? sentencepiece_file : byte_level_file;
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
@@ -88,19 +87,16 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
       throw Error(fmt::format("token {} is outside the tokenizer's vocabulary of {}", id, vocab_size()));
     }
   }
-  std::string text;
-  const auto status = processor_->model.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
-  if (!status.ok()) throw Error(fmt::format("the tokenizer cannot decode: {}", status.message()));
+  return model_->decode(ids);
+}
+
+std::string Tokenizer::shown(std::int32_t id) const {
+  if (kind_ == TokenizerKind::sentencepiece || !is_text_piece(id)) return piece(id);
+  std::string text = decode(std::span(&id, 1));
+  for (std::size_t at = text.find(' '); at != std::string::npos; at = text.find(' ', at)) {
+    text.replace(at, 1, "\xE2\x96\x81");
+  }
   return text;
-}
-
-const std::string& Tokenizer::piece(std::int32_t id) const {
-  return processor_->model.IdToPiece(id);
-}
-
-bool Tokenizer::is_text_piece(std::int32_t id) const {
-  const auto& model = processor_->model;
-  return !model.IsControl(id) && !model.IsUnknown(id) && !model.IsByte(id);
 }
 
 }  // namespace vqlm

@@ -76,7 +76,7 @@ std::int64_t tokenizer_vocab_size(const fs::path& folder) {
   if (is_there("tokenizer.json")) {
     size = size_of_tokenizer_json(folder / "tokenizer.json");
   } else if (is_there("tokenizer.model")) {
-    size = Tokenizer::load((folder / "tokenizer.model").string()).vocab_size();
+    size = Tokenizer::open((folder / "tokenizer.model").string()).vocab_size();
   } else {
     simdjson::dom::parser parser;
     size = size_of_map(load(parser, folder / "vocab.json"), folder / "vocab.json");

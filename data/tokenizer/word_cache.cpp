@@ -45,14 +45,19 @@ std::vector<std::uint8_t> neighbours_in_pieces(const Tokenizer& tokenizer) {
 WordCache::WordCache(const Tokenizer& tokenizer, std::size_t slots)
     : tokenizer_(tokenizer),
       // Without byte fallback SentencePiece joins neighbouring unknown characters to one id, across any cut.
-      active_(tokenizer.traits().bpe && tokenizer.traits().byte_fallback && tokenizer.traits().plain_normalization) {
+      active_(tokenizer.kind() == TokenizerKind::byte_level_bpe ||
+              (tokenizer.traits().bpe && tokenizer.traits().byte_fallback && tokenizer.traits().plain_normalization)) {
   VQLM_ASSERT(slots >= ways && std::has_single_bit(slots));
   if (!active_) return;
-  joined_ = neighbours_in_pieces(tokenizer);
+  if (tokenizer.kind() == TokenizerKind::sentencepiece) joined_ = neighbours_in_pieces(tokenizer);
   slots_.resize(slots);
 }
 
 void WordCache::encode(std::string_view text, std::vector<std::uint32_t>& ids) {
+  if (tokenizer_.kind() == TokenizerKind::byte_level_bpe) {
+    ids_ = &ids;
+    return tokenizer_.cut(text, *this);
+  }
   if (!active_ || text.find(space_symbol) != std::string_view::npos) return tokenizer_.encode(text, ids);
   if (text.empty()) return;
   if (tokenizer_.traits().dummy_prefix) {
@@ -72,7 +77,7 @@ void WordCache::encode_word(std::string_view word, std::vector<std::uint32_t>& i
   ++lookups_;
   if (word.size() > max_word_bytes) {
     ++misses_;
-    return tokenizer_.encode_without_prefix(word, ids);
+    return tokenizer_.encode_word(word, ids);
   }
   const std::size_t sets = slots_.size() / ways;
   Slot* set = slots_.data() + (XXH3_64bits(word.data(), word.size()) & (sets - 1)) * ways;
@@ -85,7 +90,7 @@ void WordCache::encode_word(std::string_view word, std::vector<std::uint32_t>& i
   }
   ++misses_;
   const std::size_t first = ids.size();
-  tokenizer_.encode_without_prefix(word, ids);
+  tokenizer_.encode_word(word, ids);
   const std::size_t count = ids.size() - first;
   if (count > max_word_ids) return;
   std::size_t way = 0;

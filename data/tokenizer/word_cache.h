@@ -1,6 +1,6 @@
-// WordCache: the ids of SentencePiece's encoder from a table of words already seen, 20 times as fast.
+// WordCache: the ids of the tokenizer's encoder from a table of words already seen, 20 times as fast.
 //
-// BPE joins two neighbours only where the result is a piece of the vocabulary (Sennrich et al., arXiv
+// Byte-level BPE cuts a text into words itself. Of SentencePiece's models, BPE joins two neighbours only where the result is a piece of the vocabulary (Sennrich et al., arXiv
 // 1508.07909; a user-defined symbol is taken whole). Where two neighbouring bytes of the text stand side by
 // side in no piece, nothing ever spans the place between them: the ids left and right of it do not depend on
 // each other. The text is cut at all such places (in a usual vocabulary: before spaces, around line ends and
@@ -19,7 +19,7 @@
 namespace vqlm {
 
 /// A cache belongs to one thread; the tokenizer must outlive it.
-class WordCache {
+class WordCache : private WordSink {
  public:
   /// slots: words kept, a power of two; 64 bytes each.
   explicit WordCache(const Tokenizer& tokenizer, std::size_t slots = default_slots);
@@ -50,6 +50,8 @@ class WordCache {
   static_assert(sizeof(Slot) == 64);
 
   void encode_word(std::string_view word, std::vector<std::uint32_t>& ids);
+  void word(std::string_view bytes) override { encode_word(bytes, *ids_); }
+  void token(std::uint32_t id) override { ids_->push_back(id); }
   bool joined(unsigned char left, unsigned char right) const { return joined_[left * 256u + right] != 0; }
 
   const Tokenizer& tokenizer_;
@@ -58,7 +60,8 @@ class WordCache {
   std::vector<Slot> slots_;
   std::uint64_t lookups_ = 0;
   std::uint64_t misses_ = 0;
-  std::string prefixed_;  // scratch: the text with the space that the model puts in front
+  std::vector<std::uint32_t>* ids_ = nullptr;  // where word() and token() append
+  std::string prefixed_;                       // scratch: the text with the space that the model puts in front
 };
 
 }  // namespace vqlm

@@ -51,11 +51,10 @@ std::optional<Tokenizer> tokenizer_of(const CodesArguments& options) {
   std::filesystem::path path = options.tokenizer;
   if (path.empty() && !options.data.empty()) {
     path = std::filesystem::path(ShardSet(options.data).shards().front().path).parent_path();
-    if (!std::filesystem::exists(path / "tokenizer.model")) return std::nullopt;
+    if (!Tokenizer::is_in(path.string())) return std::nullopt;
   }
   if (path.empty()) return std::nullopt;
-  if (std::filesystem::is_directory(path)) path /= "tokenizer.model";
-  return Tokenizer::load(path.string());
+  return Tokenizer::open(path.string());
 }
 
 void show(const CodesArguments& options, Environment& environment) {
@@ -118,7 +117,8 @@ void add_show(CLI::App& codes) {
   const auto options = std::make_shared<CodesArguments>();
   command->add_option("FILE", options->files, "the map")->required()->expected(1);
   add_reading_options(*command, *options, "shards: counts in place of those in the file, and their tokenizer");
-  command->add_option("--tokenizer", options->tokenizer, "tokenizer.model, or its folder, for the words")
+  command
+      ->add_option("--tokenizer", options->tokenizer, "tokenizer.model or tokenizer.json, or its folder, for the words")
       ->type_name("PATH");
   command->add_option("--from", options->from, "a model with a dense head: its rows in place of the file's vectors")
       ->type_name("MODEL");

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 
+#include "core/error.h"
 #include "core/log.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
@@ -40,11 +41,17 @@ struct GenerateArguments {
 
 using Tokens = std::vector<std::int32_t>;
 
-std::optional<Tokenizer> load_tokenizer(const ModelSource& source) {
-  for (const std::filesystem::path& path : source.tokenizer_files()) {
-    if (path.filename() == "tokenizer.model") return Tokenizer::load(path.string());
+/// The model's tokenizer. One that cannot be read is missed by a prompt of text alone.
+std::optional<Tokenizer> load_tokenizer(const GenerateArguments& options, const ModelSource& source) {
+  const std::string folder = source.path().string();
+  if (source.tokenizer_files().empty() || !Tokenizer::is_in(folder)) return std::nullopt;
+  try {
+    return Tokenizer::open(folder);
+  } catch (const Error& error) {
+    if (options.prompt_tokens.empty()) throw Error(fmt::format("{}; or give --prompt-tokens 1,2,3", error.what()));
+    log::info("{}; token ids come out", error.what());
+    return std::nullopt;
   }
-  return std::nullopt;
 }
 
 std::string read_standard_input() {
@@ -62,8 +69,8 @@ Tokens make_prompt(const GenerateArguments& options, const ModelSource& source, 
   if (!options.prompt_tokens.empty()) return options.prompt_tokens;
   if (tokenizer == nullptr) {
     throw UsageError(
-        fmt::format("{}: has no tokenizer.model, and other tokenizers are not read here: give --prompt-tokens "
-                    "1,2,3, and token ids come out",
+        fmt::format("{}: has neither tokenizer.model nor tokenizer.json, and other tokenizers are not read here: give "
+                    "--prompt-tokens 1,2,3, and token ids come out",
                     source.path().string()));
   }
   Tokens tokens;
@@ -172,7 +179,7 @@ void report(const Generation& generation, const Transformer& model) {
 void generate(const GenerateArguments& options, Environment& environment) {
   const auto source = open_model(options.checkpoint);
   log::info("{}: {}", source->path().string(), source->description());
-  const std::optional<Tokenizer> tokenizer = load_tokenizer(*source);
+  const std::optional<Tokenizer> tokenizer = load_tokenizer(options, *source);
   const Tokenizer* const pieces = tokenizer ? &*tokenizer : nullptr;
   const SpecialTokens special = special_tokens(*source, pieces);
   const Tokens prompt = make_prompt(options, *source, pieces, special);
@@ -215,7 +222,7 @@ constexpr const char* generate_details =
     "The continuation goes to standard output as it comes, everything else to standard error. A prompt of "
     "text needs "
     "the\n"
-    "model's tokenizer.model and gives text; --prompt-tokens gives token ids.\n"
+    "model's tokenizer.model or tokenizer.json and gives text; --prompt-tokens gives token ids.\n"
     "Examples:\n"
     "  vqlm generate --checkpoint runs/a --prompt 'Once upon a time' --temperature 0.8 --top-p 0.95\n"
     "  echo 'The weather today' | vqlm generate --checkpoint runs/a --temperature 0 > continuation.txt\n"

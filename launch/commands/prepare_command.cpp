@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -136,11 +137,21 @@ void add_prepare_command(CLI::App& app) {
   const auto options = std::make_shared<PrepareOptions>();
   options->jobs = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   command->add_option("--input", options->inputs, "Files or quoted patterns; may be repeated")->type_name("FILES");
-  command->add_option("--tokenizer", options->tokenizer, "A SentencePiece model")->type_name("FILE");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "A SentencePiece model, a byte-level BPE tokenizer.json, or a folder with one")
+      ->type_name("PATH");
   command
       ->add_option("--train-tokenizer", options->train_tokenizer,
                    "Train a BPE model of so many pieces on a sample of the inputs")
       ->type_name("PIECES");
+  const std::map<std::string, TokenizerKind> kinds{{"bpe", TokenizerKind::sentencepiece},
+                                                   {"byte-bpe", TokenizerKind::byte_level_bpe}};
+  const CLI::Option* kind =
+      command
+          ->add_option("--kind", options->kind,
+                       "With --train-tokenizer: bpe (a SentencePiece model, the default) or byte-bpe (tokenizer.json)")
+          ->transform(CLI::CheckedTransformer(kinds));
   const auto ids = std::make_shared<TokenInputs>();
   const auto id_files = std::make_shared<std::vector<std::string>>();
   command
@@ -154,8 +165,10 @@ void add_prepare_command(CLI::App& app) {
           ->type_name("SIZE");
   const CLI::Option* eos =
       command
-          ->add_option("--eos", ids->eos_id,
-                       "With --from-tokens: the id that ends a document; Megatron-LM's index tells them itself")
+          ->add_option(
+              "--eos", ids->eos_id,
+              "With --from-tokens or a tokenizer.json: the id that ends a document; Megatron-LM's index tells them itself, "
+              "and most tokenizers' files do")
           ->type_name("ID");
   const CLI::Option* tokenizer_files =
       command
@@ -184,9 +197,13 @@ void add_prepare_command(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--force", options->force, "Remove the shards that are in the folder first");
   command->callback([=] {
-    if (id_files->empty() && vocab_size->count() + eos->count() + tokenizer_files->count() > 0) {
-      throw UsageError("--vocab-size, --eos and --tokenizer-files belong to --from-tokens FILES; give that too");
+    if (id_files->empty() && vocab_size->count() + tokenizer_files->count() > 0) {
+      throw UsageError("--vocab-size and --tokenizer-files belong to --from-tokens FILES; give that too");
     }
+    if (kind->count() > 0 && options->train_tokenizer == 0) {
+      throw UsageError("--kind: belongs to --train-tokenizer SIZE; give that too");
+    }
+    if (id_files->empty() && eos->count() > 0) options->eos_id = ids->eos_id;
     if (!id_files->empty()) {
       if (!options->inputs.empty()) throw UsageError("give either --input or --from-tokens, not both");
       options->inputs = *id_files;

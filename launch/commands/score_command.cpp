@@ -34,10 +34,9 @@ struct ScoreArguments {
 };
 
 std::optional<Tokenizer> tokenizer_of(const ModelSource& source) {
-  for (const std::filesystem::path& path : source.tokenizer_files()) {
-    if (path.filename() == "tokenizer.model") return Tokenizer::load(path.string());
-  }
-  return std::nullopt;
+  const std::string folder = source.path().string();
+  if (source.tokenizer_files().empty() || !Tokenizer::is_in(folder)) return std::nullopt;
+  return Tokenizer::open(folder);
 }
 
 /// Every rank's requests are the same: they read the file each for itself.

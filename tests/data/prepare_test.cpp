@@ -17,7 +17,7 @@ using testing::HasSubstr;
 
 TEST_F(PrepareTest, WritesEveryDocumentOnceInOrderAndClosed) {
   const PrepareReport report = prepare(options());
-  const Tokenizer tokenizer = Tokenizer::load(shard("tokenizer.model"));
+  const Tokenizer tokenizer = Tokenizer::open(shard("tokenizer.model"));
   const HeldoutRule rule{0.05, 0};
   PerSplit<std::vector<std::string>> expected;
   for (const auto& file : documents_) {
@@ -147,7 +147,7 @@ TEST_F(PrepareTest, TrainsATokenizerOnceAndNotOnHeldOutText) {
   o.heldout = 0.5;
   prepare(o);
   const std::string model = read_bytes(shard("tokenizer.model"));
-  EXPECT_EQ(Tokenizer::load(shard("tokenizer.model")).vocab_size(), 600);
+  EXPECT_EQ(Tokenizer::open(shard("tokenizer.model")).vocab_size(), 600);
   prepare(o);
   EXPECT_EQ(read_bytes(shard("tokenizer.model")), model);
   o.train_tokenizer = 640;
@@ -164,6 +164,91 @@ TEST_F(PrepareTest, TrainsATokenizerOnceAndNotOnHeldOutText) {
   o.tokenizer.clear();
   o.train_tokenizer = 100'000;
   EXPECT_THAT(error_of(o), HasSubstr("a tokenizer of 100000 pieces cannot be trained"));
+}
+
+TEST_F(PrepareTest, TakesATokenizerJsonWithTheFilesBesideIt) {
+  const std::string model = read_bytes(std::string(VQLM_SOURCE_DIR) + "/tests/tokenizers/qwen2.json");
+  fs::create_directory(folder_.file("qwen2"));
+  write_bytes(folder_.file("qwen2/tokenizer.json"), model);
+  write_bytes(folder_.file("qwen2/tokenizer_config.json"), R"({"eos_token": "<|im_end|>"})");
+  write_bytes(folder_.file("qwen2/config.json"), "{}");
+  PrepareOptions o = options();
+  o.tokenizer = folder_.file("qwen2");
+  const PrepareReport report = prepare(o);
+  EXPECT_EQ(report.vocab_size, 562);
+  EXPECT_EQ(read_bytes(shard("tokenizer.json")), model);
+  EXPECT_TRUE(fs::exists(shard("tokenizer_config.json")));
+  EXPECT_FALSE(fs::exists(shard("config.json")));
+  const Tokenizer tokenizer = Tokenizer::open(out());
+  const ShardMeta meta = ShardReader(shard("train-00000.h5")).meta();
+  EXPECT_EQ(meta.tokenizer_sha256, tokenizer.sha256());
+  EXPECT_EQ(meta.eos_id, tokenizer.id_of("<|im_end|>"));
+  std::uint64_t text_bytes = 0;
+  for (const auto& file : documents_) {
+    for (const auto& text : file) text_bytes += text.size();
+  }
+  EXPECT_EQ(report.counts[Split::train].text_bytes + report.counts[Split::heldout].text_bytes, text_bytes);
+  const auto documents = documents_of(shard("heldout-*.h5"));
+  ASSERT_FALSE(documents.empty());
+  const HeldoutRule rule{0.05, 0};
+  std::size_t next = 0;
+  for (const auto& file : documents_) {
+    for (const auto& text : file) {
+      if (!rule.holds_out(text)) continue;
+      ASSERT_EQ(tokenizer.decode(documents[next++]), text);
+    }
+  }
+  // Another end of text, which the folder then tells.
+  o.eos_id = 0;
+  EXPECT_THAT(error_of(o), HasSubstr("--eos left out, here 0"));
+  o.out = out("other");
+  prepare(o);
+  EXPECT_EQ(ShardReader(o.out + "/train-00000.h5").meta().eos_id, 0);
+  EXPECT_EQ(Tokenizer::open(o.out).eos_id(), 0);
+  o.eos_id = 562;
+  EXPECT_THAT(error_of(o), HasSubstr("--eos 562: is outside the vocabulary [0, 562)"));
+  o = options("third");
+  o.eos_id = 0;
+  EXPECT_THAT(error_of(o), HasSubstr("--eos: a SentencePiece model has its own end of text"));
+}
+
+TEST_F(PrepareTest, AsksForTheEndOfTextThatNothingTells) {
+  PrepareOptions o = options();
+  o.tokenizer = folder_.file("roberta.json");
+  std::string model = read_bytes(std::string(VQLM_SOURCE_DIR) + "/tests/tokenizers/roberta.json");
+  for (std::size_t at = model.find("</s>"); at != std::string::npos; at = model.find("</s>"))
+    model.replace(at, 4, "<e>");
+  write_bytes(o.tokenizer, model);
+  EXPECT_THAT(error_of(o), HasSubstr("roberta.json: nothing tells which token ends a document"));
+  o.eos_id = 1;
+  prepare(o);
+  EXPECT_EQ(Tokenizer::open(out()).eos_id(), 1);
+  write_bytes(shard("tokenizer.model"), "x");
+  EXPECT_THAT(error_of(o), HasSubstr("tokenizer.model: is another tokenizer than tokenizer.json"));
+}
+
+TEST_F(PrepareTest, TrainsAByteLevelTokenizerForAnyNumberOfJobs) {
+  PrepareOptions o = options();
+  o.tokenizer.clear();
+  o.train_tokenizer = 600;
+  o.kind = TokenizerKind::byte_level_bpe;
+  prepare(o);
+  const std::string model = read_bytes(shard("tokenizer.json"));
+  const Tokenizer tokenizer = Tokenizer::open(out());
+  EXPECT_EQ(tokenizer.vocab_size(), 600);
+  EXPECT_EQ(tokenizer.piece(tokenizer.eos_id()), "<|endoftext|>");
+  EXPECT_EQ(prepare(o).parts_made, 0u);
+  o.out = out("jobs3");
+  o.jobs = 3;
+  prepare(o);
+  EXPECT_EQ(contents("jobs3"), contents("shards"));
+  o.train_tokenizer = 640;
+  EXPECT_THAT(error_of(o), HasSubstr("is already there with 600 pieces, --train-tokenizer asks for 640"));
+  o.out = out("large");
+  o.train_tokenizer = 100'000;
+  EXPECT_THAT(error_of(o), HasSubstr("a tokenizer of 100000 tokens cannot be trained"));
+  o.train_tokenizer = 256;
+  EXPECT_THAT(error_of(o), HasSubstr("has no room for <|endoftext|> and the 256 bytes"));
 }
 
 TEST_F(PrepareTest, SaysWhatIsWrongWithTheCommand) {
@@ -202,7 +287,7 @@ TEST_F(PrepareTest, ReadsPlainText) {
   o.inputs = {folder_.file("a.txt")};
   o.heldout = 0;
   prepare(o);
-  const Tokenizer tokenizer = Tokenizer::load(shard("tokenizer.model"));
+  const Tokenizer tokenizer = Tokenizer::open(shard("tokenizer.model"));
   const auto documents = documents_of(shard("train-*.h5"));
   ASSERT_EQ(documents.size(), 2u);
   EXPECT_EQ(tokenizer.decode(documents[0]), "taren koli\nmarest");

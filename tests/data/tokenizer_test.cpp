@@ -47,7 +47,7 @@ TEST(Tokenizer, TrainedModelHasTheSizeAskedForAndIsTheSameAgain) {
   EXPECT_EQ(model, made_up_tokenizer(600));
   TemporaryFolder folder;
   write_bytes(folder.file("t.model"), model);
-  const Tokenizer tokenizer = Tokenizer::load(folder.file("t.model"));
+  const Tokenizer tokenizer = Tokenizer::open(folder.file("t.model"));
   EXPECT_EQ(tokenizer.vocab_size(), 600);
   EXPECT_EQ(tokenizer.eos_id(), 2);
   EXPECT_EQ(tokenizer.sha256(), sha256_of(model));
@@ -111,13 +111,13 @@ TEST(Tokenizer, RefusesWhatIsNoModel) {
   const std::string model = made_up_tokenizer();
   const auto load = [&](const std::string& bytes) {
     write_bytes(folder.file("t.model"), bytes);
-    return error_of([&] { Tokenizer::load(folder.file("t.model")); });
+    return error_of([&] { Tokenizer::open(folder.file("t.model")); });
   };
   EXPECT_THAT(load(""), HasSubstr("t.model: is empty"));
   EXPECT_THAT(load("{\"model\": {\"type\": \"BPE\"}}"),
               HasSubstr("t.model: is not a SentencePiece model; give the .model file"));
   EXPECT_THAT(load(model.substr(0, model.size() / 2)), HasSubstr("t.model: is not a SentencePiece model"));
-  EXPECT_THAT(error_of([&] { Tokenizer::load(folder.file("none.model")); }), HasSubstr("none.model: cannot be opened"));
+  EXPECT_THAT(error_of([&] { Tokenizer::open(folder.file("none.model")); }), HasSubstr("none.model: cannot be opened"));
   const Tokenizer tokenizer = Tokenizer::from_bytes(model, "test");
   EXPECT_THAT(error_of([&] { tokenizer.decode(std::vector<std::int32_t>{600}); }), HasSubstr("token 600 is outside"));
 }

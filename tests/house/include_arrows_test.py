@@ -81,6 +81,8 @@ LIBRARIES = {
     "oneDNN": (r"(dnnl.*|oneapi/.*)$", r"core/cpu/"),
     "Highway": (r"hwy/", r"core/cpu/"),
     "SentencePiece": (r"sentencepiece", r"data/tokenizer/"),
+    "PCRE2": (r"pcre2", r"data/tokenizer/"),
+    "utf8proc": (r"utf8proc", r"data/tokenizer/"),
 }
 
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -97,6 +97,36 @@ class Generate(unittest.TestCase):
         self.refused(generate(hf, "--prompt", "bada"), 2, str(hf), "tokenizer.model", "--prompt-tokens")
         self.succeed(generate(hf, *options))
 
+    def test_a_model_with_a_tokenizer_json(self):
+        shards, model = self.folder / "byte-shards", self.folder / "byte-level"
+        self.succeed(run("prepare", "--input", self.folder / "c4-train.*.json.gz", "--train-tokenizer", "400", "--kind", "byte-bpe", "--heldout", "0.1",
+                         "--out", shards))
+        self.succeed(run("train", *set_options([*MODEL, *VQ, f"data.train={shards}/train-*.h5", f"data.heldout={shards}/heldout-*.h5",
+                                                f"run.dir={model}", "train.steps=5"])))
+        options = ["--prompt", "bada \u00e9", "--temperature", "0", "--max-tokens", "8"]
+        first = self.succeed(generate(model, *options))
+        self.assertIn('token 0 ("<|endoftext|>") stands before the prompt', first.stderr)
+        evaluation = self.succeed(run("eval", "--checkpoint", model, "--data", f"{shards}/heldout-*.h5"))
+        self.assertIn("bits", evaluation.stdout)
+        shown = self.succeed(run("codes", "show", model / "code_map.h5", "--tokenizer", shards))
+        self.assertIn("\u2581", shown.stdout)
+        # There and back again: the same file, the same text.
+        hf, back = self.folder / "byte-hf", self.folder / "byte-back"
+        self.succeed(run("convert", "--to", "hf", "--checkpoint", model, "--out", hf, "--dtype", "float32"))
+        config = json.loads((hf / "tokenizer_config.json").read_text())
+        self.assertEqual((config["tokenizer_class"], config["eos_token"]), ("PreTrainedTokenizerFast", "<|endoftext|>"))
+        self.assertEqual(json.loads((hf / "generation_config.json").read_text())["eos_token_id"], 0)
+        self.succeed(run("convert", "--from", "hf", "--input", hf, "--out", back))
+        for folder in (hf, back):
+            self.assertEqual((folder / "tokenizer.json").read_bytes(), (shards / "tokenizer.json").read_bytes())
+            self.succeed(generate(folder, *options))
+        # One that cannot be run is missed by text alone.
+        other = json.loads((hf / "tokenizer.json").read_text())
+        other["model"]["type"] = "Unigram"
+        (hf / "tokenizer.json").write_text(json.dumps(other))
+        self.refused(generate(hf, "--prompt", "bada"), 1, 'model.type is "Unigram"', "--prompt-tokens")
+        self.succeed(generate(hf, "--prompt-tokens", "7,30", "--max-tokens", "4"))
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -28,7 +28,7 @@ std::vector<std::int32_t> first_members(const KnownMap& known, std::int64_t clus
 }
 
 std::string word(std::int32_t token, const Tokenizer* tokenizer) {
-  return tokenizer != nullptr && token < tokenizer->vocab_size() ? tokenizer->piece(token) : std::to_string(token);
+  return tokenizer != nullptr && token < tokenizer->vocab_size() ? tokenizer->shown(token) : std::to_string(token);
 }
 
 /// Places of a UTF-8 text on a terminal, near enough: its code points.

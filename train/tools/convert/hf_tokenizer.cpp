@@ -1,11 +1,11 @@
 #include "train/tools/convert/hf_tokenizer.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
+#include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -17,19 +17,13 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
   write_file_atomically(file.string(), json.dump(2) + "\n");
 }
 
-bool has_piece(const Tokenizer& tokenizer, const std::string& piece) {
-  for (std::int64_t id = 0; id < std::min<std::int64_t>(tokenizer.vocab_size(), 16); ++id) {
-    if (tokenizer.piece(static_cast<std::int32_t>(id)) == piece) return true;
-  }
-  return false;
-}
-
 /// "legacy": false and the prefix as the model has it: transformers' default would encode the text after a special token in
 /// another way than SentencePiece does. `bos` is never added: our samples have none.
 void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  const nlohmann::ordered_json special = {
-      {"bos_token", has_piece(tokenizer, "<s>") ? "<s>" : eos}, {"eos_token", eos}, {"unk_token", "<unk>"}};
+  const nlohmann::ordered_json special = {{"bos_token", tokenizer.id_of("<s>").value_or(16) < 16 ? "<s>" : eos},
+                                          {"eos_token", eos},
+                                          {"unk_token", "<unk>"}};
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
                                    {"add_bos_token", false},
                                    {"add_eos_token", false},
@@ -68,9 +62,34 @@ HfSpecialTokens described_tokens(const std::filesystem::path& file) {
 
 /// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
 HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
-  const Tokenizer tokenizer = Tokenizer::load((out / "tokenizer.model").string());
+  const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
   describe_sentencepiece(tokenizer, out);
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
+}
+
+/// False for a kind of tokenizer.json that is only carried along.
+bool can_be_read(const std::filesystem::path& folder) {
+  try {
+    Tokenizer::open((folder / "tokenizer.json").string());
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+/// Of a tokenizer.json that was alone: by transformers' class for such files, with the end of text in both places.
+HfSpecialTokens byte_level_tokens(const std::filesystem::path& out) {
+  const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.json").string());
+  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                   {"clean_up_tokenization_spaces", false}};
+  HfSpecialTokens tokens;
+  if (tokenizer.eos_id() != Tokenizer::no_eos) {
+    const std::string& eos = tokenizer.piece(tokenizer.eos_id());
+    config.update(nlohmann::ordered_json{{"bos_token", eos}, {"eos_token", eos}});
+    tokens = {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
+  }
+  write_json(out / "tokenizer_config.json", config);
+  return tokens;
 }
 
 }  // namespace
@@ -86,6 +105,8 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
     tokens = described_tokens(out / "tokenizer_config.json");
   } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {
     tokens = sentencepiece_tokens(out);
+  } else if (names.contains("tokenizer.json") && can_be_read(out)) {
+    tokens = byte_level_tokens(out);
   }
   const std::filesystem::path generation = out / "generation_config.json";
   if (names.contains("generation_config.json")) {

@@ -10,7 +10,7 @@ namespace vqlm {
 
 /// Copies the model's tokenizer files into `out`. Beside a lone SentencePiece model it writes tokenizer_config.json and
 /// special_tokens_map.json, with which transformers gives the ids that the model itself gives (no beginning-of-text token
-/// is added); generation_config.json where there was none. Returns which ids begin and end texts.
+/// is added), beside a lone byte-level tokenizer.json a tokenizer_config.json; generation_config.json where there was none. Returns which ids begin and end texts.
 HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out);
 
 }  // namespace vqlm

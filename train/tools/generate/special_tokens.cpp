@@ -45,11 +45,17 @@ std::string bos_piece(const Json& config) {
   return {};
 }
 
-std::optional<std::int32_t> id_of(const Tokenizer& tokenizer, const std::string& piece) {
-  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.piece(id) == piece) return id;
+/// What stands before a text of a model whose tokenizer is a tokenizer.json.
+std::optional<std::int32_t> begin_of_byte_level(const ModelSource& source, const Tokenizer& tokenizer,
+                                                const std::optional<Json>& config, std::optional<std::int32_t> eos) {
+  // A run of ours, whose shards have nothing in front of texts, whatever the tokenizer's files say.
+  if (const auto run = source.run(); run && run->has_optimizer) return eos;
+  if (config) {
+    const Json add = config->value("add_bos_token", Json());
+    if (add.is_boolean()) return add.get<bool>() ? tokenizer.id_of(bos_piece(*config)) : std::nullopt;
+    return tokenizer.begin_id();
   }
-  return std::nullopt;
+  return tokenizer.begin_id() ? tokenizer.begin_id() : eos;
 }
 
 }  // namespace
@@ -57,12 +63,20 @@ std::optional<std::int32_t> id_of(const Tokenizer& tokenizer, const std::string&
 SpecialTokens special_tokens(const ModelSource& source, const Tokenizer* tokenizer) {
   SpecialTokens special;
   const std::int64_t vocab_size = source.model().vocab_size;
-  if (tokenizer != nullptr && tokenizer->eos_id() < vocab_size) special.end.push_back(tokenizer->eos_id());
+  std::optional<std::int32_t> eos;
+  if (tokenizer != nullptr && tokenizer->eos_id() != Tokenizer::no_eos && tokenizer->eos_id() < vocab_size) {
+    eos = tokenizer->eos_id();
+    special.end.push_back(*eos);
+  }
   const std::optional<Json> generation = file_of(source, "generation_config.json");
   if (generation) add_ids(generation->value("eos_token_id", Json()), vocab_size, special.end);
   if (tokenizer == nullptr) return special;
 
   const std::optional<Json> config = file_of(source, "tokenizer_config.json");
+  if (tokenizer->kind() == TokenizerKind::byte_level_bpe) {
+    special.begin = begin_of_byte_level(source, *tokenizer, config, eos);
+    return special;
+  }
   if (!config) {
     special.begin = tokenizer->eos_id();
     return special;
@@ -71,7 +85,7 @@ SpecialTokens special_tokens(const ModelSource& source, const Tokenizer* tokeniz
   const Json add = config->value("add_bos_token", Json());
   const Json name = config->value("tokenizer_class", Json());
   const bool of_llama = name.is_string() && name.get<std::string>().starts_with("Llama");
-  if (add.is_boolean() ? add.get<bool>() : of_llama) special.begin = id_of(*tokenizer, bos_piece(*config));
+  if (add.is_boolean() ? add.get<bool>() : of_llama) special.begin = tokenizer->id_of(bos_piece(*config));
   return special;
 }
 

@@ -16,9 +16,10 @@ struct SpecialTokens {
 };
 
 /// What the model's tokenizer files say. End: eos_token_id of generation_config.json (one, or several), and the
-/// SentencePiece model's end-of-text token. Begin: where there is a tokenizer_config.json, its beginning-of-text token if
+/// tokenizer's end-of-text token. Begin: where there is a tokenizer_config.json, its beginning-of-text token if
 /// add_bos_token says so; without one the model is of `vqlm train`, whose texts stand behind each other's end-of-text
-/// tokens. `tokenizer`: null where the model has no tokenizer.model. Throws Error for a file that is no JSON.
+/// tokens. Of a tokenizer.json, what its post-processor puts in front, unless add_bos_token tells or a run of ours made the
+/// model. `tokenizer`: null where the model has none that can be read. Throws Error for a file that is no JSON.
 SpecialTokens special_tokens(const ModelSource& source, const Tokenizer* tokenizer);
 
 }  // namespace vqlm
