@@ -72,7 +72,10 @@ bool HeldoutRule::holds_out(std::string_view text) const {
 struct EncodePipeline::Impl {
   Impl(const std::string& path, std::vector<RecordRange> skip_ranges, std::vector<Encoder>& encoders)
       // At most this many batches are in flight: two for every encoder, and one with the reader and the caller each.
-      : reader(path), skip(std::move(skip_ranges)), order(2 * encoders.size() + 2), work(2 * encoders.size() + 2) {
+      : reader(path, TextReader::default_max_record_bytes, encoders.front().text_field),
+        skip(std::move(skip_ranges)),
+        order(2 * encoders.size() + 2),
+        work(2 * encoders.size() + 2) {
     threads.reserve(encoders.size() + 1);
     threads.emplace_back([this] { read_all(); });
     for (Encoder& encoder : encoders) threads.emplace_back([this, &encoder] { encode_all(encoder); });

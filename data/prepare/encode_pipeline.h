@@ -52,11 +52,13 @@ struct EncodeOptions {
 /// The state that one encoding thread keeps from file to file.
 struct Encoder {
   Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
-      : eos_id(static_cast<std::uint32_t>(tokenizer.eos_id())),
+      : text_field(options.text_field),
+        eos_id(static_cast<std::uint32_t>(tokenizer.eos_id())),
         texts(tokenizer),
         parser(options.text_field),
         heldout(options.heldout) {}
 
+  std::string text_field;
   std::uint32_t eos_id;
   LongTextEncoder texts;
   DocumentParser parser;

@@ -23,8 +23,9 @@ constexpr std::size_t batch_ids = std::size_t{256} << 10;
 /// The documents of a file of ids as records.
 class IdBatches : public RecordBatches {
  public:
-  IdBatches(const std::string& path, std::vector<RecordRange> skip, const ShardMeta& meta, const HeldoutRule& heldout)
-      : documents_(path, meta.vocab_size, eos_of(meta)),
+  IdBatches(const std::string& path, std::vector<RecordRange> skip, const ShardMeta& meta, const HeldoutRule& heldout,
+            const std::string& dtype)
+      : documents_(path, meta.vocab_size, eos_of(meta), dtype),
         skip_(std::move(skip)),
         eos_(eos_of(meta)),
         heldout_(heldout) {}
@@ -71,7 +72,8 @@ class IdBatches : public RecordBatches {
 
 class IdTokenization : public Tokenization {
  public:
-  explicit IdTokenization(const PrepareOptions& options) : heldout_{options.heldout, options.seed} {
+  explicit IdTokenization(const PrepareOptions& options)
+      : heldout_{options.heldout, options.seed}, dtype_(options.ids->dtype) {
     const TokenInputs& inputs = *options.ids;
     if (!inputs.tokenizer_files.empty()) read_tokenizer(inputs.tokenizer_files);
     const std::int64_t own = tokenizer_vocab_size_;
@@ -96,15 +98,16 @@ class IdTokenization : public Tokenization {
     return files_.empty() ? "none" : folder.file(files_[0].first);
   }
 
-  /// Hashes both files of a Megatron-LM pair: the index cuts the documents.
+  /// Hashes both files of a Megatron-LM pair: the index cuts the documents. Raw ids of another type are other ids.
   std::string sha256_of_input(const std::string& path) const override {
     const std::string data = sha256_of_file(path);
+    if (!dtype_.empty()) return sha256_of(data + dtype_);
     const std::string index = megatron_index_beside(path);
     return index.empty() ? data : sha256_of(data + sha256_of_file(index));
   }
 
   std::unique_ptr<RecordBatches> open(const std::string& path, std::vector<RecordRange> skip) override {
-    return std::make_unique<IdBatches>(path, std::move(skip), meta_, heldout_);
+    return std::make_unique<IdBatches>(path, std::move(skip), meta_, heldout_, dtype_);
   }
 
  private:
@@ -123,6 +126,7 @@ class IdTokenization : public Tokenization {
   }
 
   HeldoutRule heldout_;
+  std::string dtype_;
   ShardMeta meta_;
   std::int64_t tokenizer_vocab_size_ = 0;
   std::vector<std::pair<std::string, std::string>> files_;  // names and contents

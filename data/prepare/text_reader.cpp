@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "data/files/foreign_file.h"
+#include "data/files/parquet_source.h"
 
 namespace vqlm {
 
@@ -51,10 +52,10 @@ TextFormat format_of(const std::string& path, std::string_view head) {
 
 }  // namespace
 
-TextReader::TextReader(const std::string& path, std::size_t max_record_bytes)
+TextReader::TextReader(const std::string& path, std::size_t max_record_bytes, const std::string& text_field)
     : path_(path),
       max_record_bytes_(max_record_bytes),
-      source_(open_byte_source(path)),
+      source_(is_parquet(path) ? open_parquet(path, text_field) : open_byte_source(path)),
       buffer_(std::min(first_buffer_bytes, 2 * max_record_bytes + 2)) {
   while (end_ < buffer_.size() && fill()) {
   }
@@ -62,7 +63,7 @@ TextReader::TextReader(const std::string& path, std::size_t max_record_bytes)
   if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", path, kind));
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
   if (head.starts_with(byte_order_mark)) begin_ = byte_order_mark.size();
-  format_ = format_of(path, head.substr(begin_));
+  format_ = is_parquet(path) ? TextFormat::json_lines : format_of(path, head.substr(begin_));
   if (const std::size_t nul = head.find('\0'); format_ == TextFormat::plain_text && nul != std::string_view::npos) {
     throw Error(fmt::format(
         "{}: is no plain text: it has a NUL at byte {} of its text; give text in UTF-8, or ids as --from-tokens", path,

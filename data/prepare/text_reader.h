@@ -1,5 +1,5 @@
 // Text files as a stream of records, in constant memory: JSON lines as C4 is published (one object a line) or
-// plain text, each plain or compressed (data/files/byte_source.h).
+// plain text, each plain or compressed (data/files/byte_source.h), or a column of a Parquet file, whose rows are JSON lines here.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,10 @@ class TextReader {
 
   /// The format is told by the name without .gz or .zst: .json, .jsonl and .ndjson are JSON lines, .txt and
   /// .text plain text; any other name is JSON lines where the first byte that is no white space is '{'.
-  /// Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h) or is
+  /// Parquet is told by its first bytes; text_field is its column. Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h) or is
   /// plain text by its name and holds a NUL in its first MiB.
-  explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes);
+  explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes,
+                      const std::string& text_field = "text");
 
   /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, or between two lines
   /// "<|endoftext|>" where the first MiB has one, as they are, without the last line end. A UTF-8 byte order mark at the start of the file is dropped.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "core/error.h"
 #include "data/files/little_endian.h"
@@ -168,6 +169,30 @@ TokenArray parse_llmc_header(std::string_view head, std::uint64_t file_bytes, co
   }
   const TokenArray array{header_bytes, static_cast<std::uint64_t>(word(2)), narrow ? 2 : 4, false};
   check_size(array, file_bytes, name);
+  return array;
+}
+
+TokenArray raw_token_array(std::string_view head, std::uint64_t file_bytes, const std::string& dtype,
+                           const std::string& name) {
+  constexpr std::pair<std::string_view, TokenArray> types[] = {
+      {"uint8", {0, 0, 1, false}},  {"uint16", {0, 0, 2, false}}, {"uint32", {0, 0, 4, false}},
+      {"uint64", {0, 0, 8, false}}, {"int16", {0, 0, 2, true}},   {"int32", {0, 0, 4, true}},
+      {"int64", {0, 0, 8, true}}};
+  const auto* const type = std::ranges::find(types, dtype, &std::pair<std::string_view, TokenArray>::first);
+  if (type == std::end(types)) {
+    throw UsageError(
+        fmt::format("--dtype {}: choose one of uint8, uint16, uint32, uint64, int16, int32, int64", dtype));
+  }
+  const std::int32_t first = head.size() < sizeof(std::int32_t) ? 0 : load_little<std::int32_t>(head, 0);
+  if (head.starts_with("\x93NUMPY") || first == llmc_magic_u16 || first == llmc_magic_u32) {
+    throw Error(fmt::format("{}: begins with a header, which tells the type of its ids; leave --dtype out", name));
+  }
+  TokenArray array = type->second;
+  array.count = file_bytes / static_cast<std::uint64_t>(array.width);
+  if (array.count * static_cast<std::uint64_t>(array.width) != file_bytes) {
+    throw Error(fmt::format("{}: {} bytes are no whole number of {} ids; it is cut off, or of another --dtype", name,
+                            file_bytes, dtype));
+  }
   return array;
 }
 

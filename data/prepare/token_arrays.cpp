@@ -34,8 +34,8 @@ TokenArray array_of(const RandomAccessFile& file) {
   if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", name, kind));
   throw Error(
       fmt::format("{}: is no NumPy array (.npy), llm.c file (.bin) or Megatron-LM pair (.bin with .idx beside "
-                  "it); save raw ids as numpy.save(\"ids.npy\", numpy.memmap(\"{}\", \"<u2\")) with their type",
-                  name, std::filesystem::path(name).filename().string()));
+                  "it); of ids without a header say the type, such as --dtype uint16",
+                  name));
 }
 
 /// Converts stored ids, each checked to lie in [0, vocab_size); `first`: the place of the first one, for messages.
@@ -64,9 +64,13 @@ std::string megatron_index_beside(const std::string& path) {
 }
 
 struct TokenDocuments::Impl {
-  Impl(const std::string& path, std::int64_t vocab, std::optional<std::uint32_t> eos)
+  Impl(const std::string& path, std::int64_t vocab, std::optional<std::uint32_t> eos, const std::string& dtype)
       : file(path), vocab_size(vocab), eos_id(eos) {
     VQLM_ASSERT(vocab >= 1 && vocab <= std::int64_t{1} << 31);
+    if (!dtype.empty()) {
+      array = raw_token_array(file.head(max_token_header_bytes), file.bytes(), dtype, path);
+      return;
+    }
     const std::string index_path = megatron_index_beside(path);
     if (index_path.empty()) {
       array = array_of(file);
@@ -166,8 +170,9 @@ bool TokenDocuments::Impl::next(std::vector<std::uint32_t>& ids) {
   return !ids.empty();
 }
 
-TokenDocuments::TokenDocuments(const std::string& path, std::int64_t vocab_size, std::optional<std::uint32_t> eos_id)
-    : impl_(std::make_unique<Impl>(path, vocab_size, eos_id)) {}
+TokenDocuments::TokenDocuments(const std::string& path, std::int64_t vocab_size, std::optional<std::uint32_t> eos_id,
+                               const std::string& dtype)
+    : impl_(std::make_unique<Impl>(path, vocab_size, eos_id, dtype)) {}
 TokenDocuments::~TokenDocuments() = default;
 TokenDocuments::TokenDocuments(TokenDocuments&&) noexcept = default;
 

@@ -5,6 +5,7 @@
 //   Megatron-LM   x.bin with x.idx beside it: "MMIDIDX\0\0", uint64 version 1, uint8 code of the type, uint64 sequences,
 //                 uint64 entries of the document index; then int32 lengths and int64 pointers (bytes into x.bin) of the
 //                 sequences, and the int64 document index: document i is sequences [index[i], index[i + 1])
+//   raw ids       without any header, of a type that the user tells: OLMo's .npy, nanoGPT's .bin
 //
 // Headers are read strictly: what they tell must give the size of the file to the byte.
 #pragma once
@@ -38,6 +39,11 @@ constexpr std::size_t max_token_header_bytes = std::size_t{1} << 16;
 TokenArray parse_npy_header(std::string_view head, std::uint64_t file_bytes, const std::string& name);
 TokenArray parse_llmc_header(std::string_view head, std::uint64_t file_bytes, const std::string& name);
 
+/// The ids of a file without a header; `dtype` as NumPy names it: uint8, uint16, uint32, uint64, int16, int32 or int64. Throws
+/// UsageError for another type, Error for a file that begins with a header or ends within an id.
+TokenArray raw_token_array(std::string_view head, std::uint64_t file_bytes, const std::string& dtype,
+                           const std::string& name);
+
 struct MegatronIndex {
   TokenArray ids;               // of x.bin
   std::uint64_t sequences = 0;  // entries of the tables of lengths and pointers
@@ -60,8 +66,10 @@ class TokenDocuments {
   /// A longer document is cut there, so that 64 MiB are in memory at a time: the same limit as of a text record.
   static constexpr std::uint64_t most_ids = 16 * 1024 * 1024;
 
-  /// Throws Error for a file that cannot be read or is none of the kinds above. vocab_size: at most 2^31.
-  TokenDocuments(const std::string& path, std::int64_t vocab_size, std::optional<std::uint32_t> eos_id);
+  /// Throws Error for a file that cannot be read or is none of the kinds above. vocab_size: at most 2^31. dtype: of raw ids,
+  /// else "".
+  TokenDocuments(const std::string& path, std::int64_t vocab_size, std::optional<std::uint32_t> eos_id,
+                 const std::string& dtype = "");
   ~TokenDocuments();
   TokenDocuments(TokenDocuments&&) noexcept;
 

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -22,10 +25,10 @@ namespace {
 constexpr const char* prepare_details =
     "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
     "text (.txt), "
-    "each plain, .gz or .zst. In plain text a document is what stands between two blank lines, or two lines "
+    "each plain, .gz or .zst; Parquet (its --text-field column, by Python's pyarrow); JSON lines from a pipe (--input -). In plain text a document is what stands between two blank lines, or two lines "
     "<|endoftext|>.\n"
     "Inputs that are ids already (--from-tokens): NumPy arrays of one axis (.npy), llm.c's files (.bin), "
-    "Megatron-LM's pairs (.bin with .idx beside it). --heldout-input takes the same kinds then. Without text "
+    "Megatron-LM's pairs (.bin with .idx beside it), raw ids (--dtype uint16). --heldout-input takes the same kinds then. Without text "
     "there "
     "are no bits per byte.\n"
     "Output: train-00000.h5 ..., heldout-00000.h5 ..., the tokenizer's files, and prepare.json, which says "
@@ -37,6 +40,7 @@ constexpr const char* prepare_details =
     "Examples:\n"
     "  vqlm prepare --input 'c4-train.*.json.gz' --train-tokenizer 32000 --heldout 0.005 --out shards\n"
     "  vqlm prepare --input a.jsonl.zst b.txt --tokenizer sp.model --heldout-input c.jsonl --out shards\n"
+    "  vqlm prepare --input 'data/*.parquet' --train-tokenizer 32000 --out shards\n"
     "  vqlm prepare --from-tokens 'fineweb_*.bin' --vocab-size 50257 --eos 50256 --out shards";
 
 /// Text a second, or ids where there is no text.
@@ -112,10 +116,51 @@ void print_report(const PrepareReport& report, const std::string& out) {
              report.tokenizer_seconds);
 }
 
+/// What came by a pipe, as a file beside the shards while they are made: it is read more than once (its hash, a sample for a
+/// tokenizer, the text), and a run that was stopped can be told whether the same comes again.
+class StandardInput {
+ public:
+  explicit StandardInput(const std::string& folder)
+      : path_((std::filesystem::path(folder) / "standard-input.jsonl").string()) {
+    std::filesystem::create_directories(folder);
+    std::ofstream file(path_, std::ios::binary);
+    std::vector<char> piece(std::size_t{1} << 20);
+    while (const std::size_t n = std::fread(piece.data(), 1, piece.size(), stdin))
+      file.write(piece.data(), static_cast<std::streamsize>(n));
+    file.close();
+    if (!file)
+      throw Error(fmt::format("{}: cannot be written: {}; free some space, or choose another --out", path_,
+                              std::strerror(errno)));
+  }
+  StandardInput(const StandardInput&) = delete;
+  StandardInput& operator=(const StandardInput&) = delete;
+  ~StandardInput() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// --input - becomes that file.
+std::unique_ptr<StandardInput> take_standard_input(PrepareOptions& options) {
+  const auto dash = std::ranges::find(options.inputs, "-");
+  if (dash == options.inputs.end()) return nullptr;
+  if (options.ids) throw UsageError("--from-tokens -: ids come from files; standard input is for text (--input -)");
+  if (std::ranges::count(options.inputs, "-") > 1) throw UsageError("--input -: standard input can be read once");
+  check(options);
+  auto piped = std::make_unique<StandardInput>(options.out);
+  *dash = piped->path();
+  return piped;
+}
+
 void run_prepare(PrepareOptions options, bool heldout_given) {
   refuse_launcher_ranks("prepare", "run it once, and choose its threads with --jobs");
   // Held-out files of the user's own are the split; none of the training text is taken away then.
   if (!heldout_given && !options.heldout_inputs.empty()) options.heldout = 0;
+  const std::unique_ptr<StandardInput> piped = take_standard_input(options);
   PrepareReport report;
   {
     ProgressLine line;
@@ -175,6 +220,13 @@ void add_prepare_command(CLI::App& app) {
           ->add_option("--tokenizer-files", ids->tokenizer_files,
                        "With --from-tokens: the folder of the ids' tokenizer, copied beside the shards")
           ->type_name("FOLDER");
+  const CLI::Option* dtype =
+      command
+          ->add_option(
+              "--dtype", ids->dtype,
+              "With --from-tokens: the type of ids in files without a header (OLMo's .npy, nanoGPT's .bin): uint16, "
+              "uint32, ...")
+          ->type_name("TYPE");
   command->add_option("--out", options->out, "Folder of the shards")->type_name("FOLDER")->required();
   const CLI::Option* heldout = command
                                    ->add_option("--heldout", options->heldout,
@@ -200,6 +252,8 @@ void add_prepare_command(CLI::App& app) {
     if (id_files->empty() && vocab_size->count() + tokenizer_files->count() > 0) {
       throw UsageError("--vocab-size and --tokenizer-files belong to --from-tokens FILES; give that too");
     }
+    if (id_files->empty() && dtype->count() > 0)
+      throw UsageError("--dtype belongs to --from-tokens FILES; give that too");
     if (kind->count() > 0 && options->train_tokenizer == 0) {
       throw UsageError("--kind: belongs to --train-tokenizer SIZE; give that too");
     }

@@ -25,7 +25,7 @@ Tokenizer train_with(std::unordered_map<std::string, std::string> options) {
   options.insert({{"input", folder.file("text")}, {"model_prefix", folder.file("sp")}});
   const auto status = sentencepiece::SentencePieceTrainer::Train(options);
   EXPECT_TRUE(status.ok()) << status.ToString();
-  return Tokenizer::load(folder.file("sp.model"));
+  return Tokenizer::open(folder.file("sp.model"));
 }
 
 constexpr std::size_t most_at_once = 1000;

@@ -133,7 +133,6 @@ TEST_F(TextReaderTest, NamesFilesThatAreNoText) {
   const std::pair<std::string, const char*> files[] = {
       {tar, "is a tar archive; unpack it"},
       {gzip(tar), "is a tar archive"},
-      {"PAR1 text", "is a Parquet file; write its text column as JSON lines"},
       {std::string("ARROW1\0\0", 8), "is an Arrow (Feather) file"},
       {std::string("\xFF\xFF\xFF\xFF\x10\0\0\0", 8), "is an Arrow stream"},
       {"PK\x03\x04 text", "is a zip archive"},

@@ -13,6 +13,7 @@ endfunction()
 
 vqlm_program_test(ablation ablation_test.py)
 vqlm_program_test(command_line command_line_test.py)
+vqlm_program_test(prepare prepare_test.py)
 vqlm_program_test(codes codes_test.py)
 vqlm_program_test(convert convert_test.py)
 vqlm_program_test(doctor doctor_test.py)
