@@ -33,7 +33,8 @@ std::string describe(const BadRecordCounts& counts) {
   std::string text;
   for (std::size_t i = 0; i < counts.size(); ++i) {
     if (counts[i] == 0) continue;
-    text += fmt::format("{}{} records: {}", text.empty() ? "" : ", ", counts[i], describe(static_cast<BadRecord>(i)));
+    text += fmt::format("{}{} record{}: {}", text.empty() ? "" : ", ", counts[i], counts[i] == 1 ? "" : "s",
+                        describe(static_cast<BadRecord>(i)));
   }
   return text;
 }

@@ -21,7 +21,7 @@ std::string_view describe(BadRecord reason);
 /// The numbers of bad records, by BadRecord.
 using BadRecordCounts = std::array<std::size_t, bad_record_count>;
 
-/// Returns the counts as messages say them: "3 records: not a JSON object, 1 records: ..."; empty where all are 0.
+/// Returns the counts as messages say them: "3 records: not a JSON object, 1 record: ..."; empty where all are 0.
 std::string describe(const BadRecordCounts& counts);
 
 /// Finds the text of records; keeps its buffers from one record to the next, so one belongs to one thread.

@@ -272,7 +272,7 @@ TEST_F(PrepareTest, SaysWhatIsWrongWithTheCommand) {
   write_bytes(folder_.file("bad.json"), "1\n2\n{}\n");
   o = options("bad");
   o.inputs = {folder_.file("bad.json")};
-  EXPECT_THAT(error_of(o), HasSubstr("skipped 2 records: not a JSON object, 1 records: no text field"));
+  EXPECT_THAT(error_of(o), HasSubstr("skipped 2 records: not a JSON object, 1 record: no text field"));
   o = options("pointer");
   o.tokenizer = folder_.file("pointer.model");
   write_bytes(o.tokenizer, "version https://git-lfs.github.com/spec/v1\n");
