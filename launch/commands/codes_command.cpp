@@ -117,7 +117,8 @@ void add_show(CLI::App& codes) {
   const auto options = std::make_shared<Options>();
   command->add_option("FILE", options->files, "the map")->required()->expected(1);
   add_reading_options(*command, *options, "shards: counts in place of those in the file, and their tokenizer");
-  command->add_option("--tokenizer", options->tokenizer, "tokenizer.model or tokenizer.json, or its folder, for the words")
+  command
+      ->add_option("--tokenizer", options->tokenizer, "tokenizer.model or tokenizer.json, or its folder, for the words")
       ->type_name("PATH");
   command->add_option("--from", options->from, "a model with a dense head: its rows in place of the file's vectors")
       ->type_name("MODEL");
