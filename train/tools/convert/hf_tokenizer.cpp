@@ -81,6 +81,7 @@ bool can_be_read(const std::filesystem::path& folder) {
 HfSpecialTokens byte_level_tokens(const std::filesystem::path& out) {
   const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.json").string());
   nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                   {"add_bos_token", false},
                                    {"clean_up_tokenization_spaces", false}};
   HfSpecialTokens tokens;
   if (tokenizer.eos_id() != Tokenizer::no_eos) {
