@@ -175,6 +175,21 @@ TEST_F(CarriedModelTest, AMapFileOfTheSameSizesTakesWhatTheHeadHasLearned) {
   EXPECT_LT(std::abs(start.loss - before), 0.1 * lost);
 }
 
+TEST_F(CarriedModelTest, RowsThatOnlyPadTheVocabularyHaveAPlaceInEveryMadeMap) {
+  for (const char* map : {"corpus", "frequency", "random", "contiguous"}) {
+    SCOPED_TRACE(map);
+    Config padded = config(std::string("padded-") + map);
+    vq(padded).map = map;
+    padded.model.vocab_size = vocabulary + 27;
+    padded.train.steps = 2;
+    padded.optim.warmup_steps = 0;
+    train_run(*backend_, grid_, padded);
+    const CodeMap made = open_model(folder_.file(std::string("padded-") + map))->code_map().value();
+    EXPECT_EQ(made.vocab_size, vocabulary + 27);
+    EXPECT_EQ(made.cluster_of_token.back(), made.cluster_of_token[vocabulary]);
+  }
+}
+
 TEST_F(CarriedModelTest, AFileThatIsGoneIsTheModelsOwnMap) {
   train_run(*backend_, grid_, config("frequency"));
   save_code_map(folder_.file("map.h5"), open_model(folder_.file("frequency"))->code_map().value());

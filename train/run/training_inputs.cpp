@@ -42,6 +42,16 @@ CodeMap read_map(const VqHeadConfig& head, bool root) {
   return map;
 }
 
+/// The rows that only pad a vocabulary beyond the shards' join the largest cluster: no text asks for them.
+void pad_map(CodeMap& map, std::int64_t vocab_size) {
+  std::vector<std::int64_t> sizes(static_cast<std::size_t>(map.clusters), 0);
+  for (const std::int32_t cluster : map.cluster_of_token) ++sizes[static_cast<std::size_t>(cluster)];
+  const auto largest = static_cast<std::int32_t>(std::ranges::max_element(sizes) - sizes.begin());
+  map.vocab_size = vocab_size;
+  map.cluster_of_token.resize(static_cast<std::size_t>(vocab_size), largest);
+  map.member_codes.resize(static_cast<std::size_t>(vocab_size * map.groups), 0);
+}
+
 /// Collective; the map is the root's.
 CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, const std::vector<std::int64_t>& counts,
                  const CountingRanks& ranks) {
@@ -64,7 +74,10 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
     options.vectors = VectorKind::chi_square;
     options.offsets = {-1, -2};
   }
-  return make_code_map(head.map, options, train, counts, backend, ranks).map;
+  const std::vector<std::int64_t> of_text(counts.begin(), counts.begin() + train.vocab_size());
+  CodeMap map = make_code_map(head.map, options, train, of_text, backend, ranks).map;
+  if (ranks.is_root() && map.vocab_size < config.model.vocab_size) pad_map(map, config.model.vocab_size);
+  return map;
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
