@@ -15,7 +15,7 @@ struct TokenInputs {
   std::int64_t vocab_size = 0;         // 0: the tokenizer files'
   std::optional<std::int64_t> eos_id;  // ends a document, where the file itself does not tell them apart
   std::string tokenizer_files;         // a folder; "" for none
-  std::string dtype;                   // of files without a header, as NumPy names it: uint16; "": headers tell
+  std::string dtype = {};              // of files without a header, as NumPy names it: uint16; "": headers tell
 };
 
 struct PrepareOptions {
