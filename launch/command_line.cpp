@@ -51,6 +51,12 @@ void check_names(const CLI::App& app, const std::vector<std::string>& arguments)
       const std::string name = word.substr(0, word.find('='));
       const std::vector<std::string> known = long_options(*command);
       if (!contains(known, name)) {
+        std::string key = name.substr(2);
+        std::ranges::replace(key, '-', '_');
+        if (const auto keys = keys_named(key); contains(known, "--set") && !keys.empty()) {
+          throw UsageError(fmt::format("{}: unknown option {}; a key of the configuration is set by --set {}=VALUE",
+                                       path, name, fmt::join(keys, "=VALUE or --set ")));
+        }
         throw UsageError(fmt::format("{}: unknown option {}; the nearest is {} (see {} --help)", path, name,
                                      nearest_name(name, known), path));
       }

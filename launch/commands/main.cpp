@@ -1,5 +1,6 @@
 // vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -39,6 +40,17 @@ void flush_standard_output() {
                     (flushed ? "" : std::string(": ") + std::strerror(errno)));
 }
 
+/// `help train` and `version`, as other programs have them, in this one's words.
+std::vector<std::string> usual_words(std::vector<std::string> words) {
+  if (words.empty()) return words;
+  if (words.front() == "version") words.front() = "--version";
+  if (words.front() == "help") {
+    words.erase(words.begin());
+    words.emplace_back("--help");
+  }
+  return words;
+}
+
 void build_command_line(CLI::App& app) {
   app.set_version_flag("--version", std::string("vqlm ") + vqlm::version_text());
   app.require_subcommand(1);
@@ -67,9 +79,11 @@ int main(int argc, char** argv) {
   try {
     vqlm::configure_logging();
     build_command_line(app);
-    vqlm::check_names(app, std::vector<std::string>(argv + 1, argv + argc));
+    std::vector<std::string> words = usual_words({argv + 1, argv + argc});
+    vqlm::check_names(app, words);
+    std::ranges::reverse(words);  // as CLI11 takes them
     try {
-      app.parse(argc, argv);
+      app.parse(words);
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) throw;
       if (vqlm::launcher_rank() == 0) app.exit(error);  // --help, --version

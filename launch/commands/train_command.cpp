@@ -17,7 +17,9 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "launch/host.h"
+#include "launch/run_log.h"
 #include "launch/signals.h"
+#include "train/config/same_model.h"
 #include "train/engine/human_bytes.h"
 #include "train/engine/plan.h"
 #include "train/run/training_run.h"
@@ -97,6 +99,31 @@ void follow_moved_run(Config& config, const TrainArguments& options) {
   if (moved) config.run.dir = beside.run.dir;
 }
 
+bool is_named(const TrainArguments& options, std::string_view key) {
+  return std::ranges::any_of(options.overrides,
+                             [&](const std::string& text) { return text.starts_with(std::string(key) + "="); });
+}
+
+/// What --config and --set say. --resume without --config means the run's own configuration, on the ranks of this job.
+Config configuration(const TrainArguments& options) {
+  const Config named = load_config(options.config, options.overrides);
+  const std::filesystem::path own = std::filesystem::path(named.run.dir) / "config.toml";
+  if (!options.resume || !options.config.empty() || !is_named(options, "run.dir") || !std::filesystem::exists(own))
+    return named;
+  Config config = load_saved_config(own, options.overrides);
+  if (!is_named(options, "parallel.data")) config.parallel.data = 0;
+  log::info("the configuration is {}", own.string());
+  return config;
+}
+
+/// Which keys a run goes on with other values of.
+void tell_changes(const Config& config, const TrainArguments& options) {
+  const std::filesystem::path own = std::filesystem::path(config.run.dir) / "config.toml";
+  if (!options.resume || !std::filesystem::exists(own)) return;
+  for (const KeyDifference& key : differences(config, load_saved_config(own)))
+    log::info("{} = {}, before {}", key.key, key.now, key.saved);
+}
+
 /// The steps done, and why there are no more of them yet.
 void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& options) {
   if (outcome == TrainOutcome::stopped) {
@@ -109,7 +136,8 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& 
 void train(const TrainArguments& options, Environment& environment) {
   const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
   const auto stop_requested = catch_stop_signals();
-  Config config = load_config(options.config, options.overrides);
+  RunLog run_log;
+  Config config = configuration(options);
   if (options.device) config.run.device = *options.device;
   follow_moved_run(config, options);
   ShardSet shards = open_training_shards(config);
@@ -118,15 +146,22 @@ void train(const TrainArguments& options, Environment& environment) {
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   log::info("back end: {}", backend->description());
+  if (environment.is_root()) tell_changes(config, options);
 
-  TrainingRun run(*backend, grid, config, std::move(shards),
-                  {.existing = options.existing(),
-                   .initial = options.init,
-                   .job = describe_job(),
-                   .terminal = environment.terminal(),
-                   .before_allocation = [&](const TrainingInputs& inputs) {
-                     reserve_device_memory(*backend, environment, config, inputs);
-                   }});
+  TrainingRun run(
+      *backend, grid, config, std::move(shards),
+      {.existing = options.existing(),
+       .initial = options.init,
+       .job = describe_job(),
+       .terminal = environment.terminal(),
+       .on_records =
+           [&](const std::filesystem::path& folder) {
+             run_log.begin(folder / "run.log",
+                           fmt::format("{}; {} ranks of {} threads", describe_job(), environment.mpi().size(),
+                                       environment.threads(config.run.threads)));
+           },
+       .before_allocation =
+           [&](const TrainingInputs& inputs) { reserve_device_memory(*backend, environment, config, inputs); }});
   const TrainState& state = run.trainer().state();
   if (run.has_nothing_to_do()) {
     log::info("{}: has {} of {} steps already; raise train.steps to go on", config.run.dir, state.step,
@@ -146,8 +181,10 @@ void add_train_command(CLI::App& app) {
   command->add_option("--set", options->overrides, "override one key: section.key=value (may be repeated)")
       ->allow_extra_args(false);
   add_device_option(*command, options->device, "run.device");
-  auto* resume = command->add_flag("--resume", options->resume,
-                                   "continue the run in run.dir from its newest checkpoint, on any number of ranks");
+  auto* resume = command->add_flag(
+      "--resume", options->resume,
+      "continue the run in run.dir from its newest checkpoint, on any number of ranks; without --config "
+      "by the run's own");
   command
       ->add_option("--init", options->init,
                    "start from this model's parameters: a checkpoint, a run folder or a Hugging Face folder")
@@ -167,7 +204,7 @@ void add_train_command(CLI::App& app) {
       "Examples:\n"
       "  vqlm train --config configs/smoke.toml --set data.train='shards/train-*.h5' --set run.dir=runs/a\n"
       "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b\n"
-      "  mpirun -n 2 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b --resume\n"
+      "  mpirun -n 2 vqlm train --set run.dir=runs/b --resume\n"
       "  vqlm train --config CKPT/config.toml --init CKPT --set data.train='shards/train-*.h5' --set "
       "run.dir=runs/c\n"
       "Keys (default):\n" +

@@ -40,7 +40,12 @@ class CommandLine(unittest.TestCase):
     def test_version(self):
         result = run("--version")
         self.assertEqual(result.returncode, 0)
-        self.assertRegex(result.stdout, r"^vqlm \d+\.\d+\.\d+\n$")
+        self.assertRegex(result.stdout, r"^vqlm \d+\.\d+\.\d+( \([0-9a-z-]+\))?\n$")
+        self.assertEqual(run("version").stdout, result.stdout)
+
+    def test_help_as_a_word(self):
+        self.assertEqual(run("help").stdout, run("--help").stdout)
+        self.assertEqual(run("help", "codes", "make").stdout, run("codes", "make", "--help").stdout)
 
     def test_no_command(self):
         self.assert_fails(run(), 2, "--help")
@@ -49,6 +54,7 @@ class CommandLine(unittest.TestCase):
         self.assert_fails(run("trian"), 2, "trian", "nearest is train")
 
     def test_unknown_option_names_the_nearest(self):
+        self.assert_fails(run("train", "--lr", "3e-4"), 2, "--lr", "--set optim.lr=VALUE")
         self.assert_fails(run("train", "--confg", "a.toml"), 2, "--confg", "nearest is --config")
         self.assert_fails(run("train", "--resum"), 2, "nearest is --resume")
         self.assert_fails(run("--versoin"), 2, "nearest is --version")

@@ -111,6 +111,24 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(self.metrics("once")[-1]["step"], 5)
         self.assert_fails(self.train("once", *DENSE, "model.n_layers=3", flags=["--resume"]), 2, "model.n_layers = 3")
 
+    def test_a_run_goes_on_by_its_own_configuration_on_other_ranks_and_logs_what_it_says(self):
+        self.assert_succeeds(self.train("own", *VQ, steps=3))
+        on = run("train", "--set", f"run.dir={self.folder}/own", "--set", "train.steps=5", "--resume", ranks=2)
+        self.assert_succeeds(on)
+        for words in (f"the configuration is {self.folder}/own/config.toml", "train.steps = 5, before 3", "parallel.data = 2, before 1"):
+            self.assertIn(words, on.stderr)
+        self.assertEqual(self.metrics("own")[-1]["step"], 5)
+        log = (self.folder / "own" / "run.log").read_text().splitlines()
+        begun = [line for line in log if line.startswith("vqlm ")]
+        self.assertEqual(len(begun), 2)
+        self.assertRegex(begun[0], r"^vqlm \d.*; host .* 1 ranks of \d+ threads; .*vqlm train --set")
+        self.assertRegex(begun[1], "2 ranks of .* --resume$")
+        said = [line.split("] ", 1)[1].partition(": ")[2] for line in log if "train.steps = 5, before 3" in line]
+        self.assertEqual(said, ["train.steps = 5, before 3"])  # before the run began, and once
+        self.assertTrue(any("step" in line for line in log[log.index(begun[1]) :]))
+        self.assert_succeeds(self.train("own", *VQ, steps=2, flags=["--force"]))
+        self.assertEqual(len([line for line in (self.folder / "own" / "run.log").read_text().splitlines() if line.startswith("vqlm ")]), 1)
+
     def test_a_run_that_moved_goes_on_where_it_is(self):
         self.assert_succeeds(self.train("old", *DENSE, steps=2))
         shutil.copytree(self.folder / "old", self.folder / "moved")

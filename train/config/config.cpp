@@ -238,7 +238,8 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
     const config_keys::Needs* const needs = each.key->missing(config);
     if (needs == nullptr) {
       if (!config_keys::decides(*each.key)) assign(config, *each.key, each.value, each.origin);
-    } else if (left_out == LeftOut::refused && !overruled(each, *needs, said.assignments)) {
+    } else if ((left_out == LeftOut::refused || each.source == Source::command_line) &&
+               !overruled(each, *needs, said.assignments)) {
       refuse_left_out(each, *needs, config);
     } else {
       dropped.push_back(fmt::format("{} = {}", each.key->full_name(), text_of(each.value)));
@@ -263,12 +264,13 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
   return configured({}, said, LeftOut::refused);
 }
 
-Config load_saved_config(const std::filesystem::path& path) {
+Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Config earlier;
   earlier.head = code_head(128, 32, 128);
   earlier.optim.embedding_lr_ratio = 1;
   Sayings said;
   read_file(said, path);
+  for (const std::string& text : overrides) read_override(said, text);
   return configured(earlier, said, LeftOut::passed_over);
 }
 
@@ -284,6 +286,14 @@ std::string to_toml(const Config& config) {
     text += fmt::format("{} = {}\n", key.name, key.text(config));
   }
   return text;
+}
+
+std::vector<std::string> keys_named(std::string_view name) {
+  std::vector<std::string> found;
+  for (const Key& key : config_keys::all()) {
+    if (key.name == name) found.push_back(key.full_name());
+  }
+  return found;
 }
 
 std::string describe_keys() {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/dtype.h"
@@ -92,8 +93,11 @@ struct Config {
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
 /// What to_toml() of this version or an earlier one wrote. Keys that the model has not are passed over: earlier versions
-/// wrote all keys, and a key that they had not means what they did.
-Config load_saved_config(const std::filesystem::path& path);
+/// wrote all keys, and a key that they had not means what they did. Overrides as above.
+Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// The full names of the keys whose last part is this.
+std::vector<std::string> keys_named(std::string_view name);
 
 /// Fills in what the shards and the job decide (model.vocab_size, model.n_kv_heads, model.d_ff,
 /// parallel.data, run.name), replaces ~ in paths and checks keys against each other. ranks: of the whole job. Throws UsageError

@@ -40,4 +40,13 @@ std::optional<KeyDifference> first_difference(const Config& now, const Config& s
   return std::nullopt;
 }
 
+std::vector<KeyDifference> differences(const Config& now, const Config& saved) {
+  std::vector<KeyDifference> found;
+  for (const Key& key : config_keys::all()) {
+    if (key.missing(now) != nullptr || key.missing(saved) != nullptr || key.text(now) == key.text(saved)) continue;
+    found.push_back({key.full_name(), key.text(now), key.text(saved)});
+  }
+  return found;
+}
+
 }  // namespace vqlm

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "train/config/config.h"
 
@@ -26,5 +27,8 @@ enum class Compared {
 /// The first key, in the table's order, of those that matter to the saved model or run; none where all agree. Both must be
 /// resolved.
 std::optional<KeyDifference> first_difference(const Config& now, const Config& saved, Compared compared);
+
+/// All keys that both have and whose values differ.
+std::vector<KeyDifference> differences(const Config& now, const Config& saved);
 
 }  // namespace vqlm

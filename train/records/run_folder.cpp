@@ -37,7 +37,7 @@ void RunFolder::make() const {
 
 void RunFolder::clear() const {
   try {
-    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5"}) fs::remove(path_ / name);
+    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5", "run.log"}) fs::remove(path_ / name);
     std::vector<fs::path> events;
     for (const auto& entry : fs::directory_iterator(path_)) {
       if (entry.path().filename().string().starts_with("events.")) events.push_back(entry.path());

@@ -1,4 +1,4 @@
-// A run's folder: config.toml, metrics.jsonl, event files, checkpoints/. Nothing in it is ever overwritten unasked.
+// A run's folder: config.toml, run.log, metrics.jsonl, event files, checkpoints/. Nothing in it is ever overwritten unasked.
 #pragma once
 
 #include <filesystem>

@@ -64,6 +64,7 @@ void TrainingRun::open_beginning(const ShardSet& shards) {
 void TrainingRun::begin_records() {
   // Only now is it certain that the new run starts, so only now may an old one go.
   if (options_.existing == ExistingRun::replace) folder_.clear();
+  if (options_.on_records) options_.on_records(folder_.path());
   folder_.write_config(config_);
   if (inputs_->map) save_code_map((folder_.path() / "code_map.h5").string(), *inputs_->map);
   metrics_.emplace(config_, trainer_->state().step, options_.terminal);

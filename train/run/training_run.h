@@ -29,6 +29,8 @@ struct TrainingRunOptions {
   std::string job = {};  // who trains here, for a second job that wants to; empty: the folder is not locked
   Terminal terminal = Terminal::no;
   bool keeps_records = true;  // config.toml, code_map.h5 and metrics in the run's folder
+  /// Called on the first rank where records are kept, once the run is certain to start and its folder is its own.
+  std::function<void(const std::filesystem::path& folder)> on_records = {};
   /// Called on every rank before the model takes its memory.
   std::function<void(const TrainingInputs&)> before_allocation = {};
 };
