@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 constexpr const char* sentencepiece_file = "tokenizer.model";
 constexpr const char* byte_level_file = "tokenizer.json";
 
-bool is_file(const fs::path& path) {
+bool has_file(const fs::path& path) {
   std::error_code not_there;
   return fs::is_regular_file(path, not_there);
 }
@@ -29,7 +29,7 @@ bool is_file(const fs::path& path) {
 /// The tokenizer's file in a folder; "" where there is none.
 std::string file_in(const fs::path& folder) {
   for (const char* name : {sentencepiece_file, byte_level_file}) {
-    if (is_file(folder / name)) return (folder / name).string();
+    if (has_file(folder / name)) return (folder / name).string();
   }
   return {};
 }
@@ -51,7 +51,7 @@ Tokenizer Tokenizer::open(const std::string& path) {
   }
   const std::string file = file_in(path);
   if (file.empty()) {
-    const bool of_old = is_file(fs::path(path) / "vocab.json");
+    const bool of_old = has_file(fs::path(path) / "vocab.json");
     throw Error(fmt::format("{}: holds neither tokenizer.model nor tokenizer.json; {}", path,
                             of_old ? "transformers make tokenizer.json of its vocab.json "
                                      "(AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER))"

@@ -34,6 +34,7 @@ struct ConvertArguments {
   std::string from, input, checkpoint, to, out, info, head, data, dtype;
   bool expand = false;
   VqFitOptions fit;
+  std::string members;
   std::int64_t eval_tokens = 100'000;
   std::int64_t seq_len = 0;
   std::optional<DeviceKind> device;
@@ -87,7 +88,7 @@ void check_options(const CLI::App& command, const ConvertArguments& options) {
   if (options.from.empty() && options.to.empty() && options.head.empty()) {
     throw UsageError("say what to do with the checkpoint: --to hf, --to npz, or --head vq|dense");
   }
-  for (const char* option : {"--clusters", "--groups", "--codes", "--seed"}) {
+  for (const char* option : {"--members", "--clusters", "--groups", "--codes", "--seed"}) {
     needs(option, options.head == "vq", "--head vq");
   }
   for (const char* option : {"--data", "--device"}) needs(option, !options.head.empty(), "--head vq|dense");
@@ -124,13 +125,24 @@ class Judge {
   SourceLossOptions loss_options_;
 };
 
+/// The sizes of the VQ head to fit. Members are rows of the embedding where they can be and nobody asked for codes.
+VqFitOptions fit_options(const ConvertArguments& options, const ModelSource& source) {
+  VqFitOptions fit = options.fit;
+  const bool codes_asked = options.members == "codes" || fit.groups > 0 || fit.codes > 0;
+  if (options.members == "embedding" || (options.members.empty() && source.model().tie_embeddings && !codes_asked))
+    fit.members = MemberVectors::embedding;
+  return vq_sizes(source.model(), fit);
+}
+
 std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const ModelSource& source,
                                          const Environment& environment, const TextStatistics& text) {
-  const VqFitOptions sizes = vq_sizes(source.model(), options.fit);
+  const VqFitOptions sizes = fit_options(options, source);
   const auto backend = make_cpu_backend(environment.threads(0));
   VqFit fit = fit_vq_head(source, sizes, text, *backend);
-  fmt::print("vq head              {} clusters, {} groups of {} codes, seed {}\n", sizes.clusters, sizes.groups,
-             sizes.codes, sizes.seed);
+  const std::string members = sizes.members == MemberVectors::embedding
+                                  ? "members by the embedding's rows"
+                                  : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
+  fmt::print("vq head              {} clusters, {}, seed {}\n", sizes.clusters, members, sizes.seed);
   fmt::print("variance kept        {:.2f} % by the clusters, {:.2f} % with the codes\n", 100 * fit.kept_by_clusters,
              100 * fit.kept_by_codes);
   return std::move(fit.model);
@@ -145,7 +157,7 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
     throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head, source.path().string(),
                                  is_vq ? "; --head dense first, for another map or other sizes" : ""));
   }
-  if (to_vq) vq_sizes(source.model(), options.fit);  // wrong sizes are refused before anything is computed
+  if (to_vq) fit_options(options, source);  // wrong sizes are refused before anything is computed
   std::optional<Judge> judge;
   std::optional<SourceLoss> before;
   TextStatistics text;
@@ -240,6 +252,12 @@ void add_convert_command(CLI::App& app) {
       ->check(CLI::IsMember({"vq", "dense"}));
   command->add_option("--clusters", options->fit.clusters, "K (default: K + Q about 1 % of the vocabulary)")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option(
+          "--members", options->members,
+          "vectors of a cluster's members: embedding, exact inside a cluster, where the matrix is tied to it (the "
+          "default there), or codes")
+      ->check(CLI::IsMember({"embedding", "codes"}));
   command->add_option("--groups", options->fit.groups, "G, a divisor of the width; 0: no member codes")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--codes", options->fit.codes, "Q, at most 256")->check(CLI::Range(1, 256));

@@ -268,6 +268,33 @@ TEST(Convert, AFitComesCloserWithCodesThanWithClustersAlone) {
   EXPECT_EQ(read_whole(DenseExpansion(*codes.model), "lm_head.weight").size(), 61u * 16u);
 }
 
+// s_v = h . w_v + b_v inside a cluster, as the dense head has it: only what a cluster is as a whole is fitted.
+TEST(Convert, AFitByTheRowsOfATiedMatrixLosesNothingInsideAClusterAndLeastOfAll) {
+  Config config = config_of(HeadKind::dense);
+  config.model.tie_embeddings = true;
+  const Saved saved(config);
+  const auto backend = make_cpu_backend(1);
+  const std::vector<float> expected = log_probs(saved.source());
+  TextStatistics text;
+  for (int i = 0; i < 16; ++i) text.mean_hidden.push_back(0.1f * static_cast<float>(i - 8));
+  for (const TextStatistics& known : {TextStatistics{}, text}) {
+    const auto fitted = [&](VqFitOptions options) {
+      return log_probs(*fit_vq_head(saved.source(), options, known, *backend).model);
+    };
+    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 61})), rounding);
+    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 1})), rounding);
+    const double by_rows = divergence(expected, fitted({.members = MemberVectors::embedding, .clusters = 8}));
+    EXPECT_GT(by_rows, 0);
+    EXPECT_LT(2 * by_rows, divergence(expected, fitted({.clusters = 8, .groups = 8, .codes = 16})));
+  }
+  const Saved untied(config_of(HeadKind::dense));
+  EXPECT_THROW(fit_vq_head(untied.source(), {.members = MemberVectors::embedding}, {}, *backend), UsageError);
+  EXPECT_EQ(
+      vq_sizes({.vocab_size = 50257, .d_model = 768, .tie_embeddings = true}, {.members = MemberVectors::embedding})
+          .clusters,
+      512);
+}
+
 TEST(Convert, SizesOfAFit) {
   const auto sizes = [](std::int64_t vocab, std::int64_t d) {
     return vq_sizes({.vocab_size = vocab, .d_model = d}, {});

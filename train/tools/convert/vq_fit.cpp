@@ -136,6 +136,21 @@ void fit_clusters(const CodeMap& map, const WeightedVectors& w, const std::vecto
   }
 }
 
+/// Takes the (plain) means of the clusters' rows out of their codes: the head adds them.
+void subtract_means(const CodeMap& map, const WeightedVectors& w, std::vector<float>& codebook) {
+  const MemberOrder order(map.cluster_of_token, map.clusters);
+  const ConstRows rows(w.values.data(), w.rows, w.dims);
+  Rows codes(codebook.data(), map.clusters, w.dims);
+  for (std::int64_t k = 0; k < map.clusters; ++k) {
+    const std::int32_t begin = order.begin[static_cast<std::size_t>(k)],
+                       end = order.begin[static_cast<std::size_t>(k) + 1];
+    Eigen::RowVectorXd mean = Eigen::RowVectorXd::Zero(w.dims);
+    for (std::int32_t i = begin; i < end; ++i)
+      mean += rows.row(order.members[static_cast<std::size_t>(i)]).cast<double>();
+    codes.row(k) -= (mean / static_cast<double>(end - begin)).cast<float>();
+  }
+}
+
 /// u_{g,q}: the weighted mean of the residuals that have code q in group g, which is the least-squares choice.
 std::vector<float> code_means(const CodeMap& map, const WeightedVectors& residual) {
   const std::int64_t width = residual.dims / map.groups;
@@ -187,6 +202,15 @@ std::string provenance(const ModelSource& source, const VqFitOptions& options, c
 
 VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options) {
   const auto vocab = static_cast<double>(model.vocab_size);
+  if (options.members == MemberVectors::embedding) {
+    if (!model.tie_embeddings) {
+      throw UsageError(
+          "--members embedding: the dense head has a matrix of its own, which rows of the embedding cannot stand for; "
+          "choose --members codes");
+    }
+    if (options.groups > 0 || options.codes > 0) throw UsageError("--groups and --codes: belong to --members codes");
+    options.groups = 0;
+  }
   if (options.groups < 0) options.groups = default_groups(model.d_model);
   if (options.groups == 0) {
     options.codes = 0;
@@ -226,6 +250,8 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
   const std::vector<double> logits = logits_at(w, text.mean_hidden, bias);
   std::map<std::string, std::vector<float>> tensors;
   fit_clusters(map, w, logits, text.mean_hidden, tensors);
+  const bool by_rows = options.members == MemberVectors::embedding;
+  if (by_rows) subtract_means(map, w, tensors["vq_head.codebook"]);
 
   VqFit fit;
   const double variance = weighted_variance(w);
@@ -233,6 +259,10 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
   fit.kept_by_clusters = 1 - weighted_squares(w) / variance;
   fit.kept_by_codes = fit.kept_by_clusters;
   std::vector<double> token_bias = logits;
+  if (by_rows) {
+    token_bias.assign(bias.begin(), bias.end());
+    fit.kept_by_codes = 1;
+  }
   if (map.groups > 0) {
     map.member_codes = product_codes(w, map.groups, map.codes, options.seed);
     const std::vector<float>& u = tensors["vq_head.member_codebook"] = code_means(map, w);
@@ -249,7 +279,8 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
     const double shift = lse[static_cast<std::size_t>(map.cluster_of_token[v])];
     tensors["vq_head.token_bias"].push_back(static_cast<float>(token_bias[v] - shift));
   }
-  const VqHeadConfig head = code_head(map.clusters, map.groups, map.codes);
+  VqHeadConfig head = code_head(map.clusters, map.groups, map.codes);
+  if (by_rows) head.members = EmbeddingMembersConfig{};
   fit.model = std::make_unique<VqReplacement>(source, head, std::move(map), std::move(tensors));
   return fit;
 }

@@ -9,7 +9,8 @@
 //
 // so c_k = sum_{v in k} pi(v) w_v and beta_k = lse_{v in k}(z0_v) - o . c_k. The members' vectors u_v are product codes
 // (map_fit.h) of w_v less its cluster's mean, in least squares, and b'_v = b_v + o . (w_v - u_v) makes the differences inside
-// a cluster exact at h = o.
+// a cluster exact at h = o. Members that are rows of the embedding are w_v itself where the matrix is tied to it: inside a
+// cluster nothing is lost then, and since clusters are scored by code plus mean, the code is c_k less its members' mean.
 #pragma once
 
 #include <cstdint>
@@ -23,14 +24,15 @@
 namespace vqlm {
 
 struct VqFitOptions {
-  std::int64_t clusters = 0;  // K; 0: default_vq_sizes
-  int groups = -1;            // G; -1: default_vq_sizes; 0: no member codes
-  int codes = 0;              // Q; 0: default_vq_sizes
+  MemberVectors members = MemberVectors::codes;  // or embedding, of a tied matrix only: then no groups and codes
+  std::int64_t clusters = 0;                     // K; 0: default_vq_sizes
+  int groups = -1;                               // G; -1: default_vq_sizes; 0: no member codes
+  int codes = 0;                                 // Q; 0: default_vq_sizes
   std::uint64_t seed = 0;
 };
 
 /// Fills in what is not given: K + Q about 1 % of V (powers of two; V = 50,257: 256 each), groups of 8 dimensions or more
-/// and at most 64 of them. Throws UsageError for sizes that the model cannot have, naming what would do.
+/// and at most 64 of them; with members by the embedding K alone. Throws UsageError for sizes that the model cannot have, naming what would do.
 VqFitOptions vq_sizes(const ModelConfig& model, VqFitOptions options);
 
 /// What a text tells about the model's use; both may be empty.
@@ -45,7 +47,7 @@ struct VqFit {
   double kept_by_codes = 0;     // and by these and the members' vectors together
 };
 
-/// `source` must have a dense head and outlive the result. The same source, options, text and back end give the same head.
+/// `source` must have a dense head (a tied one for members by the embedding, else UsageError) and outlive the result. The same source, options, text and back end give the same head.
 /// Memory: the matrix once in f32, and for d > 256 its rows' 256 leading components.
 VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& options, const TextStatistics& text, Backend& backend);
 
