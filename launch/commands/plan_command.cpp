@@ -13,6 +13,7 @@
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 #include "train/codes/code_map_file.h"
+#include "train/engine/human_bytes.h"
 #include "train/run/training_inputs.h"
 #include "train/tools/plan/plan_report.h"
 
@@ -133,6 +134,11 @@ void plan(const PlanArguments& options) {
   const PlanReport report = make_plan_report(config, plan_options, memory, reserve, std::move(notes));
   std::fputs(to_text(report).c_str(), stdout);
   if (!options.json.empty()) write_file_atomically(options.json, to_json(report));
+  if (!report.fits()) {
+    throw Error(fmt::format("the run does not fit: a rank takes {}, and {} of --device-memory {} are left for it",
+                            human_bytes(static_cast<double>(report.step.memory.total())),
+                            human_bytes(static_cast<double>(report.available())), options.device_memory));
+  }
 }
 
 }  // namespace

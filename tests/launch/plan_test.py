@@ -17,8 +17,12 @@ class Plan(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "plan.json"
             result = run("plan", *arguments, "--json", path)
-            self.assertEqual(result.returncode, 0, result.stderr)
-            return result.stdout, json.loads(path.read_text(encoding="utf-8"))
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            fits = plan.get("fits", True)
+            self.assertEqual(result.returncode, 0 if fits else 1, result.stderr)
+            if not fits:
+                self.assertIn("does not fit", error_lines(result)[0])
+            return result.stdout, plan
 
     def assert_refused(self, words, *arguments):
         result = run("plan", *arguments)
@@ -92,6 +96,7 @@ class Plan(unittest.TestCase):
         self.assert_refused(["vocabulary is not known", "--vocab"], "--config", CONFIG, "--set", "data.train=/nowhere/*.h5")
         self.assert_refused(["--grid 8by2", "8x2"], *known, "--grid", "8by2")
         self.assert_refused(["--device-memory 80Gb2", "80GiB"], *known, "--device-memory", "80Gb2")
+        self.assert_refused(["--device-memory 80", "a number and a unit"], *known, "--device-memory", "80")
         self.assert_refused(["--reserve much"], *known, "--reserve", "much", "--device-memory", "80GB")
         self.assert_refused(["model.n_heads = 12", "parallel.tensor = 5", "choose"], *known, "--grid", "8x5")
         self.assert_refused(["train.global_batch = 512", "parallel.data = 7"], *known, "--grid", "7x1")

@@ -260,7 +260,7 @@ TEST(PlanWords, Sizes) {
   EXPECT_EQ(parse_bytes("80GiB", "-"), std::size_t{80} << 30);
   EXPECT_EQ(parse_bytes("512M", "-"), 512'000'000U);
   EXPECT_EQ(parse_bytes("1.5k", "-"), 1500U);
-  EXPECT_EQ(parse_bytes("123", "-"), 123U);
+  EXPECT_THROW(parse_bytes("123", "-"), UsageError);
   EXPECT_EQ(parse_bytes("7b", "-"), 7U);
   for (const char* wrong : {"", "GB", "80 GB", "80GG", "80XB", "-1GB", "0", "nan", "inf", "1e30", "80GBB", "80iB"}) {
     EXPECT_THROW(parse_bytes(wrong, "--device-memory"), UsageError) << wrong;

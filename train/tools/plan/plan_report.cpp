@@ -148,10 +148,10 @@ std::size_t parse_bytes(const std::string& text, std::string_view option) {
   for (char& letter : unit) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
   const bool binary = unit.size() == 3 && unit.ends_with("IB");
   if (unit.size() == 2 && unit[1] == 'B') unit.pop_back();
-  const std::size_t power = unit.empty() || unit == "B" ? 0 : std::string_view("BKMGT").find(unit[0]);
+  const std::size_t power = unit == "B" ? 0 : std::string_view("BKMGT").find(unit[0]);
   const bool known = unit.size() <= 1 || binary;
   const double bytes = number * std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power));
-  if (status != std::errc() || !known || power > 4 || !(bytes >= 1 && bytes < 1e18)) {
+  if (status != std::errc() || unit.empty() || !known || power > 4 || !(bytes >= 1 && bytes < 1e18)) {
     throw UsageError(
         fmt::format("{} {}: no size; write a number and a unit, for example 80GB (decimal), 80GiB (binary) or "
                     "512M",

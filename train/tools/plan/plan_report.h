@@ -11,7 +11,8 @@
 
 namespace vqlm {
 
-/// "80GB" (decimal), "80GiB" (binary), "512M" = "512MB", "1e9". Throws UsageError naming `option` and the text.
+/// "80GB" (decimal), "80GiB" (binary), "512M" = "512MB", "1e9B". Throws UsageError naming `option` and the text; for a number
+/// without a unit, too.
 std::size_t parse_bytes(const std::string& text, std::string_view option);
 
 /// "8x2": data x tensor, each at least 1. Throws UsageError.
