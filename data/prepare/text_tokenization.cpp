@@ -91,13 +91,13 @@ class TextTokenization : public Tokenization {
     }
     eos_id_ = static_cast<std::int32_t>(id);
     std::string& file = files_["generation_config.json"];
-    auto json = file.empty() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::parse(file, nullptr, false);
-    if (!json.is_object()) {
+    auto config = file.empty() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::parse(file, nullptr, false);
+    if (!config.is_object()) {
       throw Error(fmt::format("{}: the generation_config.json beside it is not a JSON object; copy it again",
                               options_.tokenizer));
     }
-    json["eos_token_id"] = id;
-    file = json.dump(2) + "\n";
+    config["eos_token_id"] = id;
+    file = config.dump(2) + "\n";
   }
 
   const PrepareOptions& options_;
