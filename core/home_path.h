@@ -1,4 +1,4 @@
-// ~ in the paths of configurations and options, which a shell leaves alone behind a '='.
+// ~ in the paths of configurations, which a shell leaves alone behind a '='.
 #pragma once
 
 #include <string>

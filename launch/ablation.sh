@@ -91,7 +91,6 @@ check_same_study() {
     settings >"$was.partial"
     mv "$was.partial" "$was"  # last: with it the study is there
   fi
-  rows_tool --configuration >"$out/configuration.toml"
   check_ood
   if ! cmp -s "$base" "$out/base.toml"; then
     usage "--base $base: differs from the one that this study began with, $out/base.toml: put it back, or choose another --out"
@@ -99,6 +98,10 @@ check_same_study() {
   local difference
   difference=$({ diff <(settings) "$was" || true; } | sed -n 's/^\([<>].*\)/\1;/p' | tr '\n' ' ')
   [ -z "$difference" ] || usage "--out $out: the study began with other settings (< now, > then: ${difference%; }): put them back, or choose another --out"
+  if [ ! -e "$out/configuration.toml" ]; then
+    rows_tool --configuration >"$out/configuration.toml.partial"
+    mv "$out/configuration.toml.partial" "$out/configuration.toml"
+  fi
 }
 
 # The vocabulary of the shards: a map of one cluster tells it.

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/sinks/dist_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <unistd.h>
 
@@ -81,12 +82,16 @@ void refuse_launcher_ranks(const char* command, const char* instead) {
 
 void configure_logging() {
   const int rank = launcher_rank();
-  auto logger = std::make_shared<spdlog::logger>("vqlm", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto terminal = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   // On a terminal a log line first clears the progress line that may stand there.
   const std::string clear = stderr_is_terminal() ? "\r\x1b[K" : "";
   const std::string who = rank > 0 ? fmt::format(" rank {}", rank) : "";
-  logger->set_pattern(fmt::format("{}[%H:%M:%S{}] %^%l%$: %v", clear, who));
-  logger->set_level(rank > 0 ? spdlog::level::warn : spdlog::level::info);
+  terminal->set_pattern(fmt::format("{}[%H:%M:%S{}] %^%l%$: %v", clear, who));
+  terminal->set_level(rank > 0 ? spdlog::level::warn : spdlog::level::info);
+  // Others may join (run_log.h): what a terminal shows by a line that redraws itself is a debug line for them.
+  auto all = std::make_shared<spdlog::sinks::dist_sink_mt>(std::vector<spdlog::sink_ptr>{std::move(terminal)});
+  auto logger = std::make_shared<spdlog::logger>("vqlm", std::move(all));
+  logger->set_level(spdlog::level::debug);
   spdlog::set_default_logger(std::move(logger));
 }
 

@@ -43,10 +43,10 @@ class Vqlm(LM):
         built = ROOT / "build" / "vqlm"
         self.program = str(program or (built if built.exists() else "vqlm"))
         self.launcher = [str(ROOT / "launch" / "mpirun.sh"), "-n", str(ranks)] if int(ranks) > 1 else []
-        self.options = [word for name, value in (("--device", device), ("--batch", batch), ("--context", context)) if value
-                        for word in (name, str(value))]
-        if int(begin):
-            self.options.append("--begin")
+        device = str(device).partition(":")[0] if device else None  # lm-eval's own --device says cuda:0
+        self.device = ["--device", device] if device in ("cpu", "cuda", "auto") else []
+        self.context = ["--context", str(context)] if context else []
+        self.options = [*self.device, *self.context, *(["--batch", str(batch)] if batch else []), *(["--begin"] if int(begin) else [])]
 
     def score(self, lines):
         """The program's answer to each line."""
@@ -73,7 +73,8 @@ class Vqlm(LM):
         stops = [until] if isinstance(until, str) else until
         temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
         words = ["--temperature", str(temperature), "--max-tokens", str(settings.get("max_gen_toks", 256)), "--json"]
-        told = json.loads(run([self.program, "generate", "--checkpoint", self.checkpoint, "--prompt", context, *words]))
+        # By standard input, which has no limit of length; its last line end is not the prompt's.
+        told = json.loads(run([self.program, "generate", "--checkpoint", self.checkpoint, *self.device, *self.context, *words], context + "\n"))
         text = told["samples"][0]["text"]
         return text[: min([at for at in map(text.find, stops) if at >= 0], default=len(text))]
 

@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/dist_sink.h>
 #include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/spdlog.h>
 
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "core/error.h"
 #include "core/log.h"
 #include "launch/environment.h"
 #include "launch/version.h"
@@ -21,12 +23,11 @@ constexpr const char* pattern = "[%Y-%m-%d %H:%M:%S] %l: %v";
 
 using Ring = spdlog::sinks::ringbuffer_sink_mt;
 
-std::vector<spdlog::sink_ptr>& sinks() {
-  return spdlog::default_logger()->sinks();
-}
-
-void remove(const spdlog::sink_ptr& sink) {
-  std::erase(sinks(), sink);
+/// The program's one sink, which others may join while threads log.
+spdlog::sinks::dist_sink_mt& all_sinks() {
+  auto* const all = dynamic_cast<spdlog::sinks::dist_sink_mt*>(spdlog::default_logger()->sinks().front().get());
+  VQLM_ASSERT(all != nullptr);
+  return *all;
 }
 
 /// This process's words, as they were given.
@@ -42,13 +43,14 @@ std::string command_line() {
 
 RunLog::RunLog() : kept_(std::make_shared<Ring>(most_lines)) {
   kept_->set_pattern(pattern);
-  sinks().push_back(kept_);
+  all_sinks().add_sink(kept_);
 }
 
 RunLog::~RunLog() {
-  if (written_) written_->flush();
-  remove(kept_);
-  remove(written_);
+  all_sinks().remove_sink(kept_);
+  if (!written_) return;
+  written_->flush();
+  all_sinks().remove_sink(written_);
 }
 
 void RunLog::begin(const std::filesystem::path& file, const std::string& job) {
@@ -63,12 +65,19 @@ void RunLog::begin(const std::filesystem::path& file, const std::string& job) {
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(file.string());
     sink->set_pattern(pattern);
     written_ = sink;
-    sinks().push_back(written_);
-    spdlog::default_logger()->flush_on(spdlog::level::info);
+    all_sinks().add_sink(written_);
+    spdlog::default_logger()->flush_on(spdlog::level::debug);
   } catch (const spdlog::spdlog_ex& error) {
     log::warn("{}: cannot be written: {}; the run's lines are on standard error only", file.string(), error.what());
   }
-  remove(kept_);
+  all_sinks().remove_sink(kept_);
+}
+
+void RunLog::note(const std::string& error) {
+  if (!written_) return;
+  const std::string line = one_line(error);
+  written_->log({spdlog::source_loc{}, "vqlm", spdlog::level::err, line});
+  written_->flush();
 }
 
 }  // namespace vqlm

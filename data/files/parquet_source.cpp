@@ -24,6 +24,7 @@ namespace {
 
 constexpr const char* reader = R"(
 import json, sys
+sys.stdout.reconfigure(encoding="utf-8", errors="surrogatepass")
 path, column = sys.argv[1:]
 try:
     import pyarrow.parquet
@@ -45,7 +46,7 @@ try:
     if column not in names:
         sys.exit("has no column %s; --text-field names one of %s" % (column, ", ".join(names)))
     for batch in file.iter_batches(columns=[column], batch_size=256):
-        sys.stdout.write("".join(json.dumps({column: text(value)}) + "\n" for value in batch.column(0).to_pylist()))
+        sys.stdout.write("".join(json.dumps({column: text(value)}, ensure_ascii=False) + "\n" for value in batch.column(0).to_pylist()))
     sys.stdout.flush()
 except BrokenPipeError:
     sys.stderr.close()  # nobody reads on
@@ -56,7 +57,10 @@ except Exception as error:
 /// Both ends of a pipe, closed on exec but where the child takes one over.
 class Pipe {
  public:
-  Pipe() { VQLM_ASSERT(::pipe2(ends_.data(), O_CLOEXEC) == 0); }
+  Pipe() {
+    if (::pipe2(ends_.data(), O_CLOEXEC) != 0)
+      throw Error(fmt::format("no pipe can be made for Python's pyarrow: {}", std::strerror(errno)));
+  }
   Pipe(const Pipe&) = delete;
   Pipe& operator=(const Pipe&) = delete;
   ~Pipe() {

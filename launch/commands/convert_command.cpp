@@ -71,7 +71,7 @@ std::string input_of(const ConvertArguments& options) {
   return options.input.empty() ? options.checkpoint : options.input;
 }
 
-/// ConvertArguments that only mean something together.
+/// Options that only mean something together.
 void check_options(const CLI::App& command, const ConvertArguments& options) {
   const auto needs = [&](const char* option, bool met, const char* what) {
     if (command.count(option) > 0 && !met) throw UsageError(fmt::format("{}: only with {}", option, what));
@@ -128,7 +128,7 @@ class Judge {
 /// The sizes of the VQ head to fit. Members are rows of the embedding where they can be and nobody asked for codes.
 VqFitOptions fit_options(const ConvertArguments& options, const ModelSource& source) {
   VqFitOptions fit = options.fit;
-  const bool codes_asked = options.members == "codes" || fit.groups > 0 || fit.codes > 0;
+  const bool codes_asked = options.members == "codes" || fit.groups >= 0 || fit.codes > 0;
   if (options.members == "embedding" || (options.members.empty() && source.model().tie_embeddings && !codes_asked))
     fit.members = MemberVectors::embedding;
   return vq_sizes(source.model(), fit);
@@ -143,8 +143,9 @@ std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const 
                                   ? "members by the embedding's rows"
                                   : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
   fmt::print("vq head              {} clusters, {}, seed {}\n", sizes.clusters, members, sizes.seed);
-  fmt::print("variance kept        {:.2f} % by the clusters, {:.2f} % with the codes\n", 100 * fit.kept_by_clusters,
-             100 * fit.kept_by_codes);
+  fmt::print("variance kept        {:.2f} % by the clusters", 100 * fit.kept_by_clusters);
+  if (sizes.groups > 0) fmt::print(", {:.2f} % with the codes", 100 * fit.kept_by_codes);
+  std::puts("");
   return std::move(fit.model);
 }
 

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/prepare/prepare.h"
+#include "data/prepare/prepare_folder.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 
@@ -122,25 +123,38 @@ class StandardInput {
  public:
   explicit StandardInput(const std::string& folder)
       : path_((std::filesystem::path(folder) / "standard-input.jsonl").string()) {
-    std::filesystem::create_directories(folder);
+    const PrepareFolder nobody_else(folder);  // another run may be reading its own
+    try {
+      write();
+    } catch (...) {
+      remove();
+      throw;
+    }
+  }
+  StandardInput(const StandardInput&) = delete;
+  StandardInput& operator=(const StandardInput&) = delete;
+  ~StandardInput() { remove(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  void write() const {
     std::ofstream file(path_, std::ios::binary);
     std::vector<char> piece(std::size_t{1} << 20);
-    while (const std::size_t n = std::fread(piece.data(), 1, piece.size(), stdin))
+    while (const std::size_t n = std::fread(piece.data(), 1, piece.size(), stdin)) {
       file.write(piece.data(), static_cast<std::streamsize>(n));
+      if (!file) break;
+    }
+    if (std::ferror(stdin) != 0) throw Error(fmt::format("standard input: cannot be read: {}", std::strerror(errno)));
     file.close();
     if (!file)
       throw Error(fmt::format("{}: cannot be written: {}; free some space, or choose another --out", path_,
                               std::strerror(errno)));
   }
-  StandardInput(const StandardInput&) = delete;
-  StandardInput& operator=(const StandardInput&) = delete;
-  ~StandardInput() {
+  void remove() const {
     std::error_code ignored;
     std::filesystem::remove(path_, ignored);
   }
-  const std::string& path() const { return path_; }
 
- private:
   std::string path_;
 };
 

@@ -36,7 +36,12 @@ struct ScoreArguments {
 std::optional<Tokenizer> tokenizer_of(const ModelSource& source) {
   const std::string folder = source.path().string();
   if (source.tokenizer_files().empty() || !Tokenizer::is_in(folder)) return std::nullopt;
-  return Tokenizer::open(folder);
+  try {
+    return Tokenizer::open(folder);
+  } catch (const Error& error) {
+    log::info("{}; lines must hold token ids", error.what());
+    return std::nullopt;
+  }
 }
 
 /// Every rank's requests are the same: they read the file each for itself.

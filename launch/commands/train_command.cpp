@@ -6,12 +6,15 @@
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
+#include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/cuda/cuda_backend.h"
+#include "core/home_path.h"
 #include "core/log.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
@@ -79,11 +82,15 @@ std::string describe_job() {
                      slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
 }
 
+bool is_named(const TrainArguments& options, std::string_view key) {
+  return std::ranges::any_of(options.overrides,
+                             [&](const std::string& text) { return text.starts_with(std::string(key) + "="); });
+}
+
 /// A run's folder may have moved, and run.dir in its config.toml is where it was: the run beside the file of --config is
 /// what --resume means where run.dir holds none.
 void follow_moved_run(Config& config, const TrainArguments& options) {
-  const auto names_folder = [](const std::string& text) { return text.starts_with("run.dir="); };
-  if (!options.resume || std::any_of(options.overrides.begin(), options.overrides.end(), names_folder)) return;
+  if (!options.resume || options.config.empty() || is_named(options, "run.dir")) return;
   Config beside = config;
   beside.run.dir = std::filesystem::path(options.config).parent_path().string();
   if (beside.run.dir.empty()) beside.run.dir = ".";
@@ -99,18 +106,29 @@ void follow_moved_run(Config& config, const TrainArguments& options) {
   if (moved) config.run.dir = beside.run.dir;
 }
 
-bool is_named(const TrainArguments& options, std::string_view key) {
-  return std::ranges::any_of(options.overrides,
-                             [&](const std::string& text) { return text.starts_with(std::string(key) + "="); });
-}
-
 /// What --config and --set say. --resume without --config means the run's own configuration, on the ranks of this job.
-Config configuration(const TrainArguments& options) {
-  const Config named = load_config(options.config, options.overrides);
-  const std::filesystem::path own = std::filesystem::path(named.run.dir) / "config.toml";
-  if (!options.resume || !options.config.empty() || !is_named(options, "run.dir") || !std::filesystem::exists(own))
-    return named;
+/// Throws Error where not all ranks find it.
+Config configuration(const TrainArguments& options, const Environment& environment) {
+  if (!options.resume || !options.config.empty()) return load_config(options.config, options.overrides);
+  std::vector<std::string> folder;  // the last one wins
+  std::ranges::copy_if(options.overrides, std::back_inserter(folder),
+                       [](const std::string& text) { return text.starts_with("run.dir="); });
+  const std::string run = expand_home(load_config({}, folder).run.dir);
+  const std::filesystem::path own = std::filesystem::path(run) / "config.toml";
+  const int found = environment.mpi().count_ranks(std::filesystem::exists(own));
+  if (found == 0) {
+    Config config = load_config({}, options.overrides);
+    if (!config.data.train.empty()) return config;
+    throw UsageError(
+        fmt::format("--resume: run.dir = {}: holds no run (no config.toml); name the run's folder, or a "
+                    "configuration with --config",
+                    run));
+  }
+  if (found < environment.mpi().size())
+    throw Error(fmt::format("{}: only {} of {} ranks see it; is the folder shared?", own.string(), found,
+                            environment.mpi().size()));
   Config config = load_saved_config(own, options.overrides);
+  config.run.dir = run;
   if (!is_named(options, "parallel.data")) config.parallel.data = 0;
   log::info("the configuration is {}", own.string());
   return config;
@@ -120,8 +138,12 @@ Config configuration(const TrainArguments& options) {
 void tell_changes(const Config& config, const TrainArguments& options) {
   const std::filesystem::path own = std::filesystem::path(config.run.dir) / "config.toml";
   if (!options.resume || !std::filesystem::exists(own)) return;
-  for (const KeyDifference& key : differences(config, load_saved_config(own)))
-    log::info("{} = {}, before {}", key.key, key.now, key.saved);
+  try {
+    for (const KeyDifference& key : differences(config, load_saved_config(own)))
+      log::info("{} = {}, before {}", key.key, key.now, key.saved);
+  } catch (const Error& error) {  // the run's checkpoints have theirs
+    log::warn("{}; what it said before cannot be told", error.what());
+  }
 }
 
 /// The steps done, and why there are no more of them yet.
@@ -133,11 +155,10 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& 
   }
 }
 
-void train(const TrainArguments& options, Environment& environment) {
-  const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
-  const auto stop_requested = catch_stop_signals();
-  RunLog run_log;
-  Config config = configuration(options);
+/// run_log: where this rank reports, else null.
+void train_logged(const TrainArguments& options, Environment& environment, RunLog* run_log, const TimeLimit& limit,
+                  const std::function<bool()>& stop_requested) {
+  Config config = configuration(options, environment);
   if (options.device) config.run.device = *options.device;
   follow_moved_run(config, options);
   ShardSet shards = open_training_shards(config);
@@ -156,9 +177,9 @@ void train(const TrainArguments& options, Environment& environment) {
        .terminal = environment.terminal(),
        .on_records =
            [&](const std::filesystem::path& folder) {
-             run_log.begin(folder / "run.log",
-                           fmt::format("{}; {} ranks of {} threads", describe_job(), environment.mpi().size(),
-                                       environment.threads(config.run.threads)));
+             run_log->begin(folder / "run.log",
+                            fmt::format("{}; {} ranks of {} threads", describe_job(), environment.mpi().size(),
+                                        environment.threads(config.run.threads)));
            },
        .before_allocation =
            [&](const TrainingInputs& inputs) { reserve_device_memory(*backend, environment, config, inputs); }});
@@ -170,6 +191,19 @@ void train(const TrainArguments& options, Environment& environment) {
   }
   const TrainOutcome outcome = run.train(stop_requested, limit);
   report_end(outcome, state.step, options);
+}
+
+void train(const TrainArguments& options, Environment& environment) {
+  const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
+  const std::function<bool()> stop_requested = catch_stop_signals();
+  std::optional<RunLog> run_log;
+  if (environment.is_root()) run_log.emplace();
+  try {
+    train_logged(options, environment, run_log ? &*run_log : nullptr, limit, stop_requested);
+  } catch (const std::exception& error) {  // whoever catches it prints it
+    if (run_log) run_log->note(error.what());
+    throw;
+  }
 }
 
 }  // namespace

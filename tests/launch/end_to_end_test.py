@@ -125,7 +125,7 @@ class EndToEnd(unittest.TestCase):
         self.assertRegex(begun[1], "2 ranks of .* --resume$")
         said = [line.split("] ", 1)[1].partition(": ")[2] for line in log if "train.steps = 5, before 3" in line]
         self.assertEqual(said, ["train.steps = 5, before 3"])  # before the run began, and once
-        self.assertTrue(any("step" in line for line in log[log.index(begun[1]) :]))
+        self.assertTrue(any("step 5/5" in line for line in log[log.index(begun[1]) :]))
         self.assert_succeeds(self.train("own", *VQ, steps=2, flags=["--force"]))
         self.assertEqual(len([line for line in (self.folder / "own" / "run.log").read_text().splitlines() if line.startswith("vqlm ")]), 1)
 

@@ -186,7 +186,7 @@ TEST_F(CarriedModelTest, RowsThatOnlyPadTheVocabularyHaveAPlaceInEveryMadeMap) {
     train_run(*backend_, grid_, padded);
     const CodeMap made = open_model(folder_.file(std::string("padded-") + map))->code_map().value();
     EXPECT_EQ(made.vocab_size, vocabulary + 27);
-    EXPECT_EQ(made.cluster_of_token.back(), made.cluster_of_token[vocabulary]);
+    EXPECT_NE(made.cluster_of_token.back(), made.cluster_of_token[vocabulary]);  // spread over the clusters
   }
 }
 

@@ -100,6 +100,23 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   EXPECT_EQ(vq.codes(), 7);
   EXPECT_FALSE(vq.input_codes);
   EXPECT_EQ(config.optim.embedding_lr_ratio, 1);
+  const Config rows = load_saved_config(write("[head]\nkind = \"vq\"\nmembers = \"embedding\"\n"));
+  EXPECT_TRUE(std::get<VqHeadConfig>(rows.head).by_embedding());
+  EXPECT_FALSE(std::get<VqHeadConfig>(rows.head).member_mean());
+  // From the command line it is what it is now.
+  const Config now = load_saved_config(write("[head]\nkind = \"dense\"\nclusters = 7\n"),
+                                       {"head.kind=vq", "head.members=embedding", "head.member_mean=true"});
+  EXPECT_TRUE(std::get<VqHeadConfig>(now.head).member_mean());
+  EXPECT_EQ(std::get<VqHeadConfig>(now.head).clusters, 7);
+}
+
+TEST_F(ConfigHeadTest, AFileInARunsFolderIsReadAsWhatItsVersionSaved) {
+  const TemporaryFolder run;
+  std::ofstream(run.file("config.toml")) << "[head]\nkind = \"dense\"\nclusters = 128\ngroups = 32\n";
+  EXPECT_THROW(load_config(run.file("config.toml")), UsageError);  // no run yet
+  std::ofstream(run.file("metrics.jsonl")) << "";
+  EXPECT_EQ(kind_of(load_config(run.file("config.toml")).head), HeadKind::dense);
+  EXPECT_THROW(load_config(run.file("config.toml"), {"head.clusters=5"}), UsageError);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <fstream>
 #include <sstream>
@@ -255,9 +256,17 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
   return config;
 }
 
+/// Whether a file lies where runs and checkpoints keep theirs: an earlier version may have written it.
+bool is_of_a_run(const std::filesystem::path& path) {
+  if (path.filename() != "config.toml") return false;
+  return std::ranges::any_of(std::array{"manifest.json", "metrics.jsonl", "checkpoints"},
+                             [&](const char* beside) { return std::filesystem::exists(path.parent_path() / beside); });
+}
+
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  if (is_of_a_run(path)) return load_saved_config(path, overrides);
   Sayings said;
   if (!path.empty()) read_file(said, path);
   for (const std::string& text : overrides) read_override(said, text);
@@ -265,13 +274,18 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 }
 
 Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  Config earlier;
-  earlier.head = code_head(128, 32, 128);
-  earlier.optim.embedding_lr_ratio = 1;
   Sayings said;
+  const auto unless_said = [&](const char* key, Value value) {
+    said.assignments.push_back(
+        {&find_key(key, "earlier versions"), std::move(value), "earlier versions", Source::file});
+  };
+  unless_said("head.members", "codes");
+  unless_said("head.member_mean", false);
+  unless_said("head.input_codes", false);
+  unless_said("optim.embedding_lr_ratio", 1.0);
   read_file(said, path);
   for (const std::string& text : overrides) read_override(said, text);
-  return configured(earlier, said, LeftOut::passed_over);
+  return configured({}, said, LeftOut::passed_over);
 }
 
 std::string to_toml(const Config& config) {

@@ -89,7 +89,8 @@ struct Config {
 /// Strings need no quotes in an override. Keys of the file that an override's choice leaves out (head.kind=dense: those of
 /// a VQ head) are dropped and logged. Throws Error for a file that cannot be read or is not TOML, and UsageError naming an
 /// unknown key (with the nearest known one), a value of the wrong type or out of its range, or a key that what is chosen
-/// beside it or before it leaves out (head.clusters with head.kind = "dense").
+/// beside it or before it leaves out (head.clusters with head.kind = "dense"). A config.toml in the folder of a run or of a
+/// checkpoint is read as load_saved_config() does.
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
 /// What to_toml() of this version or an earlier one wrote. Keys that the model has not are passed over: earlier versions

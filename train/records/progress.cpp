@@ -34,10 +34,15 @@ void Progress::add(const StepMetrics& step) {
   // Weights of 1/16: long enough to be steady, short enough to follow a change of speed.
   seconds_per_step_ += (step.seconds - seconds_per_step_) * (seconds_per_step_ == 0 ? 1.0 : 1.0 / 16);
   const bool last = step.step == steps_;
-  if (terminal_ == Terminal::no) {
-    if (last || step.step % log_every_ == 0) log::info("{}", line(step));
-    return;
+  if (last || step.step % log_every_ == 0) {
+    // On a terminal for the run's log alone: here the line below redraws itself.
+    if (terminal_ == Terminal::no) {
+      log::info("{}", line(step));
+    } else {
+      log::debug("{}", line(step));
+    }
   }
+  if (terminal_ == Terminal::no) return;
   const auto now = std::chrono::steady_clock::now();
   if (!last && now - last_drawn_ < std::chrono::milliseconds(100)) return;
   last_drawn_ = now;

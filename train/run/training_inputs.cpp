@@ -35,20 +35,26 @@ CodeMap read_map(const VqHeadConfig& head, bool root) {
         "head.map = {}: no such file, and none of the maps that are made; head.map = \"corpus\" makes one", head.map));
   }
   CodeMap map = load_code_map(head.map);
-  if (head.by_embedding()) {  // whatever codes the file has, these members need its clusters alone
+  if (head.groups() == 0) {  // whatever codes the file has, these members need its clusters alone
     map.groups = map.codes = 0;
     map.member_codes.clear();
   }
   return map;
 }
 
-/// The rows that only pad a vocabulary beyond the shards' join the largest cluster: no text asks for them.
+/// The rows that only pad a vocabulary beyond the shards' are dealt out to the clusters of more than one token, since no
+/// text asks for them; to all where there are no such clusters.
 void pad_map(CodeMap& map, std::int64_t vocab_size) {
   std::vector<std::int64_t> sizes(static_cast<std::size_t>(map.clusters), 0);
   for (const std::int32_t cluster : map.cluster_of_token) ++sizes[static_cast<std::size_t>(cluster)];
-  const auto largest = static_cast<std::int32_t>(std::ranges::max_element(sizes) - sizes.begin());
+  const bool all_alone = std::ranges::max(sizes) == 1;
+  std::vector<std::int32_t> shared;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    if (sizes[k] > 1 || all_alone) shared.push_back(static_cast<std::int32_t>(k));
+  }
+  for (std::int64_t token = map.vocab_size; token < vocab_size; ++token)
+    map.cluster_of_token.push_back(shared[static_cast<std::size_t>(token - map.vocab_size) % shared.size()]);
   map.vocab_size = vocab_size;
-  map.cluster_of_token.resize(static_cast<std::size_t>(vocab_size), largest);
   map.member_codes.resize(static_cast<std::size_t>(vocab_size * map.groups), 0);
 }
 
@@ -61,7 +67,12 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
         "head.map = \"learned\": maps are re-fit between trainings now; train with head.map = \"corpus\", make a map "
         "from that run by vqlm codes refit, and go on with train --init and head.map = the map's path");
   }
-  if (!is_made_map(head.map)) return read_map(head, ranks.is_root());
+  const auto padded = [&](CodeMap map) {
+    const bool of_shards = ranks.is_root() && map.vocab_size == train.vocab_size();
+    if (of_shards && map.vocab_size < config.model.vocab_size) pad_map(map, config.model.vocab_size);
+    return map;
+  };
+  if (!is_made_map(head.map)) return padded(read_map(head, ranks.is_root()));
   CorpusMapOptions options;
   options.clusters = head.clusters;
   options.groups = head.groups();
@@ -75,9 +86,7 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
     options.offsets = {-1, -2};
   }
   const std::vector<std::int64_t> of_text(counts.begin(), counts.begin() + train.vocab_size());
-  CodeMap map = make_code_map(head.map, options, train, of_text, backend, ranks).map;
-  if (ranks.is_root() && map.vocab_size < config.model.vocab_size) pad_map(map, config.model.vocab_size);
-  return map;
+  return padded(make_code_map(head.map, options, train, of_text, backend, ranks).map);
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {

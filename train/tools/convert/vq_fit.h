@@ -25,9 +25,9 @@ namespace vqlm {
 
 struct VqFitOptions {
   MemberVectors members = MemberVectors::codes;  // or embedding, of a tied matrix only: then no groups and codes
-  std::int64_t clusters = 0;                     // K; 0: default_vq_sizes
-  int groups = -1;                               // G; -1: default_vq_sizes; 0: no member codes
-  int codes = 0;                                 // Q; 0: default_vq_sizes
+  std::int64_t clusters = 0;                     // K; 0: vq_sizes()
+  int groups = -1;                               // G; -1: vq_sizes(); 0: no member codes
+  int codes = 0;                                 // Q; 0: vq_sizes()
   std::uint64_t seed = 0;
 };
 

@@ -55,9 +55,27 @@ struct Pair {
   Tokens context, continuation;
 };
 
+/// The length without white space at the end, as Python's str.rstrip() knows it.
+std::size_t without_white_space(std::string_view text) {
+  constexpr std::string_view ascii = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
+  constexpr std::string_view others[] = {"\u0085", "\u00A0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003",
+                                         "\u2004", "\u2005", "\u2006", "\u2007", "\u2008", "\u2009", "\u200A",
+                                         "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"};
+  for (bool found = true; found && !text.empty();) {
+    found = ascii.find(text.back()) != std::string_view::npos;
+    if (found) text.remove_suffix(1);
+    for (const std::string_view space : others) {
+      if (!text.ends_with(space)) continue;
+      text.remove_suffix(space.size());
+      found = true;
+    }
+  }
+  return text.size();
+}
+
 Pair encoded_pair(const Line& line, const ScoreReading& reading) {
   std::string context = line.text("context"), continuation = line.text("continuation");
-  const std::size_t end = context.find_last_not_of(' ') + 1;
+  const std::size_t end = without_white_space(context);
   continuation = context.substr(end) + continuation;
   context.resize(end);
   if (context.empty()) return {{}, reading.encode(continuation)};

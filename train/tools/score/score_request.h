@@ -35,8 +35,8 @@ struct ScoreReading {
 /// Reads {"context": ..., "continuation": ...} (texts), {"context_tokens": [...], "continuation_tokens": [...]}, {"text": ...}
 /// or {"tokens": [...]}; other keys are not looked at, empty lines are no requests.
 ///
-/// A text's continuation are the tokens of context and continuation together behind as many as the context alone has; the
-/// spaces at the context's end count to the continuation. A context that does not fit loses its beginning. A whole text is
+/// A text's continuation are the tokens of context and continuation together behind as many as the context alone has; white
+/// space at the context's end counts to the continuation. A context that does not fit loses its beginning. A whole text is
 /// cut into windows of `most` tokens, in the last of which as many tokens as fit stand before those that are scored. All
 /// three are lm-evaluation-harness's conventions, so that its numbers come out.
 ///

@@ -1,6 +1,7 @@
 #include "train/tools/score/scorer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/host_collectives.h"
@@ -9,17 +10,25 @@ namespace vqlm {
 namespace {
 
 constexpr double every_mass = 2;           // a total probability that is never reached
+constexpr std::int64_t most_rows = 65535;  // of a batch: what CUDA starts at once
 constexpr std::int64_t least_length = 16;  // of a row: shorter ones save nothing
 
 /// The shortest row of T / 2^k tokens that the sequence fits into, predicted from all tokens but its last.
 BatchShape shape_for(std::size_t tokens, const BatchShape& largest) {
   BatchShape shape = largest;
   const auto needed = static_cast<std::int64_t>(tokens) - 1;
-  while (shape.seq_len % 2 == 0 && shape.seq_len / 2 >= std::max(needed, least_length)) {
+  while (shape.seq_len % 2 == 0 && shape.seq_len / 2 >= std::max(needed, least_length) &&
+         2 * shape.batch <= most_rows) {
     shape.seq_len /= 2;
     shape.batch *= 2;
   }
   return shape;
+}
+
+double checked(float loss) {
+  if (!std::isfinite(loss))
+    throw Error("the model gives no finite log-probability for a token: its weights are damaged");
+  return -static_cast<double>(loss);
 }
 
 }  // namespace
@@ -63,7 +72,10 @@ std::vector<SequenceScore> Scorer::run(std::span<const ScoredSequence* const> se
     flat.push_back(scores[i].greedy ? 1 : 0);
     flat.insert(flat.end(), scores[i].log_probs.begin(), scores[i].log_probs.end());
   }
-  sum_over(backend_, grid_.world(), flat);
+  {
+    const auto wait = grid_.world().expect_long_wait("scoring");  // ranks end at different times
+    sum_over(backend_, grid_.world(), flat);
+  }
   auto next = flat.begin();
   for (SequenceScore& each : scores) {
     each.greedy = *next++ > 0;
@@ -95,8 +107,7 @@ void Scorer::score(const Batch& batch, std::span<const ScoredSequence* const> se
     const ScoredSequence& sequence = *sequences[batch.sequences[b]];
     SequenceScore& score = scores[batch.sequences[b]];
     const std::size_t first_row = b * length + sequence.first - 1;
-    for (std::size_t i = 0; i < sequence.scored(); ++i)
-      score.log_probs.push_back(-static_cast<double>(losses[first_row + i]));
+    for (std::size_t i = 0; i < sequence.scored(); ++i) score.log_probs.push_back(checked(losses[first_row + i]));
     score.greedy = is_greedy(sequence, score, static_cast<std::int64_t>(first_row));
   }
 }
