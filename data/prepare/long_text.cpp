@@ -32,6 +32,21 @@ std::size_t at_character(std::string_view text, std::size_t place) {
   return place;
 }
 
+/// Bytes of the longest word that byte-level BPE cuts a text to.
+class LongestWord : public WordSink {
+ public:
+  static std::size_t of(const Tokenizer& tokenizer, std::string_view text) {
+    LongestWord longest;
+    tokenizer.cut(text, longest);
+    return longest.bytes_;
+  }
+
+ private:
+  void word(std::string_view bytes) override { bytes_ = std::max(bytes_, bytes.size()); }
+  void token(std::uint32_t) override {}
+  std::size_t bytes_ = 0;
+};
+
 }  // namespace
 
 LongTextEncoder::LongTextEncoder(const Tokenizer& tokenizer, std::size_t most_at_once)
@@ -56,9 +71,13 @@ LongTextEncoder::LongTextEncoder(const Tokenizer& tokenizer, std::size_t most_at
 }
 
 bool LongTextEncoder::encode(std::string_view text, std::vector<std::uint32_t>& ids) {
+  if (tokenizer_.kind() == TokenizerKind::byte_level_bpe) {  // which cuts the text itself
+    if (text.size() > most_at_once_ && LongestWord::of(tokenizer_, text) > most_at_once_) return false;
+    words_.encode(text, ids);
+    return true;
+  }
   // Of SentencePiece's models WordCache encodes text that holds the symbol at once.
-  const bool at_once =
-      tokenizer_.kind() == TokenizerKind::sentencepiece && text.find(space_symbol) != std::string_view::npos;
+  const bool at_once = text.find(space_symbol) != std::string_view::npos;
   const auto in_words = [&] { return words_.active() && !at_once && longest_stretch(text) <= most_at_once_; };
   const std::size_t piece = most_at_once_ / 4;
   if (text.size() <= piece || in_words()) {

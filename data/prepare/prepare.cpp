@@ -142,7 +142,7 @@ std::map<std::uint64_t, Part> Preparation::finished_parts(PreparedSource& source
       source.parts.resize(i);
       return finished;
     }
-    if (!part_is_finished(part, source.file, meta_.tokenizer_sha256, folder_)) continue;
+    if (!part_is_finished(part, source.file, meta_, folder_)) continue;
     for (const std::size_t bad : part.bad) bad_records_ += bad;
     finished.emplace(part.first_record, part);
   }

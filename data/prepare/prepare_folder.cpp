@@ -149,7 +149,7 @@ void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInp
   }
 }
 
-bool part_is_finished(const Part& part, const SourceFile& source, const std::string& tokenizer_sha256,
+bool part_is_finished(const Part& part, const SourceFile& source, const ShardMeta& expected,
                       const PrepareFolder& folder) {
   for (const Split split : all_splits) {
     if (part.shards[split].empty()) continue;
@@ -161,9 +161,9 @@ bool part_is_finished(const Part& part, const SourceFile& source, const std::str
     try {
       ShardReader shard(path);
       const ShardMeta& meta = shard.meta();
-      if (meta.tokenizer_sha256 != tokenizer_sha256 || meta.sources.size() != 1 ||
-          meta.sources[0].sha256 != source.sha256 || shard.tokens() != part.counts[split].tokens ||
-          shard.document_count() != part.counts[split].documents) {
+      if (meta.tokenizer_sha256 != expected.tokenizer_sha256 || meta.eos_id != expected.eos_id ||
+          meta.sources.size() != 1 || meta.sources[0].sha256 != source.sha256 ||
+          shard.tokens() != part.counts[split].tokens || shard.document_count() != part.counts[split].documents) {
         log::warn("{}: is not the shard that was written here; made again from {}", path, source.path);
         return false;
       }

@@ -47,9 +47,9 @@ class PrepareFolder {
 /// ones at the end are welcome.
 void check_sources(const PrepareManifest& manifest, const std::vector<PrepareInput>& inputs, const std::string& folder);
 
-/// True where the part's shards are there, whole, and made from `source` with this tokenizer; otherwise says in the log
+/// True where the part's shards are there, whole, and made from `source` with this tokenizer and end of text; otherwise says in the log
 /// what is wrong.
-bool part_is_finished(const Part& part, const SourceFile& source, const std::string& tokenizer_sha256,
+bool part_is_finished(const Part& part, const SourceFile& source, const ShardMeta& expected,
                       const PrepareFolder& folder);
 
 }  // namespace vqlm

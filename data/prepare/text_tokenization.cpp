@@ -9,7 +9,6 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
-#include "data/files/foreign_file.h"
 #include "data/files/sha256.h"
 #include "data/prepare/prepare_tokenizer.h"
 #include "data/prepare/tokenization.h"
@@ -23,9 +22,13 @@ class TextTokenization : public Tokenization {
  public:
   explicit TextTokenization(const PrepareOptions& options) : options_(options) {
     if (options.tokenizer.empty()) return;
-    if (std::filesystem::is_regular_file(options.tokenizer)) refuse_foreign_file(options.tokenizer);
     tokenizer_ = Tokenizer::open(options.tokenizer);
-    if (tokenizer_->kind() == TokenizerKind::byte_level_bpe) files_ = files_beside(options.tokenizer);
+    if (tokenizer_->kind() == TokenizerKind::byte_level_bpe) {
+      files_ = files_beside(options.tokenizer);
+      // config.json may have told it, and is a model's, not a tokenizer's: it does not come along.
+      if (tokenizer_->eos_id() != Tokenizer::no_eos && !files_.contains("generation_config.json"))
+        write_down_eos(tokenizer_->eos_id());
+    }
     if (options.eos_id) take_eos(*options.eos_id);
   }
 
@@ -47,8 +50,10 @@ class TextTokenization : public Tokenization {
 
   std::string write_files(const PrepareFolder& folder) override {
     const std::string path = folder.file(tokenizer_->file_name());
-    // A folder's tokenizer.model is what tells its tokenizer, whatever else is there (Tokenizer::open).
-    if (const std::string other = folder.file("tokenizer.model"); other != path && std::filesystem::exists(other)) {
+    // Of an earlier start with another tokenizer: what finds both would take the wrong one.
+    for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
+      const std::string other = folder.file(name);
+      if (other == path || !std::filesystem::exists(other)) continue;
       throw Error(fmt::format("{}: is another tokenizer than {}; choose another --out, or --force to remove it", other,
                               tokenizer_->file_name()));
     }
@@ -90,6 +95,10 @@ class TextTokenization : public Tokenization {
                                    id, tokenizer_->vocab_size()));
     }
     eos_id_ = static_cast<std::int32_t>(id);
+    write_down_eos(*eos_id_);
+  }
+
+  void write_down_eos(std::int32_t id) {
     std::string& file = files_["generation_config.json"];
     auto config = file.empty() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::parse(file, nullptr, false);
     if (!config.is_object()) {

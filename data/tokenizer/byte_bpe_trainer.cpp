@@ -44,6 +44,9 @@ std::array<Id, 256> ids_of_bytes() {
   return ids;
 }
 
+// Bytes: a run of base64 or DNA would be gone through for every merge, and teaches nothing about words.
+constexpr std::size_t longest_counted = 1024;
+
 /// The different words of the documents, in the order of their first appearance.
 std::vector<Word> words_of(const std::vector<std::string>& documents) {
   const SplitPattern pattern(rewritten_pattern(gpt2_pattern, "GPT-2"), "GPT-2");
@@ -54,6 +57,7 @@ std::vector<Word> words_of(const std::vector<std::string>& documents) {
   std::string key;
   for (const std::string& document : documents) {
     pattern.cut(document, scratch, [&](std::string_view text) {
+      if (text.size() > longest_counted) return;
       key.assign(text);
       const auto [place, is_new] = places.try_emplace(key, words.size());
       if (is_new) {
@@ -167,7 +171,9 @@ class Merging {
 std::string tokenizer_json(const std::vector<std::string>& tokens, const std::vector<Pair>& merges) {
   using Json = nlohmann::ordered_json;
   Json vocabulary = Json::object();
-  for (std::size_t id = 0; id < tokens.size(); ++id) vocabulary.push_back({tokens[id], id});
+  // Past the object's own insertion, which looks for each key among all before it.
+  Json::object_t::Container& members = vocabulary.get_ref<Json::object_t&>();
+  for (std::size_t id = 0; id < tokens.size(); ++id) members.emplace_back(tokens[id], id);
   Json lines = Json::array();
   for (const auto& [left, right] : merges) {
     lines.push_back(tokens[static_cast<std::size_t>(left)] + " " + tokens[static_cast<std::size_t>(right)]);

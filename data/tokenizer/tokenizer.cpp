@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/foreign_file.h"
 #include "data/files/sha256.h"
 #include "data/tokenizer/end_of_text.h"
 #include "data/tokenizer/sentencepiece_model.h"
@@ -43,6 +44,7 @@ bool Tokenizer::is_in(const std::string& folder) {
 Tokenizer Tokenizer::open(const std::string& path) {
   std::error_code not_there;
   if (!fs::is_directory(path, not_there)) {
+    refuse_foreign_file(path);
     Tokenizer tokenizer = from_bytes(read_file(path), path);
     if (tokenizer.kind_ == TokenizerKind::byte_level_bpe) {
       tokenizer.eos_id_ = end_of_text_id(*tokenizer.model_, fs::path(path).parent_path()).value_or(no_eos);

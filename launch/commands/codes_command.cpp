@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "launch/commands/codes_job.h"
 #include "launch/commands/commands.h"
@@ -54,7 +55,13 @@ std::optional<Tokenizer> tokenizer_of(const CodesArguments& options) {
     if (!Tokenizer::is_in(path.string())) return std::nullopt;
   }
   if (path.empty()) return std::nullopt;
-  return Tokenizer::open(path.string());
+  if (!options.tokenizer.empty()) return Tokenizer::open(path.string());
+  try {
+    return Tokenizer::open(path.string());
+  } catch (const Error& error) {  // one that is only carried along
+    log::info("{}; ids instead of words", error.what());
+    return std::nullopt;
+  }
 }
 
 void show(const CodesArguments& options, Environment& environment) {

@@ -195,9 +195,11 @@ TEST_F(PrepareTest, TakesATokenizerJsonWithTheFilesBesideIt) {
   for (const auto& file : documents_) {
     for (const auto& text : file) {
       if (!rule.holds_out(text)) continue;
+      ASSERT_LT(next, documents.size());
       ASSERT_EQ(tokenizer.decode(documents[next++]), text);
     }
   }
+  EXPECT_EQ(next, documents.size());
   // Another end of text, which the folder then tells.
   o.eos_id = 0;
   EXPECT_THAT(error_of(o), HasSubstr("--eos left out, here 0"));

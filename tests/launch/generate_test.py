@@ -117,9 +117,11 @@ class Generate(unittest.TestCase):
         self.assertEqual((config["tokenizer_class"], config["eos_token"]), ("PreTrainedTokenizerFast", "<|endoftext|>"))
         self.assertEqual(json.loads((hf / "generation_config.json").read_text())["eos_token_id"], 0)
         self.succeed(run("convert", "--from", "hf", "--input", hf, "--out", back))
+        texts = set()
         for folder in (hf, back):
             self.assertEqual((folder / "tokenizer.json").read_bytes(), (shards / "tokenizer.json").read_bytes())
-            self.succeed(generate(folder, *options))
+            texts.add(self.succeed(generate(folder, *options)).stdout)
+        self.assertEqual(len(texts), 1)
         # One that cannot be run is missed by text alone.
         other = json.loads((hf / "tokenizer.json").read_text())
         other["model"]["type"] = "Unigram"

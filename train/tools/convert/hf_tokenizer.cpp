@@ -104,6 +104,10 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
   HfSpecialTokens tokens;
   if (names.contains("tokenizer_config.json")) {
     tokens = described_tokens(out / "tokenizer_config.json");
+    if (!tokens.eos && names.contains("tokenizer.json") && can_be_read(out)) {  // an old one, without ids
+      const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.json").string());
+      if (tokenizer.eos_id() != Tokenizer::no_eos) tokens.eos = tokenizer.eos_id();
+    }
   } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {
     tokens = sentencepiece_tokens(out);
   } else if (names.contains("tokenizer.json") && can_be_read(out)) {
