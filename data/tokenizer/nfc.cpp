@@ -3,8 +3,10 @@
 #include <spdlog/fmt/fmt.h>
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "core/error.h"
 #include "data/tokenizer/unicode_tables.h"
@@ -17,7 +19,32 @@ namespace {
 constexpr std::uint32_t code_points = 0x110000;
 constexpr std::size_t longest_decomposition = 32;  // 4 in Unicode 17
 
+/// The text decomposed, marks in canonical order: utf8proc orders them itself by exchanging neighbours, which takes a time
+/// that grows with the square of a run of marks.
+std::string decomposed(std::string_view text) {
+  const auto order = [](utf8proc_int32_t code) { return utf8proc_get_property(code)->combining_class; };
+  std::vector<utf8proc_int32_t> codes;
+  for (std::size_t at = 0; at < text.size();) {
+    utf8proc_int32_t parts[longest_decomposition];
+    int boundary = 0;
+    const utf8proc_ssize_t n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(next_code_point(text, at)), parts,
+                                                       longest_decomposition, UTF8PROC_DECOMPOSE, &boundary);
+    codes.insert(codes.end(), parts, parts + std::max<utf8proc_ssize_t>(n, 0));
+  }
+  for (auto begin = codes.begin(); begin != codes.end();) {
+    const auto end = std::find_if(begin, codes.end(), [&](utf8proc_int32_t code) { return order(code) == 0; });
+    std::ranges::stable_sort(begin, end, {}, order);
+    begin = std::find_if(end, codes.end(), [&](utf8proc_int32_t code) { return order(code) != 0; });
+  }
+  std::string ordered;
+  for (const utf8proc_int32_t code : codes) append_utf8(ordered, static_cast<std::uint32_t>(code));
+  return ordered;
+}
+
 std::string composed(std::string_view text) {
+  constexpr std::size_t many_bytes = 256;
+  std::string ordered;
+  if (text.size() > many_bytes) text = ordered = decomposed(text);
   utf8proc_uint8_t* made = nullptr;
   const utf8proc_ssize_t length =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
