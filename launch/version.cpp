@@ -1,6 +1,6 @@
 #include "launch/version.h"
 
-#include "vqlm_version.h"
+#include <vqlm_version.h>
 
 namespace vqlm {
 

@@ -173,8 +173,9 @@ std::string difference(const ShardOptions& before, const ShardOptions& now) {
     return fmt::format("--eos {}, here {} (-1 is none)", before.ids->eos_id, now.ids->eos_id);
   }
   if (before.tokenizer_sha256 != now.tokenizer_sha256) {
-    return fmt::format("the tokenizer with sha256 {:.12}, here {:.12} (its file is another, or damaged)",
-                       before.tokenizer_sha256, now.tokenizer_sha256);
+    return fmt::format(
+        "the tokenizer with sha256 {:.12}, here {:.12} (its file, tokenizer.model or tokenizer.json, is another, or damaged)",
+        before.tokenizer_sha256, now.tokenizer_sha256);
   }
   if (before.eos_id != now.eos_id) {
     const auto shown = [](const std::optional<std::int64_t>& id) { return id ? std::to_string(*id) : "left out"; };

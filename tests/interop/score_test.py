@@ -43,7 +43,8 @@ class Score(unittest.TestCase):
         """Contexts and continuations of many lengths, one of them too long, one empty, one that ends in spaces."""
         words = self.texts[0].split()
         for number, begin in enumerate(range(0, 400, 7)):
-            yield " ".join(words[begin : begin + number % 30 + 1]), " " + " ".join(words[begin + 40 : begin + 41 + number % 5])
+            continuation = " ".join(words[begin + 40 : begin + 41 + number % 5])
+            yield " ".join(words[begin : begin + number % 30 + 1]), " " + continuation[:LENGTH // 2]
         yield " ".join(words[:200]), " " + words[200]
         yield "", words[7]
         yield words[8] + "  ", words[9]

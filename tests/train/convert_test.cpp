@@ -6,7 +6,7 @@
 #include <fstream>
 
 #include "tests/data/temporary_folder.h"
-#include "tests/train/tiny_checkpoint.h"
+#include "tests/train/saved_model.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
@@ -15,65 +15,21 @@
 #include "train/tools/convert/dense_expansion.h"
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
-#include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {
 
 using testing::bytes_of;
+using testing::config_of;
 using ::testing::HasSubstr;
-using testing::save_tiny;
+using testing::largest_difference;
+using testing::log_probs;
+using testing::Saved;
 using testing::set_bias;
 using testing::set_groups;
 using testing::tiny_model_config;
 using testing::TinyModel;
 using testing::vq;
-
-/// A tiny model's checkpoint, opened.
-class Saved {
- public:
-  explicit Saved(const Config& config, float stddev = 0.3f) : model_(config) {
-    model_.randomize(11, stddev);
-    source_.emplace(save_tiny(model_, folder_.file("run"), {.step = 7, .samples = 14, .tokens = 112}), Verify::yes);
-  }
-  const CheckpointReader& source() const { return *source_; }
-  std::filesystem::path file(const std::string& name) const { return folder_.file(name); }
-  const Config& config() const { return model_.config(); }
-
- private:
-  TemporaryFolder folder_;
-  TinyModel model_;
-  std::optional<CheckpointReader> source_;
-};
-
-Config config_of(HeadKind head, int groups = 4) {
-  Config config = tiny_model_config(head);
-  set_groups(config, groups);
-  return config;
-}
-
-/// (rows, V) log-probabilities after two fixed sequences.
-std::vector<float> log_probs(const ModelSource& source) {
-  const auto backend = make_cpu_backend(1);
-  const ProcessGrid grid(*backend);
-  const BatchShape batch{2, 8};
-  const LoadedModel loaded = load_model(source, *backend, grid.tensor(), batch);
-  const std::int64_t vocab = source.model().vocab_size;
-  std::vector<std::int32_t> ids(16);
-  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((7 * i + 3) % 61);
-  std::vector<float> out(16 * static_cast<std::size_t>(vocab));
-  loaded.transformer->log_probs(Tensor(out.data(), DType::f32, {16, vocab}), Tensor(ids.data(), DType::i32, {16}));
-  return out;
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    largest = std::max(largest, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  }
-  return largest;
-}
 
 // A log-probability here is the difference of sums of d = 16 products with |h_i w_i| below 4 and exponentials of them: some
 // 40 roundings of numbers below 16 in each of two models.
@@ -219,99 +175,6 @@ INSTANTIATE_TEST_SUITE_P(Convert, FirstOrder,
                            if (head.groups() > 0) return std::string("codes");
                            return std::string(head.member_mean() ? "embedding_mean" : "embedding");
                          });
-
-TEST(Convert, AFitWithEnoughClustersOrCodesIsExact) {
-  const Saved saved(config_of(HeadKind::dense));
-  const auto backend = make_cpu_backend(1);
-  const std::vector<float> expected = log_probs(saved.source());
-  TextStatistics text;
-  for (int i = 0; i < 16; ++i) text.mean_hidden.push_back(0.1f * static_cast<float>(i - 8));
-  for (int v = 0; v < 61; ++v) text.counts.push_back(v * v);
-  for (const TextStatistics& known : {TextStatistics{}, text}) {
-    // Every token its own cluster: c_v = w_v, beta_v = b_v.
-    const VqFit alone = fit_vq_head(saved.source(), {.clusters = 61, .groups = 0}, known, *backend);
-    EXPECT_LT(largest_difference(expected, log_probs(*alone.model)), rounding);
-    EXPECT_NEAR(alone.kept_by_clusters, 1.0, 1e-6);
-    // One cluster, and a code for every token: u_v = w_v - mean.
-    const VqFit coded = fit_vq_head(saved.source(), {.clusters = 1, .groups = 2, .codes = 61}, known, *backend);
-    EXPECT_LT(largest_difference(expected, log_probs(*coded.model)), rounding);
-    EXPECT_NEAR(coded.kept_by_clusters, 0.0, 1e-6);
-    EXPECT_NEAR(coded.kept_by_codes, 1.0, 1e-6);
-  }
-}
-
-/// Mean of KL(expected || actual) over the rows.
-double divergence(const std::vector<float>& expected, const std::vector<float>& actual) {
-  double sum = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const auto p = static_cast<double>(expected[i]);
-    sum += std::exp(p) * (p - static_cast<double>(actual[i]));
-  }
-  return sum / 16;
-}
-
-TEST(Convert, AFitComesCloserWithCodesThanWithClustersAlone) {
-  Config config = config_of(HeadKind::dense);
-  config.model.tie_embeddings = true;
-  set_bias(config, false);
-  const Saved saved(config);
-  const auto backend = make_cpu_backend(1);
-  const VqFit clusters = fit_vq_head(saved.source(), {.clusters = 8, .groups = 0}, {}, *backend);
-  const VqFit codes = fit_vq_head(saved.source(), {.clusters = 8, .groups = 8, .codes = 16}, {}, *backend);
-  EXPECT_FALSE(codes.model->model().tie_embeddings);
-  EXPECT_GT(codes.kept_by_codes, codes.kept_by_clusters);
-  const std::vector<float> expected = log_probs(saved.source());
-  const double of_codes = divergence(expected, log_probs(*codes.model));
-  EXPECT_GT(of_codes, 0);
-  EXPECT_LT(2 * of_codes, divergence(expected, log_probs(*clusters.model)));
-  // And back again, the matrix an own one.
-  EXPECT_EQ(read_whole(DenseExpansion(*codes.model), "lm_head.weight").size(), 61u * 16u);
-}
-
-// s_v = h . w_v + b_v inside a cluster, as the dense head has it: only what a cluster is as a whole is fitted.
-TEST(Convert, AFitByTheRowsOfATiedMatrixLosesNothingInsideAClusterAndLeastOfAll) {
-  Config config = config_of(HeadKind::dense);
-  config.model.tie_embeddings = true;
-  const Saved saved(config);
-  const auto backend = make_cpu_backend(1);
-  const std::vector<float> expected = log_probs(saved.source());
-  TextStatistics text;
-  for (int i = 0; i < 16; ++i) text.mean_hidden.push_back(0.1f * static_cast<float>(i - 8));
-  for (const TextStatistics& known : {TextStatistics{}, text}) {
-    const auto fitted = [&](VqFitOptions options) {
-      return log_probs(*fit_vq_head(saved.source(), options, known, *backend).model);
-    };
-    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 61})), rounding);
-    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 1})), rounding);
-    const double by_rows = divergence(expected, fitted({.members = MemberVectors::embedding, .clusters = 8}));
-    EXPECT_GT(by_rows, 0);
-    EXPECT_LT(1.5 * by_rows, divergence(expected, fitted({.clusters = 8, .groups = 8, .codes = 16})));
-  }
-  const Saved untied(config_of(HeadKind::dense));
-  EXPECT_THROW(fit_vq_head(untied.source(), {.members = MemberVectors::embedding}, {}, *backend), UsageError);
-  EXPECT_EQ(
-      vq_sizes({.vocab_size = 50257, .d_model = 768, .tie_embeddings = true}, {.members = MemberVectors::embedding})
-          .clusters,
-      512);
-}
-
-TEST(Convert, SizesOfAFit) {
-  const auto sizes = [](std::int64_t vocab, std::int64_t d) {
-    return vq_sizes({.vocab_size = vocab, .d_model = d}, {});
-  };
-  EXPECT_EQ(sizes(50257, 768).clusters, 256);
-  EXPECT_EQ(sizes(50257, 768).codes, 256);
-  EXPECT_EQ(sizes(50257, 768).groups, 64);
-  EXPECT_EQ(sizes(128256, 4096).clusters, 1024);
-  EXPECT_EQ(sizes(49152, 576).groups, 64);
-  try {
-    vq_sizes({.vocab_size = 1000, .d_model = 60}, {.groups = 16});
-    FAIL() << "16 does not divide 60";
-  } catch (const UsageError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("--groups 16: it must divide the model's width d = 60"));
-  }
-  EXPECT_THROW(vq_sizes({.vocab_size = 10, .d_model = 64}, {.clusters = 11}), UsageError);
-}
 
 TEST(Convert, ARunIsRefusedAModelOfOtherSizes) {
   const Saved saved(config_of(HeadKind::vq));

@@ -1,0 +1,116 @@
+// VQ heads fitted to dense ones: where the fit must be exact, and which one comes closer.
+#include "train/tools/convert/vq_fit.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/train/saved_model.h"
+#include "train/tools/convert/dense_expansion.h"
+
+namespace vqlm {
+namespace {
+
+using testing::config_of;
+using ::testing::HasSubstr;
+using testing::largest_difference;
+using testing::log_probs;
+using testing::Saved;
+using testing::set_bias;
+
+constexpr double rounding = 2 * 40 * 16 * 6e-8;
+
+TEST(VqFit, AFitWithEnoughClustersOrCodesIsExact) {
+  const Saved saved(config_of(HeadKind::dense));
+  const auto backend = make_cpu_backend(1);
+  const std::vector<float> expected = log_probs(saved.source());
+  TextStatistics text;
+  for (int i = 0; i < 16; ++i) text.mean_hidden.push_back(0.1f * static_cast<float>(i - 8));
+  for (int v = 0; v < 61; ++v) text.counts.push_back(v * v);
+  for (const TextStatistics& known : {TextStatistics{}, text}) {
+    // Every token its own cluster: c_v = w_v, beta_v = b_v.
+    const VqFit alone = fit_vq_head(saved.source(), {.clusters = 61, .groups = 0}, known, *backend);
+    EXPECT_LT(largest_difference(expected, log_probs(*alone.model)), rounding);
+    EXPECT_NEAR(alone.kept_by_clusters, 1.0, 1e-6);
+    // One cluster, and a code for every token: u_v = w_v - mean.
+    const VqFit coded = fit_vq_head(saved.source(), {.clusters = 1, .groups = 2, .codes = 61}, known, *backend);
+    EXPECT_LT(largest_difference(expected, log_probs(*coded.model)), rounding);
+    EXPECT_NEAR(coded.kept_by_clusters, 0.0, 1e-6);
+    EXPECT_NEAR(coded.kept_by_codes, 1.0, 1e-6);
+  }
+}
+
+/// Mean of KL(expected || actual) over the rows.
+double divergence(const std::vector<float>& expected, const std::vector<float>& actual) {
+  double sum = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const auto p = static_cast<double>(expected[i]);
+    sum += std::exp(p) * (p - static_cast<double>(actual[i]));
+  }
+  return sum / 16;
+}
+
+TEST(VqFit, AFitComesCloserWithCodesThanWithClustersAlone) {
+  Config config = config_of(HeadKind::dense);
+  config.model.tie_embeddings = true;
+  set_bias(config, false);
+  const Saved saved(config);
+  const auto backend = make_cpu_backend(1);
+  const VqFit clusters = fit_vq_head(saved.source(), {.clusters = 8, .groups = 0}, {}, *backend);
+  const VqFit codes = fit_vq_head(saved.source(), {.clusters = 8, .groups = 8, .codes = 16}, {}, *backend);
+  EXPECT_FALSE(codes.model->model().tie_embeddings);
+  EXPECT_GT(codes.kept_by_codes, codes.kept_by_clusters);
+  const std::vector<float> expected = log_probs(saved.source());
+  const double of_codes = divergence(expected, log_probs(*codes.model));
+  EXPECT_GT(of_codes, 0);
+  EXPECT_LT(2 * of_codes, divergence(expected, log_probs(*clusters.model)));
+  // And back again, the matrix an own one.
+  EXPECT_EQ(read_whole(DenseExpansion(*codes.model), "lm_head.weight").size(), 61u * 16u);
+}
+
+// s_v = h . w_v + b_v inside a cluster, as the dense head has it: only what a cluster is as a whole is fitted.
+TEST(VqFit, AFitByTheRowsOfATiedMatrixLosesNothingInsideAClusterAndLeastOfAll) {
+  Config config = config_of(HeadKind::dense);
+  config.model.tie_embeddings = true;
+  const Saved saved(config);
+  const auto backend = make_cpu_backend(1);
+  const std::vector<float> expected = log_probs(saved.source());
+  TextStatistics text;
+  for (int i = 0; i < 16; ++i) text.mean_hidden.push_back(0.1f * static_cast<float>(i - 8));
+  for (const TextStatistics& known : {TextStatistics{}, text}) {
+    const auto fitted = [&](VqFitOptions options) {
+      return log_probs(*fit_vq_head(saved.source(), options, known, *backend).model);
+    };
+    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 61})), rounding);
+    EXPECT_LT(largest_difference(expected, fitted({.members = MemberVectors::embedding, .clusters = 1})), rounding);
+    const double by_rows = divergence(expected, fitted({.members = MemberVectors::embedding, .clusters = 8}));
+    EXPECT_GT(by_rows, 0);
+    EXPECT_LT(1.5 * by_rows, divergence(expected, fitted({.clusters = 8, .groups = 8, .codes = 16})));
+  }
+  const Saved untied(config_of(HeadKind::dense));
+  EXPECT_THROW(fit_vq_head(untied.source(), {.members = MemberVectors::embedding}, {}, *backend), UsageError);
+  EXPECT_EQ(
+      vq_sizes({.vocab_size = 50257, .d_model = 768, .tie_embeddings = true}, {.members = MemberVectors::embedding})
+          .clusters,
+      512);
+}
+
+TEST(VqFit, SizesOfAFit) {
+  const auto sizes = [](std::int64_t vocab, std::int64_t d) {
+    return vq_sizes({.vocab_size = vocab, .d_model = d}, {});
+  };
+  EXPECT_EQ(sizes(50257, 768).clusters, 256);
+  EXPECT_EQ(sizes(50257, 768).codes, 256);
+  EXPECT_EQ(sizes(50257, 768).groups, 64);
+  EXPECT_EQ(sizes(128256, 4096).clusters, 1024);
+  EXPECT_EQ(sizes(49152, 576).groups, 64);
+  try {
+    vq_sizes({.vocab_size = 1000, .d_model = 60}, {.groups = 16});
+    FAIL() << "16 does not divide 60";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("--groups 16: it must divide the model's width d = 60"));
+  }
+  EXPECT_THROW(vq_sizes({.vocab_size = 10, .d_model = 64}, {.clusters = 11}), UsageError);
+}
+
+}  // namespace
+}  // namespace vqlm
