@@ -191,7 +191,7 @@ class EndToEnd(unittest.TestCase):
         self.assertFalse({"bits_per_byte", "bytes"} & set(result))
         raw = self.folder / "train.bin"
         raw.write_bytes(struct.pack(f"<{len(ids)}H", *ids))
-        self.assert_fails(run("prepare", "--from-tokens", raw, "--vocab-size", "100", "--out", self.folder / "raw"), 1, "train.bin", "numpy.save")
+        self.assert_fails(run("prepare", "--from-tokens", raw, "--vocab-size", "100", "--out", self.folder / "raw"), 1, "train.bin", "--dtype uint16")
 
     def test_a_truncated_shard(self):
         shutil.copytree(self.folder / "shards", self.folder / "cut")
