@@ -9,6 +9,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -129,7 +130,12 @@ Config configuration(const TrainArguments& options, const Environment& environme
                             environment.mpi().size()));
   Config config = load_saved_config(own, options.overrides);
   config.run.dir = run;
-  if (!is_named(options, "parallel.data")) config.parallel.data = 0;
+  // The grid is this job's, as near to the earlier one as its ranks allow.
+  const int ranks = environment.mpi().size(), data = config.parallel.data;
+  const bool data_named = is_named(options, "parallel.data") && data > 0;
+  if (!data_named) config.parallel.data = 0;
+  if (!is_named(options, "parallel.tensor"))
+    config.parallel.tensor = data_named && ranks % data == 0 ? ranks / data : std::gcd(ranks, config.parallel.tensor);
   log::info("the configuration is {}", own.string());
   return config;
 }
