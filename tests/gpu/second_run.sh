@@ -16,7 +16,7 @@ if [ $simt = yes ]; then
   head_sizes=(--vocab 300 --width 64 --rows 64 --clusters 16 --groups 4 --codes 8 --repeats 1)
   small_vq=(--d-model 64 --layers 1 --heads 1 --seq-len 64 --batch 1 --d-ff 64 --vocab 100 --steps 1 --warmup 1 --profile 1)
   small_dense=("${small_vq[@]}") large_dense=("${small_vq[@]}" --micro-batches 2)
-  small_vq+=(--clusters 16 --groups 4 --codes 8) large_vq=("${small_vq[@]}" --micro-batches 2)
+  small_vq+=(--clusters 16) large_vq=("${small_vq[@]}" --micro-batches 2)
   planned=(--config configs/gpt2-small-dense.toml --set model.d_model=64 --set model.n_layers=1 --set model.n_heads=1
            --set model.d_ff=64 --set data.seq_len=64 --set train.micro_batch=1 --set train.global_batch=1 --vocab 100)
   peer_steps=(--steps 2 --warmup 1)
