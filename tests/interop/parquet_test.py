@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -34,7 +35,8 @@ class Parquet(unittest.TestCase):
                 mapped = run("codes", "make", "--data", "train-*.h5", "--clusters", "8", "--groups", "0", "--out", "map.h5", cwd=folder / f"of-{source}")
                 self.assertEqual(mapped.returncode, 0, mapped.stderr)
                 rows = [line for line in result.stdout.splitlines() if line.startswith(("train", "heldout", "all", "skipped"))]
-                skipped = [line.partition(": ")[0].rpartition(":")[2] for line in result.stderr.splitlines() if "skipped" in line]
+                skipped = re.findall(r":(\d+): skipped: (.*)", result.stderr)
+                self.assertEqual([number for number, _ in skipped], ["8"])
                 out = folder / f"of-{source}"
                 return rows, skipped, (out / "tokenizer.model").read_bytes(), (out / "map.h5").read_bytes()
 
