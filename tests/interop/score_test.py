@@ -82,6 +82,12 @@ class Score(unittest.TestCase):
                 parts = [self.expected(model, *window) for window in windows(encode(self.texts[1][:2000]), beginning)]
                 expected.append((sum(score for score, _ in parts), all(greedy for _, greedy in parts)))
 
+                for begin in (0, 5):  # what greedy decoding says next
+                    before = encode(self.texts[2])[begin : begin + 12]
+                    best = int(their_log_probs(model, [before])[0][-1].argmax())
+                    lines.append({"context_tokens": before, "continuation_tokens": [best]})
+                    expected.append(self.expected(model, before, [best]))
+
                 asked = self.folder / f"{name}.jsonl"
                 asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
                 answers = {}
