@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -23,7 +24,7 @@ void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::p
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
   const nlohmann::ordered_json special = {{"bos_token", tokenizer.id_of("<s>").value_or(16) < 16 ? "<s>" : eos},
                                           {"eos_token", eos},
-                                          {"unk_token", "<unk>"}};
+                                          {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
                                    {"add_bos_token", false},
                                    {"add_eos_token", false},
@@ -67,12 +68,13 @@ HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
 }
 
-/// False for a kind of tokenizer.json that is only carried along.
-bool can_be_read(const std::filesystem::path& folder) {
+/// False for a kind of tokenizer that is only carried along, which is told.
+bool can_be_read(const std::filesystem::path& file) {
   try {
-    Tokenizer::open((folder / "tokenizer.json").string());
+    Tokenizer::open(file.string());
     return true;
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    log::info("the tokenizer is carried along as it is ({})", error.what());
     return false;
   }
 }
@@ -104,13 +106,15 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
   HfSpecialTokens tokens;
   if (names.contains("tokenizer_config.json")) {
     tokens = described_tokens(out / "tokenizer_config.json");
-    if (!tokens.eos && names.contains("tokenizer.json") && can_be_read(out)) {  // an old one, without ids
+    if (!tokens.eos && names.contains("tokenizer.json") &&
+        can_be_read(out / "tokenizer.json")) {  // an old one, without ids
       const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.json").string());
       if (tokenizer.eos_id() != Tokenizer::no_eos) tokens.eos = tokenizer.eos_id();
     }
-  } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json")) {
+  } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json") &&
+             can_be_read(out / "tokenizer.model")) {
     tokens = sentencepiece_tokens(out);
-  } else if (names.contains("tokenizer.json") && can_be_read(out)) {
+  } else if (names.contains("tokenizer.json") && can_be_read(out / "tokenizer.json")) {
     tokens = byte_level_tokens(out);
   }
   const std::filesystem::path generation = out / "generation_config.json";
