@@ -51,7 +51,7 @@ endif()
 
 if(VQLM_WITH_CUDA)
   set(CMAKE_CUDA_COMPILER ${nvcc} CACHE FILEPATH "CUDA compiler" FORCE)
-  # Machine code for A100 and H100/H200; the PTX of compute_90 serves later chips.
+  # Machine code for A100 and H100/H200; the PTX of compute_80 serves later chips.
   set(CMAKE_CUDA_ARCHITECTURES 80 90a-real CACHE STRING "GPU architectures")
   if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT DEFINED CMAKE_CUDA_COMPILER_LAUNCHER)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
