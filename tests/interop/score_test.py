@@ -2,13 +2,10 @@
 
 import itertools
 import json
-import pathlib
-import tempfile
 import unittest
 
 from interop import load, np, their_log_probs
-from program import run
-from to_hf_test import MODEL, RUNS, SOURCE, set_options
+from trained import Trained
 from transformers import AutoTokenizer
 
 LENGTH = 64  # data.seq_len of MODEL
@@ -22,23 +19,7 @@ def windows(tokens, beginning):
         yield before[-(LENGTH + 1 - len(scored)) :], scored
 
 
-class Score(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        temporary = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(temporary.cleanup)
-        cls.folder = pathlib.Path(temporary.name)
-        cls.texts = [path.read_text() for path in sorted((SOURCE / "docs").glob("*.md"))]
-        for number, text in enumerate(cls.texts):
-            (cls.folder / f"{number}.txt").write_text(text)
-        cls.succeed("prepare", "--input", cls.folder / "*.txt", "--train-tokenizer", "400", "--out", cls.folder / "shards")
-
-    @classmethod
-    def succeed(cls, *arguments, **options):
-        result = run(*arguments, **options)
-        assert result.returncode == 0, result.stderr
-        return result
-
+class Score(Trained):
     def questions(self):
         """Contexts and continuations of many lengths, one of them too long, one empty, one that ends in spaces."""
         words = self.texts[0].split()
@@ -60,10 +41,7 @@ class Score(unittest.TestCase):
     def test_scores_are_those_of_the_exported_folder(self):
         for name in ("dense", "vq_embedding_mean", "vq"):
             with self.subTest(name):
-                options, _ = RUNS[name]
-                checkpoint, out = self.folder / name, self.folder / f"{name}-hf"
-                data = [f"data.train={self.folder}/shards/train-*.h5", f"run.dir={checkpoint}"]
-                self.succeed("train", *set_options([*MODEL, *options, *data]))
+                checkpoint, out = self.trained(name), self.folder / f"{name}-hf"
                 self.succeed("convert", "--to", "hf", "--checkpoint", checkpoint, "--out", out)
                 tokenizer, model = AutoTokenizer.from_pretrained(out), load(out)
                 beginning = tokenizer.eos_token_id

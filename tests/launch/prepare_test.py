@@ -2,7 +2,6 @@
 
 import array
 import gzip
-import json
 import pathlib
 import struct
 import subprocess
