@@ -43,8 +43,8 @@ class Vqlm(LM):
         built = ROOT / "build" / "vqlm"
         self.program = str(program or (built if built.exists() else "vqlm"))
         self.launcher = [str(ROOT / "launch" / "mpirun.sh"), "-n", str(ranks)] if int(ranks) > 1 else []
-        device = str(device).partition(":")[0] if device else None  # lm-eval's own --device says cuda:0
-        self.device = ["--device", device] if device in ("cpu", "cuda", "auto") else []
+        # lm-eval's own --device says cuda:0; another GPU is chosen by CUDA_VISIBLE_DEVICES. The program refuses what it does not know.
+        self.device = ["--device", str(device).removesuffix(":0")] if device else []
         self.context = ["--context", str(context)] if context else []
         self.options = [*self.device, *self.context, *(["--batch", str(batch)] if batch else []), *(["--begin"] if int(begin) else [])]
 

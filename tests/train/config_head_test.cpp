@@ -103,11 +103,14 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   const Config rows = load_saved_config(write("[head]\nkind = \"vq\"\nmembers = \"embedding\"\n"));
   EXPECT_TRUE(std::get<VqHeadConfig>(rows.head).by_embedding());
   EXPECT_FALSE(std::get<VqHeadConfig>(rows.head).member_mean());
-  // From the command line it is what it is now.
-  const Config now = load_saved_config(write("[head]\nkind = \"dense\"\nclusters = 7\n"),
-                                       {"head.kind=vq", "head.members=embedding", "head.member_mean=true"});
+  // A head from the command line is what it is now.
+  const Config now = load_saved_config(write("[head]\nkind = \"dense\"\nclusters = 7\n"), {"head.kind=vq"});
   EXPECT_TRUE(std::get<VqHeadConfig>(now.head).member_mean());
+  EXPECT_TRUE(std::get<VqHeadConfig>(now.head).input_codes);
   EXPECT_EQ(std::get<VqHeadConfig>(now.head).clusters, 7);
+  const Config other =
+      load_saved_config(write("[head]\nkind = \"vq\"\nmembers = \"codes\"\ngroups = 4\n"), {"head.members=embedding"});
+  EXPECT_TRUE(std::get<VqHeadConfig>(other.head).member_mean());
 }
 
 TEST_F(ConfigHeadTest, AFileInARunsFolderIsReadAsWhatItsVersionSaved) {

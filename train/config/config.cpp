@@ -231,6 +231,7 @@ bool overruled(const Assignment& said, const config_keys::Needs& needs, const st
 }
 
 enum class LeftOut { refused, passed_over };
+constexpr std::string_view earlier_versions = "earlier versions";  // the origin of what they meant by silence
 
 Config configured(Config config, const Sayings& said, LeftOut left_out) {
   assign_choices(config, said.assignments);
@@ -239,14 +240,14 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
     const config_keys::Needs* const needs = each.key->missing(config);
     if (needs == nullptr) {
       if (!config_keys::decides(*each.key)) assign(config, *each.key, each.value, each.origin);
-    } else if ((left_out == LeftOut::refused || each.source == Source::command_line) &&
-               !overruled(each, *needs, said.assignments)) {
+    } else if (overruled(each, *needs, said.assignments)) {
+      if (each.origin != earlier_versions)
+        dropped.push_back(fmt::format("{} = {}", each.key->full_name(), text_of(each.value)));
+    } else if (left_out == LeftOut::refused || each.source == Source::command_line) {
       refuse_left_out(each, *needs, config);
-    } else {
-      dropped.push_back(fmt::format("{} = {}", each.key->full_name(), text_of(each.value)));
     }
   }
-  if (left_out == LeftOut::refused && !dropped.empty())
+  if (!dropped.empty())
     log::info("{}: keys that --set leaves out are passed over: {}", said.file, fmt::join(dropped, ", "));
   // Earlier versions named the published method so.
   if (auto* head = std::get_if<VqHeadConfig>(&config.head)) {
@@ -259,7 +260,7 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
 /// Whether a file lies where runs and checkpoints keep theirs: an earlier version may have written it.
 bool is_of_a_run(const std::filesystem::path& path) {
   if (path.filename() != "config.toml") return false;
-  return std::ranges::any_of(std::array{"manifest.json", "metrics.jsonl", "checkpoints"},
+  return std::ranges::any_of(std::array{"metrics.jsonl", "checkpoint.h5"},
                              [&](const char* beside) { return std::filesystem::exists(path.parent_path() / beside); });
 }
 
@@ -275,16 +276,27 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 
 Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Sayings said;
-  const auto unless_said = [&](const char* key, Value value) {
-    said.assignments.push_back(
-        {&find_key(key, "earlier versions"), std::move(value), "earlier versions", Source::file});
-  };
-  unless_said("head.members", "codes");
-  unless_said("head.member_mean", false);
-  unless_said("head.input_codes", false);
-  unless_said("optim.embedding_lr_ratio", 1.0);
   read_file(said, path);
+  const auto says = [&](std::string_view key, const Value& value) {
+    return std::ranges::any_of(
+        said.assignments, [&](const Assignment& each) { return each.key->full_name() == key && each.value == value; });
+  };
+  const bool dense = says("head.kind", "dense");
   for (const std::string& text : overrides) read_override(said, text);
+  const bool other_members =
+      std::ranges::any_of(overrides, [](const std::string& text) { return text.starts_with("head.members="); });
+  std::vector<Assignment> earlier;  // what the file may say otherwise
+  const auto meant = [&](const char* key, Value value) {
+    earlier.push_back(
+        {&find_key(key, earlier_versions), std::move(value), std::string(earlier_versions), Source::file});
+  };
+  meant("optim.embedding_lr_ratio", 1.0);
+  if (!dense) {  // a head that only --set names has the defaults of this version
+    meant("head.members", "codes");
+    meant("head.input_codes", false);
+    if (!other_members) meant("head.member_mean", false);
+  }
+  said.assignments.insert(said.assignments.begin(), earlier.begin(), earlier.end());
   return configured({}, said, LeftOut::passed_over);
 }
 
