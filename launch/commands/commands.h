@@ -13,6 +13,8 @@ void add_convert_command(CLI::App& app);
 void add_codes_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_score_command(CLI::App& app);
+void add_samples_command(CLI::App& app);
+void add_replay_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);

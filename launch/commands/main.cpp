@@ -62,6 +62,8 @@ void build_command_line(CLI::App& app) {
   vqlm::add_codes_command(app);
   vqlm::add_generate_command(app);
   vqlm::add_score_command(app);
+  vqlm::add_samples_command(app);
+  vqlm::add_replay_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);

@@ -119,7 +119,7 @@ Config configuration(const TrainArguments& options, const Environment& environme
   const int found = environment.mpi().count_ranks(std::filesystem::exists(own));
   if (found == 0) {
     Config config = load_config({}, options.overrides);
-    if (!config.data.train.empty()) return config;
+    if (config.data.trains()) return config;
     throw UsageError(
         fmt::format("--resume: run.dir = {}: holds no run (no config.toml); name the run's folder, or a "
                     "configuration with --config",

@@ -103,7 +103,7 @@ def partial_state(run):
 class Round:
     def __init__(self, number, seed, folder, references):
         self.numbers = random.Random(f"{seed} {number}")
-        self.head = list(HEADS)[number % 2]
+        self.head = list(HEADS)[number % len(HEADS)]
         self.grid = GRIDS[number // 2 % len(GRIDS)]
         self.folder = folder
         self.run = folder / f"round-{number}"

@@ -132,8 +132,13 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
     const std::string text = to_toml(config);
     EXPECT_EQ(to_toml(load_config(write(text))), text);
   }
-  const std::string described = describe_keys();
-  EXPECT_EQ(names.size(), static_cast<std::size_t>(std::count(described.begin(), described.end(), '\n')));
+  std::istringstream described(describe_keys());
+  std::size_t keys = 0;  // "section.name"; the fields of [[data.mix]] have no dot
+  for (std::string line; std::getline(described, line);) {
+    const std::size_t dot = line.find('.'), space = line.find(' ', 2);
+    if (line.starts_with("  ") && dot < space) ++keys;
+  }
+  EXPECT_EQ(names.size(), keys);
   const Config again = load_config(write(to_toml(load_config({}, all[0].values))));
   EXPECT_EQ(again.optim.lr, 3e-4f);
   EXPECT_EQ(again.optim.min_lr_ratio, 0.07f);

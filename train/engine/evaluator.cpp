@@ -23,9 +23,10 @@ EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& 
 }  // namespace
 
 EvaluationBuffers::EvaluationBuffers(Backend& backend, Transformer& model)
-    : ids(backend.allocate(static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t),
-                           MemoryUse::workspace)),
-      nll(backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace)) {}
+    : ids(std::make_shared<Buffer>(backend.allocate(
+          static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t), MemoryUse::workspace))),
+      nll(std::make_shared<Buffer>(
+          backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace))) {}
 
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
                      std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands,
@@ -54,9 +55,9 @@ Evaluation Evaluator::run() {
   if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
 
   const std::int64_t rows = model_.batch().rows();
-  const Tensor tokens = buffers_.ids.view({2 * rows}, DType::i32).range(0, rows);
-  const Tensor targets = buffers_.ids.view({2 * rows}, DType::i32).range(rows, rows);
-  const Tensor nll = buffers_.nll.view({model_.local_rows()});
+  const Tensor tokens = buffers_.ids->view({2 * rows}, DType::i32).range(0, rows);
+  const Tensor targets = buffers_.ids->view({2 * rows}, DType::i32).range(rows, rows);
+  const Tensor nll = buffers_.nll->view({model_.local_rows()});
   for (std::int64_t number = 0; number < samples_.batches(); ++number) {
     const Batch batch = samples_.batch(number);
     backend_.copy_from_host(tokens, batch.tokens.data());

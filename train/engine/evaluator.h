@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -55,10 +56,11 @@ struct Evaluation {
 struct EvaluationBuffers {
   EvaluationBuffers() = default;
   EvaluationBuffers(Backend& backend, Transformer& model);
-  explicit operator bool() const { return ids.data() != nullptr; }
+  explicit operator bool() const { return ids != nullptr; }
 
-  Buffer ids;  // (2, N): tokens and targets
-  Buffer nll;  // (n)
+  // Copies are the same buffers.
+  std::shared_ptr<const Buffer> ids;  // (2, N): tokens and targets
+  std::shared_ptr<const Buffer> nll;  // (n)
 };
 
 class Evaluator {

@@ -72,6 +72,17 @@ void Metrics::add(const StepMetrics& step) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
+  if (!step.sources.empty()) {
+    OrderedJson losses = OrderedJson::object(), epochs = OrderedJson::object();
+    for (const SourceMetrics& source : step.sources) {
+      epochs[source.name] = source.epochs;
+      if (!source.loss) continue;
+      losses[source.name] = *source.loss;
+      scalars.push_back({"train/loss/" + source.name, static_cast<float>(*source.loss)});
+    }
+    object["loss_by_source"] = losses;
+    object["epochs"] = epochs;
+  }
   if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
   write(step.step, object.dump(), scalars);
   progress_.add(step);
@@ -114,9 +125,16 @@ void Metrics::add(const HeldoutMetrics& heldout) {
     object["heldout_bits_per_byte"] = *heldout.bits_per_byte;
     scalars.push_back({"heldout/bits_per_byte", static_cast<float>(*heldout.bits_per_byte)});
   }
+  std::string by_set;
+  for (const HeldoutSetMetrics& set : heldout.sets) {
+    object["heldout_by_set"][set.name] = {
+        {"loss", set.loss}, {"perplexity", std::exp(set.loss)}, {"tokens", set.tokens}};
+    scalars.push_back({"heldout/loss/" + set.name, static_cast<float>(set.loss)});
+    by_set += fmt::format("; {} {:.4f}, {:.2f} ({} tokens)", set.name, set.loss, std::exp(set.loss), set.tokens);
+  }
   write(heldout.step, object.dump(), scalars);
-  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {})", heldout.step, heldout.loss,
-            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds));
+  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {}){}", heldout.step, heldout.loss,
+            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds), by_set);
 }
 
 }  // namespace vqlm

@@ -108,22 +108,6 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
                           first_problem));
 }
 
-/// The order of samples exists for the shards that the run was trained on, in their order.
-void check_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
-  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
-  std::string difference;
-  if (tokens != checkpoint.train_tokens()) {
-    difference = fmt::format("{} tokens, but the run was trained on {}", tokens, checkpoint.train_tokens());
-  } else if (const std::string before = checkpoint.train_shards(); !before.empty() && before != train.fingerprint()) {
-    difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", tokens);
-  }
-  if (difference.empty()) return;
-  throw Error(
-      fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
-                  "run.dir",
-                  train.glob(), difference));
-}
-
 /// Keys of the schedule may change between the parts of a run, train.steps above all; the rate then may jump.
 void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint) {
   const Config before = checkpoint.config();
@@ -149,6 +133,30 @@ void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint)
 
 }  // namespace
 
+void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
+  const std::vector<TrainedSource> now = trained_sources(train);
+  for (const TrainedSource& before : checkpoint.sources()) {
+    const auto source = std::ranges::find(now, before.name, &TrainedSource::name);
+    if (source == now.end()) {
+      throw Error(fmt::format(
+          "{}: the run was trained on the source {} ({} tokens), which is not named: name it in [[data.mix]], with "
+          "weight = 0 to leave it out from now on, or start another run.dir",
+          checkpoint.path().string(), before.name, before.tokens));
+    }
+    std::string difference;
+    if (source->tokens != before.tokens) {
+      difference = fmt::format("{} tokens, but the run was trained on {}", source->tokens, before.tokens);
+    } else if (!before.shards.empty() && before.shards != source->shards) {
+      difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", source->tokens);
+    }
+    if (difference.empty()) continue;
+    throw Error(
+        fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
+                    "run.dir",
+                    train.parts()[static_cast<std::size_t>(source - now.begin())].source.glob, difference));
+  }
+}
+
 std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train) {
@@ -157,7 +165,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   auto newest = open_newest_intact(backend, grid, folder.checkpoints());
   if (!newest) return std::nullopt;
   const CheckpointReader& checkpoint = *newest;
-  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
+  if (checkpoint.sources().empty()) refuse_converted(checkpoint.path());
   const VqHeadConfig* const saved = vq_of(checkpoint.head());
   if (saved != nullptr && saved->map == learned_map) {
     throw Error(
@@ -170,7 +178,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
-  check_shards(checkpoint, train);
+  check_training_shards(checkpoint, train);
   if (root) tell_jump_of_rate(config, checkpoint);
   const VqHeadConfig* const head = vq_of(config.head);
   if (root && head != nullptr && saved != nullptr && head->map != saved->map) {

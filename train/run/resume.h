@@ -18,4 +18,8 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train);
 
+/// Throws Error where the shards are not those that the run of the checkpoint is trained on: its order of samples exists for
+/// them alone.
+void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train);
+
 }  // namespace vqlm

@@ -7,6 +7,7 @@
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/open_model.h"
+#include "train/run/mixture.h"
 #include "train/run/resume.h"
 
 namespace vqlm {
@@ -51,6 +52,11 @@ void TrainingRun::open_beginning(const ShardSet& shards) {
     resumed_ = open_newest_checkpoint(backend_, grid_, folder_, config_, shards);
     if (!resumed_) {
       log::info("{}: no checkpoint to resume from; starting at step 0", folder_.path().string());
+    } else {
+      std::vector<std::string> told;
+      config_ = continued_mixture(config_, resumed_->config(), resumed_->state(), told);
+      if (grid_.world().rank() > 0) told.clear();
+      for (const std::string& line : told) log::info("{}", line);
     }
   }
   if (options_.initial.empty()) return;

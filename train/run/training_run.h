@@ -56,7 +56,7 @@ class TrainingRun {
 
   Backend& backend_;
   const ProcessGrid& grid_;
-  const Config config_;
+  Config config_;  // as it stands once the beginning is open
   const TrainingRunOptions options_;
   RunFolder folder_;
   std::optional<RunLock> lock_;
