@@ -23,6 +23,7 @@ vqlm_program_test(linux_doc_to_c4 linux_doc_to_c4_test.py)
 vqlm_program_test(plan plan_test.py)
 vqlm_program_test(selftest selftest_test.py)
 vqlm_program_test(stop stop_test.py)
+vqlm_program_test(track track_test.py)
 # These start one rank, two of them several for moments: with another test beside them they share the machine well.
 set_tests_properties(launch.codes launch.convert PROPERTIES PROCESSORS 1)
-set_tests_properties(launch.generate launch.linux_doc_to_c4 launch.plan launch.prepare PROPERTIES PROCESSORS 1 RESOURCE_LOCK "")
+set_tests_properties(launch.generate launch.linux_doc_to_c4 launch.plan launch.prepare launch.track PROPERTIES PROCESSORS 1 RESOURCE_LOCK "")
