@@ -19,12 +19,12 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
 }
 
 /// "legacy": false and the prefix as the model has it: transformers' default would encode the text after a special token in
-/// another way than SentencePiece does. `bos` is never added: our samples have none.
+/// another way than SentencePiece does. Texts begin behind the end of the one before, as our samples do: <s>, which no sample
+/// has, would be what lm-evaluation-harness puts in front of a whole text. Nothing is added by itself.
 void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  const nlohmann::ordered_json special = {{"bos_token", tokenizer.id_of("<s>").value_or(16) < 16 ? "<s>" : eos},
-                                          {"eos_token", eos},
-                                          {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+  const nlohmann::ordered_json special = {
+      {"bos_token", eos}, {"eos_token", eos}, {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
                                    {"add_bos_token", false},
                                    {"add_eos_token", false},
