@@ -5,7 +5,7 @@ set(share ${CMAKE_INSTALL_DATADIR}/vqlm)
 set(doc ${CMAKE_INSTALL_DATADIR}/doc/vqlm)
 
 install(TARGETS vqlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(PROGRAMS launch/mpirun.sh launch/near_gpu.sh launch/train.sbatch launch/lm_eval_vqlm.py DESTINATION ${share}/launch)
+install(PROGRAMS launch/mpirun.sh launch/near_gpu.sh launch/train.sbatch launch/lm_eval_vqlm.py launch/track.py DESTINATION ${share}/launch)
 install(DIRECTORY configs DESTINATION ${share})
 install(FILES packaging/completion.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME vqlm)
 install(DIRECTORY docs/ DESTINATION ${doc})

@@ -13,12 +13,14 @@ text stands before every context, as in training; lm-eval's Hugging Face model l
 import json
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's words for one thing, the first wins
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -43,10 +45,12 @@ class Vqlm(LM):
         built = ROOT / "build" / "vqlm"
         self.program = str(program or (built if built.exists() else "vqlm"))
         self.launcher = [str(ROOT / "launch" / "mpirun.sh"), "-n", str(ranks)] if int(ranks) > 1 else []
-        # lm-eval's own --device says cuda:0; another GPU is chosen by CUDA_VISIBLE_DEVICES. The program refuses what it does not know.
-        self.device = ["--device", str(device).removesuffix(":0")] if device else []
+        # lm-eval says cuda:0 where nobody said anything, and its Hugging Face model then takes a CPU where there is no GPU, as the
+        # program does by itself. Another GPU is chosen by CUDA_VISIBLE_DEVICES. `device` itself is a property of LM.
+        self.on_device = ["--device", str(device)] if device and device != "cuda:0" else []
+        self.begin = bool(int(begin))
         self.context = ["--context", str(context)] if context else []
-        self.options = [*self.device, *self.context, *(["--batch", str(batch)] if batch else []), *(["--begin"] if int(begin) else [])]
+        self.options = [*self.on_device, *self.context, *(["--batch", str(batch)] if batch else []), *(["--begin"] if self.begin else [])]
 
     def score(self, lines):
         """The program's answer to each line."""
@@ -69,15 +73,29 @@ class Vqlm(LM):
         return [self.generate(*request.args) for request in requests]
 
     def generate(self, context, settings):
-        until = settings.get("until", [])
+        settings = dict(settings)
+        until = settings.pop("until", None) or []
         stops = [until] if isinstance(until, str) else until
-        temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
-        words = ["--temperature", str(temperature), "--max-tokens", str(settings.get("max_gen_toks", 256)), "--json"]
+        words = ["--json", "--cut-prompt", *([] if self.begin else ["--no-begin"])]
+        do_sample = settings.pop("do_sample", None)
+        temperature = float(settings.pop("temperature", 0.0) or 0.0)
+        words += ["--temperature", str(0.0 if do_sample is False else temperature)]
+        lengths = [settings.pop(name, None) for name in LENGTHS]
+        words += ["--max-tokens", str(next((length for length in lengths if length is not None), 256))]
+        for name in ("top_p", "top_k"):
+            if settings.get(name) is not None:
+                words += ["--" + name.replace("_", "-"), str(settings[name])]
+            settings.pop(name, None)
+        if settings:
+            raise ProgramError(f"generation_kwargs: {', '.join(sorted(settings))}: vqlm generate has no such option; take it out of the task")
         # By standard input, which has no limit of length; its last line end is not the prompt's.
-        told = json.loads(run([self.program, "generate", "--checkpoint", self.checkpoint, *self.device, *self.context, *words], context + "\n"))
+        told = json.loads(run([self.program, "generate", "--checkpoint", self.checkpoint, *self.on_device, *self.context, *words], context + "\n"))
         text = told["samples"][0]["text"]
-        return text[: min([at for at in map(text.find, stops) if at >= 0], default=len(text))]
+        return text[: min([at for at in map(text.find, filter(None, stops)) if at >= 0], default=len(text))]
 
 
 if __name__ == "__main__":
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ProgramError as error:
+        sys.exit(f"lm_eval_vqlm.py: {error}")

@@ -1,10 +1,8 @@
 #include "data/tokenizer/sentencepiece_model.h"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <cstdint>
 
-#include "core/error.h"
+#include "data/tokenizer/protobuf.h"
 
 namespace vqlm {
 
@@ -22,65 +20,6 @@ constexpr std::uint32_t normalizer_dummy_prefix = 3;
 constexpr std::uint32_t normalizer_remove_extra_whitespaces = 4;
 constexpr std::uint32_t normalizer_escape_whitespaces = 5;
 
-/// Walks the fields of one message.
-class Message {
- public:
-  Message(std::string_view bytes, const std::string& name) : bytes_(bytes), name_(name) {}
-
-  std::uint32_t field = 0;
-  std::uint64_t number = 0;   // of a varint field
-  std::string_view contents;  // of a length-delimited field
-
-  bool next() {
-    if (bytes_.empty()) return false;
-    const std::uint64_t tag = varint();
-    field = static_cast<std::uint32_t>(tag >> 3);
-    number = 0;
-    contents = {};
-    switch (tag & 7) {
-      case 0:
-        number = varint();
-        break;
-      case 1:
-        take(8);
-        break;
-      case 2:
-        contents = take(varint());
-        break;
-      case 5:
-        take(4);
-        break;
-      default:
-        bad();
-    }
-    return true;
-  }
-
- private:
-  [[noreturn]] void bad() const {
-    throw Error(fmt::format("{}: is not a SentencePiece model; give the .model file", name_));
-  }
-
-  std::uint64_t varint() {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-      const auto byte = static_cast<unsigned char>(take(1)[0]);
-      value |= std::uint64_t{byte & 0x7fu} << shift;
-      if (byte < 0x80) return value;
-    }
-    bad();
-  }
-  std::string_view take(std::uint64_t n) {
-    if (n > bytes_.size()) bad();
-    const std::string_view taken = bytes_.substr(0, n);
-    bytes_.remove_prefix(n);
-    return taken;
-  }
-
-  std::string_view bytes_;
-  const std::string& name_;
-};
-
 }  // namespace
 
 TokenizerTraits tokenizer_traits(std::string_view model, const std::string& name) {
@@ -92,9 +31,9 @@ TokenizerTraits tokenizer_traits(std::string_view model, const std::string& name
   bool dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
-  Message top(model, name);
+  ProtobufMessage top(model, name);
   while (top.next()) {
-    Message inner(top.contents, name);
+    ProtobufMessage inner(top.contents, name);
     if (top.field == model_trainer_spec) {
       while (inner.next()) {
         if (inner.field == trainer_model_type) bpe = inner.number == model_type_bpe;

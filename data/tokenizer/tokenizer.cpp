@@ -9,6 +9,8 @@
 #include "data/files/foreign_file.h"
 #include "data/files/sha256.h"
 #include "data/tokenizer/end_of_text.h"
+#include "data/tokenizer/sentencepiece_file.h"
+#include "data/tokenizer/sentencepiece_json.h"
 #include "data/tokenizer/sentencepiece_model.h"
 #include "data/tokenizer/sentencepiece_tokenizer.h"
 #include "data/tokenizer/tokenizer_json.h"
@@ -20,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* sentencepiece_file = "tokenizer.model";
-constexpr const char* byte_level_file = "tokenizer.json";
+constexpr const char* json_file = "tokenizer.json";
 
 bool has_file(const fs::path& path) {
   std::error_code not_there;
@@ -29,7 +31,7 @@ bool has_file(const fs::path& path) {
 
 /// The tokenizer's file in a folder; "" where there is none.
 std::string file_in(const fs::path& folder) {
-  for (const char* name : {sentencepiece_file, byte_level_file}) {
+  for (const char* name : {sentencepiece_file, json_file}) {
     if (has_file(folder / name)) return (folder / name).string();
   }
   return {};
@@ -46,8 +48,8 @@ Tokenizer Tokenizer::open(const std::string& path) {
   if (!fs::is_directory(path, not_there)) {
     refuse_foreign_file(path);
     Tokenizer tokenizer = from_bytes(read_file(path), path);
-    if (tokenizer.kind_ == TokenizerKind::byte_level_bpe) {
-      tokenizer.eos_id_ = end_of_text_id(*tokenizer.model_, fs::path(path).parent_path()).value_or(no_eos);
+    if (tokenizer.of_json_) {
+      tokenizer.eos_id_ = end_of_text_id(*tokenizer.model_, fs::path(path).parent_path()).value_or(tokenizer.eos_id_);
     }
     return tokenizer;
   }
@@ -64,7 +66,15 @@ Tokenizer Tokenizer::open(const std::string& path) {
 
 Tokenizer Tokenizer::from_bytes(std::string bytes, const std::string& name) {
   Tokenizer tokenizer;
-  if (name.ends_with(".json")) {
+  const bool json = name.ends_with(".json");
+  std::optional<SentencePieceFile> kept;
+  if (json) kept = sentencepiece_of_json(bytes, name);
+  if (kept) {
+    const std::string model = write_sentencepiece(*kept);
+    tokenizer.traits_ = tokenizer_traits(model, name);
+    tokenizer.model_ = make_sentencepiece_tokenizer(model, tokenizer.traits_, name);
+    tokenizer.eos_id_ = tokenizer.model_->eos_id().value_or(no_eos);
+  } else if (json) {
     tokenizer.kind_ = TokenizerKind::byte_level_bpe;
     tokenizer.model_ = make_byte_level_bpe(read_tokenizer_json(bytes, name), name);
     tokenizer.eos_id_ = usual_end_of_text(*tokenizer.model_).value_or(no_eos);
@@ -74,13 +84,14 @@ Tokenizer Tokenizer::from_bytes(std::string bytes, const std::string& name) {
     tokenizer.model_ = make_sentencepiece_tokenizer(bytes, tokenizer.traits_, name);
     tokenizer.eos_id_ = tokenizer.model_->eos_id().value_or(no_eos);
   }
+  tokenizer.of_json_ = json;
   tokenizer.sha256_ = sha256_of(bytes);
   tokenizer.bytes_ = std::move(bytes);
   return tokenizer;
 }
 
 const char* Tokenizer::file_name() const {
-  return kind_ == TokenizerKind::sentencepiece ? sentencepiece_file : byte_level_file;
+  return of_json_ ? json_file : sentencepiece_file;
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {

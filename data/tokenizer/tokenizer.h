@@ -30,7 +30,8 @@ class Tokenizer {
   static constexpr std::int32_t no_eos = -1;
 
   /// Opens a file, or a folder's tokenizer.model, else its tokenizer.json: a name that ends with .json is byte-level BPE as
-  /// Hugging Face's `tokenizers` does it (docs/tokenizers.md), any other a SentencePiece model. Throws Error naming a file
+  /// Hugging Face's `tokenizers` does it, or a SentencePiece model in its form (docs/tokenizers.md), any other a SentencePiece
+  /// model. Throws Error naming a file
   /// that cannot be read, is damaged or is of another kind; a SentencePiece model without end-of-text piece.
   static Tokenizer open(const std::string& path);
   /// Tells whether open() finds a tokenizer in the folder (and whether it can be read is seen then).
@@ -80,6 +81,7 @@ class Tokenizer {
   Tokenizer() = default;
 
   TokenizerKind kind_{};
+  bool of_json_ = false;  // byte-level BPE, or a SentencePiece model that transformers keeps so
   std::unique_ptr<const TokenizerModel> model_;
   std::string bytes_;
   std::string sha256_;

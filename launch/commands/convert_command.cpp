@@ -1,25 +1,30 @@
-// vqlm convert: models between our checkpoints, Hugging Face folders and NumPy archives, and their heads replaced.
+// vqlm convert: models between our checkpoints, Hugging Face folders, GGUF files and NumPy archives, and their heads replaced.
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "core/cpu/cpu_backend.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/interruptible_source.h"
 #include "launch/environment.h"
-#include "launch/signals.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/codes/corpus_map.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
 #include "train/tools/convert/dense_expansion.h"
+#include "train/tools/convert/gguf.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
@@ -33,38 +38,12 @@ namespace {
 struct ConvertArguments {
   std::string from, input, checkpoint, to, out, info, head, data, dtype;
   bool expand = false;
+  bool no_tokenizer = false;
   VqFitOptions fit;
   std::string members;
   std::int64_t eval_tokens = 100'000;
   std::int64_t seq_len = 0;
   std::optional<DeviceKind> device;
-};
-
-/// The model read through this asks, box by box, whether a signal wants the end; what is half written then goes away with
-/// the exception.
-class InterruptibleSource : public ModelSource {
- public:
-  explicit InterruptibleSource(const ModelSource& source) : source_(source), stop_requested_(catch_stop_signals()) {}
-  ~InterruptibleSource() override { unblock_stop_signals(); }
-
-  const std::filesystem::path& path() const override { return source_.path(); }
-  std::string description() const override { return source_.description(); }
-  const ModelConfig& model() const override { return source_.model(); }
-  const HeadConfig& head() const override { return source_.head(); }
-  std::optional<CodeMap> code_map() const override { return source_.code_map(); }
-  std::vector<TensorInfo> tensors() const override { return source_.tensors(); }
-  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
-    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written");
-    return source_.read(name, offset, extent);
-  }
-  std::vector<std::filesystem::path> tokenizer_files() const override { return source_.tokenizer_files(); }
-  std::string generation_config() const override { return source_.generation_config(); }
-  std::string tokenizer_sha256() const override { return source_.tokenizer_sha256(); }
-  std::int64_t seq_len() const override { return source_.seq_len(); }
-
- private:
-  const ModelSource& source_;
-  std::function<bool()> stop_requested_;
 };
 
 std::string input_of(const ConvertArguments& options) {
@@ -84,16 +63,25 @@ void check_options(const CLI::App& command, const ConvertArguments& options) {
   }
   needs("--from", !options.input.empty(), "--input DIR, the Hugging Face folder");
   needs("--input", !options.from.empty(), "--from hf; a checkpoint is named by --checkpoint");
-  if (options.out.empty()) throw UsageError("--out: name the folder (or file, for --to npz) to write");
+  if (options.out.empty()) throw UsageError("--out: name the folder (or file, for --to npz and gguf) to write");
   if (options.from.empty() && options.to.empty() && options.head.empty()) {
-    throw UsageError("say what to do with the checkpoint: --to hf, --to npz, or --head vq|dense");
+    throw UsageError("say what to do with the checkpoint: --to hf, --to gguf, --to npz, or --head vq|dense");
   }
   for (const char* option : {"--members", "--clusters", "--groups", "--codes", "--seed"}) {
     needs(option, options.head == "vq", "--head vq");
   }
   for (const char* option : {"--data", "--device"}) needs(option, !options.head.empty(), "--head vq|dense");
   for (const char* option : {"--eval-tokens", "--seq-len"}) needs(option, !options.data.empty(), "--data");
-  for (const char* option : {"--dtype", "--expand"}) needs(option, options.to == "hf", "--to hf");
+  needs("--expand", options.to == "hf", "--to hf");
+  needs("--no-tokenizer", options.to == "gguf", "--to gguf");
+  needs("--dtype", options.to == "hf" || options.to == "gguf", "--to hf or gguf");
+  const bool gguf = options.to == "gguf";
+  const std::vector<std::string_view> dtypes = gguf ? std::vector<std::string_view>{"f32", "f16", "q8_0"}
+                                                    : std::vector<std::string_view>{"float32", "bfloat16", "float16"};
+  if (!options.dtype.empty() && std::find(dtypes.begin(), dtypes.end(), options.dtype) == dtypes.end()) {
+    throw UsageError(
+        fmt::format("--dtype {}: of --to {} it is {}", options.dtype, options.to, fmt::join(dtypes, ", ")));
+  }
 }
 
 /// The text that --data names, and the losses on it.
@@ -186,6 +174,10 @@ void write(const ConvertArguments& options, const ModelSource& source) {
   const InterruptibleSource interruptible(source);
   if (options.to == "npz") {
     write_npz(interruptible, options.out);
+  } else if (options.to == "gguf") {
+    GgufOptions gguf{.tokenizer = !options.no_tokenizer};
+    if (!options.dtype.empty()) gguf.dtype = options.dtype;
+    write_gguf(interruptible, options.out, gguf, [&] { interruptible.check(); });
   } else if (options.to == "hf") {
     HfWriteOptions hf{.expand = options.expand};
     if (!options.dtype.empty()) hf.dtype = options.dtype;
@@ -231,6 +223,7 @@ constexpr const char* details =
     "  vqlm convert --info runs/a\n"
     "  vqlm convert --from hf --input SmolLM2-135M --out models/smol\n"
     "  vqlm convert --to hf --checkpoint runs/a --out hf/a --dtype bfloat16\n"
+    "  vqlm convert --to gguf --checkpoint runs/a --out a.gguf --dtype q8_0\n"
     "  vqlm convert --to npz --checkpoint runs/a --out a.npz\n"
     "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq\n"
     "docs/convert.md says more.";
@@ -244,8 +237,8 @@ void add_convert_command(CLI::App& app) {
   command->add_option("--input", options->input, "the folder to convert from")->type_name("DIR");
   command->add_option("--checkpoint", options->checkpoint, "the checkpoint or run folder to convert")
       ->type_name("CKPT");
-  command->add_option("--to", options->to, "hf, npz, or checkpoint (the default)")
-      ->check(CLI::IsMember({"hf", "npz", "checkpoint"}));
+  command->add_option("--to", options->to, "hf, gguf, npz, or checkpoint (the default)")
+      ->check(CLI::IsMember({"hf", "gguf", "npz", "checkpoint"}));
   command->add_option("--out", options->out, "what to write; it must not be there already")->type_name("PATH");
   command->add_option("--info", options->info, "print what a checkpoint or Hugging Face folder holds")
       ->type_name("PATH");
@@ -271,8 +264,11 @@ void add_convert_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--seq-len", options->seq_len, "tokens of a sample (default: as in training, else 512)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--dtype", options->dtype, "of a Hugging Face model's tensors")
-      ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
+  command->add_option(
+      "--dtype", options->dtype,
+      "of the tensors: float32 (the default), bfloat16 or float16 of --to hf; f32 (the default), f16 or q8_0 of "
+      "--to gguf");
+  command->add_flag("--no-tokenizer", options->no_tokenizer, "a GGUF file without the tokenizer, for ids alone");
   command->add_flag("--expand", options->expand, "a VQ head as the dense one that equals it, where there is one");
   add_device_option(*command, options->device, "auto");
   command->footer(details);

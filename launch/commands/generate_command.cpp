@@ -35,6 +35,8 @@ struct GenerateArguments {
   int samples = 1;
   SamplingOptions sampling;
   bool json = false;
+  bool no_begin = false;
+  bool cut_prompt = false;
   std::optional<DeviceKind> device;
   int threads = 0;
 };
@@ -74,7 +76,7 @@ Tokens make_prompt(const GenerateArguments& options, const ModelSource& source, 
                     source.path().string()));
   }
   Tokens tokens;
-  if (special.begin) {
+  if (special.begin && !options.no_begin) {
     tokens.push_back(*special.begin);
     log::info("token {} (\"{}\") stands before the prompt", *special.begin, tokenizer->piece(*special.begin));
   }
@@ -82,8 +84,25 @@ Tokens make_prompt(const GenerateArguments& options, const ModelSource& source, 
   tokenizer->encode(options.prompt ? *options.prompt : read_standard_input(), ids);
   tokens.insert(tokens.end(), ids.begin(), ids.end());
   if (tokens.empty())
-    throw UsageError("--prompt: is empty, and the model has no token that begins a text; give some text");
+    throw UsageError("--prompt: is empty, and no token that begins a text stands before it; give some text");
   return tokens;
+}
+
+/// Takes away the beginning of a prompt after which --max-tokens would not fit.
+void cut_prompt(const GenerateArguments& options, const ModelSource& source, Tokens& prompt) {
+  const std::int64_t context = options.context > 0 ? options.context : source.seq_len();
+  if (!options.cut_prompt || context == 0) return;
+  const std::int64_t room = context - options.max_tokens;
+  if (room <= 0) {
+    throw UsageError(
+        fmt::format("--cut-prompt: --max-tokens {} leaves no room for a prompt in a context of {}; give fewer of them, "
+                    "or a larger --context",
+                    options.max_tokens, context));
+  }
+  const std::int64_t extra = static_cast<std::int64_t>(prompt.size()) - room;
+  if (extra <= 0) return;
+  log::info("the first {} of the prompt's {} tokens are cut", extra, prompt.size());
+  prompt.erase(prompt.begin(), prompt.begin() + extra);
 }
 
 /// Tokens to keep memory for: what is asked for, up to the limit.
@@ -182,7 +201,8 @@ void generate(const GenerateArguments& options, Environment& environment) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(options, *source);
   const Tokenizer* const pieces = tokenizer ? &*tokenizer : nullptr;
   const SpecialTokens special = special_tokens(*source, pieces);
-  const Tokens prompt = make_prompt(options, *source, pieces, special);
+  Tokens prompt = make_prompt(options, *source, pieces, special);
+  cut_prompt(options, *source, prompt);
 
   Config config;
   config.model = source->model();
@@ -248,6 +268,10 @@ void add_generate_command(CLI::App& app) {
       ->add_option("--context", options->context,
                    "prompt and continuation at most (default: the length that the model was trained on)")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--no-begin", options->no_begin,
+                    "a text prompt without the token that begins a text in front of it");
+  command->add_flag("--cut-prompt", options->cut_prompt,
+                    "a prompt after which --max-tokens would not fit into the context loses its beginning");
   command->add_option("--samples", options->samples, "continuations of the same prompt (default 1)")
       ->check(CLI::Range(1, 1024));
   add_sampling_options(*command, options->sampling);

@@ -1,10 +1,18 @@
-// A tokenizer.json of byte-level BPE: the file, then a text to ids and back.
+// A tokenizer.json: of byte-level BPE the file, then a text to ids and back; of a SentencePiece model its file.
 #include "data/tokenizer/tokenizer_json.h"
 
+#include "data/tokenizer/sentencepiece_json.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view json(reinterpret_cast<const char*>(data), size);
+  vqlm::fuzz::expect_success_or_error([&] {
+    const auto kept = vqlm::sentencepiece_of_json(json, "tokenizer.json");
+    if (!kept) return;
+    const std::string model = vqlm::write_sentencepiece(*kept);
+    if (vqlm::read_sentencepiece(model, "tokenizer.model").pieces.size() != kept->pieces.size()) abort();
+    static_cast<void>(vqlm::tokenizer_json_of(*kept, "tokenizer.model"));
+  });
   vqlm::fuzz::expect_success_or_error([&] {
     const auto tokenizer =
         vqlm::make_byte_level_bpe(vqlm::read_tokenizer_json(json, "tokenizer.json"), "tokenizer.json");

@@ -138,7 +138,7 @@ class Convert(unittest.TestCase):
         self.refused(2, "is there already", "convert", "--checkpoint", dense, "--to", "npz", "--out", dense)
         self.refused(2, "--clusters: only with --head vq", "convert", "--checkpoint", dense, "--to", "npz", "--out", out,
                      "--clusters", "7")
-        self.refused(2, "--dtype: only with --to hf", "convert", "--checkpoint", dense, "--to", "npz", "--out", out,
+        self.refused(2, "--dtype: only with --to hf or gguf", "convert", "--checkpoint", dense, "--to", "npz", "--out", out,
                      "--dtype", "bfloat16")
         self.refused(2, "--groups 7: it must divide", "convert", "--checkpoint", dense, "--head", "vq", "--groups", "7",
                      "--out", out)

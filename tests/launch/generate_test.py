@@ -51,6 +51,19 @@ class Generate(unittest.TestCase):
                 self.assertIn("tokens/s", first.stderr)
                 self.assertIn("output head", first.stderr)
 
+    def test_a_prompt_is_cut_and_begins_with_nothing(self):
+        def told(*arguments):
+            return json.loads(self.succeed(generate(self.folder / "dense", "--json", "--temperature", "0", *arguments)).stdout)
+
+        begun, bare = told("--prompt", "bada", "--max-tokens", "4"), told("--prompt", "bada", "--max-tokens", "4", "--no-begin")
+        self.assertEqual(begun["prompt_tokens"][1:], bare["prompt_tokens"])
+        whole = told("--prompt", "bada bada bada", "--max-tokens", "1", "--no-begin")["prompt_tokens"]
+        cut = told("--prompt", "bada bada bada", "--max-tokens", "6", "--no-begin", "--context", "10", "--cut-prompt")
+        self.assertEqual(cut["prompt_tokens"], whole[-4:])
+        self.assertEqual(len(cut["samples"][0]["tokens"]), 6)
+        self.refused(generate(self.folder / "dense", "--prompt", "bada", "--max-tokens", "10", "--context", "10", "--cut-prompt"), 2,
+                     "--max-tokens 10 leaves no room for a prompt in a context of 10")
+
     def test_json_says_what_the_text_says(self):
         options = ["--prompt", "bada", "--max-tokens", "10", "--seed", "3", "--temperature", "1.3", "--top-p", "0.9"]
         text = self.succeed(generate(self.folder / "vq", *options)).stdout

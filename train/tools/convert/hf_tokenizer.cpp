@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
+#include "data/tokenizer/sentencepiece_file.h"
+#include "data/tokenizer/sentencepiece_json.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace vqlm {
@@ -18,13 +20,17 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
   write_file_atomically(file.string(), json.dump(2) + "\n");
 }
 
-/// "legacy": false and the prefix as the model has it: transformers' default would encode the text after a special token in
-/// another way than SentencePiece does. `bos` is never added: our samples have none.
-void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+/// Texts begin behind the end of the one before, as our samples do: <s>, which no sample has, would be what
+/// lm-evaluation-harness puts in front of a whole text. Nothing is added by itself.
+nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  const nlohmann::ordered_json special = {{"bos_token", tokenizer.id_of("<s>").value_or(16) < 16 ? "<s>" : eos},
-                                          {"eos_token", eos},
-                                          {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+  return {{"bos_token", eos}, {"eos_token", eos}, {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+}
+
+/// For transformers' Llama tokenizer. "legacy": false and the prefix as the model has it: the default would encode the text
+/// after a special token in another way than SentencePiece does.
+void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+  const nlohmann::ordered_json special = special_tokens_of(tokenizer);
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
                                    {"add_bos_token", false},
                                    {"add_eos_token", false},
@@ -37,11 +43,25 @@ void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::p
   write_json(out / "special_tokens_map.json", special);
 }
 
+/// For a model that Llama's class would take for another one: unigram, with a normalization, or with a space in front, which
+/// that class leaves out before a space.
+void write_as_json(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+  const std::string name = (out / "tokenizer.model").string();
+  write_file_atomically((out / "tokenizer.json").string(),
+                        tokenizer_json_of(read_sentencepiece(tokenizer.bytes(), name), name));
+  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                   {"add_bos_token", false},
+                                   {"clean_up_tokenization_spaces", false}};
+  config.update(special_tokens_of(tokenizer));
+  write_json(out / "tokenizer_config.json", config);
+}
+
 /// An id of a generation_config.json, the first where it is a list.
-std::optional<std::int32_t> id_of(const nlohmann::json& json, const char* key) {
+template <class Json>
+std::optional<std::int32_t> id_of(const Json& json, const char* key) {
   if (!json.is_object() || !json.contains(key)) return std::nullopt;
-  const nlohmann::json& value = json[key].is_array() && !json[key].empty() ? json[key][0] : json[key];
-  return value.is_number_integer() ? std::optional(value.get<std::int32_t>()) : std::nullopt;
+  const Json& value = json[key].is_array() && !json[key].empty() ? json[key][0] : json[key];
+  return value.is_number_integer() ? std::optional(value.template get<std::int32_t>()) : std::nullopt;
 }
 
 /// The ids of tokenizer_config.json's special tokens, as transformers writes them since 4.34 (added_tokens_decoder).
@@ -64,7 +84,12 @@ HfSpecialTokens described_tokens(const std::filesystem::path& file) {
 /// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
 HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
   const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
-  describe_sentencepiece(tokenizer, out);
+  const TokenizerTraits& traits = tokenizer.traits();
+  if (traits.bpe && traits.plain_normalization && !traits.dummy_prefix) {
+    describe_sentencepiece(tokenizer, out);
+  } else {
+    write_as_json(tokenizer, out);
+  }
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
 }
 
@@ -119,9 +144,17 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
   }
   const std::filesystem::path generation = out / "generation_config.json";
   if (names.contains("generation_config.json")) {
-    const auto json = nlohmann::json::parse(read_file(generation.string()), nullptr, false);
+    auto json = nlohmann::ordered_json::parse(read_file(generation.string()), nullptr, false);
     if (const auto bos = id_of(json, "bos_token_id")) tokens.bos = bos;
     if (const auto eos = id_of(json, "eos_token_id")) tokens.eos = eos;
+    // What config.json says beside it is lost to whoever reads this file first: this program, and transformers.
+    const auto tell = [&](const char* key, std::optional<std::int32_t> id) {
+      if (!json.is_object() || !id || (json.contains(key) && !json[key].is_null())) return false;
+      json[key] = *id;
+      return true;
+    };
+    const bool more = tell("bos_token_id", tokens.bos);
+    if (tell("eos_token_id", tokens.eos) || more) write_json(generation, json);
     return tokens;
   }
   nlohmann::ordered_json json = {{"_from_model_config", true}};
