@@ -161,9 +161,9 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& 
   }
 }
 
-/// run_log: where this rank reports, else null.
-void train_logged(const TrainArguments& options, Environment& environment, RunLog* run_log, const TimeLimit& limit,
-                  const std::function<bool()>& stop_requested) {
+/// Returns the exit code. run_log: where this rank reports, else null.
+int train_logged(const TrainArguments& options, Environment& environment, RunLog* run_log, const TimeLimit& limit,
+                 const std::function<bool()>& stop_requested) {
   Config config = configuration(options, environment);
   if (options.device) config.run.device = *options.device;
   follow_moved_run(config, options);
@@ -193,19 +193,20 @@ void train_logged(const TrainArguments& options, Environment& environment, RunLo
   if (run.has_nothing_to_do()) {
     log::info("{}: has {} of {} steps already; raise train.steps to go on", config.run.dir, state.step,
               config.train.steps);
-    return;
+    return 0;
   }
   const TrainOutcome outcome = run.train(stop_requested, limit);
   report_end(outcome, state.step, options);
+  return outcome == TrainOutcome::finished ? 0 : unfinished_exit_code;
 }
 
-void train(const TrainArguments& options, Environment& environment) {
+int train(const TrainArguments& options, Environment& environment) {
   const TimeLimit limit = options.time_limit.empty() ? TimeLimit() : TimeLimit(parse_duration(options.time_limit));
   const std::function<bool()> stop_requested = catch_stop_signals();
   std::optional<RunLog> run_log;
   if (environment.is_root()) run_log.emplace();
   try {
-    train_logged(options, environment, run_log ? &*run_log : nullptr, limit, stop_requested);
+    return train_logged(options, environment, run_log ? &*run_log : nullptr, limit, stop_requested);
   } catch (const std::exception& error) {  // whoever catches it prints it
     if (run_log) run_log->note(error.what());
     throw;
@@ -214,7 +215,7 @@ void train(const TrainArguments& options, Environment& environment) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app) {
+void add_train_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("train", "Train a model on token shards, alone or under mpirun");
   auto options = std::make_shared<TrainArguments>();
   command->add_option("--config", options->config, "TOML file; every key has a default but data.train");
@@ -232,12 +233,12 @@ void add_train_command(CLI::App& app) {
       ->excludes(resume);
   command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
   command->add_option("--time-limit", options->time_limit,
-                      "save and leave with exit code 0 before this time is over, counted from the start: seconds, "
+                      "save and leave with exit code 75 before this time is over, counted from the start: seconds, "
                       "90m, 12h, 23:55:00 or 1-12:00:00");
   command->footer(
       "The ranks of mpirun form a grid of parallel.data x parallel.tensor. SIGTERM, SIGUSR1 and Ctrl-C save "
       "a checkpoint\n"
-      "and end the run with exit code 0, also through launch/mpirun.sh. A bare mpirun kills its ranks on "
+      "and end the run with exit code 75 (finished: 0), also through launch/mpirun.sh. A bare mpirun kills its ranks on "
       "SIGTERM "
       "and Ctrl-C:\n"
       "send it SIGUSR1.\n"
@@ -249,7 +250,8 @@ void add_train_command(CLI::App& app) {
       "run.dir=runs/c\n"
       "Keys (default):\n" +
       describe_keys());
-  command->callback([options] { run_job([&](Environment& environment) { train(*options, environment); }); });
+  command->callback(
+      [options, &exit_code] { run_job([&](Environment& environment) { exit_code = train(*options, environment); }); });
 }
 
 }  // namespace vqlm
