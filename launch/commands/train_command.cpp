@@ -19,6 +19,7 @@
 #include "core/log.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/train_configuration.h"
 #include "launch/environment.h"
 #include "launch/host.h"
 #include "launch/run_log.h"
@@ -30,21 +31,6 @@
 
 namespace vqlm {
 namespace {
-
-struct TrainArguments {
-  std::string config;
-  std::vector<std::string> overrides;
-  std::string init;
-  std::optional<DeviceKind> device;
-  bool resume = false;
-  bool force = false;
-  std::string time_limit;
-
-  ExistingRun existing() const {
-    if (resume) return ExistingRun::resume;
-    return force ? ExistingRun::replace : ExistingRun::refuse;
-  }
-};
 
 /// A run that does not fit on the GPU is refused before it allocates anything, with the settings that shrink it; one that
 /// fits gets its memory as one piece.
@@ -83,75 +69,6 @@ std::string describe_job() {
                      slurm_job == nullptr ? "" : fmt::format(", Slurm job {}", slurm_job));
 }
 
-bool is_named(const TrainArguments& options, std::string_view key) {
-  return std::ranges::any_of(options.overrides,
-                             [&](const std::string& text) { return text.starts_with(std::string(key) + "="); });
-}
-
-/// A run's folder may have moved, and run.dir in its config.toml is where it was: the run beside the file of --config is
-/// what --resume means where run.dir holds none.
-void follow_moved_run(Config& config, const TrainArguments& options) {
-  if (!options.resume || options.config.empty() || is_named(options, "run.dir")) return;
-  Config beside = config;
-  beside.run.dir = std::filesystem::path(options.config).parent_path().string();
-  if (beside.run.dir.empty()) beside.run.dir = ".";
-  std::error_code not_there;
-  if (list_checkpoints(RunFolder(beside).checkpoints()).empty() ||
-      std::filesystem::equivalent(beside.run.dir, config.run.dir, not_there)) {
-    return;
-  }
-  const bool moved = !RunFolder(config).holds_run();
-  log::warn("{} is the configuration of a run that lies beside it, and run.dir = {} {}: going on with {}",
-            options.config, config.run.dir, moved ? "holds none" : "holds another",
-            moved ? beside.run.dir : config.run.dir);
-  if (moved) config.run.dir = beside.run.dir;
-}
-
-/// What --config and --set say. --resume without --config means the run's own configuration, on the ranks of this job.
-/// Throws Error where not all ranks find it.
-Config configuration(const TrainArguments& options, const Environment& environment) {
-  if (!options.resume || !options.config.empty()) return load_config(options.config, options.overrides);
-  std::vector<std::string> folder;  // the last one wins
-  std::ranges::copy_if(options.overrides, std::back_inserter(folder),
-                       [](const std::string& text) { return text.starts_with("run.dir="); });
-  const std::string run = expand_home(load_config({}, folder).run.dir);
-  const std::filesystem::path own = std::filesystem::path(run) / "config.toml";
-  const int found = environment.mpi().count_ranks(std::filesystem::exists(own));
-  if (found == 0) {
-    Config config = load_config({}, options.overrides);
-    if (!config.data.train.empty()) return config;
-    throw UsageError(
-        fmt::format("--resume: run.dir = {}: holds no run (no config.toml); name the run's folder, or a "
-                    "configuration with --config",
-                    run));
-  }
-  if (found < environment.mpi().size())
-    throw Error(fmt::format("{}: only {} of {} ranks see it; is the folder shared?", own.string(), found,
-                            environment.mpi().size()));
-  Config config = load_saved_config(own, options.overrides);
-  config.run.dir = run;
-  // The grid is this job's, as near to the earlier one as its ranks allow.
-  const int ranks = environment.mpi().size(), data = config.parallel.data;
-  const bool data_named = is_named(options, "parallel.data") && data > 0;
-  if (!data_named) config.parallel.data = 0;
-  if (!is_named(options, "parallel.tensor"))
-    config.parallel.tensor = data_named && ranks % data == 0 ? ranks / data : std::gcd(ranks, config.parallel.tensor);
-  log::info("the configuration is {}", own.string());
-  return config;
-}
-
-/// Which keys a run goes on with other values of.
-void tell_changes(const Config& config, const TrainArguments& options) {
-  const std::filesystem::path own = std::filesystem::path(config.run.dir) / "config.toml";
-  if (!options.resume || !std::filesystem::exists(own)) return;
-  try {
-    for (const KeyDifference& key : differences(config, load_saved_config(own)))
-      log::info("{} = {}, before {}", key.key, key.now, key.saved);
-  } catch (const Error& error) {  // the run's checkpoints have theirs
-    log::warn("{}; what it said before cannot be told", error.what());
-  }
-}
-
 /// The steps done, and why there are no more of them yet.
 void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& options) {
   if (outcome == TrainOutcome::stopped) {
@@ -164,9 +81,7 @@ void report_end(TrainOutcome outcome, std::int64_t steps, const TrainArguments& 
 /// Returns the exit code. run_log: where this rank reports, else null.
 int train_logged(const TrainArguments& options, Environment& environment, RunLog* run_log, const TimeLimit& limit,
                  const std::function<bool()>& stop_requested) {
-  Config config = configuration(options, environment);
-  if (options.device) config.run.device = *options.device;
-  follow_moved_run(config, options);
+  Config config = training_configuration(options, environment);
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
@@ -178,7 +93,8 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
   TrainingRun run(
       *backend, grid, config, std::move(shards),
       {.existing = options.existing(),
-       .initial = options.init,
+       .initial = expand_home(options.init),
+       .forked = expand_home(options.resume_from),
        .job = describe_job(),
        .terminal = environment.terminal(),
        .on_records =
@@ -224,13 +140,22 @@ void add_train_command(CLI::App& app, int& exit_code) {
   add_device_option(*command, options->device, "run.device");
   auto* resume = command->add_flag(
       "--resume", options->resume,
-      "continue the run in run.dir from its newest checkpoint, on any number of ranks; without --config "
-      "by the run's own");
+      "continue the run in run.dir from its newest checkpoint, on any number of ranks; without --config by the run's own. "
+      "It is an error where there is no checkpoint; --resume=auto starts a run there");
+  auto* fork = command
+                   ->add_option("--resume-from", options->resume_from,
+                                "start a new run in run.dir from a checkpoint, or the newest one of a run, with its "
+                                "optimizer, step and place in the text; without --config by its configuration")
+                   ->type_name("CHECKPOINT");
   command
-      ->add_option("--init", options->init,
-                   "start from this model's parameters: a checkpoint, a run folder or a Hugging Face folder")
+      ->add_option(
+          "--init", options->init,
+          "start at step 0 from this model's parameters alone: a checkpoint, a run folder or a Hugging Face folder. "
+          "The optimizer and the order of samples begin anew. What the configuration does not say of model.* and head.* is "
+          "the model's; what it says must agree")
       ->type_name("MODEL")
-      ->excludes(resume);
+      ->excludes(resume)
+      ->excludes(fork);
   command->add_flag("--force", options->force, "replace the run in run.dir")->excludes(resume);
   command->add_option("--time-limit", options->time_limit,
                       "save and leave with exit code 75 before this time is over, counted from the start: seconds, "
@@ -242,14 +167,14 @@ void add_train_command(CLI::App& app, int& exit_code) {
       "SIGTERM "
       "and Ctrl-C:\n"
       "send it SIGUSR1.\n"
+      "Keys (default):\n" +
+      describe_keys() +
       "Examples:\n"
       "  vqlm train --config configs/smoke.toml --set data.train='shards/train-*.h5' --set run.dir=runs/a\n"
       "  mpirun -n 4 vqlm train --config configs/demo-vq.toml --set run.dir=runs/b\n"
       "  mpirun -n 2 vqlm train --set run.dir=runs/b --resume\n"
-      "  vqlm train --config CKPT/config.toml --init CKPT --set data.train='shards/train-*.h5' --set "
-      "run.dir=runs/c\n"
-      "Keys (default):\n" +
-      describe_keys());
+      "  vqlm train --resume-from runs/b/checkpoints/step-00000480 --set run.dir=runs/d --set optim.lr=1e-4\n"
+      "  vqlm train --init SmolLM2-135M --set data.train='shards/train-*.h5' --set data.seq_len=1024 --set run.dir=runs/c");
   command->callback(
       [options, &exit_code] { run_job([&](Environment& environment) { exit_code = train(*options, environment); }); });
 }
