@@ -57,7 +57,8 @@ std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota,
 
 }  // namespace
 
-std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options) {
+std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options,
+                                          const std::function<void(std::size_t)>& read) {
   std::vector<std::string> documents;
   std::uint64_t left = options.bytes;
   for (std::size_t i = 0; i < paths.size() && left > 0; ++i) {
@@ -66,6 +67,7 @@ std::vector<std::string> sample_documents(const std::vector<std::string>& paths,
       left -= std::min<std::uint64_t>(left, candidate.text.size());
       documents.push_back(std::move(candidate.text));
     }
+    if (read) read(i + 1);
   }
   return documents;
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/host_collectives.h"
+#include "core/task_progress.h"
 
 namespace vqlm {
 namespace {
@@ -57,7 +58,9 @@ Evaluation Evaluator::run() {
   const Tensor tokens = buffers_.ids.view({2 * rows}, DType::i32).range(0, rows);
   const Tensor targets = buffers_.ids.view({2 * rows}, DType::i32).range(rows, rows);
   const Tensor nll = buffers_.nll.view({model_.local_rows()});
+  TaskProgress progress("evaluating", grid_.world().rank() == 0 ? TaskProgress::Speaks::yes : TaskProgress::Speaks::no);
   for (std::int64_t number = 0; number < samples_.batches(); ++number) {
+    progress.set(number, samples_.batches());
     const Batch batch = samples_.batch(number);
     backend_.copy_from_host(tokens, batch.tokens.data());
     backend_.copy_from_host(targets, batch.targets.data());
