@@ -14,7 +14,7 @@
 namespace vqlm {
 
 EncodeOptions encode_options(const PrepareOptions& options) {
-  return {options.text_field, {options.heldout, options.seed}};
+  return {options.text_field, {options.heldout, options.seed}, options.documents};
 }
 
 Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<PrepareInput>& inputs,

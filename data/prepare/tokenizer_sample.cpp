@@ -29,7 +29,7 @@ struct Candidate {
 
 /// The candidates with the smallest hashes, `quota` bytes of them or one more.
 std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota, const SampleOptions& options) {
-  TextReader reader(path, TextReader::default_max_record_bytes, options.encode.text_field);
+  TextReader reader(path, TextReader::default_max_record_bytes, options.encode.text_field, options.encode.documents);
   DocumentParser parser(options.encode.text_field);
   std::priority_queue<Candidate> kept;  // the largest hash on top
   std::uint64_t kept_bytes = 0;
