@@ -54,13 +54,14 @@ class InterruptibleSource : public ModelSource {
   std::optional<CodeMap> code_map() const override { return source_.code_map(); }
   std::vector<TensorInfo> tensors() const override { return source_.tensors(); }
   std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
-    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written");
+    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written", 130);
     return source_.read(name, offset, extent);
   }
   std::vector<std::filesystem::path> tokenizer_files() const override { return source_.tokenizer_files(); }
   std::string generation_config() const override { return source_.generation_config(); }
   std::string tokenizer_sha256() const override { return source_.tokenizer_sha256(); }
   std::int64_t seq_len() const override { return source_.seq_len(); }
+  bool trained_here() const override { return source_.trained_here(); }
 
  private:
   const ModelSource& source_;
@@ -227,13 +228,13 @@ constexpr const char* details =
     "state: "
     "go on with\n"
     "`vqlm train --config OUT/config.toml --init OUT --set data.train=... --set run.dir=...`.\n"
+    "docs/convert.md says more.\n"
     "Examples:\n"
     "  vqlm convert --info runs/a\n"
     "  vqlm convert --from hf --input SmolLM2-135M --out models/smol\n"
     "  vqlm convert --to hf --checkpoint runs/a --out hf/a --dtype bfloat16\n"
     "  vqlm convert --to npz --checkpoint runs/a --out a.npz\n"
-    "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq\n"
-    "docs/convert.md says more.";
+    "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq";
 
 }  // namespace
 

@@ -4,11 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
+#include "data/files/sha256.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
 
@@ -19,14 +22,14 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
 }
 
 /// "legacy": false and the prefix as the model has it: transformers' default would encode the text after a special token in
-/// another way than SentencePiece does. `bos` is never added: our samples have none.
+/// another way than SentencePiece does. What begins a text is what stood before each in training, and stands before the
+/// prompts of vqlm generate: the end of the text before it. (<s> is in no shard, so its vector was never trained.)
 void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  const nlohmann::ordered_json special = {{"bos_token", tokenizer.id_of("<s>").value_or(16) < 16 ? "<s>" : eos},
-                                          {"eos_token", eos},
-                                          {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+  const nlohmann::ordered_json special = {
+      {"bos_token", eos}, {"eos_token", eos}, {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
-                                   {"add_bos_token", false},
+                                   {"add_bos_token", true},
                                    {"add_eos_token", false},
                                    {"add_prefix_space", tokenizer.traits().dummy_prefix},
                                    {"legacy", false},
@@ -95,6 +98,63 @@ HfSpecialTokens byte_level_tokens(const std::filesystem::path& out) {
   return tokens;
 }
 
+using Json = nlohmann::ordered_json;
+
+Json read_json(const std::filesystem::path& file) {
+  Json json = Json::parse(read_file(file.string()), nullptr, false);
+  if (!json.is_object()) throw Error(file.string() + ": is not a JSON object; copy it again");
+  return json;
+}
+
+/// The post-processor that puts a token before every text, behind what the file has of ByteLevel (which only trims offsets).
+Json begin_with(const std::string& token, std::int32_t id, const Json& before) {
+  Json steps = Json::array();
+  const auto keep = [&](const Json& step) {
+    if (step.is_object() && step.value("type", "") == "ByteLevel") steps.push_back(step);
+  };
+  if (before.is_object() && before.contains("processors")) {
+    for (const Json& step : before["processors"]) keep(step);
+  } else {
+    keep(before);
+  }
+  const auto special = [&](int type) { return Json{{"SpecialToken", {{"id", token}, {"type_id", type}}}}; };
+  const auto text = [](const char* name, int type) { return Json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
+  steps.push_back(
+      {{"type", "TemplateProcessing"},
+       {"single", Json::array({special(0), text("A", 0)})},
+       {"pair", Json::array({special(0), text("A", 0), special(1), text("B", 1)})},
+       {"special_tokens", {{token, {{"id", token}, {"ids", Json::array({id})}, {"tokens", Json::array({token})}}}}}});
+  return {{"type", "Sequence"}, {"processors", std::move(steps)}};
+}
+
+/// Makes the folder's byte-level tokenizer put the end of text before every text, as it stands before the texts of our runs,
+/// whatever the tokenizer's own model began with. Its ids are the same, and so, as tokenizer_identity() reads it, is its hash.
+void begin_texts_like_ours(const std::filesystem::path& out, HfSpecialTokens& tokens) {
+  const std::filesystem::path file = out / "tokenizer.json";
+  const Tokenizer tokenizer = Tokenizer::open(file.string());
+  if (tokenizer.eos_id() == Tokenizer::no_eos) return;
+  const std::string& eos = tokenizer.piece(tokenizer.eos_id());
+  Json config = read_json(out / "tokenizer_config.json");
+  if (tokenizer.begin_id() != tokenizer.eos_id()) {
+    const std::string identity = tokenizer_identity(out);
+    Json json = read_json(file);
+    json["post_processor"] = begin_with(eos, tokenizer.eos_id(), json.value("post_processor", Json()));
+    write_file_atomically(file.string(), json.dump(1) + "\n");
+    config[tokenizer_identity_key] = {{"of", sha256_of_file(file.string())}, {"is", identity}};
+  }
+  config["add_bos_token"] = true;
+  config["bos_token"] = eos;
+  write_json(out / "tokenizer_config.json", config);
+  for (const char* name : {"special_tokens_map.json", "generation_config.json"}) {
+    if (!std::filesystem::exists(out / name)) continue;
+    Json other = read_json(out / name);
+    if (std::string_view(name).starts_with("special")) other["bos_token"] = eos;
+    if (std::string_view(name).starts_with("generation")) other["bos_token_id"] = tokenizer.eos_id();
+    write_json(out / name, other);
+  }
+  tokens.bos = tokenizer.eos_id();
+}
+
 }  // namespace
 
 HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
@@ -117,6 +177,9 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
   } else if (names.contains("tokenizer.json") && can_be_read(out / "tokenizer.json")) {
     tokens = byte_level_tokens(out);
   }
+  if (source.trained_here() && names.contains("tokenizer.json") && !names.contains("tokenizer.model") &&
+      std::filesystem::exists(out / "tokenizer_config.json") && can_be_read(out / "tokenizer.json"))
+    begin_texts_like_ours(out, tokens);
   const std::filesystem::path generation = out / "generation_config.json";
   if (names.contains("generation_config.json")) {
     const auto json = nlohmann::json::parse(read_file(generation.string()), nullptr, false);
