@@ -81,7 +81,10 @@ void evaluate(const EvalArguments& options, Environment& environment) {
                                   .config = config,
                                   .head = model.head().cost(),
                                   .parameters = model.parameters().global_count(),
-                                  .flops_per_token = model.flops_per_token()};
+                                  .flops_per_token = model.flops_per_token(),
+                                  .tokenizer_sha256 = shards.tokenizer_sha256(),
+                                  .data_fingerprint = shards.fingerprint(),
+                                  .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards.total_tokens())};
   std::fputs(evaluation_text(result, subject).c_str(), stdout);
   log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
   if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));

@@ -108,7 +108,10 @@ Evaluation Evaluator::summarize(const Tally& tally) {
   for (std::size_t i = 0; i < documents_.size(); ++i) {
     nll += tally.document_nll[i];
     tokens += tally.document_tokens[i];
-    if (tally.document_tokens[i] > 0) ++result.documents;
+    if (tally.document_tokens[i] <= 0) continue;
+    ++result.documents;
+    result.document_tokens.push_back(tally.document_tokens[i]);
+    result.document_nll.push_back(tally.document_nll[i]);
   }
   result.tokens = static_cast<std::int64_t>(tokens);
   result.nll = nll / tokens;
