@@ -144,6 +144,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.seconds_data = all.seconds_data / ranks;
   metrics.seconds_head = all.seconds_head / ranks;
   metrics.skipped = !std::isfinite(norm);
+  metrics.memory_bytes = backend_.memory().peak_total;
   metrics.mfu = share_of_peak(metrics.tokens_per_second * model().flops_per_token());
   if (all.peak_is_low > 0) measure_peak_again();  // between steps
   return metrics;
@@ -201,6 +202,8 @@ void Trainer::evaluate(Metrics* metrics) {
   heldout.tokens = state_.tokens;
   heldout.loss = result.nll;
   heldout.bits_per_byte = result.bits_per_byte;
+  heldout.cluster_loss = result.cluster_nll;
+  heldout.member_loss = result.member_nll;
   heldout.heldout_tokens = result.tokens;
   heldout.seconds = result.seconds;
   metrics->add(heldout);
