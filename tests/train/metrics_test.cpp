@@ -115,7 +115,12 @@ TEST_F(MetricsTest, TheLogTellsASmoothedLoss) {
       std::make_shared<spdlog::logger>("out", std::make_shared<spdlog::sinks::stdout_sink_mt>()));
   {
     Metrics metrics(config_, 0, Terminal::no);
-    for (const double loss : {1.0, 2.0}) metrics.add(StepMetrics{.step = loss > 1 ? 2 : 1, .loss = loss});
+    for (std::int64_t number = 1; number <= 2; ++number) {
+      StepMetrics step;
+      step.step = number;
+      step.loss = static_cast<double>(number);
+      metrics.add(step);
+    }
   }
   spdlog::set_default_logger(before);
   // Weights 49/50 and 1 of the two: 0.98 / 1.98 + 2 / 1.98.
