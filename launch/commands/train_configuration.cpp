@@ -96,7 +96,7 @@ Config of_what_goes_on(const TrainArguments& options, const Environment& environ
     return config;
   }
   Config config = load_config({}, options.overrides);
-  if (!config.data.train.empty() && options.existing() == ExistingRun::resume_or_start) return config;
+  if (!config.data.train.empty()) return config;  // whether there is a checkpoint, the run finds out
   throw UsageError(fmt::format(
       "--resume: run.dir = {}: holds no run (no config.toml); name the run's folder, or a configuration with --config{}",
       run, describe_runs_near(run)));

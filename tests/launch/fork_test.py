@@ -88,7 +88,8 @@ class Fork(unittest.TestCase):
         self.assertEqual(len(self.losses("whole")), STEPS)
 
     def test_a_mistyped_run_is_not_begun(self):
-        for flags in (["--resume"], ["--resume", "--config", self.whole / "config.toml"]):
+        for flags in (["--resume"], ["--resume", "--config", self.whole / "config.toml"],
+                      ["--resume", *set_options([*MODEL, *VQ, f"data.train={self.folder}/shards/train-*.h5"])]):
             result = run("train", *flags, "--set", f"run.dir={self.folder}/runs/wole")
             self.assert_fails(result, f"run.dir = {self.folder}/runs/wole", f"runs near it: {self.folder}/runs/whole")
             self.assertFalse((self.folder / "runs" / "wole").exists())
