@@ -60,7 +60,9 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
   if (environment.is_root()) {
     const std::int64_t steps = options.step - plan.done;
     log::info("{} step{} from {}", steps, steps == 1 ? "" : "s",
-              plan.checkpoint.empty() ? "the run's start" : plan.checkpoint.string());
+              !plan.checkpoint.empty() ? plan.checkpoint.string()
+              : !plan.initial.empty()  ? plan.initial.string()
+                                       : "the run's start");
     if (grid_of_run.data != config.parallel.data || grid_of_run.tensor != config.parallel.tensor)
       log::warn(
           "the run's grid was {} x {} ranks, this one is {} x {}: sums are added in another order, so that numbers "
@@ -86,7 +88,7 @@ void add_replay_command(CLI::App& app) {
       "run: on\n"
       "the run's grid and device the loss and the gradient norm are the run's to the bit. Without such a checkpoint the "
       "run begins\n"
-      "at its start (checkpoint.keep_every keeps some); a run that was begun by --init cannot.\n"
+      "at its start (checkpoint.keep_every keeps some), or at what it began from.\n"
       "Examples:\n"
       "  vqlm replay --run runs/a --step 1200\n"
       "  mpirun -n 4 vqlm replay --run runs/a --step 1200 --worst 10");

@@ -115,7 +115,7 @@ class Round:
 
     def start(self, attempt):
         arguments = train_arguments(self.folder, self.run.name, self.head, self.grid)
-        job = Job([*arguments, *(["--resume"] if attempt else [])], self.grid[0] * self.grid[1],
+        job = Job([*arguments, *(["--resume=auto"] if attempt else [])], self.grid[0] * self.grid[1],
                   f"{self.run}-{attempt}.log")
         return job
 

@@ -46,6 +46,21 @@ struct Keys {
   std::vector<std::string> values;
 };
 
+TEST_F(ConfigTest, WhatNobodySaysIsAsInTheBase) {
+  Config base = load_config({}, {"model.d_model=96", "model.rope_theta=500", "head.kind=dense", "head.bias=false"});
+  const Config same = load_config(write("[model]\nn_layers = 3\n"), {"optim.lr=0.5"}, base);
+  EXPECT_EQ(same.model.d_model, 96);
+  EXPECT_EQ(same.model.rope_theta, 500);
+  EXPECT_EQ(same.model.n_layers, 3);
+  EXPECT_EQ(same.optim.lr, 0.5f);
+  EXPECT_EQ(kind_of(same.head), HeadKind::dense);
+  EXPECT_FALSE(has_bias(same.head));
+  EXPECT_FALSE(has_bias(load_config(write("[head]\nkind = \"dense\"\n"), {}, base).head));  // said again
+  const Config other = load_config({}, {"head.kind=vq"}, base);
+  EXPECT_EQ(kind_of(other.head), HeadKind::vq);
+  EXPECT_TRUE(has_bias(other.head));  // a head of its own
+}
+
 TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
   // Each value differs from its default, so a key that is not written or not read shows; 0.1f and 3e-4f have no exact
   // decimal form.
@@ -107,6 +122,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "run.threads=5",
            "run.log_every=3",
            "run.cuda_graphs=false",
+           "run.began_from=runs/y",
        }},
       {{"head.kind=dense"}, {"model.tie_embeddings=true"}},
       {{"head.members=codes", "head.learning=ema"},

@@ -272,11 +272,15 @@ bool is_of_a_run(const std::filesystem::path& path) {
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  return load_config(path, overrides, Config{});
+}
+
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Config& base) {
   if (is_of_a_run(path)) return load_saved_config(path, overrides);
   Sayings said;
   if (!path.empty()) read_file(said, path);
   for (const std::string& text : overrides) read_override(said, text);
-  return configured({}, said, LeftOut::refused);
+  return configured(base, said, LeftOut::refused);
 }
 
 Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {

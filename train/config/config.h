@@ -107,6 +107,7 @@ struct RunSection {
   int threads = 0;  // of a rank on the CPU; 0: cores / ranks on this machine
   std::int64_t log_every = 10;
   bool cuda_graphs = true;  // record micro-batches and replay them (GPU)
+  std::string began_from;   // what --init or --resume-from named; empty: random weights. The program writes it
 };
 
 struct Config {
@@ -127,6 +128,10 @@ struct Config {
 /// beside it or before it leaves out (head.clusters with head.kind = "dense"). A config.toml in the folder of a run or of a
 /// checkpoint is read as load_saved_config() does.
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// The same where what neither says is as in `base`: the model that a run starts from. A choice that differs from the base's
+/// (head.kind) starts with its defaults. A run's or a checkpoint's config.toml says everything itself.
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Config& base);
 
 /// What to_toml() of this version or an earlier one wrote. Keys that the model has not are passed over: earlier versions
 /// wrote all keys, and a key that they had not means what they did. Overrides as above.

@@ -49,6 +49,8 @@ struct Evaluation {
   // LossTally): their sum is nll to 2e-9.
   std::optional<double> cluster_nll, member_nll;
   std::vector<BandLoss> bands;  // where the evaluator was given some
+  // Of each document with a predicted token, in the stream's order: how many, and the sum of their losses in nats.
+  std::vector<double> document_tokens, document_nll;
   double seconds = 0;
 };
 

@@ -36,6 +36,7 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  std::size_t memory_bytes = 0;      // of the back end on this rank, the most so far
   std::vector<SourceMetrics> sources = {};
 };
 
@@ -55,6 +56,7 @@ struct HeldoutMetrics {
   std::int64_t heldout_tokens = 0;
   double seconds = 0;
   std::vector<HeldoutSetMetrics> sets = {};  // where they have names
+  std::optional<double> cluster_loss = {}, member_loss = {};  // the loss in parts, of heads with clusters
 };
 
 /// A checkpoint that is on disk.

@@ -22,7 +22,7 @@ void check_same(const Config& config, const CheckpointReader& checkpoint, Compar
                 std::string_view lost = "") {
   const auto difference = first_difference(config, checkpoint.config(), compared);
   if (!difference) return;
-  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run.dir",
+  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run",
                                difference->key, difference->now, checkpoint.path().string(), difference->saved, lost));
 }
 
@@ -104,8 +104,8 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
     if (first_problem.empty()) first_problem = problem;
   }
   if (first_problem.empty()) return std::nullopt;
-  throw Error(fmt::format("--resume: no checkpoint in {} is intact: {}; --force starts the run again", folder.string(),
-                          first_problem));
+  throw Error(
+      fmt::format("no checkpoint in {} is intact: {}; --force starts the run again", folder.string(), first_problem));
 }
 
 /// Keys of the schedule may change between the parts of a run, train.steps above all; the rate then may jump.
@@ -157,14 +157,10 @@ void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& t
   }
 }
 
-std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
-                                                       const RunFolder& folder, const Config& config,
-                                                       const ShardSet& train) {
-  const bool root = grid.world().rank() == 0;
-  if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
-  auto newest = open_newest_intact(backend, grid, folder.checkpoints());
-  if (!newest) return std::nullopt;
-  const CheckpointReader& checkpoint = *newest;
+namespace {
+
+/// Whether a run of this configuration can go on from it.
+void check_continued(const CheckpointReader& checkpoint, const Config& config, const ShardSet& train, bool root) {
   if (checkpoint.sources().empty()) refuse_converted(checkpoint.path());
   const VqHeadConfig* const saved = vq_of(checkpoint.head());
   if (saved != nullptr && saved->map == learned_map) {
@@ -184,7 +180,35 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   if (root && head != nullptr && saved != nullptr && head->map != saved->map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", head->map);
   }
+}
+
+}  // namespace
+
+std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
+                                                       const RunFolder& folder, const Config& config,
+                                                       const ShardSet& train) {
+  const bool root = grid.world().rank() == 0;
+  if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
+  auto newest = open_newest_intact(backend, grid, folder.checkpoints());
+  if (newest) check_continued(*newest, config, train, root);
   return newest;
+}
+
+CheckpointReader open_checkpoint_to_fork(Backend& backend, const ProcessGrid& grid, const std::filesystem::path& path,
+                                         const Config& config, const ShardSet& train) {
+  const bool root = grid.world().rank() == 0;
+  // One rank looks, as what a shared file system shows may differ from rank to rank.
+  const bool named =
+      max_over(backend, grid.world(), root && std::filesystem::exists(path / "manifest.json") ? 1 : 0) > 0;
+  std::string problem;
+  auto checkpoint =
+      named ? open_intact(backend, grid, path, problem) : open_newest_intact(backend, grid, path / "checkpoints");
+  if (!checkpoint) {
+    if (problem.empty()) problem = path.string() + ": neither a checkpoint nor a run that has one";
+    throw Error(fmt::format("--resume-from: {}; name another checkpoint{}", problem, describe_runs_near(path)));
+  }
+  check_continued(*checkpoint, config, train, root);
+  return std::move(*checkpoint);
 }
 
 }  // namespace vqlm

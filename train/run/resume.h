@@ -22,4 +22,9 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
 /// them alone.
 void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train);
 
+/// The checkpoint that another run starts from, with its optimizer's state, its step and its place in the order of samples:
+/// `path` itself, or the newest intact one of the run there (collective). Compared with the configuration as above.
+CheckpointReader open_checkpoint_to_fork(Backend& backend, const ProcessGrid& grid, const std::filesystem::path& path,
+                                         const Config& config, const ShardSet& train);
+
 }  // namespace vqlm

@@ -29,7 +29,7 @@ LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, cons
 /// The sets' evaluations as one: means over all their tokens.
 HeldoutMetrics heldout_metrics(const std::vector<std::pair<std::string, Evaluation>>& results) {
   HeldoutMetrics all;
-  double nll = 0, bytes = 0;
+  double nll = 0, bytes = 0, cluster = 0, member = 0;
   bool bytes_known = true;
   for (const auto& [name, result] : results) {
     nll += result.nll * static_cast<double>(result.tokens);
@@ -37,10 +37,14 @@ HeldoutMetrics heldout_metrics(const std::vector<std::pair<std::string, Evaluati
     all.seconds += result.seconds;
     bytes_known = bytes_known && result.bytes.value_or(0) > 0;
     bytes += static_cast<double>(result.bytes.value_or(0));
+    if (result.cluster_nll) cluster += *result.cluster_nll * static_cast<double>(result.tokens);
+    if (result.member_nll) member += *result.member_nll * static_cast<double>(result.tokens);
     if (!name.empty()) all.sets.push_back({name, result.nll, result.tokens});
   }
   const Evaluation& first = results.front().second;
   all.loss = results.size() == 1 ? first.nll : nll / static_cast<double>(all.heldout_tokens);
+  if (first.cluster_nll) all.cluster_loss = cluster / static_cast<double>(all.heldout_tokens);
+  if (first.member_nll) all.member_loss = member / static_cast<double>(all.heldout_tokens);
   all.bits_per_byte = first.bits_per_byte;
   if (results.size() > 1) all.bits_per_byte = bytes_known ? std::optional(nll / std::log(2.0) / bytes) : std::nullopt;
   return all;
@@ -177,6 +181,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.seconds_head = all.seconds_head / ranks;
   metrics.skipped = !std::isfinite(norm);
   metrics.sources = losses_->metrics(step_, all.by_source);
+  metrics.memory_bytes = backend_.memory().peak_total;
   metrics.mfu = share_of_peak(metrics.tokens_per_second * model().flops_per_token());
   losses_->watch(metrics.loss, step_);
   if (all.peak_is_low > 0) measure_peak_again();  // between steps

@@ -17,7 +17,8 @@ namespace vqlm {
 
 /// What a replay of step `step` starts from, and the configuration that the run did the step by.
 struct ReplayPlan {
-  std::filesystem::path checkpoint;  // the newest one before the step; empty: the run's start
+  std::filesystem::path checkpoint;  // the newest one before the step; empty: the run's start,
+  std::filesystem::path initial;     // which was this model (--init); empty: random parameters
   std::int64_t done = 0;             // its steps
   Config config;                     // as the run's folder has it: for the grid of that job
 };

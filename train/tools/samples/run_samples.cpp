@@ -48,6 +48,7 @@ void RunSamples::read_paces(const std::filesystem::path& metrics) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_object() || !json.contains("loss") || !json.contains("tokens")) continue;  // a cut line: not done
     const std::int64_t step = json.at("step"), samples = json.at("tokens").get<std::int64_t>() / config_.data.seq_len;
+    if (paces_.empty() && step > 1) begin_behind(step - 1, samples - batch);
     const std::int64_t of_step = samples - state_.samples;
     if (step != state_.step + 1 || of_step < 1)
       throw Error(fmt::format("{}: step {} follows step {}; the file is damaged", metrics.string(), step, state_.step));
@@ -59,9 +60,19 @@ void RunSamples::read_paces(const std::filesystem::path& metrics) {
     paces_.push_back({state_.step + 1, static_cast<std::uint64_t>(state_.samples), batch});
 }
 
+void RunSamples::begin_behind(std::int64_t step, std::int64_t samples) {
+  state_ = {.step = step, .samples = samples, .tokens = samples * config_.data.seq_len};
+  // A run that had one global batch until then; else its steps are told by its own folder.
+  if (samples % step == 0) paces_.push_back({1, 0, samples / step});
+}
+
 std::uint64_t RunSamples::first_sample(std::int64_t step) const {
   if (step < 1 || step > config_.train.steps) {
     throw UsageError(fmt::format("step {}: the run has steps 1 to {} (train.steps)", step, config_.train.steps));
+  }
+  if (step < paces_.front().first_step) {
+    throw UsageError(fmt::format("step {}: the run began from {} at step {}; ask the run that this is of", step,
+                                 config_.run.began_from, paces_.front().first_step));
   }
   const auto pace = std::prev(std::ranges::upper_bound(paces_, step, {}, &Pace::first_step));
   return pace->first_sample + static_cast<std::uint64_t>((step - pace->first_step) * pace->samples);
@@ -72,6 +83,7 @@ std::int64_t RunSamples::step_samples(std::int64_t step) const {
 }
 
 std::int64_t RunSamples::step_of(std::uint64_t position) const {
+  if (position < paces_.front().first_sample) return paces_.front().first_step - 1;  // or before it
   const auto pace = std::prev(std::ranges::upper_bound(paces_, position, {}, &Pace::first_sample));
   return pace->first_step + static_cast<std::int64_t>(position - pace->first_sample) / pace->samples;
 }

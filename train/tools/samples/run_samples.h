@@ -31,7 +31,7 @@ class RunSamples {
   /// when it goes on as it is. Throws UsageError for a step outside 1 to train.steps.
   std::uint64_t first_sample(std::int64_t step) const;
   std::int64_t step_samples(std::int64_t step) const;
-  /// The step that reads this sample of the run.
+  /// The step that reads this sample of the run; for those read before a run of --resume-from went on, the last step before.
   std::int64_t step_of(std::uint64_t position) const;
   /// Samples until train.steps.
   std::uint64_t all_samples() const;
@@ -61,6 +61,8 @@ class RunSamples {
     std::int64_t samples = 0;
   };
   void read_paces(const std::filesystem::path& metrics);
+  /// For a run that went on from another's checkpoint (--resume-from): that one's steps are in no line here.
+  void begin_behind(std::int64_t step, std::int64_t samples);
 
   Config config_;
   std::vector<Pace> paces_;
