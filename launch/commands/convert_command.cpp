@@ -129,6 +129,8 @@ std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const 
   VqFit fit = fit_vq_head(source, sizes, text, *backend);
   const std::string members = sizes.members == MemberVectors::embedding
                                   ? "members by the embedding's rows"
+                              : sizes.groups == 0
+                                  ? "members by bias alone"
                                   : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
   fmt::print("vq head              {} clusters, {}, seed {}\n", sizes.clusters, members, sizes.seed);
   fmt::print("variance kept        {:.2f} % by the clusters", 100 * fit.kept_by_clusters);

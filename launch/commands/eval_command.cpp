@@ -140,15 +140,16 @@ void evaluate(const EvalArguments& options, Environment& environment) {
                           .run());
     if (!environment.is_root()) continue;
     const Evaluation& result = results.back();
-    const EvaluationSubject subject{.checkpoint = source->path().string(),
-                                    .data = sets[i].shards,
-                                    .config = config,
-                                    .head = model.head().cost(),
-                                    .parameters = model.parameters().global_count(),
-                                    .flops_per_token = model.flops_per_token(),
-                                    .tokenizer_sha256 = shards[i].tokenizer_sha256(),
-                                    .data_fingerprint = shards[i].fingerprint(),
-                                    .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards[i].total_tokens())};
+    const EvaluationSubject subject{
+        .checkpoint = source->path().string(),
+        .data = sets[i].shards,
+        .config = config,
+        .head = model.head().cost(),
+        .parameters = model.parameters().global_count(),
+        .flops_per_token = model.flops_per_token(),
+        .tokenizer_sha256 = shards[i].tokenizer_sha256(),
+        .data_fingerprint = shards[i].fingerprint(),
+        .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards[i].total_tokens())};
     if (!sets[i].name.empty()) fmt::print("{}:\n", sets[i].name);
     std::fputs(evaluation_text(result, subject).c_str(), stdout);
     log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));

@@ -82,6 +82,15 @@ shards = "{cls.folder}/code/heldout-*.h5"
         self.assertRegex(result.stderr, r"read so far: web \d\.\d+ epochs \(72 samples\), code \d\.\d+ epochs \(24 samples\)")
 
         # The run's own sets, then sets by name, then one: the same numbers.
+        def reported():
+            table = self.command("report", self.folder / "plain").stdout
+            self.assertLessEqual(max(map(len, table.splitlines())), 120)
+            self.assertRegex(table, r"loss by source, last steps +code +web\n-+\nplain +\d\.\d{4} +\d\.\d{4}\n")
+            return re.search(r"held-out perplexity by set +code +web\n-+\nplain +(\S+) +(\S+)\n", table).groups(), re.search(r"\nplain.* (\S+)  \S+ +0\n", table)[1]
+
+        before = reported()
+        self.command("eval", "--checkpoint", self.folder / "plain", "--json", self.folder / "plain" / "eval.json", "--device", "cpu")
+        self.assertEqual(reported(), before)
         out = self.folder / "plain.json"
         words = self.command("eval", "--checkpoint", self.folder / "plain", "--json", out, "--device", "cpu").stdout
         sets = json.loads(out.read_text(encoding="utf-8"))["sets"]

@@ -64,10 +64,20 @@ std::optional<std::string> tokenizer_of(const std::filesystem::path& run) {
   return identity.empty() ? std::nullopt : std::optional(identity);
 }
 
+/// OBJECT[key] = {NAME: {field: number}}, into numbers[NAME].
+void read_names(const Json& object, const char* key, const char* field, std::map<std::string, double>& numbers) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_object()) return;
+  for (const auto& [name, values] : found->items()) {
+    if (const auto number = values.is_object() ? number_at(values, field) : std::nullopt) numbers[name] = *number;
+  }
+}
+
 void read_metrics(RunSummary& run, const std::filesystem::path& path) {
   std::ifstream file(path);
   std::vector<double> speeds;
   std::vector<double> head_seconds;
+  std::map<std::string, std::vector<LossPoint>> by_source;
   std::string line;
   while (std::getline(file, line)) {
     const Json object = Json::parse(line, nullptr, false);
@@ -89,9 +99,17 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
       run.perplexity = std::exp(*loss);
       run.bits_per_byte = number_at(object, "heldout_bits_per_byte");
     }
+    read_names(object, "heldout_by_set", "perplexity", run.set_perplexities);
+    if (const auto sources = object.find("loss_by_source"); sources != object.end() && sources->is_object()) {
+      for (const auto& [name, loss] : sources->items()) {
+        if (loss.is_number()) by_source[name].push_back({*tokens, loss.get<double>()});
+      }
+    }
     if (const auto speed = number_at(object, "tokens_per_second")) speeds.push_back(*speed);
     if (const auto seconds = number_at(object, "seconds_head")) head_seconds.push_back(*seconds);
   }
+  constexpr int window = 50;  // steps
+  for (const auto& [name, points] : by_source) run.source_losses[name] = smooth(points, window).back().loss;
   run.tokens_per_second = median(std::move(speeds));
   run.head_seconds = median(std::move(head_seconds));
 }
@@ -131,13 +149,46 @@ void read_subject(RunSummary& run, const Json& object) {
   }
 }
 
+/// Several sets' results (`vqlm eval` of named sets) as one: means over all tokens, the documents one behind the other.
+Json of_all_sets(const Json& object) {
+  const auto sets = object.find("sets");
+  if (sets == object.end() || !sets->is_object() || sets->empty()) return object;
+  Json all = sets->begin().value();
+  double nll = 0, tokens = 0, bytes = 0;
+  bool complete = true, bytes_known = true;
+  std::string fingerprint;
+  Json document_tokens = Json::array(), document_nll = Json::array();
+  for (const auto& [name, set] : sets->items()) {
+    const double of_set = number_at(set, "tokens").value_or(0);
+    nll += number_at(set, "nll").value_or(0) * of_set;
+    tokens += of_set;
+    bytes_known = bytes_known && set.contains("bytes");
+    bytes += number_at(set, "bytes").value_or(0);
+    complete = complete && set.value("complete", true);
+    fingerprint += set.value("data_fingerprint", "");
+    const Json losses = set.value("document_losses", Json::object());
+    for (const Json& number : losses.value("tokens", Json::array())) document_tokens.push_back(number);
+    for (const Json& number : losses.value("nll", Json::array())) document_nll.push_back(number);
+  }
+  all["perplexity"] = std::exp(nll / tokens);
+  all.erase("bits_per_byte");
+  if (bytes_known && bytes > 0) all["bits_per_byte"] = nll / std::log(2.0) / bytes;
+  all["tokens"] = tokens;
+  all["complete"] = complete;
+  all["data_fingerprint"] = fingerprint;
+  all["document_losses"] = {{"tokens", document_tokens}, {"nll", document_nll}};
+  return all;
+}
+
 void read_evaluation(RunSummary& run, const std::filesystem::path& path) {
   std::ifstream file(path);
   if (!file) return;
-  const Json object = Json::parse(file, nullptr, false);
-  if (!object.is_object()) {
+  const Json written = Json::parse(file, nullptr, false);
+  if (!written.is_object()) {
     throw Error(fmt::format("{}: not a JSON object; write it again with vqlm eval --json", path.string()));
   }
+  const Json object = of_all_sets(written);
+  read_names(written, "sets", "perplexity", run.set_perplexities);
   run.perplexity = number_at(object, "perplexity");
   run.bits_per_byte = number_at(object, "bits_per_byte");
   read_subject(run, object);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,6 +43,8 @@ struct RunSummary {
   bool partial = false;                    // not the whole held-out text
   // Of eval.json, where it has them: predicted tokens and losses (sums, nats) of the documents.
   std::vector<double> document_tokens, document_nll;
+  // By name, of runs with several: held-out perplexities, and losses smoothed over the last steps.
+  std::map<std::string, double> set_perplexities, source_losses;
   std::vector<LossPoint> train;    // one a step
   std::vector<LossPoint> heldout;  // evaluations while training
 };
@@ -62,7 +65,8 @@ struct PairedDifference {
 std::optional<PairedDifference> paired_difference(const RunSummary& run, const RunSummary& other);
 
 /// Two tables with a row for each run, in order, and notes: the models, and what they have come to, the last column compared
-/// with the first dense run. At most 120 columns: long names are cut.
+/// with the first dense run; two more where runs have held-out sets or sources by name. At most 120 columns: long names are
+/// cut.
 std::string report_table(const std::vector<RunSummary>& runs);
 
 /// Running mean with weights 1 / window (bias-corrected at the start).

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "train/records/report.h"
 
@@ -107,6 +108,30 @@ std::string models_table(const std::vector<RunSummary>& runs, const std::vector<
   return layout(rows, 2);
 }
 
+/// A column for each name that a run has, as many as fit beside the runs' names; empty where no run has any.
+std::string table_by_name(const std::vector<RunSummary>& runs, const std::vector<std::string>& names,
+                          const std::string& title, const char* format,
+                          std::map<std::string, double> RunSummary::*numbers) {
+  constexpr std::size_t most_columns = 8;
+  std::set<std::string> columns;
+  for (const RunSummary& run : runs) {
+    for (const auto& [name, number] : run.*numbers) {
+      if (columns.size() < most_columns) columns.insert(name);
+    }
+  }
+  if (columns.empty()) return "";
+  std::vector<Row> rows = {{title}};
+  for (const std::string& column : columns) rows[0].push_back(column.substr(0, 9));
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    rows.push_back({names[i]});
+    for (const std::string& column : columns) {
+      const auto found = (runs[i].*numbers).find(column);
+      rows.back().push_back(found == (runs[i].*numbers).end() ? "-" : cell(std::optional(found->second), format));
+    }
+  }
+  return '\n' + layout(rows, 1);
+}
+
 /// "-9.5 % (-10.4 to -8.7)", or the mark of why not.
 std::string comparison(const RunSummary& run, const RunSummary& base, const std::string& base_name, Notes& notes) {
   if (!run.perplexity) return "-";
@@ -178,7 +203,9 @@ std::string report_table(const std::vector<RunSummary>& runs) {
                     cell(run.perplexity, "{:.2f}"), cell(run.bits_per_byte, "{:.4f}"),
                     dense == runs.end() ? "-" : comparison(run, *dense, base, notes)});
   }
-  return models_table(runs, names) + '\n' + layout(rows, 1) + notes.text();
+  return models_table(runs, names) + '\n' + layout(rows, 1) +
+         table_by_name(runs, names, "held-out perplexity by set", "{:.2f}", &RunSummary::set_perplexities) +
+         table_by_name(runs, names, "loss by source, last steps", "{:.4f}", &RunSummary::source_losses) + notes.text();
 }
 
 }  // namespace vqlm

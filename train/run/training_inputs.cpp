@@ -203,8 +203,8 @@ std::vector<std::int64_t> count_sources(const ShardSet& train, const Config& con
 
 }  // namespace
 
-std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
-                                          Communicator& world) {
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
+                                          const ShardSet& train, Backend& backend, Communicator& world) {
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr || is_made_map(head->map) || head->map == learned_map) return initial;
   const bool root = world.rank() == 0;
@@ -213,6 +213,8 @@ std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, 
       root && head->map == std::get<VqHeadConfig>(initial->head()).map && !std::filesystem::exists(head->map);
   if (max_over(backend, world, gone ? 1 : 0) > 0) return initial;
   CodeMap map = read_map(*head, root);
+  if (root && map.vocab_size == train.vocab_size() && map.vocab_size < config.model.vocab_size)
+    pad_map(map, config.model.vocab_size);
   if (root) check_map(map, config, head->map);
   broadcast_map(backend, world, config, map);
   return carried_over(std::move(initial), map, "head.map = " + head->map, backend, world);

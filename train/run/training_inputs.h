@@ -41,9 +41,10 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
 
 /// `train --init`: the model keeps its own map, unless head.map names a file with another one of the same sizes; then
 /// its head is carried over to that (train/models/carried_model.h). Collective. Throws UsageError where that cannot be.
-/// config must be resolved and describe the model (check_initial_model).
-std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
-                                          Communicator& world);
+/// config must be resolved and describe the model (check_initial_model). A map of the shards' vocabulary gets clusters for
+/// rows that only pad the model's.
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
+                                          const ShardSet& train, Backend& backend, Communicator& world);
 
 /// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of
 /// ranks). A map in hand (from a checkpoint) is taken as it is. config must be resolved.

@@ -91,7 +91,7 @@ void TrainingRun::open_beginning(const ShardSet& shards) {
   initial_ = open_model(options_.initial, grid_.world().rank() == 0 ? Verify::yes : Verify::no);
   check_initial_model(config_, *initial_);
   check_tokenizer(*initial_, shards);
-  initial_ = on_named_map(std::move(initial_), config_, backend_, grid_.world());
+  initial_ = on_named_map(std::move(initial_), config_, shards, backend_, grid_.world());
   log::info("parameters of {} ({})", initial_->path().string(), initial_->description());
 }
 

@@ -27,7 +27,12 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
 /// that its vector was never trained.
 nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  return {{"bos_token", eos}, {"eos_token", eos}, {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+  nlohmann::ordered_json tokens = {{"bos_token", eos}, {"eos_token", eos}};
+  // Its name is the model's to choose, and need not be "<unk>".
+  for (const SentencePieceFile::Piece& piece : read_sentencepiece(tokenizer.bytes(), tokenizer.file_name()).pieces) {
+    if (piece.type == SentencePieceFile::Type::unknown) tokens["unk_token"] = piece.text;
+  }
+  return tokens;
 }
 
 /// For transformers' Llama tokenizer. "legacy": false and the prefix as the model has it: the default would encode the text

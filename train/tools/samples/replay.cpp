@@ -45,8 +45,9 @@ void begin_elsewhere(const std::filesystem::path& run, std::int64_t step, Replay
   const std::filesystem::path from = plan.config.run.began_from;
   if (!plan.checkpoint.empty() || from.empty()) return;
   if (!std::filesystem::exists(from))
-    throw Error(fmt::format("{}: the run began from it, and no checkpoint of its own lies before step {}; bring it back",
-                            from.string(), step));
+    throw Error(
+        fmt::format("{}: the run began from it, and no checkpoint of its own lies before step {}; bring it back",
+                    from.string(), step));
   const std::int64_t first = first_step(run / "metrics.jsonl");
   if (first == 1) {
     plan.initial = from;
@@ -97,7 +98,7 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
   std::unique_ptr<ModelSource> initial;
   if (!plan.initial.empty()) {
     initial = open_model(plan.initial, grid.world().rank() == 0 ? Verify::yes : Verify::no);
-    initial = on_named_map(std::move(initial), plan.config, backend, grid.world());
+    initial = on_named_map(std::move(initial), plan.config, shards, backend, grid.world());
     map = initial->code_map();
   }
   const TrainingInputs inputs = make_training_inputs(backend, grid, plan.config, std::move(shards), std::move(map));
