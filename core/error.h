@@ -13,7 +13,8 @@ class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, int exit_code = 1) : std::runtime_error(message), exit_code_(exit_code) {}
 
-  /// The process' exit code: 1 failed, 2 bad usage.
+  /// The process' exit code: 1 failed, 2 bad usage, 130 stopped by a signal. (A training that is to be continued is
+  /// no error: 75.)
   int exit_code() const { return exit_code_; }
 
  private:

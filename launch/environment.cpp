@@ -15,16 +15,13 @@
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/task_progress.h"
 #include "dist/device_choice.h"
 #include "dist/nccl_settings.h"
 #include "launch/signals.h"
 
 namespace vqlm {
 namespace {
-
-bool stderr_is_terminal() {
-  return ::isatty(STDERR_FILENO) == 1 || number_from_environment("VQLM_TERMINAL") == 1;
-}
 
 /// Cores that this process may run on.
 int allowed_cores() {

@@ -8,12 +8,14 @@
 # On GPU machines start as many ranks as a machine has GPUs and put launch/near_gpu.sh before the command: local rank r takes
 # GPU r, and the cores near it.
 # SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C reach the ranks as SIGUSR1, so that training saves a checkpoint and ends
-# with exit code 0; a second Ctrl-C kills them. (mpirun itself answers SIGTERM and Ctrl-C with SIGKILL for its ranks.)
+# with exit code 75; other commands just end: 130 after Ctrl-C, 143 after SIGTERM. A second Ctrl-C kills all. (mpirun
+# itself answers SIGTERM and Ctrl-C with SIGKILL for its ranks.) The exit code is the ranks'; what mpirun has to say of
+# ranks that left with one of their own is left out.
 set -euo pipefail
 
 usage() {
   if [ $# -gt 0 ]; then echo "mpirun.sh: $*" >&2; fi
-  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 
@@ -64,8 +66,50 @@ options+=(-x OMP_NUM_THREADS -x OMP_WAIT_POLICY)
 if [ -t 2 ]; then options+=(-x VQLM_TERMINAL=1); fi
 if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 
+# mpirun surrounds what it says by lines of dashes. Its reports of ranks that ended by themselves or by our signal say
+# nothing that the program has not said better; anything else passes, unfinished lines (progress) after a moment. (mpirun
+# --quiet would also hide why a job cannot start.)
+is_noise() {
+  local said=${1#*$'\n'}
+  case "$said" in
+    "Primary job "*"a non-zero"* | "mpirun detected "*"exited with non-zero status"* | "MPI_ABORT was invoked on rank"*) ;;
+    "mpirun noticed "*"exited on signal 10 (User defined signal 1)"*) ;;
+    *) return 1 ;;
+  esac
+}
+pass_on() {
+  local part="" line="" block="" more status
+  trap '' INT TERM HUP USR1
+  while :; do
+    status=0
+    IFS= read -r -t 0.1 part || status=$?
+    line+=$part
+    # More than 128: no line end in time. Dashes wait for the rest of their line.
+    if [ $status -gt 128 ]; then
+      if [ -z "$block" ] && [ -n "$line" ] && [[ "$line" != -* ]]; then printf '%s' "$line"; line=""; fi
+      continue
+    fi
+    more=$line
+    [ $status -ne 0 ] || more+=$'\n'
+    line=""
+    if [[ "$more" =~ ^-{60,}$'\n'$ ]]; then
+      block+=$more
+      if [ "$block" = "$more" ]; then continue; fi
+      is_noise "$block" || printf '%s' "$block"
+      block=""
+    elif [ -n "$block" ]; then
+      block+=$more
+      if [ ${#block} -gt 10000 ]; then printf '%s' "$block"; block=""; fi
+    elif [[ "$more" != "mpirun: Forwarding signal "* ]]; then
+      printf '%s' "$more"
+    fi
+    if [ $status -ne 0 ]; then printf '%s' "$block"; return; fi
+  done
+}
+
 signalled=no
 interrupts=0
+own_end=0  # the exit code of a command that the signal ended
 # forward SIGNAL: to mpirun, which hands SIGUSR1 on to every rank.
 forward() {
   signalled=yes
@@ -73,15 +117,19 @@ forward() {
 }
 interrupt() {
   interrupts=$((interrupts + 1))
+  own_end=130
   if [ "$interrupts" -eq 1 ]; then forward USR1; else forward TERM; fi
 }
 
+exec {errors}> >(pass_on >&2)
+filter=$!
 # With job control (-m) mpirun has a process group of its own, which the terminal's Ctrl-C does not reach.
 set -m
-mpirun "${options[@]}" "$@" </dev/null &
+mpirun "${options[@]}" "$@" </dev/null 2>&"$errors" {errors}>&- &
 job=$!
 set +m
-trap 'forward USR1' TERM HUP USR1
+exec {errors}>&-
+trap 'own_end=143; forward USR1' TERM HUP USR1
 trap interrupt INT
 
 # A signal ends `wait` early; wait again until it returns mpirun's own exit status.
@@ -90,5 +138,14 @@ while :; do
   signalled=no
   status=0
   wait "$job" || status=$?
-  [ "$signalled" = yes ] || exit "$status"
+  if [ "$signalled" = no ]; then break; fi
 done
+wait "$filter" || true  # its last words
+# 138: SIGUSR1 ended a command that does not ask for it; the second Ctrl-C ends any, however mpirun puts that.
+if [ "$own_end" -ne 0 ] && { [ "$status" -eq 138 ] || [ "$interrupts" -gt 1 ]; }; then status=$own_end; fi
+if [ "$status" -gt 128 ] && [ "$status" -ne "$own_end" ]; then
+  why=""
+  if [ "$status" -eq 137 ]; then why="; often the kernel, for want of memory"; fi
+  echo "mpirun.sh: a rank was ended by signal $((status - 128)) ($(kill -l "$status" || true))$why" >&2
+fi
+exit "$status"

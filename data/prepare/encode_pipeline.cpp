@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include "core/log.h"
 #include "data/files/bounded_queue.h"
 
 namespace vqlm {
@@ -72,7 +73,7 @@ bool HeldoutRule::holds_out(std::string_view text) const {
 struct EncodePipeline::Impl {
   Impl(const std::string& path, std::vector<RecordRange> skip_ranges, std::vector<Encoder>& encoders)
       // At most this many batches are in flight: two for every encoder, and one with the reader and the caller each.
-      : reader(path, TextReader::default_max_record_bytes, encoders.front().text_field),
+      : reader(path, TextReader::default_max_record_bytes, encoders.front().text_field, encoders.front().documents),
         skip(std::move(skip_ranges)),
         order(2 * encoders.size() + 2),
         work(2 * encoders.size() + 2) {
@@ -90,6 +91,8 @@ struct EncodePipeline::Impl {
       while (std::unique_ptr<Task> task = read_task()) {
         if (!order.push(task->promise.get_future()) || !work.push(std::move(task))) return;
       }
+      if (reader.misses_separator())
+        log::warn("{}: no line of it is the separator of --documents: the whole file is one document", reader.path());
     } catch (...) {
       std::promise<EncodedBatch> failed;
       failed.set_exception(std::current_exception());

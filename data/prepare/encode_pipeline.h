@@ -47,6 +47,7 @@ struct RecordRange {
 struct EncodeOptions {
   std::string text_field = "text";
   HeldoutRule heldout;
+  std::string documents = {};  // where plain text is cut (text_reader.h)
 };
 
 /// The state that one encoding thread keeps from file to file.
@@ -56,13 +57,15 @@ struct Encoder {
         eos_id(static_cast<std::uint32_t>(tokenizer.eos_id())),
         texts(tokenizer),
         parser(options.text_field),
-        heldout(options.heldout) {}
+        heldout(options.heldout),
+        documents(options.documents) {}
 
   std::string text_field;
   std::uint32_t eos_id;
   LongTextEncoder texts;
   DocumentParser parser;
   HeldoutRule heldout;
+  std::string documents;
 };
 
 /// One file's records as ids, in the order of the file.

@@ -91,7 +91,10 @@ class IdTokenization : public Tokenization {
     meta_.text_bytes_known = false;
   }
 
-  ShardMeta begin(const std::vector<PrepareInput>&, const PrepareFolder&) override { return meta_; }
+  ShardMeta begin(const std::vector<PrepareInput>& inputs, const PrepareFolder&) override {
+    require_ends(inputs);
+    return meta_;
+  }
 
   std::string write_files(const PrepareFolder& folder) override {
     for (const auto& [name, bytes] : files_) write_file_atomically(folder.file(name), bytes);
@@ -111,6 +114,28 @@ class IdTokenization : public Tokenization {
   }
 
  private:
+  /// An end of text that no file has is another tokenizer's: all of a file would be one document, and the held-out split
+  /// empty or everything. The files are read as far as the first end, so in vain only where there is none.
+  void require_ends(const std::vector<PrepareInput>& inputs) const {
+    if (meta_.eos_id == no_eos) return;
+    const auto eos = static_cast<std::uint32_t>(meta_.eos_id);
+    std::size_t looked_at = 0;
+    std::vector<std::uint32_t> ids;
+    for (const PrepareInput& input : inputs) {
+      if (dtype_.empty() && !megatron_index_beside(input.path).empty()) continue;  // its index tells the documents
+      ++looked_at;
+      TokenDocuments documents(input.path, meta_.vocab_size, eos, dtype_);
+      while (documents.next(ids)) {
+        if (ids.back() == eos) return;
+      }
+    }
+    if (looked_at == 0) return;
+    throw Error(fmt::format(
+        "--eos {}: this id occurs in none of the {} files of ids, so no document would end; give the id that the ids' "
+        "tokenizer ends a text with (its eos_token), or leave --eos out: then every {} ids count as a document",
+        meta_.eos_id, looked_at, TokenDocuments::ids_without_ends));
+  }
+
   void read_tokenizer(const std::string& folder) {
     meta_.tokenizer_sha256 = tokenizer_identity(folder);
     if (meta_.tokenizer_sha256.empty()) {

@@ -46,7 +46,7 @@ void PartWriter::add(const EncodedRecord& record, std::span<const std::uint32_t>
       part_.shards[split] = shard_name(split, shard_numbers_[split]);
       writer = std::make_unique<ShardWriter>((std::filesystem::path(folder_) / part_.shards[split]).string(), meta_);
     }
-    writer->add_document(tokens, record.text_bytes);
+    writer->add_document(tokens, record.text_bytes, record.index);
   });
   part_.counts[split] += {1, tokens.size(), record.text_bytes};
 }

@@ -70,7 +70,7 @@ PrepareReport Preparation::run() {
   meta_ = tokenization_->begin(inputs_, folder_);
   ShardOptions shard_options{meta_.tokenizer_sha256, options_.text_field,   options_.heldout,
                              options_.seed,          options_.shard_tokens, {},
-                             options_.eos_id};
+                             options_.eos_id,        options_.documents};
   if (options_.ids) shard_options.ids = {meta_.vocab_size, meta_.eos_id};
   if (!manifest_.sources.empty()) {
     if (const std::string what = difference(manifest_.options, shard_options); !what.empty()) {

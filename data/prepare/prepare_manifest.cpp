@@ -19,6 +19,7 @@ using nlohmann::json;
 
 constexpr const char* manifest_format = "vqlm-prepare";
 constexpr int manifest_version = 1;
+constexpr const char* left_out = "automatic";  // --documents
 /// Absent from files written before November 2026. A record number that damage turned into another would shift the text of
 /// the next shard, and nothing else would notice.
 constexpr const char* hash_name = "xxh3";
@@ -124,8 +125,11 @@ std::optional<PrepareManifest> PrepareManifest::load(const std::string& folder) 
                         whole_number<std::uint64_t>(options.at("seed")),
                         whole_number<std::uint64_t>(options.at("shard_tokens")),
                         {},
+                        {},
                         {}};
     if (options.contains("eos_id")) manifest.options.eos_id = whole_number<std::int64_t>(options.at("eos_id"));
+    // Shards of earlier versions were made without a choice.
+    if (const std::string cut = options.value("documents", left_out); cut != left_out) manifest.options.documents = cut;
     if (options.contains("ids")) {
       const json& ids = options.at("ids");
       manifest.options.ids = {whole_number<std::int64_t>(ids.at("vocab_size")),
@@ -155,6 +159,7 @@ void PrepareManifest::save(const std::string& folder) const {
                 {"shard_tokens", options.shard_tokens}}},
               {"sources", std::move(list)}};
   if (options.eos_id) out["options"]["eos_id"] = *options.eos_id;
+  if (!options.ids) out["options"]["documents"] = options.documents.empty() ? left_out : options.documents;
   if (options.ids) {
     out["options"]["ids"] = {{"vocab_size", options.ids->vocab_size}, {"eos_id", options.ids->eos_id}};
   }
@@ -183,6 +188,10 @@ std::string difference(const ShardOptions& before, const ShardOptions& now) {
   }
   if (before.text_field != now.text_field) {
     return fmt::format("--text-field {}, here {}", before.text_field, now.text_field);
+  }
+  if (before.documents != now.documents) {
+    const auto shown = [](const std::string& documents) { return documents.empty() ? "left out" : documents; };
+    return fmt::format("--documents {}, here {}", shown(before.documents), shown(now.documents));
   }
   if (before.heldout != now.heldout) return fmt::format("--heldout {}, here {}", before.heldout, now.heldout);
   if (before.seed != now.seed) return fmt::format("--seed {}, here {}", before.seed, now.seed);

@@ -65,6 +65,7 @@ struct ShardOptions {
   };
   std::optional<Ids> ids;
   std::optional<std::int64_t> eos_id;  // of --eos beside a tokenizer
+  std::string documents = {};          // of --documents; "" where it was left out, and for ids
 };
 
 struct PrepareManifest {

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/error.h"
+#include "data/prepare/text_reader.h"
 
 namespace vqlm {
 
@@ -25,6 +26,10 @@ void check(const TokenInputs& ids) {
 
 void check(const PrepareOptions& options) {
   if (options.inputs.empty() && options.heldout_inputs.empty()) throw UsageError("give at least one --input");
+  check_documents(options.documents);
+  if (options.ids && !options.documents.empty())
+    throw UsageError(
+        fmt::format("--documents {}: is for plain text; ids (--from-tokens) are cut by --eos", options.documents));
   if (options.out.empty()) throw UsageError("give the folder of the shards with --out");
   if (options.ids) {
     check(*options.ids);

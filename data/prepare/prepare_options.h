@@ -32,6 +32,7 @@ struct PrepareOptions {
   std::uint64_t shard_tokens = std::uint64_t{256} << 20;  // a C4 file of 360,000 documents has about 190 M
   std::uint64_t max_bad_lines = 100;
   std::string text_field = "text";
+  std::string documents = {};  // where plain text is cut (text_reader.h); "": by blank lines or end marks
   int jobs = 1;
   bool force = false;  // remove the shards of other inputs and options that are in `out`
 };

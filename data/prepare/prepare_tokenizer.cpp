@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/task_progress.h"
 #include "data/prepare/tokenizer_sample.h"
 #include "data/tokenizer/byte_bpe_trainer.h"
 #include "data/tokenizer/tokenizer_trainer.h"
@@ -13,7 +14,7 @@
 namespace vqlm {
 
 EncodeOptions encode_options(const PrepareOptions& options) {
-  return {options.text_field, {options.heldout, options.seed}};
+  return {options.text_field, {options.heldout, options.seed}, options.documents};
 }
 
 Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<PrepareInput>& inputs,
@@ -39,11 +40,20 @@ Tokenizer trained_tokenizer(const PrepareOptions& options, const std::vector<Pre
   SampleOptions sample;
   sample.seed = options.seed;
   sample.encode = encode_options(options);
-  const std::vector<std::string> documents = sample_documents(paths, sample);
+  std::vector<std::string> documents;
+  {
+    TaskProgress progress("reading a sample of the inputs for the tokenizer");
+    documents = sample_documents(paths, sample, [&](std::size_t done) {
+      progress.set(static_cast<std::int64_t>(done), static_cast<std::int64_t>(paths.size()));
+    });
+  }
   log::info("training a tokenizer of {} pieces on {} documents", options.train_tokenizer, documents.size());
-  return Tokenizer::from_bytes(bytes ? train_byte_level_bpe(documents, options.train_tokenizer)
-                                     : train_tokenizer(documents, {options.train_tokenizer, options.jobs}),
-                               path);
+  TaskProgress progress(fmt::format("training a tokenizer of {} pieces", options.train_tokenizer));
+  return Tokenizer::from_bytes(
+      bytes ? train_byte_level_bpe(documents, options.train_tokenizer,
+                                   [&](std::int64_t tokens) { progress.set(tokens, options.train_tokenizer); })
+            : train_tokenizer(documents, {options.train_tokenizer, options.jobs}),
+      path);
 }
 
 }  // namespace vqlm

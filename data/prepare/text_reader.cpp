@@ -22,10 +22,16 @@ bool is_blank(std::string_view line) {
 }
 
 /// A line that says where a document ends, as in TinyStories' files; never text.
-bool is_end_mark(std::string_view line) {
+constexpr std::string_view end_mark = "<|endoftext|>";
+
+std::string_view trimmed(std::string_view line) {
   const std::size_t begin = line.find_first_not_of(white_space);
-  if (begin == std::string_view::npos) return false;
-  return line.substr(begin, line.find_last_not_of(white_space) + 1 - begin) == "<|endoftext|>";
+  if (begin == std::string_view::npos) return {};
+  return line.substr(begin, line.find_last_not_of(white_space) + 1 - begin);
+}
+
+bool is_end_mark(std::string_view line) {
+  return trimmed(line) == end_mark;
 }
 
 bool has_end_mark(std::string_view text) {
@@ -50,9 +56,35 @@ TextFormat format_of(const std::string& path, std::string_view head) {
   return first != std::string_view::npos && head[first] == '{' ? TextFormat::json_lines : TextFormat::plain_text;
 }
 
+/// Text all over, so no first byte tells it: half of each line would be numbers, and quoted line ends would cut rows.
+void refuse_table(const std::string& path) {
+  const std::string extension = extension_of_text(path);
+  if (extension != ".csv" && extension != ".tsv") return;
+  throw Error(
+      fmt::format("{}: is a table ({}), not text; write its text column as JSON lines or Parquet "
+                  "(pandas: read_csv(...).to_json(..., lines=True, orient=\"records\")), or, should it be plain text, "
+                  "call it .txt",
+                  path, extension));
+}
+
 }  // namespace
 
-TextReader::TextReader(const std::string& path, std::size_t max_record_bytes, const std::string& text_field)
+void check_documents(const std::string& documents) {
+  if (documents.empty()) return;
+  if (trimmed(documents).empty() || documents.find('\n') != std::string::npos)
+    throw UsageError(fmt::format("--documents \"{}\": give file, paragraph, or a line that separates documents",
+                                 documents.find('\n') != std::string::npos ? "(several lines)" : documents));
+}
+
+std::string describe_documents(const std::string& documents) {
+  if (documents.empty()) return fmt::format("cut at blank lines, or at lines {} where a file has them", end_mark);
+  if (documents == "file") return "a document a file";
+  if (documents == "paragraph") return "cut at blank lines";
+  return fmt::format("cut at lines \"{}\"", trimmed(documents));
+}
+
+TextReader::TextReader(const std::string& path, std::size_t max_record_bytes, const std::string& text_field,
+                       const std::string& documents)
     : path_(path),
       max_record_bytes_(max_record_bytes),
       source_(is_parquet(path) ? open_parquet(path, text_field) : open_byte_source(path)),
@@ -61,6 +93,7 @@ TextReader::TextReader(const std::string& path, std::size_t max_record_bytes, co
   }
   const std::string_view head(buffer_.data(), end_);
   if (const std::string kind = foreign_kind(head); !kind.empty()) throw Error(fmt::format("{}: is {}", path, kind));
+  refuse_table(path);
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
   if (head.starts_with(byte_order_mark)) begin_ = byte_order_mark.size();
   format_ = is_parquet(path) ? TextFormat::json_lines : format_of(path, head.substr(begin_));
@@ -69,7 +102,35 @@ TextReader::TextReader(const std::string& path, std::size_t max_record_bytes, co
         "{}: is no plain text: it has a NUL at byte {} of its text; give text in UTF-8, or ids as --from-tokens", path,
         nul));
   }
-  has_end_marks_ = format_ == TextFormat::plain_text && has_end_mark(head);
+  if (format_ == TextFormat::plain_text) {
+    cut_ = cut_of(documents, head);
+    separator_ = trimmed(documents);
+  } else if (!documents.empty()) {
+    throw UsageError(
+        fmt::format("--documents {}: is for plain text, and {} is {}; leave the option out, or prepare plain text "
+                    "in a folder of its own",
+                    documents, path, is_parquet(path) ? "Parquet, a document a row" : "JSON lines, a document a line"));
+  }
+}
+
+TextReader::Cut TextReader::cut_of(const std::string& documents, std::string_view head) const {
+  if (documents.empty()) return has_end_mark(head) ? Cut::end_marks : Cut::blank_lines;
+  if (documents == "file") return Cut::end_of_file;
+  return documents == "paragraph" ? Cut::blank_lines : Cut::separator;
+}
+
+bool TextReader::is_cut(std::string_view line) const {
+  switch (cut_) {
+    case Cut::blank_lines:
+      return is_blank(line) || is_end_mark(line);
+    case Cut::end_marks:
+      return is_end_mark(line);
+    case Cut::separator:
+      return trimmed(line) == separator_;
+    case Cut::end_of_file:
+      return false;
+  }
+  return false;
 }
 
 /// Reads more behind what is left over, in a buffer twice as large where a line fills it; false at the end.
@@ -121,10 +182,11 @@ bool TextReader::next_block(Record& record) {
   Line line;
   std::string blank_lines;  // inside the block, if it goes on behind them
   while (next_line(line)) {
-    const bool blank = !line.too_long && is_blank(line.bytes);
-    if (blank || is_end_mark(line.bytes)) {
+    const bool cut = !line.too_long && is_cut(line.bytes);
+    cut_seen_ = cut_seen_ || cut;
+    if (cut || (!line.too_long && is_blank(line.bytes))) {
       if (record.line == 0) continue;
-      if (!blank || !has_end_marks_) break;
+      if (cut) break;
       if (blank_lines.size() <= max_record_bytes_) blank_lines.append(1, '\n').append(line.bytes);
       continue;
     }

@@ -14,6 +14,13 @@ namespace vqlm {
 
 enum class TextFormat { json_lines, plain_text };
 
+/// Throws UsageError where `documents` is none of what --documents takes: "" (plain text is cut at blank lines, or where its
+/// first MiB has a line "<|endoftext|>" at those), "file" (not at all), "paragraph" (at blank lines) or a line that separates
+/// documents, white space around it left out.
+void check_documents(const std::string& documents);
+/// The same in words, for reports: "cut at blank lines".
+std::string describe_documents(const std::string& documents);
+
 class TextReader {
  public:
   /// A longer record is not kept (Record::too_long), so a file without line ends cannot fill the memory.
@@ -21,13 +28,15 @@ class TextReader {
 
   /// The format is told by the name without .gz or .zst: .json, .jsonl and .ndjson are JSON lines, .txt and
   /// .text plain text; any other name is JSON lines where the first byte that is no white space is '{'.
-  /// Parquet is told by its first bytes; text_field is its column. Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h) or is
-  /// plain text by its name and holds a NUL in its first MiB.
+  /// Parquet is told by its first bytes; text_field is its column. documents: where plain text is cut (check_documents).
+  /// Throws Error like open_byte_source, and for a file that is of another known kind (data/files/foreign_file.h, tables by
+  /// their names) or is plain text by its name and holds a NUL in its first MiB; UsageError for JSON lines and Parquet where
+  /// `documents` says something.
   explicit TextReader(const std::string& path, std::size_t max_record_bytes = default_max_record_bytes,
-                      const std::string& text_field = "text");
+                      const std::string& text_field = "text", const std::string& documents = "");
 
-  /// JSON lines: one line that is not blank. Plain text: the lines between two blank lines, or between two lines
-  /// "<|endoftext|>" where the first MiB has one, as they are, without the last line end. A UTF-8 byte order mark at the start of the file is dropped.
+  /// JSON lines: one line that is not blank. Plain text: what lies between two cuts, as it is, without blank lines around it
+  /// and the last line end. A UTF-8 byte order mark at the start of the file is dropped.
   struct Record {
     std::string_view bytes;  // valid until the next call
     std::uint64_t line = 0;  // of its first line, from 1
@@ -37,6 +46,8 @@ class TextReader {
   bool next(Record& record);
 
   TextFormat format() const { return format_; }
+  /// The line that separates documents has not come so far, though one was given.
+  bool misses_separator() const { return cut_ == Cut::separator && !cut_seen_; }
   const std::string& path() const { return path_; }
   std::uint64_t file_bytes_read() const { return source_->file_bytes_read(); }
 
@@ -45,6 +56,10 @@ class TextReader {
     std::string_view bytes;  // without the line end
     bool too_long = false;
   };
+  /// Of plain text, where documents end.
+  enum class Cut { blank_lines, end_marks, separator, end_of_file };
+  Cut cut_of(const std::string& documents, std::string_view head) const;
+  bool is_cut(std::string_view line) const;
   bool next_line(Line& line);
   bool fill();
   bool next_block(Record& record);
@@ -53,7 +68,9 @@ class TextReader {
   std::size_t max_record_bytes_;
   std::unique_ptr<ByteSource> source_;
   TextFormat format_ = TextFormat::json_lines;
-  bool has_end_marks_ = false;  // which cut plain text in place of blank lines
+  Cut cut_ = Cut::blank_lines;
+  std::string separator_;
+  bool cut_seen_ = false;
   std::vector<char> buffer_;
   std::size_t begin_ = 0;  // buffer_[begin_, end_) is read and not yet given out
   std::size_t end_ = 0;

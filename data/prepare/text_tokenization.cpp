@@ -26,8 +26,7 @@ class TextTokenization : public Tokenization {
     if (tokenizer_->kind() == TokenizerKind::byte_level_bpe) {
       files_ = files_beside(options.tokenizer);
       // config.json may have told it, and is a model's, not a tokenizer's: it does not come along.
-      if (tokenizer_->eos_id() != Tokenizer::no_eos && !files_.contains("generation_config.json"))
-        write_down_eos(tokenizer_->eos_id());
+      if (tokenizer_->eos_id() != Tokenizer::no_eos && !tells_eos(files_)) write_down_eos(tokenizer_->eos_id());
     }
     if (options.eos_id) take_eos(*options.eos_id);
   }
@@ -73,6 +72,13 @@ class TextTokenization : public Tokenization {
 
  private:
   using Files = std::map<std::string, std::string>;  // contents by name
+
+  static bool tells_eos(const Files& files) {
+    const auto file = files.find("generation_config.json");
+    if (file == files.end()) return false;
+    const auto config = nlohmann::json::parse(file->second, nullptr, false);
+    return config.is_object() && config.contains("eos_token_id") && !config["eos_token_id"].is_null();
+  }
 
   /// What lies beside a tokenizer.json and belongs to it.
   static Files files_beside(const std::string& tokenizer) {

@@ -29,7 +29,7 @@ struct Candidate {
 
 /// The candidates with the smallest hashes, `quota` bytes of them or one more.
 std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota, const SampleOptions& options) {
-  TextReader reader(path, TextReader::default_max_record_bytes, options.encode.text_field);
+  TextReader reader(path, TextReader::default_max_record_bytes, options.encode.text_field, options.encode.documents);
   DocumentParser parser(options.encode.text_field);
   std::priority_queue<Candidate> kept;  // the largest hash on top
   std::uint64_t kept_bytes = 0;
@@ -57,7 +57,8 @@ std::vector<Candidate> sample_file(const std::string& path, std::uint64_t quota,
 
 }  // namespace
 
-std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options) {
+std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options,
+                                          const std::function<void(std::size_t)>& read) {
   std::vector<std::string> documents;
   std::uint64_t left = options.bytes;
   for (std::size_t i = 0; i < paths.size() && left > 0; ++i) {
@@ -66,6 +67,7 @@ std::vector<std::string> sample_documents(const std::vector<std::string>& paths,
       left -= std::min<std::uint64_t>(left, candidate.text.size());
       documents.push_back(std::move(candidate.text));
     }
+    if (read) read(i + 1);
   }
   return documents;
 }

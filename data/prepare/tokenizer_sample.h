@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,8 @@ struct SampleOptions {
 
 /// Documents from all files, about the same amount of text from each: of the first `8 * bytes / files` bytes of text of a
 /// file those whose hash (keyed by seed) is smallest. The same files give the same sample. Bad records are left out here
-/// and reported when the files are encoded. Throws Error for unreadable and damaged files.
-std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options);
+/// and reported when the files are encoded. Throws Error for unreadable and damaged files. `read` is told, where it is one, how many files are done.
+std::vector<std::string> sample_documents(const std::vector<std::string>& paths, const SampleOptions& options,
+                                          const std::function<void(std::size_t)>& read = {});
 
 }  // namespace vqlm

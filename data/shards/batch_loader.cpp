@@ -43,18 +43,24 @@ void read_sample(ShardSet& shards, std::uint64_t begin, std::uint64_t n, Batch& 
 
 // ---- BatchLoader ----------------------------------------------------------------------------------------------------
 
+namespace {
+
+SampleOrder order_of(const ShardSet& shards, const LoaderOptions& options) {
+  check_options(options);  // first: sizes that make no sense have no order
+  return SampleOrder(shards, static_cast<std::uint64_t>(options.seq_len), options.seed);
+}
+
+}  // namespace
+
 BatchLoader::BatchLoader(ShardSet shards, const LoaderOptions& options)
-    : options_(options), shards_(std::move(shards)) {
+    : BatchLoader(shards, order_of(shards, options), options) {}
+
+BatchLoader::BatchLoader(ShardSet shards, SampleOrder order, const LoaderOptions& options)
+    : options_(options),
+      shards_(std::move(shards)),
+      order_(std::move(order)),
+      samples_per_epoch_(order_.samples_per_epoch(0)) {
   check_options(options_);
-  const auto seq_len = static_cast<std::uint64_t>(options_.seq_len);
-  const std::uint64_t tokens = shards_.total_tokens();
-  samples_per_epoch_ = tokens == 0 ? 0 : (tokens - 1) / seq_len;
-  if (samples_per_epoch_ == 0) {
-    throw Error(
-        fmt::format("{}: {} tokens, fewer than one sample of data.seq_len + 1 = {}; lower data.seq_len or "
-                    "prepare more text",
-                    shards_.glob(), tokens, seq_len + 1));
-  }
   micro_batches_per_step_ = options_.global_batch / (options_.micro_batch * options_.data_size);
   thread_ = std::thread([this] { read_ahead(); });
 }
@@ -121,11 +127,10 @@ Batch BatchLoader::read_batch(std::uint64_t number) {
                               static_cast<std::uint64_t>(options_.data_rank) * slice + number % micro_batches * rows;
   Batch batch{std::vector<std::int32_t>(rows * seq_len), std::vector<std::int32_t>(rows * seq_len)};
   for (std::uint64_t row = 0; row < rows; ++row) {
-    const std::uint64_t epoch = (first + row) / samples_per_epoch_;
-    const Permutation permutation(samples_per_epoch_, options_.seed, epoch);
-    const std::uint64_t sample = permutation((first + row) % samples_per_epoch_);
-    read_sample(shards_, sample * seq_len, seq_len, batch, row * seq_len);
-    batch.samples.push_back(static_cast<std::int64_t>(sample));
+    const SampleOrder::Sample sample = order_.at(first + row);
+    read_sample(shards_, sample.first_token, seq_len, batch, row * seq_len);
+    batch.sources.push_back(static_cast<std::int32_t>(sample.source));
+    batch.samples.push_back(static_cast<std::int64_t>(sample.number));
   }
   return batch;
 }

@@ -10,16 +10,18 @@
 #include <thread>
 #include <vector>
 
-#include "data/shards/permutation.h"
+#include "data/shards/sample_order.h"
 #include "data/shards/shard_set.h"
 
 namespace vqlm {
 
 /// Rows of T tokens, row-major; targets[i] is the token after tokens[i], or -1 where there is nothing to predict.
 struct Batch {
-  std::vector<std::int32_t> tokens;        // (rows, T)
-  std::vector<std::int32_t> targets;       // (rows, T)
-  std::vector<std::int64_t> samples = {};  // (rows): the numbers of these samples in the stream; training only
+  std::vector<std::int32_t> tokens;   // (rows, T)
+  std::vector<std::int32_t> targets;  // (rows, T)
+  // (rows), training only: where these samples come from, and their numbers there.
+  std::vector<std::int32_t> sources = {};
+  std::vector<std::int64_t> samples = {};
 };
 
 struct LoaderOptions {
@@ -33,17 +35,18 @@ struct LoaderOptions {
   int read_ahead = 4;              // batches
 };
 
-/// Sample i is tokens [i T, i T + T] of the stream. Epoch e visits all of them in the order pi_{seed, e}; the epochs
-/// follow each other without a seam. Optimizer step s takes samples [s G, (s + 1) G) of that sequence after
-/// first_sample, G = global_batch; data rank r takes the r-th of data_size equal slices, cut into micro-batches. So the
+/// Optimizer step s takes samples [s G, (s + 1) G) of the run's sequence (SampleOrder) after first_sample,
+/// G = global_batch; data rank r takes the r-th of data_size equal slices, cut into micro-batches. So the
 /// samples of a step are the same for every grid and micro-batch, and `samples_consumed` is all there is to save.
 ///
 /// One thread reads ahead; it owns the shards.
 class BatchLoader {
  public:
-  /// Throws UsageError where global_batch is not a multiple of data_size * micro_batch or a size is below 1, and Error
+  /// The samples of the whole stream, ordered by options.seed. Throws UsageError where global_batch is not a multiple of data_size * micro_batch or a size is below 1, and Error
   /// where the shards hold no whole sample.
   BatchLoader(ShardSet shards, const LoaderOptions& options);
+  /// In this order, made with these shards and options.seq_len; options.seed is not read.
+  BatchLoader(ShardSet shards, SampleOrder order, const LoaderOptions& options);
   ~BatchLoader();
   BatchLoader(const BatchLoader&) = delete;
   BatchLoader& operator=(const BatchLoader&) = delete;
@@ -53,7 +56,7 @@ class BatchLoader {
   Batch next();
 
   std::int64_t micro_batches_per_step() const { return micro_batches_per_step_; }
-  /// Samples in an epoch.
+  /// Samples in an epoch of the first source.
   std::uint64_t samples_per_epoch() const { return samples_per_epoch_; }
   /// Returns the samples of all data ranks, first_sample included, counted at the end of each optimizer step: the value
   /// to save.
@@ -66,7 +69,8 @@ class BatchLoader {
   Batch read_batch(std::uint64_t number);
 
   LoaderOptions options_;
-  ShardSet shards_;  // used by thread_ only, once it runs
+  ShardSet shards_;    // used by thread_ only, once it runs
+  SampleOrder order_;  // as well
   std::int64_t micro_batches_per_step_ = 0;
   std::uint64_t samples_per_epoch_ = 0;
   std::uint64_t handed_out_ = 0;  // micro-batches

@@ -28,12 +28,30 @@ std::uint64_t Permutation::operator()(std::uint64_t i) const {
   return i;
 }
 
+std::uint64_t Permutation::inverse(std::uint64_t value) const {
+  VQLM_ASSERT(value < n_);
+  do {
+    value = decrypt(value);
+  } while (value >= n_);
+  return value;
+}
+
 std::uint64_t Permutation::encrypt(std::uint64_t x) const {
   std::uint64_t left = x / b_;
   std::uint64_t right = x % b_;
   for (std::uint32_t pair = 0; pair < round_pairs; ++pair) {
     left = (left + round_value(2 * pair, right)) % a_;
     right = (right + round_value(2 * pair + 1, left)) % b_;
+  }
+  return left * b_ + right;
+}
+
+std::uint64_t Permutation::decrypt(std::uint64_t x) const {
+  std::uint64_t left = x / b_;
+  std::uint64_t right = x % b_;
+  for (std::uint32_t pair = round_pairs; pair-- > 0;) {
+    right = (right + b_ - round_value(2 * pair + 1, left) % b_) % b_;
+    left = (left + a_ - round_value(2 * pair, right) % a_) % a_;
   }
   return left * b_ + right;
 }

@@ -17,10 +17,14 @@ class Permutation {
   /// pi(i) for i < n.
   std::uint64_t operator()(std::uint64_t i) const;
 
+  /// The i with pi(i) = value, for value < n.
+  std::uint64_t inverse(std::uint64_t value) const;
+
   std::uint64_t size() const { return n_; }
 
  private:
   std::uint64_t encrypt(std::uint64_t x) const;
+  std::uint64_t decrypt(std::uint64_t x) const;
   std::uint64_t round_value(std::uint32_t round, std::uint64_t half) const;
 
   std::uint64_t n_;

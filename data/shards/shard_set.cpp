@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <list>
 #include <unordered_map>
 
@@ -90,6 +91,7 @@ const ShardReader::Chunk& ShardTokenCache::chunk(std::size_t shard, const std::s
 struct ShardSet::Index {
   std::string glob;
   std::vector<Shard> shards;
+  std::vector<Part> parts;
   std::vector<std::uint64_t> chunk_tokens;  // of each shard
   ShardMeta meta;                           // of the first shard, without sources
   std::uint64_t tokens = 0;
@@ -102,35 +104,99 @@ struct ShardSet::Index {
                                         [](std::uint64_t p, const Shard& shard) { return p < shard.first_token; });
     return static_cast<std::size_t>(after - shards.begin()) - 1;
   }
+
+  void add(Shard shard, std::uint64_t chunk) {
+    shard.first_token = tokens;
+    tokens += shard.tokens;
+    documents += shard.documents;
+    text_bytes += shard.text_bytes;
+    shards.push_back(std::move(shard));
+    chunk_tokens.push_back(chunk);
+  }
 };
 
-ShardSet::ShardSet(const std::string& glob) : cache_(std::make_unique<ShardTokenCache>(default_cache_bytes)) {
+namespace {
+
+void require_agreement(const ShardMeta& meta, const std::string& path, const ShardMeta& first,
+                       const std::string& first_path, const std::string& glob) {
+  const auto agree = [&](const auto& value, const auto& wanted, const char* name) {
+    if (value == wanted) return;
+    throw Error(
+        fmt::format("{}: {} is {}, but {} has {}: shards of one set must come from one tokenizer; prepare "
+                    "them again or narrow the pattern {}",
+                    path, name, value, first_path, wanted, glob));
+  };
+  agree(meta.vocab_size, first.vocab_size, "vocab_size");
+  agree(meta.eos_id, first.eos_id, "eos_id");
+  agree(meta.tokenizer_sha256, first.tokenizer_sha256, "tokenizer_sha256");
+}
+
+/// Names each file's source, so that a second one is noticed.
+class FilesSeen {
+ public:
+  void add(const std::string& path, const ShardSet::Source& source) {
+    const auto [seen, is_new] = source_of_.try_emplace(std::filesystem::weakly_canonical(path).string(), source.name);
+    if (is_new || seen->second == source.name) return;
+    throw UsageError(
+        fmt::format("{}: is in source {} and in source {}; name it in one of them", path, seen->second, source.name));
+  }
+
+ private:
+  std::unordered_map<std::string, std::string> source_of_;
+};
+
+}  // namespace
+
+ShardSet::ShardSet(const std::string& glob) : ShardSet(std::vector<Source>{{.name = "", .glob = glob}}) {}
+
+ShardSet::ShardSet(const std::vector<Source>& sources)
+    : cache_(std::make_unique<ShardTokenCache>(default_cache_bytes)) {
   auto index = std::make_shared<Index>();
-  index->glob = glob;
-  for (const std::string& path : expand_glob(glob)) {
-    const ShardReader& reader = cache_->reader(index->shards.size(), path);
-    const ShardMeta& meta = reader.meta();
-    if (index->shards.empty()) index->meta = meta;
-    const auto agree = [&](const auto& value, const auto& first, const char* name) {
-      if (value != first) {
-        throw Error(
-            fmt::format("{}: {} is {}, but {} has {}: shards of one set must come from one tokenizer; prepare "
-                        "them again or narrow the pattern {}",
-                        path, name, value, index->shards[0].path, first, glob));
-      }
-    };
-    agree(meta.vocab_size, index->meta.vocab_size, "vocab_size");
-    agree(meta.eos_id, index->meta.eos_id, "eos_id");
-    agree(meta.tokenizer_sha256, index->meta.tokenizer_sha256, "tokenizer_sha256");
-    index->meta.text_bytes_known = index->meta.text_bytes_known && meta.text_bytes_known;
-    index->shards.push_back({path, index->tokens, reader.tokens(), reader.document_count(), reader.text_bytes()});
-    index->chunk_tokens.push_back(reader.chunk_tokens());
-    index->tokens += reader.tokens();
-    index->documents += reader.document_count();
-    index->text_bytes += reader.text_bytes();
+  FilesSeen seen;
+  for (const Source& source : sources) {
+    index->glob += (index->glob.empty() ? "" : ", ") + source.glob;
+    Part part{.source = source, .first_shard = index->shards.size(), .shards = 0, .first_token = index->tokens};
+    for (const std::string& path : expand_glob(source.glob)) {
+      seen.add(path, source);
+      const ShardReader& reader = cache_->reader(index->shards.size(), path);
+      const ShardMeta& meta = reader.meta();
+      if (index->shards.empty()) index->meta = meta;
+      require_agreement(meta, path, index->meta, index->shards.empty() ? path : index->shards[0].path, source.glob);
+      index->meta.text_bytes_known = index->meta.text_bytes_known && meta.text_bytes_known;
+      index->add({.path = path,
+                  .tokens = reader.tokens(),
+                  .documents = reader.document_count(),
+                  .text_bytes = reader.text_bytes()},
+                 reader.chunk_tokens());
+    }
+    part.shards = index->shards.size() - part.first_shard;
+    part.tokens = index->tokens - part.first_token;
+    index->parts.push_back(part);
   }
   index->meta.sources.clear();
   index_ = std::move(index);
+}
+
+ShardSet ShardSet::part(std::size_t number) const {
+  const Part& part = index_->parts[number];
+  auto index = std::make_shared<Index>();
+  index->glob = part.source.glob;
+  index->meta = index_->meta;
+  for (std::size_t s = part.first_shard; s < part.first_shard + part.shards; ++s)
+    index->add(index_->shards[s], index_->chunk_tokens[s]);
+  index->parts = {
+      {.source = part.source, .first_shard = 0, .shards = part.shards, .first_token = 0, .tokens = index->tokens}};
+  ShardSet set(*this);
+  set.index_ = std::move(index);
+  return set;
+}
+
+const std::vector<ShardSet::Part>& ShardSet::parts() const {
+  return index_->parts;
+}
+std::size_t ShardSet::shard_of(std::uint64_t token) const {
+  VQLM_ASSERT(token < index_->tokens);
+  return index_->shard_of(token);
 }
 
 ShardSet::ShardSet(const ShardSet& other)

@@ -1,4 +1,4 @@
-// The shards of a split as one stream of tokens.
+// The shards of a split, or of several sources, as one stream of tokens.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,21 @@ namespace vqlm {
 
 class ShardTokenCache;
 
-/// The shards of a split, in name order, as one stream of tokens. Copies share what is known about the
+/// The shards of a split, in name order, as one stream of tokens; those of several sources follow each other. Copies share what is known about the
 /// shards, and each has open files and a cache of its own: give every thread its copy.
 class ShardSet {
  public:
   /// `glob`: a path or a pattern (data/files/input_paths.h). Throws Error naming the glob without match, or the shard that disagrees about vocab_size, eos_id or
   /// tokenizer.
   explicit ShardSet(const std::string& glob);
+
+  /// Where the shards of a part of the stream are found.
+  struct Source {
+    std::string name;  // for people; empty: the only one
+    std::string glob;
+  };
+  /// The same for sources one behind the other; also throws where two of them name the same file.
+  explicit ShardSet(const std::vector<Source>& sources);
   ShardSet(const ShardSet& other);
   ShardSet& operator=(const ShardSet& other);
   ShardSet(ShardSet&&) noexcept;
@@ -35,6 +43,19 @@ class ShardSet {
   };
 
   const std::vector<Shard>& shards() const;
+
+  /// A source's place in the stream and in shards().
+  struct Part {
+    Source source;
+    std::size_t first_shard = 0;
+    std::size_t shards = 0;
+    std::uint64_t first_token = 0;
+    std::uint64_t tokens = 0;
+  };
+  const std::vector<Part>& parts() const;
+  /// One source alone, as a stream that begins at 0.
+  ShardSet part(std::size_t number) const;
+  /// The pattern, or those of all sources in a line.
   const std::string& glob() const;
   std::int64_t vocab_size() const;
   std::int32_t eos_id() const;  // or no_eos
@@ -42,6 +63,8 @@ class ShardSet {
   std::uint64_t total_tokens() const;
   std::uint64_t total_documents() const;
   std::uint64_t total_text_bytes() const;
+  /// The number of the shard that holds a token of the stream.
+  std::size_t shard_of(std::uint64_t token) const;
   /// False where a shard of ids only is among them; then its text_bytes are 0.
   bool text_bytes_known() const;
 

@@ -72,7 +72,8 @@ ShardWriter::~ShardWriter() {
   if (error) log::warn("{}: cannot remove: {}", partial_path_, error.message());
 }
 
-void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes) {
+void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes,
+                               std::optional<std::uint64_t> record) {
   VQLM_ASSERT(file_.has_value());
   VQLM_ASSERT(meta_.text_bytes_known || text_bytes == 0);
   const auto wrong =
@@ -84,6 +85,8 @@ void ShardWriter::add_document(std::span<const std::uint32_t> tokens, std::uint6
   pending_.insert(pending_.end(), tokens.begin(), tokens.end());
   documents_.push_back(documents_.back() + tokens.size());
   bytes_.push_back(text_bytes);
+  if (record) records_.push_back(*record);
+  VQLM_ASSERT(records_.empty() || records_.size() == bytes_.size());
   text_bytes_ += text_bytes;
   const std::uint64_t whole = pending_.size() / write_unit * write_unit;
   if (whole > 0) {
@@ -104,6 +107,7 @@ void ShardWriter::write_tables() {
     write_table<std::uint64_t>(*file_, "bytes", bytes_);
     file_->set_attribute("text_bytes", static_cast<std::int64_t>(text_bytes_));
   }
+  if (!records_.empty()) write_table<std::uint64_t>(*file_, "records", records_);
   file_->set_attribute("format", shard_format);
   file_->set_attribute("version", shard_version);
   file_->set_attribute("vocab_size", meta_.vocab_size);

@@ -90,6 +90,7 @@ void ShardReader::check_sizes() {
       throw Error(fmt::format("{}: does not hold the {} elements that the attributes tell", table.label(), length));
     }
   };
+  if (file_->exists("records")) check_table(file_->dataset("records"), document_count_, h5::Type::u64);
   tokens_ = file_->dataset("tokens");
   check_table(*tokens_, token_count_, token_storage_type(meta_.vocab_size));
   check_table(file_->dataset("documents"), document_count_ + 1, h5::Type::u64);
@@ -180,9 +181,20 @@ std::vector<std::uint64_t> ShardReader::bytes() const {
   });
 }
 
+std::vector<std::uint64_t> ShardReader::records() const {
+  if (!file_->exists("records")) return {};
+  return with_way_out([&] {
+    auto records = file_->dataset("records").read_all<std::uint64_t>();
+    if (std::ranges::adjacent_find(records, std::ranges::greater_equal{}) != records.end())
+      throw Error(fmt::format("{}: /records does not rise", path_));
+    return records;
+  });
+}
+
 void ShardReader::verify() {
   documents();
   bytes();
+  records();
   Chunk chunk;
   for (std::uint64_t number = 0; number * chunk_tokens_ < token_count_; ++number) read_chunk(number, chunk);
 }

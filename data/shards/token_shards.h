@@ -3,6 +3,7 @@
 //   /tokens     uint16 (vocab_size <= 65,536) or uint32 (M), chunked, deflate, Fletcher-32
 //   /documents  uint64 (D + 1): document i is tokens [documents[i], documents[i + 1]), end-of-text included
 //   /bytes      uint64 (D): UTF-8 bytes of each document's text (for bits per byte); absent where only ids were known
+//   /records    uint64 (D): which record of its source each document was, from 0; absent in shards of earlier versions
 //   attributes  format = "vqlm-tokens", version, vocab_size, eos_id, tokenizer_sha256, document_count,
 //               token_count, text_bytes (absent with /bytes), sources (JSON list of {path, bytes, sha256})
 #pragma once
@@ -55,8 +56,10 @@ class ShardWriter {
   ShardWriter& operator=(const ShardWriter&) = delete;
 
   /// One document: its tokens with the closing end-of-text token, and the bytes of its text in UTF-8 (0 where they are
-  /// not known). Throws Error for a token outside the vocabulary.
-  void add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes);
+  /// not known). record: its number in the only source, where it is known; for all documents or for none. Throws Error for
+  /// a token outside the vocabulary.
+  void add_document(std::span<const std::uint32_t> tokens, std::uint64_t text_bytes,
+                    std::optional<std::uint64_t> record = std::nullopt);
 
   std::uint64_t documents() const { return bytes_.size(); }
   std::uint64_t tokens() const { return documents_.back(); }
@@ -81,6 +84,7 @@ class ShardWriter {
   std::uint64_t written_ = 0;             // tokens in the file
   std::vector<std::uint64_t> documents_;  // (D + 1)
   std::vector<std::uint64_t> bytes_;      // (D)
+  std::vector<std::uint64_t> records_;    // (D) or none
   std::uint64_t text_bytes_ = 0;
 };
 
@@ -119,7 +123,9 @@ class ShardReader {
   std::vector<std::uint64_t> documents() const;
   /// (D) bytes of text, all 0 where they are not known.
   std::vector<std::uint64_t> bytes() const;
-  /// Reads every token, offset and byte count: throws for any damage. For `vqlm prepare`'s check of finished
+  /// (D) numbers of the records of meta().sources' only file; empty where they are not known.
+  std::vector<std::uint64_t> records() const;
+  /// Reads every token, offset, byte count and record number: throws for any damage. For `vqlm prepare`'s check of finished
   /// shards.
   void verify();
 

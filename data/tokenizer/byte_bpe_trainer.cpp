@@ -205,7 +205,8 @@ std::string tokenizer_json(const std::vector<std::string>& tokens, const std::ve
 
 }  // namespace
 
-std::string train_byte_level_bpe(const std::vector<std::string>& documents, std::int64_t vocab_size) {
+std::string train_byte_level_bpe(const std::vector<std::string>& documents, std::int64_t vocab_size,
+                                 const std::function<void(std::int64_t)>& trained) {
   if (vocab_size < first_merge) {
     throw Error(
         fmt::format("a byte-level tokenizer of {} tokens has no room for {} and the 256 bytes; choose a "
@@ -236,6 +237,7 @@ std::string train_byte_level_bpe(const std::vector<std::string>& documents, std:
     if (is_new) tokens.push_back(std::move(token));
     merges.push_back(pair);
     merging.merge(pair, place->second);
+    if (trained) trained(static_cast<std::int64_t>(tokens.size()));
   }
   return tokenizer_json(tokens, merges);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "data/files/atomic_file.h"
 #include "data/files/sha256.h"
@@ -33,9 +34,27 @@ bool is_tokenizer_file(std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+namespace {
+
+/// The hash that tokenizer_config.json gives for a tokenizer.json with this one; "" where it gives none.
+std::string identity_given(const std::filesystem::path& folder, const std::string& sha256) {
+  if (!is_file(folder / "tokenizer_config.json")) return "";
+  const auto config = nlohmann::json::parse(read_file((folder / "tokenizer_config.json").string()), nullptr, false);
+  if (!config.is_object() || !config.contains(tokenizer_identity_key)) return "";
+  const nlohmann::json& given = config[tokenizer_identity_key];
+  if (!given.is_object() || given.value("of", nlohmann::json()) != sha256) return "";
+  const nlohmann::json is = given.value("is", nlohmann::json());
+  return is.is_string() ? is.get<std::string>() : "";
+}
+
+}  // namespace
+
 std::string tokenizer_identity(const std::filesystem::path& folder) {
   for (const char* whole : {"tokenizer.model", "tokenizer.json"}) {
-    if (is_file(folder / whole)) return sha256_of_file((folder / whole).string());
+    if (!is_file(folder / whole)) continue;
+    const std::string sha256 = sha256_of_file((folder / whole).string());
+    const std::string given = std::string_view(whole) == "tokenizer.json" ? identity_given(folder, sha256) : "";
+    return given.empty() ? sha256 : given;
   }
   std::string bytes;
   for (const char* part : {"vocab.json", "merges.txt"}) {

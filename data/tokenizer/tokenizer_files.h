@@ -18,8 +18,10 @@ std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& 
 bool is_tokenizer_file(std::string_view name);
 
 /// Returns what tells tokenizers apart: the sha256 (lower-case hex) of tokenizer.model, else of tokenizer.json, else of
-/// the bytes of vocab.json and merges.txt in a row; "" where none of them is there. Throws Error for a file that cannot
-/// be read.
+/// the bytes of vocab.json and merges.txt in a row; "" where none of them is there. A tokenizer.json whose way to begin texts
+/// `vqlm convert` has changed, and nothing else, keeps the hash that it had, which tokenizer_config.json tells
+/// (tokenizer_identity_key: {"of": hash now, "is": hash before}). Throws Error for a file that cannot be read.
+inline constexpr const char* tokenizer_identity_key = "vqlm_tokenizer_sha256";
 std::string tokenizer_identity(const std::filesystem::path& folder);
 
 /// Returns one more than the largest id of the folder's tokenizer: of tokenizer.json (vocabulary and added tokens), else

@@ -81,7 +81,8 @@ evaluate_row() {
 # judge FOLDER CODE: the status that follows from the exit code of the row's last command. What is wrong with a configuration
 # has exit code 2, as what is wrong with a map that it asks for.
 judge() {
-  if [ "$stopping" = yes ]; then
+  # 75: saved, and to be continued.
+  if [ "$stopping" = yes ] || [ "$2" -eq 75 ]; then
     echo "stopped"
   elif [ "$2" -eq 2 ]; then
     echo "refused: $(reason "$1/log.txt" "$2")"
@@ -105,8 +106,6 @@ try_row() {
   fi
   if [ $code -eq 0 ] && [ ! -e "$(last_checkpoint "$id")" ]; then
     train_row "$folder" "$id" "${overrides/#-/}" "$map" || code=$?
-    # A training that was asked to stop has exit code 0, too.
-    if [ $code -eq 0 ] && [ ! -e "$(last_checkpoint "$id")" ]; then code=1; fi
   fi
   [ $code -ne 0 ] || evaluate_row "$folder" "$heldout" "$folder/eval-in.json" || code=$?
   [ $code -ne 0 ] || [ -z "$ood" ] || evaluate_row "$folder" "$ood" "$folder/eval-ood.json" || code=$?

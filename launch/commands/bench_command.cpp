@@ -128,6 +128,11 @@ void add_bench_command(CLI::App& app) {
   add_attention_bench(*command);
   add_ops_bench(*command);
   add_products_bench(*command);
+  command->footer(
+      "Examples:\n"
+      "  vqlm bench step --config configs/demo-vq.toml --set parallel.tensor=1\n"
+      "  vqlm bench head --vocab 32000 --width 512\n"
+      "  vqlm bench products --threads 0");
 }
 
 }  // namespace vqlm

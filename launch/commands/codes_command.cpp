@@ -135,6 +135,11 @@ void add_show(CLI::App& codes) {
   command->add_option("--words", options->words, "words of each cluster")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
+  command->footer(
+      "docs/codes.md says what the numbers mean.\n"
+      "Examples:\n"
+      "  vqlm codes show runs/a/code_map.h5 --tokenizer shards\n"
+      "  vqlm codes show map.h5 --data 'shards/train-*.h5' --clusters 0,5,17 --words 20");
   command->callback([options] { run_job([&](Environment& environment) { show(*options, environment); }); });
 }
 
@@ -146,6 +151,11 @@ void add_compare(CLI::App& codes) {
   command->add_option("--contexts", options->contexts, "the most frequent tokens told apart as previous ones")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  command->footer(
+      "docs/codes.md says what the columns mean.\n"
+      "Examples:\n"
+      "  vqlm codes compare map.h5 runs/a/code_map.h5\n"
+      "  vqlm codes compare map.h5 runs/a/code_map.h5 --data 'shards/heldout-*.h5'");
   command->callback([options] { run_job([&](Environment& environment) { compare(*options, environment); }); });
 }
 
@@ -159,12 +169,12 @@ void add_codes_command(CLI::App& app) {
   add_show(*command);
   add_compare(*command);
   command->footer(
+      "docs/codes.md says more.\n"
       "Examples:\n"
       "  mpirun -n 4 vqlm codes make --data 'shards/train-*.h5' --clusters 256 --codes 256 --out map.h5\n"
       "  mpirun -n 4 vqlm codes refit --checkpoint runs/a --data 'shards/train-*.h5' --out refit.h5\n"
       "  vqlm codes show map.h5 --tokenizer shards\n"
-      "  vqlm codes compare map.h5 runs/a/code_map.h5 --data 'shards/heldout-*.h5'\n"
-      "docs/codes.md says more.");
+      "  vqlm codes compare map.h5 runs/a/code_map.h5 --data 'shards/heldout-*.h5'");
 }
 
 }  // namespace vqlm

@@ -154,6 +154,11 @@ void add_codes_make(CLI::App& codes) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   command->add_flag("--keep-vectors", options->keep_vectors, "corpus: write the vectors, too, for `codes show`");
+  command->footer(
+      "The file is the same for every number of ranks. docs/codes.md says more.\n"
+      "Examples:\n"
+      "  mpirun -n 4 vqlm codes make --data 'demo/shards/train-*.h5' --map corpus --clusters 256 --groups 0 --out map.h5\n"
+      "  vqlm train --config configs/demo-vq.toml --set head.map=map.h5 --set head.clusters=256 --set run.dir=runs/b");
   command->callback(
       [command, options] { run_job([&](Environment& environment) { make(*command, *options, environment); }); });
 }

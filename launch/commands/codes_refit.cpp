@@ -110,7 +110,10 @@ void add_codes_refit(CLI::App& codes) {
   command->footer(
       "A training goes on with the map by --init MODEL --set head.map=FILE: what the head has learned is carried over.\n"
       "A run that had own tokens sets head.own_tokens=0 then: they have their clusters in the file.\n"
-      "The file is the same for every number of ranks. docs/codes.md says more.");
+      "The file is the same for every number of ranks. docs/codes.md says more.\n"
+      "Examples:\n"
+      "  mpirun -n 4 vqlm codes refit --checkpoint runs/a --data 'shards/train-*.h5' --out refit.h5\n"
+      "  vqlm train --init runs/a --set head.map=refit.h5 --set data.train='shards/train-*.h5' --set run.dir=runs/b");
   command->callback([options] { run_job([&](Environment& environment) { refit(*options, environment); }); });
 }
 

@@ -129,6 +129,8 @@ std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const 
   VqFit fit = fit_vq_head(source, sizes, text, *backend);
   const std::string members = sizes.members == MemberVectors::embedding
                                   ? "members by the embedding's rows"
+                              : sizes.groups == 0
+                                  ? "members by bias alone"
                                   : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
   fmt::print("vq head              {} clusters, {}, seed {}\n", sizes.clusters, members, sizes.seed);
   fmt::print("variance kept        {:.2f} % by the clusters", 100 * fit.kept_by_clusters);
@@ -219,14 +221,14 @@ constexpr const char* details =
     "state: "
     "go on with\n"
     "`vqlm train --config OUT/config.toml --init OUT --set data.train=... --set run.dir=...`.\n"
+    "docs/convert.md says more.\n"
     "Examples:\n"
     "  vqlm convert --info runs/a\n"
     "  vqlm convert --from hf --input SmolLM2-135M --out models/smol\n"
     "  vqlm convert --to hf --checkpoint runs/a --out hf/a --dtype bfloat16\n"
     "  vqlm convert --to gguf --checkpoint runs/a --out a.gguf --dtype q8_0\n"
     "  vqlm convert --to npz --checkpoint runs/a --out a.npz\n"
-    "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq\n"
-    "docs/convert.md says more.";
+    "  vqlm convert --head vq --checkpoint models/smol --data 'shards/heldout-*.h5' --out models/smol-vq";
 
 }  // namespace
 

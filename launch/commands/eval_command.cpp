@@ -1,9 +1,15 @@
 // vqlm eval: a model's exact loss on held-out shards.
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "core/home_path.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "launch/command_line.h"
@@ -20,7 +26,7 @@ namespace {
 
 struct EvalArguments {
   std::string checkpoint;
-  std::string data;
+  std::vector<std::string> data;
   std::string json;
   std::string bands_from;
   int tensor = 1;
@@ -60,10 +66,62 @@ std::optional<FrequencyBands> make_bands(const EvalArguments& options, const Mod
   return make_frequency_bands(counts);
 }
 
+/// NAME=GLOB, as --data has it; a path of its own, or one without such a beginning, has no name.
+HeldoutEntry named_set(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  const std::string_view name = std::string_view(text).substr(0, equals == std::string::npos ? 0 : equals);
+  const bool is_name = !name.empty() && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '_' || c == '-';
+  });
+  if (!is_name || std::filesystem::exists(expand_home(text))) return {.name = "", .shards = text};
+  return {.name = std::string(name), .shards = text.substr(equals + 1)};
+}
+
+/// What --data names; without it the sets that the model's run was evaluated on.
+std::vector<HeldoutEntry> sets_of(const EvalArguments& options, const ModelSource& source) {
+  std::vector<HeldoutEntry> sets;
+  for (const std::string& text : options.data) sets.push_back(named_set(text));
+  if (sets.size() > 1) {
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      if (sets[i].name.empty()) sets[i].name = sets[i].shards;
+    }
+  }
+  if (!sets.empty()) return sets;
+  const DataSection data = source.config().data;
+  if (!data.heldout.empty()) return {{.name = "", .shards = data.heldout}};
+  if (data.heldout_sets.empty())
+    throw UsageError(
+        fmt::format("{}: was evaluated on no shards while it trained; name some with --data", source.path().string()));
+  return data.heldout_sets;
+}
+
+/// The means over all tokens of all sets, in a line.
+std::string total_text(const std::vector<Evaluation>& results) {
+  double nll = 0, tokens = 0;
+  for (const Evaluation& result : results) {
+    nll += result.nll * static_cast<double>(result.tokens);
+    tokens += static_cast<double>(result.tokens);
+  }
+  return fmt::format("all sets: perplexity {:.4f}, nll {:.5f}, {} tokens\n", std::exp(nll / tokens), nll / tokens,
+                     static_cast<std::int64_t>(tokens));
+}
+
+/// One set without a name: its object. Else {"sets": {name: object, ...}}.
+std::string sets_json(const std::vector<HeldoutEntry>& sets, const std::vector<std::string>& objects) {
+  if (sets.size() == 1 && sets[0].name.empty()) return objects[0];
+  nlohmann::ordered_json all;
+  for (std::size_t i = 0; i < sets.size(); ++i) all["sets"][sets[i].name] = nlohmann::ordered_json::parse(objects[i]);
+  return all.dump(2) + "\n";
+}
+
 void evaluate(const EvalArguments& options, Environment& environment) {
   const auto source = open_model(options.checkpoint, environment.is_root() ? Verify::yes : Verify::no);
-  const ShardSet shards(options.data);
-  check_tokenizer(*source, shards);
+  const std::vector<HeldoutEntry> sets = sets_of(options, *source);
+  std::vector<ShardSet> shards;
+  for (const HeldoutEntry& set : sets) {
+    shards.emplace_back(set.shards);
+    check_tokenizer(*source, shards.back());
+  }
   const Config config = job_config(options, *source, environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
@@ -73,18 +131,33 @@ void evaluate(const EvalArguments& options, Environment& environment) {
       load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
   Transformer& model = *loaded.transformer;
   const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
-  Evaluator evaluator(*backend, grid, model, shards, options.max_tokens, loaded.code_map(), bands ? &*bands : nullptr);
-  const Evaluation result = evaluator.run();
+  const EvaluationBuffers buffers(*backend, model);
+  std::vector<Evaluation> results;
+  std::vector<std::string> objects;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    results.push_back(Evaluator(*backend, grid, model, shards[i], options.max_tokens, loaded.code_map(),
+                                bands ? &*bands : nullptr, buffers)
+                          .run());
+    if (!environment.is_root()) continue;
+    const Evaluation& result = results.back();
+    const EvaluationSubject subject{
+        .checkpoint = source->path().string(),
+        .data = sets[i].shards,
+        .config = config,
+        .head = model.head().cost(),
+        .parameters = model.parameters().global_count(),
+        .flops_per_token = model.flops_per_token(),
+        .tokenizer_sha256 = shards[i].tokenizer_sha256(),
+        .data_fingerprint = shards[i].fingerprint(),
+        .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards[i].total_tokens())};
+    if (!sets[i].name.empty()) fmt::print("{}:\n", sets[i].name);
+    std::fputs(evaluation_text(result, subject).c_str(), stdout);
+    log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
+    objects.push_back(evaluation_json(result, subject));
+  }
   if (!environment.is_root()) return;
-  const EvaluationSubject subject{.checkpoint = source->path().string(),
-                                  .data = options.data,
-                                  .config = config,
-                                  .head = model.head().cost(),
-                                  .parameters = model.parameters().global_count(),
-                                  .flops_per_token = model.flops_per_token()};
-  std::fputs(evaluation_text(result, subject).c_str(), stdout);
-  log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));
-  if (!options.json.empty()) write_file_atomically(options.json, evaluation_json(result, subject));
+  if (sets.size() > 1) std::fputs(total_text(results).c_str(), stdout);
+  if (!options.json.empty()) write_file_atomically(options.json, sets_json(sets, objects));
 }
 
 }  // namespace
@@ -96,7 +169,12 @@ void add_eval_command(CLI::App& app) {
       ->add_option("--checkpoint", options->checkpoint,
                    "a checkpoint, a run folder (its newest one), or a Hugging Face folder")
       ->required();
-  command->add_option("--data", options->data, "glob of the shards to evaluate on")->required();
+  command
+      ->add_option(
+          "--data", options->data,
+          "glob of the shards to evaluate on; NAME=GLOB where there are several; may be repeated (default: the "
+          "held-out sets of the model's run)")
+      ->allow_extra_args(false);
   command->add_option("--json", options->json, "write the result into this file, too");
   command
       ->add_option("--bands-from", options->bands_from,

@@ -20,7 +20,7 @@ class InterruptibleSource : public ModelSource {
   ~InterruptibleSource() override { unblock_stop_signals(); }
 
   void check() const {
-    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written");
+    if (stop_requested_()) throw Error("convert: stopped by a signal; nothing was written", 130);
   }
 
   const std::filesystem::path& path() const override { return source_.path(); }
@@ -37,6 +37,7 @@ class InterruptibleSource : public ModelSource {
   std::string generation_config() const override { return source_.generation_config(); }
   std::string tokenizer_sha256() const override { return source_.tokenizer_sha256(); }
   std::int64_t seq_len() const override { return source_.seq_len(); }
+  bool trained_here() const override { return source_.trained_here(); }
 
  private:
   const ModelSource& source_;

@@ -1,4 +1,5 @@
-// vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage.
+// vqlm: one program with sub-commands. Errors leave it as one line on standard error: exit code 1 failed, 2 bad usage. A
+// training that stopped before its end, and is saved, has 75.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
@@ -51,17 +52,19 @@ std::vector<std::string> usual_words(std::vector<std::string> words) {
   return words;
 }
 
-void build_command_line(CLI::App& app) {
+void build_command_line(CLI::App& app, int& exit_code) {
   app.set_version_flag("--version", std::string("vqlm ") + vqlm::version_text());
   app.require_subcommand(1);
   app.footer(examples);
   vqlm::add_prepare_command(app);
-  vqlm::add_train_command(app);
+  vqlm::add_train_command(app, exit_code);
   vqlm::add_eval_command(app);
   vqlm::add_convert_command(app);
   vqlm::add_codes_command(app);
   vqlm::add_generate_command(app);
   vqlm::add_score_command(app);
+  vqlm::add_samples_command(app);
+  vqlm::add_replay_command(app);
   vqlm::add_bench_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);
@@ -78,7 +81,8 @@ int main(int argc, char** argv) {
                "vqlm");
   try {
     vqlm::configure_logging();
-    build_command_line(app);
+    int exit_code = 0;
+    build_command_line(app, exit_code);
     std::vector<std::string> words = usual_words({argv + 1, argv + argc});
     vqlm::check_names(app, words);
     std::ranges::reverse(words);  // as CLI11 takes them
@@ -89,6 +93,9 @@ int main(int argc, char** argv) {
       if (vqlm::launcher_rank() == 0) app.exit(error);  // --help, --version
     }
     flush_standard_output();
+    // A launcher ends the other ranks as soon as one leaves with such a code, srun by SIGKILL: all leave at once, before
+    // libraries tidy up (a CUDA context takes a while), so that none is killed on its way out and reported as that.
+    if (exit_code != 0) std::_Exit(exit_code);
     return 0;
   } catch (const CLI::ParseError& error) {
     return fail((std::string(error.what()) + " (see vqlm --help)").c_str(), 2);

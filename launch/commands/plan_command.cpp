@@ -83,9 +83,9 @@ std::int64_t vocabulary_of(const PlanArguments& options, Config& config, std::ve
   }
   if (config.model.vocab_size > 0) return config.model.vocab_size;
   try {
-    const std::int64_t size = open_training_shards(config).vocab_size();
-    notes.push_back(fmt::format("vocabulary of {} tokens from {}", size, config.data.train));
-    return size;
+    const ShardSet shards = open_training_shards(config);
+    notes.push_back(fmt::format("vocabulary of {} tokens from {}", shards.vocab_size(), shards.glob()));
+    return shards.vocab_size();
   } catch (const Error& error) {
     throw UsageError(
         fmt::format("plan: the vocabulary is not known: give --vocab N, or set model.vocab_size ({})", error.what()));

@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "data/prepare/prepare.h"
 #include "data/prepare/prepare_folder.h"
+#include "data/prepare/text_reader.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
 
@@ -27,7 +28,7 @@ constexpr const char* prepare_details =
     "Inputs: C4 as published (.json.gz), any JSON lines with a text field (.json, .jsonl, .ndjson) or plain "
     "text (.txt), "
     "each plain, .gz or .zst; Parquet (its --text-field column, by Python's pyarrow); JSON lines from a pipe (--input -). In plain text a document is what stands between two blank lines, or two lines "
-    "<|endoftext|>.\n"
+    "<|endoftext|>, unless --documents says otherwise.\n"
     "Inputs that are ids already (--from-tokens): NumPy arrays of one axis (.npy), llm.c's files (.bin), "
     "Megatron-LM's pairs (.bin with .idx beside it), raw ids (--dtype uint16). --heldout-input takes the same kinds then. Without text "
     "there "
@@ -42,6 +43,7 @@ constexpr const char* prepare_details =
     "  vqlm prepare --input 'c4-train.*.json.gz' --train-tokenizer 32000 --heldout 0.005 --out shards\n"
     "  vqlm prepare --input a.jsonl.zst b.txt --tokenizer sp.model --heldout-input c.jsonl --out shards\n"
     "  vqlm prepare --input 'data/*.parquet' --train-tokenizer 32000 --out shards\n"
+    "  vqlm prepare --input 'books/*.txt' --documents file --tokenizer sp.model --out shards\n"
     "  vqlm prepare --from-tokens 'fineweb_*.bin' --vocab-size 50257 --eos 50256 --out shards";
 
 /// Text a second, or ids where there is no text.
@@ -84,7 +86,7 @@ class ProgressLine {
   double next_ = 0;
 };
 
-void print_report(const PrepareReport& report, const std::string& out) {
+void print_report(const PrepareReport& report, const PrepareOptions& options) {
   fmt::print("{:<10} {:>8} {:>14} {:>16} {:>18} {:>12}\n", "split", "shards", "documents", "tokens", "bytes",
              "tokens/byte");
   SplitCounts all;
@@ -109,10 +111,11 @@ void print_report(const PrepareReport& report, const std::string& out) {
     bad += count;
   }
   if (bad == 0) fmt::print("skipped: none\n");
-  fmt::print("{} files to {}: this run encoded {} documents in {:.1f} s ({})", report.sources, out,
+  fmt::print("{} files to {}: this run encoded {} documents in {:.1f} s ({})", report.sources, options.out,
              report.documents_encoded, report.encode_seconds,
              rate(report.text_bytes_encoded, report.tokens_encoded, report.encode_seconds));
   if (report.parts_kept > 0) fmt::print(", {} parts were finished already", report.parts_kept);
+  if (!options.ids) fmt::print("\ndocuments: of plain text, {}", describe_documents(options.documents));
   fmt::print("\ntokenizer: {} ({} pieces), ready after {:.1f} s\n", report.tokenizer, report.vocab_size,
              report.tokenizer_seconds);
 }
@@ -180,7 +183,7 @@ void run_prepare(PrepareOptions options, bool heldout_given) {
     ProgressLine line;
     report = prepare(options, [&](const PrepareProgress& progress) { line.show(progress); });
   }
-  print_report(report, options.out);
+  print_report(report, options);
 }
 
 /// CLI11 reads "-5" into an unsigned number without complaint.
@@ -261,6 +264,12 @@ void add_prepare_command(CLI::App& app) {
       ->check(not_negative);
   command->add_option("--text-field", options->text_field, "The member of the JSON objects that holds the text")
       ->capture_default_str();
+  command
+      ->add_option(
+          "--documents", options->documents,
+          "What a document of plain text is: file (all of it), paragraph (between blank lines), or the line that "
+          "separates documents (default: between blank lines, or lines <|endoftext|> where a file has them)")
+      ->type_name("file|paragraph|LINE");
   command->add_flag("--force", options->force, "Remove the shards that are in the folder first");
   command->callback([=] {
     if (id_files->empty() && vocab_size->count() + tokenizer_files->count() > 0) {

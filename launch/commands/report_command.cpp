@@ -36,11 +36,10 @@ void add_report_command(CLI::App& app) {
   command->add_option("runs", options->runs, "run folders (run.dir of vqlm train)")->required();
   command->add_option("--plot", options->plot, "draw the loss curves into this .svg or .png (needs gnuplot)");
   command->footer(
-      "The table shows, for each run: its output head, the parameters of its output layer (and % of a dense "
-      "one's),\n"
-      "median tokens/s and milliseconds in the head a step, held-out perplexity and bits per byte (from "
-      "eval.json, else\n"
-      "from the last evaluation while training), and perplexity relative to the first dense run.\n"
+      "Two tables: what the runs are (head, parameters, steps, tokens, seed), and what they came to (speed, held-out perplexity\n"
+      "and bits per byte from eval.json, else from the last evaluation while training), compared with the first dense run. With\n"
+      "RUN/eval.json of `vqlm eval --json` the difference is paired by documents and has a 95 % interval. What cannot be\n"
+      "compared (tokenizer, held-out text, sample length, tokens evaluated) is marked. docs/records.md says more.\n"
       "Examples:\n"
       "  vqlm report runs/a\n"
       "  vqlm report demo/vq demo/dense --plot demo/loss.svg");

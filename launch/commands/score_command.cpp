@@ -154,7 +154,7 @@ void add_score_command(CLI::App& app) {
                    "tokens of a sample (default: as in training; 512 where no run tells)")
       ->check(CLI::PositiveNumber);
   command->add_option("--batch", options->batch, "samples of that length at a time (default: 4,096 tokens)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 4096));
   command->add_flag("--begin", options->begin, "the token that begins a text stands before every context");
   add_device_option(*command, options->device);
   command->add_option("--threads", options->threads, "threads of a rank (default: its share of the cores)")

@@ -47,6 +47,19 @@ class PrepareIdsTest : public testing::Test {
   std::vector<std::int32_t> ids_;
 };
 
+TEST_F(PrepareIdsTest, RefusesAnEndOfTextThatNoFileHas) {
+  PrepareOptions o = options();
+  o.ids->eos_id = 499;
+  std::vector<std::uint16_t> none = {1, 2, 3};
+  write_bytes(folder_.file("c.npy"), npy("<u2", little(none)));
+  o.inputs = {folder_.file("c.npy")};
+  EXPECT_THAT(error_of(o),
+              testing::AllOf(HasSubstr("--eos 499"), HasSubstr("none of the 1 files"), HasSubstr("leave --eos out")));
+  EXPECT_FALSE(fs::exists(shard("prepare.json")));
+  o.inputs = {folder_.file("c.npy"), folder_.file("a.npy")};  // one file that has it is enough
+  EXPECT_EQ(error_of(o), "no error");
+}
+
 TEST_F(PrepareIdsTest, KeepsEveryIdOnce) {
   const PrepareReport report = prepare(options());
   EXPECT_EQ(report.counts[Split::train].documents + report.counts[Split::heldout].documents, 300u);

@@ -120,6 +120,24 @@ TEST_F(PrepareResumeTest, RefusesShardsOfOtherInputsAndOptions) {
   EXPECT_THAT(error_of(options()), HasSubstr("prepare.json: is damaged"));
 }
 
+TEST_F(PrepareResumeTest, RemembersWherePlainTextIsCut) {
+  write_bytes(folder_.file("plain.txt"), "one\n\ntwo\n\nthree\n");
+  PrepareOptions o = options();
+  o.inputs = {folder_.file("plain.txt")};
+  o.heldout = 0;
+  o.documents = "file";
+  EXPECT_EQ(prepare(o).counts[Split::train].documents, 1u);
+  EXPECT_THAT(contents().at("prepare.json"), HasSubstr("\"documents\": \"file\""));
+  EXPECT_EQ(prepare(o).parts_kept, 1u);
+  o.documents = "paragraph";
+  EXPECT_THAT(error_of(o), HasSubstr("--documents file, here paragraph"));
+  o.force = true;
+  EXPECT_EQ(prepare(o).counts[Split::train].documents, 3u);
+  o.force = false;
+  o.documents = "";
+  EXPECT_THAT(error_of(o), HasSubstr("--documents paragraph, here left out"));
+}
+
 TEST_F(PrepareResumeTest, ADigitOfTheManifestThatIsAnotherIsNoticed) {
   prepare(options());
   const std::string intact = read_bytes(shard("prepare.json"));

@@ -20,8 +20,9 @@ struct Seen {
   std::vector<bool> too_long;
 };
 
-Seen read_all(const std::string& path, std::size_t max_record_bytes = TextReader::default_max_record_bytes) {
-  TextReader reader(path, max_record_bytes);
+Seen read_all(const std::string& path, std::size_t max_record_bytes = TextReader::default_max_record_bytes,
+              const std::string& documents = "") {
+  TextReader reader(path, max_record_bytes, "text", documents);
   Seen seen;
   TextReader::Record record;
   while (reader.next(record)) {
@@ -70,6 +71,34 @@ TEST_F(TextReaderTest, CutsPlainTextAtLinesThatMarkItsEnds) {
   const std::string late(std::size_t{1} << 20, 'y');  // no mark in the first MiB: blank lines cut, and marks still do
   EXPECT_THAT(read_all(write("b.txt", late + "\n\na\n<|endoftext|>\nb\n\nc")).records,
               ElementsAre(late, "a", "b", "c"));
+}
+
+TEST_F(TextReaderTest, CutsPlainTextWhereItIsTold) {
+  const std::string path = write("a.txt", "\none\n\n***\ntwo\n<|endoftext|>\nthree\n\n\nfour\n ***\n\n***\nfive\n\n");
+  const auto cut = [&](const char* documents) {
+    return read_all(path, TextReader::default_max_record_bytes, documents).records;
+  };
+  EXPECT_THAT(cut(""), ElementsAre("one\n\n***\ntwo", "three\n\n\nfour\n ***\n\n***\nfive"));
+  EXPECT_THAT(cut("file"), ElementsAre("one\n\n***\ntwo\n<|endoftext|>\nthree\n\n\nfour\n ***\n\n***\nfive"));
+  EXPECT_THAT(cut("paragraph"), ElementsAre("one", "***\ntwo", "three", "four\n ***", "***\nfive"));
+  EXPECT_THAT(cut(" *** "), ElementsAre("one", "two\n<|endoftext|>\nthree\n\n\nfour", "five"));
+  EXPECT_THAT(read_all(write("blank.txt", " \n\n"), 1000, "file").records, ElementsAre());
+  EXPECT_THAT(read_all(path, 10, "file").too_long, ElementsAre(true));
+
+  TextReader without(path, 1000, "text", "---");
+  TextReader::Record record;
+  while (without.next(record)) {
+  }
+  EXPECT_TRUE(without.misses_separator());
+  EXPECT_THROW(check_documents(" "), UsageError);
+  EXPECT_THROW(check_documents("a\nb"), UsageError);
+  EXPECT_THROW(TextReader(write("a.json", "{}"), 1000, "text", "file"), UsageError);
+}
+
+TEST_F(TextReaderTest, NamesTables) {
+  const std::string table = "id,text\n1,words\n";
+  EXPECT_THAT(error_of(write("a.csv", table)), HasSubstr("a.csv: is a table (.csv)"));
+  EXPECT_THAT(error_of(write("a.tsv.gz", gzip(table))), HasSubstr("is a table (.tsv)"));
 }
 
 TEST_F(TextReaderTest, TellsTheFormatByNameAndElseByTheFirstByte) {

@@ -53,7 +53,7 @@ class Disk(unittest.TestCase):
             self.assertIn(str(word), errors[0])
 
     def assert_resume_ends_well(self, run, **settings):
-        job = self.start(run, "--resume", **settings)
+        job = self.start(run, "--resume=auto", **settings)
         self.assertEqual(job.wait(TIMEOUT), 0, job.words())
         self.assertEqual(self.reference.differences_at_end(run), [], job.words())
         return job.words()
@@ -141,7 +141,7 @@ class Disk(unittest.TestCase):
         self.assert_error(self.start(self.folder / "file/run"), self.folder / "file/run")
         (self.folder / "in-the-way/checkpoints").mkdir(parents=True)
         (self.folder / "in-the-way/metrics.jsonl").mkdir()
-        self.assert_error(self.start(self.folder / "in-the-way", "--resume"), "metrics.jsonl", codes=(1, 2))
+        self.assert_error(self.start(self.folder / "in-the-way", "--resume=auto"), "metrics.jsonl", codes=(1, 2))
         disk = self.mount("1M", "ro")
         self.assert_error(self.start(disk / "run"), disk / "run", "Read-only")
 
@@ -168,7 +168,7 @@ class Disk(unittest.TestCase):
         wait_for_step(first, run, 5)
         first.process.send_signal(signal.SIGSTOP)  # so that it cannot end before the others
         before = sorted(run.rglob("*"))
-        for flags in (["--resume"], ["--force"], []):
+        for flags in (["--resume=auto"], ["--force"], []):
             self.assert_error(self.start(run, *flags), run, f"process {first.process.pid}", os.uname().nodename, codes=(1, 2))
         self.assertEqual(sorted(run.rglob("*")), before)
         first.kill_all()

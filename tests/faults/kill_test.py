@@ -103,7 +103,7 @@ def partial_state(run):
 class Round:
     def __init__(self, number, seed, folder, references):
         self.numbers = random.Random(f"{seed} {number}")
-        self.head = list(HEADS)[number % 2]
+        self.head = list(HEADS)[number % len(HEADS)]
         self.grid = GRIDS[number // 2 % len(GRIDS)]
         self.folder = folder
         self.run = folder / f"round-{number}"
@@ -115,7 +115,7 @@ class Round:
 
     def start(self, attempt):
         arguments = train_arguments(self.folder, self.run.name, self.head, self.grid)
-        job = Job([*arguments, *(["--resume"] if attempt else [])], self.grid[0] * self.grid[1],
+        job = Job([*arguments, *(["--resume=auto"] if attempt else [])], self.grid[0] * self.grid[1],
                   f"{self.run}-{attempt}.log")
         return job
 

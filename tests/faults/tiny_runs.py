@@ -18,7 +18,11 @@ MODEL = {"model.d_model": 16, "model.n_layers": 2, "model.n_heads": 2, "model.n_
          "run.log_every": 1000000}
 HEADS = {"dense": {"head.kind": "dense", "checkpoint.every": 3},
          "vq": {"head.kind": "vq", "head.clusters": 8, "head.members": "codes", "head.input_codes": "false", "head.groups": 4, "head.codes": 8, "head.map": "frequency",
-                "head.learning": "commitment", "checkpoint.every": 2}}
+                "head.learning": "commitment", "checkpoint.every": 2},
+         # Two sources whose weights change in the middle.
+         "mix": {"head.kind": "dense", "checkpoint.every": 3, "data.train": "", "data.mix.text.train": "FOLDER/shards/train-*.h5",
+                 "data.mix.text.weight": 0.7, "data.mix.more.train": "FOLDER/more/train-*.h5", "data.mix.more.weight": 0.3,
+                 "data.mix.late.train": "FOLDER/late/train-*.h5", "data.mix.late.weight": 1.5, "data.mix.late.from_step": 31}}
 GRID_TOLERANCE = 1e-5
 
 
@@ -31,17 +35,22 @@ def write_text(path, documents=200, seed=1):
 
 
 def prepare(folder):
-    """Shards of a made-up text in folder/shards."""
+    """Shards of made-up texts in folder/shards, folder/more and folder/late."""
     write_text(folder / "text.txt")
     subprocess.run([PROGRAM, "prepare", "--input", folder / "text.txt", "--train-tokenizer", "300", "--heldout", "0.1", "--out",
                     folder / "shards"], check=True, capture_output=True)
+    for number, name in enumerate(("more", "late"), 2):
+        write_text(folder / f"{name}.txt", documents=30, seed=number)
+        subprocess.run([PROGRAM, "prepare", "--input", folder / f"{name}.txt", "--tokenizer", folder / "shards", "--heldout", "0",
+                        "--out", folder / name], check=True, capture_output=True)
 
 
 def train_arguments(folder, run, head, grid=(1, 1), **settings):
     """The words of `vqlm train` for the run folder/`run`. Further settings: section__key=value."""
-    keys = {**MODEL, **HEADS[head], "parallel.data": grid[0], "parallel.tensor": grid[1],
-            "data.train": f"{folder}/shards/train-*.h5", "data.heldout": f"{folder}/shards/heldout-*.h5", "run.dir": folder / run}
+    keys = {**MODEL, "data.train": "FOLDER/shards/train-*.h5", "data.heldout": "FOLDER/shards/heldout-*.h5", **HEADS[head],
+            "parallel.data": grid[0], "parallel.tensor": grid[1], "run.dir": folder / run}
     keys.update({name.replace("__", "."): value for name, value in settings.items()})
+    keys = {key: str(value).replace("FOLDER", str(folder)) for key, value in keys.items()}
     return ["train", *(word for key, value in keys.items() for word in ("--set", f"{key}={value}"))]
 
 
@@ -62,6 +71,8 @@ def history(run):
         if key in told:
             raise AssertionError(f"{path}: {kind} {values['step']} is there twice")
         told[key] = {name: values[name] for name in names if name in values}
+        told[key].update({f"{name} {source}": value for name in ("loss_by_source", "epochs")
+                          for source, value in values.get(name, {}).items()})
     return told
 
 

@@ -40,11 +40,12 @@ ROOMS = {
     "train/tools/refit": ["train/engine"],
     "train/tools/plan": ["train/engine"],
     "train/tools/score": ["train/engine"],
+    "train/tools/samples": ["train/run"],
     "train/tools/bench": ["train/run"],
     "train/tools/selftest": ["core/cpu", "train/run", "train/tools/bench"],
     "launch": ["core/cpu", "core/cuda", "train/records"],
     "launch/commands": ["launch", "data/prepare", "train/tools/convert", "train/tools/generate", "train/tools/plan",
-                        "train/tools/refit", "train/tools/score", "train/tools/selftest"],
+                        "train/tools/refit", "train/tools/samples", "train/tools/score", "train/tools/selftest"],
     "tests": ["launch/commands"],
 }
 

@@ -1,12 +1,13 @@
 """Models that this program trained, in transformers: the same log-probabilities, the same tokens, and generation."""
 
 import itertools
+import json
 import unittest
 
 from interop import load, log_probs, np, their_log_probs, torch
 import safetensors.torch
 from program import error_lines, run
-from trained import RUNS, Trained
+from trained import MODEL, RUNS, SOURCE, Trained, set_options
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 # fp32 sums in other orders, as in from_hf_test.py.
@@ -76,9 +77,34 @@ class ToHf(Trained):
         for use_fast in (True, False):
             theirs = AutoTokenizer.from_pretrained(out, use_fast=use_fast)
             for text in texts:
-                self.assertEqual(theirs(text)["input_ids"], ours.encode(text), (use_fast, text[:40]))
-            # Texts begin behind the end of the one before, in config.json and for who asks the tokenizer.
-            self.assertEqual((theirs.eos_token_id, theirs.bos_token_id), (ours.eos_id(), ours.eos_id()))
+                self.assertEqual(theirs(text)["input_ids"], [ours.eos_id(), *ours.encode(text)], (use_fast, text[:40]))
+                self.assertEqual(theirs(text, add_special_tokens=False)["input_ids"], ours.encode(text), (use_fast, text[:40]))
+            self.assertEqual((theirs.bos_token_id, theirs.eos_token_id), (ours.eos_id(), ours.eos_id()))
+
+    def prompt_tokens(self, model, text):
+        said = self.succeed("generate", "--checkpoint", model, "--prompt", text, "--max-tokens", "1", "--device", "cpu", "--json")
+        return json.loads(said.stdout)["prompt_tokens"]
+
+    def test_what_stands_before_a_prompt_is_what_generate_puts_there(self):
+        text = "Once upon a time, 12 caf\u00e9s"
+        checkpoint, out = self.converted("dense")
+        begun = [(checkpoint, out)]
+        # Tokenizers of others, which put nothing, or a token that our shards do not have, before a text.
+        fixtures = SOURCE / "tests" / "tokenizers"
+        for name, tokenizer in (("own", ["--train-tokenizer", "400", "--kind", "byte-bpe"]), ("gpt2", ["--tokenizer", fixtures / "gpt2.json"]),
+                                ("llama3", ["--tokenizer", fixtures / "llama3.json"])):
+            data, model, folder = (self.folder / f"{name}-{part}" for part in ("shards", "run", "begun"))
+            self.succeed("prepare", "--input", self.folder / "0.txt", *tokenizer, "--heldout", "0", "--out", data)
+            self.succeed("train", *set_options([*MODEL, *RUNS["dense"][0], f"data.train={data}/train-*.h5", f"run.dir={model}", "data.seq_len=32"]))
+            self.succeed("convert", "--to", "hf", "--checkpoint", model, "--out", folder)
+            begun.append((model, folder))
+        for model, folder in begun:
+            with self.subTest(folder.name):
+                ours = self.prompt_tokens(model, text)
+                theirs = AutoTokenizer.from_pretrained(folder)
+                self.assertEqual(theirs(text)["input_ids"], ours)
+                self.assertEqual(self.prompt_tokens(folder, text), ours)
+                self.assertEqual((theirs.bos_token_id, load(folder).config.bos_token_id), (ours[0], ours[0]))
 
     def test_expand_gives_stock_llama_or_the_reason_why_not(self):
         for name in ("vq_published_without_bias", "dense"):

@@ -7,7 +7,7 @@ import unittest
 
 from program import SOURCE_DIR, error_lines, run
 
-COMMANDS = ["prepare", "train", "eval", "bench", "plan", "doctor", "report"]
+COMMANDS = ["prepare", "train", "eval", "convert", "codes", "generate", "score", "bench", "plan", "doctor", "selftest", "report"]
 
 
 class CommandLine(unittest.TestCase):
@@ -31,6 +31,16 @@ class CommandLine(unittest.TestCase):
                 self.assertIn(f"vqlm {command}", help_of_command.stdout)
                 self.assertIn("Example", help_of_command.stdout)
                 self.assertEqual(help_of_command.stderr, "")
+
+    def test_help_of_parts_of_commands_ends_with_their_own_examples(self):
+        parts = [f"{command} {part}" for command, parts in (("codes", ("make", "refit", "show", "compare")),
+                                                           ("bench", ("head", "ops", "attention", "products", "step"))) for part in parts]
+        for words in [*COMMANDS, *parts]:
+            with self.subTest(words):
+                text = run(*words.split(), "--help").stdout.rstrip("\n")
+                examples = text.rpartition("Examples:\n")[2].splitlines()
+                self.assertTrue(all(line.startswith("  ") for line in examples), text[-400:])
+                self.assertTrue(any(f"vqlm {words} " in line + " " for line in examples), text[-400:])
 
     def test_help_of_train_names_every_key(self):
         text = run("train", "--help").stdout

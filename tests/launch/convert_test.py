@@ -106,6 +106,25 @@ class Convert(unittest.TestCase):
         self.assertEqual(nll[0], nll[1])
         self.assertEqual(nll[0], nll[2])
 
+    def test_a_run_takes_the_sizes_of_the_model_that_it_starts_from(self):
+        hf = self.folder / "sizes"
+        self.convert("--to", "hf", "--checkpoint", self.folder / "dense", "--out", hf)
+        own = [word for word in MODEL if not word.startswith("model.")]
+        for name, model in (("from-hf", hf), ("from-run", self.folder / "dense")):
+            self.ok("train", "--init", model, *self.training(name, *own, "optim.lr=1e-9", "optim.warmup_steps=0"))
+            config = (self.folder / name / "config.toml").read_text()
+            for line in ("d_model = 32", "n_layers = 2", "n_heads = 4", "d_ff = 64", "vocab_size = 320", 'kind = "dense"', "bias = true",
+                         f'began_from = "{model}"'):
+                self.assertIn(line + "\n", config)
+        losses = [json.loads((self.folder / name / "metrics.jsonl").read_text().splitlines()[0])["loss"] for name in ("from-hf", "from-run")]
+        self.assertEqual(*losses)
+        for key, value in (("model.n_heads", "2"), ("model.rope_theta", "500.0"), ("model.tie_embeddings", "true"), ("head.bias", "false"),
+                           ("head.kind", "vq")):
+            self.refused(2, f"{key} = {value}" if key != "head.kind" else 'head.kind = "vq", but the model of --init', "train", "--init", hf,
+                         *self.training("contradicts", *own, f"{key}={value}"))
+        self.refused(1, "no such folder", "train", "--init", self.folder / "nothing", *self.training("nothing", *own))
+        self.assertFalse((self.folder / "contradicts" / "config.toml").exists())
+
     def test_input_codes_are_folded_in(self):
         options = ["head.kind=vq", "head.clusters=16", "head.members=embedding", "head.member_mean=true",
                    "head.input_codes=true"]

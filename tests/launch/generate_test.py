@@ -100,12 +100,19 @@ class Generate(unittest.TestCase):
         self.refused(generate(self.folder / "vq", "--prompt", "x", "--top-p", "1.5"), 2, "--top-p 1.5")
         self.refused(generate(self.folder / "shards", "--prompt", "x"), 1, "shards")
 
+    def assert_alike(self, *models):
+        """Each puts the same token before the same prompt."""
+        options = ["--prompt", "bada \u00e9", "--temperature", "0", "--max-tokens", "4", "--json"]
+        prompts = [json.loads(self.succeed(generate(model, *options)).stdout)["prompt_tokens"] for model in models]
+        for prompt in prompts[1:]:
+            self.assertEqual(prompt, prompts[0])
+
     def test_a_folder_of_hugging_face(self):
         hf = self.folder / "hf"
         self.succeed(run("convert", "--to", "hf", "--checkpoint", self.folder / "vq", "--out", hf, "--dtype", "float32"))
         options = ["--prompt-tokens", "7,30,45", "--temperature", "0", "--max-tokens", "8"]
         self.assertEqual(self.succeed(generate(hf, *options)).stdout, self.succeed(generate(self.folder / "vq", *options)).stdout)
-        self.succeed(generate(hf, "--prompt", "bada"))
+        self.assert_alike(self.folder / "vq", hf)
         os.remove(hf / "tokenizer.model")  # a tokenizer of another kind would leave none either
         self.refused(generate(hf, "--prompt", "bada"), 2, str(hf), "tokenizer.model", "--prompt-tokens")
         self.succeed(generate(hf, *options))
@@ -123,7 +130,7 @@ class Generate(unittest.TestCase):
         self.assertIn("bits", evaluation.stdout)
         shown = self.succeed(run("codes", "show", model / "code_map.h5", "--tokenizer", shards))
         self.assertIn("\u2581", shown.stdout)
-        # There and back again: the same file, the same text.
+        # There and back again: the same tokenizer but for what it puts before a text, and the same text.
         hf, back = self.folder / "byte-hf", self.folder / "byte-back"
         self.succeed(run("convert", "--to", "hf", "--checkpoint", model, "--out", hf, "--dtype", "float32"))
         config = json.loads((hf / "tokenizer_config.json").read_text())
@@ -131,8 +138,12 @@ class Generate(unittest.TestCase):
         self.assertEqual(json.loads((hf / "generation_config.json").read_text())["eos_token_id"], 0)
         self.succeed(run("convert", "--from", "hf", "--input", hf, "--out", back))
         texts = set()
+        self.assert_alike(model, hf, back)
         for folder in (hf, back):
-            self.assertEqual((folder / "tokenizer.json").read_bytes(), (shards / "tokenizer.json").read_bytes())
+            theirs, ours = (json.loads((path / "tokenizer.json").read_text()) for path in (folder, shards))
+            self.assertEqual({**theirs, "post_processor": None}, ours)
+            said = self.succeed(run("eval", "--checkpoint", folder, "--data", f"{shards}/heldout-*.h5", "--seq-len", "32"))
+            self.assertNotIn("tokenizer", said.stderr)  # is known to be the shards' own
             texts.add(self.succeed(generate(folder, *options)).stdout)
         self.assertEqual(len(texts), 1)
         # One that cannot be run is missed by text alone.

@@ -13,6 +13,9 @@ import unittest
 from program import PROGRAM, SOURCE_DIR, run
 
 
+UNFINISHED = 75  # EX_TEMPFAIL: saved, to be continued
+
+
 def write_text(path, words, seed):
     """Plain text of random sentences from a small vocabulary, a blank line between documents."""
     numbers = random.Random(seed)
@@ -52,7 +55,7 @@ class Stop(unittest.TestCase):
         self.fail("no step in a minute")
 
     def assert_saved(self, process, words):
-        self.assertEqual(process.returncode, 0, words)
+        self.assertEqual(process.returncode, UNFINISHED, words)
         last = self.steps()[-1]
         self.assertTrue((self.run_dir / f"checkpoints/step-{last:08}/manifest.json").exists(), words)
         self.assertEqual(self.steps(), list(range(1, last + 1)))
@@ -80,6 +83,57 @@ class Stop(unittest.TestCase):
                 os.killpg(process.pid, how)  # as a terminal's Ctrl-C does
                 _, words = process.communicate(timeout=60)
             self.assert_saved(process, words)
+            for noise in ("-----", "non-zero", "Forwarding"):
+                self.assertNotIn(noise, words)
+        last = self.steps()[-1]
+        end = subprocess.run([*launch, "--set", f"train.steps={last + 2}", "--set", "train.eval_every=0", "--resume"], cwd=self.folder,
+                             capture_output=True, text=True, check=False)
+        self.assertEqual((end.returncode, self.steps()[-1]), (0, last + 2), end.stderr)
+
+    def test_ctrl_c_ends_a_command_that_saves_nothing_without_a_stack_of_messages(self):
+        for how, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            command = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", PROGRAM, "bench", "step", "--config", f"{SOURCE_DIR}/configs/smoke.toml",
+                       "--vocab", "8000", "--steps", "100000", "--device", "cpu"]
+            with subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                  start_new_session=True) as process:
+                time.sleep(3)
+                self.assertIsNone(process.poll(), "it ended before it was stopped")
+                os.killpg(process.pid, how)
+                _, words = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, code, words)
+            for noise in ("-----", "signal", "abort", "Abort"):
+                self.assertNotIn(noise, words)
+
+    def test_the_launch_script_says_what_the_program_cannot(self):
+        launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2"]
+        killed = subprocess.run([*launch, "bash", "-c", "kill -9 $$"], capture_output=True, text=True, check=False)
+        self.assertEqual(killed.returncode, 137, killed.stderr)
+        self.assertEqual(killed.stderr.count("\n"), 1, killed.stderr)
+        self.assertIn("signal 9 (KILL)", killed.stderr)
+        missing = subprocess.run([*launch, "no-such-program"], capture_output=True, text=True, check=False)
+        self.assertNotEqual(missing.returncode, 0)
+        self.assertIn("no-such-program", missing.stderr)
+        passed = subprocess.run([*launch[:-1], "1", "bash", "-c", f"printf -- '-%.0s' {{1..76}} >&2; printf '\\nhalf' >&2; exit 0"],
+                                capture_output=True, text=True, check=False)
+        self.assertEqual((passed.returncode, passed.stderr), (0, "-" * 76 + "\nhalf"))
+
+    def test_the_slurm_script_requeues_what_is_not_finished(self):
+        (self.folder / "bin").mkdir()
+        stubs = {"srun": 'echo "$@" >srun.txt; exit "$CODE"', "scontrol": 'echo "$@" >>scontrol.txt', "vqlm": "exit 9"}
+        for name, body in stubs.items():
+            (self.folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+            (self.folder / "bin" / name).chmod(0o755)
+        for code, more, requeued in ((0, {}, False), (75, {}, True), (75, {"REQUEUE": "no"}, False), (1, {}, False)):
+            (self.folder / "scontrol.txt").unlink(missing_ok=True)
+            environment = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(self.folder), "CONFIG": "c",
+                           "RUN": "r", "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": "77", "CODE": str(code), **more}
+            result = subprocess.run([f"{SOURCE_DIR}/launch/train.sbatch", "--set", "optim.lr=1e-4"], env=environment, capture_output=True,
+                                    text=True, check=False)
+            self.assertEqual(result.returncode, code, result.stderr)
+            self.assertTrue((self.folder / "srun.txt").read_text().endswith("--set optim.lr=1e-4\n"))
+            self.assertEqual((self.folder / "scontrol.txt").exists(), requeued)
+            if requeued:
+                self.assertEqual((self.folder / "scontrol.txt").read_text(), "requeue 77\n")
 
     def test_a_time_limit_saves_and_resume_goes_on(self):
         endless = [*self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=0"]

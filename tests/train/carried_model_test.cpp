@@ -188,6 +188,22 @@ TEST_F(CarriedModelTest, RowsThatOnlyPadTheVocabularyHaveAPlaceInEveryMadeMap) {
     EXPECT_EQ(made.vocab_size, vocabulary + 27);
     EXPECT_NE(made.cluster_of_token.back(), made.cluster_of_token[vocabulary]);  // spread over the clusters
   }
+  // A file of the shards' own vocabulary, for a run from the start and for one that begins with a padded model.
+  CodeMap file = open_model(folder_.file("padded-frequency"))->code_map().value();
+  file.vocab_size = vocabulary;
+  file.cluster_of_token.resize(vocabulary);
+  file.member_codes.resize(static_cast<std::size_t>(vocabulary * file.groups));
+  save_code_map(folder_.file("narrow.h5"), file);
+  Config from_file = config("padded-file");
+  vq(from_file).map = folder_.file("narrow.h5");
+  from_file.model.vocab_size = vocabulary + 27;
+  from_file.train.steps = 2;
+  from_file.optim.warmup_steps = 0;
+  train_run(*backend_, grid_, from_file);
+  const CodeMap made = open_model(folder_.file("padded-file"))->code_map().value();
+  EXPECT_EQ(made.vocab_size, vocabulary + 27);
+  from_file.run.dir = folder_.file("begun");
+  EXPECT_EQ(start_from(folder_.file("padded-corpus"), resolved(from_file)).map.cluster_of_token, made.cluster_of_token);
 }
 
 TEST_F(CarriedModelTest, AFileThatIsGoneIsTheModelsOwnMap) {

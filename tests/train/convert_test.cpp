@@ -189,7 +189,7 @@ TEST(Convert, ARunIsRefusedAModelOfOtherSizes) {
   } catch (const UsageError& error) {
     EXPECT_THAT(error.what(), HasSubstr("model.rope_theta = 500.0, but the model of --init"));
     EXPECT_THAT(error.what(), HasSubstr("has 10000.0"));
-    EXPECT_THAT(error.what(), HasSubstr("/config.toml"));
+    EXPECT_THAT(error.what(), HasSubstr("set it so, or leave it out"));
   }
   config = saved.config();
   set_groups(config, 2);

@@ -129,6 +129,27 @@ TEST(EventFile, RecordsHoldTheScalars) {
   EXPECT_EQ(number<float>(decode_message(value->second).find(2)->second), 1e-4f);
 }
 
+TEST(EventFile, ATextIsAStringOfTheTextPlugin) {
+  std::filesystem::path path;
+  {
+    EventFile events(empty_folder("event_file_text"), 1);
+    path = events.path();
+    events.add_text(7, "config", "    [model]\n    d_model = 8\n");
+  }
+  const auto records = read_records(path);
+  ASSERT_EQ(records.size(), 2u);
+  const auto event = decode_message(records[1]);
+  EXPECT_EQ(number<std::uint64_t>(event.find(2)->second), 7u);
+  const auto value = decode_message(decode_message(event.find(5)->second).find(1)->second);
+  EXPECT_EQ(value.find(1)->second, "config");
+  const auto tensor = decode_message(value.find(8)->second);
+  EXPECT_EQ(number<std::uint64_t>(tensor.find(1)->second), 7u);  // DT_STRING
+  EXPECT_EQ(tensor.find(2)->second, "");                         // a scalar
+  EXPECT_EQ(tensor.find(8)->second, "    [model]\n    d_model = 8\n");
+  const auto metadata = decode_message(value.find(9)->second);
+  EXPECT_EQ(decode_message(metadata.find(1)->second).find(1)->second, "text");
+}
+
 TEST(EventFile, AResumedSessionAnnouncesItsFirstStep) {
   std::filesystem::path path;
   {

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -62,13 +65,14 @@ TEST_F(MetricsTest, ALineHoldsEveryNumberOfTheStep) {
                        .seconds_data = 0.125,
                        .seconds_head = 0.25,
                        .mfu = 0.5,
-                       .commitment = 0.0625});
+                       .commitment = 0.0625,
+                       .memory_bytes = 1000});
   const auto all = lines();
   ASSERT_EQ(all.size(), 1u);
   const nlohmann::json expected = {{"step", 3},      {"tokens", 192},         {"loss", 2.5},
                                    {"lr", 1e-3},     {"grad_norm", 0.75},     {"tokens_per_second", 1e5},
                                    {"seconds", 0.5}, {"seconds_data", 0.125}, {"seconds_head", 0.25},
-                                   {"mfu", 0.5},     {"commitment", 0.0625}};
+                                   {"mfu", 0.5},     {"memory_bytes", 1000},  {"commitment", 0.0625}};
   EXPECT_EQ(all[0], expected);
 }
 
@@ -76,7 +80,7 @@ TEST_F(MetricsTest, HeldOutEvaluationsAreLinesOfTheirOwn) {
   {
     Metrics metrics(config_, 0, Terminal::no);
     metrics.add(HeldoutMetrics{5, 320, 0.0, 1.25, 1000, 2.0});
-    metrics.add(HeldoutMetrics{6, 384, 0.0, std::nullopt, 1000, 2.0});
+    metrics.add(HeldoutMetrics{6, 384, 0.0, std::nullopt, 1000, 2.0, 1.5, 2.5});
   }
   const auto all = lines();
   ASSERT_EQ(all.size(), 2u);
@@ -84,6 +88,43 @@ TEST_F(MetricsTest, HeldOutEvaluationsAreLinesOfTheirOwn) {
   EXPECT_EQ(all[0].at("heldout_perplexity"), 1.0);
   EXPECT_EQ(all[0].at("heldout_bits_per_byte"), 1.25);
   EXPECT_FALSE(all[1].contains("heldout_bits_per_byte"));
+  EXPECT_FALSE(all[0].contains("heldout_cluster_loss"));
+  EXPECT_EQ(all[1].at("heldout_cluster_loss"), 1.5);
+  EXPECT_EQ(all[1].at("heldout_member_loss"), 2.5);
+}
+
+TEST_F(MetricsTest, EventsBeginWithTheConfiguration) {
+  config_.model.d_model = 4321;
+  train(0, 1, 2.0);
+  for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+    if (!entry.path().filename().string().starts_with("events.")) continue;
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_THAT(bytes, testing::HasSubstr("    d_model = 4321\n"));
+    EXPECT_THAT(bytes, testing::HasSubstr("memory/peak_MiB"));
+    return;
+  }
+  FAIL() << "no event file";
+}
+
+TEST_F(MetricsTest, TheLogTellsASmoothedLoss) {
+  config_.run.log_every = 2;
+  testing::internal::CaptureStdout();
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("out", std::make_shared<spdlog::sinks::stdout_sink_mt>()));
+  {
+    Metrics metrics(config_, 0, Terminal::no);
+    for (std::int64_t number = 1; number <= 2; ++number) {
+      StepMetrics step;
+      step.step = number;
+      step.loss = static_cast<double>(number);
+      metrics.add(step);
+    }
+  }
+  spdlog::set_default_logger(before);
+  // Weights 49/50 and 1 of the two: 0.98 / 1.98 + 2 / 1.98.
+  EXPECT_THAT(testing::internal::GetCapturedStdout(), testing::HasSubstr("step 2/10  loss 2.0000 (mean 1.5051)"));
 }
 
 TEST_F(MetricsTest, AResumeCutsTheStepsThatItRepeats) {

@@ -5,7 +5,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
 #include <fstream>
+#include <functional>
 
 #include "core/error.h"
 #include "train/config/config.h"
@@ -30,7 +34,8 @@ class ReportTest : public testing::Test {
   std::filesystem::path write_run(const std::string& name, const std::string& kind, const std::string& evaluation) {
     const std::filesystem::path run = folder_ / name;
     std::filesystem::create_directories(run);
-    Config config = load_config({}, {"model.d_model=8", "model.vocab_size=100", "run.name=" + name});
+    Config config = load_config({}, {"model.d_model=8", "model.vocab_size=100", "model.n_layers=1", "model.n_heads=2",
+                                     "model.n_kv_heads=2", "model.d_ff=16", "run.name=" + name});
     config.head = DenseHeadConfig{};
     if (kind == "vq")
       config.head = VqHeadConfig{.clusters = 10, .members = CodeMembersConfig{2, 10}, .input_codes = false};
@@ -77,17 +82,73 @@ TEST_F(ReportTest, WithoutAnEvaluationTheLastHeldOutLossCounts) {
 
 TEST_F(ReportTest, TheTableComparesWithTheFirstDenseRun) {
   const std::vector<RunSummary> runs = {summarize_run(write_run("small", "vq", R"({"perplexity": 110})")),
-                                        summarize_run(write_run("full", "dense", R"({"perplexity": 100})"))};
+                                        summarize_run(write_run("full", "dense", R"({"perplexity": 100})")),
+                                        summarize_run(write_run(std::string(90, 'x'), "dense", ""))};
+  EXPECT_EQ(runs[0].steps, 5);
+  EXPECT_EQ(runs[0].tokens, 320);
   const std::string table = report_table(runs);
   EXPECT_THAT(table, HasSubstr("+10.0 %"));
-  EXPECT_THAT(table, HasSubstr("+0.0 %"));
+  EXPECT_THAT(table, HasSubstr("vs full"));
   EXPECT_THAT(table, HasSubstr("20.00"));
   EXPECT_THAT(table, HasSubstr("2.0"));
-  // Every line of the table is as wide as its rule.
+  // Every line of a table is as wide as its rule, and none is wider than a terminal.
   std::istringstream lines(table);
   std::string first;
   std::getline(lines, first);
-  for (std::string line; std::getline(lines, line);) EXPECT_EQ(line.size(), first.size()) << line;
+  EXPECT_EQ(first.size(), 120u) << first;
+  for (std::string line; std::getline(lines, line) && !line.empty();) EXPECT_EQ(line.size(), first.size()) << line;
+}
+
+/// An eval.json with the losses of two documents of 10 tokens each.
+std::string evaluation(double first, double second, const std::string& more = "") {
+  return fmt::format(
+      R"({{"perplexity": {}, "tokens": 20, "seq_len": 512, "data_fingerprint": "f", "tokenizer_sha256": "t",
+    "complete": true, "document_losses": {{"tokens": [10, 10], "nll": [{}, {}]}}{}}})",
+      std::exp((first + second) / 20), first, second, more);
+}
+
+TEST_F(ReportTest, DifferencesArePairedByDocuments) {
+  const RunSummary dense = summarize_run(write_run("dense", "dense", evaluation(10, 60)));
+  const RunSummary vq = summarize_run(write_run("vq", "vq", evaluation(9, 57)));
+  const auto paired = paired_difference(vq, dense);
+  ASSERT_TRUE(paired);
+  // Differences -1 and -3 over 20 tokens: mean -0.2; residuals 1 and -1, so a deviation of sqrt(2 * 2 / 1) / 20 = 0.1.
+  EXPECT_NEAR(paired->relative, std::expm1(-0.2), 1e-12);
+  EXPECT_NEAR(paired->low, std::expm1(-0.2 - 0.196), 1e-12);
+  EXPECT_NEAR(paired->high, std::expm1(-0.2 + 0.196), 1e-12);
+  EXPECT_THAT(report_table({vq, dense}), HasSubstr("-18.1 % (-32.7 to -0.4)"));
+  RunSummary other = vq;
+  other.document_tokens = {11, 9};
+  EXPECT_FALSE(paired_difference(other, dense));
+}
+
+TEST_F(ReportTest, MarksWhatCannotBeCompared) {
+  const RunSummary dense = summarize_run(write_run("dense", "dense", evaluation(10, 60)));
+  const auto table = [&](const std::function<void(RunSummary&)>& change) {
+    RunSummary run = dense;
+    run.name = "other";
+    change(run);
+    return report_table({dense, run});
+  };
+  EXPECT_THAT(table([](RunSummary& run) { run.tokenizer = "u"; }),
+              HasSubstr("(a) not compared with dense: another tokenizer"));
+  EXPECT_THAT(table([](RunSummary& run) { run.heldout_set = "g"; }), HasSubstr("another held-out text"));
+  EXPECT_THAT(table([](RunSummary& run) { run.seq_len = 64; }), HasSubstr("samples of 64 tokens, not 512"));
+  EXPECT_THAT(table([](RunSummary& run) { run.evaluated = 8; }), HasSubstr("8 tokens evaluated, not 20"));
+  EXPECT_THAT(table([](RunSummary& run) { run.partial = true; }),
+              HasSubstr("(a) the beginning of the held-out text only"));
+  EXPECT_THAT(table([](RunSummary& run) { run.heldout_set.reset(); }), testing::Not(HasSubstr("(a)")));  // not known
+}
+
+TEST_F(ReportTest, ATiedHeadHasNoMatrixOfItsOwnAndNamesAreTold) {
+  RunSummary run = summarize_run(write_run("dense", "dense", ""));
+  EXPECT_EQ(run.seed, 1);
+  EXPECT_GT(run.parameters.value(), 2 * 800);
+  run.tied = true;
+  const std::string table = report_table({run, run});
+  EXPECT_THAT(table, HasSubstr("tied"));
+  EXPECT_THAT(table, testing::Not(HasSubstr("100.00")));
+  EXPECT_THAT(table, HasSubstr(folder_.string().substr(0, 10)));  // two of one name are told by their folders
 }
 
 TEST_F(ReportTest, BadFoldersAreNamed) {

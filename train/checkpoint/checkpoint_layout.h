@@ -12,7 +12,8 @@ constexpr const char* cluster_of_token_dataset = "vq_head.cluster_of_token";
 constexpr const char* member_codes_dataset = "vq_head.member_codes";
 constexpr const char* tokenizer_attribute = "tokenizer_sha256";
 constexpr const char* train_tokens_attribute = "train_tokens";
-constexpr const char* train_shards_attribute = "train_shards";
+constexpr const char* train_shards_attribute = "train_shards";    // of a run of one source
+constexpr const char* train_sources_attribute = "train_sources";  // JSON; of a run of several
 constexpr const char* first_moment_prefix = "optimizer.m.";
 constexpr const char* second_moment_prefix = "optimizer.v.";
 

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "core/log.h"
+#include "data/shards/sample_order.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
@@ -98,12 +99,16 @@ std::string CheckpointReader::tokenizer_sha256() const {
   return file_.string_attribute(tokenizer_attribute);
 }
 
-std::int64_t CheckpointReader::train_tokens() const {
-  return file_.int_attribute(train_tokens_attribute);
-}
-
-std::string CheckpointReader::train_shards() const {
-  return file_.has_attribute(train_shards_attribute) ? file_.string_attribute(train_shards_attribute) : "";
+std::vector<TrainedSource> CheckpointReader::sources() const {
+  if (file_.has_attribute(train_sources_attribute)) {
+    return trained_sources_from_json(
+        file_.string_attribute(train_sources_attribute),
+        fmt::format("{}: attribute {}", (folder_ / checkpoint_file).string(), train_sources_attribute));
+  }
+  const std::int64_t tokens = file_.int_attribute(train_tokens_attribute);
+  if (tokens == 0) return {};
+  const bool known = file_.has_attribute(train_shards_attribute);
+  return {{only_source, tokens, known ? file_.string_attribute(train_shards_attribute) : ""}};
 }
 
 std::optional<CodeMap> CheckpointReader::code_map() const {

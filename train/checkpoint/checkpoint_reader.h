@@ -9,6 +9,7 @@
 #include "core/box.h"
 #include "data/hdf5/h5.h"
 #include "train/checkpoint/model_source.h"
+#include "train/checkpoint/trained_source.h"
 #include "train/engine/optimizer.h"
 
 namespace vqlm {
@@ -51,10 +52,8 @@ class CheckpointReader : public ModelSource {
   std::optional<SavedRun> run() const override;
 
   const TrainState& state() const { return manifest_.state; }
-  /// Tokens in the shards that it was trained on.
-  std::int64_t train_tokens() const;
-  /// Their fingerprint (ShardSet); empty where an earlier version, which took none, wrote the checkpoint.
-  std::string train_shards() const;
+  /// What the run that saved it is trained on; empty for a converted model. Throws Error where the file is damaged.
+  std::vector<TrainedSource> sources() const;
   /// Fills what a run has beside its model: moving averages, and the optimizer's moments for the ranges that it owns. Throws
   /// Error naming a tensor that is missing or has another shape.
   void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer) const;

@@ -89,8 +89,7 @@ void CheckpointSaver::complete() {
                          .tokenizer = contents_.tokenizer,
                          .extras = {.map = map_ ? &*map_ : nullptr,
                                     .tokenizer_sha256 = contents_.tokenizer_sha256,
-                                    .train_tokens = contents_.train_tokens,
-                                    .train_shards = contents_.train_shards},
+                                    .sources = contents_.sources},
                          .state = state_});
     publish_checkpoint(partial, pending_.path);
   } catch (...) {

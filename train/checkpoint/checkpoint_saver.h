@@ -18,6 +18,7 @@
 #include "train/checkpoint/checkpoint_retention.h"
 #include "train/checkpoint/checkpoint_snapshot.h"
 #include "train/checkpoint/manifest.h"
+#include "train/checkpoint/trained_source.h"
 #include "train/config/config.h"
 
 namespace vqlm {
@@ -32,8 +33,7 @@ struct CheckpointContents {
   const CodeMap* map = nullptr;
   std::vector<std::filesystem::path> tokenizer;  // files, copied in
   std::string tokenizer_sha256;                  // of the training shards
-  std::int64_t train_tokens = 0;                 // in the training shards
-  std::string train_shards = {};                 // their fingerprint
+  std::vector<TrainedSource> sources = {};       // what it is trained on; read by rank 0 alone
 };
 
 /// A checkpoint that is complete and has its name.

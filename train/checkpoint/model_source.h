@@ -61,6 +61,12 @@ class ModelSource {
   virtual Config config() const;
   /// None for a model that is no checkpoint.
   virtual std::optional<SavedRun> run() const { return std::nullopt; }
+  /// A run of ours trained it, from shards in which nothing but the end of the text before stands before a text; also where
+  /// what was read off it, or a head put in place of its own, is no checkpoint.
+  virtual bool trained_here() const {
+    const std::optional<SavedRun> saved = run();
+    return saved && saved->has_optimizer;
+  }
 };
 
 /// The defaults with the model's sizes, and with the length of its samples where it is known.

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "data/shards/sample_order.h"
 #include "train/checkpoint/checkpoint_layout.h"
 
 namespace vqlm {
@@ -48,6 +49,21 @@ std::map<std::string, Logical> logical_tensors(const std::vector<RankTable>& tab
 
 }  // namespace
 
+namespace {
+
+void write_sources(h5::File& file, const std::vector<TrainedSource>& sources) {
+  std::int64_t tokens = 0;
+  for (const TrainedSource& source : sources) tokens += source.tokens;
+  file.set_attribute(train_tokens_attribute, tokens);
+  if (sources.size() == 1 && sources[0].name == only_source) {
+    if (!sources[0].shards.empty()) file.set_attribute(train_shards_attribute, sources[0].shards);
+  } else if (!sources.empty()) {
+    file.set_attribute(train_sources_attribute, to_json(sources));
+  }
+}
+
+}  // namespace
+
 void write_virtual_file(const std::filesystem::path& folder, const std::vector<RankTable>& tables,
                         const VirtualFileExtras& extras) {
   h5::File file = h5::File::create((folder / checkpoint_file).string());
@@ -58,8 +74,7 @@ void write_virtual_file(const std::filesystem::path& folder, const std::vector<R
     file.create_virtual_dataset(name, h5::Type::f32, tensor.shape, tensor.sources).close();
   }
   file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
-  file.set_attribute(train_tokens_attribute, extras.train_tokens);
-  if (!extras.train_shards.empty()) file.set_attribute(train_shards_attribute, extras.train_shards);
+  write_sources(file, extras.sources);
   if (extras.map != nullptr) write_map(file, *extras.map);
   file.close();
 }

@@ -8,15 +8,15 @@
 
 #include "core/model/head/code_map.h"
 #include "train/checkpoint/rank_file.h"
+#include "train/checkpoint/trained_source.h"
 
 namespace vqlm {
 
 /// What checkpoint.h5 holds beside the tensors.
 struct VirtualFileExtras {
-  const CodeMap* map = nullptr;   // null for dense heads
-  std::string tokenizer_sha256;   // of the shards that the model was trained on
-  std::int64_t train_tokens = 0;  // in these shards; 0: no run of ours
-  std::string train_shards = {};  // ShardSet::fingerprint(); empty: no run of ours
+  const CodeMap* map = nullptr;             // null for dense heads
+  std::string tokenizer_sha256;             // of the shards that the model was trained on
+  std::vector<TrainedSource> sources = {};  // empty: no run of ours
 };
 
 /// Writes `folder`/checkpoint.h5 over the slices in the rank files' tables, which together must cover every tensor once.

@@ -15,6 +15,7 @@
 #include "train/config/config_keys.h"
 #include "train/config/nearest_name.h"
 #include "train/config/removed_keys.h"
+#include "train/config/source_tables.h"
 
 namespace vqlm {
 namespace {
@@ -140,6 +141,7 @@ struct Sayings {
   std::string file;
   std::vector<Assignment> assignments;
   std::vector<RemovedKey> removed;
+  source_tables::Sayings sources;
 };
 
 void read_override(Sayings& said, const std::string& override_text) {
@@ -154,6 +156,7 @@ void read_override(Sayings& said, const std::string& override_text) {
     said.removed.push_back({name, value, "--set"});
     return;
   }
+  if (source_tables::read_override(said.sources, name, value)) return;
   const Key& key = find_key(name, "--set");
   said.assignments.push_back({&key, parse_override(key, value), "--set", Source::command_line});
 }
@@ -200,6 +203,7 @@ void read_file(Sayings& said, const std::filesystem::path& path) {
         said.removed.push_back({full_name, text_of_node(node), origin});
         continue;
       }
+      if (source_tables::read(said.sources, full_name, node, path.string())) continue;
       const Key& key = find_key(full_name, origin);
       said.assignments.push_back({&key, toml_value(key, node, origin), origin, Source::file});
     }
@@ -254,6 +258,7 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
     if (!head->by_embedding() && head->groups() == 0) head->members = NoMembersConfig{};
   }
   check_removed_keys(said.removed, config);
+  source_tables::apply(said.sources, config.data);
   return config;
 }
 
@@ -267,11 +272,15 @@ bool is_of_a_run(const std::filesystem::path& path) {
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  return load_config(path, overrides, Config{});
+}
+
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Config& base) {
   if (is_of_a_run(path)) return load_saved_config(path, overrides);
   Sayings said;
   if (!path.empty()) read_file(said, path);
   for (const std::string& text : overrides) read_override(said, text);
-  return configured({}, said, LeftOut::refused);
+  return configured(base, said, LeftOut::refused);
 }
 
 Config load_saved_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -305,13 +314,15 @@ std::string to_toml(const Config& config) {
   std::string_view section;
   for (const Key& key : config_keys::all()) {
     if (key.missing(config) != nullptr) continue;
+    // In TOML a name is one value or tables.
+    if (!config.data.heldout_sets.empty() && key.full_name() == "data.heldout") continue;
     if (key.section != section) {
       text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
       section = key.section;
     }
     text += fmt::format("{} = {}\n", key.name, key.text(config));
   }
-  return text;
+  return text + source_tables::to_toml(config.data);
 }
 
 std::vector<std::string> keys_named(std::string_view name) {
@@ -330,7 +341,7 @@ std::string describe_keys() {
       help += fmt::format(" ({})", fmt::join(choice->words, ", "));
     text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), key.text(config_keys::with_key({}, key)), help);
   }
-  return text;
+  return text + source_tables::describe();
 }
 
 }  // namespace vqlm

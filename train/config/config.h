@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,10 +14,44 @@
 
 namespace vqlm {
 
+/// A source of training text and its weight from a step on: an entry [[data.mix]] (docs/mixtures.md).
+struct MixEntry {
+  std::string name;
+  std::string train = {};              // glob of its shards; empty where another entry of the name has it
+  double weight = 0;                   // its share is this by the sum of all sources' weights
+  std::int64_t from_step = 1;          // the first step that has this weight
+  std::int64_t from_sample = not_set;  // the run's first sample that has it, once a run that was continued knows
+
+  static constexpr std::int64_t not_set = -1;
+  static constexpr double weight_unit = 1e6;
+  /// The weight in whole millionths.
+  std::int64_t share() const { return static_cast<std::int64_t>(weight * weight_unit + 0.5); }
+  bool operator==(const MixEntry&) const = default;
+};
+
+/// A named held-out set: an entry [[data.heldout]].
+struct HeldoutEntry {
+  std::string name;
+  std::string shards;  // glob
+  bool operator==(const HeldoutEntry&) const = default;
+};
+
 struct DataSection {
   std::string train;    // glob of the training shards
-  std::string heldout;  // glob of the held-out shards; empty: no evaluation while training
+  std::string heldout;  // glob of the held-out shards
   std::int64_t seq_len = 512;
+  std::vector<MixEntry> mix;               // in place of train
+  std::vector<HeldoutEntry> heldout_sets;  // in place of heldout
+
+  /// Sources of training text.
+  std::size_t sources() const {
+    std::set<std::string> names;
+    for (const MixEntry& entry : mix) names.insert(entry.name);
+    return mix.empty() ? 1 : names.size();
+  }
+  bool trains() const { return !train.empty() || !mix.empty(); }
+  /// Whether there is an evaluation while training.
+  bool evaluates() const { return !heldout.empty() || !heldout_sets.empty(); }
 };
 
 /// Of activations and products; automatic: what the device computes in (CPU fp32, GPU bf16).
@@ -72,6 +107,7 @@ struct RunSection {
   int threads = 0;  // of a rank on the CPU; 0: cores / ranks on this machine
   std::int64_t log_every = 10;
   bool cuda_graphs = true;  // record micro-batches and replay them (GPU)
+  std::string began_from;   // what --init or --resume-from named; empty: random weights. The program writes it
 };
 
 struct Config {
@@ -92,6 +128,10 @@ struct Config {
 /// beside it or before it leaves out (head.clusters with head.kind = "dense"). A config.toml in the folder of a run or of a
 /// checkpoint is read as load_saved_config() does.
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// The same where what neither says is as in `base`: the model that a run starts from. A choice that differs from the base's
+/// (head.kind) starts with its defaults. A run's or a checkpoint's config.toml says everything itself.
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Config& base);
 
 /// What to_toml() of this version or an earlier one wrote. Keys that the model has not are passed over: earlier versions
 /// wrote all keys, and a key that they had not means what they did. Overrides as above.

@@ -11,6 +11,7 @@
 #include "train/config/config.h"
 #include "train/config/config_head_check.h"
 #include "train/config/schedule.h"
+#include "train/config/source_tables.h"
 
 namespace vqlm {
 namespace {
@@ -175,6 +176,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
     // "runs/a" and "runs/a/" are both named a.
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
   }
+  source_tables::check(config.data);
   check_text(config);
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);

@@ -169,6 +169,7 @@ constexpr Key table[] = {
     {"run", "threads", field<run, &RunSection::threads>, {0, 4096}, "threads of a rank on the CPU; 0: cores / ranks on this machine"},
     {"run", "log_every", field<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
     {"run", "cuda_graphs", field<run, &RunSection::cuda_graphs>, any, "GPU: record micro-batches as graphs and replay them"},
+    {"run", "began_from", field<run, &RunSection::began_from>, any, "written by the program: the model or checkpoint that the run started from"},
 };
 // clang-format on
 

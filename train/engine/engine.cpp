@@ -34,7 +34,7 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
       model_(backend, grid.tensor(), model_options(config), map),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
                  config.parallel.overlap ? Overlap::yes : Overlap::no),
-      evaluation_(config.data.heldout.empty() ? EvaluationBuffers{} : EvaluationBuffers(backend, model_)),
+      evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
                      config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}
 
@@ -51,8 +51,7 @@ double Engine::update(std::int64_t step, float lr) {
 
 Evaluator Engine::evaluator(const ShardSet& heldout) {
   VQLM_ASSERT(evaluation_);
-  return Evaluator(backend_, grid_, model_, heldout, config_.train.eval_tokens, map_, nullptr,
-                   std::exchange(evaluation_, {}));
+  return Evaluator(backend_, grid_, model_, heldout, config_.train.eval_tokens, map_, nullptr, evaluation_);
 }
 
 }  // namespace vqlm

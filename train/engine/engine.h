@@ -19,7 +19,7 @@ std::int64_t micro_batches_of(const Config& config);
 
 class Engine {
  public:
-  /// Allocates all that training needs, held-out evaluation included where config.data.heldout names shards; parameters are
+  /// Allocates all that training needs, held-out evaluation included where the configuration evaluates; parameters are
   /// zeros. config must be resolved; map: the VQ head's, null for a dense one. All must outlive the engine, but for the map
   /// where nothing is evaluated. Collective over the tensor groups. Throws Error where there is too little memory.
   Engine(Backend& backend, const ProcessGrid& grid, const Config& config, const CodeMap* map);
@@ -38,8 +38,8 @@ class Engine {
   /// The second half of step(), for gradients that were enqueued otherwise.
   double update(std::int64_t step, float lr);
 
-  /// Evaluates on these shards, whose tokens are the model's, up to config.train.eval_tokens. Once; config.data.heldout is
-  /// not empty.
+  /// Evaluates on these shards, whose tokens are the model's, up to config.train.eval_tokens, where the
+  /// configuration evaluates. Evaluators share their buffers: one runs at a time.
   Evaluator evaluator(const ShardSet& heldout);
 
  private:

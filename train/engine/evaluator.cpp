@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/host_collectives.h"
+#include "core/task_progress.h"
 
 namespace vqlm {
 namespace {
@@ -23,9 +24,10 @@ EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& 
 }  // namespace
 
 EvaluationBuffers::EvaluationBuffers(Backend& backend, Transformer& model)
-    : ids(backend.allocate(static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t),
-                           MemoryUse::workspace)),
-      nll(backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace)) {}
+    : ids(std::make_shared<Buffer>(backend.allocate(
+          static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t), MemoryUse::workspace))),
+      nll(std::make_shared<Buffer>(
+          backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace))) {}
 
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
                      std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands,
@@ -54,10 +56,12 @@ Evaluation Evaluator::run() {
   if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
 
   const std::int64_t rows = model_.batch().rows();
-  const Tensor tokens = buffers_.ids.view({2 * rows}, DType::i32).range(0, rows);
-  const Tensor targets = buffers_.ids.view({2 * rows}, DType::i32).range(rows, rows);
-  const Tensor nll = buffers_.nll.view({model_.local_rows()});
+  const Tensor tokens = buffers_.ids->view({2 * rows}, DType::i32).range(0, rows);
+  const Tensor targets = buffers_.ids->view({2 * rows}, DType::i32).range(rows, rows);
+  const Tensor nll = buffers_.nll->view({model_.local_rows()});
+  TaskProgress progress("evaluating", grid_.world().rank() == 0 ? TaskProgress::Speaks::yes : TaskProgress::Speaks::no);
   for (std::int64_t number = 0; number < samples_.batches(); ++number) {
+    progress.set(number, samples_.batches());
     const Batch batch = samples_.batch(number);
     backend_.copy_from_host(tokens, batch.tokens.data());
     backend_.copy_from_host(targets, batch.targets.data());
@@ -105,7 +109,10 @@ Evaluation Evaluator::summarize(const Tally& tally) {
   for (std::size_t i = 0; i < documents_.size(); ++i) {
     nll += tally.document_nll[i];
     tokens += tally.document_tokens[i];
-    if (tally.document_tokens[i] > 0) ++result.documents;
+    if (tally.document_tokens[i] <= 0) continue;
+    ++result.documents;
+    result.document_tokens.push_back(tally.document_tokens[i]);
+    result.document_nll.push_back(tally.document_nll[i]);
   }
   result.tokens = static_cast<std::int64_t>(tokens);
   result.nll = nll / tokens;

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -48,6 +49,8 @@ struct Evaluation {
   // LossTally): their sum is nll to 2e-9.
   std::optional<double> cluster_nll, member_nll;
   std::vector<BandLoss> bands;  // where the evaluator was given some
+  // Of each document with a predicted token, in the stream's order: how many, and the sum of their losses in nats.
+  std::vector<double> document_tokens, document_nll;
   double seconds = 0;
 };
 
@@ -55,10 +58,11 @@ struct Evaluation {
 struct EvaluationBuffers {
   EvaluationBuffers() = default;
   EvaluationBuffers(Backend& backend, Transformer& model);
-  explicit operator bool() const { return ids.data() != nullptr; }
+  explicit operator bool() const { return ids != nullptr; }
 
-  Buffer ids;  // (2, N): tokens and targets
-  Buffer nll;  // (n)
+  // Copies are the same buffers.
+  std::shared_ptr<const Buffer> ids;  // (2, N): tokens and targets
+  std::shared_ptr<const Buffer> nll;  // (n)
 };
 
 class Evaluator {

@@ -93,4 +93,15 @@ StepSums MicroBatches::sums() {
   return sums;
 }
 
+std::vector<double> MicroBatches::sequence_nll(std::int64_t first_row) const {
+  const std::int64_t local = model_.local_rows(), seq_len = model_.batch().seq_len, batch = model_.batch().batch;
+  std::vector<double> sums(static_cast<std::size_t>(count_ * batch), 0.0);
+  for (std::int64_t number = 0; number < count_; ++number) {
+    const float* const nll = host_losses_.data() + number * 2 * local;
+    for (std::int64_t row = 0; row < local; ++row)
+      sums[static_cast<std::size_t>(number * batch + (first_row + row) / seq_len)] += static_cast<double>(nll[row]);
+  }
+  return sums;
+}
+
 }  // namespace vqlm

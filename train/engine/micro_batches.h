@@ -40,6 +40,9 @@ class MicroBatches {
   void enqueue_directly(const BeforeReduction& before_reduction = {});
   /// Blocks until the step enqueued last is done.
   StepSums sums();
+  /// After sums(): of each of the step's sequences, in their order, the sum of the losses of this rank's tokens of it.
+  /// first_row: the rank's first row of a micro-batch.
+  std::vector<double> sequence_nll(std::int64_t first_row) const;
 
  private:
   void enqueue(bool graphs);

@@ -24,6 +24,7 @@ class PlannedTraining {
         balanced_(vq_of(config.head) != nullptr && options.map == nullptr
                       ? std::optional(balanced_map(config.model, *vq_of(config.head)))
                       : std::nullopt),
+        sources_(config.data.sources()),
         engine_(backend_, grid_, config,
                 vq_of(config.head) == nullptr ? nullptr
                 : balanced_                   ? &*balanced_
@@ -39,6 +40,7 @@ class PlannedTraining {
     engine_.update(1, lr);
     const double head = engine_.micro_batches().sums().seconds_head;
     StepStatistics statistics;
+    if (sources_ > 1) statistics.by_source.resize(sources_);
     statistics.sum_over_ranks(backend_, grid_.world());
     return head;
   }
@@ -55,6 +57,7 @@ class PlannedTraining {
   PlanningBackend backend_;
   ProcessGrid grid_;
   std::optional<CodeMap> balanced_;
+  std::size_t sources_;
   Engine engine_;
 };
 

@@ -10,13 +10,10 @@ namespace vqlm {
 void check_initial_model(const Config& config, const ModelSource& source) {
   const auto difference = first_difference(config, source.config(), Compared::model);
   if (!difference) return;
-  const std::string path = source.path().string();
-  throw UsageError(
-      fmt::format("{} = {}, but the model of --init {} has {}: set it so{}", difference->key, difference->now, path,
-                  difference->saved,
-                  std::filesystem::exists(source.path() / "config.toml")
-                      ? fmt::format(", or take all its sizes with --config {}/config.toml", path)
-                      : ", or take all its sizes from the config.toml that vqlm convert --from hf writes"));
+  throw UsageError(fmt::format(
+      "{} = {}, but the model of --init {} has {}: set it so, or leave it out: what the configuration does not "
+      "say of model and head is the model's",
+      difference->key, difference->now, source.path().string(), difference->saved));
 }
 
 }  // namespace vqlm

@@ -22,6 +22,7 @@ class ReplacedHead : public ModelSource {
   std::string generation_config() const override { return trunk_.generation_config(); }
   std::string tokenizer_sha256() const override { return trunk_.tokenizer_sha256(); }
   std::int64_t seq_len() const override { return trunk_.seq_len(); }
+  bool trained_here() const override { return trunk_.trained_here(); }
 
  protected:
   /// The head given owns its matrices: the model's embedding is tied no more.

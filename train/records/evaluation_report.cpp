@@ -33,6 +33,16 @@ nlohmann::ordered_json band_json(const BandLoss& loss, const Evaluation& evaluat
   return json;
 }
 
+/// The member document_losses. Losses with seven digits: single precision, as they are computed in.
+std::string documents_json(const Evaluation& evaluation) {
+  std::string tokens, nll;
+  for (std::size_t i = 0; i < evaluation.document_tokens.size(); ++i) {
+    tokens += fmt::format("{}{:.0f}", i > 0 ? "," : "", evaluation.document_tokens[i]);
+    nll += fmt::format("{}{:.7g}", i > 0 ? "," : "", evaluation.document_nll[i]);
+  }
+  return fmt::format(",\n  \"document_losses\": {{\n    \"tokens\": [{}],\n    \"nll\": [{}]\n  }}", tokens, nll);
+}
+
 /// What is known of the perplexity's error.
 std::string interval_text(const Evaluation& evaluation) {
   if (!evaluation.nll_ci95) return "one document, so no interval";
@@ -72,6 +82,9 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   json["seconds"] = evaluation.seconds;
   json["checkpoint"] = subject.checkpoint;
   json["data"] = subject.data;
+  json["data_fingerprint"] = subject.data_fingerprint;
+  json["tokenizer_sha256"] = subject.tokenizer_sha256;
+  json["complete"] = subject.complete;
   json["seq_len"] = subject.config.data.seq_len;
   json["model"] = {{"parameters", subject.parameters}, {"training_flops_per_token", subject.flops_per_token}};
   json["head"] = {{"kind", word_of(kind_of(subject.config.head))},   {"parameters", subject.head.matrix_parameters},
@@ -86,7 +99,9 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
     json["parts"] = {{"cluster_nll", *evaluation.cluster_nll}, {"member_nll", *evaluation.member_nll}};
   }
   for (const BandLoss& band : evaluation.bands) json["bands"].push_back(band_json(band, evaluation));
-  return json.dump(2) + "\n";
+  std::string text = json.dump(2);
+  text.erase(text.rfind('\n'));  // the closing brace
+  return text + documents_json(evaluation) + "\n}\n";
 }
 
 std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubject& subject) {

@@ -91,4 +91,15 @@ void EventFile::add(std::int64_t step, const std::vector<Scalar>& scalars) {
   file_.append(tf_record(event(step, bytes_field(5, summary))));  // Event.summary = 5
 }
 
+void EventFile::add_text(std::int64_t step, std::string_view text_tag, std::string_view markdown) {
+  const auto number = [](std::uint32_t field, std::uint64_t value) { return tag(field, Wire::varint) + varint(value); };
+  // TensorProto: dtype = 1 (7: DT_STRING), tensor_shape = 2 (no dimension: one string), string_val = 8.
+  const std::string tensor = number(1, 7) + bytes_field(2, "") + bytes_field(8, markdown);
+  // SummaryMetadata: plugin_data = 1 (plugin_name = 1), data_class = 4 (2: DATA_CLASS_TENSOR).
+  const std::string metadata = bytes_field(1, bytes_field(1, "text")) + number(4, 2);
+  // Summary.value = 1: tag = 1, tensor = 8, metadata = 9.
+  const std::string value = bytes_field(1, text_tag) + bytes_field(8, tensor) + bytes_field(9, metadata);
+  file_.append(tf_record(event(step, bytes_field(5, bytes_field(1, value)))));
+}
+
 }  // namespace vqlm

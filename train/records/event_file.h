@@ -1,6 +1,6 @@
-// TensorBoard event files: TFRecord framing around hand-encoded Event messages with scalar summaries.
-// Sources: tensorflow/core/lib/io/record_writer.cc (framing), tensorflow/core/util/event.proto and
-// summary.proto.
+// TensorBoard event files: TFRecord framing around hand-encoded Event messages with scalar and text summaries.
+// Sources: tensorflow/core/lib/io/record_writer.cc (framing), tensorflow/core/util/event.proto, framework/summary.proto,
+// tensor.proto, and tensorboard/plugins/text/metadata.py.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,9 @@ class EventFile {
 
   /// Appends one event with all scalars. Throws Error with the path, for example where the disk is full.
   void add(std::int64_t step, const std::vector<Scalar>& scalars);
+
+  /// Appends a text, which TensorBoard shows as Markdown. Throws as above.
+  void add_text(std::int64_t step, std::string_view tag, std::string_view markdown);
 
   const std::filesystem::path& path() const { return file_.path(); }
 

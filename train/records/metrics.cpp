@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -48,7 +49,18 @@ void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
 Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)
     : lines_(cut_before_opening(std::filesystem::path(config.run.dir) / "metrics.jsonl", resumed_step)),
       events_(config.run.dir, resumed_step + 1),
-      progress_(config.train.steps, config.run.log_every, terminal) {}
+      progress_(config.train.steps, config.run.log_every, terminal) {
+  // Markdown shows lines that begin with four spaces as they are.
+  std::istringstream lines(to_toml(config));
+  std::string markdown;
+  for (std::string line; std::getline(lines, line);) markdown += "    " + line + '\n';
+  try {
+    events_.add_text(resumed_step, "config", markdown);
+  } catch (const Error& error) {
+    full_ = true;
+    log::error("{}; the run goes on and keeps its lines until there is room", error.what());
+  }
+}
 
 void Metrics::add(const StepMetrics& step) {
   OrderedJson object = {{"step", step.step},
@@ -60,17 +72,30 @@ void Metrics::add(const StepMetrics& step) {
                         {"seconds", step.seconds},
                         {"seconds_data", step.seconds_data},
                         {"seconds_head", step.seconds_head},
-                        {"mfu", step.mfu}};
+                        {"mfu", step.mfu},
+                        {"memory_bytes", step.memory_bytes}};
   std::vector<Scalar> scalars = {{"train/loss", static_cast<float>(step.loss)},
                                  {"train/lr", static_cast<float>(step.lr)},
                                  {"train/grad_norm", static_cast<float>(step.grad_norm)},
                                  {"speed/tokens_per_second", static_cast<float>(step.tokens_per_second)},
                                  {"speed/seconds_data", static_cast<float>(step.seconds_data)},
                                  {"speed/seconds_head", static_cast<float>(step.seconds_head)},
-                                 {"speed/mfu", static_cast<float>(step.mfu)}};
+                                 {"speed/mfu", static_cast<float>(step.mfu)},
+                                 {"memory/peak_MiB", static_cast<float>(step.memory_bytes) / (1 << 20)}};
   if (step.commitment) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
+  }
+  if (!step.sources.empty()) {
+    OrderedJson losses = OrderedJson::object(), epochs = OrderedJson::object();
+    for (const SourceMetrics& source : step.sources) {
+      epochs[source.name] = source.epochs;
+      if (!source.loss) continue;
+      losses[source.name] = *source.loss;
+      scalars.push_back({"train/loss/" + source.name, static_cast<float>(*source.loss)});
+    }
+    object["loss_by_source"] = losses;
+    object["epochs"] = epochs;
   }
   if (step.skipped) object["skipped"] = true;  // JSON has no NaN: the loss reads null where it is none
   write(step.step, object.dump(), scalars);
@@ -114,9 +139,22 @@ void Metrics::add(const HeldoutMetrics& heldout) {
     object["heldout_bits_per_byte"] = *heldout.bits_per_byte;
     scalars.push_back({"heldout/bits_per_byte", static_cast<float>(*heldout.bits_per_byte)});
   }
+  if (heldout.cluster_loss && heldout.member_loss) {
+    object["heldout_cluster_loss"] = *heldout.cluster_loss;
+    object["heldout_member_loss"] = *heldout.member_loss;
+    scalars.push_back({"heldout/cluster_loss", static_cast<float>(*heldout.cluster_loss)});
+    scalars.push_back({"heldout/member_loss", static_cast<float>(*heldout.member_loss)});
+  }
+  std::string by_set;
+  for (const HeldoutSetMetrics& set : heldout.sets) {
+    object["heldout_by_set"][set.name] = {
+        {"loss", set.loss}, {"perplexity", std::exp(set.loss)}, {"tokens", set.tokens}};
+    scalars.push_back({"heldout/loss/" + set.name, static_cast<float>(set.loss)});
+    by_set += fmt::format("; {} {:.4f}, {:.2f} ({} tokens)", set.name, set.loss, std::exp(set.loss), set.tokens);
+  }
   write(heldout.step, object.dump(), scalars);
-  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {})", heldout.step, heldout.loss,
-            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds));
+  log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {}){}", heldout.step, heldout.loss,
+            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds), by_set);
 }
 
 }  // namespace vqlm

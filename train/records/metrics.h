@@ -15,6 +15,13 @@
 
 namespace vqlm {
 
+/// A source of training text, where a run has several.
+struct SourceMetrics {
+  std::string name;
+  std::optional<double> loss = {};  // mean over the step's tokens of it; none where the step has none
+  double epochs = 0;                // of it, read since the run began
+};
+
 /// One optimizer step, over all ranks.
 struct StepMetrics {
   std::int64_t step = 0;    // from 1
@@ -29,6 +36,15 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  std::size_t memory_bytes = 0;      // of the back end on this rank, the most so far
+  std::vector<SourceMetrics> sources = {};
+};
+
+/// A named held-out set.
+struct HeldoutSetMetrics {
+  std::string name;
+  double loss = 0;  // mean over its evaluated tokens, in nats
+  std::int64_t tokens = 0;
 };
 
 /// One held-out evaluation while training.
@@ -39,6 +55,8 @@ struct HeldoutMetrics {
   std::optional<double> bits_per_byte;
   std::int64_t heldout_tokens = 0;
   double seconds = 0;
+  std::vector<HeldoutSetMetrics> sets = {};  // where they have names
+  std::optional<double> cluster_loss = {}, member_loss = {};  // the loss in parts, of heads with clusters
 };
 
 /// A checkpoint that is on disk.

@@ -5,15 +5,14 @@
 #include <cstdint>
 #include <string>
 
+#include "core/task_progress.h"
+
 namespace vqlm {
 
 struct StepMetrics;
 
 /// Whether standard error reaches a terminal.
 enum class Terminal { no, yes };
-
-/// "3 h 05 min", "4 min 09 s", "12 s".
-std::string duration_text(double seconds);
 
 class Progress {
  public:
@@ -32,7 +31,9 @@ class Progress {
   std::int64_t steps_;
   std::int64_t log_every_;
   Terminal terminal_;
-  double seconds_per_step_ = 0;  // running mean
+  double seconds_per_step_ = 0;            // running mean
+  double loss_sum_ = 0, loss_weight_ = 0;  // of the smoothed loss
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last_drawn_{};
   bool drawn_ = false;
 };

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "train/config/config.h"
 
 namespace vqlm {
 
-/// What to do where the folder already holds a run.
-enum class ExistingRun { refuse, resume, replace };
+/// What to do where the folder already holds a run, and, with resume, where it holds none to go on with: refuse that.
+enum class ExistingRun { refuse, resume, resume_or_start, replace };
 
 class RunFolder {
  public:
@@ -18,6 +19,8 @@ class RunFolder {
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   /// The run of an earlier job is here.
   bool holds_run() const;
+  /// Something that may be a checkpoint of it is here.
+  bool holds_checkpoint() const;
 
   /// One rank only. Makes the folder; whoever locks it (RunLock) does this first. Throws Error where it cannot be made.
   void make() const;
@@ -33,5 +36,9 @@ class RunFolder {
  private:
   std::filesystem::path path_;
 };
+
+/// For whoever named a run that is not there: "; runs near it: A, B", the most similar names first, or "" where there are
+/// none. They are looked for in the folder itself and in the nearest folder around it that exists.
+std::string describe_runs_near(const std::filesystem::path& folder);
 
 }  // namespace vqlm

@@ -22,7 +22,7 @@ void check_same(const Config& config, const CheckpointReader& checkpoint, Compar
                 std::string_view lost = "") {
   const auto difference = first_difference(config, checkpoint.config(), compared);
   if (!difference) return;
-  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run.dir",
+  throw UsageError(fmt::format("{} = {}, but the checkpoint {} has {}: {}set it back, or start another run",
                                difference->key, difference->now, checkpoint.path().string(), difference->saved, lost));
 }
 
@@ -104,24 +104,8 @@ std::optional<CheckpointReader> open_newest_intact(Backend& backend, const Proce
     if (first_problem.empty()) first_problem = problem;
   }
   if (first_problem.empty()) return std::nullopt;
-  throw Error(fmt::format("--resume: no checkpoint in {} is intact: {}; --force starts the run again", folder.string(),
-                          first_problem));
-}
-
-/// The order of samples exists for the shards that the run was trained on, in their order.
-void check_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
-  const auto tokens = static_cast<std::int64_t>(train.total_tokens());
-  std::string difference;
-  if (tokens != checkpoint.train_tokens()) {
-    difference = fmt::format("{} tokens, but the run was trained on {}", tokens, checkpoint.train_tokens());
-  } else if (const std::string before = checkpoint.train_shards(); !before.empty() && before != train.fingerprint()) {
-    difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", tokens);
-  }
-  if (difference.empty()) return;
   throw Error(
-      fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
-                  "run.dir",
-                  train.glob(), difference));
+      fmt::format("no checkpoint in {} is intact: {}; --force starts the run again", folder.string(), first_problem));
 }
 
 /// Keys of the schedule may change between the parts of a run, train.steps above all; the rate then may jump.
@@ -149,15 +133,35 @@ void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint)
 
 }  // namespace
 
-std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
-                                                       const RunFolder& folder, const Config& config,
-                                                       const ShardSet& train) {
-  const bool root = grid.world().rank() == 0;
-  if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
-  auto newest = open_newest_intact(backend, grid, folder.checkpoints());
-  if (!newest) return std::nullopt;
-  const CheckpointReader& checkpoint = *newest;
-  if (checkpoint.train_tokens() == 0) refuse_converted(checkpoint.path());
+void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
+  const std::vector<TrainedSource> now = trained_sources(train);
+  for (const TrainedSource& before : checkpoint.sources()) {
+    const auto source = std::ranges::find(now, before.name, &TrainedSource::name);
+    if (source == now.end()) {
+      throw Error(fmt::format(
+          "{}: the run was trained on the source {} ({} tokens), which is not named: name it in [[data.mix]], with "
+          "weight = 0 to leave it out from now on, or start another run.dir",
+          checkpoint.path().string(), before.name, before.tokens));
+    }
+    std::string difference;
+    if (source->tokens != before.tokens) {
+      difference = fmt::format("{} tokens, but the run was trained on {}", source->tokens, before.tokens);
+    } else if (!before.shards.empty() && before.shards != source->shards) {
+      difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", source->tokens);
+    }
+    if (difference.empty()) continue;
+    throw Error(
+        fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
+                    "run.dir",
+                    train.parts()[static_cast<std::size_t>(source - now.begin())].source.glob, difference));
+  }
+}
+
+namespace {
+
+/// Whether a run of this configuration can go on from it.
+void check_continued(const CheckpointReader& checkpoint, const Config& config, const ShardSet& train, bool root) {
+  if (checkpoint.sources().empty()) refuse_converted(checkpoint.path());
   const VqHeadConfig* const saved = vq_of(checkpoint.head());
   if (saved != nullptr && saved->map == learned_map) {
     throw Error(
@@ -170,13 +174,41 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   check_same(config, checkpoint, Compared::model);
   check_same(config, checkpoint, Compared::averages);
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
-  check_shards(checkpoint, train);
+  check_training_shards(checkpoint, train);
   if (root) tell_jump_of_rate(config, checkpoint);
   const VqHeadConfig* const head = vq_of(config.head);
   if (root && head != nullptr && saved != nullptr && head->map != saved->map) {
     log::warn("head.map = {}: the run goes on with the map that its checkpoint holds", head->map);
   }
+}
+
+}  // namespace
+
+std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const ProcessGrid& grid,
+                                                       const RunFolder& folder, const Config& config,
+                                                       const ShardSet& train) {
+  const bool root = grid.world().rank() == 0;
+  if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
+  auto newest = open_newest_intact(backend, grid, folder.checkpoints());
+  if (newest) check_continued(*newest, config, train, root);
   return newest;
+}
+
+CheckpointReader open_checkpoint_to_fork(Backend& backend, const ProcessGrid& grid, const std::filesystem::path& path,
+                                         const Config& config, const ShardSet& train) {
+  const bool root = grid.world().rank() == 0;
+  // One rank looks, as what a shared file system shows may differ from rank to rank.
+  const bool named =
+      max_over(backend, grid.world(), root && std::filesystem::exists(path / "manifest.json") ? 1 : 0) > 0;
+  std::string problem;
+  auto checkpoint =
+      named ? open_intact(backend, grid, path, problem) : open_newest_intact(backend, grid, path / "checkpoints");
+  if (!checkpoint) {
+    if (problem.empty()) problem = path.string() + ": neither a checkpoint nor a run that has one";
+    throw Error(fmt::format("--resume-from: {}; name another checkpoint{}", problem, describe_runs_near(path)));
+  }
+  check_continued(*checkpoint, config, train, root);
+  return std::move(*checkpoint);
 }
 
 }  // namespace vqlm

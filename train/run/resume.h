@@ -18,4 +18,13 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
                                                        const RunFolder& folder, const Config& config,
                                                        const ShardSet& train);
 
+/// Throws Error where the shards are not those that the run of the checkpoint is trained on: its order of samples exists for
+/// them alone.
+void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train);
+
+/// The checkpoint that another run starts from, with its optimizer's state, its step and its place in the order of samples:
+/// `path` itself, or the newest intact one of the run there (collective). Compared with the configuration as above.
+CheckpointReader open_checkpoint_to_fork(Backend& backend, const ProcessGrid& grid, const std::filesystem::path& path,
+                                         const Config& config, const ShardSet& train);
+
 }  // namespace vqlm

@@ -10,6 +10,7 @@
 #include "train/engine/matmul_peak.h"
 #include "train/engine/step_statistics.h"
 #include "train/engine/stopwatch.h"
+#include "train/run/mixture.h"
 
 namespace vqlm {
 namespace {
@@ -21,9 +22,32 @@ LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, cons
   options.global_batch = config.train.global_batch;
   options.data_rank = grid.data_rank();
   options.data_size = grid.data_size();
-  options.seed = static_cast<std::uint64_t>(config.train.seed);
   options.first_sample = static_cast<std::uint64_t>(state.samples);
   return options;
+}
+
+/// The sets' evaluations as one: means over all their tokens.
+HeldoutMetrics heldout_metrics(const std::vector<std::pair<std::string, Evaluation>>& results) {
+  HeldoutMetrics all;
+  double nll = 0, bytes = 0, cluster = 0, member = 0;
+  bool bytes_known = true;
+  for (const auto& [name, result] : results) {
+    nll += result.nll * static_cast<double>(result.tokens);
+    all.heldout_tokens += result.tokens;
+    all.seconds += result.seconds;
+    bytes_known = bytes_known && result.bytes.value_or(0) > 0;
+    bytes += static_cast<double>(result.bytes.value_or(0));
+    if (result.cluster_nll) cluster += *result.cluster_nll * static_cast<double>(result.tokens);
+    if (result.member_nll) member += *result.member_nll * static_cast<double>(result.tokens);
+    if (!name.empty()) all.sets.push_back({name, result.nll, result.tokens});
+  }
+  const Evaluation& first = results.front().second;
+  all.loss = results.size() == 1 ? first.nll : nll / static_cast<double>(all.heldout_tokens);
+  if (first.cluster_nll) all.cluster_loss = cluster / static_cast<double>(all.heldout_tokens);
+  if (first.member_nll) all.member_loss = member / static_cast<double>(all.heldout_tokens);
+  all.bits_per_byte = first.bits_per_byte;
+  if (results.size() > 1) all.bits_per_byte = bytes_known ? std::optional(nll / std::log(2.0) / bytes) : std::nullopt;
+  return all;
 }
 
 }  // namespace
@@ -45,8 +69,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
               .map = map(),
               .tokenizer = inputs.tokenizer,
               .tokenizer_sha256 = inputs.train.tokenizer_sha256(),
-              .train_tokens = static_cast<std::int64_t>(inputs.train.total_tokens()),
-              .train_shards = grid.world().rank() == 0 ? inputs.train.fingerprint() : ""},
+              .sources = grid.world().rank() == 0 ? trained_sources(inputs.train) : std::vector<TrainedSource>{}},
              grid, folder_.checkpoints()) {
   if (resumed == nullptr && initial != nullptr) {
     load_parameters(*initial, engine_.parameters());
@@ -60,8 +83,10 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
     saved_step_ = state_.step;
     newest_checkpoint_ = resumed->path();
   }
-  loader_ = std::make_unique<BatchLoader>(inputs.train, loader_options(config, grid, state_));
-  if (inputs.heldout) evaluator_.emplace(engine_.evaluator(*inputs.heldout));
+  const SampleOrder order = sample_order(config, inputs.train, state_);
+  loader_ = std::make_unique<BatchLoader>(inputs.train, order, loader_options(config, grid, state_));
+  losses_.emplace(backend, grid, config, inputs.train, order);
+  for (const HeldoutSet& set : inputs.heldout) evaluators_.push_back({set.name, engine_.evaluator(set.shards)});
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
@@ -81,7 +106,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
       replica_check_.run(state_.step);  // before a save of this one
     }
     // Not where the run is left: who asked for the end may not wait long.
-    if (evaluator_ && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
+    if (!evaluators_.empty() && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
     if (leaves || last) {
       save_and_wait(metrics);
     } else if (is_due(config_.checkpoint.every, state_.step)) {
@@ -92,8 +117,16 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
   return wishes.stop ? TrainOutcome::stopped : TrainOutcome::out_of_time;
 }
 
+StepMetrics Trainer::advance_to(std::int64_t step) {
+  VQLM_ASSERT(step > state_.step);
+  StepMetrics last;
+  Wishes nobodys;
+  while (state_.step < step) last = train_step([] { return false; }, {}, nobodys);
+  return last;
+}
+
 bool Trainer::time_is_up(const TimeLimit& limit) const {
-  const bool evaluates = evaluator_ && is_due(config_.train.eval_every, state_.step + 1);
+  const bool evaluates = !evaluators_.empty() && is_due(config_.train.eval_every, state_.step + 1);
   // Twice what was measured: steps vary, and the save in flight may be waited for before the last one. A second for the rest.
   const double needed =
       2 * longest_step_seconds_ + 2 * saver_.expected_seconds() + (evaluates ? evaluation_seconds_ : 0.0) + 1;
@@ -107,6 +140,8 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   const double seconds_data = load_micro_batches();
   const double norm = engine_.step(step, lr);
   const StepSums sums = engine_.micro_batches().sums();
+  step_.step = step;
+  step_.nll = engine_.micro_batches().sequence_nll(grid_.tensor_rank() * model().local_rows());
 
   // One small reduction carries every statistic of the step, the commitment loss, the wishes to end the run and how far a
   // save in the background is among them. The clock is one rank's: ranks that disagree would wait for each other.
@@ -119,7 +154,8 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
                      .wish_to_stop = stop_requested() ? 1.0 : 0.0,
                      .time_is_up = clock_says_so ? 1.0 : 0.0,
                      .saved = saver_.progress(),
-                     .peak_is_low = peak_is_low_ ? 1.0 : 0.0};
+                     .peak_is_low = peak_is_low_ ? 1.0 : 0.0,
+                     .by_source = losses_->by_source(step_)};
   all.sum_over_ranks(backend_, grid_.world());
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
@@ -144,7 +180,10 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.seconds_data = all.seconds_data / ranks;
   metrics.seconds_head = all.seconds_head / ranks;
   metrics.skipped = !std::isfinite(norm);
+  metrics.sources = losses_->metrics(step_, all.by_source);
+  metrics.memory_bytes = backend_.memory().peak_total;
   metrics.mfu = share_of_peak(metrics.tokens_per_second * model().flops_per_token());
+  losses_->watch(metrics.loss, step_);
   if (all.peak_is_low > 0) measure_peak_again();  // between steps
   return metrics;
 }
@@ -164,10 +203,13 @@ void Trainer::measure_peak_again() {
 double Trainer::load_micro_batches() {
   const double waited = loader_->seconds_waiting();
   step_samples_.clear();
+  step_.sources.clear();
+  step_.first = static_cast<std::uint64_t>(state_.samples);
   for (std::int64_t number = 0; number < loader_->micro_batches_per_step(); ++number) {
     const Batch batch = loader_->next();
     engine_.micro_batches().set(number, batch);
     step_samples_.insert(step_samples_.end(), batch.samples.begin(), batch.samples.end());
+    step_.sources.insert(step_.sources.end(), batch.sources.begin(), batch.sources.end());
   }
   return loader_->seconds_waiting() - waited;
 }
@@ -193,17 +235,15 @@ void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
 }
 
 void Trainer::evaluate(Metrics* metrics) {
-  const Evaluation result = evaluator_->run();
-  evaluation_seconds_ = result.seconds;
+  std::vector<std::pair<std::string, Evaluation>> results;
+  for (NamedEvaluator& set : evaluators_) results.emplace_back(set.name, set.evaluator.run());
+  HeldoutMetrics heldout = heldout_metrics(results);
+  evaluation_seconds_ = heldout.seconds;
   if (metrics == nullptr) return;
-  HeldoutMetrics heldout;
   heldout.step = state_.step;
   heldout.tokens = state_.tokens;
-  heldout.loss = result.nll;
-  heldout.bits_per_byte = result.bits_per_byte;
-  heldout.heldout_tokens = result.tokens;
-  heldout.seconds = result.seconds;
   metrics->add(heldout);
+  if (losses_->has_sources()) log::info("read so far: {}", losses_->epochs(static_cast<std::uint64_t>(state_.samples)));
 }
 
 void Trainer::save() {

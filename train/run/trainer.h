@@ -17,6 +17,7 @@
 #include "train/engine/replica_check.h"
 #include "train/records/metrics.h"
 #include "train/records/run_folder.h"
+#include "train/run/step_losses.h"
 #include "train/run/time_limit.h"
 #include "train/run/training_inputs.h"
 
@@ -38,13 +39,20 @@ class Trainer {
   /// the run goes on, but for the last one: then throws Error that says which checkpoint is the newest.
   TrainOutcome run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit = {});
 
+  /// Does the steps up to `step` and nothing beside them: no record, no evaluation, no checkpoint. Returns the last one's
+  /// metrics, which are those of run() to the bit on the same grid. Collective.
+  StepMetrics advance_to(std::int64_t step);
+  /// The newest step's samples by their losses, the worst first, on the first rank; empty on the others. Collective.
+  std::vector<SampleLoss> worst_samples() { return losses_->worst(step_); }
+
   Transformer& model() { return engine_.model(); }
   const Optimizer& optimizer() const { return engine_.optimizer(); }
   const TrainState& state() const { return state_; }
   /// The VQ head's map; null for a dense head.
   const CodeMap* map() const { return inputs_.map ? &*inputs_.map : nullptr; }
-  /// The numbers of the samples that this rank took for the newest step, in their order (BatchLoader).
+  /// The samples that this rank took for the newest step, in their order: their numbers in their sources (BatchLoader).
   const std::vector<std::int64_t>& step_samples() const { return step_samples_; }
+  const std::vector<std::int32_t>& step_sources() const { return step_.sources; }
 
  private:
   /// What ranks ask for between steps; the same on all of them.
@@ -84,10 +92,16 @@ class Trainer {
   Engine engine_;
   ReplicaCheck replica_check_;
   std::unique_ptr<BatchLoader> loader_;
-  std::optional<Evaluator> evaluator_;
+  std::optional<StepLosses> losses_;
+  struct NamedEvaluator {
+    std::string name;
+    Evaluator evaluator;
+  };
+  std::vector<NamedEvaluator> evaluators_;
   RunFolder folder_;
   TrainState state_;
   std::vector<std::int64_t> step_samples_;
+  StepSamples step_;                                 // the newest
   std::int64_t saved_step_ = -1;                     // of the newest save begun
   std::filesystem::path newest_checkpoint_;          // complete; empty where there is none
   double longest_step_seconds_ = 0;                  // of late

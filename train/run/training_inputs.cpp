@@ -4,6 +4,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <set>
 
@@ -14,6 +15,7 @@
 #include "train/codes/corpus_map.h"
 #include "train/codes/map_maker.h"
 #include "train/models/carried_model.h"
+#include "train/run/mixture.h"
 
 namespace vqlm {
 namespace {
@@ -149,28 +151,60 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
 }
 
 ShardSet open_training_shards(const Config& config) {
-  if (config.data.train.empty()) {
-    throw UsageError("data.train is empty: name the training shards, for example data.train='shards/train-*.h5'");
-  }
-  return ShardSet(config.data.train);
+  return ShardSet(training_sources(config.data));
 }
 
-std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train) {
-  if (config.data.heldout.empty()) return std::nullopt;
-  ShardSet heldout(config.data.heldout);
-  if (heldout.tokenizer_sha256() != train.tokenizer_sha256()) {
-    throw Error(
-        fmt::format("data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
-                    "prepare both with the same --tokenizer",
-                    config.data.heldout, heldout.tokenizer_sha256().substr(0, 12), config.data.train,
-                    train.tokenizer_sha256().substr(0, 12)));
+std::vector<HeldoutSet> open_heldout_shards(const Config& config, const ShardSet& train) {
+  std::vector<HeldoutEntry> entries = config.data.heldout_sets;
+  if (!config.data.heldout.empty()) entries = {{.name = "", .shards = config.data.heldout}};
+  std::vector<HeldoutSet> sets;
+  for (const HeldoutEntry& entry : entries) {
+    ShardSet heldout(entry.shards);
+    if (heldout.tokenizer_sha256() != train.tokenizer_sha256()) {
+      throw Error(
+          fmt::format("data.heldout = {}: tokenized with another tokenizer (sha256 {}) than data.train = {} ({}); "
+                      "prepare both with the same --tokenizer",
+                      entry.shards, heldout.tokenizer_sha256().substr(0, 12), train.glob(),
+                      train.tokenizer_sha256().substr(0, 12)));
+    }
+    refuse_overlap(train, heldout);
+    sets.push_back({entry.name, std::move(heldout)});
   }
-  refuse_overlap(train, heldout);
-  return heldout;
+  return sets;
 }
 
-std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
-                                          Communicator& world) {
+namespace {
+
+/// Counts over the training text as the run reads it from its start: each source's by its share.
+std::vector<std::int64_t> count_sources(const ShardSet& train, const Config& config, const CountingRanks& ranks) {
+  const std::vector<std::uint64_t> shares = mixture_stages(config, {}).front().shares;
+  if (shares.size() == 1) return count_tokens(train, statistics_tokens, ranks);
+  std::uint64_t all = 0;
+  for (const std::uint64_t share : shares) all += share;
+  std::vector<double> sums(static_cast<std::size_t>(train.vocab_size()), 0);
+  const std::vector<ShardSet::Source> sources = training_sources(config.data);
+  for (std::size_t s = 0; s < shares.size(); ++s) {
+    const auto named =
+        std::ranges::find(train.parts(), sources[s].name, [](const ShardSet::Part& part) { return part.source.name; });
+    const ShardSet source = train.part(static_cast<std::size_t>(named - train.parts().begin()));
+    if (shares[s] == 0 || source.total_tokens() == 0) continue;
+    const double part = static_cast<double>(shares[s]) / static_cast<double>(all);
+    const auto tokens = static_cast<std::uint64_t>(part * static_cast<double>(statistics_tokens));
+    const std::vector<std::int64_t> counts = count_tokens(source, std::max<std::uint64_t>(tokens, 1), ranks);
+    double counted = 0;
+    for (const std::int64_t count : counts) counted += static_cast<double>(count);
+    const double scale = part * static_cast<double>(std::min(train.total_tokens(), statistics_tokens)) / counted;
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += scale * static_cast<double>(counts[i]);
+  }
+  std::vector<std::int64_t> counts;
+  for (const double sum : sums) counts.push_back(static_cast<std::int64_t>(std::ceil(sum)));  // what occurs counts
+  return counts;
+}
+
+}  // namespace
+
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
+                                          const ShardSet& train, Backend& backend, Communicator& world) {
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr || is_made_map(head->map) || head->map == learned_map) return initial;
   const bool root = world.rank() == 0;
@@ -179,6 +213,8 @@ std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, 
       root && head->map == std::get<VqHeadConfig>(initial->head()).map && !std::filesystem::exists(head->map);
   if (max_over(backend, world, gone ? 1 : 0) > 0) return initial;
   CodeMap map = read_map(*head, root);
+  if (root && map.vocab_size == train.vocab_size() && map.vocab_size < config.model.vocab_size)
+    pad_map(map, config.model.vocab_size);
   if (root) check_map(map, config, head->map);
   broadcast_map(backend, world, config, map);
   return carried_over(std::move(initial), map, "head.map = " + head->map, backend, world);
@@ -192,7 +228,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   inputs.tokenizer = tokenizer_of(inputs.train, root);
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
   const CountingRanks ranks = counting_ranks(backend, grid.world());
-  inputs.counts = count_tokens(inputs.train, statistics_tokens, ranks);
+  inputs.counts = count_sources(inputs.train, config, ranks);
   inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr) return inputs;

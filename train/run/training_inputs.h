@@ -16,19 +16,24 @@
 
 namespace vqlm {
 
+struct HeldoutSet {
+  std::string name;  // empty: the only one
+  ShardSet shards;
+};
+
 struct TrainingInputs {
-  ShardSet train;
-  std::optional<ShardSet> heldout;
-  std::vector<std::int64_t> counts;              // (V) of the training shards
+  ShardSet train;  // of all sources (train/run/mixture.h)
+  std::vector<HeldoutSet> heldout;
+  std::vector<std::int64_t> counts;              // (V) of the training shards, sources by their weights
   std::optional<CodeMap> map;                    // VQ head only
   std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer/tokenizer_files.h)
 };
 
 /// Opens the shards of the configuration. Throws Error where they are missing, damaged or of different vocabularies.
 ShardSet open_training_shards(const Config& config);
-/// The held-out shards, or none where the configuration names none. Throws Error where their tokenizer is not the
-/// training shards', UsageError where they are among the training shards.
-std::optional<ShardSet> open_heldout_shards(const Config& config, const ShardSet& train);
+/// The held-out sets, none where the configuration names none. Throws Error where their tokenizer is not the training
+/// shards', UsageError where shards of them are among the training shards.
+std::vector<HeldoutSet> open_heldout_shards(const Config& config, const ShardSet& train);
 
 /// Throws UsageError where a map is not the one that the configuration describes; `origin`: its file, or how it was
 /// made.
@@ -36,9 +41,10 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
 
 /// `train --init`: the model keeps its own map, unless head.map names a file with another one of the same sizes; then
 /// its head is carried over to that (train/models/carried_model.h). Collective. Throws UsageError where that cannot be.
-/// config must be resolved and describe the model (check_initial_model).
-std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config, Backend& backend,
-                                          Communicator& world);
+/// config must be resolved and describe the model (check_initial_model). A map of the shards' vocabulary gets clusters for
+/// rows that only pad the model's.
+std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
+                                          const ShardSet& train, Backend& backend, Communicator& world);
 
 /// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of
 /// ranks). A map in hand (from a checkpoint) is taken as it is. config must be resolved.

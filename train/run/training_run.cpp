@@ -1,12 +1,17 @@
 #include "train/run/training_run.h"
 
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
 #include <utility>
 
+#include "core/error.h"
 #include "core/log.h"
 #include "train/codes/code_map_file.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/open_model.h"
+#include "train/run/mixture.h"
 #include "train/run/resume.h"
 
 namespace vqlm {
@@ -18,6 +23,24 @@ Config settled(Config config, const TrainingRunOptions& options) {
   auto* head = std::get_if<VqHeadConfig>(&config.head);
   if (head != nullptr && !options.initial.empty() && head->map == "learned") head->map = "corpus";
   return config;
+}
+
+[[noreturn]] void refuse_to_start(const RunFolder& folder) {
+  throw UsageError(fmt::format(
+      "--resume: run.dir = {}: {}; --resume=auto starts a run where there is none to continue{}",
+      folder.path().string(), std::filesystem::exists(folder.path()) ? "has no checkpoint" : "there is no such folder",
+      describe_runs_near(folder.path())));
+}
+
+/// A fork into the folder that it comes from would remove or mix what is there.
+void check_fork(const RunFolder& folder, const std::filesystem::path& source) {
+  const auto own = std::filesystem::weakly_canonical(folder.path());
+  const auto from = std::filesystem::weakly_canonical(source);
+  if (std::mismatch(own.begin(), own.end(), from.begin(), from.end()).first != own.end()) return;
+  throw UsageError(
+      fmt::format("--resume-from {}: lies in run.dir = {}, the run itself: choose another run.dir; --resume "
+                  "continues the run",
+                  source.string(), folder.path().string()));
 }
 
 }  // namespace
@@ -39,6 +62,9 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
 
 void TrainingRun::open_folder() {
   if (grid_.world().rank() == 0) {
+    // Before a mistyped folder is made.
+    if (options_.existing == ExistingRun::resume && !folder_.holds_checkpoint()) refuse_to_start(folder_);
+    if (!options_.forked.empty()) check_fork(folder_, options_.forked);
     folder_.make();
     if (!options_.job.empty()) lock_.emplace(folder_.path(), options_.job);
     folder_.open(options_.existing);
@@ -47,18 +73,42 @@ void TrainingRun::open_folder() {
 }
 
 void TrainingRun::open_beginning(const ShardSet& shards) {
-  if (options_.existing == ExistingRun::resume) {
+  config_.run.began_from = options_.initial.string();
+  if (options_.existing == ExistingRun::resume || options_.existing == ExistingRun::resume_or_start) {
     resumed_ = open_newest_checkpoint(backend_, grid_, folder_, config_, shards);
-    if (!resumed_) {
+    if (resumed_) {
+      config_.run.began_from = resumed_->config().run.began_from;
+      adopt_mixture();
+      return;
+    }
+    if (options_.existing == ExistingRun::resume) refuse_to_start(folder_);  // on all ranks
+    if (options_.forked.empty()) {
       log::info("{}: no checkpoint to resume from; starting at step 0", folder_.path().string());
     }
   }
+  if (!options_.forked.empty()) open_fork(shards);
   if (options_.initial.empty()) return;
   initial_ = open_model(options_.initial, grid_.world().rank() == 0 ? Verify::yes : Verify::no);
   check_initial_model(config_, *initial_);
   check_tokenizer(*initial_, shards);
-  initial_ = on_named_map(std::move(initial_), config_, backend_, grid_.world());
+  initial_ = on_named_map(std::move(initial_), config_, shards, backend_, grid_.world());
   log::info("parameters of {} ({})", initial_->path().string(), initial_->description());
+}
+
+void TrainingRun::adopt_mixture() {
+  std::vector<std::string> told;
+  config_ = continued_mixture(config_, resumed_->config(), resumed_->state(), told);
+  if (grid_.world().rank() > 0) return;
+  for (const std::string& line : told) log::info("{}", line);
+}
+
+void TrainingRun::open_fork(const ShardSet& shards) {
+  resumed_ = open_checkpoint_to_fork(backend_, grid_, options_.forked, config_, shards);
+  config_.run.began_from = resumed_->path().string();
+  adopt_mixture();
+  const std::string earlier = resumed_->config().run.began_from;
+  log::info("goes on from {} (step {}, {} tokens{}), in {}", config_.run.began_from, resumed_->state().step,
+            resumed_->state().tokens, earlier.empty() ? "" : ", which began from " + earlier, folder_.path().string());
 }
 
 void TrainingRun::begin_records() {

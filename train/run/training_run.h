@@ -26,6 +26,7 @@ namespace vqlm {
 struct TrainingRunOptions {
   ExistingRun existing = ExistingRun::refuse;
   std::filesystem::path initial = {};  // the model whose parameters the run starts from; empty: random ones
+  std::filesystem::path forked = {};   // the checkpoint, or the run, that a run without checkpoints goes on from
   std::string job = {};  // who trains here, for a second job that wants to; empty: the folder is not locked
   Terminal terminal = Terminal::no;
   bool keeps_records = true;  // config.toml, code_map.h5 and metrics in the run's folder
@@ -50,13 +51,16 @@ class TrainingRun {
 
  private:
   void open_folder();
-  /// The checkpoint that a resumed run goes on from and the model that another starts from, where there are such.
+  /// The checkpoint that a resumed or forked run goes on from and the model that another starts from, where there are such.
   void open_beginning(const ShardSet& shards);
+  void open_fork(const ShardSet& shards);
+  /// The sources and weights that the checkpoint's run had until then stay in config_ (mixture.h).
+  void adopt_mixture();
   void begin_records();
 
   Backend& backend_;
   const ProcessGrid& grid_;
-  const Config config_;
+  Config config_;  // as it stands once the beginning is open
   const TrainingRunOptions options_;
   RunFolder folder_;
   std::optional<RunLock> lock_;

@@ -4,13 +4,16 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/atomic_file.h"
+#include "data/files/sha256.h"
 #include "data/tokenizer/sentencepiece_file.h"
 #include "data/tokenizer/sentencepiece_json.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer_files.h"
 
 namespace vqlm {
 
@@ -20,11 +23,16 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
   write_file_atomically(file.string(), json.dump(2) + "\n");
 }
 
-/// Texts begin behind the end of the one before, as our samples do: <s>, which no sample has, would be what
-/// lm-evaluation-harness puts in front of a whole text. Nothing is added by itself.
+/// Texts begin behind the end of the one before, as our samples do, and as vqlm generate's prompts: <s> is in no shard, so
+/// that its vector was never trained.
 nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
   const std::string& eos = tokenizer.piece(tokenizer.eos_id());
-  return {{"bos_token", eos}, {"eos_token", eos}, {"unk_token", tokenizer.piece(tokenizer.id_of("<unk>").value_or(0))}};
+  nlohmann::ordered_json tokens = {{"bos_token", eos}, {"eos_token", eos}};
+  // Its name is the model's to choose, and need not be "<unk>".
+  for (const SentencePieceFile::Piece& piece : read_sentencepiece(tokenizer.bytes(), tokenizer.file_name()).pieces) {
+    if (piece.type == SentencePieceFile::Type::unknown) tokens["unk_token"] = piece.text;
+  }
+  return tokens;
 }
 
 /// For transformers' Llama tokenizer. "legacy": false and the prefix as the model has it: the default would encode the text
@@ -32,7 +40,7 @@ nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
 void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
   const nlohmann::ordered_json special = special_tokens_of(tokenizer);
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
-                                   {"add_bos_token", false},
+                                   {"add_bos_token", true},
                                    {"add_eos_token", false},
                                    {"add_prefix_space", tokenizer.traits().dummy_prefix},
                                    {"legacy", false},
@@ -41,19 +49,6 @@ void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::p
   config.update(special);
   write_json(out / "tokenizer_config.json", config);
   write_json(out / "special_tokens_map.json", special);
-}
-
-/// For a model that Llama's class would take for another one: unigram, with a normalization, or with a space in front, which
-/// that class leaves out before a space.
-void write_as_json(const Tokenizer& tokenizer, const std::filesystem::path& out) {
-  const std::string name = (out / "tokenizer.model").string();
-  write_file_atomically((out / "tokenizer.json").string(),
-                        tokenizer_json_of(read_sentencepiece(tokenizer.bytes(), name), name));
-  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                   {"add_bos_token", false},
-                                   {"clean_up_tokenization_spaces", false}};
-  config.update(special_tokens_of(tokenizer));
-  write_json(out / "tokenizer_config.json", config);
 }
 
 /// An id of a generation_config.json, the first where it is a list.
@@ -79,18 +74,6 @@ HfSpecialTokens described_tokens(const std::filesystem::path& file) {
     return std::nullopt;
   };
   return {.bos = id_of_token("bos_token"), .eos = id_of_token("eos_token")};
-}
-
-/// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
-HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
-  const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
-  const TokenizerTraits& traits = tokenizer.traits();
-  if (traits.bpe && traits.plain_normalization && !traits.dummy_prefix) {
-    describe_sentencepiece(tokenizer, out);
-  } else {
-    write_as_json(tokenizer, out);
-  }
-  return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
 }
 
 /// False for a kind of tokenizer that is only carried along, which is told.
@@ -120,6 +103,89 @@ HfSpecialTokens byte_level_tokens(const std::filesystem::path& out) {
   return tokens;
 }
 
+using Json = nlohmann::ordered_json;
+
+Json read_json(const std::filesystem::path& file) {
+  Json json = Json::parse(read_file(file.string()), nullptr, false);
+  if (!json.is_object()) throw Error(file.string() + ": is not a JSON object; copy it again");
+  return json;
+}
+
+/// The post-processor that puts a token before every text, behind what the file has of ByteLevel (which only trims offsets).
+Json begin_with(const std::string& token, std::int32_t id, const Json& before) {
+  Json steps = Json::array();
+  const auto keep = [&](const Json& step) {
+    if (step.is_object() && step.value("type", "") == "ByteLevel") steps.push_back(step);
+  };
+  if (before.is_object() && before.contains("processors")) {
+    for (const Json& step : before["processors"]) keep(step);
+  } else {
+    keep(before);
+  }
+  const auto special = [&](int type) { return Json{{"SpecialToken", {{"id", token}, {"type_id", type}}}}; };
+  const auto text = [](const char* name, int type) { return Json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
+  steps.push_back(
+      {{"type", "TemplateProcessing"},
+       {"single", Json::array({special(0), text("A", 0)})},
+       {"pair", Json::array({special(0), text("A", 0), special(1), text("B", 1)})},
+       {"special_tokens", {{token, {{"id", token}, {"ids", Json::array({id})}, {"tokens", Json::array({token})}}}}}});
+  return {{"type", "Sequence"}, {"processors", std::move(steps)}};
+}
+
+/// For a model that Llama's class would take for another one: unigram, with a normalization, or with a space in front, which
+/// that class leaves out before a space.
+void write_as_json(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+  const std::string name = (out / "tokenizer.model").string();
+  Json json = Json::parse(tokenizer_json_of(read_sentencepiece(tokenizer.bytes(), name), name));
+  json["post_processor"] = begin_with(tokenizer.piece(tokenizer.eos_id()), tokenizer.eos_id(), json["post_processor"]);
+  write_file_atomically((out / "tokenizer.json").string(), json.dump());
+  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                   {"add_bos_token", true},
+                                   {"clean_up_tokenization_spaces", false}};
+  config.update(special_tokens_of(tokenizer));
+  write_json(out / "tokenizer_config.json", config);
+}
+
+/// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
+HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
+  const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
+  const TokenizerTraits& traits = tokenizer.traits();
+  if (traits.bpe && traits.plain_normalization && !traits.dummy_prefix) {
+    describe_sentencepiece(tokenizer, out);
+  } else {
+    write_as_json(tokenizer, out);
+  }
+  return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
+}
+
+/// Makes the folder's byte-level tokenizer put the end of text before every text, as it stands before the texts of our runs,
+/// whatever the tokenizer's own model began with. Its ids are the same, and so, as tokenizer_identity() reads it, is its hash.
+void begin_texts_like_ours(const std::filesystem::path& out, HfSpecialTokens& tokens) {
+  const std::filesystem::path file = out / "tokenizer.json";
+  const Tokenizer tokenizer = Tokenizer::open(file.string());
+  if (tokenizer.eos_id() == Tokenizer::no_eos) return;
+  const std::string& eos = tokenizer.piece(tokenizer.eos_id());
+  Json config = read_json(out / "tokenizer_config.json");
+  if (tokenizer.begin_id() != tokenizer.eos_id()) {
+    const std::string identity = tokenizer_identity(out);
+    Json json = read_json(file);
+    json["post_processor"] = begin_with(eos, tokenizer.eos_id(), json.value("post_processor", Json()));
+    write_file_atomically(file.string(), json.dump(1) + "\n");
+    config[tokenizer_identity_key] = {{"of", sha256_of_file(file.string())}, {"is", identity}};
+  }
+  config["add_bos_token"] = true;
+  config["bos_token"] = eos;
+  write_json(out / "tokenizer_config.json", config);
+  for (const char* name : {"special_tokens_map.json", "generation_config.json"}) {
+    if (!std::filesystem::exists(out / name)) continue;
+    Json other = read_json(out / name);
+    if (std::string_view(name).starts_with("special")) other["bos_token"] = eos;
+    if (std::string_view(name).starts_with("generation")) other["bos_token_id"] = tokenizer.eos_id();
+    write_json(out / name, other);
+  }
+  tokens.bos = tokenizer.eos_id();
+}
+
 }  // namespace
 
 HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesystem::path& out) {
@@ -142,6 +208,9 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
   } else if (names.contains("tokenizer.json") && can_be_read(out / "tokenizer.json")) {
     tokens = byte_level_tokens(out);
   }
+  if (source.trained_here() && names.contains("tokenizer.json") && !names.contains("tokenizer.model") &&
+      std::filesystem::exists(out / "tokenizer_config.json") && can_be_read(out / "tokenizer.json"))
+    begin_texts_like_ours(out, tokens);
   const std::filesystem::path generation = out / "generation_config.json";
   if (names.contains("generation_config.json")) {
     auto json = nlohmann::ordered_json::parse(read_file(generation.string()), nullptr, false);

@@ -29,12 +29,11 @@ void write_model_checkpoint(const ModelSource& source, const std::filesystem::pa
   if (const std::string text = source.generation_config(); !text.empty()) {
     write_file_atomically((folder.partial() / "generation_config.json").string(), text);
   }
-  complete_checkpoint(
-      folder.partial(), 1,
-      {.config = to_toml(config_of_model(source)),
-       .tokenizer = source.tokenizer_files(),
-       .extras = {.map = map ? &*map : nullptr, .tokenizer_sha256 = source.tokenizer_sha256(), .train_tokens = 0},
-       .state = {}});
+  complete_checkpoint(folder.partial(), 1,
+                      {.config = to_toml(config_of_model(source)),
+                       .tokenizer = source.tokenizer_files(),
+                       .extras = {.map = map ? &*map : nullptr, .tokenizer_sha256 = source.tokenizer_sha256()},
+                       .state = {}});
   folder.publish();
 }
 

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/task_progress.h"
 #include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
 #include "train/models/loaded_model.h"
@@ -55,7 +56,9 @@ SourceLoss measure_loss(const ModelSource& source, Backend& backend, const Shard
   std::vector<double> hidden_sum(d, 0);
   std::vector<float> losses(static_cast<std::size_t>(rows));
   SourceLoss result;
+  TaskProgress progress("measuring the loss on the text");
   for (std::int64_t number = 0; number < samples.batches(); ++number) {
+    progress.set(number, samples.batches());
     const Batch batch = samples.batch(number);
     backend.copy_from_host(tokens, batch.tokens.data());
     backend.copy_from_host(targets, batch.targets.data());

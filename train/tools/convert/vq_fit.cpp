@@ -11,6 +11,7 @@
 
 #include "core/box.h"
 #include "core/error.h"
+#include "core/task_progress.h"
 #include "train/codes/map_fit.h"
 
 namespace vqlm {
@@ -241,6 +242,7 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
               .member_codes = {},
               .provenance = provenance(source, options, text)};
   {
+    const TaskProgress progress(fmt::format("putting {} rows into {} clusters", w.rows, map.clusters));
     WeightedVectors x = leading_components(w);
     centre_rotate_normalise(x, options.seed);
     map.cluster_of_token = balanced_clusters(x, map.clusters, options.seed, backend);
@@ -264,6 +266,7 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
     fit.kept_by_codes = 1;
   }
   if (map.groups > 0) {
+    const TaskProgress progress(fmt::format("making {} groups of {} codes for {} rows", map.groups, map.codes, w.rows));
     map.member_codes = product_codes(w, map.groups, map.codes, options.seed);
     const std::vector<float>& u = tensors["vq_head.member_codebook"] = code_means(map, w);
     const std::vector<double> before = products_with(w, text.mean_hidden);

@@ -49,7 +49,7 @@ std::string bos_piece(const Json& config) {
 std::optional<std::int32_t> begin_of_byte_level(const ModelSource& source, const Tokenizer& tokenizer,
                                                 const std::optional<Json>& config, std::optional<std::int32_t> eos) {
   // A run of ours, whose shards have nothing in front of texts, whatever the tokenizer's files say.
-  if (const auto run = source.run(); run && run->has_optimizer) return eos;
+  if (source.trained_here()) return eos;
   if (config) {
     const Json add = config->value("add_bos_token", Json());
     if (add.is_boolean()) return add.get<bool>() ? tokenizer.id_of(bos_piece(*config)) : std::nullopt;

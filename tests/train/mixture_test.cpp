@@ -1,0 +1,160 @@
+// Sources of text with weights: what a configuration says of them, and how a run goes on with others.
+#include "train/run/mixture.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/data/temporary_folder.h"
+#include "tests/data/test_shards.h"
+
+namespace vqlm {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr const char* head = "[model]\nd_model = 64\nn_heads = 4\n[train]\nglobal_batch = 8\n";
+
+class MixtureConfig : public testing::Test {
+ protected:
+  Config read(const std::string& tables, const std::vector<std::string>& overrides = {}) {
+    write_bytes(folder_.file("c.toml"), head + tables);
+    Config config = load_config(folder_.file("c.toml"), overrides);
+    resolve(config, 100'000, 1);
+    return config;
+  }
+  std::string refusal(const std::string& tables, const std::vector<std::string>& overrides = {}) {
+    return message_of([&] { mixture_stages(read(tables, overrides), {}); });
+  }
+  TemporaryFolder folder_;
+};
+
+const std::string web = "[[data.mix]]\nname = \"web\"\ntrain = \"w/*.h5\"\nweight = 0.7\n";
+const std::string code = "[[data.mix]]\nname = \"code\"\ntrain = \"c/*.h5\"\nweight = 0.3\n";
+
+TEST_F(MixtureConfig, StagesBeginAtTheirSteps) {
+  const Config config = read(web + code +
+                             "[[data.mix]]\nname = \"math\"\ntrain = \"m/*.h5\"\nweight = 1\nfrom_step = 11\n"
+                             "[[data.mix]]\nname = \"code\"\nweight = 0\nfrom_step = 21\n");
+  const auto sources = training_sources(config.data);
+  ASSERT_EQ(sources.size(), 3U);
+  EXPECT_EQ(sources[2].name, "math");
+  EXPECT_EQ(sources[1].glob, "c/*.h5");
+  const auto stages = mixture_stages(config, {});
+  ASSERT_EQ(stages.size(), 3U);
+  EXPECT_EQ(stages[1].first_sample, 80U);
+  EXPECT_EQ(stages[2].first_sample, 160U);
+  EXPECT_EQ(stages[0].shares, (std::vector<std::uint64_t>{700'000, 300'000, 0}));
+  EXPECT_EQ(stages[1].shares, (std::vector<std::uint64_t>{700'000, 300'000, 1'000'000}));
+  EXPECT_EQ(stages[2].shares, (std::vector<std::uint64_t>{700'000, 0, 1'000'000}));
+}
+
+TEST_F(MixtureConfig, IsWrittenAndReadBack) {
+  const Config config = read(web + code + "[[data.heldout]]\nname = \"news\"\nshards = \"h \\\"1\\\"/*.h5\"\n",
+                             {"data.mix.web.weight=0.123456", "data.mix.math.train=m/*.h5", "data.mix.math.weight=2",
+                              "data.heldout.code=hc/*.h5"});
+  write_bytes(folder_.file("again.toml"), to_toml(config));
+  const Config again = load_config(folder_.file("again.toml"));
+  EXPECT_EQ(again.data.mix, config.data.mix);
+  EXPECT_EQ(again.data.heldout_sets, config.data.heldout_sets);
+  ASSERT_EQ(config.data.mix.size(), 3U);
+  EXPECT_EQ(config.data.mix[0].weight, 0.123456);
+  EXPECT_EQ(config.data.heldout_sets[1].shards, "hc/*.h5");
+  EXPECT_EQ(config.data.heldout_sets[0].shards, "h \"1\"/*.h5");
+}
+
+TEST_F(MixtureConfig, WhatDoesNotGoTogetherIsRefusedByName) {
+  EXPECT_THAT(refusal(web + "weigth = 1\n"), AllOf(HasSubstr("c.toml:10"), HasSubstr("weigth"), HasSubstr("weight")));
+  EXPECT_THAT(refusal("[[data.mix]]\ntrain = \"x\"\n"), AllOf(HasSubstr("c.toml:6"), HasSubstr("without a name")));
+  EXPECT_THAT(refusal("[[data.mix]]\nname = \"a b\"\ntrain = \"x\"\nweight = 1\n"), HasSubstr("a b"));
+  EXPECT_THAT(refusal("[[data.mix]]\nname = \"a\"\nweight = 1\n"), HasSubstr("a has no shards"));
+  EXPECT_THAT(refusal(web + web), HasSubstr("web has two entries from step 1"));
+  EXPECT_THAT(refusal(web, {"data.train=t/*.h5"}), AllOf(HasSubstr("t/*.h5"), HasSubstr("choose one")));
+  EXPECT_THAT(refusal(web, {"data.mix.web.weight=0"}), HasSubstr("no source has a weight from step 1"));
+  EXPECT_THAT(refusal(web, {"data.mix.web.weight=-1"}), HasSubstr("weight -1"));
+  EXPECT_THAT(refusal(web, {"data.mix.web.weight=nan"}), HasSubstr("weight nan"));
+  EXPECT_THAT(refusal(web, {"data.mix.web.weight=0.12345678"}), HasSubstr("at most six decimals"));
+  EXPECT_THAT(refusal(web, {"data.mix.web.weight=much"}), AllOf(HasSubstr("much"), HasSubstr("number")));
+  EXPECT_THAT(refusal(web, {"data.mix.web.wait=1"}), HasSubstr("data.mix.NAME.weight"));
+  EXPECT_THAT(refusal(web + code, {"data.mix.web.weight=33.333333"}), HasSubstr("round them"));
+  EXPECT_THAT(refusal(web + "[[data.mix]]\nname = \"web\"\nweight = 0\nfrom_step = 5\n"),
+              AllOf(HasSubstr("sample 32"), HasSubstr("all weights are 0")));
+  EXPECT_THAT(refusal(web + "[[data.heldout]]\nname = \"a\"\nshards = \"x\"\n", {"data.heldout=y"}),
+              AllOf(HasSubstr("data.heldout = y"), HasSubstr("choose one")));
+  EXPECT_THAT(refusal(""), HasSubstr("data.train is empty"));
+}
+
+class MixtureContinued : public MixtureConfig {
+ protected:
+  Config continued(const Config& config, const Config& saved, const TrainState& place) {
+    told_.clear();
+    return continued_mixture(config, saved, place, told_);
+  }
+  std::vector<std::string> told_;
+};
+
+TEST_F(MixtureContinued, TheSameWeightsGoOn) {
+  const Config saved = read(web + code + "[[data.mix]]\nname = \"code\"\nweight = 0.5\nfrom_step = 11\n");
+  for (const TrainState place : {TrainState{5, 40, 0}, TrainState{10, 80, 0}, TrainState{15, 120, 0}}) {
+    const Config again = continued(saved, saved, place);
+    EXPECT_TRUE(told_.empty()) << place.step;
+    const auto stages = mixture_stages(again, place);
+    const auto before = mixture_stages(saved, {});
+    ASSERT_EQ(stages.size(), before.size());
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      EXPECT_EQ(stages[i].first_sample, before[i].first_sample);
+      EXPECT_EQ(stages[i].shares, before[i].shares);
+    }
+  }
+}
+
+TEST_F(MixtureContinued, ChangedWeightsAreANewStage) {
+  const Config saved = read(web + code);
+  Config wanted =
+      read(web + code, {"data.mix.code.weight=0.7", "data.mix.math.train=m/*.h5", "data.mix.math.weight=0.6"});
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0};
+  const Config next = continued(wanted, saved, place);
+  ASSERT_EQ(told_.size(), 1U);
+  EXPECT_THAT(told_[0], AllOf(HasSubstr("from step 11 on code 35 %, math 30 %, web 35 %"),
+                              HasSubstr("before code 30 %, web 70 %")));
+  const auto stages = mixture_stages(next, place);
+  ASSERT_EQ(stages.size(), 2U);
+  EXPECT_EQ(stages[0].shares, (std::vector<std::uint64_t>{700'000, 300'000, 0}));
+  EXPECT_EQ(stages[1].first_sample, 80U);
+  EXPECT_EQ(stages[1].shares, (std::vector<std::uint64_t>{700'000, 700'000, 600'000}));
+  // Once more, from the user's own file, with another global batch: what was stays where it was.
+  Config doubled = wanted;
+  doubled.train.global_batch = 16;
+  const TrainState later{.step = 20, .samples = 160, .tokens = 0};
+  const Config third = continued(doubled, next, later);
+  EXPECT_TRUE(told_.empty());
+  EXPECT_EQ(mixture_stages(third, later)[1].first_sample, 80U);
+  const TrainState last{.step = 30, .samples = 320, .tokens = 0};
+  EXPECT_EQ(mixture_stages(continued(doubled, third, last), last)[1].first_sample, 80U);
+  EXPECT_TRUE(told_.empty());
+}
+
+TEST_F(MixtureContinued, ARunOfOneSourceTakesMore) {
+  Config saved = read("[data]\ntrain = \"w/*.h5\"\n");
+  Config wanted = read(code, {"data.mix.train.train=w/*.h5", "data.mix.train.weight=0.7"});
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0};
+  const Config next = continued(wanted, saved, place);
+  EXPECT_EQ(told_.size(), 1U);
+  EXPECT_EQ(training_sources(next.data)[0].name, only_source);
+  EXPECT_EQ(mixture_stages(next, place)[0].shares, (std::vector<std::uint64_t>{1'000'000, 0}));
+  EXPECT_THAT(message_of([&] { continued(read(web), saved, place); }),
+              AllOf(HasSubstr("source train (w/*.h5)"), HasSubstr("weight = 0")));
+}
+
+TEST_F(MixtureContinued, StagesStillToComeFollowTheNewGlobalBatch) {
+  const Config saved = read(web + code + "[[data.mix]]\nname = \"code\"\nweight = 0.5\nfrom_step = 21\n");
+  Config wanted = saved;
+  wanted.train.global_batch = 16;
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0};
+  const Config next = continued(wanted, saved, place);
+  EXPECT_EQ(mixture_stages(next, place)[1].first_sample, 80U + 10 * 16);
+  EXPECT_TRUE(told_.empty());
+}
+
+}  // namespace
+}  // namespace vqlm
