@@ -124,7 +124,7 @@ class Gguf(Trained):
             fields = {key: field.contents() for key, field in gguf.GGUFReader(self.converted(checkpoint)).fields.items()}
             shards = self.folder / f"{name}-shards"
             tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-            self.assertEqual((fields["tokenizer.ggml.add_bos_token"], fields["tokenizer.ggml.add_eos_token"]), (False, False))
+            self.assertEqual((fields["tokenizer.ggml.add_bos_token"], fields["tokenizer.ggml.add_eos_token"]), (True, False))
             if name == "byte-bpe":
                 model = json.loads((shards / "tokenizer.json").read_text())
                 self.assertEqual((fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]), ("gpt2", "gpt-2"))
@@ -236,7 +236,7 @@ class Gguf(Trained):
                 break
         job.terminate()
         self.assertIn("stopped by a signal; nothing was written", job.communicate(timeout=10)[1])
-        self.assertEqual((job.returncode, list(self.folder.glob("stopped*"))), (1, []))
+        self.assertEqual((job.returncode, list(self.folder.glob("stopped*"))), (130, []))
 
     def perplexity(self, rows):
         """Of log-probabilities (rows, length, V) of ids (rows, length)."""
