@@ -7,7 +7,8 @@ text. The arguments are those of the lm_eval command, with the model "vqlm":
 
 Model arguments: checkpoint (a run, a checkpoint or a Hugging Face folder), program (the checkout's build/vqlm, or the installed one, unless
 said), ranks (1: how many mpirun starts), device, batch, context (tokens of a sample), begin (1: the token that begins a
-text stands before every context, as in training; lm-eval's Hugging Face model leaves it out, so the default is 0).
+text stands before every context, as in training; lm-eval's Hugging Face model does so where the tokenizer does by
+itself, and not with add_bos_token=False; the default here is 0).
 """
 
 import json

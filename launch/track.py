@@ -25,7 +25,8 @@ NAMES = {  # as in the run's event files
     "loss": "train/loss", "tokens": "train/tokens", "lr": "train/lr", "grad_norm": "train/grad_norm", "commitment": "train/commitment",
     "skipped": "train/skipped", "tokens_per_second": "speed/tokens_per_second", "seconds": "speed/seconds",
     "seconds_data": "speed/seconds_data", "seconds_head": "speed/seconds_head", "mfu": "speed/mfu", "heldout_loss": "heldout/loss",
-    "heldout_perplexity": "heldout/perplexity", "heldout_bits_per_byte": "heldout/bits_per_byte"}
+    "heldout_perplexity": "heldout/perplexity", "heldout_bits_per_byte": "heldout/bits_per_byte",
+    "heldout_cluster_loss": "heldout/cluster_loss", "heldout_member_loss": "heldout/member_loss"}
 LINES_AT_ONCE = 200
 
 
@@ -46,6 +47,12 @@ def points_of(line, place):
     # The loss of a skipped step is null; a held-out line's tokens and seconds would be points of the training's curves.
     values = {NAMES[key]: float(value) for key, value in entry.items()
               if key in NAMES and value is not None and (stream == "train" or key.startswith("heldout_"))}
+    if entry.get("memory_bytes") is not None:
+        values["memory/peak_MiB"] = entry["memory_bytes"] / 2**20
+    for key, name in (("loss_by_source", "train/loss"), ("epochs", "train/epochs")):
+        values.update({f"{name}/{source}": float(value) for source, value in entry.get(key, {}).items() if value is not None})
+    values.update({f"heldout/loss/{name}": float(of_set["loss"]) for name, of_set in entry.get("heldout_by_set", {}).items()
+                   if of_set["loss"] is not None})
     return stream, step, values
 
 

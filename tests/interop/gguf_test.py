@@ -5,14 +5,16 @@ import functools
 import itertools
 import json
 import math
+import os
 import shutil
+import subprocess
 import unittest
 
 from interop import ENVIRONMENT, log_probs, np
 import gguf
 import safetensors.numpy
 import sentencepiece
-from program import error_lines, run
+from program import PROGRAM, error_lines, run
 from trained import MODEL, SOURCE, Trained, set_options
 
 try:
@@ -122,7 +124,7 @@ class Gguf(Trained):
             fields = {key: field.contents() for key, field in gguf.GGUFReader(self.converted(checkpoint)).fields.items()}
             shards = self.folder / f"{name}-shards"
             tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-            self.assertEqual((fields["tokenizer.ggml.add_bos_token"], fields["tokenizer.ggml.add_eos_token"]), (False, False))
+            self.assertEqual((fields["tokenizer.ggml.add_bos_token"], fields["tokenizer.ggml.add_eos_token"]), (True, False))
             if name == "byte-bpe":
                 model = json.loads((shards / "tokenizer.json").read_text())
                 self.assertEqual((fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]), ("gpt2", "gpt-2"))
@@ -222,6 +224,19 @@ class Gguf(Trained):
         text.write_text("".join(json.dumps({"text": piece}) + "\n" for piece in texts))
         self.succeed("score", "--checkpoint", checkpoint, "--input", text, "--out", out, "--device", "cpu")
         return [json.loads(line)["tokens"] for line in out.read_text().splitlines()]
+
+    def test_a_signal_ends_it_and_leaves_nothing(self):
+        slow = self.folder / "slow.sh"
+        slow.write_text("#!/bin/sh\necho started\nexec sleep 60\n")
+        slow.chmod(0o755)
+        job = subprocess.Popen([PROGRAM, "convert", "--to", "gguf", "--checkpoint", self.trained("dense"), "--out", self.folder / "stopped"],
+                               env={**os.environ, "VQLM_PYTHON": str(slow)}, stderr=subprocess.PIPE, text=True)
+        for line in job.stderr:
+            if "started" in line:
+                break
+        job.terminate()
+        self.assertIn("stopped by a signal; nothing was written", job.communicate(timeout=10)[1])
+        self.assertEqual((job.returncode, list(self.folder.glob("stopped*"))), (130, []))
 
     def perplexity(self, rows):
         """Of log-probabilities (rows, length, V) of ids (rows, length)."""

@@ -72,11 +72,12 @@ class Track(unittest.TestCase):
 
     def test_names_and_configuration(self):
         self.metrics.write_text(
-            line(1, tokens=64, seconds=0.5, mfu=0.2) + '{"step":1,"tokens":64,"heldout_loss":3.0,"heldout_tokens":9,"seconds":7}\n'
+            line(1, tokens=64, seconds=0.5, mfu=0.2, memory_bytes=2**21, loss_by_source={"a": 1.5}, epochs={"a": 0.25}) + '{"step":1,"tokens":64,"heldout_loss":3.0,"heldout_tokens":9,"seconds":7,"heldout_by_set":{"b":{"loss":2.5,"tokens":4}}}\n'
             + '{"step":1,"checkpoint":"step-00000001","seconds_write":0.1}\n' + '{"step":2,"loss":null,"grad_norm":null,"lr":0.1,"skipped":true}\n')
         self.assertEqual(self.tracked(), [
-            (1, {"train/loss": 2.0, "train/lr": 0.1, "train/tokens": 64, "speed/seconds": 0.5, "speed/mfu": 0.2}),
-            (1, {"heldout/loss": 3.0}), (2, {"train/lr": 0.1, "train/skipped": 1.0})])
+            (1, {"train/loss": 2.0, "train/lr": 0.1, "train/tokens": 64, "speed/seconds": 0.5, "speed/mfu": 0.2, "memory/peak_MiB": 2.0,
+                 "train/loss/a": 1.5, "train/epochs/a": 0.25}),
+            (1, {"heldout/loss": 3.0, "heldout/loss/b": 2.5}), (2, {"train/lr": 0.1, "train/skipped": 1.0})])
         self.assertEqual(Recorder.latest.config, {"model.d_model": 32, "train.steps": 6})
 
     def test_a_second_call_goes_on_in_the_same_run(self):

@@ -75,7 +75,9 @@ def compared(name, checkpoint, folder):
     """The same by both; returns lm-eval's own answers and whether they agree."""
     from lm_eval_vqlm import Vqlm
 
-    theirs = evaluated("hf", model_args={"pretrained": str(folder), "trust_remote_code": True, "dtype": "float32"}, device="cpu", batch_size=4)
+    # Our folders' tokenizers put the token that begins a text there by themselves; lm_eval_vqlm.py leaves it out unless asked.
+    arguments = {"pretrained": str(folder), "trust_remote_code": True, "dtype": "float32", "add_bos_token": False}
+    theirs = evaluated("hf", model_args=arguments, device="cpu", batch_size=4)
     ours = evaluated(Vqlm(checkpoint=checkpoint, program=os.environ["VQLM_PROGRAM"], device="cpu"))
     found, largest = differences(answers(theirs), answers(ours))
     count = sum(map(len, answers(theirs).values()))
