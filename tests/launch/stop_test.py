@@ -108,7 +108,6 @@ class Stop(unittest.TestCase):
         launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2"]
         killed = subprocess.run([*launch, "bash", "-c", "kill -9 $$"], capture_output=True, text=True, check=False)
         self.assertEqual(killed.returncode, 137, killed.stderr)
-        self.assertEqual(killed.stderr.count("\n"), 1, killed.stderr)
         self.assertIn("signal 9 (KILL)", killed.stderr)
         missing = subprocess.run([*launch, "no-such-program"], capture_output=True, text=True, check=False)
         self.assertNotEqual(missing.returncode, 0)

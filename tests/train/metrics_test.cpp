@@ -80,7 +80,13 @@ TEST_F(MetricsTest, HeldOutEvaluationsAreLinesOfTheirOwn) {
   {
     Metrics metrics(config_, 0, Terminal::no);
     metrics.add(HeldoutMetrics{5, 320, 0.0, 1.25, 1000, 2.0});
-    metrics.add(HeldoutMetrics{6, 384, 0.0, std::nullopt, 1000, 2.0, 1.5, 2.5});
+    metrics.add(HeldoutMetrics{.step = 6,
+                               .tokens = 384,
+                               .loss = 0.0,
+                               .heldout_tokens = 1000,
+                               .seconds = 2.0,
+                               .cluster_loss = 1.5,
+                               .member_loss = 2.5});
   }
   const auto all = lines();
   ASSERT_EQ(all.size(), 2u);
