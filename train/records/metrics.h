@@ -52,7 +52,7 @@ struct HeldoutMetrics {
   std::int64_t step = 0;  // steps done
   std::int64_t tokens = 0;
   double loss = 0;  // mean over the evaluated tokens, in nats
-  std::optional<double> bits_per_byte;
+  std::optional<double> bits_per_byte = {};
   std::int64_t heldout_tokens = 0;
   double seconds = 0;
   std::vector<HeldoutSetMetrics> sets = {};  // where they have names
