@@ -86,6 +86,10 @@ std::vector<HeldoutEntry> sets_of(const EvalArguments& options, const ModelSourc
       if (sets[i].name.empty()) sets[i].name = sets[i].shards;
     }
   }
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    if (std::ranges::count(sets, sets[i].name, &HeldoutEntry::name) > 1)
+      throw UsageError(fmt::format("--data: two sets are named {}: give one another name", sets[i].name));
+  }
   if (!sets.empty()) return sets;
   const DataSection data = source.config().data;
   if (!data.heldout.empty()) return {{.name = "", .shards = data.heldout}};

@@ -39,7 +39,8 @@ void add_report_command(CLI::App& app) {
       "Two tables: what the runs are (head, parameters, steps, tokens, seed), and what they came to (speed, held-out perplexity\n"
       "and bits per byte from eval.json, else from the last evaluation while training), compared with the first dense run. With\n"
       "RUN/eval.json of `vqlm eval --json` the difference is paired by documents and has a 95 % interval. What cannot be\n"
-      "compared (tokenizer, held-out text, sample length, tokens evaluated) is marked. docs/records.md says more.\n"
+      "compared (tokenizer, held-out text, sample length, tokens evaluated) is marked. Held-out sets and sources by name have\n"
+      "tables of their own. docs/records.md says more.\n"
       "Examples:\n"
       "  vqlm report runs/a\n"
       "  vqlm report demo/vq demo/dense --plot demo/loss.svg");

@@ -103,6 +103,8 @@ void print_where(const SamplesArguments& options, RunSamples& run) {
 void print_samples(const SamplesArguments& options) {
   if ((options.step != 0) == !options.where.empty())
     throw UsageError("samples: say --step N for a step's samples, or --where FILE:RECORD for a document's steps");
+  if (options.text && !options.where.empty())
+    throw UsageError("samples: --text shows a step's text: say --step with it, or leave it out");
   RunSamples run(expand_home(options.run));
   options.where.empty() ? print_step(options, run) : print_where(options, run);
 }

@@ -69,7 +69,9 @@ TEST_F(MixtureConfig, WhatDoesNotGoTogetherIsRefusedByName) {
   EXPECT_THAT(refusal("[[data.mix]]\nname = \"a b\"\ntrain = \"x\"\nweight = 1\n"), HasSubstr("a b"));
   EXPECT_THAT(refusal("[[data.mix]]\nname = \"a\"\nweight = 1\n"), HasSubstr("a has no shards"));
   EXPECT_THAT(refusal(web + web), HasSubstr("web has two entries from step 1"));
-  EXPECT_THAT(refusal(web, {"data.train=t/*.h5"}), AllOf(HasSubstr("t/*.h5"), HasSubstr("choose one")));
+  EXPECT_THAT(refusal("[data]\ntrain = \"t/*.h5\"\n" + web), AllOf(HasSubstr("t/*.h5"), HasSubstr("choose one")));
+  EXPECT_THAT(refusal(web + "[[data.mix]]\nname = \"web\"\nweight = 1\nfrom_step = 9\n", {"data.mix.web.from_step=3"}),
+              HasSubstr("several entries"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=0"}), HasSubstr("no source has a weight from step 1"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=-1"}), HasSubstr("weight -1"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=nan"}), HasSubstr("weight nan"));
@@ -79,16 +81,33 @@ TEST_F(MixtureConfig, WhatDoesNotGoTogetherIsRefusedByName) {
   EXPECT_THAT(refusal(web + code, {"data.mix.web.weight=33.333333"}), HasSubstr("round them"));
   EXPECT_THAT(refusal(web + "[[data.mix]]\nname = \"web\"\nweight = 0\nfrom_step = 5\n"),
               AllOf(HasSubstr("sample 32"), HasSubstr("all weights are 0")));
-  EXPECT_THAT(refusal(web + "[[data.heldout]]\nname = \"a\"\nshards = \"x\"\n", {"data.heldout=y"}),
+  EXPECT_THAT(refusal(web + "[[data.heldout]]\nname = \"a\"\nshards = \"x\"\n", {"data.heldout=y", "data.heldout.b=z"}),
               AllOf(HasSubstr("data.heldout = y"), HasSubstr("choose one")));
   EXPECT_THAT(refusal(""), HasSubstr("data.train is empty"));
+}
+
+TEST_F(MixtureConfig, TheCommandLineOverrulesTheOtherForm) {
+  const std::string sets = "[[data.heldout]]\nname = \"a\"\nshards = \"x\"\n";
+  const Config one = read(web + code + sets, {"data.train=t/*.h5", "data.heldout=y"});
+  EXPECT_TRUE(one.data.mix.empty() && one.data.heldout_sets.empty());
+  EXPECT_EQ(one.data.train + one.data.heldout, "t/*.h5y");
+  const Config tables = read("[data]\ntrain = \"t\"\nheldout = \"h\"\n",
+                             {"data.mix.b.train=c", "data.mix.b.weight=1", "data.heldout.b=z"});
+  EXPECT_EQ(tables.data.train + tables.data.heldout, "");
+  EXPECT_EQ(tables.data.mix.size() + tables.data.heldout_sets.size(), 2U);
 }
 
 class MixtureContinued : public MixtureConfig {
  protected:
   Config continued(const Config& config, const Config& saved, const TrainState& place) {
     told_.clear();
-    return continued_mixture(config, saved, place, told_);
+    Config next = continued_mixture(config, saved, place, told_);
+    // What is saved is read again by a resume, an evaluation, samples and replay.
+    write_bytes(folder_.file("saved.toml"), to_toml(next));
+    Config again = load_config(folder_.file("saved.toml"));
+    resolve(again, 100'000, 1);
+    EXPECT_EQ(again.data.mix, next.data.mix);
+    return next;
   }
   std::vector<std::string> told_;
 };
@@ -144,6 +163,34 @@ TEST_F(MixtureContinued, ARunOfOneSourceTakesMore) {
   EXPECT_EQ(mixture_stages(next, place)[0].shares, (std::vector<std::uint64_t>{1'000'000, 0}));
   EXPECT_THAT(message_of([&] { continued(read(web), saved, place); }),
               AllOf(HasSubstr("source train (w/*.h5)"), HasSubstr("weight = 0")));
+}
+
+TEST_F(MixtureContinued, AnotherScaleOfTheWeightsHoldsForStagesToCome) {
+  const Config saved = read("[data]\ntrain = \"w/*.h5\"\n");
+  const Config wanted = read(
+      "[[data.mix]]\nname = \"train\"\ntrain = \"w/*.h5\"\nweight = 0.7\n"
+      "[[data.mix]]\nname = \"math\"\ntrain = \"m/*.h5\"\nweight = 0.3\nfrom_step = 21\n");
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0};
+  const auto stages = mixture_stages(continued(wanted, saved, place), place);
+  EXPECT_TRUE(told_.empty());  // nothing changes yet
+  ASSERT_EQ(stages.size(), 2U);
+  EXPECT_EQ(stages[1].first_sample, 160U);
+  EXPECT_EQ(stages[1].shares, (std::vector<std::uint64_t>{700'000, 300'000}));
+}
+
+TEST_F(MixtureContinued, SourcesWithoutAWeightKeepTheirShards) {
+  const Config saved = read(web);
+  const Config wanted = read(web +
+                             "[[data.mix]]\nname = \"books\"\ntrain = \"b/*.h5\"\nweight = 0\n"
+                             "[[data.mix]]\nname = \"books\"\nweight = 1\nfrom_step = 21\n"
+                             "[[data.mix]]\nname = \"spare\"\ntrain = \"s/*.h5\"\nweight = 0\n");
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0};
+  const Config next = continued(wanted, saved, place);
+  EXPECT_EQ(training_sources(next.data).size(), 3U);
+  for (const ShardSet::Source& source : training_sources(next.data)) EXPECT_FALSE(source.glob.empty()) << source.name;
+  EXPECT_EQ(mixture_stages(next, place).size(), 2U);  // a weight of 0 begins no stage
+  const TrainState later{.step = 15, .samples = 120, .tokens = 0};
+  EXPECT_EQ(mixture_stages(continued(next, next, later), later)[1].first_sample, 160U);
 }
 
 TEST_F(MixtureContinued, StagesStillToComeFollowTheNewGlobalBatch) {

@@ -237,6 +237,21 @@ bool overruled(const Assignment& said, const config_keys::Needs& needs, const st
 enum class LeftOut { refused, passed_over };
 constexpr std::string_view earlier_versions = "earlier versions";  // the origin of what they meant by silence
 
+/// The command line's word on what is trained or held out overrules the file's, in whichever of its two forms that is.
+void overrule_sources(const Sayings& said, DataSection& data) {
+  source_tables::Sayings sources = said.sources;
+  const auto named = [&](std::string_view key) {
+    return std::ranges::any_of(said.assignments, [&](const Assignment& each) {
+      return each.source == Source::command_line && each.key->full_name() == key && text_of(each.value) != "\"\"";
+    });
+  };
+  if (named("data.train")) sources.mix.reset();
+  if (named("data.heldout")) sources.heldout.reset();
+  if (!sources.mix_overrides.empty() && !named("data.train")) data.train.clear();
+  if (!sources.heldout_overrides.empty() && !named("data.heldout")) data.heldout.clear();
+  source_tables::apply(sources, data);
+}
+
 Config configured(Config config, const Sayings& said, LeftOut left_out) {
   assign_choices(config, said.assignments);
   std::vector<std::string> dropped;
@@ -258,7 +273,7 @@ Config configured(Config config, const Sayings& said, LeftOut left_out) {
     if (!head->by_embedding() && head->groups() == 0) head->members = NoMembersConfig{};
   }
   check_removed_keys(said.removed, config);
-  source_tables::apply(said.sources, config.data);
+  overrule_sources(said, config.data);
   return config;
 }
 
@@ -307,41 +322,6 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
   }
   said.assignments.insert(said.assignments.begin(), earlier.begin(), earlier.end());
   return configured({}, said, LeftOut::passed_over);
-}
-
-std::string to_toml(const Config& config) {
-  std::string text;
-  std::string_view section;
-  for (const Key& key : config_keys::all()) {
-    if (key.missing(config) != nullptr) continue;
-    // In TOML a name is one value or tables.
-    if (!config.data.heldout_sets.empty() && key.full_name() == "data.heldout") continue;
-    if (key.section != section) {
-      text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
-      section = key.section;
-    }
-    text += fmt::format("{} = {}\n", key.name, key.text(config));
-  }
-  return text + source_tables::to_toml(config.data);
-}
-
-std::vector<std::string> keys_named(std::string_view name) {
-  std::vector<std::string> found;
-  for (const Key& key : config_keys::all()) {
-    if (key.name == name) found.push_back(key.full_name());
-  }
-  return found;
-}
-
-std::string describe_keys() {
-  std::string text;
-  for (const Key& key : config_keys::all()) {
-    std::string help(key.help);
-    if (const auto* choice = std::get_if<Choice>(&key.member))
-      help += fmt::format(" ({})", fmt::join(choice->words, ", "));
-    text += fmt::format("  {:<24} {:<16} {}\n", key.full_name(), key.text(config_keys::with_key({}, key)), help);
-  }
-  return text + source_tables::describe();
 }
 
 }  // namespace vqlm

@@ -19,7 +19,8 @@ constexpr std::string_view mix_prefix = "data.mix.", heldout_prefix = "data.held
 constexpr std::array<std::string_view, 5> mix_fields = {"name", "train", "weight", "from_step", "from_sample"};
 constexpr std::array<std::string_view, 2> heldout_fields = {"name", "shards"};
 constexpr double largest_weight = 10'000;
-constexpr double many = 1e15;  // steps, samples: beyond every run
+constexpr double many = 1e12;  // steps, samples: beyond every run
+constexpr std::size_t most_sources = 1000;
 
 std::string place(const std::string& file, const toml::node& node) {
   return fmt::format("{}:{}", file, node.source().begin.line);
@@ -101,6 +102,9 @@ Number number_in(const Sayings::Override& said) {
 }
 
 void apply_to_mix(const Sayings::Override& said, std::vector<MixEntry>& mix) {
+  if (said.field == "from_step" && std::ranges::count(mix, said.name, &MixEntry::name) > 1)
+    throw UsageError(
+        fmt::format("--set data.mix.{}.from_step: the source has several entries; set it in the file", said.name));
   if (std::ranges::find(mix, said.name, &MixEntry::name) == mix.end()) mix.push_back({.name = said.name});
   for (MixEntry& entry : mix) {
     if (entry.name != said.name) continue;
@@ -121,15 +125,16 @@ void check_entry(const MixEntry& entry) {
     throw UsageError(
         fmt::format("data.mix: {} has weight {}: choose one of at most six decimals", entry.name, entry.weight));
   }
-  if (entry.from_step < 1)
+  if (entry.from_step < 1 || static_cast<double>(entry.from_step) > many)
     throw UsageError(fmt::format("data.mix: {} has from_step {}; steps count from 1", entry.name, entry.from_step));
 }
 
 void check_mix(const DataSection& data) {
   if (!data.train.empty()) {
-    throw UsageError(fmt::format(
-        "data.train = {} and [[data.mix]]: choose one of them (--set data.train= takes the first back)", data.train));
+    throw UsageError(fmt::format("data.train = {} and [[data.mix]]: choose one of them", data.train));
   }
+  if (data.sources() > most_sources)
+    throw UsageError(fmt::format("data.mix: {} sources; at most {} can be mixed", data.sources(), most_sources));
   std::map<std::string, std::string> shards_of;
   std::set<std::pair<std::string, std::int64_t>> stages;
   bool begins = false;
@@ -208,10 +213,7 @@ void apply(const Sayings& said, DataSection& data) {
 void check(const DataSection& data) {
   if (!data.mix.empty()) check_mix(data);
   if (!data.heldout_sets.empty() && !data.heldout.empty()) {
-    throw UsageError(
-        fmt::format("data.heldout = {} and [[data.heldout]]: choose one of them (--set data.heldout= takes the first "
-                    "back)",
-                    data.heldout));
+    throw UsageError(fmt::format("data.heldout = {} and [[data.heldout]]: choose one of them", data.heldout));
   }
   std::set<std::string> names;
   for (const HeldoutEntry& entry : data.heldout_sets) {

@@ -38,7 +38,9 @@ std::string documents_json(const Evaluation& evaluation) {
   std::string tokens, nll;
   for (std::size_t i = 0; i < evaluation.document_tokens.size(); ++i) {
     tokens += fmt::format("{}{:.0f}", i > 0 ? "," : "", evaluation.document_tokens[i]);
-    nll += fmt::format("{}{:.7g}", i > 0 ? "," : "", evaluation.document_nll[i]);
+    const double sum = evaluation.document_nll[i];
+    nll += fmt::format("{}{}", i > 0 ? "," : "",
+                       std::isfinite(sum) ? fmt::format("{:.7g}", sum) : "null");  // no NaN in JSON
   }
   return fmt::format(",\n  \"document_losses\": {{\n    \"tokens\": [{}],\n    \"nll\": [{}]\n  }}", tokens, nll);
 }

@@ -78,6 +78,7 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
   std::vector<double> speeds;
   std::vector<double> head_seconds;
   std::map<std::string, std::vector<LossPoint>> by_source;
+  std::map<std::string, std::size_t> last_line;  // of each source
   std::string line;
   while (std::getline(file, line)) {
     const Json object = Json::parse(line, nullptr, false);
@@ -103,13 +104,16 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
     if (const auto sources = object.find("loss_by_source"); sources != object.end() && sources->is_object()) {
       for (const auto& [name, loss] : sources->items()) {
         if (loss.is_number()) by_source[name].push_back({*tokens, loss.get<double>()});
+        last_line[name] = run.train.size();
       }
     }
     if (const auto speed = number_at(object, "tokens_per_second")) speeds.push_back(*speed);
     if (const auto seconds = number_at(object, "seconds_head")) head_seconds.push_back(*seconds);
   }
   constexpr int window = 50;  // steps
-  for (const auto& [name, points] : by_source) run.source_losses[name] = smooth(points, window).back().loss;
+  for (const auto& [name, points] : by_source) {
+    if (last_line[name] + window >= run.train.size()) run.source_losses[name] = smooth(points, window).back().loss;
+  }
   run.tokens_per_second = median(std::move(speeds));
   run.head_seconds = median(std::move(head_seconds));
 }
@@ -170,7 +174,8 @@ Json of_all_sets(const Json& object) {
     for (const Json& number : losses.value("tokens", Json::array())) document_tokens.push_back(number);
     for (const Json& number : losses.value("nll", Json::array())) document_nll.push_back(number);
   }
-  all["perplexity"] = std::exp(nll / tokens);
+  const bool finite = std::ranges::all_of(*sets, [](const Json& set) { return number_at(set, "nll").has_value(); });
+  all["perplexity"] = finite ? Json(std::exp(nll / tokens)) : Json();
   all.erase("bits_per_byte");
   if (bytes_known && bytes > 0) all["bits_per_byte"] = nll / std::log(2.0) / bytes;
   all["tokens"] = tokens;

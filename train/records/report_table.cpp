@@ -112,16 +112,21 @@ std::string models_table(const std::vector<RunSummary>& runs, const std::vector<
 std::string table_by_name(const std::vector<RunSummary>& runs, const std::vector<std::string>& names,
                           const std::string& title, const char* format,
                           std::map<std::string, double> RunSummary::*numbers) {
-  constexpr std::size_t most_columns = 8;
-  std::set<std::string> columns;
+  std::set<std::string> all;
   for (const RunSummary& run : runs) {
-    for (const auto& [name, number] : run.*numbers) {
-      if (columns.size() < most_columns) columns.insert(name);
-    }
+    for (const auto& [name, number] : run.*numbers) all.insert(name);
   }
-  if (columns.empty()) return "";
+  if (all.empty()) return "";
+  constexpr std::size_t narrowest = 8, title_width = 30;
+  std::vector<std::string> columns;
+  std::size_t width = title_width;
+  for (const std::string& name : all) {
+    width += 2 + std::max(narrowest, name.size());
+    if (width > widest) break;
+    columns.push_back(name);
+  }
   std::vector<Row> rows = {{title}};
-  for (const std::string& column : columns) rows[0].push_back(column.substr(0, 9));
+  for (const std::string& column : columns) rows[0].push_back(column);
   for (std::size_t i = 0; i < runs.size(); ++i) {
     rows.push_back({names[i]});
     for (const std::string& column : columns) {
@@ -129,7 +134,8 @@ std::string table_by_name(const std::vector<RunSummary>& runs, const std::vector
       rows.back().push_back(found == (runs[i].*numbers).end() ? "-" : cell(std::optional(found->second), format));
     }
   }
-  return '\n' + layout(rows, 1);
+  const std::size_t more = all.size() - columns.size();
+  return '\n' + layout(rows, 1) + (more > 0 ? fmt::format("{} more names: in metrics.jsonl\n", more) : "");
 }
 
 /// "-9.5 % (-10.4 to -8.7)", or the mark of why not.

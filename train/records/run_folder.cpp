@@ -45,7 +45,7 @@ void RunFolder::make() const {
 
 void RunFolder::clear() const {
   try {
-    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5", "run.log"})
+    for (const char* name : {"config.toml", "metrics.jsonl", "eval.json", "code_map.h5", "run.log", "track.json"})
       fs::remove(path_ / name);
     std::vector<fs::path> events;
     for (const auto& entry : fs::directory_iterator(path_)) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <set>
 
 #include "core/error.h"
 
@@ -21,8 +20,8 @@ std::vector<MixEntry> entries_of(const DataSection& data) {
 
 /// The sample that is the first of an entry's stage.
 std::int64_t first_sample(const MixEntry& entry, std::int64_t global_batch, const TrainState& place) {
-  if (entry.from_sample != MixEntry::not_set) return entry.from_sample;
   if (entry.from_step == 1) return 0;  // whatever global batches the run has had
+  if (entry.from_sample != MixEntry::not_set) return entry.from_sample;
   return place.samples + (entry.from_step - 1 - place.step) * global_batch;
 }
 
@@ -72,9 +71,20 @@ std::string shares_text(const Shares& shares) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+std::uint64_t common_divisor(const std::vector<std::uint64_t>& shares) {
+  return std::accumulate(shares.begin(), shares.end(), std::uint64_t{0},
+                         [](std::uint64_t a, std::uint64_t b) { return std::gcd(a, b); });
+}
+
+/// Without their common divisor; not all are 0.
+std::vector<std::uint64_t> reduced(std::vector<std::uint64_t> shares) {
+  const std::uint64_t divisor = common_divisor(shares);
+  for (std::uint64_t& share : shares) share /= divisor;
+  return shares;
+}
+
 void check_shares(const MixtureStage& stage) {
-  const std::uint64_t divisor = std::accumulate(stage.shares.begin(), stage.shares.end(), std::uint64_t{0},
-                                                [](std::uint64_t a, std::uint64_t b) { return std::gcd(a, b); });
+  const std::uint64_t divisor = common_divisor(stage.shares);
   const std::uint64_t all = std::accumulate(stage.shares.begin(), stage.shares.end(), std::uint64_t{0});
   if (divisor == 0) {
     throw UsageError(
@@ -132,10 +142,23 @@ std::vector<MixtureStage> mixture_stages(const Config& config, const TrainState&
       const auto source = std::ranges::find(sources, entry->name, &ShardSet::Source::name);
       shares[static_cast<std::size_t>(source - sources.begin())] = static_cast<std::uint64_t>(entry->share());
     }
-    stages.push_back({.first_sample = static_cast<std::uint64_t>(first), .shares = shares});
-    check_shares(stages.back());
+    MixtureStage stage{.first_sample = static_cast<std::uint64_t>(first), .shares = shares};
+    check_shares(stage);
+    if (stages.empty() || reduced(stage.shares) != reduced(stages.back().shares)) stages.push_back(std::move(stage));
   }
   return stages;
+}
+
+std::vector<std::uint64_t> first_shares(const Config& config) {
+  std::vector<std::uint64_t> shares;
+  for (const ShardSet::Source& source : training_sources(config.data)) {
+    std::uint64_t share = 0;
+    for (const MixEntry& entry : entries_of(config.data)) {
+      if (entry.name == source.name && entry.from_step == 1) share = static_cast<std::uint64_t>(entry.share());
+    }
+    shares.push_back(share);
+  }
+  return shares;
 }
 
 SampleOrder sample_order(const Config& config, const ShardSet& shards, const TrainState& place) {
@@ -164,21 +187,16 @@ Config continued_mixture(Config config, const Config& saved, const TrainState& p
   const Shares before = shares_at(entries, [](const MixEntry&) { return true; });
   const Shares planned = shares_at(entries_of(saved.data), by_now);
   const Shares now = shares_at(wanted, by_now);
-  if (now != before) {
-    std::set<std::string> names;
-    for (const auto* shares : {&before, &now}) {
-      for (const auto& [name, share] : *shares) names.insert(name);
-    }
-    for (const std::string& name : names) {
-      entries.push_back({.name = name,
-                         .train = entry_with_shards(wanted, name)->train,
-                         .weight = weight_at(wanted, name, next),
-                         .from_step = next,
-                         .from_sample = place.samples});
-    }
-    if (now != planned)
-      told.push_back(
-          fmt::format("data.mix: from step {} on {}; before {}", next, shares_text(now), shares_text(before)));
+  if (now != before && now != planned)
+    told.push_back(fmt::format("data.mix: from step {} on {}; before {}", next, shares_text(now), shares_text(before)));
+  // Also names without a weight stay: whoever reads the configuration again opens the shards that a checkpoint lists. A
+  // stage of the same shares as the one before it is none.
+  for (const ShardSet::Source& source : training_sources(config.data)) {
+    const bool is_new = std::ranges::find(entries, source.name, &MixEntry::name) == entries.end();
+    const double weight = weight_at(wanted, source.name, next);
+    if (!is_new && weight == weight_at(entries, source.name, next)) continue;
+    entries.push_back(
+        {.name = source.name, .train = source.glob, .weight = weight, .from_step = next, .from_sample = place.samples});
   }
   for (const MixEntry& entry : wanted) {
     if (entry.from_step <= next) continue;

@@ -19,6 +19,9 @@ std::vector<ShardSet::Source> training_sources(const DataSection& data);
 /// training_sources(), and the first sample of each stage. Throws UsageError for weights without a common measure.
 std::vector<MixtureStage> mixture_stages(const Config& config, const TrainState& place);
 
+/// The shares of training_sources() with which a run begins.
+std::vector<std::uint64_t> first_shares(const Config& config);
+
 /// The order in which a run that stands at `place` reads samples; `shards` are those of training_sources().
 SampleOrder sample_order(const Config& config, const ShardSet& shards, const TrainState& place);
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/error.h"
 #include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/run/sample_place.h"
@@ -106,10 +107,14 @@ void StepLosses::watch(double loss, const StepSamples& samples) {
   } else {
     log::warn("step {}: the loss is {}; its worst samples:", samples.step, loss);
   }
-  for (std::size_t i = 0; i < std::min(worst_named, found.size()); ++i) {
-    const SamplePlace place =
-        sample_place(shards_, order_, found[i].position, static_cast<std::uint64_t>(config_.data.seq_len));
-    log::warn("  loss {:.4f}: {}", found[i].nll, describe(place));
+  try {
+    for (std::size_t i = 0; i < std::min(worst_named, found.size()); ++i) {
+      const SamplePlace place =
+          sample_place(shards_, order_, found[i].position, static_cast<std::uint64_t>(config_.data.seq_len));
+      log::warn("  loss {:.4f}: {}", found[i].nll, describe(place));
+    }
+  } catch (const Error& error) {  // shards that moved since they were opened: no reason to end the run
+    log::warn("  they cannot be told: {}", error.what());
   }
   log::warn("  vqlm samples --run {} --step {} --text shows all of them", config_.run.dir, samples.step);
 }

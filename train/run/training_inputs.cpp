@@ -177,7 +177,7 @@ namespace {
 
 /// Counts over the training text as the run reads it from its start: each source's by its share.
 std::vector<std::int64_t> count_sources(const ShardSet& train, const Config& config, const CountingRanks& ranks) {
-  const std::vector<std::uint64_t> shares = mixture_stages(config, {}).front().shares;
+  const std::vector<std::uint64_t> shares = first_shares(config);
   if (shares.size() == 1) return count_tokens(train, statistics_tokens, ranks);
   std::uint64_t all = 0;
   for (const std::uint64_t share : shares) all += share;

@@ -43,6 +43,19 @@ void check_fork(const RunFolder& folder, const std::filesystem::path& source) {
                   source.string(), folder.path().string()));
 }
 
+/// A run that began from a model or another run's checkpoint, and has none of its own yet, must not go on from random
+/// parameters as if it had.
+void check_not_begun_elsewhere(const RunFolder& folder) {
+  const std::filesystem::path config = folder.path() / "config.toml";
+  if (!std::filesystem::exists(config)) return;
+  const std::string from = load_saved_config(config).run.began_from;
+  if (from.empty()) return;
+  throw UsageError(
+      fmt::format("--resume=auto: run.dir = {}: began from {} and has no checkpoint yet: start it again by --init or "
+                  "--resume-from, as it was, with --force",
+                  folder.path().string(), from));
+}
+
 }  // namespace
 
 TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet shards,
@@ -83,10 +96,16 @@ void TrainingRun::open_beginning(const ShardSet& shards) {
     }
     if (options_.existing == ExistingRun::resume) refuse_to_start(folder_);  // on all ranks
     if (options_.forked.empty()) {
+      if (options_.initial.empty()) check_not_begun_elsewhere(folder_);
       log::info("{}: no checkpoint to resume from; starting at step 0", folder_.path().string());
     }
   }
-  if (!options_.forked.empty()) open_fork(shards);
+  if (!options_.forked.empty()) {
+    open_fork(shards);
+    return;
+  }
+  // Another run's configuration says where that one's stages began.
+  for (MixEntry& entry : config_.data.mix) entry.from_sample = MixEntry::not_set;
   if (options_.initial.empty()) return;
   initial_ = open_model(options_.initial, grid_.world().rank() == 0 ? Verify::yes : Verify::no);
   check_initial_model(config_, *initial_);

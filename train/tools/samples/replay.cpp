@@ -48,6 +48,9 @@ void begin_elsewhere(const std::filesystem::path& run, std::int64_t step, Replay
     throw Error(
         fmt::format("{}: the run began from it, and no checkpoint of its own lies before step {}; bring it back",
                     from.string(), step));
+  if (!std::filesystem::exists(run / "metrics.jsonl"))
+    throw Error(fmt::format("{}: has no metrics.jsonl, which tells with which step the run began from {}", run.string(),
+                            from.string()));
   const std::int64_t first = first_step(run / "metrics.jsonl");
   if (first == 1) {
     plan.initial = from;
@@ -77,6 +80,8 @@ ReplayPlan plan_replay(const std::filesystem::path& run, std::int64_t step) {
     }
   }
   plan.config = load_saved_config(config);
+  plan.config.data.heldout.clear();  // nothing is evaluated
+  plan.config.data.heldout_sets.clear();
   if (step < 1 || step > plan.config.train.steps)
     throw UsageError(fmt::format("--step {}: the run has steps 1 to {}", step, plan.config.train.steps));
   begin_elsewhere(run, step, plan);

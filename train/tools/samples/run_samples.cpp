@@ -40,30 +40,56 @@ RunSamples::RunSamples(const std::filesystem::path& run)
   if (!checkpoints.empty()) check_training_shards(CheckpointReader(checkpoints.back().path, Verify::no), shards_);
 }
 
-void RunSamples::read_paces(const std::filesystem::path& metrics) {
-  const std::int64_t batch = config_.train.global_batch;
+namespace {
+
+/// A step that was done, and the samples read by then.
+struct DoneStep {
+  std::int64_t step = 0, samples = 0;
+};
+
+std::vector<DoneStep> done_steps(const std::filesystem::path& metrics, std::int64_t seq_len) {
   std::ifstream lines(metrics);
-  std::string line;
-  while (std::getline(lines, line)) {
+  std::vector<DoneStep> steps;
+  for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (!json.is_object() || !json.contains("loss") || !json.contains("tokens")) continue;  // a cut line: not done
-    const std::int64_t step = json.at("step"), samples = json.at("tokens").get<std::int64_t>() / config_.data.seq_len;
-    if (paces_.empty() && step > 1) begin_behind(step - 1, samples - batch);
-    const std::int64_t of_step = samples - state_.samples;
-    if (step != state_.step + 1 || of_step < 1)
-      throw Error(fmt::format("{}: step {} follows step {}; the file is damaged", metrics.string(), step, state_.step));
-    if (paces_.empty() || paces_.back().samples != of_step)
-      paces_.push_back({step, static_cast<std::uint64_t>(state_.samples), of_step});
-    state_ = {.step = step, .samples = samples, .tokens = json.at("tokens")};
+    if (!json.is_object() || !json.contains("loss") || !json.contains("tokens")) continue;
+    steps.push_back({json.at("step"), json.at("tokens").get<std::int64_t>() / seq_len});
+  }
+  return steps;
+}
+
+/// Samples before a run's first line where that is not step 1: the run went on from another's checkpoint.
+std::int64_t samples_before(const std::vector<DoneStep>& steps, const Config& config) {
+  const std::filesystem::path from = config.run.began_from;
+  if (!from.empty() && std::filesystem::exists(from / "manifest.json")) {
+    const TrainState state = read_manifest(from).state;
+    if (state.step + 1 == steps[0].step) return state.samples;
+  }
+  const bool two = steps.size() > 1 && steps[1].step == steps[0].step + 1;
+  return steps[0].samples - (two ? steps[1].samples - steps[0].samples : config.train.global_batch);
+}
+
+}  // namespace
+
+void RunSamples::read_paces(const std::filesystem::path& metrics) {
+  const std::int64_t seq_len = config_.data.seq_len, batch = config_.train.global_batch;
+  const std::vector<DoneStep> steps = done_steps(metrics, seq_len);
+  if (!steps.empty() && steps[0].step > 1)
+    state_ = {.step = steps[0].step - 1, .samples = samples_before(steps, config_), .tokens = 0};
+  for (const DoneStep& done : steps) {
+    // A line may be lost (a crash, a full disk): the steps of a gap are taken to be alike.
+    const std::int64_t count = done.step - state_.step, samples = done.samples - state_.samples;
+    if (count < 1 || samples < count || samples % count != 0)
+      throw Error(
+          fmt::format("{}: step {} with {} samples follows step {} with {}: lines are missing or of another run, "
+                      "so which samples a step had is not known",
+                      metrics.string(), done.step, done.samples, state_.step, state_.samples));
+    if (paces_.empty() || paces_.back().samples != samples / count)
+      paces_.push_back({state_.step + 1, static_cast<std::uint64_t>(state_.samples), samples / count});
+    state_ = {.step = done.step, .samples = done.samples, .tokens = done.samples * seq_len};
   }
   if (paces_.empty() || paces_.back().samples != batch)
     paces_.push_back({state_.step + 1, static_cast<std::uint64_t>(state_.samples), batch});
-}
-
-void RunSamples::begin_behind(std::int64_t step, std::int64_t samples) {
-  state_ = {.step = step, .samples = samples, .tokens = samples * config_.data.seq_len};
-  // A run that had one global batch until then; else its steps are told by its own folder.
-  if (samples % step == 0) paces_.push_back({1, 0, samples / step});
 }
 
 std::uint64_t RunSamples::first_sample(std::int64_t step) const {

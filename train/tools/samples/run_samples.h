@@ -61,8 +61,6 @@ class RunSamples {
     std::int64_t samples = 0;
   };
   void read_paces(const std::filesystem::path& metrics);
-  /// For a run that went on from another's checkpoint (--resume-from): that one's steps are in no line here.
-  void begin_behind(std::int64_t step, std::int64_t samples);
 
   Config config_;
   std::vector<Pace> paces_;
