@@ -70,8 +70,6 @@ TEST_F(MixtureConfig, WhatDoesNotGoTogetherIsRefusedByName) {
   EXPECT_THAT(refusal("[[data.mix]]\nname = \"a\"\nweight = 1\n"), HasSubstr("a has no shards"));
   EXPECT_THAT(refusal(web + web), HasSubstr("web has two entries from step 1"));
   EXPECT_THAT(refusal("[data]\ntrain = \"t/*.h5\"\n" + web), AllOf(HasSubstr("t/*.h5"), HasSubstr("choose one")));
-  EXPECT_THAT(refusal(web + "[[data.mix]]\nname = \"web\"\nweight = 1\nfrom_step = 9\n", {"data.mix.web.from_step=3"}),
-              HasSubstr("several entries"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=0"}), HasSubstr("no source has a weight from step 1"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=-1"}), HasSubstr("weight -1"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=nan"}), HasSubstr("weight nan"));
@@ -95,6 +93,24 @@ TEST_F(MixtureConfig, TheCommandLineOverrulesTheOtherForm) {
                              {"data.mix.b.train=c", "data.mix.b.weight=1", "data.heldout.b=z"});
   EXPECT_EQ(tables.data.train + tables.data.heldout, "");
   EXPECT_EQ(tables.data.mix.size() + tables.data.heldout_sets.size(), 2U);
+}
+
+TEST_F(MixtureConfig, OverridesOfASourceWithStages) {
+  const std::string stages = web +
+                             "[[data.mix]]\nname = \"math\"\ntrain = \"m/*.h5\"\nweight = 0\n"
+                             "[[data.mix]]\nname = \"math\"\nweight = 1\nfrom_step = 9\n";
+  // A weight alone stays away from stages without one.
+  const auto weighed = read(stages, {"data.mix.math.weight=2"}).data.mix;
+  ASSERT_EQ(weighed.size(), 3U);
+  EXPECT_EQ(weighed[1].weight, 0);
+  EXPECT_EQ(weighed[2].weight, 2);
+  // With a step it is the source's one entry.
+  const auto moved = read(stages, {"data.mix.math.from_step=5", "data.mix.math.weight=3"}).data.mix;
+  ASSERT_EQ(moved.size(), 2U);
+  EXPECT_EQ(moved[1], (MixEntry{.name = "math", .train = "m/*.h5", .weight = 3, .from_step = 5}));
+  const auto begun =
+      read(web + "[[data.mix]]\nname = \"spare\"\ntrain = \"s\"\nweight = 0\n", {"data.mix.spare.weight=1"});
+  EXPECT_EQ(begun.data.mix[1].weight, 1);
 }
 
 class MixtureContinued : public MixtureConfig {

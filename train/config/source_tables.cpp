@@ -6,7 +6,9 @@
 #include <array>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "train/config/config_keys.h"
@@ -101,17 +103,45 @@ Number number_in(const Sayings::Override& said) {
   throw UsageError(fmt::format("--set data.mix.{}.{} = {}: must be a number", said.name, said.field, said.value));
 }
 
-void apply_to_mix(const Sayings::Override& said, std::vector<MixEntry>& mix) {
-  if (said.field == "from_step" && std::ranges::count(mix, said.name, &MixEntry::name) > 1)
-    throw UsageError(
-        fmt::format("--set data.mix.{}.from_step: the source has several entries; set it in the file", said.name));
-  if (std::ranges::find(mix, said.name, &MixEntry::name) == mix.end()) mix.push_back({.name = said.name});
-  for (MixEntry& entry : mix) {
-    if (entry.name != said.name) continue;
-    if (said.field == "train") entry.train = said.value;
-    if (said.field == "weight") entry.weight = number_in<double>(said);
-    if (said.field == "from_step") entry.from_step = number_in<std::int64_t>(said);
+/// What the command line says of one source.
+struct MixOverride {
+  std::optional<std::string> train;
+  std::optional<double> weight;
+  std::optional<std::int64_t> from_step;
+};
+
+void read_field(const Sayings::Override& said, MixOverride& source) {
+  if (said.field == "train") source.train = said.value;
+  if (said.field == "weight") source.weight = number_in<double>(said);
+  if (said.field == "from_step") source.from_step = number_in<std::int64_t>(said);
+}
+
+/// With a step the source has this one entry; a weight alone is for all stages in which it has one, or, where it has none
+/// anywhere, from its last entry on.
+void apply_to_mix(const std::string& name, const MixOverride& said, std::vector<MixEntry>& mix) {
+  if (std::ranges::find(mix, name, &MixEntry::name) == mix.end()) mix.push_back({.name = name});
+  if (said.from_step) {
+    MixEntry one{.name = name, .from_step = *said.from_step};
+    for (const MixEntry& entry : mix) {
+      if (entry.name != name) continue;
+      if (one.train.empty()) one.train = entry.train;
+      one.weight = entry.weight;
+    }
+    *std::ranges::find(mix, name, &MixEntry::name) = one;
+    bool is_first = true;
+    std::erase_if(mix, [&](const MixEntry& entry) { return entry.name == name && !std::exchange(is_first, false); });
   }
+  MixEntry* last = nullptr;
+  bool weighs = false;
+  for (MixEntry& entry : mix) {
+    if (entry.name != name) continue;
+    last = &entry;
+    if (said.train) entry.train = *said.train;
+    if (!said.weight || entry.weight == 0) continue;
+    entry.weight = *said.weight;
+    weighs = true;
+  }
+  if (said.weight && !weighs) last->weight = *said.weight;
 }
 
 void check_entry(const MixEntry& entry) {
@@ -199,7 +229,13 @@ bool read_override(Sayings& said, std::string_view full_name, std::string_view v
 void apply(const Sayings& said, DataSection& data) {
   if (said.mix) data.mix = *said.mix;
   if (said.heldout) data.heldout_sets = *said.heldout;
-  for (const Sayings::Override& override : said.mix_overrides) apply_to_mix(override, data.mix);
+  std::vector<std::pair<std::string, MixOverride>> sources;  // in the order of their first words
+  for (const Sayings::Override& override : said.mix_overrides) {
+    auto source = std::ranges::find(sources, override.name, &std::pair<std::string, MixOverride>::first);
+    if (source == sources.end()) source = sources.insert(sources.end(), {override.name, {}});
+    read_field(override, source->second);
+  }
+  for (const auto& [name, source] : sources) apply_to_mix(name, source, data.mix);
   for (const Sayings::Override& override : said.heldout_overrides) {
     const auto found = std::ranges::find(data.heldout_sets, override.name, &HeldoutEntry::name);
     if (found != data.heldout_sets.end()) {

@@ -30,7 +30,7 @@ bool read(Sayings& said, std::string_view full_name, const toml::node& node, con
 /// The same for --set data.mix.NAME.weight=0.5 (or train, from_step) and --set data.heldout.NAME=GLOB.
 bool read_override(Sayings& said, std::string_view full_name, std::string_view value);
 
-/// The file's tables, then the overrides: a source's weight on all its entries, a new name as a new source.
+/// The file's tables, then the overrides; a new name is a new source.
 void apply(const Sayings& said, DataSection& data);
 
 /// Throws UsageError for sources that do not go together: names that stand for two things, no shards, weights that are
