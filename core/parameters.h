@@ -42,6 +42,7 @@ struct Parameter {
   Initializer init;
   bool decay = true;  // weight decay applies (matrices only)
   RateRole rate = RateRole::common;
+  bool hidden_matrix = false;  // from hidden states to hidden states: what the optimizer Muon orthogonalises
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step
   /// The slice's first extent with padding behind it, which is zero in values and gradients and no part of the logical

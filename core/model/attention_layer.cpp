@@ -11,7 +11,8 @@ Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t wi
           .global_shape = {local * tensor.size(), width},
           .offset = {local * tensor.rank(), 0},
           .shape = {local, width},
-          .init = {.stddev = 0.02f}};
+          .init = {.stddev = 0.02f},
+          .hidden_matrix = true};
 }
 
 }  // namespace
@@ -29,12 +30,12 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                                  row_slice(prefix + "v_proj.weight", kv_rows, d_model_, tensor)});
   // Residual branches start smaller by sqrt(2 layers), as in GPT-2, so that the stream's variance does not
   // grow.
-  output_ =
-      parameters.add(bucket, {{.name = prefix + "o_proj.weight",
-                               .global_shape = {d_model_, query_rows * tensor.size()},
-                               .offset = {0, query_rows * tensor.rank()},
-                               .shape = {d_model_, query_rows},
-                               .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
+  output_ = parameters.add(bucket, {{.name = prefix + "o_proj.weight",
+                                     .global_shape = {d_model_, query_rows * tensor.size()},
+                                     .offset = {0, query_rows * tensor.rank()},
+                                     .shape = {d_model_, query_rows},
+                                     .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))},
+                                     .hidden_matrix = true}});
 }
 
 void AttentionLayer::reshape(const BatchShape& batch) {

@@ -11,7 +11,8 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                        .global_shape = {config.d_ff, config.d_model},
                        .offset = {width_ * tensor.rank(), 0},
                        .shape = {width_, config.d_model},
-                       .init = {.stddev = 0.02f}};
+                       .init = {.stddev = 0.02f},
+                       .hidden_matrix = true};
   Parameter gate = half;
   Parameter up = half;
   gate.name = prefix + "gate_proj.weight";
@@ -21,7 +22,8 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                                    .global_shape = {config.d_model, config.d_ff},
                                    .offset = {0, width_ * tensor.rank()},
                                    .shape = {config.d_model, width_},
-                                   .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))}}});
+                                   .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))},
+                                   .hidden_matrix = true}});
 }
 
 void MlpLayer::place_activations(TensorArena& arena, Activations& saved) const {

@@ -14,6 +14,7 @@
 #include "core/ops/member_entropy.h"
 #include "core/ops/member_log_probs.h"
 #include "core/ops/member_means.h"
+#include "core/ops/muon.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
 #include "core/ops/scatter_add_rows.h"
@@ -25,9 +26,9 @@ using Op = std::variant<  //
     const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
     const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*, const AttentionForward*,
     const AttentionBackward*, const AttentionCached*, const EmbeddingForward*, const EmbeddingBackward*,
-    const AddSumOfSquares*, const AdamW*, const MovingAverage*, const SoftmaxStatistics*, const SoftmaxCombine*,
-    const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*, const Commitment*,
-    const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
-    const AddMemberMeans*, const AddMemberMeansBackward*>;
+    const AddSumOfSquares*, const AdamW*, const MovingAverage*, const MuonMomentum*, const AddScaled*,
+    const MuonUpdate*, const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
+    const ScatterAddRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*, const MemberEntropy*,
+    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

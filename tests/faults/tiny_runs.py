@@ -19,6 +19,7 @@ MODEL = {"model.d_model": 16, "model.n_layers": 2, "model.n_heads": 2, "model.n_
 HEADS = {"dense": {"head.kind": "dense", "checkpoint.every": 3},
          "vq": {"head.kind": "vq", "head.clusters": 8, "head.members": "codes", "head.input_codes": "false", "head.groups": 4, "head.codes": 8, "head.map": "frequency",
                 "head.learning": "commitment", "checkpoint.every": 2},
+         "muon": {"head.kind": "dense", "optim.kind": "muon", "checkpoint.every": 3},
          # Two sources whose weights change in the middle.
          "mix": {"head.kind": "dense", "checkpoint.every": 3, "data.train": "", "data.mix.text.train": "FOLDER/shards/train-*.h5",
                  "data.mix.text.weight": 0.7, "data.mix.more.train": "FOLDER/more/train-*.h5", "data.mix.more.weight": 0.3,

@@ -125,6 +125,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "run.began_from=runs/y",
        }},
       {{"head.kind=dense"}, {"model.tie_embeddings=true"}},
+      {{"optim.kind=muon"}, {"optim.muon_momentum=0.9", "optim.muon_lr_ratio=0.5"}},
       {{"head.members=codes", "head.learning=ema"},
        {"head.groups=4", "head.codes=31", "head.commitment=0.1", "head.ema_decay=0.95"}},
   };

@@ -84,6 +84,36 @@ TEST_P(EveryHead, MemoryIsThatOfARealRunToTheByte) {
   EXPECT_EQ(observed, 2);
 }
 
+TEST(MuonPlan, MemoryIsThatOfARealRunToTheByte) {
+  log::set_level(log::level::warn);
+  const TemporaryFolder folder;
+  testing::write_zipf_shards(folder.path(), "train", 40);
+  Config config = config_of({.name = "", .kind = HeadKind::dense, .heldout = false}, folder.path());
+  config.optim.kind = OptimizerKind::muon;
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(*backend);
+  const MemoryPlan plan = plan_memory(resolved(config, 1, 1), {.activation = DType::f32});
+  int observed = 0;
+  observe_run(*backend, grid, config, [&] {
+    ++observed;
+    for (std::size_t use = 0; use < plan.bytes.size(); ++use) {
+      EXPECT_EQ(plan.bytes[use], backend->memory().in_use[use]) << memory_use_names[use];
+    }
+  });
+  EXPECT_EQ(observed, 2);
+  // Hidden matrices have no second moments, and their products are counted.
+  Config adamw = config;
+  adamw.optim.kind = OptimizerKind::adamw;
+  const auto optimizer = [](const MemoryPlan& of) { return of.bytes[static_cast<std::size_t>(MemoryUse::optimizer)]; };
+  EXPECT_LT(optimizer(plan), optimizer(plan_memory(resolved(adamw, 1, 1), {.activation = DType::f32})));
+  const auto flops = [](const Config& of) {
+    double sum = 0;
+    for (const OpCount& op : plan_step(resolved(of, 2, 2), {}).ops) sum += op.flops;
+    return sum;
+  };
+  EXPECT_GT(flops(config), flops(adamw));
+}
+
 // Transformer::flops_per_token counts by formula, the plan by op. All terms are whole numbers below 2^53, the clusters
 // have equal sizes: the sums are exact.
 TEST_P(EveryHead, OperationsAreTheModels) {

@@ -33,6 +33,7 @@ struct HeadCase {
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
   std::int64_t vocabulary = tiny_vocabulary;
   std::int64_t steps = tiny_steps;
+  OptimizerKind optimizer = OptimizerKind::adamw;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -50,6 +51,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
       vq->input_codes = GetParam().means_and_input_codes;
     }
     config.train.steps = GetParam().steps;
+    config.optim.kind = GetParam().optimizer;
     if (GetParam().learning == CodebookLearning::ema) {
       config.train.check_replicas_every = 1;
     }
@@ -112,6 +114,9 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
+        HeadCase{
+            .name = "muon_tied", .kind = HeadKind::dense, .tied = true, .steps = 20, .optimizer = OptimizerKind::muon},
+        HeadCase{.name = "muon_vq", .kind = HeadKind::vq, .embedding = true, .optimizer = OptimizerKind::muon},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     name_of);
@@ -188,7 +193,8 @@ INSTANTIATE_TEST_SUITE_P(
     Heads, Resumed,
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true}),
+                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
+                      HeadCase{.name = "muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon}),
     name_of);
 
 }  // namespace

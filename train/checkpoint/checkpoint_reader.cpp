@@ -169,15 +169,18 @@ void CheckpointReader::load_moments(Backend& backend, const ParameterStore& para
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
     if (p.rule != UpdateRule::gradient) continue;  // no moments
-    std::int64_t begin = slice.moment_begin;
+    const bool second = slice.second_begin != Optimizer::not_there;
+    std::int64_t done = 0;
     for (const Box& part : boxes_of_range(p.shape, slice.begin, slice.begin + slice.count)) {
       const Box box{shifted(part.offset, p.offset), part.extent};
       const std::int64_t count = box.extent.numel();
       const std::vector<float> m = read_box(first_moment_prefix + p.name, p.global_shape, box);
-      const std::vector<float> v = read_box(second_moment_prefix + p.name, p.global_shape, box);
-      backend.copy_from_host(optimizer.first_moment().range(begin, count), m.data());
-      backend.copy_from_host(optimizer.second_moment().range(begin, count), v.data());
-      begin += count;
+      backend.copy_from_host(optimizer.first_moment().range(slice.moment_begin + done, count), m.data());
+      if (second) {
+        const std::vector<float> v = read_box(second_moment_prefix + p.name, p.global_shape, box);
+        backend.copy_from_host(optimizer.second_moment().range(slice.second_begin + done, count), v.data());
+      }
+      done += count;
     }
   }
 }

@@ -12,11 +12,12 @@ CheckpointSnapshot::CheckpointSnapshot(const ParameterStore& parameters, const O
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     if (!optimizer.is_primary(slice.parameter)) continue;
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
-    const auto moment = [&](Tensor all) { return all.range(slice.moment_begin, slice.count); };
     add(p.name, p, slice.begin, parameters.flat_values().range(p.flat_begin + slice.begin, slice.count));
     if (p.rule != UpdateRule::gradient) continue;  // no moments
-    add(first_moment_prefix + p.name, p, slice.begin, moment(optimizer.first_moment()));
-    add(second_moment_prefix + p.name, p, slice.begin, moment(optimizer.second_moment()));
+    add(first_moment_prefix + p.name, p, slice.begin, optimizer.first_moment().range(slice.moment_begin, slice.count));
+    if (slice.second_begin == Optimizer::not_there) continue;
+    add(second_moment_prefix + p.name, p, slice.begin,
+        optimizer.second_moment().range(slice.second_begin, slice.count));
   }
 }
 

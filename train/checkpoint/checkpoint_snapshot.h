@@ -23,7 +23,7 @@ class CheckpointSnapshot {
   void take(Backend& backend);
   /// Writes what was taken as the rank's file (RankFileWriter), from any one thread.
   void write(const std::filesystem::path& folder, int rank) const;
-  /// 12 bytes for each parameter that this rank owns.
+  /// 12 bytes for each parameter that this rank owns, 8 for those that Muon updates.
   std::size_t bytes() const { return elements_ * sizeof(float); }
 
  private:

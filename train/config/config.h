@@ -72,7 +72,11 @@ struct TrainSection {
 
 enum class ScheduleKind { constant, cosine, wsd };
 
+/// muon: for the hidden matrices of the blocks, AdamW for all else (docs/optimizers.md).
+enum class OptimizerKind { adamw, muon };
+
 struct OptimSection {
+  OptimizerKind kind = OptimizerKind::adamw;
   float lr = 1e-3f;  // the highest rate, reached after warm-up
   float beta1 = 0.9f;
   float beta2 = 0.95f;
@@ -80,7 +84,9 @@ struct OptimSection {
   float weight_decay = 0.1f;
   ScheduleKind schedule = ScheduleKind::cosine;
   std::int64_t warmup_steps = 100;
-  float min_lr_ratio = 0.1f;     // last rate / lr
+  float min_lr_ratio = 0.1f;  // last rate / lr
+  float muon_momentum = 0.95f;
+  float muon_lr_ratio = 1;       // the hidden matrices' rate by Muon / that of all else
   float embedding_lr_ratio = 4;  // the embedding table's rate / that of all else
   float decay_fraction = 0.2f;   // wsd: the part of all steps that decays, at the end
 };

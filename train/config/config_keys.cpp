@@ -81,6 +81,7 @@ constexpr Needs vq_head = {"head.kind", {"vq"}};
 constexpr Needs embedding_members = {"head.members", {"embedding"}};
 constexpr Needs code_members = {"head.members", {"codes"}};
 constexpr Needs commitment_loss = {"head.learning", {"commitment", "ema"}};
+constexpr Needs muon = {"optim.kind", {"muon"}};
 constexpr Needs averages = {"head.learning", {"ema"}};
 
 constexpr Range any{};
@@ -143,6 +144,9 @@ constexpr Key table[] = {
     {"train", "eval_every", field<train, &TrainSection::eval_every>, {0, many}, "steps between held-out evaluations; 0: at the end only"},
     {"train", "eval_tokens", field<train, &TrainSection::eval_tokens>, {0, many}, "tokens of a held-out evaluation; 0: all"},
 
+    {"optim", "kind", choice<optim, &OptimSection::kind>, any, "of the blocks' matrices; all else is AdamW's", Identity::optimizer},
+    {"optim", "muon_momentum", field<optim, &OptimSection::muon_momentum>, {0, 0.99999}, "muon: momentum", Identity::no, muon},
+    {"optim", "muon_lr_ratio", field<optim, &OptimSection::muon_lr_ratio>, {0, 1e3, excluded}, "muon: learning rate of the blocks' matrices / that of all else", Identity::no, muon},
     {"optim", "lr", field<optim, &OptimSection::lr>, {0, 100, excluded}, "highest learning rate"},
     {"optim", "beta1", field<optim, &OptimSection::beta1>, {0, 0.99999}, "AdamW: decay of the mean"},
     {"optim", "beta2", field<optim, &OptimSection::beta2>, {0, 0.99999}, "AdamW: decay of the squares"},

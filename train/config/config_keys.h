@@ -38,9 +38,10 @@ using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<
 /// What has to agree in a key where training goes on from something saved (same_model.h).
 enum class Identity {
   no,
-  model,     // two models
-  averages,  // two runs of which one averages codes: it saves averages and no moments of them
-  samples,   // two runs that read the same samples in one order
+  model,      // two models
+  averages,   // two runs of which one averages codes: it saves averages and no moments of them
+  optimizer,  // two runs, one of which goes on with the other's moments
+  samples,    // two runs that read the same samples in one order
 };
 
 /// The choice without which a key is not there: another key, and the words of it that bring this one.

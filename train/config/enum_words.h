@@ -26,6 +26,8 @@ inline constexpr std::array<std::string_view, 3> words<Precision> = {"auto", "fp
 template <>
 inline constexpr std::array<std::string_view, 3> words<ScheduleKind> = {"constant", "cosine", "wsd"};
 template <>
+inline constexpr std::array<std::string_view, 2> words<OptimizerKind> = {"adamw", "muon"};
+template <>
 inline constexpr std::array<std::string_view, 3> words<DeviceKind> = {"auto", "cpu", "cuda"};
 
 template <class Enum>

@@ -21,6 +21,8 @@ bool matters(const Key& key, const Config& now, const Config& saved, Compared co
       return compared == Compared::model;
     case Identity::averages:
       return compared == Compared::averages && averages(now) != averages(saved);
+    case Identity::optimizer:
+      return compared == Compared::averages;
     case Identity::samples:
       return compared == Compared::samples;
   }

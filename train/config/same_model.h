@@ -20,7 +20,7 @@ struct KeyDifference {
 /// What two configurations are compared in.
 enum class Compared {
   model,     // what gives a tensor its shape or its meaning
-  averages,  // what a checkpoint holds beside the model: moving averages of codes, or moments
+  averages,  // what a checkpoint holds beside the model: moving averages of codes, moments of an optimizer
   samples,   // which samples a run reads, and in which order
 };
 

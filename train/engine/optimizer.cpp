@@ -14,22 +14,39 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
       buckets_(backend, grid, parameters.flat_gradients(), parameters.buckets(), overlap),
       owned_(buckets_.owned()) {
   make_segments();
-  moments_ = backend.allocate(static_cast<std::size_t>(2 * owned_count_) * sizeof(float), MemoryUse::optimizer);
-  backend.fill(moments_.view({2 * owned_count_}), 0.0f);
+  const std::int64_t moments = owned_count_ + second_count_;
+  moments_ = backend.allocate(static_cast<std::size_t>(moments) * sizeof(float), MemoryUse::optimizer);
+  backend.fill(moments_.view({moments}), 0.0f);
   norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
+  if (numbers_.kind == OptimizerKind::muon) {
+    muon_.emplace(
+        backend, grid, parameters,
+        Muon::Numbers{
+            .momentum = numbers_.muon_momentum, .weight_decay = numbers_.weight_decay, .max_norm = grad_clip_});
+  }
+}
+
+bool Optimizer::by_muon(const Parameter& parameter) const {
+  return numbers_.kind == OptimizerKind::muon && parameter.hidden_matrix;
 }
 
 std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
   std::vector<OwnedSlice> slices;
   std::int64_t moment_begin = 0;
+  std::int64_t second_begin = 0;  // second moments lie without gaps where some are not there
   for (const BucketRange& piece : owned_) {
     for (std::size_t id = 0; id < parameters_.parameters().size(); ++id) {
       const Parameter& p = parameters_.parameters()[id];
       const std::int64_t begin = std::max(piece.begin, p.flat_begin);
       const std::int64_t end = std::min(piece.begin + piece.count, p.flat_begin + p.shape.numel());
       if (begin >= end) continue;
-      slices.push_back(
-          {static_cast<ParameterId>(id), begin - p.flat_begin, end - begin, moment_begin + begin - piece.begin});
+      OwnedSlice slice{static_cast<ParameterId>(id), begin - p.flat_begin, end - begin,
+                       moment_begin + begin - piece.begin, moment_begin + begin - piece.begin};
+      if (numbers_.kind == OptimizerKind::muon) {
+        slice.second_begin = by_muon(p) ? not_there : second_begin;
+        if (!by_muon(p)) second_begin += slice.count;
+      }
+      slices.push_back(slice);
     }
     moment_begin += piece.count;
   }
@@ -53,6 +70,8 @@ void Optimizer::make_segments() {
     const Segment segment{p.flat_begin + slice.begin,
                           slice.count,
                           slice.moment_begin,
+                          slice.second_begin,
+                          by_muon(p),
                           p.decay,
                           learned && is_primary(slice.parameter),
                           p.rule,
@@ -63,7 +82,8 @@ void Optimizer::make_segments() {
       Segment& last = segments_.back();
       const std::int64_t gap = segment.flat_begin - last.flat_begin - last.count;
       if (!interrupted && last.same_way(segment) && gap >= 0 &&
-          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin) {
+          segment.moment_begin - last.moment_begin == segment.flat_begin - last.flat_begin &&
+          segment.second_begin - last.second_begin == segment.flat_begin - last.flat_begin) {
         last.count += gap + segment.count;
         continue;
       }
@@ -72,6 +92,12 @@ void Optimizer::make_segments() {
     interrupted = false;
   }
   for (const BucketRange& piece : owned_) owned_count_ += piece.count;
+  second_count_ = owned_count_;
+  if (numbers_.kind == OptimizerKind::adamw) return;
+  second_count_ = 0;
+  for (const OwnedSlice& slice : owned_slices()) {
+    if (slice.second_begin != not_there) second_count_ += slice.count;
+  }
 }
 
 void Optimizer::zero_gradients() {
@@ -112,7 +138,12 @@ void Optimizer::update(std::int64_t step, float lr) {
                     .max_norm = grad_clip_};
   const Tensor rounded = parameters_.flat_rounded();
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
+  std::vector<Muon::Slice> hidden;
   for (const Segment& s : segments_) {
+    if (s.by_muon) {
+      hidden.push_back({s.flat_begin, s.count, first_moment().range(s.moment_begin, s.count)});
+      continue;
+    }
     if (s.rule == UpdateRule::moving_average) {
       backend_.run(MovingAverage{.average = parameters_.flat_values().range(s.flat_begin, s.count),
                                  .x = parameters_.flat_gradients().range(s.flat_begin, s.count),
@@ -125,11 +156,12 @@ void Optimizer::update(std::int64_t step, float lr) {
     backend_.run(AdamW{.param = parameters_.flat_values().range(s.flat_begin, s.count),
                        .rounded = rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
                        .m = first_moment().range(s.moment_begin, s.count),
-                       .v = second_moment().range(s.moment_begin, s.count),
+                       .v = second_moment().range(s.second_begin, s.count),
                        .grad = parameters_.flat_gradients().range(s.flat_begin, s.count),
                        .norm_squared = norm_squared,
                        .step = numbers});
   }
+  if (muon_) muon_->update(hidden, norm_squared, lr * numbers_.muon_lr_ratio);
 }
 
 void Optimizer::gather_parameters() {

@@ -1,9 +1,10 @@
-// AdamW with ZeRO-1 over the process grid: gradients are reduced bucket by bucket while backward runs, every data rank
+// AdamW, or Muon for the hidden matrices (muon.h), with ZeRO-1 over the process grid: gradients are reduced bucket by bucket while backward runs, every data rank
 // updates its own range of the flat parameters and holds moments for that range only, and the updated parameters are
 // gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the gradients, averaged by
 // their owners and gathered; they are no part of the gradient norm.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "core/backend.h"
@@ -11,6 +12,7 @@
 #include "dist/gradient_buckets.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
+#include "train/engine/muon.h"
 
 namespace vqlm {
 
@@ -31,12 +33,14 @@ class Optimizer {
   /// clipping; where it is not finite, nothing was updated.
   double step(std::int64_t step, float lr);
 
+  static constexpr std::int64_t not_there = -1;
   /// A part of a parameter that this rank's optimizer owns.
   struct OwnedSlice {
     ParameterId parameter = 0;
     std::int64_t begin = 0;  // in the rank's slice of the parameter, row-major
     std::int64_t count = 0;
-    std::int64_t moment_begin = 0;  // in first_moment() and second_moment()
+    std::int64_t moment_begin = 0;  // in first_moment()
+    std::int64_t second_begin = 0;  // in second_moment(); not_there where the update has none
   };
   /// Together over all ranks, every element of every logical tensor once, but that ranks beyond the first of a tensor group
   /// own copies of replicated parameters (is_primary tells).
@@ -44,8 +48,10 @@ class Optimizer {
   /// False for a replicated parameter on all but the first tensor rank.
   bool is_primary(ParameterId id) const;
 
-  Tensor first_moment() const { return moments_.view({2, owned_count_}).rows(0, 1).view({owned_count_}); }
-  Tensor second_moment() const { return moments_.view({2, owned_count_}).rows(1, 1).view({owned_count_}); }
+  Tensor first_moment() const { return moments_.view({owned_count_ + second_count_}).range(0, owned_count_); }
+  Tensor second_moment() const {
+    return moments_.view({owned_count_ + second_count_}).range(owned_count_, second_count_);
+  }
 
  private:
   /// A range of the flat buffers that is updated in one way.
@@ -53,6 +59,8 @@ class Optimizer {
     std::int64_t flat_begin;
     std::int64_t count;
     std::int64_t moment_begin;
+    std::int64_t second_begin;
+    bool by_muon;
     bool decay;
     bool counts_in_norm;
     UpdateRule rule;  // gradient or moving_average
@@ -60,10 +68,11 @@ class Optimizer {
     float lr_ratio;  // rate / the schedule's
 
     bool same_way(const Segment& other) const {
-      return decay == other.decay && counts_in_norm == other.counts_in_norm && rule == other.rule &&
-             average_decay == other.average_decay && lr_ratio == other.lr_ratio;
+      return !by_muon && !other.by_muon && decay == other.decay && counts_in_norm == other.counts_in_norm &&
+             rule == other.rule && average_decay == other.average_decay && lr_ratio == other.lr_ratio;
     }
   };
+  bool by_muon(const Parameter& parameter) const;
   void make_segments();
   void update(std::int64_t step, float lr);
   void gather_parameters();
@@ -77,8 +86,10 @@ class Optimizer {
   std::vector<BucketRange> owned_;
   std::vector<Segment> segments_;
   std::int64_t owned_count_ = 0;
-  Buffer moments_;       // (2, owned_count_): m, then v
-  Buffer norm_squared_;  // (1) f64
+  std::int64_t second_count_ = 0;  // owned_count_, but for the hidden matrices where Muon updates them
+  Buffer moments_;                 // (owned_count_ + second_count_): m, then v
+  Buffer norm_squared_;            // (1) f64
+  std::optional<Muon> muon_;
 };
 
 }  // namespace vqlm

@@ -1,0 +1,179 @@
+#include "train/engine/muon.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace vqlm {
+namespace {
+
+/// Pieces begin where vector loads are as aligned as in the flat buffers.
+std::int64_t aligned_place(std::int64_t cursor, std::int64_t flat) {
+  const std::int64_t base = (cursor + parameter_alignment - 1) / parameter_alignment * parameter_alignment;
+  return base + flat % parameter_alignment;
+}
+
+double work_of(const Shape& matrix) {
+  const auto rows = static_cast<double>(matrix[0]), columns = static_cast<double>(matrix[1]);
+  return rows * columns * std::min(rows, columns);
+}
+
+}  // namespace
+
+std::vector<int> homes_of(std::span<const Shape> matrices, int ranks) {
+  std::vector<std::size_t> order(matrices.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order,
+                           [&](std::size_t x, std::size_t y) { return work_of(matrices[x]) > work_of(matrices[y]); });
+  std::vector<double> load(static_cast<std::size_t>(ranks), 0.0);
+  std::vector<int> homes(matrices.size());
+  for (const std::size_t matrix : order) {
+    const auto least = std::ranges::min_element(load);
+    homes[matrix] = static_cast<int>(least - load.begin());
+    *least += work_of(matrices[matrix]);
+  }
+  return homes;
+}
+
+Muon::Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers)
+    : backend_(backend), grid_(grid), parameters_(parameters), numbers_(numbers) {
+  std::vector<Shape> shapes;
+  for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
+    const Parameter& p = parameters.parameters()[id];
+    if (!p.hidden_matrix) continue;
+    VQLM_ASSERT(p.global_shape.rank() == 2 && p.rule == UpdateRule::gradient);
+    VQLM_ASSERT(p.shape.numel() * grid.tensor_size() == p.global_shape.numel());  // equal slices
+    shapes.push_back(p.global_shape);
+    matrices_.push_back({.parameter = static_cast<ParameterId>(id),
+                         .rows = p.global_shape[0],
+                         .columns = p.global_shape[1],
+                         .by_columns = p.shape[1] != p.global_shape[1]});
+  }
+  const std::vector<int> homes = homes_of(shapes, grid.world().size());
+  for (std::size_t i = 0; i < matrices_.size(); ++i) {
+    matrices_[i].home = homes[i];
+    if (homes[i] == grid.world().rank()) homed_.push_back(i);
+  }
+  lay_out();
+}
+
+std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
+  const int data_rank = rank / grid_.tensor_size();  // the same of all tensor ranks: their slices are equal
+  std::vector<std::vector<Piece>> pieces(static_cast<std::size_t>(grid_.world().size()));
+  std::vector<std::int64_t> cursors(pieces.size(), 0);
+  for (std::size_t i = 0; i < matrices_.size(); ++i) {
+    const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(matrices_[i].parameter)];
+    const ParameterBucket& bucket = parameters_.buckets()[static_cast<std::size_t>(p.bucket)];
+    const std::int64_t share = bucket.count / grid_.data_size(), first = p.flat_begin - bucket.begin;
+    const std::int64_t begin = std::max(first, data_rank * share);
+    const std::int64_t end = std::min(first + p.shape.numel(), (data_rank + 1) * share);
+    if (begin >= end) continue;
+    const auto home = static_cast<std::size_t>(matrices_[i].home);
+    const std::int64_t place = aligned_place(cursors[home], begin);
+    pieces[home].push_back({.matrix = i, .begin = begin - first, .count = end - begin, .flat = begin, .place = place});
+    cursors[home] = place + end - begin;
+  }
+  return pieces;
+}
+
+void Muon::lay_out() {
+  const int ranks = grid_.world().size(), self = grid_.world().rank();
+  for (int rank = 0; rank < ranks; ++rank) {
+    std::vector<std::vector<Piece>> pieces = pieces_of(rank);
+    for (const auto& of_home : pieces) {
+      if (!of_home.empty()) block_elements_ = std::max(block_elements_, of_home.back().place + of_home.back().count);
+    }
+    arriving_.push_back(pieces[static_cast<std::size_t>(self)]);
+    if (rank == self) own_ = std::move(pieces);
+  }
+  block_elements_ = aligned_place(block_elements_, 0);
+  const auto bytes = static_cast<std::size_t>(ranks * block_elements_) * sizeof(float);
+  outgoing_ = backend_.allocate(bytes, MemoryUse::workspace);
+  backend_.fill(outgoing_.view({ranks * block_elements_}), 0.0f);  // gaps between pieces travel, too
+  if (ranks > 1) incoming_ = backend_.allocate(bytes, MemoryUse::workspace);
+  if (homed_.empty()) return;
+  std::int64_t elements = 0, side = 0;
+  for (const std::size_t i : homed_) {
+    elements = std::max(elements, matrices_[i].rows * matrices_[i].columns);
+    side = std::max(side, std::min(matrices_[i].rows, matrices_[i].columns));
+  }
+  whole_ = backend_.allocate(static_cast<std::size_t>(elements) * sizeof(float), MemoryUse::workspace);
+  norms_ = backend_.allocate(homed_.size() * sizeof(double), MemoryUse::workspace);
+  iteration_.emplace(backend_, elements, side);
+}
+
+Tensor Muon::block(const Buffer& buffer, int rank, const Piece& piece) const {
+  return buffer.view({grid_.world().size() * block_elements_}).range(rank * block_elements_ + piece.place, piece.count);
+}
+
+float Muon::scale_of(const Matrix& matrix) const {
+  return 0.2f * std::sqrt(static_cast<float>(std::max(matrix.rows, matrix.columns)));
+}
+
+void Muon::orthogonalise(const Matrix& matrix, std::size_t number) {
+  const int tensor = grid_.tensor_size();
+  const std::int64_t slice = matrix.rows * matrix.columns / tensor;
+  const Tensor whole = whole_.view({matrix.rows * matrix.columns});
+  const Buffer& arrived = grid_.world().size() > 1 ? incoming_ : outgoing_;
+  const auto each_piece = [&](const auto& visit) {
+    for (int owner = 0; owner < grid_.world().size(); ++owner) {
+      for (const Piece& piece : arriving_[static_cast<std::size_t>(owner)]) {
+        if (matrices_[piece.matrix].parameter != matrix.parameter) continue;
+        visit(owner, piece, whole.range((owner % tensor) * slice + piece.begin, piece.count));
+      }
+    }
+  };
+  each_piece([&](int owner, const Piece& piece, Tensor part) { backend_.copy(part, block(arrived, owner, piece)); });
+  iteration_->run(
+      whole, {.rows = matrix.rows, .columns = matrix.columns, .blocks = matrix.by_columns ? tensor : 1},
+      norms_.view({static_cast<std::int64_t>(homed_.size())}, DType::f64).range(static_cast<std::int64_t>(number), 1));
+  each_piece([&](int owner, const Piece& piece, Tensor part) { backend_.copy(block(outgoing_, owner, piece), part); });
+}
+
+void Muon::update(std::span<const Slice> slices, Tensor norm_squared, float lr) {
+  Communicator& world = grid_.world();
+  const auto each_own = [&](const auto& visit) {
+    for (int home = 0; home < world.size(); ++home) {
+      for (const Piece& piece : own_[static_cast<std::size_t>(home)]) {
+        const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(matrices_[piece.matrix].parameter)];
+        const std::int64_t flat = parameters_.buckets()[static_cast<std::size_t>(p.bucket)].begin + piece.flat;
+        const auto slice = std::ranges::find(slices, flat, &Slice::flat_begin);
+        VQLM_ASSERT(slice != slices.end() && slice->count == piece.count);
+        visit(home, piece, *slice);
+      }
+    }
+  };
+  each_own([&](int home, const Piece& piece, const Slice& slice) {
+    backend_.run(MuonMomentum{.m = slice.momentum,
+                              .direction = block(outgoing_, home, piece),
+                              .grad = parameters_.flat_gradients().range(slice.flat_begin, slice.count),
+                              .norm_squared = norm_squared,
+                              .momentum = numbers_.momentum,
+                              .max_norm = numbers_.max_norm});
+  });
+  const auto exchange = [&] {
+    if (world.size() == 1) return;
+    const Shape all = {world.size() * block_elements_};
+    backend_.wait(backend_.compute_stream(),
+                  world.all_to_all(incoming_.view(all), outgoing_.view(all), backend_.compute_stream()));
+  };
+  exchange();
+  if (!homed_.empty()) {
+    const std::vector<double> zeros(homed_.size(), 0.0);
+    backend_.copy_from_host(norms_.view({static_cast<std::int64_t>(zeros.size())}, DType::f64), zeros.data());
+  }
+  for (std::size_t number = 0; number < homed_.size(); ++number) orthogonalise(matrices_[homed_[number]], number);
+  exchange();
+  const Tensor rounded = parameters_.flat_rounded();
+  const float keep = static_cast<float>(1 - static_cast<double>(lr) * static_cast<double>(numbers_.weight_decay));
+  each_own([&](int home, const Piece& piece, const Slice& slice) {
+    backend_.run(MuonUpdate{.param = parameters_.flat_values().range(slice.flat_begin, slice.count),
+                            .rounded = rounded ? rounded.range(slice.flat_begin, slice.count) : Tensor{},
+                            .direction = block(world.size() > 1 ? incoming_ : outgoing_, home, piece),
+                            .norm_squared = norm_squared,
+                            .keep_param = keep,
+                            .step_size = lr * scale_of(matrices_[piece.matrix])});
+  });
+}
+
+}  // namespace vqlm

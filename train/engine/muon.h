@@ -1,0 +1,84 @@
+// Muon over the process grid (Jordan 2024; Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, for decay and
+// the update's scale): every hidden matrix has a home among the ranks. Owners (ZeRO-1) make directions from the gradients that
+// they own, with momentum that stays with them; one exchange brings each matrix together at its home, which orthogonalises it,
+// and one brings it back. No matrix is worked on twice, and none in parts.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/backend.h"
+#include "core/parameters.h"
+#include "dist/process_grid.h"
+#include "train/engine/newton_schulz.h"
+
+namespace vqlm {
+
+/// The home of each of these matrices, by (rows, columns): the ranks' sums of rows x columns x smaller side, which the work
+/// of an update is in proportion to, are made even by giving the largest matrix left to the rank with the least (longest
+/// processing time first; the lower rank and the earlier matrix where they are equal).
+std::vector<int> homes_of(std::span<const Shape> matrices, int ranks);
+
+class Muon {
+ public:
+  struct Numbers {
+    float momentum = 0.95f;
+    float weight_decay = 0;
+    float max_norm = 0;  // of the global gradient; 0: no clipping
+  };
+  /// All must outlive the object; the store must be allocated. Takes its scratch at once.
+  Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers);
+
+  /// A part of a hidden matrix that this rank owns.
+  struct Slice {
+    std::int64_t flat_begin = 0;
+    std::int64_t count = 0;
+    Tensor momentum;  // (count) f32
+  };
+  /// Updates the matrices: param = (1 - lr decay) param - lr 0.2 sqrt(max(rows, columns)) U. The reduced gradients are in the
+  /// store; `slices` are this rank's in the order of Optimizer::owned_slices(). Collective over the world. Nothing changes
+  /// where norm_squared (1) f64, of the whole gradient, is not finite.
+  void update(std::span<const Slice> slices, Tensor norm_squared, float lr);
+
+  /// Matrices that are updated here.
+  std::size_t homed() const { return homed_.size(); }
+
+ private:
+  /// A range of a matrix's slice, on its way between its owner and its home.
+  struct Piece {
+    std::size_t matrix = 0;  // in matrices_
+    std::int64_t begin = 0;  // in the slice
+    std::int64_t count = 0;
+    std::int64_t flat = 0;   // in its owner's flat buffers, from the bucket's begin
+    std::int64_t place = 0;  // in the block of elements that the two exchange
+  };
+  struct Matrix {
+    ParameterId parameter = 0;
+    std::int64_t rows = 0, columns = 0;  // logical
+    bool by_columns = false;             // its slices over the tensor group are ranges of columns, else of rows
+    int home = 0;
+  };
+  std::vector<std::vector<Piece>> pieces_of(int rank) const;  // by home
+  void lay_out();
+  Tensor block(const Buffer& buffer, int rank, const Piece& piece) const;
+  void orthogonalise(const Matrix& matrix, std::size_t number);
+  float scale_of(const Matrix& matrix) const;
+
+  Backend& backend_;
+  const ProcessGrid& grid_;
+  ParameterStore& parameters_;
+  Numbers numbers_;
+  std::vector<Matrix> matrices_;
+  std::vector<std::size_t> homed_;            // those whose home is this rank
+  std::vector<std::vector<Piece>> own_;       // this rank's pieces, by home
+  std::vector<std::vector<Piece>> arriving_;  // pieces for this home, by owner
+  std::int64_t block_elements_ = 0;           // exchanged by two ranks at most
+  Buffer outgoing_, incoming_;                // (ranks, block_elements_) f32; the second where there are several
+  Buffer whole_;                              // (largest matrix homed here) f32
+  Buffer norms_;                              // (homed) f64
+  std::optional<NewtonSchulz> iteration_;
+};
+
+}  // namespace vqlm
