@@ -15,7 +15,7 @@ namespace vqlm {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 using Type = SentencePieceFile::Type;
 
 constexpr const char* space = "\xE2\x96\x81";
@@ -39,8 +39,8 @@ std::string with_spaces(const std::string& text) {
   return out.append(text, from);
 }
 
-Json added_tokens(const SentencePieceFile& file) {
-  Json tokens = Json::array();
+OrderedJson added_tokens(const SentencePieceFile& file) {
+  OrderedJson tokens = OrderedJson::array();
   for (std::size_t id = 0; id < file.pieces.size(); ++id) {
     const auto& [text, score, type] = file.pieces[id];
     if (type != Type::unknown && type != Type::control && type != Type::user_defined) continue;
@@ -55,7 +55,7 @@ Json added_tokens(const SentencePieceFile& file) {
   return tokens;
 }
 
-Json replacement(Json pattern, const char* content) {
+OrderedJson replacement(OrderedJson pattern, const char* content) {
   return {{"type", "Replace"}, {"pattern", std::move(pattern)}, {"content", content}};
 }
 
@@ -67,8 +67,8 @@ bool prepends(const SentencePieceFile& file) {
 }
 
 /// In SentencePiece's order: the table, spaces that are too many, the one in front.
-Json normalizer_of(const SentencePieceFile& file) {
-  Json steps = Json::array();
+OrderedJson normalizer_of(const SentencePieceFile& file) {
+  OrderedJson steps = OrderedJson::array();
   if (!file.charsmap.empty())
     steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", base64(file.charsmap)}});
   if (file.remove_extra_whitespaces) {
@@ -80,14 +80,15 @@ Json normalizer_of(const SentencePieceFile& file) {
   return {{"type", "Sequence"}, {"normalizers", std::move(steps)}};
 }
 
-Json decoder_of(const SentencePieceFile& file) {
-  Json steps = Json::array({replacement({{"String", space}}, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
+OrderedJson decoder_of(const SentencePieceFile& file) {
+  OrderedJson steps =
+      OrderedJson::array({replacement({{"String", space}}, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   if (file.dummy_prefix) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   return {{"type", "Sequence"}, {"decoders", std::move(steps)}};
 }
 
 /// Every pair of pieces that makes a piece, the best piece first: what SentencePiece looks for without a list.
-Json merges_of(const SentencePieceFile& file) {
+OrderedJson merges_of(const SentencePieceFile& file) {
   std::unordered_map<std::string_view, std::size_t> ids;
   std::vector<std::size_t> order;
   for (std::size_t id = 0; id < file.pieces.size(); ++id) {
@@ -97,7 +98,7 @@ Json merges_of(const SentencePieceFile& file) {
   }
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return file.pieces[a].score > file.pieces[b].score; });
-  Json merges = Json::array();
+  OrderedJson merges = OrderedJson::array();
   for (const std::size_t id : order) {
     const std::string_view text = file.pieces[id].text;
     for (std::size_t cut = 1; cut < text.size(); ++cut) {
@@ -109,19 +110,20 @@ Json merges_of(const SentencePieceFile& file) {
   return merges;
 }
 
-Json model_of(const SentencePieceFile& file) {
+OrderedJson model_of(const SentencePieceFile& file) {
   std::size_t unknown = 0;
   while (unknown + 1 < file.pieces.size() && file.pieces[unknown].type != Type::unknown) ++unknown;
   if (!file.bpe) {
-    Json vocabulary = Json::array();
+    OrderedJson vocabulary = OrderedJson::array();
     for (const auto& piece : file.pieces) vocabulary.push_back({piece.text, static_cast<double>(piece.score)});
     return {{"type", "Unigram"},
             {"unk_id", unknown},
             {"vocab", std::move(vocabulary)},
             {"byte_fallback", file.byte_fallback}};
   }
-  Json vocabulary = Json::object();
-  Json::object_t::Container& members = vocabulary.get_ref<Json::object_t&>();  // past its search for equal keys
+  OrderedJson vocabulary = OrderedJson::object();
+  OrderedJson::object_t::Container& members =
+      vocabulary.get_ref<OrderedJson::object_t&>();  // past its search for equal keys
   for (std::size_t id = 0; id < file.pieces.size(); ++id) members.emplace_back(file.pieces[id].text, id);
   return {{"type", "BPE"},
           {"dropout", nullptr},
@@ -140,19 +142,19 @@ Json model_of(const SentencePieceFile& file) {
 std::string tokenizer_json_of(const SentencePieceFile& file, const std::string& name) {
   if (file.whitespace_as_suffix)
     throw Error(fmt::format("{}: treat_whitespace_as_suffix has no form in tokenizer.json", name));
-  const Json pre_tokenizer = {{"type", "Metaspace"},
-                              {"replacement", space},
-                              {"prepend_scheme", file.dummy_prefix && !prepends(file) ? "first" : "never"},
-                              {"split", false}};
-  const Json whole = {{"version", "1.0"},
-                      {"truncation", nullptr},
-                      {"padding", nullptr},
-                      {"added_tokens", added_tokens(file)},
-                      {"normalizer", normalizer_of(file)},
-                      {"pre_tokenizer", pre_tokenizer},
-                      {"post_processor", nullptr},
-                      {"decoder", decoder_of(file)},
-                      {"model", model_of(file)}};
+  const OrderedJson pre_tokenizer = {{"type", "Metaspace"},
+                                     {"replacement", space},
+                                     {"prepend_scheme", file.dummy_prefix && !prepends(file) ? "first" : "never"},
+                                     {"split", false}};
+  const OrderedJson whole = {{"version", "1.0"},
+                             {"truncation", nullptr},
+                             {"padding", nullptr},
+                             {"added_tokens", added_tokens(file)},
+                             {"normalizer", normalizer_of(file)},
+                             {"pre_tokenizer", pre_tokenizer},
+                             {"post_processor", nullptr},
+                             {"decoder", decoder_of(file)},
+                             {"model", model_of(file)}};
   return whole.dump(1) + "\n";
 }
 

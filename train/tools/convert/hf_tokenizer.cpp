@@ -139,9 +139,8 @@ void write_as_json(const Tokenizer& tokenizer, const std::filesystem::path& out)
   Json json = Json::parse(tokenizer_json_of(read_sentencepiece(tokenizer.bytes(), name), name));
   json["post_processor"] = begin_with(tokenizer.piece(tokenizer.eos_id()), tokenizer.eos_id(), json["post_processor"]);
   write_file_atomically((out / "tokenizer.json").string(), json.dump());
-  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                   {"add_bos_token", true},
-                                   {"clean_up_tokenization_spaces", false}};
+  nlohmann::ordered_json config = {
+      {"tokenizer_class", "PreTrainedTokenizerFast"}, {"add_bos_token", true}, {"clean_up_tokenization_spaces", false}};
   config.update(special_tokens_of(tokenizer));
   write_json(out / "tokenizer_config.json", config);
 }
