@@ -14,7 +14,7 @@ namespace {
 
 using Type = SentencePieceFile::Type;
 
-constexpr std::string_view space = "\xE2\x96\x81";
+constexpr std::string_view space_mark = "\xE2\x96\x81";
 
 std::string from_base64(const JsonValue& value) {
   const std::string_view text = value.text();
@@ -47,10 +47,10 @@ bool is_sentencepiece(const JsonValue& root) {
     spaces = spaces || step["type"].text() == "Metaspace";
   }
   for (const JsonValue& step : steps_of(root["normalizer"], "normalizers"))
-    spaces = spaces || (step["type"].text() == "Replace" && step["content"].text() == space);
+    spaces = spaces || (step["type"].text() == "Replace" && step["content"].text() == space_mark);
   if (!spaces) return false;
   if (!model["type"].absent() && model["type"].text() == "Unigram") return true;
-  return (model["type"].absent() || model["type"].text() == "BPE") && !model["vocab"][space].absent();
+  return (model["type"].absent() || model["type"].text() == "BPE") && !model["vocab"][space_mark].absent();
 }
 
 class Reader {
@@ -126,7 +126,8 @@ class Reader {
       const JsonValue token = element_of(tokens, element, index++);
       std::string text(token["content"].text());
       const bool special = token["special"].boolean_or(false);
-      for (std::size_t at = 0; !special && (at = text.find(' ', at)) != std::string::npos;) text.replace(at, 1, space);
+      for (std::size_t at = 0; !special && (at = text.find(' ', at)) != std::string::npos;)
+        text.replace(at, 1, space_mark);
       put(static_cast<std::size_t>(token["id"].id()), text, 0, special ? Type::control : Type::user_defined);
       user_defined_ = user_defined_ || !special;
     }
@@ -139,9 +140,9 @@ class Reader {
         file_.charsmap = from_base64(step["precompiled_charsmap"]);
       } else if (type == "Strip" || (type == "Replace" && !step["pattern"]["Regex"].absent())) {
         file_.remove_extra_whitespaces = true;
-      } else if (type == "Prepend" && step["prepend"].text() == space) {
+      } else if (type == "Prepend" && step["prepend"].text() == space_mark) {
         prefix_everywhere();
-      } else if (type != "Replace" || step["content"].text() != space) {
+      } else if (type != "Replace" || step["content"].text() != space_mark) {
         step["type"].refuse("Precompiled, Strip, Prepend and Replace");
       }
     }
@@ -166,7 +167,7 @@ class Reader {
   /// Words that are cut apart at spaces cannot become a piece that goes over one.
   void check_words() const {
     for (const auto& piece : file_.pieces) {
-      if (piece.type == Type::normal && piece.text.find(space, 1) != std::string::npos)
+      if (piece.type == Type::normal && piece.text.find(space_mark, 1) != std::string::npos)
         refuse(fmt::format("cuts texts at spaces (Metaspace, split) and has the piece \"{}\"", piece.text));
     }
   }

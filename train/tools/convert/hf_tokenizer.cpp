@@ -23,6 +23,10 @@ void write_json(const std::filesystem::path& file, const nlohmann::ordered_json&
   write_file_atomically(file.string(), json.dump(2) + "\n");
 }
 
+/// Whether the end of the text before stands in front of a text: of a run of ours. What another's model was trained with, no
+/// file beside a lone tokenizer.model tells.
+enum class BeginsTexts { no, yes };
+
 /// Texts begin behind the end of the one before, as our samples do, and as vqlm generate's prompts: <s> is in no shard, so
 /// that its vector was never trained.
 nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
@@ -37,10 +41,10 @@ nlohmann::ordered_json special_tokens_of(const Tokenizer& tokenizer) {
 
 /// For transformers' Llama tokenizer. "legacy": false and the prefix as the model has it: the default would encode the text
 /// after a special token in another way than SentencePiece does.
-void describe_sentencepiece(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+void describe_sentencepiece(const Tokenizer& tokenizer, BeginsTexts begins, const std::filesystem::path& out) {
   const nlohmann::ordered_json special = special_tokens_of(tokenizer);
   nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"},
-                                   {"add_bos_token", true},
+                                   {"add_bos_token", begins == BeginsTexts::yes},
                                    {"add_eos_token", false},
                                    {"add_prefix_space", tokenizer.traits().dummy_prefix},
                                    {"legacy", false},
@@ -134,25 +138,28 @@ Json begin_with(const std::string& token, std::int32_t id, const Json& before) {
 
 /// For a model that Llama's class would take for another one: unigram, with a normalization, or with a space in front, which
 /// that class leaves out before a space.
-void write_as_json(const Tokenizer& tokenizer, const std::filesystem::path& out) {
+void write_as_json(const Tokenizer& tokenizer, BeginsTexts begins, const std::filesystem::path& out) {
   const std::string name = (out / "tokenizer.model").string();
   Json json = Json::parse(tokenizer_json_of(read_sentencepiece(tokenizer.bytes(), name), name));
-  json["post_processor"] = begin_with(tokenizer.piece(tokenizer.eos_id()), tokenizer.eos_id(), json["post_processor"]);
+  if (begins == BeginsTexts::yes)
+    json["post_processor"] =
+        begin_with(tokenizer.piece(tokenizer.eos_id()), tokenizer.eos_id(), json["post_processor"]);
   write_file_atomically((out / "tokenizer.json").string(), json.dump());
-  nlohmann::ordered_json config = {
-      {"tokenizer_class", "PreTrainedTokenizerFast"}, {"add_bos_token", true}, {"clean_up_tokenization_spaces", false}};
+  nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                   {"add_bos_token", begins == BeginsTexts::yes},
+                                   {"clean_up_tokenization_spaces", false}};
   config.update(special_tokens_of(tokenizer));
   write_json(out / "tokenizer_config.json", config);
 }
 
 /// Of a SentencePiece model that was alone; a document of ours follows the end of the one before it.
-HfSpecialTokens sentencepiece_tokens(const std::filesystem::path& out) {
+HfSpecialTokens sentencepiece_tokens(BeginsTexts begins, const std::filesystem::path& out) {
   const Tokenizer tokenizer = Tokenizer::open((out / "tokenizer.model").string());
   const TokenizerTraits& traits = tokenizer.traits();
   if (traits.bpe && traits.plain_normalization && !traits.dummy_prefix) {
-    describe_sentencepiece(tokenizer, out);
+    describe_sentencepiece(tokenizer, begins, out);
   } else {
-    write_as_json(tokenizer, out);
+    write_as_json(tokenizer, begins, out);
   }
   return {.bos = tokenizer.eos_id(), .eos = tokenizer.eos_id()};
 }
@@ -203,7 +210,7 @@ HfSpecialTokens write_hf_tokenizer(const ModelSource& source, const std::filesys
     }
   } else if (names.contains("tokenizer.model") && !names.contains("tokenizer.json") &&
              can_be_read(out / "tokenizer.model")) {
-    tokens = sentencepiece_tokens(out);
+    tokens = sentencepiece_tokens(source.trained_here() ? BeginsTexts::yes : BeginsTexts::no, out);
   } else if (names.contains("tokenizer.json") && can_be_read(out / "tokenizer.json")) {
     tokens = byte_level_tokens(out);
   }

@@ -78,7 +78,7 @@ SpecialTokens special_tokens(const ModelSource& source, const Tokenizer* tokeniz
     return special;
   }
   if (!config) {
-    special.begin = tokenizer->eos_id();
+    if (source.trained_here()) special.begin = tokenizer->eos_id();
     return special;
   }
   // transformers' LlamaTokenizer puts the token in front unless told otherwise.
