@@ -30,7 +30,8 @@ HEADS = {"dense": ["head.kind=dense"], "tied": ["head.kind=dense", "model.tie_em
          "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding", "head.member_mean=false",
                           "head.input_codes=false"],
          "vq_embedding_mean": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "head.members=embedding",
-                          "head.member_mean=true", "head.input_codes=true"]}
+                          "head.member_mean=true", "head.input_codes=true"],
+         "muon": ["head.kind=dense", "model.tie_embeddings=true", "optim.kind=muon"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 
 
