@@ -194,6 +194,29 @@ TEST_F(MixtureContinued, AnotherScaleOfTheWeightsHoldsForStagesToCome) {
   EXPECT_EQ(stages[1].shares, (std::vector<std::uint64_t>{700'000, 300'000}));
 }
 
+TEST_F(MixtureContinued, ASourceThatWasLeftOutComesBackAndTheSameWordsChangeNothing) {
+  const Config saved = read(web);
+  const std::vector<std::string> words = {"data.mix.web.weight=0", "data.mix.math.train=m/*.h5",
+                                          "data.mix.math.weight=1"};
+  const TrainState place{.step = 10, .samples = 80, .tokens = 0}, later{.step = 20, .samples = 160, .tokens = 0};
+  const Config left_out = continued(read(web, words), saved, place);
+  EXPECT_EQ(told_.size(), 1U);
+  const auto again = [&](const std::vector<std::string>& overrides) {
+    write_bytes(folder_.file("own.toml"), to_toml(left_out));
+    Config config = load_config(folder_.file("own.toml"), overrides);
+    resolve(config, 100'000, 1);
+    return continued(config, left_out, later);
+  };
+  EXPECT_EQ(mixture_stages(again(words), later).size(), 2U);
+  EXPECT_TRUE(told_.empty());
+  const auto stages = mixture_stages(again({"data.mix.web.weight=0.5"}), later);
+  ASSERT_EQ(told_.size(), 1U);
+  EXPECT_THAT(told_[0], HasSubstr("from step 21 on math 66.67 %, web 33.33 %"));
+  ASSERT_EQ(stages.size(), 3U);
+  EXPECT_EQ(stages[0].shares, (std::vector<std::uint64_t>{700'000, 0}));
+  EXPECT_EQ(stages[2].first_sample, 160U);
+}
+
 TEST_F(MixtureContinued, SourcesWithoutAWeightKeepTheirShards) {
   const Config saved = read(web);
   const Config wanted = read(web +

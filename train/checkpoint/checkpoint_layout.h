@@ -14,6 +14,7 @@ constexpr const char* tokenizer_attribute = "tokenizer_sha256";
 constexpr const char* train_tokens_attribute = "train_tokens";
 constexpr const char* train_shards_attribute = "train_shards";    // of a run of one source
 constexpr const char* train_sources_attribute = "train_sources";  // JSON; of a run of several
+constexpr const char* trained_here_attribute = "trained_here";    // 1: made of a model that a run of ours trained
 constexpr const char* first_moment_prefix = "optimizer.m.";
 constexpr const char* second_moment_prefix = "optimizer.v.";
 

@@ -95,6 +95,10 @@ std::optional<SavedRun> CheckpointReader::run() const {
                   .has_optimizer = file_.exists(std::string(first_moment_prefix) + "model.norm.weight")};
 }
 
+bool CheckpointReader::trained_here() const {
+  return ModelSource::trained_here() || file_.has_attribute(trained_here_attribute);
+}
+
 std::string CheckpointReader::tokenizer_sha256() const {
   return file_.string_attribute(tokenizer_attribute);
 }

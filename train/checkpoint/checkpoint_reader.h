@@ -50,6 +50,7 @@ class CheckpointReader : public ModelSource {
   /// The configuration of the run that saved it.
   Config config() const override { return config_; }
   std::optional<SavedRun> run() const override;
+  bool trained_here() const override;
 
   const TrainState& state() const { return manifest_.state; }
   /// What the run that saved it is trained on; empty for a converted model. Throws Error where the file is damaged.

@@ -75,6 +75,7 @@ void write_virtual_file(const std::filesystem::path& folder, const std::vector<R
   }
   file.set_attribute(tokenizer_attribute, extras.tokenizer_sha256);
   write_sources(file, extras.sources);
+  if (extras.trained_here) file.set_attribute(trained_here_attribute, std::int64_t{1});
   if (extras.map != nullptr) write_map(file, *extras.map);
   file.close();
 }

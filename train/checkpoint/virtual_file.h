@@ -16,7 +16,8 @@ namespace vqlm {
 struct VirtualFileExtras {
   const CodeMap* map = nullptr;             // null for dense heads
   std::string tokenizer_sha256;             // of the shards that the model was trained on
-  std::vector<TrainedSource> sources = {};  // empty: no run of ours
+  std::vector<TrainedSource> sources = {};  // empty: not saved by a run
+  bool trained_here = false;                // ModelSource::trained_here(), where no run saves it
 };
 
 /// Writes `folder`/checkpoint.h5 over the slices in the rank files' tables, which together must cover every tensor once.

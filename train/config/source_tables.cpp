@@ -116,8 +116,8 @@ void read_field(const Sayings::Override& said, MixOverride& source) {
   if (said.field == "from_step") source.from_step = number_in<std::int64_t>(said);
 }
 
-/// With a step the source has this one entry; a weight alone is for all stages in which it has one, or, where it has none
-/// anywhere, from its last entry on.
+/// With a step the source has this one entry. A weight alone is for all stages in which it has one, and for the one in force of
+/// a run that was continued; where it has none anywhere, from its last entry on.
 void apply_to_mix(const std::string& name, const MixOverride& said, std::vector<MixEntry>& mix) {
   if (std::ranges::find(mix, name, &MixEntry::name) == mix.end()) mix.push_back({.name = name});
   if (said.from_step) {
@@ -132,16 +132,19 @@ void apply_to_mix(const std::string& name, const MixOverride& said, std::vector<
     std::erase_if(mix, [&](const MixEntry& entry) { return entry.name == name && !std::exchange(is_first, false); });
   }
   MixEntry* last = nullptr;
+  MixEntry* in_force = nullptr;  // of a run that was continued: the newest stage that has begun
   bool weighs = false;
   for (MixEntry& entry : mix) {
     if (entry.name != name) continue;
     last = &entry;
+    if (entry.from_sample != MixEntry::not_set) in_force = &entry;
     if (said.train) entry.train = *said.train;
     if (!said.weight || entry.weight == 0) continue;
     entry.weight = *said.weight;
     weighs = true;
   }
-  if (said.weight && !weighs) last->weight = *said.weight;
+  if (said.weight && in_force != nullptr) in_force->weight = *said.weight;
+  if (said.weight && in_force == nullptr && !weighs) last->weight = *said.weight;
 }
 
 void check_entry(const MixEntry& entry) {
@@ -180,7 +183,8 @@ void check_mix(const DataSection& data) {
       throw UsageError(
           fmt::format("data.mix: {} has two entries from step {} on: leave one out", entry.name, entry.from_step));
     }
-    begins = begins || (entry.from_step == 1 && entry.weight > 0);
+    // A run that was continued has what it began with from its checkpoint.
+    begins = begins || (entry.from_step == 1 && entry.weight > 0) || entry.from_sample != MixEntry::not_set;
   }
   for (const auto& [name, shards] : shards_of) {
     if (shards.empty())

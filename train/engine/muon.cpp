@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <ranges>
 
 namespace vqlm {
 namespace {
@@ -28,7 +29,7 @@ std::vector<int> homes_of(std::span<const Shape> matrices, int ranks) {
   std::vector<double> load(static_cast<std::size_t>(ranks), 0.0);
   std::vector<int> homes(matrices.size());
   for (const std::size_t matrix : order) {
-    const auto least = std::ranges::min_element(load);
+    const auto least = std::prev(std::ranges::min_element(std::views::reverse(load)).base());  // the last of equal ones
     homes[matrix] = static_cast<int>(least - load.begin());
     *least += work_of(matrices[matrix]);
   }

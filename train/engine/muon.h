@@ -18,7 +18,7 @@ namespace vqlm {
 
 /// The home of each of these matrices, by (rows, columns): the ranks' sums of rows x columns x smaller side, which the work
 /// of an update is in proportion to, are made even by giving the largest matrix left to the rank with the least (longest
-/// processing time first; the lower rank and the earlier matrix where they are equal).
+/// processing time first; the higher rank, which plans are of, and the earlier matrix where they are equal).
 std::vector<int> homes_of(std::span<const Shape> matrices, int ranks);
 
 class Muon {

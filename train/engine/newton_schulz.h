@@ -23,7 +23,8 @@ class NewtonSchulz {
   /// Scratch for matrices of up to so many elements whose smaller side is at most `side`; the back end must outlive it.
   NewtonSchulz(Backend& backend, std::int64_t elements, std::int64_t side);
 
-  /// x (rows * columns) f32, in place: with X = U S V^T, about U V^T; singular values come to lie between 0.7 and 1.2. Zero
+  /// x (rows * columns) f32, in place: with X = U S V^T, about U V^T; singular values above 0.0015 |X| come to lie between 0.68 and
+  /// 1.21, smaller ones grow 485-fold at most. Zero
   /// stays zero. norm_squared (1) f64 is 0 before, and the sum of squares of x after. Products are of the whole matrix, whatever
   /// its blocks, so that the result does not depend on them.
   void run(Tensor x, const Layout& layout, Tensor norm_squared);

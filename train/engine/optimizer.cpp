@@ -33,7 +33,7 @@ bool Optimizer::by_muon(const Parameter& parameter) const {
 std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
   std::vector<OwnedSlice> slices;
   std::int64_t moment_begin = 0;
-  std::int64_t second_begin = 0;  // second moments lie without gaps where some are not there
+  std::int64_t second_begin = 0;  // behind the last one placed, where some are not there
   for (const BucketRange& piece : owned_) {
     for (std::size_t id = 0; id < parameters_.parameters().size(); ++id) {
       const Parameter& p = parameters_.parameters()[id];
@@ -43,8 +43,12 @@ std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
       OwnedSlice slice{static_cast<ParameterId>(id), begin - p.flat_begin, end - begin,
                        moment_begin + begin - piece.begin, moment_begin + begin - piece.begin};
       if (numbers_.kind == OptimizerKind::muon) {
-        slice.second_begin = by_muon(p) ? not_there : second_begin;
-        if (!by_muon(p)) second_begin += slice.count;
+        // As aligned for vector loads as the values are.
+        const std::int64_t place =
+            (second_begin + parameter_alignment - 1) / parameter_alignment * parameter_alignment +
+            begin % parameter_alignment;
+        slice.second_begin = by_muon(p) ? not_there : place;
+        if (!by_muon(p)) second_begin = place + slice.count;
       }
       slices.push_back(slice);
     }
@@ -96,7 +100,7 @@ void Optimizer::make_segments() {
   if (numbers_.kind == OptimizerKind::adamw) return;
   second_count_ = 0;
   for (const OwnedSlice& slice : owned_slices()) {
-    if (slice.second_begin != not_there) second_count_ += slice.count;
+    if (slice.second_begin != not_there) second_count_ = slice.second_begin + slice.count;
   }
 }
 

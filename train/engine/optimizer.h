@@ -1,7 +1,7 @@
-// AdamW, or Muon for the hidden matrices (muon.h), with ZeRO-1 over the process grid: gradients are reduced bucket by bucket while backward runs, every data rank
-// updates its own range of the flat parameters and holds moments for that range only, and the updated parameters are
-// gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the gradients, averaged by
-// their owners and gathered; they are no part of the gradient norm.
+// AdamW, or Muon for the hidden matrices (muon.h), with ZeRO-1 over the process grid: gradients are reduced bucket by bucket
+// while backward runs, every data rank updates its own range of the flat parameters and holds moments for that range only, and
+// the updated parameters are gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the
+// gradients, averaged by their owners and gathered; they are no part of the gradient norm.
 #pragma once
 
 #include <optional>

@@ -32,7 +32,9 @@ void write_model_checkpoint(const ModelSource& source, const std::filesystem::pa
   complete_checkpoint(folder.partial(), 1,
                       {.config = to_toml(config_of_model(source)),
                        .tokenizer = source.tokenizer_files(),
-                       .extras = {.map = map ? &*map : nullptr, .tokenizer_sha256 = source.tokenizer_sha256()},
+                       .extras = {.map = map ? &*map : nullptr,
+                                  .tokenizer_sha256 = source.tokenizer_sha256(),
+                                  .trained_here = source.trained_here()},
                        .state = {}});
   folder.publish();
 }
