@@ -74,9 +74,24 @@ class Job:
             kill(pid)
         self.process.wait()
 
+    def ending(self):
+        """Processes of the job's session without their environment: the kernel is ending them, and has yet to close their files, so
+        that their locks still hold."""
+        found = []
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, session = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:4]
+                if int(session) == self.process.pid and state not in "ZX" and not (stat.parent / "environ").read_bytes():
+                    found.append(int(stat.parent.name))
+            except OSError:
+                pass  # it has ended
+        return found
+
     def orphans(self, timeout=30):
         """Processes of the job that still live so many seconds after it ended; they are killed then."""
         end = time.monotonic() + timeout
+        while self.ending() and time.monotonic() < end:
+            time.sleep(0.001)
         while left := self.processes():
             if time.monotonic() > end:
                 for pid in left:
