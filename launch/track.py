@@ -109,15 +109,11 @@ class State:
             raise Refused(f"{self.path}: cannot be written: {error.strerror}; what is handed over has to be noted there") from error
 
 
-class Wandb:
-    def __init__(self, arguments, config, run_id):
-        import wandb
-
-        self.run = wandb.init(project=arguments.project, name=arguments.name, id=run_id, resume="allow", config=config)
-        self.id = self.run.id
+class AtOnce:
+    """A tracker whose run takes lines as they come."""
 
     def last_steps(self):
-        return {}  # W&B itself drops what is said of a step before its last one
+        return {}
 
     def log(self, step, values):
         self.run.log(values, step=step)
@@ -127,6 +123,16 @@ class Wandb:
 
     def close(self):
         self.run.finish()
+
+
+class Wandb(AtOnce):
+    """Weights & Biases itself drops what is said of a step before its last one."""
+
+    def __init__(self, arguments, config, run_id):
+        import wandb
+
+        self.run = wandb.init(project=arguments.project, name=arguments.name, id=run_id, resume="allow", config=config)
+        self.id = self.run.id
 
 
 class Mlflow:
@@ -164,24 +170,12 @@ class Mlflow:
         self.client.set_terminated(self.id)
 
 
-class Trackio:
+class Trackio(AtOnce):
     def __init__(self, arguments, config, run_id):
         import trackio
 
         self.id = run_id or arguments.name  # a run is known by its name
         self.run = trackio.init(project=arguments.project, name=self.id, config=config, resume="allow", embed=False, auto_log_gpu=False)
-
-    def last_steps(self):
-        return {}
-
-    def log(self, step, values):
-        self.run.log(values, step=step)
-
-    def flush(self):
-        pass
-
-    def close(self):
-        self.run.finish()
 
 
 TRACKERS = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}

@@ -104,7 +104,7 @@ class Round:
     def __init__(self, number, seed, folder, references):
         self.numbers = random.Random(f"{seed} {number}")
         self.head = list(HEADS)[number % len(HEADS)]
-        self.grid = GRIDS[number // 2 % len(GRIDS)]
+        self.grid = GRIDS[number // len(HEADS) % len(GRIDS)]
         self.folder = folder
         self.run = folder / f"round-{number}"
         self.reference = references.get(self.head, self.grid)
