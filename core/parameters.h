@@ -15,6 +15,10 @@ namespace vqlm {
 /// Groups of parameters start at multiples of so many floats, so that every matrix is aligned for vector loads on all back
 /// ends.
 constexpr std::int64_t parameter_alignment = 64;
+/// The first place from the next multiple of the alignment on that lies as `like` does between two of them.
+constexpr std::int64_t aligned_like(std::int64_t like, std::int64_t from) {
+  return (from + parameter_alignment - 1) / parameter_alignment * parameter_alignment + like % parameter_alignment;
+}
 
 /// How a parameter starts: value + stddev * normal, drawn by (seed, logical name, logical element), so that
 /// every process grid starts with the same model.

@@ -59,9 +59,15 @@ std::size_t Apportionment::next() {
 
 std::vector<std::uint64_t> Apportionment::counts() const {
   std::vector<std::uint64_t> counts;
-  for (std::size_t s = 0; s < shares_.size(); ++s)
-    counts.push_back(periods_ * static_cast<std::uint64_t>(shares_[s]) + static_cast<std::uint64_t>(had_[s]));
+  for (std::size_t s = 0; s < shares_.size(); ++s) counts.push_back(count(s));
   return counts;
+}
+
+std::uint64_t Apportionment::turns_until(std::size_t source, std::uint64_t count) {
+  VQLM_ASSERT(shares_[source] > 0);
+  seek(count / static_cast<std::uint64_t>(shares_[source]) * period_);  // whole periods
+  while (this->count(source) <= count) next();
+  return turns();
 }
 
 }  // namespace vqlm

@@ -28,6 +28,11 @@ class Apportionment {
   std::size_t next();
   /// The turns that each source has had.
   std::vector<std::uint64_t> counts() const;
+  std::uint64_t count(std::size_t source) const {
+    return periods_ * static_cast<std::uint64_t>(shares_[source]) + static_cast<std::uint64_t>(had_[source]);
+  }
+  /// The turns until a source has had more than `count` of them, from the start; it must have a share. At most P steps.
+  std::uint64_t turns_until(std::size_t source, std::uint64_t count);
   std::uint64_t turns() const { return periods_ * period_ + in_period_; }
 
  private:

@@ -56,10 +56,7 @@ BatchLoader::BatchLoader(ShardSet shards, const LoaderOptions& options)
     : BatchLoader(shards, order_of(shards, options), options) {}
 
 BatchLoader::BatchLoader(ShardSet shards, SampleOrder order, const LoaderOptions& options)
-    : options_(options),
-      shards_(std::move(shards)),
-      order_(std::move(order)),
-      samples_per_epoch_(order_.samples_per_epoch(0)) {
+    : options_(options), shards_(std::move(shards)), order_(std::move(order)) {
   check_options(options_);
   micro_batches_per_step_ = options_.global_batch / (options_.micro_batch * options_.data_size);
   thread_ = std::thread([this] { read_ahead(); });

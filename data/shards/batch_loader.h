@@ -57,7 +57,7 @@ class BatchLoader {
 
   std::int64_t micro_batches_per_step() const { return micro_batches_per_step_; }
   /// Samples in an epoch of the first source.
-  std::uint64_t samples_per_epoch() const { return samples_per_epoch_; }
+  std::uint64_t samples_per_epoch() const { return order_.samples_per_epoch(0); }
   /// Returns the samples of all data ranks, first_sample included, counted at the end of each optimizer step: the value
   /// to save.
   std::uint64_t samples_consumed() const;
@@ -72,7 +72,6 @@ class BatchLoader {
   ShardSet shards_;    // used by thread_ only, once it runs
   SampleOrder order_;  // as well
   std::int64_t micro_batches_per_step_ = 0;
-  std::uint64_t samples_per_epoch_ = 0;
   std::uint64_t handed_out_ = 0;  // micro-batches
   double seconds_waiting_ = 0;
 

@@ -78,7 +78,7 @@ SampleOrder::Sample SampleOrder::at(std::uint64_t n) {
   stage.turns.seek(n - stage.first_sample);
   Sample sample{.source = stage.turns.next()};
   const Source& source = sources_[sample.source];
-  const std::uint64_t turn = stage.before[sample.source] + stage.turns.counts()[sample.source] - 1;
+  const std::uint64_t turn = stage.before[sample.source] + stage.turns.count(sample.source) - 1;
   sample.epoch = turn / source.samples;
   sample.number = Permutation(source.samples, source.seed, sample.epoch)(turn % source.samples);
   sample.first_token = source.first_token + sample.number * seq_len_;
@@ -93,18 +93,11 @@ std::vector<std::uint64_t> SampleOrder::drawn(std::uint64_t n) {
   return counts;
 }
 
-std::uint64_t SampleOrder::place_of_turn(std::size_t source, std::uint64_t turn, std::uint64_t end) {
-  // The first n after which the source has had more than `turn` turns; counts rise with n.
-  std::uint64_t low = 0, high = end;
-  while (low < high) {
-    const std::uint64_t middle = low + (high - low) / 2;
-    if (drawn(middle + 1)[source] > turn) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return low;
+std::uint64_t SampleOrder::place_of_turn(std::size_t source, std::uint64_t turn) {
+  const auto after =
+      std::ranges::upper_bound(stages_, turn, {}, [&](const Stage& stage) { return stage.before[source]; });
+  Stage& stage = *std::prev(after);  // of those that begin with so many turns, the last: the others have none
+  return stage.first_sample + stage.turns.turns_until(source, turn - stage.before[source]) - 1;
 }
 
 std::vector<std::uint64_t> SampleOrder::positions(std::size_t source, std::uint64_t number, std::uint64_t end) {
@@ -114,7 +107,7 @@ std::vector<std::uint64_t> SampleOrder::positions(std::size_t source, std::uint6
   const std::uint64_t turns = drawn(end)[source];
   for (std::uint64_t epoch = 0; epoch * from.samples < turns; ++epoch) {
     const std::uint64_t turn = epoch * from.samples + Permutation(from.samples, from.seed, epoch).inverse(number);
-    if (turn < turns) places.push_back(place_of_turn(source, turn, end));
+    if (turn < turns) places.push_back(place_of_turn(source, turn));
   }
   return places;
 }

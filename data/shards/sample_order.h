@@ -65,8 +65,8 @@ class SampleOrder {
   };
   void add_stages(std::vector<MixtureStage> stages);
   Stage& stage_of(std::uint64_t n);
-  /// The n-th turn of a source, from 0, as a place in the run; `end` where it comes later.
-  std::uint64_t place_of_turn(std::size_t source, std::uint64_t turn, std::uint64_t end);
+  /// The n-th turn of a source, from 0, as a place in the run; it must come.
+  std::uint64_t place_of_turn(std::size_t source, std::uint64_t turn);
 
   std::uint64_t seq_len_;
   std::vector<Source> sources_;

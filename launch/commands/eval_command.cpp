@@ -113,9 +113,10 @@ std::string total_text(const std::vector<Evaluation>& results) {
 /// One set without a name: its object. Else {"sets": {name: object, ...}}.
 std::string sets_json(const std::vector<HeldoutEntry>& sets, const std::vector<std::string>& objects) {
   if (sets.size() == 1 && sets[0].name.empty()) return objects[0];
-  nlohmann::ordered_json all;
-  for (std::size_t i = 0; i < sets.size(); ++i) all["sets"][sets[i].name] = nlohmann::ordered_json::parse(objects[i]);
-  return all.dump(2) + "\n";
+  std::string all;  // of the objects' own text, which has its long lists in a line each
+  for (std::size_t i = 0; i < sets.size(); ++i)
+    all += fmt::format("{}{}: {}", i > 0 ? ",\n" : "", nlohmann::json(sets[i].name).dump(), objects[i]);
+  return fmt::format("{{\"sets\": {{\n{}}}}}\n", all);
 }
 
 void evaluate(const EvalArguments& options, Environment& environment) {

@@ -1,6 +1,5 @@
 // vqlm prepare: text files, or files of ids, to token shards.
 #include <spdlog/fmt/fmt.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -14,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/task_progress.h"
 #include "data/prepare/prepare.h"
 #include "data/prepare/prepare_folder.h"
 #include "data/prepare/text_reader.h"
@@ -81,7 +81,7 @@ class ProgressLine {
                        left);
   }
 
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  bool terminal_ = stderr_is_terminal();
   bool shown_ = false;
   double next_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "core/home_path.h"
 #include "core/log.h"
@@ -30,18 +31,15 @@ void compare(const char* name, double now, std::optional<double> recorded) {
              same ? "the same to the bit" : fmt::format("differs by {:.3g}", now - *recorded));
 }
 
-void print(const ReplayedStep& replayed, const ReplayArguments& options) {
+void print(const ReplayedStep& replayed) {
   const StepMetrics& step = replayed.step;
   fmt::print("step {}: loss {:.6f}, gradient norm {:.6g}, learning rate {:.3e}{}\n", step.step, step.loss,
              step.grad_norm, step.lr, step.skipped ? "; the update was skipped" : "");
   compare("loss", step.loss, replayed.recorded_loss);
   compare("gradient norm", step.grad_norm, replayed.recorded_grad_norm);
   if (!replayed.recorded_loss) fmt::print("metrics.jsonl of the run has no such step to compare with\n");
-  RunSamples samples(expand_home(options.run));
-  for (std::size_t i = 0; i < std::min(options.worst, replayed.samples.size()); ++i) {
-    const SampleLoss& sample = replayed.samples[i];
-    fmt::print("loss {:.4f}: sample {}, {}\n", sample.nll, sample.position, describe(samples.place(sample.position)));
-  }
+  for (const ReplayedStep::Sample& sample : replayed.worst)
+    fmt::print("loss {:.4f}: sample {}, {}\n", sample.loss.nll, sample.loss.position, sample.place);
 }
 
 void replay_step(const ReplayArguments& options, Environment& environment) {
@@ -53,7 +51,8 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
   config.parallel.data = 0;  // this job's
   config.parallel.tensor = std::gcd(ranks, config.parallel.tensor);
   if (options.device) config.run.device = *options.device;
-  resolve(config, open_training_shards(config).vocab_size(), ranks);
+  ShardSet shards = open_training_shards(config);
+  resolve(config, shards.vocab_size(), ranks);
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
@@ -69,8 +68,8 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
           "agree to rounding only",
           grid_of_run.data, grid_of_run.tensor, config.parallel.data, config.parallel.tensor);
   }
-  const ReplayedStep replayed = replay(*backend, grid, plan, run, options.step);
-  if (environment.is_root()) print(replayed, options);
+  const ReplayedStep replayed = replay(*backend, grid, plan, std::move(shards), run, options.step, options.worst);
+  if (environment.is_root()) print(replayed);
 }
 
 }  // namespace

@@ -26,16 +26,16 @@ struct SamplesArguments {
 /// The tokenizers beside shards, each opened once.
 class ShardTexts {
  public:
-  std::string text(ShardReader& reader, std::uint64_t begin, std::uint64_t tokens) {
-    const std::string folder = std::filesystem::path(reader.path()).parent_path().string();
+  std::string text(ShardSet& shards, const SampleDocument& part) {
+    const std::string folder = std::filesystem::path(part.shard).parent_path().string();
     auto [known, is_new] = tokenizers_.try_emplace(folder);
     if (is_new) {
       if (!Tokenizer::is_in(folder))
         throw Error(fmt::format("{}: no tokenizer lies beside its shards; leave out --text", folder));
       known->second.emplace(Tokenizer::open(folder));
     }
-    std::vector<std::int32_t> ids(tokens);
-    reader.read_tokens(begin, ids);
+    std::vector<std::int32_t> ids(part.tokens);
+    shards.read(part.token, ids);
     return known->second->decode(ids);
   }
 
@@ -73,8 +73,7 @@ void print_step(const SamplesArguments& options, RunSamples& run) {
       if (part.record >= 0) fmt::print(": record {} of {}", part.record, part.file);
       fmt::print("\n");
       if (!options.text) continue;
-      ShardReader reader(part.shard);
-      std::fputs(quoted(texts.text(reader, part.shard_token, part.tokens)).c_str(), stdout);
+      std::fputs(quoted(texts.text(run.shards(), part)).c_str(), stdout);
     }
   }
 }

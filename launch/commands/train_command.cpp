@@ -7,9 +7,7 @@
 #include <ctime>
 #include <filesystem>
 #include <functional>
-#include <iterator>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +22,6 @@
 #include "launch/host.h"
 #include "launch/run_log.h"
 #include "launch/signals.h"
-#include "train/config/same_model.h"
 #include "train/engine/human_bytes.h"
 #include "train/engine/plan.h"
 #include "train/run/training_run.h"

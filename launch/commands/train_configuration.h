@@ -2,7 +2,6 @@
 // on or from the model that a run starts from.
 #pragma once
 
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>

@@ -76,6 +76,7 @@ TEST_F(MixtureConfig, WhatDoesNotGoTogetherIsRefusedByName) {
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=0.12345678"}), HasSubstr("at most six decimals"));
   EXPECT_THAT(refusal(web, {"data.mix.web.weight=much"}), AllOf(HasSubstr("much"), HasSubstr("number")));
   EXPECT_THAT(refusal(web, {"data.mix.web.wait=1"}), HasSubstr("data.mix.NAME.weight"));
+  EXPECT_THAT(refusal(web, {"data.heldout.a.weight=3"}), HasSubstr("data.heldout.NAME=GLOB"));
   EXPECT_THAT(refusal(web + code, {"data.mix.web.weight=33.333333"}), HasSubstr("round them"));
   EXPECT_THAT(refusal(web + "[[data.mix]]\nname = \"web\"\nweight = 0\nfrom_step = 5\n"),
               AllOf(HasSubstr("sample 32"), HasSubstr("all weights are 0")));

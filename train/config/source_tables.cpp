@@ -226,7 +226,10 @@ bool read_override(Sayings& said, std::string_view full_name, std::string_view v
     return true;
   }
   if (!full_name.starts_with(heldout_prefix)) return false;
-  said.heldout_overrides.push_back(split(heldout_prefix));
+  Sayings::Override override = split(heldout_prefix);
+  if (!override.field.empty() && override.field != "shards")
+    throw UsageError(fmt::format("--set {}: write data.heldout.NAME=GLOB", full_name));
+  said.heldout_overrides.push_back(std::move(override));
   return true;
 }
 

@@ -1,5 +1,5 @@
 // [[data.mix]] and [[data.heldout]]: the tables of a configuration that may stand in it several times, which the table of
-// keys (config_keys.h) cannot hold. Used by config.cpp and config_check.cpp only.
+// keys (config_keys.h) cannot hold. Used by config*.cpp only.
 #pragma once
 
 #include <toml++/toml.h>

@@ -1,7 +1,6 @@
 #include "train/engine/engine.h"
 
 #include <cmath>
-#include <utility>
 
 namespace vqlm {
 namespace {

@@ -8,12 +8,6 @@
 namespace vqlm {
 namespace {
 
-/// Pieces begin where vector loads are as aligned as in the flat buffers.
-std::int64_t aligned_place(std::int64_t cursor, std::int64_t flat) {
-  const std::int64_t base = (cursor + parameter_alignment - 1) / parameter_alignment * parameter_alignment;
-  return base + flat % parameter_alignment;
-}
-
 double work_of(const Shape& matrix) {
   const auto rows = static_cast<double>(matrix[0]), columns = static_cast<double>(matrix[1]);
   return rows * columns * std::min(rows, columns);
@@ -36,7 +30,8 @@ std::vector<int> homes_of(std::span<const Shape> matrices, int ranks) {
   return homes;
 }
 
-Muon::Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers)
+Muon::Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers,
+           std::span<const Slice> slices)
     : backend_(backend), grid_(grid), parameters_(parameters), numbers_(numbers) {
   std::vector<Shape> shapes;
   for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
@@ -55,7 +50,7 @@ Muon::Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters
     matrices_[i].home = homes[i];
     if (homes[i] == grid.world().rank()) homed_.push_back(i);
   }
-  lay_out();
+  lay_out(slices);
 }
 
 std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
@@ -70,14 +65,14 @@ std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
     const std::int64_t end = std::min(first + p.shape.numel(), (data_rank + 1) * share);
     if (begin >= end) continue;
     const auto home = static_cast<std::size_t>(matrices_[i].home);
-    const std::int64_t place = aligned_place(cursors[home], begin);
-    pieces[home].push_back({.matrix = i, .begin = begin - first, .count = end - begin, .flat = begin, .place = place});
+    const std::int64_t place = aligned_like(begin, cursors[home]);
+    pieces[home].push_back({.matrix = i, .begin = begin - first, .count = end - begin, .place = place});
     cursors[home] = place + end - begin;
   }
   return pieces;
 }
 
-void Muon::lay_out() {
+void Muon::lay_out(std::span<const Slice> slices) {
   const int ranks = grid_.world().size(), self = grid_.world().rank();
   for (int rank = 0; rank < ranks; ++rank) {
     std::vector<std::vector<Piece>> pieces = pieces_of(rank);
@@ -85,9 +80,13 @@ void Muon::lay_out() {
       if (!of_home.empty()) block_elements_ = std::max(block_elements_, of_home.back().place + of_home.back().count);
     }
     arriving_.push_back(pieces[static_cast<std::size_t>(self)]);
-    if (rank == self) own_ = std::move(pieces);
+    if (rank != self) continue;
+    for (int home = 0; home < ranks; ++home) {
+      for (const Piece& piece : pieces[static_cast<std::size_t>(home)])
+        own_.push_back({home, piece, slice_of(piece, slices)});
+    }
   }
-  block_elements_ = aligned_place(block_elements_, 0);
+  block_elements_ = aligned_like(0, block_elements_);
   const auto bytes = static_cast<std::size_t>(ranks * block_elements_) * sizeof(float);
   outgoing_ = backend_.allocate(bytes, MemoryUse::workspace);
   backend_.fill(outgoing_.view({ranks * block_elements_}), 0.0f);  // gaps between pieces travel, too
@@ -101,6 +100,13 @@ void Muon::lay_out() {
   whole_ = backend_.allocate(static_cast<std::size_t>(elements) * sizeof(float), MemoryUse::workspace);
   norms_ = backend_.allocate(homed_.size() * sizeof(double), MemoryUse::workspace);
   iteration_.emplace(backend_, elements, side);
+}
+
+const Muon::Slice& Muon::slice_of(const Piece& piece, std::span<const Slice> slices) const {
+  const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(matrices_[piece.matrix].parameter)];
+  const auto slice = std::ranges::find(slices, p.flat_begin + piece.begin, &Slice::flat_begin);
+  VQLM_ASSERT(slice != slices.end() && slice->count == piece.count);
+  return *slice;
 }
 
 Tensor Muon::block(const Buffer& buffer, int rank, const Piece& piece) const {
@@ -131,33 +137,23 @@ void Muon::orthogonalise(const Matrix& matrix, std::size_t number) {
   each_piece([&](int owner, const Piece& piece, Tensor part) { backend_.copy(block(outgoing_, owner, piece), part); });
 }
 
-void Muon::update(std::span<const Slice> slices, Tensor norm_squared, float lr) {
+void Muon::exchange() {
   Communicator& world = grid_.world();
-  const auto each_own = [&](const auto& visit) {
-    for (int home = 0; home < world.size(); ++home) {
-      for (const Piece& piece : own_[static_cast<std::size_t>(home)]) {
-        const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(matrices_[piece.matrix].parameter)];
-        const std::int64_t flat = parameters_.buckets()[static_cast<std::size_t>(p.bucket)].begin + piece.flat;
-        const auto slice = std::ranges::find(slices, flat, &Slice::flat_begin);
-        VQLM_ASSERT(slice != slices.end() && slice->count == piece.count);
-        visit(home, piece, *slice);
-      }
-    }
-  };
-  each_own([&](int home, const Piece& piece, const Slice& slice) {
-    backend_.run(MuonMomentum{.m = slice.momentum,
-                              .direction = block(outgoing_, home, piece),
-                              .grad = parameters_.flat_gradients().range(slice.flat_begin, slice.count),
+  if (world.size() == 1) return;
+  const Shape all = {world.size() * block_elements_};
+  backend_.wait(backend_.compute_stream(),
+                world.all_to_all(incoming_.view(all), outgoing_.view(all), backend_.compute_stream()));
+}
+
+void Muon::update(Tensor norm_squared, float lr) {
+  for (const Own& own : own_) {
+    backend_.run(MuonMomentum{.m = own.slice.momentum,
+                              .direction = block(outgoing_, own.home, own.piece),
+                              .grad = parameters_.flat_gradients().range(own.slice.flat_begin, own.slice.count),
                               .norm_squared = norm_squared,
                               .momentum = numbers_.momentum,
                               .max_norm = numbers_.max_norm});
-  });
-  const auto exchange = [&] {
-    if (world.size() == 1) return;
-    const Shape all = {world.size() * block_elements_};
-    backend_.wait(backend_.compute_stream(),
-                  world.all_to_all(incoming_.view(all), outgoing_.view(all), backend_.compute_stream()));
-  };
+  }
   exchange();
   if (!homed_.empty()) {
     const std::vector<double> zeros(homed_.size(), 0.0);
@@ -167,14 +163,14 @@ void Muon::update(std::span<const Slice> slices, Tensor norm_squared, float lr) 
   exchange();
   const Tensor rounded = parameters_.flat_rounded();
   const float keep = static_cast<float>(1 - static_cast<double>(lr) * static_cast<double>(numbers_.weight_decay));
-  each_own([&](int home, const Piece& piece, const Slice& slice) {
-    backend_.run(MuonUpdate{.param = parameters_.flat_values().range(slice.flat_begin, slice.count),
-                            .rounded = rounded ? rounded.range(slice.flat_begin, slice.count) : Tensor{},
-                            .direction = block(world.size() > 1 ? incoming_ : outgoing_, home, piece),
+  for (const Own& own : own_) {
+    backend_.run(MuonUpdate{.param = parameters_.flat_values().range(own.slice.flat_begin, own.slice.count),
+                            .rounded = rounded ? rounded.range(own.slice.flat_begin, own.slice.count) : Tensor{},
+                            .direction = block(grid_.world().size() > 1 ? incoming_ : outgoing_, own.home, own.piece),
                             .norm_squared = norm_squared,
                             .keep_param = keep,
-                            .step_size = lr * scale_of(matrices_[piece.matrix])});
-  });
+                            .step_size = lr * scale_of(matrices_[own.piece.matrix])});
+  }
 }
 
 }  // namespace vqlm

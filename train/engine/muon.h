@@ -28,22 +28,21 @@ class Muon {
     float weight_decay = 0;
     float max_norm = 0;  // of the global gradient; 0: no clipping
   };
-  /// All must outlive the object; the store must be allocated. Takes its scratch at once.
-  Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers);
-
   /// A part of a hidden matrix that this rank owns.
   struct Slice {
     std::int64_t flat_begin = 0;
     std::int64_t count = 0;
     Tensor momentum;  // (count) f32
   };
-  /// Updates the matrices: param = (1 - lr decay) param - lr 0.2 sqrt(max(rows, columns)) U. The reduced gradients are in the
-  /// store; `slices` are this rank's in the order of Optimizer::owned_slices(). Collective over the world. Nothing changes
-  /// where norm_squared (1) f64, of the whole gradient, is not finite.
-  void update(std::span<const Slice> slices, Tensor norm_squared, float lr);
+  /// All must outlive the object; the store must be allocated. slices: this rank's of the hidden matrices. Takes its scratch at
+  /// once.
+  Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const Numbers& numbers,
+       std::span<const Slice> slices);
 
-  /// Matrices that are updated here.
-  std::size_t homed() const { return homed_.size(); }
+  /// Updates the matrices: param = (1 - lr decay) param - lr 0.2 sqrt(max(rows, columns)) U. The reduced gradients are in the
+  /// store. Collective over the world. Nothing changes where norm_squared (1) f64, of the whole
+  /// gradient, is not finite.
+  void update(Tensor norm_squared, float lr);
 
  private:
   /// A range of a matrix's slice, on its way between its owner and its home.
@@ -51,8 +50,13 @@ class Muon {
     std::size_t matrix = 0;  // in matrices_
     std::int64_t begin = 0;  // in the slice
     std::int64_t count = 0;
-    std::int64_t flat = 0;   // in its owner's flat buffers, from the bucket's begin
     std::int64_t place = 0;  // in the block of elements that the two exchange
+  };
+  /// A piece that this rank owns.
+  struct Own {
+    int home = 0;
+    Piece piece;
+    Slice slice;
   };
   struct Matrix {
     ParameterId parameter = 0;
@@ -61,7 +65,9 @@ class Muon {
     int home = 0;
   };
   std::vector<std::vector<Piece>> pieces_of(int rank) const;  // by home
-  void lay_out();
+  void lay_out(std::span<const Slice> slices);
+  const Slice& slice_of(const Piece& piece, std::span<const Slice> slices) const;
+  void exchange();
   Tensor block(const Buffer& buffer, int rank, const Piece& piece) const;
   void orthogonalise(const Matrix& matrix, std::size_t number);
   float scale_of(const Matrix& matrix) const;
@@ -71,8 +77,8 @@ class Muon {
   ParameterStore& parameters_;
   Numbers numbers_;
   std::vector<Matrix> matrices_;
-  std::vector<std::size_t> homed_;            // those whose home is this rank
-  std::vector<std::vector<Piece>> own_;       // this rank's pieces, by home
+  std::vector<std::size_t> homed_;  // those whose home is this rank
+  std::vector<Own> own_;
   std::vector<std::vector<Piece>> arriving_;  // pieces for this home, by owner
   std::int64_t block_elements_ = 0;           // exchanged by two ranks at most
   Buffer outgoing_, incoming_;                // (ranks, block_elements_) f32; the second where there are several

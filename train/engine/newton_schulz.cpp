@@ -33,7 +33,7 @@ void NewtonSchulz::run(Tensor x, const Layout& layout, Tensor norm_squared) {
     backend_.run(SwapAxes{.dst = other.view({rows, blocks, width}), .src = matrix.view({blocks, rows, width})});
     std::swap(matrix, other);
   }
-  for (int i = 0; i < steps; ++i) step(matrix, matrix);
+  for (int i = 0; i < steps; ++i) step(matrix);
   if (blocks > 1) {
     backend_.run(SwapAxes{.dst = other.view({blocks, rows, width}), .src = matrix.view({rows, blocks, width})});
     std::swap(matrix, other);
@@ -41,7 +41,7 @@ void NewtonSchulz::run(Tensor x, const Layout& layout, Tensor norm_squared) {
   backend_.run(AddScaled{.out = x, .x = matrix});
 }
 
-void NewtonSchulz::step(Tensor out, Tensor x) {
+void NewtonSchulz::step(Tensor x) {
   const DType dtype = backend_.activation_dtype();
   const bool wide = x.extent(0) <= x.extent(1);
   const std::int64_t side = std::min(x.extent(0), x.extent(1));
@@ -59,7 +59,7 @@ void NewtonSchulz::step(Tensor out, Tensor x) {
   backend_.run(AddScaled{.out = polynomial, .x = gram, .y = squared, .x_scale = b, .y_scale = c});
   backend_.run(
       Matmul{.c = product, .a = wide ? polynomial : x, .b = wide ? x : polynomial, .accumulate = Accumulate::no});
-  backend_.run(AddScaled{.out = out, .x = x, .y = product, .x_scale = a, .y_scale = 1});
+  backend_.run(AddScaled{.out = x, .x = x, .y = product, .x_scale = a, .y_scale = 1});
 }
 
 }  // namespace vqlm

@@ -30,8 +30,8 @@ class NewtonSchulz {
   void run(Tensor x, const Layout& layout, Tensor norm_squared);
 
  private:
-  /// One step from x_ (R, C) into `out` (R, C) A, which may be x itself.
-  void step(Tensor out, Tensor x);
+  /// One step of x (R, C) A, in place.
+  void step(Tensor x);
 
   Backend& backend_;
   Buffer x_, other_;                  // (elements) A

@@ -18,12 +18,15 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
   moments_ = backend.allocate(static_cast<std::size_t>(moments) * sizeof(float), MemoryUse::optimizer);
   backend.fill(moments_.view({moments}), 0.0f);
   norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
-  if (numbers_.kind == OptimizerKind::muon) {
-    muon_.emplace(
-        backend, grid, parameters,
-        Muon::Numbers{
-            .momentum = numbers_.muon_momentum, .weight_decay = numbers_.weight_decay, .max_norm = grad_clip_});
+  if (numbers_.kind == OptimizerKind::adamw) return;
+  std::vector<Muon::Slice> hidden;
+  for (const Segment& s : segments_) {
+    if (s.by_muon) hidden.push_back({s.flat_begin, s.count, first_moment().range(s.moment_begin, s.count)});
   }
+  muon_.emplace(
+      backend, grid, parameters,
+      Muon::Numbers{.momentum = numbers_.muon_momentum, .weight_decay = numbers_.weight_decay, .max_norm = grad_clip_},
+      hidden);
 }
 
 bool Optimizer::by_muon(const Parameter& parameter) const {
@@ -44,9 +47,7 @@ std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
                        moment_begin + begin - piece.begin, moment_begin + begin - piece.begin};
       if (numbers_.kind == OptimizerKind::muon) {
         // As aligned for vector loads as the values are.
-        const std::int64_t place =
-            (second_begin + parameter_alignment - 1) / parameter_alignment * parameter_alignment +
-            begin % parameter_alignment;
+        const std::int64_t place = aligned_like(begin, second_begin);
         slice.second_begin = by_muon(p) ? not_there : place;
         if (!by_muon(p)) second_begin = place + slice.count;
       }
@@ -142,12 +143,8 @@ void Optimizer::update(std::int64_t step, float lr) {
                     .max_norm = grad_clip_};
   const Tensor rounded = parameters_.flat_rounded();
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
-  std::vector<Muon::Slice> hidden;
   for (const Segment& s : segments_) {
-    if (s.by_muon) {
-      hidden.push_back({s.flat_begin, s.count, first_moment().range(s.moment_begin, s.count)});
-      continue;
-    }
+    if (s.by_muon) continue;
     if (s.rule == UpdateRule::moving_average) {
       backend_.run(MovingAverage{.average = parameters_.flat_values().range(s.flat_begin, s.count),
                                  .x = parameters_.flat_gradients().range(s.flat_begin, s.count),
@@ -165,7 +162,7 @@ void Optimizer::update(std::int64_t step, float lr) {
                        .norm_squared = norm_squared,
                        .step = numbers});
   }
-  if (muon_) muon_->update(hidden, norm_squared, lr * numbers_.muon_lr_ratio);
+  if (muon_) muon_->update(norm_squared, lr * numbers_.muon_lr_ratio);
 }
 
 void Optimizer::gather_parameters() {

@@ -134,26 +134,27 @@ void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint)
 }  // namespace
 
 void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& train) {
-  const std::vector<TrainedSource> now = trained_sources(train);
   for (const TrainedSource& before : checkpoint.sources()) {
-    const auto source = std::ranges::find(now, before.name, &TrainedSource::name);
-    if (source == now.end()) {
+    const auto part = std::ranges::find(train.parts(), before.name,
+                                        [](const ShardSet::Part& candidate) { return candidate.source.name; });
+    if (part == train.parts().end()) {
       throw Error(fmt::format(
           "{}: the run was trained on the source {} ({} tokens), which is not named: name it in [[data.mix]], with "
           "weight = 0 to leave it out from now on, or start another run.dir",
           checkpoint.path().string(), before.name, before.tokens));
     }
     std::string difference;
-    if (source->tokens != before.tokens) {
-      difference = fmt::format("{} tokens, but the run was trained on {}", source->tokens, before.tokens);
-    } else if (!before.shards.empty() && before.shards != source->shards) {
-      difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", source->tokens);
+    if (static_cast<std::int64_t>(part->tokens) != before.tokens) {
+      difference = fmt::format("{} tokens, but the run was trained on {}", part->tokens, before.tokens);
+    } else if (!before.shards.empty() &&
+               before.shards != train.part(static_cast<std::size_t>(part - train.parts().begin())).fingerprint()) {
+      difference = fmt::format("{} tokens as before, but of other text, or in another order of shards", part->tokens);
     }
     if (difference.empty()) continue;
     throw Error(
         fmt::format("{}: {}; its order of samples exists for those shards only: name them again, or start another "
                     "run.dir",
-                    train.parts()[static_cast<std::size_t>(source - now.begin())].source.glob, difference));
+                    part->source.glob, difference));
   }
 }
 

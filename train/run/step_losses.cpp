@@ -11,18 +11,12 @@
 #include "core/error.h"
 #include "core/host_collectives.h"
 #include "core/log.h"
-#include "train/run/sample_place.h"
+#include "train/engine/stopwatch.h"
 
 namespace vqlm {
 namespace {
 
 constexpr std::size_t worst_named = 3;
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
 
 }  // namespace
 
@@ -44,11 +38,15 @@ void LossWatch::add(double loss) {
 
 StepLosses::StepLosses(Backend& backend, const ProcessGrid& grid, const Config& config, const ShardSet& shards,
                        const SampleOrder& order)
-    : backend_(backend), grid_(grid), config_(config), shards_(shards), order_(order) {}
+    : backend_(backend),
+      grid_(grid),
+      config_(config),
+      places_(shards, order, static_cast<std::uint64_t>(config.data.seq_len)),
+      sources_(order.sources()) {}
 
 std::vector<double> StepLosses::by_source(const StepSamples& samples) const {
   if (!has_sources()) return {};
-  std::vector<double> sums(order_.sources(), 0.0);
+  std::vector<double> sums(sources_, 0.0);
   for (std::size_t i = 0; i < samples.nll.size(); ++i)
     sums[static_cast<std::size_t>(samples.sources[i])] += samples.nll[i];
   return sums;
@@ -57,13 +55,14 @@ std::vector<double> StepLosses::by_source(const StepSamples& samples) const {
 std::vector<SourceMetrics> StepLosses::metrics(const StepSamples& samples, const std::vector<double>& sums) {
   std::vector<SourceMetrics> sources;
   if (!has_sources()) return sources;
-  const std::vector<std::uint64_t> before = order_.drawn(samples.first);
+  SampleOrder& order = places_.order();
+  const std::vector<std::uint64_t> before = order.drawn(samples.first);
   const std::vector<std::uint64_t> after =
-      order_.drawn(samples.first + static_cast<std::uint64_t>(config_.train.global_batch));
+      order.drawn(samples.first + static_cast<std::uint64_t>(config_.train.global_batch));
   for (std::size_t s = 0; s < sums.size(); ++s) {
     if (after[s] == 0) continue;
-    SourceMetrics source{.name = order_.name(s)};
-    source.epochs = static_cast<double>(after[s]) / static_cast<double>(order_.samples_per_epoch(s));
+    SourceMetrics source{.name = order.name(s)};
+    source.epochs = static_cast<double>(after[s]) / static_cast<double>(order.samples_per_epoch(s));
     const auto tokens = static_cast<double>((after[s] - before[s]) * static_cast<std::uint64_t>(config_.data.seq_len));
     if (tokens > 0) source.loss = sums[s] / tokens;
     sources.push_back(std::move(source));
@@ -109,9 +108,7 @@ void StepLosses::watch(double loss, const StepSamples& samples) {
   }
   try {
     for (std::size_t i = 0; i < std::min(worst_named, found.size()); ++i) {
-      const SamplePlace place =
-          sample_place(shards_, order_, found[i].position, static_cast<std::uint64_t>(config_.data.seq_len));
-      log::warn("  loss {:.4f}: {}", found[i].nll, describe(place));
+      log::warn("  loss {:.4f}: {}", found[i].nll, describe(found[i]));
     }
   } catch (const Error& error) {  // shards that moved since they were opened: no reason to end the run
     log::warn("  they cannot be told: {}", error.what());

@@ -13,6 +13,7 @@
 #include "train/config/config.h"
 #include "train/records/metrics.h"
 #include "train/run/mixture.h"
+#include "train/run/sample_place.h"
 
 namespace vqlm {
 
@@ -51,15 +52,17 @@ class StepLosses {
   StepLosses(Backend& backend, const ProcessGrid& grid, const Config& config, const ShardSet& shards,
              const SampleOrder& order);
 
-  bool has_sources() const { return order_.sources() > 1; }
+  bool has_sources() const { return sources_ > 1; }
   /// Sums of this rank's losses by source; empty for a run of one.
   std::vector<double> by_source(const StepSamples& samples) const;
   /// The same summed over all ranks, as the step's metrics.
   std::vector<SourceMetrics> metrics(const StepSamples& samples, const std::vector<double>& sums);
   /// How often each source was read by the run's sample n, in a line.
-  std::string epochs(std::uint64_t n) { return epochs_text(order_, n); }
+  std::string epochs(std::uint64_t n) { return epochs_text(places_.order(), n); }
   /// Where the step's loss jumps, the first rank says so and names the step's worst samples. Collective.
   void watch(double loss, const StepSamples& samples);
+  /// Where a sample comes from, in a line.
+  std::string describe(const SampleLoss& sample) { return vqlm::describe(places_.at(sample.position)); }
   /// The step's samples by their losses, the worst first, on the first rank; empty on the others. Collective.
   std::vector<SampleLoss> worst(const StepSamples& samples);
 
@@ -67,8 +70,8 @@ class StepLosses {
   Backend& backend_;
   const ProcessGrid& grid_;
   const Config& config_;
-  ShardSet shards_;
-  SampleOrder order_;
+  SamplePlaces places_;
+  std::size_t sources_;
   LossWatch watch_;
   bool jumping_ = false;  // the step before was told of, or would have been
 };

@@ -44,6 +44,8 @@ class Trainer {
   StepMetrics advance_to(std::int64_t step);
   /// The newest step's samples by their losses, the worst first, on the first rank; empty on the others. Collective.
   std::vector<SampleLoss> worst_samples() { return losses_->worst(step_); }
+  /// Where one of them comes from, in a line.
+  std::string describe(const SampleLoss& sample) { return losses_->describe(sample); }
 
   Transformer& model() { return engine_.model(); }
   const Optimizer& optimizer() const { return engine_.optimizer(); }

@@ -2,12 +2,12 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <cmath>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/log.h"
 #include "train/codes/code_map_file.h"
 #include "train/models/open_model.h"
 #include "train/run/resume.h"
@@ -88,9 +88,8 @@ ReplayPlan plan_replay(const std::filesystem::path& run, std::int64_t step) {
   return plan;
 }
 
-ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan& plan, const std::filesystem::path& run,
-                    std::int64_t step) {
-  ShardSet shards = open_training_shards(plan.config);
+ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan& plan, ShardSet shards,
+                    const std::filesystem::path& run, std::int64_t step, std::size_t worst) {
   std::optional<CheckpointReader> checkpoint;
   std::optional<CodeMap> map;
   if (!plan.checkpoint.empty()) {
@@ -110,7 +109,10 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
   Trainer trainer(backend, grid, plan.config, inputs, checkpoint ? &*checkpoint : nullptr, initial.get());
   ReplayedStep replayed;
   replayed.step = trainer.advance_to(step);
-  replayed.samples = trainer.worst_samples();
+  for (const SampleLoss& sample : trainer.worst_samples()) {
+    if (replayed.worst.size() == worst) break;
+    replayed.worst.push_back({sample, trainer.describe(sample)});
+  }
   find_recorded(run / "metrics.jsonl", replayed);
   return replayed;
 }

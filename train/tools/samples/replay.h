@@ -3,15 +3,16 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/backend.h"
+#include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/config/config.h"
 #include "train/records/metrics.h"
 #include "train/run/step_losses.h"
-#include "train/tools/samples/run_samples.h"
 
 namespace vqlm {
 
@@ -29,10 +30,15 @@ ReplayPlan plan_replay(const std::filesystem::path& run, std::int64_t step);
 struct ReplayedStep {
   StepMetrics step;
   std::optional<double> recorded_loss, recorded_grad_norm;
-  std::vector<SampleLoss> samples;  // the worst first; on the first rank
+  struct Sample {
+    SampleLoss loss;
+    std::string place;  // in a line
+  };
+  std::vector<Sample> worst;  // on the first rank
 };
-/// plan.config must be resolved for this job. Collective over the grid. Writes nothing.
-ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan& plan, const std::filesystem::path& run,
-                    std::int64_t step);
+/// plan.config must be resolved for this job and these shards, those of the run; `worst`: samples to name at most. Collective
+/// over the grid. Writes nothing.
+ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan& plan, ShardSet shards,
+                    const std::filesystem::path& run, std::int64_t step, std::size_t worst);
 
 }  // namespace vqlm

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/log.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/run/mixture.h"
 #include "train/run/resume.h"
@@ -32,13 +31,14 @@ bool is_file(const std::string& path, const std::string& named) {
 }  // namespace
 
 RunSamples::RunSamples(const std::filesystem::path& run)
-    : config_(config_of(run)), shards_(open_training_shards(config_)), order_([&] {
+    : config_(config_of(run)), places_([&] {
+        ShardSet shards = open_training_shards(config_);
+        const std::vector<ListedCheckpoint> checkpoints = list_checkpoints(run / "checkpoints");
+        if (!checkpoints.empty()) check_training_shards(CheckpointReader(checkpoints.back().path, Verify::no), shards);
         read_paces(run / "metrics.jsonl");
-        return sample_order(config_, shards_, state_);
-      }()) {
-  const std::vector<ListedCheckpoint> checkpoints = list_checkpoints(run / "checkpoints");
-  if (!checkpoints.empty()) check_training_shards(CheckpointReader(checkpoints.back().path, Verify::no), shards_);
-}
+        SampleOrder order = sample_order(config_, shards, state_);
+        return SamplePlaces(std::move(shards), std::move(order), static_cast<std::uint64_t>(config_.data.seq_len));
+      }()) {}
 
 namespace {
 
@@ -118,18 +118,14 @@ std::uint64_t RunSamples::all_samples() const {
   return first_sample(config_.train.steps) + static_cast<std::uint64_t>(step_samples(config_.train.steps));
 }
 
-SamplePlace RunSamples::place(std::uint64_t position) {
-  return sample_place(shards_, order_, position, static_cast<std::uint64_t>(config_.data.seq_len));
-}
-
 std::vector<RunSamples::Found> RunSamples::find(const std::string& file, std::uint64_t record) {
   std::vector<Found> found;
   std::vector<std::string> files;
   bool records_known = true;
-  for (std::size_t part = 0; part < shards_.parts().size(); ++part) {
-    const ShardSet::Part& of = shards_.parts()[part];
+  for (std::size_t part = 0; part < shards().parts().size(); ++part) {
+    const ShardSet::Part& of = shards().parts()[part];
     for (std::size_t s = of.first_shard; s < of.first_shard + of.shards; ++s) {
-      const ShardSet::Shard& shard = shards_.shards()[s];
+      const ShardSet::Shard& shard = shards().shards()[s];
       const ShardReader reader(shard.path);
       if (reader.meta().sources.size() != 1 || !is_file(reader.meta().sources[0].path, file)) continue;
       files.push_back(reader.meta().sources[0].path);
@@ -139,14 +135,12 @@ std::vector<RunSamples::Found> RunSamples::find(const std::string& file, std::ui
       if (at == records.end() || *at != record) continue;
       const auto document = static_cast<std::size_t>(at - records.begin());
       const std::vector<std::uint64_t> offsets = reader.documents();
-      std::size_t source = 0;
-      while (order_.name(source) != of.source.name) ++source;
       found.push_back({.shard = shard.path,
                        .document = document,
                        .file = files.back(),
                        .first_token = shard.first_token + offsets[document],
                        .end_token = shard.first_token + offsets[document + 1],
-                       .source = source});
+                       .source = part});
     }
   }
   if (!found.empty()) return found;
@@ -161,12 +155,12 @@ std::vector<RunSamples::Found> RunSamples::find(const std::string& file, std::ui
 
 std::vector<std::uint64_t> RunSamples::positions(const Found& document) {
   const auto seq_len = static_cast<std::uint64_t>(config_.data.seq_len);
-  const std::uint64_t first = order_.first_token(document.source);
-  const std::uint64_t samples = order_.samples_per_epoch(document.source);
+  const std::uint64_t first = order().first_token(document.source);
+  const std::uint64_t samples = order().samples_per_epoch(document.source);
   std::vector<std::uint64_t> places;
   for (std::uint64_t number = (document.first_token - first) / seq_len;
        number < samples && first + number * seq_len < document.end_token; ++number) {
-    const auto of_sample = order_.positions(document.source, number, all_samples());
+    const auto of_sample = order().positions(document.source, number, all_samples());
     places.insert(places.end(), of_sample.begin(), of_sample.end());
   }
   std::ranges::sort(places);

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +21,8 @@ class RunSamples {
   explicit RunSamples(const std::filesystem::path& run);
 
   const Config& config() const { return config_; }
-  ShardSet& shards() { return shards_; }
-  SampleOrder& order() { return order_; }
+  ShardSet& shards() { return places_.shards(); }
+  SampleOrder& order() { return places_.order(); }
   /// Where the run stands.
   const TrainState& state() const { return state_; }
 
@@ -36,7 +35,7 @@ class RunSamples {
   /// Samples until train.steps.
   std::uint64_t all_samples() const;
 
-  SamplePlace place(std::uint64_t position);
+  SamplePlace place(std::uint64_t position) { return places_.at(position); }
 
   /// A document of a training shard, found by the file and record that it was made of.
   struct Found {
@@ -65,8 +64,7 @@ class RunSamples {
   Config config_;
   std::vector<Pace> paces_;
   TrainState state_;
-  ShardSet shards_;
-  SampleOrder order_;
+  SamplePlaces places_;
 };
 
 }  // namespace vqlm
