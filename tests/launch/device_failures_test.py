@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 import unittest
 
 from device_runs import GRID, HEADS, DeviceRuns
@@ -29,6 +30,14 @@ def processes_with(word):
     return found
 
 
+def orphans(word, timeout=20):
+    """Processes with the word that still live so many seconds after their job ended: one that was killed needs some to end."""
+    end = time.monotonic() + timeout
+    while (left := processes_with(word)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
+
+
 class DeviceFailures(DeviceRuns):
     def files_of_ranks(self, name, step):
         """The content hashes of a checkpoint's rank files."""
@@ -41,7 +50,7 @@ class DeviceFailures(DeviceRuns):
         result = self.start(name, *SMALL, "train.steps=20", "parallel.timeout_seconds=3", ranks=4, timeout=60, **where)
         self.assertNotEqual(result.returncode, 0)
         self.assertNotIn("exceeded the time", result.stderr)  # mpirun's own, after 60 s
-        self.assertEqual(processes_with(f"run.dir={self.folder}/{name}"), [])
+        self.assertEqual(orphans(f"run.dir={self.folder}/{name}"), [])
         return result
 
     def test_a_run_that_does_not_fit_is_refused_and_can_be_started_again(self):
