@@ -34,6 +34,10 @@ struct ModelConfig {
   int head_dim() const { return static_cast<int>(d_model / n_heads); }
 };
 
+/// What backward computes again in place of keeping it: nothing; what costs little, the norms' and SwiGLU's outputs; or all
+/// of a block but its input.
+enum class Recompute { none, cheap, block };
+
 /// In the order of the alternatives of HeadConfig, and of VqHeadConfig's members and learning.
 enum class HeadKind { dense, vq };
 enum class MemberVectors { embedding, codes, none };

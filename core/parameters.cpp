@@ -7,12 +7,13 @@
 
 namespace vqlm {
 
-Parameter replicated_parameter(const std::string& name, Shape shape, float stddev) {
+Parameter replicated_parameter(const std::string& name, Shape shape, float stddev, ParameterRole role) {
   return {.name = name,
           .global_shape = shape,
           .offset = origin_of(shape),
           .shape = shape,
           .init = {.stddev = stddev},
+          .role = role,
           .decay = shape.rank() >= 2};
 }
 
@@ -54,8 +55,8 @@ std::int64_t elements_with_padding(const Parameter& p) {
 
 }  // namespace
 
-ParameterStore::ParameterStore(Backend& backend, int data_size) : backend_(backend), data_size_(data_size) {
-  VQLM_ASSERT(data_size >= 1);
+ParameterStore::ParameterStore(Backend& backend, DataShare share) : backend_(backend), share_(share) {
+  VQLM_ASSERT(share.size >= 1 && share.rank >= 0 && share.rank < share.size);
 }
 
 int ParameterStore::add_bucket(const std::string& name, bool replicated) {
@@ -91,21 +92,36 @@ void ParameterStore::lay_out(ParameterBucket& bucket, int index) {
       flat_size_ += elements_with_padding(parameter);
     }
   }
-  bucket.count = round_up(flat_size_ - bucket.begin, alignment * data_size_);
+  bucket.count = round_up(flat_size_ - bucket.begin, alignment * share_.size);
   flat_size_ = bucket.begin + bucket.count;
+}
+
+std::int64_t ParameterStore::place_masters(bool trainable) {
+  std::int64_t count = 0;
+  for (ParameterBucket& bucket : buckets_) {
+    bucket.masters_begin = bucket.begin;
+    bucket.masters_count = bucket.count;
+    if (backend_.activation_dtype() != DType::f32 && bucket.only_matrices) {
+      bucket.masters_count = trainable ? bucket.count / share_.size : 0;
+      bucket.masters_begin += share_.rank * bucket.masters_count;
+    }
+    count += bucket.masters_count;
+  }
+  whole_ = count == flat_size_;
+  return count;
 }
 
 void ParameterStore::allocate(bool trainable) {
   lay_out();
-  const auto bytes = static_cast<std::size_t>(flat_size_) * sizeof(float);
-  values_ = backend_.allocate(bytes, MemoryUse::parameters);
-  backend_.fill(flat_values(), 0.0f);
+  const std::int64_t masters = place_masters(trainable);
+  values_ = backend_.allocate(static_cast<std::size_t>(masters) * sizeof(float), MemoryUse::parameters);
+  backend_.fill(values_.view({masters}), 0.0f);
   if (const DType a = backend_.activation_dtype(); a != DType::f32) {
     rounded_ = backend_.allocate(static_cast<std::size_t>(flat_size_) * size_of(a), MemoryUse::parameters);
-    round_values(0, flat_size_);
+    backend_.fill(flat_rounded(), 0.0f);
   }
   if (!trainable) return;
-  gradients_ = backend_.allocate(bytes, MemoryUse::gradients);
+  gradients_ = backend_.allocate(static_cast<std::size_t>(flat_size_) * sizeof(float), MemoryUse::gradients);
   backend_.fill(flat_gradients(), 0.0f);
 }
 
@@ -140,13 +156,28 @@ void ParameterStore::set_from_whole(ParameterId id, const std::vector<float>& da
 void ParameterStore::set_slice(ParameterId id, const std::vector<float>& slice) {
   const Parameter& p = parameters_[static_cast<std::size_t>(id)];
   VQLM_ASSERT(static_cast<std::int64_t>(slice.size()) == p.shape.numel());
-  backend_.copy_from_host(value(id), slice.data());
-  round_values(p.flat_begin, p.shape.numel());
+  const ParameterBucket& bucket = buckets_[static_cast<std::size_t>(p.bucket)];
+  const std::int64_t end = p.flat_begin + p.shape.numel();
+  const std::int64_t begin_here = std::max(p.flat_begin, bucket.masters_begin);
+  const std::int64_t end_here = std::min(end, bucket.masters_begin + bucket.masters_count);
+  if (begin_here < end_here) {
+    backend_.copy_from_host(masters(begin_here, end_here - begin_here), slice.data() + (begin_here - p.flat_begin));
+  }
+  if (has_masters(p.flat_begin, p.shape.numel())) return round_values(p.flat_begin, p.shape.numel());
+  // Piece by piece, since there is no place for the whole in f32.
+  constexpr std::int64_t most = std::int64_t{1} << 20;
+  const Buffer staging = backend_.allocate(most * sizeof(float), MemoryUse::workspace);
+  for (std::int64_t begin = p.flat_begin; begin < end; begin += most) {
+    const std::int64_t count = std::min(most, end - begin);
+    const Tensor piece = staging.view({count});
+    backend_.copy_from_host(piece, slice.data() + (begin - p.flat_begin));
+    backend_.round_to_activation(flat_rounded().range(begin, count), piece);
+  }
 }
 
 void ParameterStore::round_values(std::int64_t begin, std::int64_t count) {
   if (const Tensor rounded = flat_rounded()) {
-    backend_.round_to_activation(rounded.range(begin, count), flat_values().range(begin, count));
+    backend_.round_to_activation(rounded.range(begin, count), masters(begin, count));
   }
 }
 
@@ -170,12 +201,47 @@ Tensor ParameterStore::flat(const Buffer& buffer, DType dtype) const {
 
 Tensor ParameterStore::fused_operand(ParameterId first, int count) const {
   const bool matrix = parameters_[static_cast<std::size_t>(first)].global_shape.rank() >= 2;
+  const auto [begin, shape] = stacked(first, count);
   const Tensor rounded = flat_rounded();
-  return fused(matrix && rounded ? rounded : flat_values(), first, count);
+  return (matrix && rounded ? rounded.range(begin, shape.numel()) : masters(begin, shape.numel())).view(shape);
 }
 
-Tensor ParameterStore::fused(Tensor flat, ParameterId first, int count) const {
-  if (!flat) return {};
+Tensor ParameterStore::fused_gradient(ParameterId first, int count) const {
+  const Tensor gradients = flat_gradients();
+  if (!gradients) return {};
+  const auto [begin, shape] = stacked(first, count);
+  return gradients.range(begin, shape.numel()).view(shape);
+}
+
+Tensor ParameterStore::value(ParameterId id) const {
+  const Parameter& p = parameters_[static_cast<std::size_t>(id)];
+  return masters(p.flat_begin, p.shape.numel()).view(p.shape);
+}
+
+const ParameterBucket& ParameterStore::bucket_at(std::int64_t begin) const {
+  const auto next = std::ranges::upper_bound(buckets_, begin, {}, &ParameterBucket::begin);
+  VQLM_ASSERT(next != buckets_.begin());
+  return *(next - 1);
+}
+
+bool ParameterStore::has_masters(std::int64_t begin, std::int64_t count) const {
+  if (whole_ || count == 0) return true;
+  const ParameterBucket& bucket = bucket_at(begin);
+  return begin >= bucket.masters_begin && begin + count <= bucket.masters_begin + bucket.masters_count;
+}
+
+Tensor ParameterStore::masters(std::int64_t begin, std::int64_t count) const {
+  VQLM_ASSERT(has_masters(begin, count));
+  std::int64_t place = begin;
+  if (!whole_) {
+    const ParameterBucket& bucket = bucket_at(begin);
+    place = begin - bucket.masters_begin;
+    for (const ParameterBucket* before = buckets_.data(); before != &bucket; ++before) place += before->masters_count;
+  }
+  return values_.view({place + count}).range(place, count);
+}
+
+ParameterStore::Stack ParameterStore::stacked(ParameterId first, int count) const {
   const Parameter& head = parameters_[static_cast<std::size_t>(first)];
   Shape shape = head.shape;
   std::int64_t end = head.flat_begin + head.shape.numel();
@@ -185,7 +251,7 @@ Tensor ParameterStore::fused(Tensor flat, ParameterId first, int count) const {
     shape.set(0, shape[0] + next.shape[0]);
     end += next.shape.numel();
   }
-  return flat.range(head.flat_begin, end - head.flat_begin).view(shape);
+  return {head.flat_begin, shape};
 }
 
 Tensor ParameterStore::padded(Tensor slice, ParameterId id) const {

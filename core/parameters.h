@@ -1,7 +1,8 @@
 // The parameters of one rank: flat buffers with the same layout, values and gradients in f32, and named views of
 // them. The optimizer, the reduction buckets and the checkpoint work on ranges of the flat buffers. Where the back end's
 // activation dtype A is not f32, a third one holds the values rounded to A: ops read matrices there, and gains and biases
-// from the f32 values.
+// from the f32 values. Buckets of nothing but matrices then have f32 values on their owners only (ZeRO-1), and none in a
+// model that does not train.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/parameter_role.h"
 
 namespace vqlm {
 
@@ -27,9 +29,6 @@ struct Initializer {
   float stddev = 0;
 };
 
-/// Which learning rate a parameter follows (the optimizer's settings say what they are).
-enum class RateRole { common, embedding };
-
 /// What changes a parameter's values in a training step.
 enum class UpdateRule {
   gradient,        // the optimizer follows the gradient
@@ -44,8 +43,8 @@ struct Parameter {
   Shape offset;  // of the slice in the logical tensor; same rank as global_shape
   Shape shape;   // of the slice
   Initializer init;
-  bool decay = true;  // weight decay applies (matrices only)
-  RateRole rate = RateRole::common;
+  ParameterRole role;
+  bool decay = true;  // weight decay may apply (no bias)
   bool hidden_matrix = false;  // from hidden states to hidden states: what the optimizer Muon orthogonalises
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step
@@ -57,8 +56,13 @@ struct Parameter {
   std::int64_t flat_begin = 0;  // of the slice in the flat buffers
 };
 
-/// A parameter that every rank of the tensor group holds whole; vectors do not decay.
-Parameter replicated_parameter(const std::string& name, Shape shape, float stddev);
+/// The head's own: not an embedding table that it reads, too.
+inline bool belongs_to_head(const Parameter& parameter) {
+  return parameter.role == ParameterRole::head || parameter.role == ParameterRole::table;
+}
+
+/// A parameter that every rank of the tensor group holds whole; a head's vectors are biases, which do not decay.
+Parameter replicated_parameter(const std::string& name, Shape shape, float stddev, ParameterRole role);
 
 /// Parameters whose gradients are complete at the same moment of backward; a contiguous range of the flat
 /// buffers.
@@ -68,6 +72,14 @@ struct ParameterBucket {
   std::int64_t begin = 0;
   std::int64_t count = 0;     // a multiple of the data group's size
   bool only_matrices = true;  // ops read nothing of it in f32 where A is another dtype
+  /// Its f32 values that lie here, [masters_begin, masters_begin + masters_count) of the flat buffers; set by allocate().
+  std::int64_t masters_begin = 0, masters_count = 0;
+};
+
+/// The ranks that share the optimizer's work on the parameters, and which of them this is.
+struct DataShare {
+  int size = 1;
+  int rank = 0;
 };
 
 /// Index of a parameter in the store.
@@ -75,8 +87,8 @@ using ParameterId = int;
 
 class ParameterStore {
  public:
-  /// Every bucket's length is padded to a multiple of `data_size` (ZeRO-1 cuts it into equal pieces).
-  ParameterStore(Backend& backend, int data_size);
+  /// Every bucket's length is padded to a multiple of share.size: ZeRO-1 cuts it into equal pieces.
+  ParameterStore(Backend& backend, DataShare share);
 
   /// Buckets lie one after the other in the flat buffers. Returns the bucket's index.
   int add_bucket(const std::string& name, bool replicated);
@@ -90,26 +102,31 @@ class ParameterStore {
   /// Draws every parameter from its initializer.
   void initialize(std::uint64_t seed);
 
-  /// The f32 master value. In a training step on several data ranks with A = bf16, current on its owner only (Optimizer).
-  Tensor value(ParameterId id) const { return fused(flat_values(), id, 1); }
+  /// The f32 master value, which must lie here as a whole.
+  Tensor value(ParameterId id) const;
   /// What ops read: a matrix (rank 2 or more) in A, a vector in f32.
   Tensor operand(ParameterId id) const { return fused_operand(id, 1); }
-  Tensor gradient(ParameterId id) const { return fused(flat_gradients(), id, 1); }
+  Tensor gradient(ParameterId id) const { return fused_gradient(id, 1); }
   /// The same with the padding (padded_rows, ...): what makes padded logits, and their gradient.
   Tensor padded_operand(ParameterId id) const { return padded(operand(id), id); }
   Tensor padded_gradient(ParameterId id) const { return padded(gradient(id), id); }
   /// `count` parameters of one group, stacked along their first axis (all other extents must agree).
   Tensor fused_operand(ParameterId first, int count) const;
-  Tensor fused_gradient(ParameterId first, int count) const { return fused(flat_gradients(), first, count); }
+  Tensor fused_gradient(ParameterId first, int count) const;
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<ParameterBucket>& buckets() const { return buckets_; }
-  /// The whole flat buffers, rank 1, padding included (padding stays zero).
-  Tensor flat_values() const { return flat(values_, DType::f32); }
+  /// f32 master values [begin, begin + count) of the flat layout, which must lie here: within one bucket, or anywhere where
+  /// all lie here.
+  Tensor masters(std::int64_t begin, std::int64_t count) const;
+  bool has_masters(std::int64_t begin, std::int64_t count) const;
+  /// The whole flat buffers, rank 1, padding included (padding stays zero). All f32 values must lie here.
+  Tensor flat_values() const { return masters(0, flat_size_); }
   Tensor flat_gradients() const { return flat(gradients_, DType::f32); }
   /// The values rounded to A; absent where A is f32.
   Tensor flat_rounded() const { return flat(rounded_, backend_.activation_dtype()); }
-  /// Rounds the values [begin, begin + count) of the flat buffer again, after they were changed from outside.
+  /// Rounds the values [begin, begin + count) of the flat buffer again, after they were changed from outside; they must lie
+  /// here.
   void round_values(std::int64_t begin, std::int64_t count);
   std::int64_t flat_size() const { return flat_size_; }
   /// Elements of all logical tensors, whatever the grid; moving averages, which are no part of the model, left out.
@@ -124,9 +141,18 @@ class ParameterStore {
 
  private:
   Tensor flat(const Buffer& buffer, DType dtype) const;
-  Tensor fused(Tensor flat, ParameterId first, int count) const;
+  /// The range of the flat buffers and the shape of `count` parameters of one group, stacked.
+  struct Stack {
+    std::int64_t begin;
+    Shape shape;
+  };
+  Stack stacked(ParameterId first, int count) const;
   Tensor padded(Tensor slice, ParameterId id) const;
   void lay_out();
+  /// Says which f32 values lie here, and returns how many.
+  std::int64_t place_masters(bool trainable);
+  /// The last bucket that begins at or before this place of the flat buffers.
+  const ParameterBucket& bucket_at(std::int64_t begin) const;
   void lay_out(ParameterBucket& bucket, int index);
 
   /// Parameters that lie together.
@@ -136,12 +162,13 @@ class ParameterStore {
   };
 
   Backend& backend_;
-  int data_size_;
+  DataShare share_;
   std::vector<Parameter> parameters_;
   std::vector<Group> groups_;
   std::vector<ParameterBucket> buckets_;
   std::int64_t flat_size_ = 0;
-  Buffer values_;
+  bool whole_ = true;  // all f32 values lie here
+  Buffer values_;      // the buckets' f32 values that lie here, one after the other
   Buffer gradients_;
   Buffer rounded_;  // none where A is f32
 };

@@ -64,13 +64,12 @@ std::vector<BucketRange> GradientBuckets::owned() const {
   return pieces;
 }
 
-Event GradientBuckets::gather(std::size_t bucket, Tensor flat_parameters, Stream stream) const {
-  VQLM_ASSERT(bucket < buckets_.size() && flat_parameters.numel() == flat_gradients_.numel());
+Event GradientBuckets::gather(std::size_t bucket, Tensor parameters, Stream stream) const {
+  VQLM_ASSERT(bucket < buckets_.size() && parameters.numel() == buckets_[bucket].count);
   const ParameterBucket& range = buckets_[bucket];
   if (range.count == 0) return {};
   const BucketRange mine = piece(range);
-  return grid_.data().all_gather(flat_parameters.range(range.begin, range.count),
-                                 flat_parameters.range(mine.begin, mine.count), stream);
+  return grid_.data().all_gather(parameters, parameters.range(mine.begin - range.begin, mine.count), stream);
 }
 
 }  // namespace vqlm

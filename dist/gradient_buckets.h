@@ -49,10 +49,10 @@ class GradientBuckets {
   /// This rank's pieces, one a bucket: [begin + rank * count / P, count / P), P = the data group's size.
   std::vector<BucketRange> owned() const;
 
-  /// Enqueues the gathering of one bucket's pieces from their owners, in place in flat_parameters: the layout of
-  /// flat_gradients, of any dtype (the compute copy of a bucket's matrices may be bf16). Returns the event that is
-  /// reached when the bucket is whole.
-  Event gather(std::size_t bucket, Tensor flat_parameters, Stream stream) const;
+  /// Enqueues the gathering of one bucket's pieces from their owners, in place in `parameters`: the bucket's range in any
+  /// dtype (the compute copy of a bucket's matrices may be bf16). Returns the event that is reached when the bucket is
+  /// whole.
+  Event gather(std::size_t bucket, Tensor parameters, Stream stream) const;
   /// The gathers between the two are launched together; wait for their events (the last one's is enough: all are on
   /// the data group, whose collectives end in order) after gather_end().
   void gather_begin() const { grid_.data().group_begin(); }

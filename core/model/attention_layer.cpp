@@ -12,6 +12,7 @@ Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t wi
           .offset = {local * tensor.rank(), 0},
           .shape = {local, width},
           .init = {.stddev = 0.02f},
+          .role = ParameterRole::block,
           .hidden_matrix = true};
 }
 
@@ -35,6 +36,7 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                                      .offset = {0, query_rows * tensor.rank()},
                                      .shape = {d_model_, query_rows},
                                      .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))},
+                                     .role = ParameterRole::block,
                                      .hidden_matrix = true}});
 }
 

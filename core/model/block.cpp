@@ -17,7 +17,7 @@ Parameter norm_gain(const std::string& name, std::int64_t d_model) {
           .offset = {0},
           .shape = {d_model},
           .init = {.value = 1.0f},
-          .decay = false};
+          .role = ParameterRole::gain};
 }
 
 Block::Block(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
@@ -34,15 +34,34 @@ Block::Block(const TensorParallel& tensor, const ModelConfig& config, const Batc
                                   {norm_gain(prefix_of(layer) + "post_attention_layernorm.weight", d_model_)})),
       mlp_(tensor, config, batch, parameters, buckets.layer, prefix_of(layer) + "mlp.") {}
 
-void Block::place_activations(TensorArena& arena, Activations& saved) const {
+void Block::place_activations(TensorArena& arena, Activations& saved, const ActivationGroups& groups) const {
   const DType a = tensor_.backend().activation_dtype();
-  for (Tensor* tensor : {&saved.input, &saved.middle, &saved.input_normed, &saved.middle_normed}) {
-    arena.add(*tensor, {rows_, d_model_}, a);
+  const auto place_stream = [&](Tensor& stream) { arena.add(stream, {rows_, d_model_}, a); };
+  if (groups.input) place_stream(saved.input);
+  if (groups.costly) {
+    place_stream(saved.middle);
+    arena.add(saved.input_rstd, {rows_}, DType::f32);
+    arena.add(saved.middle_rstd, {rows_}, DType::f32);
+    attention_.place_activations(arena, saved.attention);
+    mlp_.place_gate_up(arena, saved.mlp);
   }
-  arena.add(saved.input_rstd, {rows_}, DType::f32);
-  arena.add(saved.middle_rstd, {rows_}, DType::f32);
-  attention_.place_activations(arena, saved.attention);
-  mlp_.place_activations(arena, saved.mlp);
+  if (groups.cheap) {
+    place_stream(saved.input_normed);
+    place_stream(saved.middle_normed);
+    mlp_.place_hidden(arena, saved.mlp);
+  }
+}
+
+void Block::share(Activations& saved, const Activations& shared, Recompute recompute) {
+  const Activations own = saved;
+  if (recompute == Recompute::block) {
+    saved = shared;
+    saved.input = own.input;
+  } else if (recompute == Recompute::cheap) {
+    saved.input_normed = shared.input_normed;
+    saved.middle_normed = shared.middle_normed;
+    saved.mlp.hidden = shared.mlp.hidden;
+  }
 }
 
 void Block::norm_input(Tensor x, Tensor branch, const Activations& saved) const {
@@ -58,8 +77,8 @@ void Block::norm_input(Tensor x, Tensor branch, const Activations& saved) const 
 void Block::norm_middle(Tensor branch, const Activations& saved) const {
   tensor_.backend().run(RmsnormForward{.y = saved.middle_normed,
                                        .rstd = saved.middle_rstd,
-                                       .sum = saved.middle,
-                                       .x = saved.input,
+                                       .sum = branch ? saved.middle : Tensor{},
+                                       .x = branch ? saved.input : saved.middle,
                                        .branch = branch,
                                        .gain = parameters_.operand(middle_gain_),
                                        .eps = norm_eps_});
@@ -93,8 +112,21 @@ void Block::advance(Tensor x, Tensor branch, const Activations& saved, const Scr
   mlp_.forward(output, saved.middle_normed, saved.mlp, scratch);
 }
 
-void Block::backward(const Activations& saved, const Scratch& scratch) const {
+void Block::forward_again(const Activations& saved, const Scratch& scratch) const {
+  norm_input(saved.input, {}, saved);
+  attention_.forward(scratch.branch, saved.input_normed, saved.attention, scratch);
+  norm_middle(scratch.branch, saved);
+  mlp_.forward_hidden(saved.middle_normed, saved.mlp, scratch);
+}
+
+void Block::backward(const Activations& saved, const Scratch& scratch, Recompute lost) const {
   Backend& backend = tensor_.backend();
+  if (lost == Recompute::block) forward_again(saved, scratch);
+  if (lost == Recompute::cheap) {
+    norm_input(saved.input, {}, saved);
+    norm_middle({}, saved);
+    mlp_.forward_activation(saved.mlp);
+  }
   const Tensor residual = scratch.residual_gradient;
   mlp_.backward(scratch.branch, residual, saved.middle_normed, saved.mlp, scratch);
   backend.run(RmsnormBackward{.dx = residual,

@@ -1,5 +1,9 @@
 // A pre-norm transformer block. The residual stream travels as a pair (x, branch): x + branch is formed
 // inside the next normalisation, which saves one pass over memory.
+//
+// Recomputation (Chen et al., arXiv 1604.06174; by the cost of each array: Korthikanti et al., arXiv 2205.05198): arrays that
+// backward can make again need not be kept for every layer. Those lie in one set for all layers; backward() makes them from
+// what the layer kept, by the same ops, so that losses and gradients are the same bits.
 #pragma once
 
 #include "core/model/attention_layer.h"
@@ -19,6 +23,22 @@ class Block {
     MlpLayer::Activations mlp;
   };
 
+  /// Groups of activations, by what it takes to make them again.
+  struct ActivationGroups {
+    bool input = true;   // nothing else gives it
+    bool costly = true;  // products and attention
+    bool cheap = true;   // norms and SwiGLU: one pass over memory
+
+    /// Those that each layer keeps, and those that all layers share.
+    static ActivationGroups kept(Recompute recompute) {
+      return {true, recompute != Recompute::block, recompute == Recompute::none};
+    }
+    static ActivationGroups shared(Recompute recompute) {
+      const ActivationGroups own = kept(recompute);
+      return {!own.input, !own.costly, !own.cheap};
+    }
+  };
+
   /// The store's buckets: of the projections, and of the norm gains, which every tensor rank holds whole.
   struct Buckets {
     int layer;
@@ -33,7 +53,9 @@ class Block {
   std::int64_t weights() const { return attention_.weights() + mlp_.weights(); }
   /// As many rows, cut into other sequences, from the next forward() on.
   void reshape(const BatchShape& batch) { attention_.reshape(batch); }
-  void place_activations(TensorArena& arena, Activations& saved) const;
+  void place_activations(TensorArena& arena, Activations& saved, const ActivationGroups& groups) const;
+  /// Gives a layer's set the shared set's arrays for those that it does not keep.
+  static void share(Activations& saved, const Activations& shared, Recompute recompute);
   /// Views of the first `rows` rows, for advance().
   static Activations first_rows(const Activations& saved, std::int64_t rows);
 
@@ -44,14 +66,17 @@ class Block {
   /// out. One tensor rank only.
   void advance(Tensor x, Tensor branch, const Activations& saved, const Scratch& scratch,
                const CachedLayer& cache) const;
-  /// scratch.residual_gradient: from the gradient of the block's output to that of its input.
-  void backward(const Activations& saved, const Scratch& scratch) const;
+  /// scratch.residual_gradient: from the gradient of the block's output to that of its input. `lost`: which activations
+  /// another layer has overwritten since forward().
+  void backward(const Activations& saved, const Scratch& scratch, Recompute lost) const;
 
  private:
   /// RMSNorm of the residual stream before attention: of x, or of x + branch, which is then kept as the block's input.
   void norm_input(Tensor x, Tensor branch, const Activations& saved) const;
-  /// The same before the MLP: of the block's input + branch, kept as the middle.
+  /// The same before the MLP: of the block's input + branch, kept as the middle, or of the middle that was kept.
   void norm_middle(Tensor branch, const Activations& saved) const;
+  /// Makes all activations from the input again.
+  void forward_again(const Activations& saved, const Scratch& scratch) const;
 
   const TensorParallel& tensor_;
   ParameterStore& parameters_;

@@ -10,7 +10,7 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
                   .offset = {},
                   .shape = {},
                   .init = {.stddev = stddev},
-                  .rate = RateRole::embedding};
+                  .role = ParameterRole::embedding};
   if (tied) {
     const auto part = tensor.part_of(config.vocab_size);
     first_row_ = part.begin;

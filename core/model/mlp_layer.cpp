@@ -12,6 +12,7 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                        .offset = {width_ * tensor.rank(), 0},
                        .shape = {width_, config.d_model},
                        .init = {.stddev = 0.02f},
+                       .role = ParameterRole::block,
                        .hidden_matrix = true};
   Parameter gate = half;
   Parameter up = half;
@@ -23,30 +24,40 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                                    .offset = {0, width_ * tensor.rank()},
                                    .shape = {config.d_model, width_},
                                    .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))},
+                                   .role = ParameterRole::block,
                                    .hidden_matrix = true}});
 }
 
-void MlpLayer::place_activations(TensorArena& arena, Activations& saved) const {
-  const DType a = tensor_.backend().activation_dtype();
-  arena.add(saved.gate_up, {rows_, 2 * width_}, a);
-  arena.add(saved.hidden, {rows_, width_}, a);
+void MlpLayer::place_gate_up(TensorArena& arena, Activations& saved) const {
+  arena.add(saved.gate_up, {rows_, 2 * width_}, tensor_.backend().activation_dtype());
+}
+
+void MlpLayer::place_hidden(TensorArena& arena, Activations& saved) const {
+  arena.add(saved.hidden, {rows_, width_}, tensor_.backend().activation_dtype());
+}
+
+void MlpLayer::forward_activation(const Activations& saved) const {
+  tensor_.backend().run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
+}
+
+void MlpLayer::forward_hidden(Tensor x, const Activations& saved, const Scratch& scratch) const {
+  const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
+  tensor_.backend().run(Matmul{.c = saved.gate_up,
+                               .a = rows,
+                               .b = parameters_.fused_operand(gate_up_, 2),
+                               .tb = Transpose::yes,
+                               .accumulate = Accumulate::no});
+  forward_activation(saved);
 }
 
 void MlpLayer::forward(Tensor y, Tensor x, const Activations& saved, const Scratch& scratch) const {
-  Backend& backend = tensor_.backend();
-  const Tensor rows = tensor_.gather(x, scratch.gathered);  // (N, d)
-  backend.run(Matmul{.c = saved.gate_up,
-                     .a = rows,
-                     .b = parameters_.fused_operand(gate_up_, 2),
-                     .tb = Transpose::yes,
-                     .accumulate = Accumulate::no});
-  backend.run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
+  forward_hidden(x, saved, scratch);
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
-  backend.run(Matmul{.c = partial,
-                     .a = saved.hidden,
-                     .b = parameters_.operand(down_),
-                     .tb = Transpose::yes,
-                     .accumulate = Accumulate::no});
+  tensor_.backend().run(Matmul{.c = partial,
+                               .a = saved.hidden,
+                               .b = parameters_.operand(down_),
+                               .tb = Transpose::yes,
+                               .accumulate = Accumulate::no});
   tensor_.reduce_scatter(y, partial);
 }
 

@@ -28,8 +28,9 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     : backend_(backend),
       config_(options.model),
       batch_(options.batch),
+      recompute_(options.purpose == Purpose::training ? options.recompute : Recompute::none),
       tensor_(backend, tensor_group),
-      parameters_(backend, options.data_size),
+      parameters_(backend, options.share),
       rows_(options.batch.rows() / tensor_group.size()),
       scratch_(tensor_, options.model, options.batch, options.purpose == Purpose::training) {
   VQLM_ASSERT(batch_.rows() % tensor_.size() == 0);
@@ -95,13 +96,18 @@ void Transformer::allocate_activations(Purpose purpose) {
   // Without backward no layer's activations are needed after the layer, so all of them share one set.
   activations_.resize(purpose == Purpose::training ? blocks_.size() : 1);
   TensorArena arena;
-  for (Block::Activations& saved : activations_) blocks_.front().place_activations(arena, saved);
+  Block::Activations shared;
+  for (Block::Activations& saved : activations_) {
+    blocks_.front().place_activations(arena, saved, Block::ActivationGroups::kept(recompute_));
+  }
+  blocks_.front().place_activations(arena, shared, Block::ActivationGroups::shared(recompute_));
   for (Tensor* tensor : {&final_input_, &hidden_, &hidden_gradient_}) {
     arena.add(*tensor, {rows_, config_.d_model}, a);
   }
   arena.add(final_rstd_, {rows_}, DType::f32);
   if (purpose == Purpose::generation) arena.add(last_hidden_, {batch_.batch, config_.d_model}, a);
   activation_storage_ = arena.allocate(backend_, MemoryUse::activations);
+  for (Block::Activations& saved : activations_) Block::share(saved, shared, recompute_);
 }
 
 void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts) {
@@ -153,7 +159,7 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
                                .rstd = final_rstd_,
                                .accumulate_dx = Accumulate::no});
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
-    blocks_[layer].backward(saved(layer), scratch_);
+    blocks_[layer].backward(saved(layer), scratch_, lost(layer));
     ready(layer_buckets_[layer]);
   }
   head_->input_backward(scratch_.residual_gradient);

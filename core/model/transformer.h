@@ -26,7 +26,8 @@ class Transformer {
     HeadConfig head;
     BatchShape batch;  // for generation: B sequences, and the most tokens of each in one advance()
     Purpose purpose = Purpose::training;
-    int data_size = 1;             // ranks that share the optimizer's work (bucket padding)
+    Recompute recompute = Recompute::none;  // training only
+    DataShare share = {};          // of the optimizer's work
     std::int64_t step_tokens = 1;  // training: of an optimizer step, over all ranks
     std::int64_t context = 0;      // generation only: the most tokens of a sequence, which memory is kept for
   };
@@ -93,12 +94,15 @@ class Transformer {
   }
   void open_buckets(const HeadConfig& head);
   void allocate_activations(Purpose purpose);
+  /// Which of a layer's activations backward finds overwritten: none of the last layer's, which are used at once.
+  Recompute lost(std::size_t layer) const { return layer + 1 == blocks_.size() ? Recompute::none : recompute_; }
   /// This rank's (n) of ids (N).
   Tensor my_rows(Tensor ids) const { return ids.rows(tensor_.rank() * rows_, rows_); }
 
   Backend& backend_;
   ModelConfig config_;
   BatchShape batch_;
+  Recompute recompute_;
   TensorParallel tensor_;
   ParameterStore parameters_;
   std::int64_t rows_;

@@ -23,7 +23,7 @@
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
-#include "train/tools/convert/dense_expansion.h"
+#include "train/models/dense_expansion.h"
 #include "train/tools/convert/gguf.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"

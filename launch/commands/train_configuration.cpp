@@ -140,7 +140,7 @@ void tell_changes(const Config& config, const TrainArguments& options) {
   if (!(options.resumes() || !options.resume_from.empty()) || !fs::exists(own)) return;
   try {
     for (const KeyDifference& key : differences(config, load_saved_config(own)))
-      if (key.key != "run.began_from")  // what the run itself will write
+      if (key.key != "run.began_from" && key.key != "run.head_since")  // what the run itself will write
         log::info("{} = {}, before {}", key.key, key.now, key.saved);
   } catch (const Error& error) {  // the run's checkpoints have theirs
     log::warn("{}; what it said before cannot be told", error.what());

@@ -113,7 +113,8 @@ TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
     }
     buckets.gather_begin();
     for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
-      buckets.gather(bucket, parameters, Stream{});
+      const ParameterBucket& range = layout.buckets[bucket];
+      buckets.gather(bucket, parameters.range(range.begin, range.count), Stream{});
     }
     buckets.gather_end();
     std::vector<float> expected(flat.size(), -1000.0f);

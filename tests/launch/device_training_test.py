@@ -25,11 +25,12 @@ class DeviceTraining(DeviceRuns):
                 self.assertEqual(len(losses), STEPS)
                 self.assertGreater(losses[0] - losses[-1], 4 * tolerance(STEPS))  # else agreement would say little
 
-    def test_order_of_streams_graphs_and_overlap_change_no_bit(self):
+    def test_order_of_streams_graphs_overlap_and_recomputation_change_no_bit(self):
         head = [*HEADS["vq"], *GRID]
         first = self.train("first", *head, ranks=4, SIMT_SEED="1")
         for name, settings, seed in (("again", [], 7), ("direct", ["run.cuda_graphs=false"], 3),
-                                     ("in-turn", ["parallel.overlap=false"], 5)):
+                                     ("in-turn", ["parallel.overlap=false"], 5), ("cheap", ["train.recompute=cheap"], 2),
+                                     ("block", ["train.recompute=block"], 4)):
             with self.subTest(run=name):
                 self.assertEqual(self.train(name, *head, *settings, ranks=4, SIMT_SEED=str(seed)), first)
 

@@ -11,7 +11,11 @@ from program import error_lines, run
 STEPS = 12
 
 
-class Fork(unittest.TestCase):
+class ForkRuns(unittest.TestCase):
+    """A run of STEPS steps with a checkpoint every four, and what tests of forks of it share."""
+
+    HEAD = VQ
+
     @classmethod
     def setUpClass(cls):
         temporary = tempfile.TemporaryDirectory()
@@ -26,7 +30,7 @@ class Fork(unittest.TestCase):
 
     @classmethod
     def begin(cls, name, *flags, steps=STEPS, ranks=0):
-        settings = [*MODEL, *VQ, f"data.train={cls.folder}/shards/train-*.h5", f"run.dir={cls.folder}/runs/{name}", f"train.steps={steps}",
+        settings = [*MODEL, *cls.HEAD, f"data.train={cls.folder}/shards/train-*.h5", f"run.dir={cls.folder}/runs/{name}", f"train.steps={steps}",
                     "checkpoint.every=4", "checkpoint.keep=0"]
         return run("train", *set_options(settings), *flags, ranks=ranks)
 
@@ -43,6 +47,8 @@ class Fork(unittest.TestCase):
         for word in words:
             self.assertIn(word, line)
 
+
+class Fork(ForkRuns):
     def test_a_fork_is_the_run_from_there_on(self):
         result = self.fork("fork")
         self.assertEqual(result.returncode, 0, result.stderr)

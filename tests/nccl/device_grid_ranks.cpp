@@ -132,8 +132,9 @@ TEST(DeviceBuckets, GatherBringsEveryOwnersPieceInEitherDtype) {
     Event last;
     buckets.gather_begin();
     for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
-      const Event done =
-          buckets.gather(bucket, layout.buckets[bucket].replicated ? values : copies, backend.compute_stream());
+      const ParameterBucket& range = layout.buckets[bucket];
+      const Event done = buckets.gather(bucket, (range.replicated ? values : copies).range(range.begin, range.count),
+                                        backend.compute_stream());
       if (done.handle() != nullptr) last = done;
     }
     buckets.gather_end();

@@ -31,7 +31,7 @@ TEST_F(ConfigHeadTest, TheDefaultIsTheRecommendedHead) {
   const Config config;
   const auto& head = std::get<VqHeadConfig>(config.head);
   EXPECT_TRUE(head.by_embedding() && head.member_mean() && head.input_codes);
-  EXPECT_EQ(config.optim.embedding_lr_ratio, 4);
+  EXPECT_EQ(config.optim.embedding.lr_ratio, 4);
   EXPECT_EQ(to_toml(load_config({}, {"head.kind=vq"})), to_toml(config));
 }
 
@@ -99,7 +99,7 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   EXPECT_EQ(vq.groups(), 4);
   EXPECT_EQ(vq.codes(), 7);
   EXPECT_FALSE(vq.input_codes);
-  EXPECT_EQ(config.optim.embedding_lr_ratio, 1);
+  EXPECT_EQ(config.optim.embedding.lr_ratio, 1);
   const Config rows = load_saved_config(write("[head]\nkind = \"vq\"\nmembers = \"embedding\"\n"));
   EXPECT_TRUE(std::get<VqHeadConfig>(rows.head).by_embedding());
   EXPECT_FALSE(std::get<VqHeadConfig>(rows.head).member_mean());

@@ -8,11 +8,11 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/saved_model.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/models/dense_expansion.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
-#include "train/tools/convert/dense_expansion.h"
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
 
@@ -25,6 +25,7 @@ using ::testing::HasSubstr;
 using testing::largest_difference;
 using testing::log_probs;
 using testing::Saved;
+using testing::ScaledHidden;
 using testing::set_bias;
 using testing::set_groups;
 using testing::tiny_model_config;
@@ -103,26 +104,6 @@ TEST(Convert, ExpansionIsExactWithoutMemberCodes) {
   write_model_checkpoint(dense, saved.file("dense"));
   expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
 }
-
-/// A model whose last norm is scaled, and h with it.
-class ScaledHidden : public ReplacedHead {
- public:
-  ScaledHidden(const ModelSource& trunk, float scale) : ReplacedHead(trunk, trunk.head()), scale_(scale) {}
-  std::optional<CodeMap> code_map() const override { return trunk().code_map(); }
-  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
-    std::vector<float> values = trunk().read(name, offset, extent);
-    if (name == "model.norm.weight") {
-      for (float& value : values) value *= scale_;
-    }
-    return values;
-  }
-
- private:
-  std::vector<float> read_head(const std::string& name, const Shape& offset, const Shape& extent) const override {
-    return trunk().read(name, offset, extent);
-  }
-  float scale_;
-};
 
 Config config_with_embedding(bool mean = false) {
   Config config = config_of(HeadKind::vq, 0);

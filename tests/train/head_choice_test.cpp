@@ -40,7 +40,7 @@ void PrintTo(const Kind& kind, std::ostream* out) {
 class LoneHead {
  public:
   explicit LoneHead(const Kind& kind)
-      : kind_(kind), group_(*backend_, "self"), tensor_(*backend_, group_), store_(*backend_, 1) {
+      : kind_(kind), group_(*backend_, "self"), tensor_(*backend_, group_), store_(*backend_, DataShare{}) {
     model_.vocab_size = kind.vocabulary;
     model_.d_model = width;
     VqHeadConfig vq{
@@ -51,7 +51,8 @@ class LoneHead {
                                                    .global_shape = {kind.vocabulary, width},
                                                    .offset = {0, 0},
                                                    .shape = {kind.vocabulary, width},
-                                                   .init = {}}});
+                                                   .init = {},
+                                                   .role = ParameterRole::embedding}});
     const HeadContext context{.tensor = tensor_,
                               .model = model_,
                               .parameters = store_,

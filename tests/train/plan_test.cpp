@@ -109,6 +109,34 @@ TEST(MuonPlan, MemoryIsThatOfARealRunToTheByte) {
   EXPECT_GT(flops(config), flops(adamw));
 }
 
+TEST(RecomputationPlan, MemoryIsThatOfARealRunAndOperationsAreTheBlocks) {
+  log::set_level(log::level::warn);
+  const TemporaryFolder folder;
+  testing::write_zipf_shards(folder.path(), "train", 40);
+  Config config = config_of({.name = "", .kind = HeadKind::dense, .heldout = false}, folder.path());
+  config.model.n_layers = 3;
+  const std::size_t before = plan_memory(resolved(config, 1, 1), {.activation = DType::f32}).total();
+  config.train.recompute = Recompute::cheap;
+  expect_memory_of_a_real_run(config);
+  const StepPlan cheap = plan_step(resolved(config, 1, 1), {.activation = DType::f32});
+  EXPECT_EQ(cheap.recomputed_flops, 0);  // of products, which are what is counted
+  EXPECT_EQ(static_cast<double>(before - cheap.memory.total()), cheap.saved_bytes);
+  // Two layers of two normalised streams and the MLP's hidden array, all multiples of 256 bytes.
+  const auto rows = static_cast<double>(config.train.micro_batch * config.data.seq_len);
+  const auto d = static_cast<double>(config.model.d_model), d_ff = static_cast<double>(config.model.d_ff);
+  EXPECT_EQ(cheap.saved_bytes, 2 * 4 * rows * (2 * d + d_ff));
+
+  config.train.recompute = Recompute::block;
+  config.run.dir += "-block";
+  expect_memory_of_a_real_run(config);
+  const StepPlan block = plan_step(resolved(config, 1, 1), {.activation = DType::f32});
+  EXPECT_GT(block.saved_bytes, cheap.saved_bytes);
+  // Forward of all layers but the last, without the down projection.
+  const double weights = 4 * d * d + 2 * d * d_ff;
+  const auto seq_len = static_cast<double>(config.data.seq_len);
+  EXPECT_EQ(block.recomputed_flops, 2 * block.tokens * (2 * weights + 2 * seq_len * d));
+}
+
 // Transformer::flops_per_token counts by formula, the plan by op. All terms are whole numbers below 2^53, the clusters
 // have equal sizes: the sums are exact.
 TEST_P(EveryHead, OperationsAreTheModels) {
@@ -143,6 +171,33 @@ TEST_P(EveryHead, Bf16AddsAParameterCopyAndShrinksActivations) {
   EXPECT_EQ(bytes(bf16, MemoryUse::optimizer), bytes(f32, MemoryUse::optimizer));
   EXPECT_EQ(bytes(bf16, MemoryUse::parameters), bytes(f32, MemoryUse::parameters) + gradients / 2);
   EXPECT_LT(bytes(bf16, MemoryUse::activations), bytes(f32, MemoryUse::activations) * 6 / 10);
+}
+
+// In bf16 an f32 matrix lies on its owner alone, and nowhere in a model that does not train.
+TEST(Masters, LieOnTheirOwners) {
+  const Config config = config_of({.name = "", .kind = HeadKind::dense, .bias = false}, "none");
+  const auto bytes = [&](int data, DType dtype, MemoryUse use) {
+    Config shared = config;
+    shared.train.global_batch = 24;
+    return plan_memory(resolved(shared, data, 1, 128), {.activation = dtype}).bytes[static_cast<std::size_t>(use)];
+  };
+  constexpr std::size_t gains = 512;  // 5 of 64, padded to 8 x 64
+  const std::size_t all = bytes(8, DType::bf16, MemoryUse::gradients) / 4;
+  EXPECT_EQ(bytes(8, DType::bf16, MemoryUse::parameters), 2 * all + 4 * ((all - gains) / 8 + gains));
+  EXPECT_EQ(bytes(8, DType::bf16, MemoryUse::optimizer), all);  // 8 bytes, on one of 8
+  // Ops read f32 values on the CPU, and one rank owns all.
+  EXPECT_EQ(bytes(8, DType::f32, MemoryUse::parameters), 4 * all);
+  const std::size_t alone = bytes(1, DType::bf16, MemoryUse::gradients) / 4;
+  EXPECT_EQ(bytes(1, DType::bf16, MemoryUse::parameters), 6 * alone);
+
+  PlannedMachine machine{StatedRates{}};
+  PlanningBackend backend(machine, DType::bf16);
+  PlanningCommunicator group(machine, "tensor", 0, 1, Link::tensor);
+  const Config model = resolved(config, 1, 1, 128);
+  const Transformer evaluated(
+      backend, group, {.model = model.model, .head = model.head, .batch = {2, 8}, .purpose = Purpose::evaluation},
+      nullptr);
+  EXPECT_EQ(backend.memory().in_use[static_cast<std::size_t>(MemoryUse::parameters)], 2 * alone + 4 * 320);
 }
 
 std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {

@@ -58,6 +58,9 @@ TEST(RemovedKeys, OfAnotherTrainingAreNamedInAWarning) {
   const Said said = said_to({"head.dead_code_share=0.05", "head.members=codes", "head.learning=ema"});
   EXPECT_EQ(said.error, "");
   EXPECT_THAT(said.warnings, AllOf(HasSubstr("head.dead_code_share = 0.05"), HasSubstr("not revived any more")));
+  const Said rate = said_to({"optim.muon_lr_ratio=2", "optim.kind=muon"});
+  EXPECT_EQ(rate.error, "");
+  EXPECT_THAT(rate.warnings, AllOf(HasSubstr("optim.muon_lr_ratio = 2"), HasSubstr("optim.blocks_lr_ratio")));
 }
 
 TEST(RemovedKeys, OfAFileAreNamedWithItsLine) {

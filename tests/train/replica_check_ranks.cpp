@@ -51,7 +51,11 @@ TEST_P(ReplicaCheckTest, FlippedBitIsFoundOnAllRanksAndNamed) {
   for (const GridSize& size : grids_of(ranks)) {
     const ProcessGrid grid(session(), *backend, size.data, size.tensor);
     Transformer model(*backend, grid.tensor(),
-                      {.model = config.model, .head = config.head, .batch = {1, 8}, .data_size = size.data}, &map);
+                      {.model = config.model,
+                       .head = config.head,
+                       .batch = {1, 8},
+                       .share = {.size = size.data, .rank = grid.data_rank()}},
+                      &map);
     model.initialize(3, std::vector<std::int64_t>(211, 1));
     const ReplicaCheck check(*backend, grid, model.parameters());
     for (const std::string bucket : {"layer 1", "replicated"}) {

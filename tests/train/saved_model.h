@@ -13,6 +13,7 @@
 #include "tests/train/tiny_checkpoint.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/models/loaded_model.h"
+#include "train/models/replaced_head.h"
 
 namespace vqlm::testing {
 
@@ -61,5 +62,26 @@ inline double largest_difference(const std::vector<float>& a, const std::vector<
   }
   return largest;
 }
+
+/// A model whose last norm is scaled, and h with it.
+class ScaledHidden : public ReplacedHead {
+ public:
+  ScaledHidden(const ModelSource& trunk, float scale)
+      : ReplacedHead(trunk, trunk.head(), trunk.model().tie_embeddings ? Tied::yes : Tied::no), scale_(scale) {}
+  std::optional<CodeMap> code_map() const override { return trunk().code_map(); }
+  std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
+    std::vector<float> values = trunk().read(name, offset, extent);
+    if (name == "model.norm.weight") {
+      for (float& value : values) value *= scale_;
+    }
+    return values;
+  }
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset, const Shape& extent) const override {
+    return trunk().read(name, offset, extent);
+  }
+  float scale_;
+};
 
 }  // namespace vqlm::testing

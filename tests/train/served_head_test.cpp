@@ -46,7 +46,7 @@ CodeMap map_of(const Served& served) {
 class ServedHead {
  public:
   explicit ServedHead(const Served& served)
-      : group_(*backend_, "self"), tensor_(*backend_, group_), store_(*backend_, 1) {
+      : group_(*backend_, "self"), tensor_(*backend_, group_), store_(*backend_, DataShare{}) {
     const CodeMap map = map_of(served);
     model_.vocab_size = vocabulary;
     model_.d_model = width;
@@ -57,7 +57,8 @@ class ServedHead {
                                                    .global_shape = {vocabulary, width},
                                                    .offset = {0, 0},
                                                    .shape = {vocabulary, width},
-                                                   .init = {}}});
+                                                   .init = {},
+                                                   .role = ParameterRole::embedding}});
     head_ = std::make_unique<VqHead>(HeadContext{.tensor = tensor_,
                                                  .model = model_,
                                                  .parameters = store_,

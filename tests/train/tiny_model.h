@@ -23,7 +23,7 @@ inline Config tiny_model_config(HeadKind head) {
   config.head = head_of(
       head,
       {.clusters = 5, .members = CodeMembersConfig{.groups = 4, .codes = 7}, .input_codes = false, .map = "random"});
-  config.optim.embedding_lr_ratio = 1;
+  config.optim.embedding.lr_ratio = 1;
   config.data.seq_len = 8;
   config.train.global_batch = 2;
   config.train.micro_batch = 2;

@@ -57,7 +57,7 @@ inline Config tiny_config(HeadKind head, const std::filesystem::path& shards, co
                                .input_codes = false,
                                .map = "frequency",
                                .learning = CommitmentLearningConfig{}});
-  config.optim.embedding_lr_ratio = 1;
+  config.optim.embedding.lr_ratio = 1;
   config.data.train = (shards / "train-*.h5").string();
   config.data.heldout = (shards / "heldout-*.h5").string();
   config.data.seq_len = 32;

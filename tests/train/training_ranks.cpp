@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "tests/train/training_world.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -119,6 +120,37 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "muon_vq", .kind = HeadKind::vq, .embedding = true, .optimizer = OptimizerKind::muon},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
+    name_of);
+
+class Recomputed : public Training {};
+
+TEST_P(Recomputed, ChangesNoBit) {
+  for (const GridSize size : resumed_grids_of(session().size())) {
+    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
+    const auto run = [&](Recompute recompute) {
+      Config config = config_of(size.name() + "-" + std::string(word_of(recompute)));
+      config.model.n_layers = 3;
+      config.train.recompute = recompute;
+      return train_run(*world_.backend, grid, config);
+    };
+    const TrainedRun expected = run(Recompute::none);
+    for (const Recompute recompute : {Recompute::cheap, Recompute::block}) {
+      SCOPED_TRACE(size.name() + " " + std::string(word_of(recompute)));
+      const TrainedRun recomputed = run(recompute);
+      EXPECT_EQ(recomputed.losses, expected.losses);
+      EXPECT_EQ(recomputed.heldout, expected.heldout);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Heads, Recomputed,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense, .steps = 3},
+                      HeadCase{.name = "vq_embedding_mean",
+                               .kind = HeadKind::vq,
+                               .embedding = true,
+                               .means_and_input_codes = true,
+                               .steps = 3}),
     name_of);
 
 /// The samples of each step in their order over all ranks, seen from a run's after_update.

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/train/saved_model.h"
-#include "train/tools/convert/dense_expansion.h"
+#include "train/models/dense_expansion.h"
 
 namespace vqlm {
 namespace {

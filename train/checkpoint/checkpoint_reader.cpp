@@ -159,20 +159,21 @@ std::vector<float> CheckpointReader::read_box(const std::string& name, const Sha
 }
 
 void CheckpointReader::load_training_state(Backend& backend, ParameterStore& parameters,
-                                           const Optimizer& optimizer) const {
+                                           const Optimizer& optimizer, HeadMoments head) const {
   for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
     const Parameter& p = parameters.parameters()[id];
     if (p.rule != UpdateRule::moving_average) continue;
     parameters.set_slice(static_cast<ParameterId>(id), read_box(p.name, p.global_shape, {p.offset, p.shape}));
   }
-  load_moments(backend, parameters, optimizer);
+  load_moments(backend, parameters, optimizer, head);
 }
 
 void CheckpointReader::load_moments(Backend& backend, const ParameterStore& parameters,
-                                    const Optimizer& optimizer) const {
+                                    const Optimizer& optimizer, HeadMoments head) const {
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
     if (p.rule != UpdateRule::gradient) continue;  // no moments
+    if (head == HeadMoments::none && belongs_to_head(p)) continue;
     const bool second = slice.second_begin != Optimizer::not_there;
     std::int64_t done = 0;
     for (const Box& part : boxes_of_range(p.shape, slice.begin, slice.begin + slice.count)) {

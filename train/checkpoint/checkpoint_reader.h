@@ -55,9 +55,12 @@ class CheckpointReader : public ModelSource {
   const TrainState& state() const { return manifest_.state; }
   /// What the run that saved it is trained on; empty for a converted model. Throws Error where the file is damaged.
   std::vector<TrainedSource> sources() const;
+  /// Whether the head's own moments are the checkpoint's, or stay 0, since it has another head.
+  enum class HeadMoments { saved, none };
   /// Fills what a run has beside its model: moving averages, and the optimizer's moments for the ranges that it owns. Throws
   /// Error naming a tensor that is missing or has another shape.
-  void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer) const;
+  void load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer,
+                           HeadMoments head = HeadMoments::saved) const;
 
  private:
   /// Throws Error where the file has no tensor of that name.
@@ -66,7 +69,8 @@ class CheckpointReader : public ModelSource {
   h5::Dataset checked_dataset(const std::string& name, const Shape& global_shape) const;
   /// A box of a tensor that must have this shape.
   std::vector<float> read_box(const std::string& name, const Shape& global_shape, const Box& box) const;
-  void load_moments(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer) const;
+  void load_moments(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer,
+                    HeadMoments head) const;
 
   std::filesystem::path folder_;
   Manifest manifest_;

@@ -12,7 +12,7 @@ CheckpointSnapshot::CheckpointSnapshot(const ParameterStore& parameters, const O
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     if (!optimizer.is_primary(slice.parameter)) continue;
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
-    add(p.name, p, slice.begin, parameters.flat_values().range(p.flat_begin + slice.begin, slice.count));
+    add(p.name, p, slice.begin, parameters.masters(p.flat_begin + slice.begin, slice.count));
     if (p.rule != UpdateRule::gradient) continue;  // no moments
     add(first_moment_prefix + p.name, p, slice.begin, optimizer.first_moment().range(slice.moment_begin, slice.count));
     if (slice.second_begin == Optimizer::not_there) continue;

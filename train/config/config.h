@@ -61,6 +61,7 @@ struct TrainSection {
   std::int64_t steps = 1000;
   std::int64_t global_batch = 32;  // sequences a step, over all ranks
   std::int64_t micro_batch = 8;    // sequences a forward pass of one tensor-parallel group
+  Recompute recompute = Recompute::none;
   std::int64_t seed = 1;
   float grad_clip = 1.0f;                   // global gradient norm; 0: off
   std::int64_t max_skipped_steps = 10;      // in a row, for a gradient that is not finite; then the run stops
@@ -75,6 +76,12 @@ enum class ScheduleKind { constant, cosine, wsd };
 /// muon: for the hidden matrices of the blocks, AdamW for all else (docs/optimizers.md).
 enum class OptimizerKind { adamw, muon };
 
+/// Of parameters of one role, by optim.lr and optim.weight_decay; what never decays, a bias, does not at any ratio.
+struct RoleRatios {
+  float lr_ratio = 1;
+  float decay_ratio = 1;
+};
+
 struct OptimSection {
   OptimizerKind kind = OptimizerKind::adamw;
   float lr = 1e-3f;  // the highest rate, reached after warm-up
@@ -86,9 +93,10 @@ struct OptimSection {
   std::int64_t warmup_steps = 100;
   float min_lr_ratio = 0.1f;  // last rate / lr
   float muon_momentum = 0.95f;
-  float muon_lr_ratio = 1;       // the hidden matrices' rate by Muon / that of all else
-  float embedding_lr_ratio = 4;  // the embedding table's rate / that of all else
-  float decay_fraction = 0.2f;   // wsd: the part of all steps that decays, at the end
+  RoleRatios blocks, head, tables;
+  RoleRatios embedding{.lr_ratio = 4};
+  RoleRatios gains{.decay_ratio = 0};
+  float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
 };
 
 struct ParallelSection {
@@ -114,6 +122,7 @@ struct RunSection {
   std::int64_t log_every = 10;
   bool cuda_graphs = true;  // record micro-batches and replay them (GPU)
   std::string began_from;   // what --init or --resume-from named; empty: random weights. The program writes it
+  std::int64_t head_since = 0;  // the step after which the head is another one than before. The program writes it
 };
 
 struct Config {

@@ -94,6 +94,10 @@ constexpr auto rope_scaling = &ModelConfig::rope_scaling;
 constexpr auto data = &Config::data;
 constexpr auto train = &Config::train;
 constexpr auto optim = &Config::optim;
+template <auto role>
+constexpr auto lr_ratio = field<optim, role, &RoleRatios::lr_ratio>;
+template <auto role>
+constexpr auto decay_ratio = field<optim, role, &RoleRatios::decay_ratio>;
 constexpr auto parallel = &Config::parallel;
 constexpr auto checkpoint = &Config::checkpoint;
 constexpr auto run = &Config::run;
@@ -136,6 +140,7 @@ constexpr Key table[] = {
     {"train", "steps", field<train, &TrainSection::steps>, {1, many}, "optimizer steps of the whole run"},
     {"train", "global_batch", field<train, &TrainSection::global_batch>, {1, 1 << 24}, "sequences a step, over all ranks"},
     {"train", "micro_batch", field<train, &TrainSection::micro_batch>, {1, 1 << 20}, "sequences a forward pass of one tensor-parallel group"},
+    {"train", "recompute", choice<train, &TrainSection::recompute>, any, "what backward computes again in place of keeping it: cheap: norms and SwiGLU, block: all of a block but its input"},
     {"train", "seed", field<train, &TrainSection::seed>, {0, 9007199254740992.0}, "seed of weights, map and sample order", Identity::samples},
     {"train", "grad_clip", field<train, &TrainSection::grad_clip>, {0, 1e9}, "largest global gradient norm; 0: off"},
     {"train", "max_skipped_steps", field<train, &TrainSection::max_skipped_steps>, {0, many}, "updates skipped in a row for a gradient that is not finite, before the run stops"},
@@ -146,16 +151,24 @@ constexpr Key table[] = {
 
     {"optim", "kind", choice<optim, &OptimSection::kind>, any, "of the blocks' matrices; all else is AdamW's", Identity::optimizer},
     {"optim", "muon_momentum", field<optim, &OptimSection::muon_momentum>, {0, 0.99999}, "muon: momentum", Identity::no, muon},
-    {"optim", "muon_lr_ratio", field<optim, &OptimSection::muon_lr_ratio>, {0, 1e3, excluded}, "muon: learning rate of the blocks' matrices / that of all else", Identity::no, muon},
     {"optim", "lr", field<optim, &OptimSection::lr>, {0, 100, excluded}, "highest learning rate"},
     {"optim", "beta1", field<optim, &OptimSection::beta1>, {0, 0.99999}, "AdamW: decay of the mean"},
     {"optim", "beta2", field<optim, &OptimSection::beta2>, {0, 0.99999}, "AdamW: decay of the squares"},
     {"optim", "eps", field<optim, &OptimSection::eps>, {0, 1, excluded}, "AdamW: added to the root"},
-    {"optim", "weight_decay", field<optim, &OptimSection::weight_decay>, {0, 10}, "AdamW: decay of matrices"},
+    {"optim", "weight_decay", field<optim, &OptimSection::weight_decay>, {0, 10}, "decay of matrices, times the role's ratio"},
     {"optim", "schedule", choice<optim, &OptimSection::schedule>, any, "learning rate after warm-up"},
     {"optim", "warmup_steps", field<optim, &OptimSection::warmup_steps>, {0, many}, "steps of the linear rise from 0 to lr"},
     {"optim", "min_lr_ratio", field<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
-    {"optim", "embedding_lr_ratio", field<optim, &OptimSection::embedding_lr_ratio>, {0, 1e3, excluded}, "learning rate of the embedding table / that of all else"},
+    {"optim", "embedding_lr_ratio", lr_ratio<&OptimSection::embedding>, {0, 1e3, excluded}, "learning rate of the embedding table / lr"},
+    {"optim", "blocks_lr_ratio", lr_ratio<&OptimSection::blocks>, {0, 1e3, excluded}, "learning rate of attention and MLP / lr, by AdamW and by Muon"},
+    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense head's matrix and of any head's biases / lr"},
+    {"optim", "tables_lr_ratio", lr_ratio<&OptimSection::tables>, {0, 1e3, excluded}, "learning rate of a VQ head's codebooks / lr"},
+    {"optim", "gains_lr_ratio", lr_ratio<&OptimSection::gains>, {0, 1e3, excluded}, "learning rate of the norms' gains / lr"},
+    {"optim", "embedding_decay_ratio", decay_ratio<&OptimSection::embedding>, {0, 1e3}, "decay of the embedding table / weight_decay"},
+    {"optim", "blocks_decay_ratio", decay_ratio<&OptimSection::blocks>, {0, 1e3}, "decay of attention and MLP / weight_decay"},
+    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense head's matrix / weight_decay"},
+    {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
+    {"optim", "gains_decay_ratio", decay_ratio<&OptimSection::gains>, {0, 1e3}, "decay of the norms' gains / weight_decay"},
     {"optim", "decay_fraction", field<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},
 
     {"parallel", "data", field<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},
@@ -173,6 +186,7 @@ constexpr Key table[] = {
     {"run", "threads", field<run, &RunSection::threads>, {0, 4096}, "threads of a rank on the CPU; 0: cores / ranks on this machine"},
     {"run", "log_every", field<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
     {"run", "cuda_graphs", field<run, &RunSection::cuda_graphs>, any, "GPU: record micro-batches as graphs and replay them"},
+    {"run", "head_since", field<run, &RunSection::head_since>, {0, many}, "written by the program: the step after which --resume-from went on with another head"},
     {"run", "began_from", field<run, &RunSection::began_from>, any, "written by the program: the model or checkpoint that the run started from"},
 };
 // clang-format on

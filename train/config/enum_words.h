@@ -16,6 +16,8 @@ inline constexpr std::array<std::string_view, 0> words = {};
 template <>
 inline constexpr std::array<std::string_view, 3> words<RopeScaling::Kind> = {"none", "linear", "llama3"};
 template <>
+inline constexpr std::array<std::string_view, 3> words<Recompute> = {"none", "cheap", "block"};
+template <>
 inline constexpr std::array<std::string_view, 2> words<HeadKind> = {"dense", "vq"};
 template <>
 inline constexpr std::array<std::string_view, 3> words<CodebookLearning> = {"gradient", "commitment", "ema"};

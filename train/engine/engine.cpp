@@ -5,12 +5,13 @@
 namespace vqlm {
 namespace {
 
-Transformer::Options model_options(const Config& config) {
+Transformer::Options model_options(const Config& config, const ProcessGrid& grid) {
   return {.model = config.model,
           .head = config.head,
           .batch = {config.train.micro_batch, config.data.seq_len},
           .purpose = Purpose::training,
-          .data_size = config.parallel.data,
+          .recompute = config.train.recompute,
+          .share = {.size = grid.data_size(), .rank = grid.data_rank()},
           .step_tokens = config.train.global_batch * config.data.seq_len};
 }
 
@@ -30,9 +31,9 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
       grid_(grid),
       config_(config),
       map_(map),
-      model_(backend, grid.tensor(), model_options(config), map),
+      model_(backend, grid.tensor(), model_options(config, grid), map),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                 config.parallel.overlap ? Overlap::yes : Overlap::no),
+                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since),
       evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
                      config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}

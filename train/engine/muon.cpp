@@ -164,7 +164,7 @@ void Muon::update(Tensor norm_squared, float lr) {
   const Tensor rounded = parameters_.flat_rounded();
   const float keep = static_cast<float>(1 - static_cast<double>(lr) * static_cast<double>(numbers_.weight_decay));
   for (const Own& own : own_) {
-    backend_.run(MuonUpdate{.param = parameters_.flat_values().range(own.slice.flat_begin, own.slice.count),
+    backend_.run(MuonUpdate{.param = parameters_.masters(own.slice.flat_begin, own.slice.count),
                             .rounded = rounded ? rounded.range(own.slice.flat_begin, own.slice.count) : Tensor{},
                             .direction = block(grid_.world().size() > 1 ? incoming_ : outgoing_, own.home, own.piece),
                             .norm_squared = norm_squared,

@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/config/role_ratios.h"
+
 namespace vqlm {
 Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-                     float grad_clip, Overlap overlap)
+                     float grad_clip, Overlap overlap, std::int64_t head_since)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
       numbers_(numbers),
       grad_clip_(grad_clip),
+      head_since_(head_since),
       buckets_(backend, grid, parameters.flat_gradients(), parameters.buckets(), overlap),
       owned_(buckets_.owned()) {
   make_segments();
@@ -25,7 +28,9 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
   }
   muon_.emplace(
       backend, grid, parameters,
-      Muon::Numbers{.momentum = numbers_.muon_momentum, .weight_decay = numbers_.weight_decay, .max_norm = grad_clip_},
+      Muon::Numbers{.momentum = numbers_.muon_momentum,
+                    .weight_decay = numbers_.weight_decay * numbers_.blocks.decay_ratio,
+                    .max_norm = grad_clip_},
       hidden);
 }
 
@@ -71,17 +76,19 @@ void Optimizer::make_segments() {
       interrupted = true;
       continue;
     }
+    const RoleRatios& ratios = ratios_of(numbers_, p.role);
     const bool learned = p.rule == UpdateRule::gradient;
     const Segment segment{p.flat_begin + slice.begin,
                           slice.count,
                           slice.moment_begin,
                           slice.second_begin,
                           by_muon(p),
-                          p.decay,
                           learned && is_primary(slice.parameter),
                           p.rule,
                           p.average_decay,
-                          p.rate == RateRole::embedding ? numbers_.embedding_lr_ratio : 1.0f};
+                          ratios.lr_ratio,
+                          p.decay ? ratios.decay_ratio : 0.0f,
+                          belongs_to_head(p) ? head_since_ : 0};
     // Neighbours that are updated in one way become one range; the padding between them is zero and stays zero.
     if (!segments_.empty()) {
       Segment& last = segments_.back();
@@ -139,22 +146,23 @@ void Optimizer::update(std::int64_t step, float lr) {
                     .beta2 = numbers_.beta2,
                     .eps = numbers_.eps,
                     .weight_decay = 0,
-                    .step = step,
+                    .step = 0,
                     .max_norm = grad_clip_};
   const Tensor rounded = parameters_.flat_rounded();
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
   for (const Segment& s : segments_) {
     if (s.by_muon) continue;
     if (s.rule == UpdateRule::moving_average) {
-      backend_.run(MovingAverage{.average = parameters_.flat_values().range(s.flat_begin, s.count),
+      backend_.run(MovingAverage{.average = parameters_.masters(s.flat_begin, s.count),
                                  .x = parameters_.flat_gradients().range(s.flat_begin, s.count),
                                  .norm_squared = norm_squared,
                                  .decay = s.average_decay});
       continue;
     }
     numbers.lr = lr * s.lr_ratio;
-    numbers.weight_decay = s.decay ? numbers_.weight_decay : 0.0f;
-    backend_.run(AdamW{.param = parameters_.flat_values().range(s.flat_begin, s.count),
+    numbers.step = step - s.since;
+    numbers.weight_decay = numbers_.weight_decay * s.decay_ratio;
+    backend_.run(AdamW{.param = parameters_.masters(s.flat_begin, s.count),
                        .rounded = rounded ? rounded.range(s.flat_begin, s.count) : Tensor{},
                        .m = first_moment().range(s.moment_begin, s.count),
                        .v = second_moment().range(s.second_begin, s.count),
@@ -162,7 +170,7 @@ void Optimizer::update(std::int64_t step, float lr) {
                        .norm_squared = norm_squared,
                        .step = numbers});
   }
-  if (muon_) muon_->update(norm_squared, lr * numbers_.muon_lr_ratio);
+  if (muon_) muon_->update(norm_squared, lr * numbers_.blocks.lr_ratio);
 }
 
 void Optimizer::gather_parameters() {
@@ -175,8 +183,10 @@ void Optimizer::gather_parameters() {
   buckets_.gather_begin();
   for (std::size_t i = 0; i < buckets.size(); ++i) {
     if (buckets[i].count == 0) continue;
+    const std::int64_t begin = buckets[i].begin, count = buckets[i].count;
     const bool as_rounded = rounded && buckets[i].only_matrices;
-    gathered = buckets_.gather(i, as_rounded ? rounded : parameters_.flat_values(), backend_.compute_stream());
+    gathered = buckets_.gather(i, as_rounded ? rounded.range(begin, count) : parameters_.masters(begin, count),
+                               backend_.compute_stream());
   }
   buckets_.gather_end();
   backend_.wait(backend_.compute_stream(), gathered);

@@ -19,9 +19,9 @@ namespace vqlm {
 class Optimizer {
  public:
   /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
-  /// = off.
+  /// = off. head_since: the step after which the head's own parameters were new: their moments count from there.
   Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-            float grad_clip, Overlap overlap = Overlap::yes);
+            float grad_clip, Overlap overlap = Overlap::yes, std::int64_t head_since = 0);
 
   /// Sets all gradients to zero.
   void zero_gradients();
@@ -61,15 +61,16 @@ class Optimizer {
     std::int64_t moment_begin;
     std::int64_t second_begin;
     bool by_muon;
-    bool decay;
     bool counts_in_norm;
     UpdateRule rule;  // gradient or moving_average
     float average_decay;
-    float lr_ratio;  // rate / the schedule's
+    float lr_ratio;     // rate / the schedule's
+    float decay_ratio;  // decay / optim.weight_decay
+    std::int64_t since;  // the step after which the moments began at 0
 
     bool same_way(const Segment& other) const {
-      return !by_muon && !other.by_muon && decay == other.decay && counts_in_norm == other.counts_in_norm &&
-             rule == other.rule && average_decay == other.average_decay && lr_ratio == other.lr_ratio;
+      return !by_muon && !other.by_muon && decay_ratio == other.decay_ratio && counts_in_norm == other.counts_in_norm &&
+             since == other.since && rule == other.rule && average_decay == other.average_decay && lr_ratio == other.lr_ratio;
     }
   };
   bool by_muon(const Parameter& parameter) const;
@@ -82,6 +83,7 @@ class Optimizer {
   ParameterStore& parameters_;
   OptimSection numbers_;
   float grad_clip_;
+  std::int64_t head_since_;
   GradientBuckets buckets_;
   std::vector<BucketRange> owned_;
   std::vector<Segment> segments_;

@@ -71,6 +71,27 @@ MemoryPlan plan_memory(const Config& config, const PlanOptions& options) {
   return PlannedTraining(config, options).memory();
 }
 
+namespace {
+
+double flops_of(const PlannedMachine& machine) {
+  double flops = 0;
+  for (const OpCount& op : machine.ops()) flops += op.flops;
+  return flops;
+}
+
+/// What recomputation costs and spares, against the same step without.
+void compare_with_no_recomputation(StepPlan& plan, Config config, const PlanOptions& options) {
+  if (config.train.recompute == Recompute::none) return;
+  config.train.recompute = Recompute::none;
+  PlannedTraining without(config, options);
+  plan.saved_bytes = static_cast<double>(without.memory().total()) - static_cast<double>(plan.memory.total());
+  without.step();
+  plan.recomputed_flops = plan.flops - flops_of(without.machine());
+  plan.recompute_seconds = plan.seconds - without.machine().now();
+}
+
+}  // namespace
+
 StepPlan plan_step(const Config& config, const PlanOptions& options) {
   PlannedTraining training(config, options);
   StepPlan plan;
@@ -89,6 +110,8 @@ StepPlan plan_step(const Config& config, const PlanOptions& options) {
   plan.memory_seconds = machine.memory_seconds();
   plan.collective_seconds = machine.collective_seconds();
   plan.seconds = machine.now();
+  plan.flops = flops_of(machine);
+  compare_with_no_recomputation(plan, config, options);
   plan.peak_flops = options.rates.product_flops * config.parallel.data * config.parallel.tensor;
   return plan;
 }

@@ -46,6 +46,9 @@ struct StepPlan {
   double tokens = 0;      // of a step, over all ranks
   double flops_per_token = 0;
   std::int64_t micro_batches = 0;
+  double flops = 0;  // of one rank, what is computed again included
+  // train.recompute, of one rank: what it does again, how much longer the step is, what it spares.
+  double recomputed_flops = 0, recompute_seconds = 0, saved_bytes = 0;
   std::vector<OpCount> ops;  // the slowest first
   std::vector<CollectiveCount> collectives;
   double product_seconds = 0;     // ops bound by operations

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "core/error.h"
+#include "train/config/enum_words.h"
 #include "train/engine/human_bytes.h"
 #include "train/engine/plan.h"
 
@@ -68,6 +69,11 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
     if (bytes < before) changes.push_back({words, bytes, bytes <= available});
   };
 
+  for (const Recompute more : {Recompute::cheap, Recompute::block}) {
+    if (more <= config.train.recompute) continue;
+    add(fmt::format("train.recompute = \"{}\"", word_of(more)),
+        changed(config, [&](Config& c) { c.train.recompute = more; }), options);
+  }
   const std::int64_t smallest = possible_micro_batches(config).front();
   const std::int64_t size =
       std::min(largest_micro_batch(config, options, available).value_or(smallest), config.train.micro_batch);

@@ -65,12 +65,12 @@ bool ReplicaCheck::has_copies(const ParameterBucket& bucket) const {
 }
 
 std::uint64_t ReplicaCheck::fingerprint(const ParameterBucket& bucket) const {
-  const Tensor values = parameters_.flat_values().range(bucket.begin, bucket.count);
+  const auto of_values = [&] { return backend_.fingerprint(parameters_.masters(bucket.begin, bucket.count)); };
   const Tensor all_rounded = parameters_.flat_rounded();
-  if (!all_rounded) return backend_.fingerprint(values);
-  // Where ops read a rounded copy, an f32 matrix is current on its owner only; a bucket with vectors is gathered in f32.
+  if (!all_rounded) return of_values();
+  // Where ops read a rounded copy, an f32 matrix has no copy; a bucket with vectors is gathered in f32.
   const std::uint64_t rounded = backend_.fingerprint(all_rounded.range(bucket.begin, bucket.count));
-  return bucket.only_matrices ? rounded : 31 * rounded + backend_.fingerprint(values);
+  return bucket.only_matrices ? rounded : 31 * rounded + of_values();
 }
 
 void ReplicaCheck::run(std::int64_t step) const {

@@ -16,7 +16,6 @@ LoadedModel load_model(const ModelSource& source, Backend& backend, Communicator
                                                                           .head = source.head(),
                                                                           .batch = batch,
                                                                           .purpose = purpose,
-                                                                          .data_size = 1,
                                                                           .context = context},
                                                      loaded.code_map());
   load_parameters(source, loaded.transformer->parameters());

@@ -10,15 +10,18 @@
 namespace vqlm {
 namespace {
 
-ModelConfig untied(ModelConfig model) {
-  model.tie_embeddings = false;
+ModelConfig with_tie(ModelConfig model, bool tied) {
+  model.tie_embeddings = tied;
   return model;
 }
 
 }  // namespace
 
-ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head)
-    : trunk_(trunk), model_(untied(trunk.model())), head_(std::move(head)), logical_(logical_tensors(model_, head_)) {}
+ReplacedHead::ReplacedHead(const ModelSource& trunk, HeadConfig head, Tied tied)
+    : trunk_(trunk),
+      model_(with_tie(trunk.model(), tied == Tied::yes)),
+      head_(std::move(head)),
+      logical_(logical_tensors(model_, head_)) {}
 
 std::string ReplacedHead::description() const {
   return fmt::format("{}, its head replaced by a {} one", trunk_.description(),

@@ -25,8 +25,9 @@ class ReplacedHead : public ModelSource {
   bool trained_here() const override { return trunk_.trained_here(); }
 
  protected:
-  /// The head given owns its matrices: the model's embedding is tied no more.
-  ReplacedHead(const ModelSource& trunk, HeadConfig head);
+  enum class Tied { no, yes };
+  /// The head given owns its matrices, so that the model's embedding is tied no more, or is a dense one tied to it.
+  ReplacedHead(const ModelSource& trunk, HeadConfig head, Tied tied = Tied::no);
 
   const ModelSource& trunk() const { return trunk_; }
   const std::vector<LogicalTensor>& logical() const { return logical_; }

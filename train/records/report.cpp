@@ -24,7 +24,7 @@ std::optional<double> number_at(const Json& object, const char* key) {
   return found->get<double>();
 }
 
-std::optional<double> median(std::vector<double> values) {
+std::optional<double> median_of_known(std::vector<double> values) {
   if (values.empty()) return std::nullopt;
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
@@ -114,8 +114,8 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
   for (const auto& [name, points] : by_source) {
     if (last_line[name] + window >= run.train.size()) run.source_losses[name] = smooth(points, window).back().loss;
   }
-  run.tokens_per_second = median(std::move(speeds));
-  run.head_seconds = median(std::move(head_seconds));
+  run.tokens_per_second = median_of_known(std::move(speeds));
+  run.head_seconds = median_of_known(std::move(head_seconds));
 }
 
 std::vector<double> numbers_at(const Json& object, const char* key) {

@@ -12,6 +12,8 @@
 #include "train/codes/map_maker.h"
 #include "train/config/same_model.h"
 #include "train/config/schedule.h"
+#include "train/config/model_text.h"
+#include "train/models/changed_head.h"
 #include "train/models/loaded_model.h"
 
 namespace vqlm {
@@ -160,8 +162,17 @@ void check_training_shards(const CheckpointReader& checkpoint, const ShardSet& t
 
 namespace {
 
-/// Whether a run of this configuration can go on from it.
-void check_continued(const CheckpointReader& checkpoint, const Config& config, const ShardSet& train, bool root) {
+[[noreturn]] void refuse_other_head(const Config& config, const CheckpointReader& checkpoint) {
+  throw UsageError(
+      fmt::format("the head is {}, but the checkpoint {} has {}: set it back, or go on with another head in another "
+                  "run.dir by --resume-from {}",
+                  head_text(config.model, config.head), checkpoint.path().string(),
+                  head_text(checkpoint.model(), checkpoint.head()), checkpoint.path().string()));
+}
+
+/// Throws UsageError or Error where no run of this configuration can go on from it.
+void check_continued(const CheckpointReader& checkpoint, const Config& config, const ShardSet& train, bool root,
+                     bool may_change_head) {
   if (checkpoint.sources().empty()) refuse_converted(checkpoint.path());
   const VqHeadConfig* const saved = vq_of(checkpoint.head());
   if (saved != nullptr && saved->map == learned_map) {
@@ -172,8 +183,17 @@ void check_continued(const CheckpointReader& checkpoint, const Config& config, c
                     checkpoint.path().string(), checkpoint.path().string()));
   }
   check_tokenizer(checkpoint, train);  // first: model.vocab_size is the shards'
-  check_same(config, checkpoint, Compared::model);
-  check_same(config, checkpoint, Compared::averages);
+  if (changes_head(config, checkpoint.config())) {
+    if (!may_change_head) refuse_other_head(config, checkpoint);
+    check_head_change(config, checkpoint);
+    Config body = config;
+    body.head = checkpoint.head();
+    body.model.tie_embeddings = checkpoint.model().tie_embeddings;
+    check_same(body, checkpoint, Compared::model);
+  } else {
+    check_same(config, checkpoint, Compared::model);
+    check_same(config, checkpoint, Compared::averages);
+  }
   check_same(config, checkpoint, Compared::samples, "samples would be lost or repeated; ");
   check_training_shards(checkpoint, train);
   if (root) tell_jump_of_rate(config, checkpoint);
@@ -191,7 +211,7 @@ std::optional<CheckpointReader> open_newest_checkpoint(Backend& backend, const P
   const bool root = grid.world().rank() == 0;
   if (root && std::filesystem::exists(folder.path() / "manifest.json")) refuse_converted(folder.path());
   auto newest = open_newest_intact(backend, grid, folder.checkpoints());
-  if (newest) check_continued(*newest, config, train, root);
+  if (newest) check_continued(*newest, config, train, root, false);
   return newest;
 }
 
@@ -208,7 +228,7 @@ CheckpointReader open_checkpoint_to_fork(Backend& backend, const ProcessGrid& gr
     if (problem.empty()) problem = path.string() + ": neither a checkpoint nor a run that has one";
     throw Error(fmt::format("--resume-from: {}; name another checkpoint{}", problem, describe_runs_near(path)));
   }
-  check_continued(*checkpoint, config, train, root);
+  check_continued(*checkpoint, config, train, root, true);
   return std::move(*checkpoint);
 }
 

@@ -77,8 +77,10 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   } else if (resumed == nullptr) {
     model().initialize(static_cast<std::uint64_t>(config.train.seed), inputs.counts);
   } else {
-    load_parameters(*resumed, engine_.parameters());
-    resumed->load_training_state(backend, engine_.parameters(), engine_.optimizer());
+    using HeadMoments = CheckpointReader::HeadMoments;
+    load_parameters(initial != nullptr ? *initial : *resumed, engine_.parameters());
+    resumed->load_training_state(backend, engine_.parameters(), engine_.optimizer(),
+                                 initial != nullptr ? HeadMoments::none : HeadMoments::saved);
     state_ = resumed->state();
     saved_step_ = state_.step;
     newest_checkpoint_ = resumed->path();

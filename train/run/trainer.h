@@ -28,7 +28,8 @@ enum class TrainOutcome { finished, stopped, out_of_time };
 class Trainer {
  public:
   /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not
-  /// resumed starts from (check_initial_model), null for random ones. config must be resolved; the back end, the grid, the
+  /// resumed starts from (check_initial_model), null for random ones; of a resumed one: its model with the head that the run
+  /// goes on with, null where that is the checkpoint's. config must be resolved; the back end, the grid, the
   /// configuration and the inputs must outlive the trainer.
   Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
           const CheckpointReader* resumed, const ModelSource* initial = nullptr);

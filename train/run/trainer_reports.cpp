@@ -1,5 +1,6 @@
 // What a run says of itself when it starts and when a checkpoint is saved.
 #include "core/log.h"
+#include "train/config/role_ratios.h"
 #include "train/run/trainer.h"
 
 namespace vqlm {
@@ -27,6 +28,7 @@ void Trainer::report_start() {
           mib(MemoryUse::workspace),
       mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer), mib(MemoryUse::activations),
       mib(MemoryUse::workspace));
+  log::info("optimizer: {}", rates_text(config_.optim));
   if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
 }
 

@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "train/codes/code_map_file.h"
+#include "train/config/model_text.h"
+#include "train/models/changed_head.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/open_model.h"
@@ -64,11 +66,15 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   open_folder();
   open_beginning(shards);
   std::optional<CodeMap> map;
-  if (resumed_) map = resumed_->code_map();
+  const bool changes = resumed_ && changes_head(config_, resumed_->config());
+  if (resumed_ && !changes) map = resumed_->code_map();
   if (initial_) map = initial_->code_map();
   inputs_.emplace(make_training_inputs(backend_, grid_, config_, std::move(shards), std::move(map)));
   if (options_.before_allocation) options_.before_allocation(*inputs_);
-  trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr, initial_.get());
+  if (changes) change_head();
+  trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr,
+                   changes ? changed_.back().get() : initial_.get());
+  changed_.clear();
   resumed_.reset();  // their files and memory
   initial_.reset();
 }
@@ -87,10 +93,12 @@ void TrainingRun::open_folder() {
 
 void TrainingRun::open_beginning(const ShardSet& shards) {
   config_.run.began_from = options_.initial.string();
+  config_.run.head_since = 0;
   if (options_.existing == ExistingRun::resume || options_.existing == ExistingRun::resume_or_start) {
     resumed_ = open_newest_checkpoint(backend_, grid_, folder_, config_, shards);
     if (resumed_) {
       config_.run.began_from = resumed_->config().run.began_from;
+      config_.run.head_since = resumed_->config().run.head_since;
       adopt_mixture();
       return;
     }
@@ -124,10 +132,18 @@ void TrainingRun::adopt_mixture() {
 void TrainingRun::open_fork(const ShardSet& shards) {
   resumed_ = open_checkpoint_to_fork(backend_, grid_, options_.forked, config_, shards);
   config_.run.began_from = resumed_->path().string();
+  config_.run.head_since =
+      changes_head(config_, resumed_->config()) ? resumed_->state().step : resumed_->config().run.head_since;
   adopt_mixture();
   const std::string earlier = resumed_->config().run.began_from;
   log::info("goes on from {} (step {}, {} tokens{}), in {}", config_.run.began_from, resumed_->state().step,
             resumed_->state().tokens, earlier.empty() ? "" : ", which began from " + earlier, folder_.path().string());
+}
+
+void TrainingRun::change_head() {
+  changed_ = with_changed_head(*resumed_, config_, inputs_->map ? &*inputs_->map : nullptr);
+  log::info("the head {} goes on as {}; the moments of its own parameters start at 0",
+            head_text(resumed_->model(), resumed_->head()), head_text(config_.model, config_.head));
 }
 
 void TrainingRun::begin_records() {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/backend.h"
 #include "dist/process_grid.h"
@@ -54,6 +55,8 @@ class TrainingRun {
   /// The checkpoint that a resumed or forked run goes on from and the model that another starts from, where there are such.
   void open_beginning(const ShardSet& shards);
   void open_fork(const ShardSet& shards);
+  /// Gives the model that a fork goes on from its head, where that is another.
+  void change_head();
   /// The sources and weights that the checkpoint's run had until then stay in config_ (mixture.h).
   void adopt_mixture();
   void begin_records();
@@ -66,6 +69,7 @@ class TrainingRun {
   std::optional<RunLock> lock_;
   std::optional<CheckpointReader> resumed_;
   std::unique_ptr<ModelSource> initial_;
+  std::vector<std::unique_ptr<ModelSource>> changed_;  // the resumed model with another head, where it has one
   std::optional<TrainingInputs> inputs_;
   std::optional<Trainer> trainer_;
   std::optional<Metrics> metrics_;

@@ -15,6 +15,7 @@ Parameter average(const std::string& name, Shape shape, float decay) {
           .offset = origin_of(shape),
           .shape = shape,
           .init = {},
+          .role = ParameterRole::table,
           .decay = false,
           .rule = UpdateRule::moving_average,
           .average_decay = decay};

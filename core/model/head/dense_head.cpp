@@ -49,6 +49,7 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
                                                                 .offset = {part_.begin, 0},
                                                                 .shape = {part_.count, d_model_},
                                                                 .init = {.stddev = 0.02f},
+                                                                .role = ParameterRole::head,
                                                                 .padded_rows = width_}});
   if (config.bias) {
     bias_ = parameters_.add(context.buckets.biases, {{.name = "lm_head.bias",
@@ -56,6 +57,7 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
                                                       .offset = {part_.begin},
                                                       .shape = {part_.count},
                                                       .init = {},
+                                                      .role = ParameterRole::head,
                                                       .decay = false}});
   }
 

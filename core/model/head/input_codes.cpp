@@ -9,7 +9,7 @@ InputCodes::InputCodes(const HeadContext& context, std::int64_t clusters)
   const std::int64_t d = context.model.d_model, rows = context.input_rows;
   codebook_ =
       parameters_.add(context.buckets.matrices,
-                      {replicated_parameter("vq_head.input_codebook", {clusters, d}, context.embedding_stddev)});
+                      {replicated_parameter("vq_head.input_codebook", {clusters, d}, context.embedding_stddev, ParameterRole::table)});
   TensorArena arena;
   arena.add(clusters_, {rows}, DType::i32);
   arena.add(order_, {rows}, DType::i32);

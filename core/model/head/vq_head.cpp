@@ -29,15 +29,15 @@ VqHead::VqHead(const HeadContext& context, const VqHeadConfig& config, const Cod
 void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& config) {
   const auto [matrices, biases] = context.buckets;
   const auto* averaged = context.trainable ? std::get_if<EmaLearningConfig>(&config.learning) : nullptr;
-  Parameter codebook = replicated_parameter("vq_head.codebook", {clusters_, d_model_}, 0.02f);
+  Parameter codebook = replicated_parameter("vq_head.codebook", {clusters_, d_model_}, 0.02f, ParameterRole::table);
   if (averaged != nullptr) codebook.rule = UpdateRule::derived;
   codebook.padded_rows = logit_width();
   codebook_ = parameters_.add(matrices, {codebook});
   if (averaged != nullptr) averages_.emplace(tensor_, parameters_, matrices, codebook_, *averaged, rows_);
   members_ = make_members(context, config, map_);
-  cluster_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.cluster_bias", {clusters_}, 0.0f)});
+  cluster_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.cluster_bias", {clusters_}, 0.0f, ParameterRole::head)});
   if (config.bias) {
-    token_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.token_bias", {vocab_size_}, 0.0f)});
+    token_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.token_bias", {vocab_size_}, 0.0f, ParameterRole::head)});
     return;
   }
   Backend& backend = tensor_.backend();

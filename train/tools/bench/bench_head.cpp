@@ -65,7 +65,7 @@ double planned_bytes(const HeadSetting& setting, BenchedHead kind, HeadUse use) 
 }  // namespace
 
 BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
-    : config_(config_of(setting.options, kind)), parameters_(setting.tensor.backend(), 1) {
+    : config_(config_of(setting.options, kind)), parameters_(setting.tensor.backend(), DataShare{}) {
   const HeadBenchOptions& options = setting.options;
   Backend& backend = setting.tensor.backend();
   const std::size_t before = bytes_in_use(backend);
@@ -82,7 +82,8 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
                                       .global_shape = {options.vocab_size, options.width},
                                       .offset = {0, 0},
                                       .shape = {options.vocab_size, options.width},
-                                      .init = {.stddev = 0.02f}}});
+                                      .init = {.stddev = 0.02f},
+                                      .role = ParameterRole::embedding}});
   }
   const HeadContext context{
       .tensor = setting.tensor,

@@ -78,6 +78,10 @@ std::string to_json(const PlanReport& report) {
       json["changes"].push_back({{"change", change.change}, {"bytes", change.bytes}, {"fits", change.fits}});
     }
   }
+  json["recompute"] = {{"kind", word_of(config.train.recompute)},
+                       {"recomputed_flops", step.recomputed_flops},
+                       {"recompute_seconds", step.recompute_seconds},
+                       {"saved_bytes", step.saved_bytes}};
   json["ops"] = ops_json(step);
   json["collectives"] = collectives_json(step);
   json["seconds"] = {{"products", step.product_seconds},

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "train/config/enum_words.h"
 #include "train/config/model_text.h"
 #include "train/engine/human_bytes.h"
 
@@ -117,6 +118,15 @@ std::string communication_text(const StepPlan& step) {
   return text;
 }
 
+std::string recomputation_text(const PlanReport& report) {
+  const StepPlan& step = report.step;
+  if (report.config.train.recompute == Recompute::none) return "";
+  return fmt::format("\nrecompute  {}: {:.3f} TFLOP of a rank and step are done again ({:.1f} % of all), {} longer; spares {}\n",
+                     word_of(report.config.train.recompute), 1e-12 * step.recomputed_flops,
+                     100 * step.recomputed_flops / step.flops, human_seconds(step.recompute_seconds),
+                     human_bytes(step.saved_bytes));
+}
+
 std::string step_text(const StepPlan& step) {
   const double without = step.seconds_without_overlap();
   return fmt::format(
@@ -193,7 +203,7 @@ PlanReport make_plan_report(const Config& config, const PlanOptions& options, st
 
 std::string to_text(const PlanReport& report) {
   return heading_text(report) + memory_text(report) + work_text(report.step) + communication_text(report.step) +
-         step_text(report.step);
+         recomputation_text(report) + step_text(report.step);
 }
 
 }  // namespace vqlm

@@ -38,8 +38,8 @@ PlanReport make_plan_report(const Config& config, const PlanOptions& options, st
                             std::size_t reserve, std::vector<std::string> notes);
 
 std::string to_text(const PlanReport& report);
-/// Keys: model, grid, dtype, rates, notes, memory_bytes, device_memory_bytes, reserve_bytes, fits, largest_micro_batch,
-/// changes, ops, collectives, seconds, tokens_per_second, mfu and the sums; absent where there is nothing to say.
+/// Keys: model, grid, dtype, rates, notes, memory_bytes, recompute, device_memory_bytes, reserve_bytes, fits,
+/// largest_micro_batch, changes, ops, collectives, seconds, tokens_per_second, mfu and the sums; absent where there is nothing to say.
 std::string to_json(const PlanReport& report);
 
 }  // namespace vqlm

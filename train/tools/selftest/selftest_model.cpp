@@ -47,12 +47,11 @@ Config selftest_config(HeadKind head, int data, int tensor) {
 }
 
 std::uint64_t fingerprint_of(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer) {
-  const Tensor rounded = parameters.flat_rounded(), values = parameters.flat_values();
-  std::uint64_t result = backend.fingerprint(rounded ? rounded : values);
-  // Where ops read a rounded copy, an f32 matrix is current on its owner only.
+  const Tensor rounded = parameters.flat_rounded();
+  std::uint64_t result = backend.fingerprint(rounded ? rounded : parameters.flat_values());
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& parameter = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
-    result = 31 * result + backend.fingerprint(values.range(parameter.flat_begin + slice.begin, slice.count));
+    result = 31 * result + backend.fingerprint(parameters.masters(parameter.flat_begin + slice.begin, slice.count));
   }
   return result + 3 * backend.fingerprint(optimizer.first_moment()) +
          5 * backend.fingerprint(optimizer.second_moment());

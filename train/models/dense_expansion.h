@@ -1,9 +1,12 @@
-// Heads that another program can run in place of a VQ head: dense, or without input codes.
+// A VQ head as another program, or a run that goes on, can have it: dense, or without input codes.
 #pragma once
 
 #include "train/models/replaced_head.h"
 
 namespace vqlm {
+
+/// log sum exp of each cluster's members' biases (V), (K).
+std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bias);
 
 /// The VQ head of `trunk` as the dense head with a bias that gives the same probabilities for G = 0, and for members
 /// with vectors (G > 0, or rows of the embedding) the same to first order in h. With pi(v) = softmax over the cluster

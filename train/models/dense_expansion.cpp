@@ -1,4 +1,4 @@
-#include "train/tools/convert/dense_expansion.h"
+#include "train/models/dense_expansion.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,9 +8,7 @@
 #include "core/error.h"
 
 namespace vqlm {
-namespace {
 
-/// log sum exp of each cluster's members, (K).
 std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bias) {
   const auto clusters = static_cast<std::size_t>(map.clusters);
   std::vector<double> most(clusters, -std::numeric_limits<double>::infinity());
@@ -26,6 +24,8 @@ std::vector<double> cluster_lse(const CodeMap& map, const std::vector<float>& bi
   for (std::size_t k = 0; k < clusters; ++k) sum[k] = most[k] + std::log(sum[k]);
   return sum;
 }
+
+namespace {
 
 /// Adds to each cluster's row of the codebook (K, d) the mean of its members' vectors (V, d).
 void add_member_means(std::vector<float>& codebook, const std::vector<float>& vectors, const CodeMap& map) {

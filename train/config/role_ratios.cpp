@@ -1,0 +1,43 @@
+#include "train/config/role_ratios.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include <vector>
+
+#include "core/error.h"
+
+namespace vqlm {
+
+const RoleRatios& ratios_of(const OptimSection& optim, ParameterRole role) {
+  switch (role) {
+    case ParameterRole::block:
+      return optim.blocks;
+    case ParameterRole::embedding:
+      return optim.embedding;
+    case ParameterRole::head:
+      return optim.head;
+    case ParameterRole::table:
+      return optim.tables;
+    case ParameterRole::gain:
+      return optim.gains;
+  }
+  VQLM_ASSERT(false);
+}
+
+std::string rates_text(const OptimSection& optim) {
+  std::vector<std::string> roles;
+  const auto add = [&](const char* name, const RoleRatios& of) {
+    roles.push_back(fmt::format("{} {}, {}", name, optim.lr * of.lr_ratio, optim.weight_decay * of.decay_ratio));
+  };
+  add("blocks", optim.blocks);
+  add("embedding", optim.embedding);
+  add("head", optim.head);
+  add("tables", optim.tables);
+  add("gains", optim.gains);
+  return fmt::format("{}; highest rate and decay of {}",
+                     optim.kind == OptimizerKind::muon ? "muon for the blocks' matrices, adamw for all else" : "adamw",
+                     fmt::join(roles, "; "));
+}
+
+}  // namespace vqlm
