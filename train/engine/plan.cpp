@@ -32,17 +32,20 @@ class PlannedTraining {
 
   MemoryPlan memory() const { return {backend_.memory().in_use}; }
 
-  /// Returns the compute seconds of the head.
-  double step() {
+  /// Runs a step; the machine's books are its. Sets head_seconds and update.
+  void step(StepPlan& plan) {
     machine_.clear();
     engine_.micro_batches().enqueue_directly();
+    const double flops = machine_.flops(), sent_bytes = machine_.sent_bytes(), seconds = machine_.now();
     constexpr float lr = 1e-3f;
     engine_.update(1, lr);
-    const double head = engine_.micro_batches().sums().seconds_head;
+    plan.update = {.flops = machine_.flops() - flops,
+                   .sent_bytes = machine_.sent_bytes() - sent_bytes,
+                   .seconds = machine_.now() - seconds};
+    plan.head_seconds = engine_.micro_batches().sums().seconds_head;
     StepStatistics statistics;
     if (sources_ > 1) statistics.by_source.resize(sources_);
     statistics.sum_over_ranks(backend_, grid_.world());
-    return head;
   }
 
   Transformer& model() { return engine_.model(); }
@@ -71,27 +74,6 @@ MemoryPlan plan_memory(const Config& config, const PlanOptions& options) {
   return PlannedTraining(config, options).memory();
 }
 
-namespace {
-
-double flops_of(const PlannedMachine& machine) {
-  double flops = 0;
-  for (const OpCount& op : machine.ops()) flops += op.flops;
-  return flops;
-}
-
-/// What recomputation costs and spares, against the same step without.
-void compare_with_no_recomputation(StepPlan& plan, Config config, const PlanOptions& options) {
-  if (config.train.recompute == Recompute::none) return;
-  config.train.recompute = Recompute::none;
-  PlannedTraining without(config, options);
-  plan.saved_bytes = static_cast<double>(without.memory().total()) - static_cast<double>(plan.memory.total());
-  without.step();
-  plan.recomputed_flops = plan.flops - flops_of(without.machine());
-  plan.recompute_seconds = plan.seconds - without.machine().now();
-}
-
-}  // namespace
-
 StepPlan plan_step(const Config& config, const PlanOptions& options) {
   PlannedTraining training(config, options);
   StepPlan plan;
@@ -100,7 +82,7 @@ StepPlan plan_step(const Config& config, const PlanOptions& options) {
   plan.tokens = static_cast<double>(config.train.global_batch * config.data.seq_len);
   plan.flops_per_token = training.model().flops_per_token();
   plan.micro_batches = micro_batches_of(config);
-  plan.head_seconds = training.step();
+  training.step(plan);
   const PlannedMachine& machine = training.machine();
   plan.ops = machine.ops();
   std::stable_sort(plan.ops.begin(), plan.ops.end(),
@@ -109,11 +91,22 @@ StepPlan plan_step(const Config& config, const PlanOptions& options) {
   plan.product_seconds = machine.product_seconds();
   plan.memory_seconds = machine.memory_seconds();
   plan.collective_seconds = machine.collective_seconds();
+  plan.launch_seconds = machine.launch_seconds();
   plan.seconds = machine.now();
-  plan.flops = flops_of(machine);
-  compare_with_no_recomputation(plan, config, options);
-  plan.peak_flops = options.rates.product_flops * config.parallel.data * config.parallel.tensor;
+  plan.flops = machine.flops();
+  const double peak = options.rates.peak_flops > 0 ? options.rates.peak_flops : options.rates.product_flops;
+  plan.peak_flops = peak * config.parallel.data * config.parallel.tensor;
   return plan;
+}
+
+RecomputationCost recomputation_cost(const Config& config, const PlanOptions& options, const StepPlan& step) {
+  if (config.train.recompute == Recompute::none) return {};
+  Config keeping = config;
+  keeping.train.recompute = Recompute::none;
+  const StepPlan without = plan_step(keeping, options);
+  return {.flops = step.flops - without.flops,
+          .seconds = step.seconds - without.seconds,
+          .bytes = static_cast<double>(without.memory.total()) - static_cast<double>(step.memory.total())};
 }
 
 }  // namespace vqlm

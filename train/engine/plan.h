@@ -46,24 +46,44 @@ struct StepPlan {
   double tokens = 0;      // of a step, over all ranks
   double flops_per_token = 0;
   std::int64_t micro_batches = 0;
-  double flops = 0;  // of one rank, what is computed again included
-  // train.recompute, of one rank: what it does again, how much longer the step is, what it spares.
-  double recomputed_flops = 0, recompute_seconds = 0, saved_bytes = 0;
   std::vector<OpCount> ops;  // the slowest first
   std::vector<CollectiveCount> collectives;
   double product_seconds = 0;     // ops bound by operations
   double memory_seconds = 0;      // ops bound by bytes
   double collective_seconds = 0;  // as if each were alone on its link
+  double launch_seconds = 0;      // what every op takes beside its work
   double head_seconds = 0;        // compute time of the head, forward and backward
   double seconds = 0;             // gradient reductions run beside backward
-  double peak_flops = 0;          // the stated rate of products, all ranks
+  double peak_flops = 0;          // what MFU is a share of, all ranks
+  double flops = 0;               // of this rank, model and optimizer, what is done again included
 
-  double seconds_without_overlap() const { return product_seconds + memory_seconds + collective_seconds; }
+  /// What comes after the gradients are reduced: norm, optimizer, the gather of the parameters, what the head makes of them.
+  struct Update {
+    double flops = 0;
+    double sent_bytes = 0;
+    double seconds = 0;
+  };
+  Update update;
+
+  double seconds_without_overlap() const {
+    return product_seconds + memory_seconds + launch_seconds + collective_seconds;
+  }
+  /// The part of `seconds` in which no op runs because a collective's result is awaited.
+  double waiting_seconds() const { return seconds - product_seconds - memory_seconds - launch_seconds; }
   double tokens_per_second() const { return tokens / seconds; }
   double mfu() const { return tokens_per_second() * flops_per_token / peak_flops; }
 };
 
 StepPlan plan_step(const Config& config, const PlanOptions& options);
+
+/// What train.recompute costs and spares a rank, against the same step without.
+struct RecomputationCost {
+  double flops = 0;    // done again
+  double seconds = 0;  // longer
+  double bytes = 0;    // spared
+};
+/// step: the configuration's plan.
+RecomputationCost recomputation_cost(const Config& config, const PlanOptions& options, const StepPlan& step);
 
 /// A change of the configuration, and what one rank needs with it.
 struct MemoryChange {

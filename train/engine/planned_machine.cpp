@@ -7,8 +7,10 @@ namespace vqlm {
 void PlannedMachine::add_op(std::string_view name, const OpCost& cost) {
   const double by_operations = cost.flops / rates_.product_flops;
   const double by_bytes = (cost.bytes_read + cost.bytes_written) / rates_.memory_bytes;
-  const double seconds = std::max(by_operations, by_bytes);
-  (by_operations >= by_bytes ? product_seconds_ : memory_seconds_) += seconds;
+  const double work = std::max(by_operations, by_bytes);
+  (by_operations >= by_bytes ? product_seconds_ : memory_seconds_) += work;
+  launch_seconds_ += rates_.op_seconds;
+  const double seconds = work + rates_.op_seconds;
   now_ += seconds;
 
   auto entry = std::find_if(ops_.begin(), ops_.end(), [&](const OpCount& op) { return op.name == name; });
@@ -22,8 +24,10 @@ void PlannedMachine::add_op(std::string_view name, const OpCost& cost) {
 
 double PlannedMachine::add_collective(const std::string& group, std::string_view name, int ranks, Link link,
                                       double payload_bytes, double sent_bytes) {
-  const double rate = link == Link::tensor ? rates_.tensor_link_bytes : rates_.network_bytes;
-  const double seconds = sent_bytes / rate;
+  const bool exchange = name == "all_to_all" && rates_.exchange_bytes > 0;
+  const double network_rate = exchange ? rates_.exchange_bytes : rates_.network_bytes;
+  const double seconds =
+      sent_bytes / (link == Link::tensor ? rates_.tensor_link_bytes : network_rate) + rates_.collective_seconds;
   double& free = link_free_[static_cast<std::size_t>(link)];
   free = std::max(free, now_) + seconds;
 
@@ -37,6 +41,18 @@ double PlannedMachine::add_collective(const std::string& group, std::string_view
   entry->sent_bytes += sent_bytes;
   entry->seconds += seconds;
   return free;
+}
+
+double PlannedMachine::flops() const {
+  double flops = 0;
+  for (const OpCount& op : ops_) flops += op.flops;
+  return flops;
+}
+
+double PlannedMachine::sent_bytes() const {
+  double bytes = 0;
+  for (const CollectiveCount& collective : collectives_) bytes += collective.sent_bytes;
+  return bytes;
 }
 
 double PlannedMachine::collective_seconds() const {

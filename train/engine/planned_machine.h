@@ -4,7 +4,8 @@
 // Time is simulated as the streams of a device: a compute clock, which every op advances, and one clock for each link, on
 // which a collective begins when the link is free and the compute clock has reached the call. Waiting for a collective's
 // event moves the compute clock to its end; until then compute goes on. An op takes the larger one of operations / peak
-// and bytes / memory rate; launches, latencies and contention are not counted.
+// and bytes / memory rate, and a stated time for its launch; a collective takes bytes sent / rate and a stated latency. Both
+// are 0 unless stated; contention between ops and collectives is not counted.
 #pragma once
 
 #include <array>
@@ -23,6 +24,11 @@ struct StatedRates {
   double memory_bytes = 4.3e12;     // device memory, read and written, a second
   double network_bytes = 50e9;      // sent by a rank to the data group or the world, a second
   double tensor_link_bytes = 50e9;  // sent by a rank to its tensor group, a second
+  double exchange_bytes = 0;        // sent by a rank in an all-to-all over the network, a second; 0: network_bytes
+  bool one_link = false;            // data and tensor groups share the tensor group's links: a job within one node
+  double op_seconds = 0;            // of every op beside its work
+  double collective_seconds = 0;    // of every collective beside its bytes
+  double peak_flops = 0;            // what MFU is a share of, a device and second; 0: product_flops
 };
 
 enum class Link { network, tensor };
@@ -65,16 +71,21 @@ class PlannedMachine {
 
   const std::vector<OpCount>& ops() const { return ops_; }
   const std::vector<CollectiveCount>& collectives() const { return collectives_; }
-  /// Time of ops that are bound by operations, and by bytes.
+  /// Time of ops that are bound by operations, and by bytes, and of launches.
   double product_seconds() const { return product_seconds_; }
   double memory_seconds() const { return memory_seconds_; }
+  double launch_seconds() const { return launch_seconds_; }
   double collective_seconds() const;
+  /// Sums over ops and collectives.
+  double flops() const;
+  double sent_bytes() const;
+  const StatedRates& rates() const { return rates_; }
 
  private:
   StatedRates rates_;
   double now_ = 0;
   std::array<double, 2> link_free_{};  // by Link
-  double product_seconds_ = 0, memory_seconds_ = 0;
+  double product_seconds_ = 0, memory_seconds_ = 0, launch_seconds_ = 0;
   std::vector<OpCount> ops_;
   std::vector<CollectiveCount> collectives_;
 };

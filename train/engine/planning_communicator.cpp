@@ -41,8 +41,9 @@ ProcessGrid make_planning_grid(PlannedMachine& machine, Backend& backend, int da
     return std::make_unique<PlanningCommunicator>(machine, name, own_rank, size, link);
   };
   // Where there is one data group only, its world is its tensor group, on the same links.
-  const Link world_link = data == 1 ? Link::tensor : Link::network;
-  return ProcessGrid(group("world", rank, data * tensor, world_link), group("data", rank / tensor, data, Link::network),
+  const Link data_link = machine.rates().one_link ? Link::tensor : Link::network;
+  const Link world_link = data == 1 ? Link::tensor : data_link;
+  return ProcessGrid(group("world", rank, data * tensor, world_link), group("data", rank / tensor, data, data_link),
                      group("tensor", rank % tensor, tensor, Link::tensor));
 }
 

@@ -62,6 +62,13 @@ std::string to_json(const PlanReport& report) {
                    {"memory_bytes", rates.memory_bytes},
                    {"network_bytes", rates.network_bytes},
                    {"tensor_link_bytes", rates.tensor_link_bytes}};
+  if (!report.machine.empty()) {
+    json["gpu"] = report.machine;
+    json["rates"]["exchange_bytes"] = rates.exchange_bytes;
+    json["rates"]["op_seconds"] = rates.op_seconds;
+    json["rates"]["collective_seconds"] = rates.collective_seconds;
+    json["rates"]["peak_flops"] = rates.peak_flops;
+  }
   json["notes"] = report.notes;
   json["micro_batch"] = config.train.micro_batch;
   json["micro_batches"] = step.micro_batches;
@@ -79,13 +86,17 @@ std::string to_json(const PlanReport& report) {
     }
   }
   json["recompute"] = {{"kind", word_of(config.train.recompute)},
-                       {"recomputed_flops", step.recomputed_flops},
-                       {"recompute_seconds", step.recompute_seconds},
-                       {"saved_bytes", step.saved_bytes}};
+                       {"recomputed_flops", report.recomputation.flops},
+                       {"recompute_seconds", report.recomputation.seconds},
+                       {"saved_bytes", report.recomputation.bytes}};
   json["ops"] = ops_json(step);
   json["collectives"] = collectives_json(step);
+  json["flops"] = step.flops;
+  json["update"] = {
+      {"flops", step.update.flops}, {"sent_bytes", step.update.sent_bytes}, {"seconds", step.update.seconds}};
   json["seconds"] = {{"products", step.product_seconds},
                      {"memory", step.memory_seconds},
+                     {"launches", step.launch_seconds},
                      {"collectives", step.collective_seconds},
                      {"head", step.head_seconds},
                      {"step", step.seconds},

@@ -34,12 +34,14 @@ std::string heading_text(const PlanReport& report) {
       "{} data ranks: {:.0f} tokens\n",
       config.parallel.data, config.parallel.tensor, report.step.micro_batches, config.train.micro_batch,
       config.data.seq_len, config.parallel.data, report.step.tokens);
+  if (!report.machine.empty()) text += fmt::format("gpu     {}\n", report.machine);
   text += fmt::format(
-      "rates   stated, not measured (defaults: an H200, one link of 400 Gbit/s a GPU): products {:.4g} "
+      "rates   stated, not measured{}: products {:.4g} "
       "TFLOP/s ({}), memory {:.4g} GB/s, network {:.4g} GB/s, "
       "tensor group {:.4g} GB/s a rank\n",
-      1e-12 * rates.product_flops, name_of(report.options.activation), 1e-9 * rates.memory_bytes,
-      1e-9 * rates.network_bytes, 1e-9 * rates.tensor_link_bytes);
+      report.machine.empty() ? " (defaults: an H200, one link of 400 Gbit/s a GPU)" : "", 1e-12 * rates.product_flops,
+      name_of(report.options.activation), 1e-9 * rates.memory_bytes, 1e-9 * rates.network_bytes,
+      1e-9 * rates.tensor_link_bytes);
   for (const std::string& note : report.notes) text += fmt::format("note    {}\n", note);
   return text;
 }
@@ -82,7 +84,7 @@ void add(OpCount& sum, const OpCount& op) {
 std::string work_text(const StepPlan& step) {
   std::string text = fmt::format("\nwork of one rank and step\n  {:<25} {:>8} {:>10} {:>12} {:>12} {:>11} {:>8}\n",
                                  "op", "calls", "TFLOP", "read", "written", "time", "share");
-  const double compute = step.product_seconds + step.memory_seconds;
+  const double compute = step.product_seconds + step.memory_seconds + step.launch_seconds;
   const auto line = [&](std::string_view name, const OpCount& op) {
     text += fmt::format("  {:<25} {:>8} {:>10.3f} {:>12} {:>12} {:>11} {:>6.1f} %\n", name, op.calls, 1e-12 * op.flops,
                         human_bytes(op.bytes_read), human_bytes(op.bytes_written), human_seconds(op.seconds),
@@ -119,33 +121,35 @@ std::string communication_text(const StepPlan& step) {
 }
 
 std::string recomputation_text(const PlanReport& report) {
-  const StepPlan& step = report.step;
   if (report.config.train.recompute == Recompute::none) return "";
+  const RecomputationCost& cost = report.recomputation;
   return fmt::format("\nrecompute  {}: {:.3f} TFLOP of a rank and step are done again ({:.1f} % of all), {} longer; spares {}\n",
-                     word_of(report.config.train.recompute), 1e-12 * step.recomputed_flops,
-                     100 * step.recomputed_flops / step.flops, human_seconds(step.recompute_seconds),
-                     human_bytes(step.saved_bytes));
+                     word_of(report.config.train.recompute), 1e-12 * cost.flops, 100 * cost.flops / report.step.flops,
+                     human_seconds(cost.seconds), human_bytes(cost.bytes));
 }
 
 std::string step_text(const StepPlan& step) {
   const double without = step.seconds_without_overlap();
+  const bool launches = step.launch_seconds > 0;
   return fmt::format(
              "\nstep    {} with gradient reductions beside backward, {} without: {} bound by operations + {} "
              "by "
-             "memory + {} of collectives\n",
+             "memory + {} of collectives{}\n",
              human_seconds(step.seconds), human_seconds(without), human_seconds(step.product_seconds),
-             human_seconds(step.memory_seconds), human_seconds(step.collective_seconds)) +
+             human_seconds(step.memory_seconds), human_seconds(step.collective_seconds),
+             launches ? fmt::format(" + {} of launches", human_seconds(step.launch_seconds)) : "") +
+         fmt::format("        {} of it in the head; at the stated rates, {}\n", human_seconds(step.head_seconds),
+                     launches ? "without contention: predicted, not measured"
+                              : "without launches, latencies and contention: a bound, no forecast") +
+         fmt::format("update  {} of it after the gradients: {:.3f} TFLOP ({:.2f} % of the step's), {} sent\n",
+                     human_seconds(step.update.seconds), 1e-12 * step.update.flops,
+                     step.flops > 0 ? 100 * step.update.flops / step.flops : 0.0, human_bytes(step.update.sent_bytes)) +
          fmt::format(
-             "        {} of it in the head; at the stated rates, without launches, latencies and contention: "
-             "a bound, no "
-             "forecast\n",
-             human_seconds(step.head_seconds)) +
-         fmt::format(
-             "speed   at most {:.0f} tokens/s ({:.0f} without overlap), MFU {:.1f} % ({:.1f} %), {:.1f} "
+             "speed   {} {:.0f} tokens/s ({:.0f} without overlap), MFU {:.1f} % ({:.1f} %), {:.1f} "
              "MFLOP "
              "a token\n",
-             step.tokens_per_second(), mean_rate(step.tokens, without), 100 * step.mfu(),
-             100 * step.mfu() * step.seconds / without, 1e-6 * step.flops_per_token);
+             launches ? "about" : "at most", step.tokens_per_second(), mean_rate(step.tokens, without),
+             100 * step.mfu(), 100 * step.mfu() * step.seconds / without, 1e-6 * step.flops_per_token);
 }
 
 }  // namespace
@@ -186,15 +190,18 @@ ParallelSection parse_grid(const std::string& text) {
 }
 
 PlanReport make_plan_report(const Config& config, const PlanOptions& options, std::optional<std::size_t> device_memory,
-                            std::size_t reserve, std::vector<std::string> notes) {
+                            std::size_t reserve, std::vector<std::string> notes, std::string machine) {
   PlanReport report{.config = config,
                     .options = options,
                     .step = plan_step(config, options),
+                    .recomputation = {},
                     .notes = std::move(notes),
+                    .machine = std::move(machine),
                     .device_memory = device_memory,
                     .reserve = reserve,
                     .changes = {},
                     .largest_micro_batch = {}};
+  report.recomputation = recomputation_cost(config, options, report.step);
   if (!device_memory) return report;
   report.largest_micro_batch = largest_micro_batch(config, options, report.available());
   if (!report.fits()) report.changes = memory_changes(config, options, report.available());

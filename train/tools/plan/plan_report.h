@@ -22,7 +22,9 @@ struct PlanReport {
   Config config;  // resolved
   PlanOptions options;
   StepPlan step;
+  RecomputationCost recomputation;
   std::vector<std::string> notes;  // what was assumed or replaced
+  std::string machine;             // where a kind of GPU was named: what it is, and its rates
   // Where a device's memory is known:
   std::optional<std::size_t> device_memory;
   std::size_t reserve = 0;  // of it, for what no back end accounts for
@@ -35,11 +37,12 @@ struct PlanReport {
 
 /// Plans the step, and with a device's memory what fits it. config must be resolved.
 PlanReport make_plan_report(const Config& config, const PlanOptions& options, std::optional<std::size_t> device_memory,
-                            std::size_t reserve, std::vector<std::string> notes);
+                            std::size_t reserve, std::vector<std::string> notes, std::string machine = {});
 
 std::string to_text(const PlanReport& report);
 /// Keys: model, grid, dtype, rates, notes, memory_bytes, recompute, device_memory_bytes, reserve_bytes, fits,
-/// largest_micro_batch, changes, ops, collectives, seconds, tokens_per_second, mfu and the sums; absent where there is nothing to say.
+/// largest_micro_batch, changes, ops, collectives, flops, update (StepPlan::Update), seconds, tokens_per_second, mfu and the
+/// sums; absent where there is nothing to say.
 std::string to_json(const PlanReport& report);
 
 }  // namespace vqlm
