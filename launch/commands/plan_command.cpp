@@ -158,7 +158,9 @@ void add_search(CLI::App& command, PlanArguments& options) {
   of_gpu("--collective-us", options.collective_us, "microseconds of every collective beside its bytes")
       ->check(CLI::Range(0.0, 1e6));
   CLI::Option* const search =
-      command.add_flag("--search", options.search, "rank the grids and micro-batches of --gpus by predicted step time")
+      command
+          .add_flag("--search", options.search,
+                    "rank grids of --gpus, micro-batches and recomputation by predicted step time")
           ->needs(gpu);
   CLI::Option* const gpus =
       command.add_option("--gpus", options.gpus, "GPUs of the job")->needs(search)->check(CLI::Range(1, 1 << 20));
@@ -202,7 +204,7 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--json", options->json, "write the plan here too")->type_name("FILE");
   command->footer(
       "With --gpu the rates are the data sheet's times stated efficiencies, and --search plans every grid of --gpus, every\n"
-      "micro-batch that the configuration allows, and ranks those that fit by predicted time\n"
+      "micro-batch and every train.recompute that the configuration allows, and ranks those that fit by predicted time\n"
       "(docs/planning.md): predicted, not measured.\n"
       "Builds the program's own model and optimizer for one rank of the grid, without memory, and runs one "
       "step in\n"

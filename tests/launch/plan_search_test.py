@@ -50,14 +50,16 @@ class PlanSearch(unittest.TestCase):
             self.assertEqual(choice["binds"].replace(" ", "_"), max(parts, key=parts.get))
             self.assertTrue(0 < choice["mfu"] < 0.8)
         self.assertTrue(all(choice["bytes_per_rank"] > plan["available_bytes"] for choice in plan["too_large"]))
+        self.assertEqual({choice["recompute"] for choice in ranked}, {"none", "cheap", "block"})
+        self.assertEqual(ranked[0]["recompute"], "none")  # everything fits
         self.assertEqual(ranked[0]["tensor"], 1)  # 0.16 billion parameters: their gradients take less than the rows of tensor ranks
 
     def test_a_line_is_what_plan_says_of_it(self):
         _, search, _ = self.plan("--search", "--gpus", 16, "--gpu", "a100-40", "--gpus-per-node", 8)
         for choice in (search["ranked"][0], search["ranked"][-1]):
             grid = f"{choice['data']}x{choice['tensor']}"
-            micro_batch = f"train.micro_batch={choice['micro_batch']}"
-            _, plan, _ = self.plan("--gpu", "a100-40", "--grid", grid, "--set", micro_batch)
+            keys = ["--set", f"train.micro_batch={choice['micro_batch']}", "--set", f"train.recompute={choice['recompute']}"]
+            _, plan, _ = self.plan("--gpu", "a100-40", "--grid", grid, *keys)
             self.assertEqual(plan["seconds"]["step"], choice["predicted_seconds"])
             self.assertEqual(plan["memory_bytes"]["total"], choice["bytes_per_rank"])
             self.assertEqual(plan["mfu"], choice["mfu"])
@@ -94,7 +96,7 @@ class PlanSearch(unittest.TestCase):
         nearest = plan["too_large"][0]
         self.assertEqual(nearest["bytes_per_rank"], min(choice["bytes_per_rank"] for choice in plan["too_large"]))
         self.assertEqual(len(errors), 1)
-        for word in ("nothing fits", f"{nearest['data']}x{nearest['tensor']}, train.micro_batch = {nearest['micro_batch']}", "--gpus"):
+        for word in ("nothing fits", f"{nearest['data']}x{nearest['tensor']}, train.micro_batch = {nearest['micro_batch']}", "train.recompute = block", "--gpus"):
             self.assertIn(word, errors[0])
         self.assertIn("choices", text)
 

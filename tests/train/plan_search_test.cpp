@@ -46,12 +46,16 @@ Config with(Config config, const PlannedChoice& choice) {
   config.parallel.data = choice.data;
   config.parallel.tensor = choice.tensor;
   config.train.micro_batch = choice.micro_batch;
+  config.train.recompute = choice.recompute;
   return config;
 }
 
-std::vector<std::int64_t> micro_batches(const std::vector<PlannedChoice>& choices) {
+std::vector<std::int64_t> micro_batches(const std::vector<PlannedChoice>& choices,
+                                        Recompute recompute = Recompute::none) {
   std::vector<std::int64_t> sizes;
-  for (const PlannedChoice& choice : choices) sizes.push_back(choice.micro_batch);
+  for (const PlannedChoice& choice : choices) {
+    if (choice.recompute == recompute) sizes.push_back(choice.micro_batch);
+  }
   return sizes;
 }
 
@@ -97,22 +101,27 @@ TEST(GpuKinds, EfficienciesAndThePeak) {
   }
 }
 
-// 18 choices: with 1, 2 and 4 data ranks 24, 12 and 6 sequences each have 8, 6 and 4 divisors. Work is divided without
-// rest, so that all take operations / peak.
-TEST(PlanSearch, WhereProductsAloneTakeTimeAllChoicesAreEqual) {
+// 18 choices with each word of train.recompute: with 1, 2 and 4 data ranks 24, 12 and 6 sequences each have 8, 6 and 4
+// divisors. Work is divided without rest, so that all take operations / peak. "cheap" computes no product again.
+TEST(PlanSearch, WhereProductsAloneTakeTimeOperationsDecide) {
   PlanSearch search{.cluster = endless_cluster(), .gpus = 4, .available = no_limit};
   search.cluster.gpu.product_flops = 1e12;
   const Config config = config_of(24);
   const SearchResult result = search_plans(config, search);
-  ASSERT_EQ(result.fitting.size(), 18U);
+  ASSERT_EQ(result.fitting.size(), 54U);
   EXPECT_TRUE(result.refused.empty() && result.too_large.empty());
-  EXPECT_EQ(result.choices(), 18);
+  EXPECT_EQ(result.choices(), 54);
   const StepPlan alone = plan_step(config, {});
-  const double expected = alone.flops_per_token * 24 * 32 / (4 * 1e12);
-  for (const PlannedChoice& choice : result.fitting) {
+  Config block = config;
+  block.train.recompute = Recompute::block;
+  const double model_flops = alone.flops_per_token * 24 * 32;
+  for (std::size_t i = 0; i < result.fitting.size(); ++i) {
+    const PlannedChoice& choice = result.fitting[i];
     SCOPED_TRACE(choice_text(choice));
-    EXPECT_NEAR(choice.seconds, expected, 1e-9 * expected);
-    EXPECT_NEAR(choice.mfu, 1, 1e-9);
+    EXPECT_EQ(choice.recompute == Recompute::block, i >= 36);  // the slowest
+    const double flops = model_flops + (i < 36 ? 0 : plan_step(block, {}).recomputed_flops);
+    EXPECT_NEAR(choice.seconds, flops / (4 * 1e12), 1e-9 * choice.seconds);
+    EXPECT_NEAR(choice.mfu, model_flops / flops, 1e-9);
     EXPECT_EQ(choice.bound(), Bound::compute);
     EXPECT_FALSE(choice.limited_by_memory);
   }
@@ -133,11 +142,12 @@ TEST(PlanSearch, WhereLinksBindTheBatchDecides) {
     const double of_blocks = static_cast<double>(batch * 32) * 2 * 8 * 64 * 2 / 2 / 1e6;
     for (const PlannedChoice& choice : result.fitting) {
       SCOPED_TRACE(choice_text(choice));
-      if (choice.data == 2) {
+      if (choice.data == 2) {  // whatever is computed again
         EXPECT_NEAR(choice.seconds, result.parameters * 3 / 1e6, 0.03 * choice.seconds);
       } else {
         EXPECT_GT(choice.seconds, of_blocks);
-        EXPECT_LT(choice.seconds, 1.5 * of_blocks);
+        // Where blocks are computed again, what their forward sends is sent again, half of of_blocks at most.
+        EXPECT_LT(choice.seconds, (choice.recompute == Recompute::block ? 2 : 1.5) * of_blocks);
       }
     }
     return best;
@@ -157,6 +167,7 @@ TEST(PlanSearch, LaunchesPreferLargeMicroBatches) {
   const Config config = config_of(24);
   const SearchResult result = search_plans(config, search_of_launches(no_limit));
   EXPECT_THAT(micro_batches(result.fitting), ElementsAre(24, 12, 8, 6, 4, 3, 2, 1));
+  EXPECT_EQ(result.fitting.front().recompute, Recompute::none);
   const StepPlan plan = plan_step(with(config, result.fitting.front()), {});
   std::int64_t calls = 0;
   for (const OpCount& op : plan.ops) calls += op.calls;
@@ -173,13 +184,17 @@ TEST(PlanSearch, WhatDoesNotFitIsNotRankedAndSaysWhatItWouldGain) {
   EXPECT_THAT(micro_batches(result.fitting), ElementsAre(8, 6, 4, 3, 2, 1));
   EXPECT_THAT(micro_batches(result.too_large), ElementsAre(12, 24));
   for (const PlannedChoice& choice : result.fitting) {
-    EXPECT_EQ(choice.limited_by_memory, choice.micro_batch == 8);  // the others are slower for another reason
+    // The others are slower for another reason.
+    EXPECT_EQ(choice.limited_by_memory, &choice == &result.fitting.front());
     EXPECT_LE(choice.memory.total(), needed);
     EXPECT_EQ(choice.memory.bytes, plan_memory(with(config, choice), {}).bytes);
   }
   ASSERT_NE(result.faster_without_limit(), nullptr);
   EXPECT_EQ(result.faster_without_limit()->micro_batch, 24);
-  EXPECT_EQ(search_plans(config, search_of_launches(needed - 1)).fitting.front().micro_batch, 6);
+  const SearchResult less = search_plans(config, search_of_launches(needed - 1));
+  EXPECT_THAT(micro_batches(less.fitting), ElementsAre(6, 4, 3, 2, 1));
+  // 8 sequences fit still, where something is computed again.
+  EXPECT_THAT(micro_batches(less.fitting, Recompute::cheap), ::testing::Contains(8));
 }
 
 // Bytes alone: a step reads the matrices once a micro-batch, and all else is the same.
@@ -202,15 +217,16 @@ TEST(PlanSearch, RefusalsAreCountedByReason) {
   PlanSearch search{.cluster = endless_cluster(), .gpus = 6, .available = no_limit};
   const SearchResult result = search_plans(config_of(25), search);
   EXPECT_TRUE(result.fitting.empty() && result.too_large.empty());
-  // 6x1 and 3x2 by the batch; 2x3: the heads come first; 1x6 has micro-batches of 1, 5 and 25.
-  ASSERT_EQ(result.choices(), 6);
+  // 6x1 and 3x2 by the batch; 2x3: the heads come first; 1x6 has micro-batches of 1, 5 and 25. Each with 3 words of
+  // train.recompute.
+  ASSERT_EQ(result.choices(), 18);
   int by_heads = 0, by_batch = 0;
   for (const auto& [reason, count] : result.refused) {
     if (reason.find("model.n_heads = 4") != std::string::npos) by_heads += count;
     if (reason.find("train.global_batch = 25") != std::string::npos) by_batch += count;
   }
-  EXPECT_EQ(by_heads, 4);
-  EXPECT_EQ(by_batch, 2);
+  EXPECT_EQ(by_heads, 12);
+  EXPECT_EQ(by_batch, 6);
   const SearchReport report{.config = config_of(25), .search = search, .result = result, .notes = {}};
   EXPECT_THAT(report.nothing_fits(), HasSubstr("refused on every grid of 6 GPUs"));
 }
@@ -220,7 +236,8 @@ TEST(PlanSearch, WhereNothingFitsTheNearestIsNamed) {
   const PlanSearch search = search_of_launches(1000);
   SearchReport report{.config = config, .search = search, .result = search_plans(config, search), .notes = {}};
   EXPECT_THAT(report.nothing_fits(),
-              HasSubstr("nothing fits: of 8 choices on 1 x test the nearest, 1x1, train.micro_batch = 1"));
+              HasSubstr("nothing fits: of 24 choices on 1 x test the nearest, 1x1, train.micro_batch = 1, "
+                        "train.recompute = block"));
   EXPECT_THAT(report.nothing_fits(), HasSubstr("--gpus"));
   report.result = search_plans(config, search_of_launches(no_limit));
   EXPECT_EQ(report.nothing_fits(), "");

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -27,12 +28,15 @@ std::vector<std::int64_t> divisors(std::int64_t number) {
 std::vector<Config> choices_of(const Config& config, int data, int tensor) {
   const std::int64_t batch = config.train.global_batch;
   std::vector<Config> choices;
+  Config choice = config;
+  choice.parallel.data = data;
+  choice.parallel.tensor = tensor;
   for (const std::int64_t micro_batch : divisors(batch % data == 0 ? batch / data : 1)) {
-    Config choice = config;
-    choice.parallel.data = data;
-    choice.parallel.tensor = tensor;
     choice.train.micro_batch = micro_batch;
-    choices.push_back(std::move(choice));
+    for (const std::string_view word : words<Recompute>) {
+      choice.train.recompute = value_of<Recompute>(word).value();
+      choices.push_back(choice);
+    }
   }
   return choices;
 }
@@ -41,6 +45,7 @@ PlannedChoice planned(const Config& config, const StepPlan& plan, std::size_t av
   return {.data = config.parallel.data,
           .tensor = config.parallel.tensor,
           .micro_batch = config.train.micro_batch,
+          .recompute = config.train.recompute,
           .memory = plan.memory,
           .seconds = plan.seconds,
           .tokens_per_second = plan.tokens_per_second(),
@@ -103,7 +108,8 @@ Bound PlannedChoice::bound() const {
 }
 
 std::string choice_text(const PlannedChoice& choice) {
-  return fmt::format("{}x{}, train.micro_batch = {}", choice.data, choice.tensor, choice.micro_batch);
+  return fmt::format("{}x{}, train.micro_batch = {}, train.recompute = {}", choice.data, choice.tensor,
+                     choice.micro_batch, word_of(choice.recompute));
 }
 
 int SearchResult::choices() const {

@@ -32,6 +32,7 @@ struct PlannedChoice {
   int data = 1;
   int tensor = 1;
   std::int64_t micro_batch = 1;
+  Recompute recompute = Recompute::none;
   MemoryPlan memory;
   double seconds = 0;  // of a step
   double tokens_per_second = 0;
@@ -43,7 +44,7 @@ struct PlannedChoice {
   Bound bound() const;
 };
 
-/// "4x2, train.micro_batch = 8".
+/// "4x2, train.micro_batch = 8, train.recompute = cheap".
 std::string choice_text(const PlannedChoice& choice);
 
 struct SearchResult {
@@ -57,7 +58,7 @@ struct SearchResult {
   const PlannedChoice* faster_without_limit() const;
 };
 
-/// config: resolved for one rank with train.micro_batch = 1; its grid and micro-batch are replaced. For bf16.
+/// config: resolved for one rank with train.micro_batch = 1; its grid, micro-batch and recomputation are replaced. For bf16.
 SearchResult search_plans(const Config& config, const PlanSearch& search);
 
 }  // namespace vqlm

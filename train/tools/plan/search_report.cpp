@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "train/config/enum_words.h"
 #include "train/config/model_text.h"
 #include "train/engine/human_bytes.h"
 
@@ -47,13 +48,14 @@ std::string heading_text(const SearchReport& report) {
 std::string table_text(const SearchReport& report) {
   const std::vector<PlannedChoice>& fitting = report.result.fitting;
   const std::size_t lines = std::min(report.top, fitting.size());
-  std::string text = fmt::format("\n{:>4} {:>13} {:>11} {:>12} {:>12} {:>12} {:>7}  {}\n", "rank", "data x tensor",
-                                 "micro_batch", "memory/rank", "step", "tokens/s", "MFU", "what binds");
+  std::string text =
+      fmt::format("\n{:>4} {:>13} {:>11} {:>9} {:>12} {:>12} {:>12} {:>7}  {}\n", "rank", "data x tensor",
+                  "micro_batch", "recompute", "memory/rank", "step", "tokens/s", "MFU", "what binds");
   for (std::size_t i = 0; i < lines; ++i) {
     const PlannedChoice& c = fitting[i];
-    text += fmt::format("{:>4} {:>13} {:>11} {:>12} {:>9.2f} ms {:>12.0f} {:>5.1f} %  {}\n", i + 1,
-                        fmt::format("{}x{}", c.data, c.tensor), c.micro_batch, bytes_text(c.memory.total()),
-                        1e3 * c.seconds, c.tokens_per_second, 100 * c.mfu, bound_text(c));
+    text += fmt::format("{:>4} {:>13} {:>11} {:>9} {:>12} {:>9.2f} ms {:>12.0f} {:>5.1f} %  {}\n", i + 1,
+                        fmt::format("{}x{}", c.data, c.tensor), c.micro_batch, word_of(c.recompute),
+                        bytes_text(c.memory.total()), 1e3 * c.seconds, c.tokens_per_second, 100 * c.mfu, bound_text(c));
   }
   if (lines < fitting.size()) text += fmt::format("     ({} more: --top, or --json)\n", fitting.size() - lines);
   return text;
@@ -81,6 +83,7 @@ OrderedJson choice_json(const PlannedChoice& choice) {
   OrderedJson json = {{"data", choice.data},
                       {"tensor", choice.tensor},
                       {"micro_batch", choice.micro_batch},
+                      {"recompute", word_of(choice.recompute)},
                       {"bytes_per_rank", choice.memory.total()},
                       {"predicted_seconds", choice.seconds},
                       {"tokens_per_second", choice.tokens_per_second},
