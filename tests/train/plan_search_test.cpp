@@ -119,7 +119,7 @@ TEST(PlanSearch, WhereProductsAloneTakeTimeOperationsDecide) {
     const PlannedChoice& choice = result.fitting[i];
     SCOPED_TRACE(choice_text(choice));
     EXPECT_EQ(choice.recompute == Recompute::block, i >= 36);  // the slowest
-    const double flops = model_flops + (i < 36 ? 0 : plan_step(block, {}).recomputed_flops);
+    const double flops = model_flops + (i < 36 ? 0 : recomputation_cost(block, {}, plan_step(block, {})).flops);
     EXPECT_NEAR(choice.seconds, flops / (4 * 1e12), 1e-9 * choice.seconds);
     EXPECT_NEAR(choice.mfu, model_flops / flops, 1e-9);
     EXPECT_EQ(choice.bound(), Bound::compute);

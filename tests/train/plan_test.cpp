@@ -10,6 +10,8 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/observed_run.h"
 #include "train/engine/human_bytes.h"
+#include "train/engine/planning_backend.h"
+#include "train/engine/planning_communicator.h"
 #include "train/tools/plan/plan_report.h"
 
 namespace vqlm {
