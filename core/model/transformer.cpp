@@ -42,17 +42,17 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
                 " share this model; use parallel.tensor=1");
   }
-  const std::vector<double> frequencies = rope_frequencies(config_);
-  rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
-  const Tensor rope = rope_frequencies_.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64);
-  backend_.copy_from_host(rope, frequencies.data());
+  rope_frequencies_ = rotation_of(rope_frequencies(config_));
+  if (config_.window_rope_theta > 0) window_rope_frequencies_ = rotation_of(window_rope_frequencies(config_));
 
   open_buckets(options.head);
   embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, embedding_stddev(config_, options.head));
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
-    const Block::Buckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
-    blocks_.emplace_back(tensor_, config_, batch_, parameters_, buckets, rope, layer);
+    const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
+    const Buffer& rope = config_.rotates_locally(layer) ? window_rope_frequencies_ : rope_frequencies_;
+    blocks_.emplace_back(tensor_, config_, batch_, parameters_, buckets,
+                         rope.view({config_.head_dim() / 2}, DType::f64), layer);
   }
   final_gain_ = parameters_.add(replicated_bucket_, {norm_gain("model.norm.weight", config_.d_model)});
   const HeadContext context{.tensor = tensor_,
@@ -75,6 +75,12 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   parameters_.allocate(training);
   allocate_activations(options.purpose);
   if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
+}
+
+Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
+  Buffer buffer = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
+  backend_.copy_from_host(buffer.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64), frequencies.data());
+  return buffer;
 }
 
 // Buckets stand in the order of forward; backward completes them from the last to the first.
@@ -207,8 +213,15 @@ double Transformer::flops_per_token() const {
   for (const Parameter& p : parameters_.parameters()) {
     if (p.rule == UpdateRule::derived) without_gradient += static_cast<double>(p.global_shape.numel());
   }
-  const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();
-  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention * config_.n_layers;
+  double attention = 0;
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    const std::int64_t all = batch_.seq_len, window = config_.window_of(layer);
+    const auto hidden =
+        static_cast<double>(window > 0 && window < all ? all - window : 0);  // see AttentionForward::cost()
+    const double seen = static_cast<double>(all) - hidden * hidden / static_cast<double>(all);
+    attention += 6.0 * seen * config_.n_heads * config_.head_dim();
+  }
+  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention;
 }
 
 }  // namespace vqlm

@@ -81,7 +81,7 @@ class Transformer {
   double head_seconds(const HeadMarks& marks) const { return backend_.seconds_between(marks.begin, marks.end); }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
   /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
-  /// where only half of the scores exist.
+  /// where only half of the scores exist, or less where a layer has a window.
   double flops_per_token() const;
 
  private:
@@ -91,6 +91,7 @@ class Transformer {
   const Block::Activations& saved(std::size_t layer) const {
     return activations_[activations_.size() == 1 ? 0 : layer];
   }
+  Buffer rotation_of(const std::vector<double>& frequencies);
   void open_buckets(const HeadConfig& head);
   void allocate_activations(Purpose purpose);
   /// This rank's (n) of ids (N).
@@ -103,7 +104,8 @@ class Transformer {
   ParameterStore parameters_;
   std::int64_t rows_;
   Scratch scratch_;
-  Buffer rope_frequencies_;  // (head_dim / 2) f64
+  Buffer rope_frequencies_;         // (head_dim / 2) f64
+  Buffer window_rope_frequencies_;  // the same for layers with a window, where they have their own
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;

@@ -63,6 +63,9 @@ INSTANTIATE_TEST_SUITE_P(
                       // Over the ends of query blocks, key tiles and chunks; a width that no vector divides.
                       CachedCase{"PromptInParts", {1, 0, 3, 1, 6}, {254, 1, 1, 1, 1, 130, 1, 200, 1}},
                       CachedCase{"ManyChunks", {2, 0, 2, 2, 64}, {1030, 1, 1}},
+                      // Windows within a chunk and over several, in prompts and steps.
+                      CachedCase{"Window", {2, 0, 4, 2, 8, 0, 3}, {5, 1, 1, 1, 4, 1}},
+                      CachedCase{"LongWindow", {1, 0, 2, 1, 16, 0.3f, 300}, {290, 20, 1, 400, 1, 1}},
                       CachedCase{"ManyHeads", {3, 0, 6, 6, 2}, {5, 3, 1}}),
     [](const auto& test) { return std::string(test.param.name); });
 

@@ -58,7 +58,8 @@ AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, 
       const int kv = shape.heads + h / (shape.heads / shape.kv_heads);
       std::vector<double> p;
       double largest = -1e300, size = 0, sum = 0;
-      for (std::int64_t j = row - t; j <= row; ++j) {
+      const std::int64_t first = shape.first_key(t);
+      for (std::int64_t j = row - t + first; j <= row; ++j) {
         double score = 0, terms = 0;
         for (std::int64_t i = 0; i < n; ++i) {
           const double term = scale * qkv[row * shape.row() + h * n + i] * qkv[j * shape.row() + kv * n + i];
@@ -74,9 +75,9 @@ AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, 
                                      4 * static_cast<double>(t) + 32);
       for (std::int64_t i = 0; i < n; ++i) {
         double weight = 0;
-        for (std::int64_t j = 0; j <= t; ++j) {
+        for (std::int64_t j = first; j <= t; ++j) {
           const std::int64_t at = (row - t + j) * shape.row() + (kv + shape.kv_heads) * n + i;
-          weight += p[static_cast<std::size_t>(j)] / sum * std::abs(qkv[at]);
+          weight += p[static_cast<std::size_t>(j - first)] / sum * std::abs(qkv[at]);
         }
         error.weight.push_back(weight);
         error.relative.push_back(relative);

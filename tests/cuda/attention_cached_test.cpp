@@ -58,6 +58,8 @@ INSTANTIATE_TEST_SUITE_P(
                       CachedCase{"Wide", {1, 0, 4, 1, 128}, {140, 1}},
                       CachedCase{"LargeGroups", {1, 0, 16, 2, 32}, {130, 1}},
                       CachedCase{"PromptInParts", {1, 0, 2, 2, 64}, {5, 130, 1}},
+                      CachedCase{"Window", {2, 0, 4, 2, 32, 0, 3}, {5, 1, 1, 3, 1}},
+                      CachedCase{"LongWindow", {1, 0, 2, 1, 64, 0, 150}, {140, 20, 1, 200, 1}},
                       CachedCase{"NoSequences", {0, 0, 2, 2, 64}, {5, 1}}),
     [](const auto& test) { return std::string(test.param.name); });
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "tests/core/chi_square.h"
+#include "tests/train/bodies.h"
 #include "tests/train/tiny_model.h"
 
 namespace vqlm::testing {
@@ -23,6 +24,8 @@ struct Head {
   HeadKind kind;
   /// Of the VQ head: members by the embedding, their means in the codes, and input codes.
   bool embedding_members = false;
+  const char* body = "llama";
+  float spread = 0.4f;  // of the parameters; enough that the model does not repeat one token
 };
 
 /// A tiny model for generation and the same one for full forward passes.
@@ -75,6 +78,7 @@ class Models {
       testing::vq(config).input_codes = true;
     }
     config.model.n_layers = 3;
+    config.model = with_body(config.model, head.body);
     config.train.micro_batch = 1;
     config.data.seq_len = longest;
     return config;
@@ -108,7 +112,7 @@ constexpr double tolerance = 1e-4;
 TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
   for (const std::int64_t chunk : {1, 3, 8, 16}) {
     for (const std::size_t length : {1U, 8U, 13U}) {
-      Models models(GetParam(), 1, chunk);
+      Models models(GetParam(), 1, chunk, 24, GetParam().spread);
       const Tokens prompt = prompt_of(length, 1);
       const Generation generation =
           models.generator({.sampling = greedy(), .max_tokens = 11, .end_of_text = {}}).run({prompt});
@@ -253,7 +257,11 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
                          ::testing::Values(Head{"dense", HeadKind::dense}, Head{"vq", HeadKind::vq},
-                                           Head{"vq_embedding_input_codes", HeadKind::vq, true}),
+                                           Head{"vq_embedding_input_codes", HeadKind::vq, true},
+                                           Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
+                                           Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},
+                                           Head{"gemma", HeadKind::dense, false, "gemma"},
+                                           Head{"smollm", HeadKind::dense, false, "smollm"}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(SamplingOptions, WrongOnesAreNamed) {
