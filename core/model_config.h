@@ -54,6 +54,8 @@ struct ModelConfig {
   int window_pattern = 0;       // every n-th layer sees all (Gemma 3: 6); 0: none does
   float window_rope_theta = 0;  // rotary base of layers with a window, which no rope_scaling changes; 0: as of all
 
+  std::int32_t document_end = -1;  // id of the token behind which attention starts anew; -1: none
+
   /// Standard deviation of output projections at the start. Residual branches start smaller by sqrt(2 layers), as in GPT-2, so
   /// that the stream's variance does not grow, or at zero.
   float output_stddev() const {

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/cpu/attention_head.h"
@@ -114,6 +115,7 @@ struct CachedAttention {
   std::int64_t batch, seq_len, heads, kv_heads, head_dim, row;
   std::int64_t past, capacity;
   const AttentionShape& shape;
+  Tensor documents;
 
   std::int64_t group() const { return heads / kv_heads; }
   /// The first position of key/value head `item` = b * kv_heads + kv in keys and values.
@@ -153,10 +155,19 @@ void decode(const CachedAttention& a) {
 #pragma omp parallel for schedule(static) if (a.batch * a.kv_heads * chunks > 1)
   for (std::int64_t item = 0; item < a.batch * a.kv_heads * chunks; ++item) {
     const std::int64_t head = item / chunks, begin = item % chunks * chunk_keys;  // head: b * kv_heads + kv
-    const std::int64_t count = std::min(chunk_keys, length - begin);
+    // A document's first keys may lie within a chunk, or behind it, which then has no part.
+    const std::int64_t hidden = sight_of(a.shape, a.documents, head / a.kv_heads).first_key(a.past) - first - begin;
+    const std::int64_t skipped = std::clamp<std::int64_t>(hidden, 0, chunk_keys);
+    const std::int64_t count = std::min(chunk_keys, length - begin) - skipped;
+    if (count <= 0) {
+      for (std::int64_t h = 0; h < group; ++h)
+        parts[static_cast<std::size_t>(item * group + h)] = {-std::numeric_limits<float>::infinity(), 0};
+      std::fill_n(outputs.of_thread(0) + item * group * n, group * n, 0.0f);
+      continue;
+    }
     float* const scores = scratch.of_thread(omp_get_thread_num());
     const float* const q = a.qkv + head / a.kv_heads * a.row + head % a.kv_heads * group * n;
-    const std::int64_t at = a.cache_at(head) + (first + begin) * n;
+    const std::int64_t at = a.cache_at(head) + (first + begin + skipped) * n;
     HWY_DYNAMIC_DISPATCH(score_keys)(scores, q, a.keys + at, group, count, n);
     for (std::int64_t h = 0; h < group; ++h) {
       Part& part = parts[static_cast<std::size_t>(item * group + h)];
@@ -201,7 +212,7 @@ void prefill(const CachedAttention& a) {
             .past = a.past + begin,
             .head_dim = n,
             .scale = a.shape.score_scale(),
-            .sight = {&a.shape}},
+            .sight = sight_of(a.shape, a.documents, b)},
            scratch.of_thread(omp_get_thread_num()));
   }
 }
@@ -223,7 +234,8 @@ void run(const AttentionCached& op) {
                                   .row = shape.row(),
                                   .past = op.past,
                                   .capacity = op.keys.extent(2),
-                                  .shape = shape};
+                                  .shape = shape,
+                                  .documents = op.documents};
   append(attention);
   if (shape.seq_len == 1) {
     decode(attention);

@@ -46,8 +46,8 @@ struct Sight {
 /// Of sequence b; documents as AttentionForward's.
 inline Sight sight_of(const AttentionShape& shape, const Tensor& documents, std::int64_t b) {
   if (!documents) return {&shape};
-  const std::int32_t* const begin = documents.i32() + b * shape.seq_len;
-  return {&shape, begin, begin + shape.batch * shape.seq_len};
+  const std::int32_t* const begin = documents.i32() + b * documents.extent(2);
+  return {&shape, begin, begin + shape.batch * documents.extent(2)};
 }
 
 /// Keys [key_begin, + key_tile) against a query block, cut behind the block's last row.

@@ -32,6 +32,8 @@ struct Cached {
   std::int64_t seq_len, past, capacity, row;
   int heads, kv_heads;
   int parts, keys_of_part;
+  const std::int32_t* documents;  // beginnings (B, document_stride), or null
+  std::int64_t document_stride;
   std::int64_t window;  // of positions that a row sees; all where it is the longest
   float scale_log2;     // of scores, for softmax in base 2
 };
@@ -102,7 +104,8 @@ __global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
   // Parts count from the first key that a row of this call sees.
   const std::int64_t position = p.past + r % p.seq_len, origin = max(std::int64_t{0}, p.past - p.window + 1);
   const std::int64_t from = origin + std::int64_t{part} * p.keys_of_part;
-  const std::int64_t begin = max(from, position - p.window + 1);
+  std::int64_t begin = max(from, position - p.window + 1);
+  if (p.documents != nullptr) begin = max(begin, std::int64_t{p.documents[b * p.document_stride + position]});
   const std::int64_t end = min(from + p.keys_of_part, position + 1);
 
   float q[group][8];
@@ -229,6 +232,8 @@ void run(const Context& context, const AttentionCached& op) {
     p.kv_heads = shape.kv_heads;
     p.scale_log2 =
         shape.scale > 0 ? attention::log2_e * shape.scale : attention::log2_e / std::sqrt(static_cast<float>(head_dim));
+    p.documents = op.documents.i32();
+    p.document_stride = op.documents ? op.documents.extent(2) : 0;
     p.window = shape.window > 0 ? shape.window : p.past + p.seq_len;
     const std::int64_t packs = rows * 2 * shape.kv_heads * (head_dim / 8);
     launch(append_kernel<head_dim>,
@@ -237,7 +242,8 @@ void run(const Context& context, const AttentionCached& op) {
       const std::int64_t statistics = rows * shape.heads;
       const Tensor lse(context.workspace->get(static_cast<std::size_t>(statistics) * sizeof(float)), DType::f32,
                        {shape.batch, shape.heads, shape.seq_len});
-      run(context, AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape});
+      run(context,
+          AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape, .documents = op.documents});
       return;
     }
     with_heads_of_block(shape.heads / shape.kv_heads,

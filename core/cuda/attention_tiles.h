@@ -32,26 +32,27 @@ struct Layout {
         scale(shape.score_scale()),
         window(static_cast<int>(shape.window > 0 ? std::min(shape.window, shape.seq_len) : shape.seq_len)),
         documents(of_documents.i32()),
-        positions(shape.batch * shape.seq_len) {}
+        document_stride(of_documents ? of_documents.extent(2) : 0),
+        document_ends(shape.batch * document_stride) {}
 
   int seq_len, heads, kv_heads;
   std::int64_t row, out_row;      // elements from one position to the next in qkv and in out
   float scale;                    // of scores; times log2_e for softmax in base 2
   int window;                     // seq_len: none
-  const std::int32_t* documents;  // (2, positions), or null
-  std::int64_t positions;
+  const std::int32_t* documents;  // beginnings (B, document_stride), then from document_ends on the ends; or null
+  std::int64_t document_stride, document_ends;
 
   /// Whether rows see less than all keys before them.
   bool masked() const { return window < seq_len || documents != nullptr; }
   /// The first key that position t of sequence b sees, for t below seq_len.
   __device__ __forceinline__ int first_key(std::int64_t b, int t) const {
     const int key = max(0, t - window + 1);
-    return documents == nullptr ? key : max(key, documents[b * seq_len + t]);
+    return documents == nullptr ? key : max(key, documents[b * document_stride + t]);
   }
   /// The first position behind key k of sequence b that does not see it.
   __device__ __forceinline__ int query_end(std::int64_t b, int k) const {
     const int end = min(seq_len, k + window);
-    return documents == nullptr ? end : min(end, documents[positions + b * seq_len + k]);
+    return documents == nullptr ? end : min(end, documents[document_ends + b * document_stride + k]);
   }
 
   /// Offset in qkv of position 0 of a head of sequence b: query heads first, then key, then value heads.

@@ -103,7 +103,8 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Activations& saved, const
   if (rope_frequencies_)
     backend.run(RopeForward{.qkv = saved.qkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
   const Tensor lse = saved.lse.view({shape_.batch, shape_.heads, shape_.seq_len});
-  backend.run(AttentionForward{.out = saved.out, .lse = lse, .qkv = saved.qkv, .shape = shape_});
+  backend.run(AttentionForward{
+      .out = saved.out, .lse = lse, .qkv = saved.qkv, .shape = shape_, .documents = scratch.documents});
   const Tensor partial = tensor_.size() == 1 ? y : scratch.partial;  // (N, d)
   backend.run(Matmul{.c = partial,
                      .a = saved.out,
@@ -135,7 +136,8 @@ void AttentionLayer::advance(Tensor y, Tensor x, const Activations& saved, const
                               .values = cache.values,
                               .qkv = saved.qkv,
                               .shape = shape,
-                              .past = cache.past});
+                              .past = cache.past,
+                              .documents = cache.documents});
   backend.run(Matmul{
       .c = y, .a = saved.out, .b = parameters_.operand(output_), .tb = Transpose::yes, .accumulate = Accumulate::no});
 }
@@ -151,8 +153,13 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
                      .b = saved.out,
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
-  backend.run(AttentionBackward{
-      .dqkv = dqkv, .dout = dout, .out = saved.out, .lse = saved.lse, .qkv = saved.qkv, .shape = shape_});
+  backend.run(AttentionBackward{.dqkv = dqkv,
+                                .dout = dout,
+                                .out = saved.out,
+                                .lse = saved.lse,
+                                .qkv = saved.qkv,
+                                .shape = shape_,
+                                .documents = scratch.documents});
   if (rope_frequencies_)
     backend.run(RopeBackward{.dqkv = dqkv, .shape = shape_, .positions = {.frequencies = rope_frequencies_}});
   if (norm_) norm_->backward(dqkv, saved.projected, saved.squares, scratch.qk_dots, shape_);

@@ -75,6 +75,21 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   parameters_.allocate(training);
   allocate_activations(options.purpose);
   if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
+  if (config_.document_end >= 0) {
+    const std::int64_t positions = batch_.batch * (generation ? options.context : batch_.seq_len);
+    documents_ =
+        backend_.allocate(static_cast<std::size_t>(2 * positions) * sizeof(std::int32_t), MemoryUse::workspace);
+    scratch_.documents = documents_.view({2, batch_.batch, positions / batch_.batch}, DType::i32);
+  }
+}
+
+void Transformer::find_documents(Tensor tokens, std::int64_t past) {
+  if (!scratch_.documents) return;
+  const std::int64_t batch = batch_.batch;
+  backend_.run(FindDocuments{.documents = scratch_.documents,
+                             .tokens = tokens.view({batch, tokens.numel() / batch}),
+                             .end_of_text = config_.document_end,
+                             .past = past});
 }
 
 Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
@@ -116,6 +131,7 @@ void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>
 }
 
 void Transformer::forward(Tensor tokens) {
+  find_documents(tokens, 0);
   Tensor x = saved(0).input;
   Tensor branch = head_->input_branch(my_rows(tokens));
   embedding_->forward(x, tokens, scratch_);
@@ -172,6 +188,7 @@ void Transformer::reshape(const BatchShape& batch) {
   VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_);
   batch_ = batch;
   for (Block& block : blocks_) block.reshape(batch);
+  if (scratch_.documents) scratch_.documents = scratch_.documents.view({2, batch.batch, batch.seq_len});
 }
 
 void Transformer::log_probs(Tensor out, Tensor tokens) {
@@ -184,11 +201,14 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
   const std::int64_t rows = tokens.numel(), length = tokens.extent(1);
   VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
   const Block::Activations rows_of = Block::first_rows(saved(0), rows);
+  find_documents(tokens, past);
   Tensor x = rows_of.input;
   Tensor branch = head_->input_branch(tokens.view({rows}));
   embedding_->forward(x, tokens.view({rows}), scratch_);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    blocks_[layer].advance(x, branch, rows_of, scratch_, cache_->layer(layer, past));
+    CachedLayer cached = cache_->layer(layer, past);
+    cached.documents = scratch_.documents;
+    blocks_[layer].advance(x, branch, rows_of, scratch_, cached);
     x = rows_of.middle;
     branch = scratch_.branch.rows(0, rows);
   }

@@ -87,6 +87,8 @@ class Transformer {
  private:
   /// Leaves the normalised last hidden states in hidden_.
   void forward(Tensor tokens);
+  /// Where documents of tokens (B T) at positions from `past` on begin and end, with model.document_end.
+  void find_documents(Tensor tokens, std::int64_t past);
   void backward(Tensor tokens, const BucketReady& ready);
   const Block::Activations& saved(std::size_t layer) const {
     return activations_[activations_.size() == 1 ? 0 : layer];
@@ -112,6 +114,8 @@ class Transformer {
   ParameterId final_gain_ = 0;
   int embedding_bucket_ = 0, replicated_bucket_ = 0;
   std::vector<int> layer_buckets_, head_buckets_;
+
+  Buffer documents_;  // of scratch_.documents
 
   Buffer activation_storage_;
   std::vector<Block::Activations> activations_;

@@ -22,17 +22,18 @@ double causal_flops(const AttentionShape& s) {
   return all - 2.0 * static_cast<double>(s.batch * outside * outside) * s.heads * s.head_dim;
 }
 
-void check_documents(const AttentionShape& s, const Tensor& documents) {
+void check_documents(const AttentionShape& s, const Tensor& documents, std::int64_t positions) {
   if (!documents) return;
   check_dtype(DType::i32, {documents});
-  VQLM_ASSERT(documents.shape() == Shape({2, s.batch, s.seq_len}));
+  VQLM_ASSERT(documents.rank() == 3 && documents.extent(0) == 2 && documents.extent(1) == s.batch);
+  VQLM_ASSERT(documents.extent(2) >= positions);
 }
 
 }  // namespace
 
 void AttentionForward::check(DType a) const {
   check_heads(shape);
-  check_documents(shape, documents);
+  check_documents(shape, documents, shape.seq_len);
   check_dtype(a, {out, qkv});
   check_dtype(DType::f32, {lse});
   const std::int64_t rows = shape.batch * shape.seq_len;
@@ -46,7 +47,7 @@ OpCost AttentionForward::cost() const {
 
 void AttentionBackward::check(DType a) const {
   check_heads(shape);
-  check_documents(shape, documents);
+  check_documents(shape, documents, shape.seq_len);
   check_dtype(a, {dqkv, dout, out, qkv});
   check_dtype(DType::f32, {lse});
   const std::int64_t rows = shape.batch * shape.seq_len;
@@ -65,6 +66,7 @@ void AttentionCached::check(DType a) const {
   VQLM_ASSERT(keys.rank() == 4 && keys.extent(0) == shape.batch && keys.extent(1) == shape.kv_heads &&
               keys.extent(3) == shape.head_dim && values.shape() == keys.shape());
   VQLM_ASSERT(past >= 0 && past + shape.seq_len <= keys.extent(2));
+  check_documents(shape, documents, past + shape.seq_len);
   VQLM_ASSERT(qkv.shape().numel() == shape.batch * shape.seq_len * shape.row());
   VQLM_ASSERT(out.shape().numel() == out_size(shape));
 }

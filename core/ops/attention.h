@@ -35,8 +35,8 @@ struct AttentionShape {
 
 /// out (B, T, heads * head_dim) = causal softmax(scale * q k^T) v, of the keys that a row sees (AttentionShape); lse (B, heads,
 /// T) the log-sum-exp of each row's scaled scores, kept for backward; both overwritten. No T x T array in memory (arXiv
-/// 2205.14135), and no tile of it that nobody sees is computed. out, qkv: A; lse: f32. Where `documents` (2, B, T) i32 is
-/// present, rows see their own document alone: [0] is the first position of each position's document, [1] the first behind it.
+/// 2205.14135), and no tile of it that nobody sees is computed. out, qkv: A; lse: f32. Where `documents` (2, B, C) i32,
+/// C >= T, is present, rows see their own document alone (FindDocuments).
 /// A GPU takes head_dim 32, 64 and 128 and throws Error for others.
 struct AttentionForward {
   static constexpr std::string_view name = "attention_forward";
@@ -68,7 +68,8 @@ struct AttentionBackward {
 /// Attention of new rows to all that came before, kept in a cache: generation's AttentionForward. The keys and values of
 /// qkv (B, T, row), rotated already, are written to keys and values (B, kv_heads, capacity, head_dim) at positions
 /// [past, past + T); then out (B, T, heads * head_dim), overwritten: row t is softmax(scale * q k^T) v over
-/// positions [0, past + t], or the last shape.window of them. past + T <= capacity; what the cache holds from past + T on is neither read nor changed. T = 1
+/// positions [0, past + t], or the last shape.window of them, and of those, where documents is
+/// present, those of its document alone. past + T <= capacity; what the cache holds from past + T on is neither read nor changed. T = 1
 /// is decoding, past = 0 the first part of a prompt. All A. Head widths as of AttentionForward.
 struct AttentionCached {
   static constexpr std::string_view name = "attention_cached";
@@ -78,6 +79,7 @@ struct AttentionCached {
   Tensor qkv;
   AttentionShape shape;
   std::int64_t past;
+  Tensor documents = {};
 
   void check(DType a) const;
   OpCost cost() const;

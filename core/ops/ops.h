@@ -8,6 +8,7 @@
 #include "core/ops/cluster_log_probs.h"
 #include "core/ops/code_entropy.h"
 #include "core/ops/cross_entropy.h"
+#include "core/ops/documents.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
@@ -28,10 +29,10 @@ using Op = std::variant<  //
     const SwigluForward*, const SwigluBackward*, const GegluForward*, const GegluBackward*, const RmsnormForward*,
     const RmsnormBackward*, const QkSquares*, const QkNormForward*, const QkDots*, const QkNormBackward*,
     const RopeForward*, const RopeBackward*, const AttentionForward*, const AttentionBackward*, const AttentionCached*,
-    const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*, const MovingAverage*,
-    const MuonMomentum*, const AddScaled*, const MuonUpdate*, const SoftmaxStatistics*, const SoftmaxCombine*,
-    const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*, const Commitment*,
-    const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
+    const FindDocuments*, const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*,
+    const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*, const SoftmaxStatistics*,
+    const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*,
+    const Commitment*, const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
     const AddMemberMeans*, const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

@@ -58,6 +58,7 @@ class Case:
     window: int = 0
     window_pattern: int = 0
     window_rope_theta: float = 0.0
+    document_end: int = -1  # the token that ends a document
 
     @property
     def head_dim(self):
@@ -79,6 +80,7 @@ CASES = [
     Case("body_gemma", "dense", bias=0, tie_embeddings=1, qk_norm="head", norm_placement="both", activation="geglu",
          embedding_scale=4.0, attention_scale=10.0, window=3, window_pattern=2, window_rope_theta=100.0),
     Case("body_smollm_vq", "vq", clusters=5, groups=4, codes=3, input_codes=1, nope_every=2, qk_norm="width", window=5),
+    Case("documents", "dense", bias=0, document_end=29),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
 ]
 
@@ -241,6 +243,8 @@ def write(path, c, golden):
         for key in ("head_width", "attention_bias", "nope_every", "window", "window_pattern"):
             if getattr(c, key):
                 file.attrs[key] = np.int64(getattr(c, key))
+        if c.document_end >= 0:
+            file.attrs["document_end"] = np.int64(c.document_end)
         for key in ("attention_scale", "window_rope_theta", "embedding_scale", "z_loss"):
             if getattr(c, key) != getattr(Case, key):
                 file.attrs[key] = np.float64(getattr(c, key))

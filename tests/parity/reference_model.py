@@ -42,7 +42,13 @@ def projected(x, w, name, c, heads):
     return rmsnorm(y, w[f"{name}_norm.weight"], c.norm_eps) if c.qk_norm == "head" and name != "v" else y
 
 
-def attention(x, w, c, layer):
+def other_documents(ids, end):
+    """(B, T, T): query t and key j are of different documents; one ends with its token `end`."""
+    number = torch.cumsum(ids == end, 1) - (ids == end).to(torch.int64)
+    return number[:, :, None] != number[:, None, :]
+
+
+def attention(x, w, c, layer, others):
     """Causal, grouped-query: query head h reads key/value head h // (n_heads / n_kv_heads)."""
     t = x.shape[1]
     q, k, v = (projected(x, w, name, c, c.n_heads if name == "q" else c.n_kv_heads) for name in "qkv")
@@ -53,6 +59,8 @@ def attention(x, w, c, layer):
     hidden = torch.ones(t, t, dtype=torch.bool).triu(1)
     if window:
         hidden |= torch.ones(t, t, dtype=torch.bool).tril(-window)
+    if others is not None:
+        hidden = hidden | others
     heads = []
     for h in range(c.n_heads):
         kv = h // (c.n_heads // c.n_kv_heads)
@@ -71,10 +79,10 @@ def mlp(x, w, c):
     return (gate * up) @ w["down_proj.weight"].T
 
 
-def block(x, layer, c, i):
+def block(x, layer, c, i, others):
     """Norms have Hugging Face's names: Llama's, OLMo 2's or Gemma 3's."""
     norm = lambda y, name: rmsnorm(y, layer[name + "layernorm.weight"], c.norm_eps)
-    attend = lambda y: attention(y, below(layer, "self_attn."), c, i)
+    attend = lambda y: attention(y, below(layer, "self_attn."), c, i, others)
     feed = lambda y: mlp(y, below(layer, "mlp."), c)
     if c.norm_placement == "pre":
         x = x + attend(norm(x, "input_"))
@@ -95,8 +103,9 @@ def decoder(ids, w, c, cluster_of_token):
     x = w["model.embed_tokens.weight"][ids] * c.embedding_scale
     if c.input_codes:
         x = x + w["vq_head.input_codebook"][cluster_of_token[ids]]
+    others = other_documents(ids, c.document_end) if c.document_end >= 0 else None
     for i in range(c.n_layers):
-        x = block(x, below(w, f"model.layers.{i}."), c, i)
+        x = block(x, below(w, f"model.layers.{i}."), c, i, others)
     return rmsnorm(x, w["model.norm.weight"], c.norm_eps).reshape(-1, c.d_model)
 
 

@@ -44,6 +44,23 @@ TEST(ConfigBody, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(override_error("model.qk_norm=rows"), HasSubstr("model.qk_norm"));
 }
 
+TEST(ConfigBody, TheShardsSayWhatEndsADocument) {
+  Config config = load_config({}, {"data.document_mask=true"});
+  mark_documents(config, 2, "shards");
+  EXPECT_EQ(config.model.document_end, 2);
+  EXPECT_EQ(load_config({}, {"data.document_mask=true", "model.document_end=2"}).model.document_end, 2);
+  EXPECT_THAT(usage_error([&] { mark_documents(config, -1, "a-*.h5"); }),
+              HasSubstr("no token ends documents in a-*.h5: prepare ids with --eos"));
+  config.data.document_mask = false;
+  mark_documents(config, 2, "shards");
+  EXPECT_EQ(config.model.document_end, -1);
+}
+
+TEST(ConfigBody, ZLossIsADenseHeads) {
+  EXPECT_EQ(resolve_error({"head.kind=dense", "head.z_loss=1e-4"}), "");
+  EXPECT_THAT(override_error("head.z_loss=1e-4"), HasSubstr("head.z_loss"));
+}
+
 TEST(ConfigBody, HeadsMayHaveAnyEvenWidth) {
   EXPECT_THAT(resolve_error({"model.n_heads=3"}), HasSubstr("or a width of heads by model.head_dim"));
   EXPECT_EQ(resolve_error({"model.n_heads=3", "model.head_dim=32"}), "");

@@ -130,6 +130,30 @@ TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
   }
 }
 
+TEST(GeneratorOfDocuments, EveryTokenSeesItsOwnDocument) {
+  for (const std::int64_t chunk : {1, 3, 8, 16}) {
+    Models models({"documents", HeadKind::dense, false, "documents"}, 1, chunk);
+    const Tokens prompt{5, 9, 2, 7, 11, 2, 2, 30, 31, 2};  // 2 ends a document
+    const Tokens tokens = models.generator({.sampling = greedy(), .max_tokens = 9, .end_of_text = {}})
+                              .run({prompt})
+                              .continuations[0]
+                              .tokens;
+    Tokens text = prompt;
+    for (const std::int32_t token : tokens) {
+      const std::vector<float> row = models.full(text);
+      ASSERT_NEAR(row[static_cast<std::size_t>(token)], *std::max_element(row.begin(), row.end()), tolerance);
+      text.push_back(token);
+    }
+    // The document before says nothing about the next one but for its first token.
+    Tokens other = prompt;
+    other[8] = 40;
+    other.push_back(12);
+    Tokens same = prompt;
+    same.push_back(12);
+    EXPECT_EQ(models.full(other), models.full(same));
+  }
+}
+
 TEST_P(GeneratorTest, EverySequenceOfABatchIsAsAlone) {
   const std::vector<Tokens> prompts = {prompt_of(9, 1), prompt_of(9, 2), prompt_of(9, 3)};
   Models together(GetParam(), 3, 4);
@@ -261,6 +285,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
                                            Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
                                            Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},
                                            Head{"gemma", HeadKind::dense, false, "gemma"},
+                                           Head{"documents", HeadKind::dense, false, "documents"},
                                            Head{"smollm", HeadKind::dense, false, "smollm"}),
                          [](const auto& test) { return std::string(test.param.name); });
 

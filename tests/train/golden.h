@@ -145,6 +145,7 @@ class Golden {
     model_.activation = static_cast<Activation>(whole("activation"));
     model_.nope_every = static_cast<int>(whole("nope_every"));
     model_.window = whole("window");
+    if (file_.has_attribute("document_end")) model_.document_end = static_cast<std::int32_t>(whole("document_end"));
     model_.window_pattern = static_cast<int>(whole("window_pattern"));
     model_.embedding_scale = number("embedding_scale", 1);
     model_.attention_scale = number("attention_scale", 0);

@@ -124,6 +124,7 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},
         HeadCase{.name = "olmo_muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon, .body = "olmo"},
         HeadCase{.name = "gemma_tied", .kind = HeadKind::dense, .tied = true, .body = "gemma"},
+        HeadCase{.name = "documents", .kind = HeadKind::dense, .body = "documents"},
         HeadCase{.name = "smollm_vq", .kind = HeadKind::vq, .body = "smollm"},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),

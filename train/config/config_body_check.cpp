@@ -27,6 +27,15 @@ void check_window(const ModelConfig& model) {
 
 }  // namespace
 
+void mark_documents(Config& config, std::int32_t eos_id, const std::string& shards) {
+  if (config.data.document_mask && eos_id < 0) {
+    throw UsageError(fmt::format(
+        "data.document_mask = true, but no token ends documents in {}: prepare ids with --eos, or set document_mask = false",
+        shards));
+  }
+  config.model.document_end = config.data.document_mask ? eos_id : -1;
+}
+
 void check_body(const Config& config) {
   const ModelConfig& model = config.model;
   check_window(model);

@@ -42,6 +42,8 @@ constexpr Field<std::remove_cvref_t<decltype(part(std::declval<Config&>()).*Memb
 constexpr Field<bool> bias = {
     [](const Config& config) { return has_bias(config.head); },
     [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
+constexpr Field<int> document_end = {[](const Config& config) { return int{config.model.document_end}; },
+                                     [](Config& config, int value) { config.model.document_end = value; }};
 constexpr Field<float> z_loss = {
     [](const Config& config) { return std::get<DenseHeadConfig>(config.head).z_loss; },
     [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).z_loss = value; }};
@@ -128,6 +130,7 @@ constexpr Key table[] = {
     {"model", "window", field<model, &ModelConfig::window>, {0, many}, "positions that attention sees, a token's own among them; 0: all before it", Identity::model},
     {"model", "window_pattern", field<model, &ModelConfig::window_pattern>, {0, 10000}, "window: every n-th layer sees all positions (Gemma 3: 6); 0: none does", Identity::model},
     {"model", "window_rope_theta", field<model, &ModelConfig::window_rope_theta>, {0, 1e12}, "rotary base of layers with a window, which rope_scaling leaves alone; 0: as of all", Identity::model},
+    {"model", "document_end", document_end, {-1, ids}, "written by the program (data.document_mask): the token behind which attention starts anew; -1: none"},
     {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
@@ -147,6 +150,7 @@ constexpr Key table[] = {
 
     {"data", "train", field<data, &DataSection::train>, any, "glob of the training shards"},
     {"data", "heldout", field<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},
+    {"data", "document_mask", field<data, &DataSection::document_mask>, any, "a token sees its own document only (the shards' end-of-text token ends one)"},
     {"data", "seq_len", field<data, &DataSection::seq_len>, {1, 1 << 24}, "tokens of a sample T", Identity::samples},
 
     {"train", "steps", field<train, &TrainSection::steps>, {1, many}, "optimizer steps of the whole run"},
