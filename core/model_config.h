@@ -1,6 +1,7 @@
 // Sizes and choices of a model: what the [model] and [head] sections of a configuration hold.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -18,7 +19,17 @@ struct RopeScaling {
   std::int64_t original_positions = 8192;  // longest context of pretraining
 };
 
-/// A Llama-style decoder.
+/// RMSNorm of queries and keys in front of the rotation: none, over each head's numbers (Qwen3, Gemma 3), or over the whole
+/// width of all query heads and of all key heads (OLMo 2).
+enum class QkNorm { none, head, width };
+
+/// Where a block normalises: the stream in front of each branch (Llama), what a branch adds to it (OLMo 2), or both (Gemma 3).
+enum class NormPlacement { pre, post, both };
+
+/// The gate of the feed-forward layer: SiLU, or GELU in its tanh form.
+enum class Activation { swiglu, geglu };
+
+/// A Llama-style decoder, and what its descendants change.
 struct ModelConfig {
   std::int64_t vocab_size = 0;  // from the shards
   std::int64_t d_model = 256;
@@ -30,8 +41,34 @@ struct ModelConfig {
   RopeScaling rope_scaling = {};
   float norm_eps = 1e-5f;
   bool tie_embeddings = false;  // dense head only: the head's matrix is the embedding table
+  int head_width = 0;           // of an attention head; 0: d_model / n_heads
+  bool attention_bias = false;  // of the query, key and value projections, as in Qwen2; the output projection has none
+  QkNorm qk_norm = QkNorm::none;
+  NormPlacement norm_placement = NormPlacement::pre;
+  Activation activation = Activation::swiglu;
+  bool zero_init_outputs = false;  // branches start at zero
+  int nope_every = 0;              // every n-th layer turns no positions (SmolLM 3: 4); 0: none
+  float embedding_scale = 1;       // of the embedding at the input (Gemma: sqrt(d))
+  float attention_scale = 0;    // scores are divided by its root (Gemma's query_pre_attn_scalar); 0: the head's width
+  std::int64_t window = 0;      // positions that a row sees, itself among them; 0: all before it
+  int window_pattern = 0;       // every n-th layer sees all (Gemma 3: 6); 0: none does
+  float window_rope_theta = 0;  // rotary base of layers with a window, which no rope_scaling changes; 0: as of all
 
-  int head_dim() const { return static_cast<int>(d_model / n_heads); }
+  std::int32_t document_end = -1;  // id of the token behind which attention starts anew; -1: none
+
+  /// Standard deviation of output projections at the start. Residual branches start smaller by sqrt(2 layers), as in GPT-2, so
+  /// that the stream's variance does not grow, or at zero.
+  float output_stddev() const {
+    return zero_init_outputs ? 0.0f : 0.02f / std::sqrt(2.0f * static_cast<float>(n_layers));
+  }
+  /// Layers count from 0; the n-th of a pattern is the last of each n.
+  bool rotates(int layer) const { return nope_every == 0 || (layer + 1) % nope_every != 0; }
+  std::int64_t window_of(int layer) const {
+    return window_pattern != 0 && (layer + 1) % window_pattern == 0 ? 0 : window;
+  }
+  bool rotates_locally(int layer) const { return window_rope_theta > 0 && window_of(layer) > 0; }
+
+  int head_dim() const { return head_width > 0 ? head_width : static_cast<int>(d_model / n_heads); }
 };
 
 /// What backward computes again in place of keeping it: nothing; what costs little, the norms' and SwiGLU's outputs; or all
@@ -45,6 +82,7 @@ enum class CodebookLearning { gradient, commitment, ema };
 
 struct DenseHeadConfig {
   bool bias = true;  // token bias, started at log unigram counts
+  float z_loss = 0;  // weight of the squared log of the softmax's sum, beside the loss
 };
 
 /// A cluster's members are scored with their rows of the input embedding.

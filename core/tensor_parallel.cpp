@@ -27,6 +27,10 @@ void TensorParallel::reduce_scatter(Tensor out, Tensor partial) const {
   join(group_.reduce_scatter(out, partial, Reduce::sum, backend_.compute_stream()));
 }
 
+void TensorParallel::all_reduce(Tensor x) const {
+  if (size() > 1) join(group_.all_reduce(x.view({x.numel()}), Reduce::sum, backend_.compute_stream()));
+}
+
 void TensorParallel::columns_to_rows(Tensor out, Tensor x, Tensor scratch) const {
   const std::int64_t rows = out.extent(0);
   const std::int64_t columns = x.extent(1);

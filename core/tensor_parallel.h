@@ -23,6 +23,8 @@ class TensorParallel {
   /// out (n, ...): this rank's rows of the sum over ranks of partial (P n, ...). No copy where out is partial
   /// (P = 1).
   void reduce_scatter(Tensor out, Tensor partial) const;
+  /// x f32, in place: the sum over the ranks. Nothing at P = 1.
+  void all_reduce(Tensor x) const;
   /// Columns to rows: x (P n, w / P), every rank's slice of the columns of all rows, becomes out (n, w), all
   /// columns of this rank's rows. scratch: as many elements as x.
   void columns_to_rows(Tensor out, Tensor x, Tensor scratch) const;

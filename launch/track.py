@@ -23,6 +23,7 @@ import tomllib
 
 NAMES = {  # as in the run's event files
     "loss": "train/loss", "tokens": "train/tokens", "lr": "train/lr", "grad_norm": "train/grad_norm", "commitment": "train/commitment",
+    "z_loss": "train/z_loss",
     "skipped": "train/skipped", "tokens_per_second": "speed/tokens_per_second", "seconds": "speed/seconds",
     "seconds_data": "speed/seconds_data", "seconds_head": "speed/seconds_head", "mfu": "speed/mfu", "heldout_loss": "heldout/loss",
     "heldout_perplexity": "heldout/perplexity", "heldout_bits_per_byte": "heldout/bits_per_byte",

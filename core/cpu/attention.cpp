@@ -27,7 +27,7 @@ struct Layout {
         group(shape.heads / shape.kv_heads),
         key_offset(out_row),
         value_offset(out_row + static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))) {}
+        scale(shape.score_scale()) {}
 
   std::int64_t seq_len, head_dim;
   std::int64_t row, out_row;  // floats from one position to the next in qkv and in out
@@ -42,6 +42,7 @@ struct BackwardHead {
   const float *q, *k, *v, *dout;
   const float *lse, *delta;  // (T)
   float *dq, *dk, *dv;
+  Sight sight;
 };
 
 /// Adds one tile's part to dq, dk and dv. scores and dscores hold query_block x key_tile floats.
@@ -55,10 +56,14 @@ void backward_tile(const BackwardHead& head, const AttentionTile& tile, const La
         tile.keys);
   for (std::int64_t r = 0; r < tile.queries; ++r) {
     float *const row = scores + r * tile.keys, *const drow = dscores + r * tile.keys;
-    const std::int64_t t = tile.query_begin + r, visible = tile.visible(r);
-    row_attention_gradient(row, drow, layout.scale, head.lse[t], head.delta[t], visible);
-    std::fill(row + visible, row + tile.keys, 0.0f);
-    std::fill(drow + visible, drow + tile.keys, 0.0f);
+    const std::int64_t t = tile.query_begin + r;
+    const auto [begin, end] = tile.seen(t, head.sight.first_key(t));
+    if (begin < end)
+      row_attention_gradient(row + begin, drow + begin, layout.scale, head.lse[t], head.delta[t], end - begin);
+    for (float* const scored : {row, drow}) {
+      std::fill(scored, scored + std::min(begin, end), 0.0f);
+      std::fill(scored + end, scored + tile.keys, 0.0f);
+    }
   }
   const MatrixView p{scores, tile.keys}, ds{dscores, tile.keys};
   sgemm(Transpose::yes, Transpose::no, tile.keys, layout.head_dim, tile.queries, 1.0f, p, dout, 1.0f, head.dv + key_at,
@@ -72,7 +77,9 @@ void backward_tile(const BackwardHead& head, const AttentionTile& tile, const La
 /// Key tiles outside, so that a tile's k, v, dk and dv stay in cache while its queries pass.
 void backward_head(const BackwardHead& head, const Layout& layout, float* scores, float* dscores) {
   for (std::int64_t key_begin = 0; key_begin < layout.seq_len; key_begin += key_tile) {
-    for (std::int64_t begin = key_begin / query_block * query_block; begin < layout.seq_len; begin += query_block) {
+    const std::int64_t last_key = std::min(key_begin + key_tile, layout.seq_len) - 1;
+    const std::int64_t query_end = head.sight.query_end(last_key, layout.seq_len);
+    for (std::int64_t begin = key_begin / query_block * query_block; begin < query_end; begin += query_block) {
       const std::int64_t queries = std::min(query_block, layout.seq_len - begin);
       backward_tile(head, attention_tile(begin, queries, key_begin), layout, scores, dscores);
     }
@@ -103,7 +110,9 @@ void run(const AttentionForward& op) {
             .lse = lse_data + item * seq_len,
             .queries = seq_len,
             .past = 0,
-            .head_dim = layout.head_dim},
+            .head_dim = layout.head_dim,
+            .scale = layout.scale,
+            .sight = sight_of(shape, op.documents, b)},
            scratch.of_thread(omp_get_thread_num()));
   }
 }
@@ -148,7 +157,8 @@ void run(const AttentionBackward& op) {
                                 delta,
                                 dqkv_data + query_at,
                                 dqkv_data + key_at,
-                                dqkv_data + value_at};
+                                dqkv_data + value_at,
+                                sight_of(shape, op.documents, b)};
         backward_head(head, layout, scores, dscores);
       }
     }

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/cpu/attention_head.h"
@@ -113,6 +114,8 @@ struct CachedAttention {
   const float* qkv;      // (B, T, row)
   std::int64_t batch, seq_len, heads, kv_heads, head_dim, row;
   std::int64_t past, capacity;
+  const AttentionShape& shape;
+  Tensor documents;
 
   std::int64_t group() const { return heads / kv_heads; }
   /// The first position of key/value head `item` = b * kv_heads + kv in keys and values.
@@ -142,9 +145,9 @@ struct Part {
 
 /// One new row of each sequence: parts of all chunks, then their combination.
 void decode(const CachedAttention& a) {
-  const std::int64_t n = a.head_dim, group = a.group(), length = a.past + 1;
+  const std::int64_t n = a.head_dim, group = a.group(), first = a.shape.first_key(a.past), length = a.past + 1 - first;
   const std::int64_t chunks = (length + chunk_keys - 1) / chunk_keys;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(n));
+  const float scale = a.shape.score_scale();
   const std::int64_t rows = a.batch * a.heads * chunks;  // parts, (B, kv_heads, chunks, group)
   const Scratch outputs(1, rows * n);
   std::vector<Part> parts(static_cast<std::size_t>(rows));
@@ -152,10 +155,19 @@ void decode(const CachedAttention& a) {
 #pragma omp parallel for schedule(static) if (a.batch * a.kv_heads * chunks > 1)
   for (std::int64_t item = 0; item < a.batch * a.kv_heads * chunks; ++item) {
     const std::int64_t head = item / chunks, begin = item % chunks * chunk_keys;  // head: b * kv_heads + kv
-    const std::int64_t count = std::min(chunk_keys, length - begin);
+    // A document's first keys may lie within a chunk, or behind it, which then has no part.
+    const std::int64_t hidden = sight_of(a.shape, a.documents, head / a.kv_heads).first_key(a.past) - first - begin;
+    const std::int64_t skipped = std::clamp<std::int64_t>(hidden, 0, chunk_keys);
+    const std::int64_t count = std::min(chunk_keys, length - begin) - skipped;
+    if (count <= 0) {
+      for (std::int64_t h = 0; h < group; ++h)
+        parts[static_cast<std::size_t>(item * group + h)] = {-std::numeric_limits<float>::infinity(), 0};
+      std::fill_n(outputs.of_thread(0) + item * group * n, group * n, 0.0f);
+      continue;
+    }
     float* const scores = scratch.of_thread(omp_get_thread_num());
     const float* const q = a.qkv + head / a.kv_heads * a.row + head % a.kv_heads * group * n;
-    const std::int64_t at = a.cache_at(head) + begin * n;
+    const std::int64_t at = a.cache_at(head) + (first + begin + skipped) * n;
     HWY_DYNAMIC_DISPATCH(score_keys)(scores, q, a.keys + at, group, count, n);
     for (std::int64_t h = 0; h < group; ++h) {
       Part& part = parts[static_cast<std::size_t>(item * group + h)];
@@ -165,8 +177,8 @@ void decode(const CachedAttention& a) {
     HWY_DYNAMIC_DISPATCH(weigh_values)
     (outputs.of_thread(0) + item * group * n, scores, a.values + at, group, count, n);
   }
-  parallel_blocks(a.batch * a.heads, rows_per_block(chunks * n), [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
+  parallel_blocks(a.batch * a.heads, rows_per_block(chunks * n), [&](std::int64_t first_row, std::int64_t last_row) {
+    for (std::int64_t row = first_row; row < last_row; ++row) {
       const std::int64_t first_part = row / group * chunks * group + row % group;
       const auto part = [&](std::int64_t c) { return parts[static_cast<std::size_t>(first_part + c * group)]; };
       float maximum = part(0).maximum, sum = 0;
@@ -198,7 +210,9 @@ void prefill(const CachedAttention& a) {
             .lse = nullptr,
             .queries = std::min(query_block, a.seq_len - begin),
             .past = a.past + begin,
-            .head_dim = n},
+            .head_dim = n,
+            .scale = a.shape.score_scale(),
+            .sight = sight_of(a.shape, a.documents, b)},
            scratch.of_thread(omp_get_thread_num()));
   }
 }
@@ -219,7 +233,9 @@ void run(const AttentionCached& op) {
                                   .head_dim = shape.head_dim,
                                   .row = shape.row(),
                                   .past = op.past,
-                                  .capacity = op.keys.extent(2)};
+                                  .capacity = op.keys.extent(2),
+                                  .shape = shape,
+                                  .documents = op.documents};
   append(attention);
   if (shape.seq_len == 1) {
     decode(attention);

@@ -41,7 +41,7 @@ void run(const SoftmaxStatistics& op) {
 template <>
 void run(const SoftmaxCombine& op) {
   const std::int64_t shards = op.statistics.extent(0), rows = op.statistics.extent(1);
-  float *const nll_data = op.nll.f32(), *const lse_data = op.lse.f32();
+  float *const nll_data = op.nll.f32(), *const lse_data = op.lse.f32(), *const penalty_data = op.penalty.f32();
   const float* const in = op.statistics.f32();
   const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(3 * shards), [&](std::int64_t begin, std::int64_t end) {
@@ -61,6 +61,7 @@ void run(const SoftmaxCombine& op) {
       lse_data[n] = maximum + log_sum;
       // maximum - logit first: both may be large, and their difference is exact where they are close.
       nll_data[n] = target[n] < 0 ? 0.0f : (maximum - logit) + log_sum;
+      if (penalty_data != nullptr) penalty_data[n] = target[n] < 0 ? 0.0f : op.z_loss * lse_data[n] * lse_data[n];
     }
   });
 }
@@ -79,7 +80,7 @@ void run(const SoftmaxGradient& op) {
         std::fill(row, row + width, 0.0f);
         continue;
       }
-      row_softmax(row, b, lse_data[n], op.scale, classes.count);
+      row_softmax(row, b, lse_data[n], op.scale * (1 + 2 * op.z_loss * lse_data[n]), classes.count);
       std::fill(row + classes.count, row + width, 0.0f);
       const std::int64_t column = column_of(target[n], classes);
       if (column >= 0) row[column] -= op.scale;

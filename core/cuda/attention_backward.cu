@@ -63,23 +63,26 @@ __global__ void __launch_bounds__(constants_threads)
 }
 
 /// One warp, one tile of queries: dv += p^T dout and dk += dscores^T q, transposed as they are computed. `lead` is
-/// the position of the tile's first query - that of the warp's first key.
-template <int head_dim, int M, int columns>
+/// the position of the tile's first query - that of the warp's first key. limits: how far ahead the keys are seen.
+template <int head_dim, bool masked, int M, int columns>
 __device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4], float (&dv)[M][head_dim / 8][4],
                                                   const Bf16* k, const Bf16* v, const Bf16* q, const Bf16* dout,
-                                                  const QueryConstants* constants, int lead, float scale_log2) {
+                                                  const QueryConstants* constants, int lead, float scale_log2,
+                                                  const int (&limits)[M][2], int query_begin) {
   float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
   multiply_transposed<head_dim>(scores, k, q);
   multiply_transposed<head_dim>(dscores, v, dout);
   if (lead < 16 * M - 1) mask_future<KeyAxis::rows>(scores, lead);
+  if (masked) mask_columns_from(scores, limits, query_begin);
   gradient_of_columns(scores, dscores, constants, scale_log2);
   multiply<head_dim>(dv, scores, dout);
   multiply<head_dim>(dk, dscores, q);
 }
 
 /// Block (x, kv, b): dk and dv of the x-th key tile of key/value head kv of sequence b, summed over the query heads
-/// of its group and their queries from the diagonal on. The first key tiles are the longest and start first.
-template <int head_dim>
+/// of its group and their queries from the diagonal on, as far as the last key is seen. The first key tiles are the longest and
+/// start first.
+template <int head_dim, bool masked>
 __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
     key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants, Layout layout) {
   using Tiles = KeyTiling<head_dim>;
@@ -97,7 +100,9 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
   auto* const constants_tiles = reinterpret_cast<QueryConstants*>(dout_tiles + 2 * columns * head_dim);  // (2, columns)
 
   // Tiles of queries are counted through the group's heads, so that the stages never run empty between heads.
-  const int first_tile = key_begin / columns, tiles_per_head = ceil_div(layout.seq_len, columns) - first_tile;
+  const int last_key = min(key_begin + Tiles::rows, layout.seq_len) - 1;
+  const int query_end = masked ? layout.query_end(b, last_key) : layout.seq_len;
+  const int first_tile = key_begin / columns, tiles_per_head = ceil_div(query_end, columns) - first_tile;
   const auto load_queries = [&](int tile) {
     const int h = kv * group + tile / tiles_per_head, stage = tile % 2;
     const int begin = (first_tile + tile % tiles_per_head) * columns;
@@ -119,6 +124,10 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
   Bf16* const warp_k = k_tile + warp * Tiles::warp_rows * head_dim;
   Bf16* const warp_v = v_tile + warp * Tiles::warp_rows * head_dim;
   float dk[M][head_dim / 8][4] = {}, dv[M][head_dim / 8][4] = {};
+  int limits[M][2];
+  if (masked) row_limits(limits, first_key, layout.seq_len, [&](int k) { return layout.query_end(b, k); });
+  const int warp_end =
+      masked ? layout.query_end(b, min(first_key + Tiles::warp_rows, layout.seq_len) - 1) : layout.seq_len;
 #pragma unroll 1
   for (int tile = 0; tile < group * tiles_per_head; ++tile) {
     cp_async_wait<0>();
@@ -126,32 +135,34 @@ __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
     if (tile + 1 < group * tiles_per_head) load_queries(tile + 1);
     const int query_begin = (first_tile + tile % tiles_per_head) * columns;
     if (query_begin + columns <= first_key) continue;  // all of it in the past of this warp's keys
+    if (masked && query_begin >= warp_end) continue;   // or too far ahead
     const int stage_at = tile % 2 * columns * head_dim;
-    add_key_gradients<head_dim, M, columns>(dk, dv, warp_k, warp_v, q_tiles + stage_at, dout_tiles + stage_at,
-                                            constants_tiles + tile % 2 * columns, query_begin - first_key,
-                                            layout.scale * log2_e);
+    add_key_gradients<head_dim, masked, M, columns>(dk, dv, warp_k, warp_v, q_tiles + stage_at, dout_tiles + stage_at,
+                                                    constants_tiles + tile % 2 * columns, query_begin - first_key,
+                                                    layout.scale * log2_e, limits, query_begin);
   }
   store_rows<head_dim>(dqkv + key_head, layout.row, first_key, layout.seq_len, dk, layout.scale, warp_k);
   store_rows<head_dim>(dqkv + value_head, layout.row, first_key, layout.seq_len, dv, 1.0f, warp_v);
 }
 
 /// One warp, one tile of keys: dq += dscores k. `lead` is the position of the warp's first query - that of the first
-/// key.
-template <int head_dim, int M, int columns>
+/// key. limits: how far back the queries see.
+template <int head_dim, bool masked, int M, int columns>
 __device__ __forceinline__ void add_query_gradients(float (&dq)[M][head_dim / 8][4], const Bf16* q, const Bf16* dout,
                                                     const Bf16* k, const Bf16* v,
-                                                    const QueryConstants (&constants)[M][2], int lead,
-                                                    float scale_log2) {
+                                                    const QueryConstants (&constants)[M][2], int lead, float scale_log2,
+                                                    const int (&limits)[M][2], int key_begin) {
   float scores[M][columns / 8][4] = {}, dscores[M][columns / 8][4] = {};
   multiply_transposed<head_dim>(scores, q, k);
   multiply_transposed<head_dim>(dscores, dout, v);
   if (lead < columns - 1) mask_future<KeyAxis::columns>(scores, lead);
+  if (masked) mask_columns_before(scores, limits, key_begin);
   gradient_of_rows(scores, dscores, constants, scale_log2);
   multiply<head_dim>(dq, dscores, k);
 }
 
 /// Block (x, h, b): dq of the x-th query tile from the end of query head h of sequence b; the longest start first.
-template <int head_dim>
+template <int head_dim, bool masked>
 __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
     query_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
                           Layout layout) {
@@ -177,7 +188,8 @@ __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
   load_tile<Tiles::rows, head_dim, Tiles::threads>(q_tile, qkv + query_head, layout.row, query_begin, layout.seq_len);
   load_tile<Tiles::rows, head_dim, Tiles::threads>(dout_tile, dout + layout.out_head<head_dim>(b, h), layout.out_row,
                                                    query_begin, layout.seq_len);
-  load_keys(0);
+  const int first_tile = masked ? layout.first_key(b, query_begin) / columns : 0;
+  load_keys(first_tile);
 
   const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
   const int first_query = query_begin + warp * Tiles::warp_rows;
@@ -191,25 +203,32 @@ __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
   }
   float dq[M][head_dim / 8][4] = {};
   const int tiles = ceil_div(min(query_begin + Tiles::rows, layout.seq_len), columns);
+  int limits[M][2];
+  if (masked) row_limits(limits, first_query, layout.seq_len, [&](int t) { return layout.first_key(b, t); });
+  const int warp_limit = masked ? layout.first_key(b, min(first_query, layout.seq_len - 1)) : 0;
 #pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
+  for (int tile = first_tile; tile < tiles; ++tile) {
     cp_async_wait<0>();
     __syncthreads();  // this stage is there for all, and nobody reads the other any more
     if (tile + 1 < tiles) load_keys(tile + 1);
     const int key_begin = tile * columns, at = tile % 2 * columns * head_dim;
     if (key_begin >= first_query + Tiles::warp_rows) continue;  // all of it in this warp's future
-    add_query_gradients<head_dim, M, columns>(dq, warp_q, warp_dout, k_tiles + at, v_tiles + at, of_rows,
-                                              first_query - key_begin, layout.scale * log2_e);
+    if (masked && key_begin + columns <= warp_limit) continue;  // or too far back
+    add_query_gradients<head_dim, masked, M, columns>(dq, warp_q, warp_dout, k_tiles + at, v_tiles + at, of_rows,
+                                                      first_query - key_begin, layout.scale * log2_e, limits,
+                                                      key_begin);
   }
   store_rows<head_dim>(dqkv + query_head, layout.row, first_query, layout.seq_len, dq, layout.scale, warp_q);
 }
 
 template <int head_dim>
-void launch_portable(const Context& context, Bf16* dqkv, const Bf16* dout, const Bf16* out, const float* lse,
-                     const Bf16* qkv, const AttentionShape& shape) {
+void launch_portable(const Context& context, const AttentionBackward& op) {
   using Keys = KeyTiling<head_dim>;
   using Queries = QueryTiling<head_dim>;
-  const Layout layout(shape);
+  const AttentionShape& shape = op.shape;
+  const Layout layout(shape, op.documents);
+  Bf16* const dqkv = bf16(op.dqkv);
+  const Bf16 *const dout = bf16(op.dout), *const qkv = bf16(op.qkv);
   const std::int64_t rows = shape.batch * shape.heads * padded_len(shape.seq_len);
   auto* const constants =
       static_cast<QueryConstants*>(context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
@@ -218,14 +237,17 @@ void launch_portable(const Context& context, Bf16* dqkv, const Bf16* dout, const
                 static_cast<unsigned>(shape.batch));
   };
   const auto blocks = static_cast<unsigned>(rows * (head_dim / 8) / constants_threads);
-  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout, out, lse,
-         layout);
-  launch(key_gradient_kernel<head_dim>,
-         {grid(Keys::rows, shape.kv_heads), Keys::threads, shared_bytes<head_dim, Keys>, context.stream}, dqkv, dout,
-         qkv, constants, layout);
-  launch(query_gradient_kernel<head_dim>,
-         {grid(Queries::rows, shape.heads), Queries::threads, shared_bytes<head_dim, Queries>, context.stream}, dqkv,
-         dout, qkv, constants, layout);
+  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout,
+         bf16(op.out), op.lse.f32(), layout);
+  with_mask(layout.masked(), [&](auto mask) {
+    constexpr bool masked = decltype(mask)::value;
+    launch(key_gradient_kernel<head_dim, masked>,
+           {grid(Keys::rows, shape.kv_heads), Keys::threads, shared_bytes<head_dim, Keys>, context.stream}, dqkv, dout,
+           qkv, constants, layout);
+    launch(query_gradient_kernel<head_dim, masked>,
+           {grid(Queries::rows, shape.heads), Queries::threads, shared_bytes<head_dim, Queries>, context.stream}, dqkv,
+           dout, qkv, constants, layout);
+  });
 }
 
 }  // namespace
@@ -238,8 +260,7 @@ void run(const Context& context, const AttentionBackward& op) {
   with_head_dim(shape.head_dim, [&](auto dim) {
     // The place to choose another path by context.compute_capability, as in attention_forward.
     if (out_size == 0) return;
-    launch_portable<decltype(dim)::value>(context, bf16(op.dqkv), bf16(op.dout), bf16(op.out), op.lse.f32(),
-                                          bf16(op.qkv), shape);
+    launch_portable<decltype(dim)::value>(context, op);
   });
 }
 

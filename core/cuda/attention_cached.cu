@@ -32,7 +32,10 @@ struct Cached {
   std::int64_t seq_len, past, capacity, row;
   int heads, kv_heads;
   int parts, keys_of_part;
-  float scale_log2;  // 1 / sqrt(head_dim) for softmax in base 2
+  const std::int32_t* documents;  // beginnings (B, document_stride), or null
+  std::int64_t document_stride;
+  std::int64_t window;  // of positions that a row sees; all where it is the longest
+  float scale_log2;     // of scores, for softmax in base 2
 };
 
 /// Copies the new rows' keys and values to their positions, 8 numbers a thread.
@@ -98,8 +101,12 @@ __global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
   const std::int64_t r = blockIdx.x / p.parts, b = r / p.seq_len;
   const int part = static_cast<int>(blockIdx.x % p.parts);
   const int first_head = static_cast<int>(blockIdx.y) * group, kv = first_head / (p.heads / p.kv_heads);
-  const std::int64_t begin = std::int64_t{part} * p.keys_of_part;
-  const std::int64_t end = min(begin + p.keys_of_part, p.past + r % p.seq_len + 1);
+  // Parts count from the first key that a row of this call sees.
+  const std::int64_t position = p.past + r % p.seq_len, origin = max(std::int64_t{0}, p.past - p.window + 1);
+  const std::int64_t from = origin + std::int64_t{part} * p.keys_of_part;
+  std::int64_t begin = max(from, position - p.window + 1);
+  if (p.documents != nullptr) begin = max(begin, std::int64_t{p.documents[b * p.document_stride + position]});
+  const std::int64_t end = min(from + p.keys_of_part, position + 1);
 
   float q[group][8];
   Running<group> running{};
@@ -175,7 +182,7 @@ void with_heads_of_block(int group, Run&& run) {
 template <int head_dim, int group>
 void launch_decode(const Context& context, Cached& p, std::int64_t rows) {
   const int head_blocks = p.heads / group;
-  const std::int64_t longest = p.past + p.seq_len;
+  const std::int64_t longest = p.past + p.seq_len - std::max<std::int64_t>(0, p.past - p.window + 1);
   // Two blocks for each multiprocessor keep the memory busy.
   const std::int64_t wanted = ceil_div<std::int64_t>(2 * std::max(context.multiprocessors, 1), rows * head_blocks);
   const std::int64_t most = ceil_div(longest, least_keys_of_part);
@@ -223,7 +230,11 @@ void run(const Context& context, const AttentionCached& op) {
     p.row = shape.row();
     p.heads = shape.heads;
     p.kv_heads = shape.kv_heads;
-    p.scale_log2 = attention::log2_e / std::sqrt(static_cast<float>(head_dim));
+    p.scale_log2 =
+        shape.scale > 0 ? attention::log2_e * shape.scale : attention::log2_e / std::sqrt(static_cast<float>(head_dim));
+    p.documents = op.documents.i32();
+    p.document_stride = op.documents ? op.documents.extent(2) : 0;
+    p.window = shape.window > 0 ? shape.window : p.past + p.seq_len;
     const std::int64_t packs = rows * 2 * shape.kv_heads * (head_dim / 8);
     launch(append_kernel<head_dim>,
            {static_cast<unsigned>(ceil_div<std::int64_t>(packs, threads)), threads, 0, context.stream}, p, packs);
@@ -231,7 +242,8 @@ void run(const Context& context, const AttentionCached& op) {
       const std::int64_t statistics = rows * shape.heads;
       const Tensor lse(context.workspace->get(static_cast<std::size_t>(statistics) * sizeof(float)), DType::f32,
                        {shape.batch, shape.heads, shape.seq_len});
-      run(context, AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape});
+      run(context,
+          AttentionForward{.out = op.out, .lse = lse, .qkv = op.qkv, .shape = shape, .documents = op.documents});
       return;
     }
     with_heads_of_block(shape.heads / shape.kv_heads,

@@ -56,9 +56,9 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(full_mask, x, 2);
 }
 
-/// Raw scores become 2^(scale_log2 * (score - maximum)); out is brought to the new maximum. Each row's maximum is
-/// finite from the first tile on, since every query sees key 0.
-template <int head_dim>
+/// Raw scores become 2^(scale_log2 * (score - maximum)); out is brought to the new maximum. Without a mask each row's maximum is
+/// finite from the first tile on, since every query sees key 0; with one, a row may see nothing of its block's first tiles.
+template <int head_dim, bool masked>
 __device__ __forceinline__ void update_softmax(RunningSoftmax& softmax, float (&scores)[row_tiles][key_tile / 8][4],
                                                float (&out)[row_tiles][head_dim / 8][4], float scale_log2) {
 #pragma unroll
@@ -72,8 +72,9 @@ __device__ __forceinline__ void update_softmax(RunningSoftmax& softmax, float (&
         maximum = fmaxf(maximum, fmaxf(scores[m][n][e], scores[m][n][e + 1]));
       }
       maximum = row_max(maximum);
-      const float ratio = exp2_approx((softmax.maximum[m][half] - maximum) * scale_log2);
-      const float shift = maximum * scale_log2;
+      const bool nothing = masked && maximum == -INFINITY;  // out and sum are zero, and stay so
+      const float ratio = nothing ? 0.0f : exp2_approx((softmax.maximum[m][half] - maximum) * scale_log2);
+      const float shift = nothing ? 0.0f : maximum * scale_log2;
       float sum = softmax.sum[m][half] * ratio;
 #pragma unroll
       for (int n = 0; n < key_tile / 8; ++n) {
@@ -119,7 +120,7 @@ __device__ __forceinline__ void finish_softmax(float* lse, const RunningSoftmax&
 
 /// Block (x, h, b): the x-th query tile from the end of query head h of sequence b, so that the longest rows of tiles
 /// start first and the short ones fill the gaps at the end.
-template <int head_dim>
+template <int head_dim, bool masked>
 __global__ void __launch_bounds__(threads, 2)
     attention_forward_kernel(Bf16* out, float* lse, const Bf16* qkv, Layout layout) {
   const int query_begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * query_tile;
@@ -139,7 +140,8 @@ __global__ void __launch_bounds__(threads, 2)
   };
   load_tile<query_tile, head_dim, threads>(q_tile, qkv + layout.head<head_dim>(b, h), layout.row, query_begin,
                                            layout.seq_len);
-  load_keys(0);
+  const int first_tile = masked ? layout.first_key(b, query_begin) / key_tile : 0;
+  load_keys(first_tile);
 
   const int warp = static_cast<int>(threadIdx.x) / warp_size;
   const int first_query = query_begin + warp * warp_queries;
@@ -148,17 +150,22 @@ __global__ void __launch_bounds__(threads, 2)
   RunningSoftmax softmax = {{{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}}, {}};
   const float scale_log2 = layout.scale * log2_e;
   const int tiles = ceil_div(min(query_begin + query_tile, layout.seq_len), key_tile);
+  int limits[row_tiles][2];
+  if (masked) row_limits(limits, first_query, layout.seq_len, [&](int t) { return layout.first_key(b, t); });
+  const int warp_limit = masked ? layout.first_key(b, min(first_query, layout.seq_len - 1)) : 0;
 #pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
+  for (int tile = first_tile; tile < tiles; ++tile) {
     cp_async_wait<0>();
     __syncthreads();  // this stage is there for all, and nobody reads the other any more
     if (tile + 1 < tiles) load_keys(tile + 1);
     const int key_begin = tile * key_tile, at = tile % 2 * key_tile * head_dim;
-    if (key_begin >= first_query + warp_queries) continue;  // all of it in this warp's future
+    if (key_begin >= first_query + warp_queries) continue;       // all of it in this warp's future
+    if (masked && key_begin + key_tile <= warp_limit) continue;  // or too far back
     float scores[row_tiles][key_tile / 8][4] = {};
     multiply_transposed<head_dim>(scores, warp_q, k_tiles + at);
     if (key_begin + key_tile > first_query + 1) mask_future<KeyAxis::columns>(scores, first_query - key_begin);
-    update_softmax<head_dim>(softmax, scores, acc, scale_log2);
+    if (masked) mask_columns_before(scores, limits, key_begin);
+    update_softmax<head_dim, masked>(softmax, scores, acc, scale_log2);
     multiply<head_dim>(acc, scores, v_tiles + at);
   }
   finish_softmax<head_dim>(lse + (b * layout.heads + h) * layout.seq_len, softmax, acc, layout.scale, first_query,
@@ -168,11 +175,15 @@ __global__ void __launch_bounds__(threads, 2)
 }
 
 template <int head_dim>
-void launch_portable(const Context& context, Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape) {
+void launch_portable(const Context& context, const AttentionForward& op) {
+  const AttentionShape& shape = op.shape;
+  const Layout layout(shape, op.documents);
   const dim3 grid(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, query_tile)),
                   static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.batch));
-  launch(attention_forward_kernel<head_dim>, {grid, threads, shared_bytes<head_dim>, context.stream}, bf16(out),
-         lse.f32(), bf16(qkv), Layout(shape));
+  with_mask(layout.masked(), [&](auto masked) {
+    launch(attention_forward_kernel<head_dim, decltype(masked)::value>,
+           {grid, threads, shared_bytes<head_dim>, context.stream}, bf16(op.out), op.lse.f32(), bf16(op.qkv), layout);
+  });
 }
 
 }  // namespace
@@ -184,7 +195,7 @@ void run(const Context& context, const AttentionForward& op) {
   with_head_dim(shape.head_dim, [&](auto dim) {
     // Every capability from 8.0 on runs the portable path. One that needs more (wgmma: 9.0) would be chosen here, by
     // context.compute_capability.
-    if (out_size > 0) launch_portable<decltype(dim)::value>(context, op.out, op.lse, op.qkv, shape);
+    if (out_size > 0) launch_portable<decltype(dim)::value>(context, op);
   });
 }
 

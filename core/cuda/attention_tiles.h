@@ -23,17 +23,37 @@ constexpr float ln_2 = 0.6931471805599453f;
 
 /// Sizes and strides of one call; element (t, i) of a head is at head + t * stride + i.
 struct Layout {
-  explicit Layout(const AttentionShape& shape)
+  explicit Layout(const AttentionShape& shape, const Tensor& of_documents = {})
       : seq_len(static_cast<int>(shape.seq_len)),
         heads(shape.heads),
         kv_heads(shape.kv_heads),
         row(shape.row()),
         out_row(static_cast<std::int64_t>(shape.heads) * shape.head_dim),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))) {}
+        scale(shape.score_scale()),
+        window(static_cast<int>(shape.window > 0 ? std::min(shape.window, shape.seq_len) : shape.seq_len)),
+        documents(of_documents.i32()),
+        document_stride(of_documents ? of_documents.extent(2) : 0),
+        document_ends(shape.batch * document_stride) {}
 
   int seq_len, heads, kv_heads;
-  std::int64_t row, out_row;  // elements from one position to the next in qkv and in out
-  float scale;                // of scores; times log2_e for softmax in base 2
+  std::int64_t row, out_row;      // elements from one position to the next in qkv and in out
+  float scale;                    // of scores; times log2_e for softmax in base 2
+  int window;                     // seq_len: none
+  const std::int32_t* documents;  // beginnings (B, document_stride), then from document_ends on the ends; or null
+  std::int64_t document_stride, document_ends;
+
+  /// Whether rows see less than all keys before them.
+  bool masked() const { return window < seq_len || documents != nullptr; }
+  /// The first key that position t of sequence b sees, for t below seq_len.
+  __device__ __forceinline__ int first_key(std::int64_t b, int t) const {
+    const int key = max(0, t - window + 1);
+    return documents == nullptr ? key : max(key, documents[b * document_stride + t]);
+  }
+  /// The first position behind key k of sequence b that does not see it.
+  __device__ __forceinline__ int query_end(std::int64_t b, int k) const {
+    const int end = min(seq_len, k + window);
+    return documents == nullptr ? end : min(end, documents[document_ends + b * document_stride + k]);
+  }
 
   /// Offset in qkv of position 0 of a head of sequence b: query heads first, then key, then value heads.
   template <int head_dim>
@@ -47,6 +67,13 @@ struct Layout {
   }
 };
 
+/// Calls run(std::bool_constant<masked>).
+template <class Run>
+void with_mask(bool masked, Run&& run) {
+  if (masked) return run(std::true_type{});
+  run(std::false_type{});
+}
+
 /// Calls run(std::integral_constant<int, head_dim>) for the head sizes that have kernels.
 template <class Run>
 void with_head_dim(int head_dim, Run&& run) {
@@ -59,7 +86,7 @@ void with_head_dim(int head_dim, Run&& run) {
       return run(std::integral_constant<int, 128>{});
     default:
       throw Error("attention: head_dim = " + std::to_string(head_dim) +
-                  ", but the CUDA back end has 32, 64 and 128: choose model.n_heads = d_model / one of these");
+                  ", but the CUDA back end has 32, 64 and 128: choose model.head_dim = one of these");
   }
 }
 
@@ -195,6 +222,47 @@ __device__ __forceinline__ void mask_future(float (&scores)[M][N][4], int lead) 
       }
     }
   }
+}
+
+/// Scores out of sight become -infinity: a row (query) sees columns (keys) from limits[m][half] on, counted in the tile.
+template <int M, int N>
+__device__ __forceinline__ void mask_columns_before(float (&scores)[M][N][4], const int (&limits)[M][2],
+                                                    int tile_begin) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int column = tile_begin + 8 * n + 2 * (lane % 4) + e % 2;
+        if (column < limits[m][e / 2]) scores[m][n][e] = -INFINITY;
+      }
+    }
+  }
+}
+/// The same where a row (key) is seen by columns (queries) below limits[m][half].
+template <int M, int N>
+__device__ __forceinline__ void mask_columns_from(float (&scores)[M][N][4], const int (&limits)[M][2], int tile_begin) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int column = tile_begin + 8 * n + 2 * (lane % 4) + e % 2;
+        if (column >= limits[m][e / 2]) scores[m][n][e] = -INFINITY;
+      }
+    }
+  }
+}
+/// limit(row) of a lane's rows first_row + 16 m + 8 half + lane / 4; rows from seq_len on take the last one's.
+template <int M, class Limit>
+__device__ __forceinline__ void row_limits(int (&limits)[M][2], int first_row, int seq_len, const Limit& limit) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+#pragma unroll
+  for (int i = 0; i < 2 * M; ++i) limits[i / 2][i % 2] = limit(min(first_row + 8 * i + lane / 4, seq_len - 1));
 }
 
 /// Writes a warp's 16 M rows scale * c, rounded to bf16, to rows [begin, begin + 16 M) of a head, but none from

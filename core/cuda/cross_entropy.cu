@@ -136,8 +136,8 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 __global__ void __launch_bounds__(block_threads)
-    combine_kernel(float* nll, float* lse, const float* statistics, const std::int32_t* targets, std::int64_t shards,
-                   std::int64_t rows) {
+    combine_kernel(float* nll, float* lse, float* penalty, const float* statistics, const std::int32_t* targets,
+                   std::int64_t shards, std::int64_t rows, float z_loss) {
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (n >= rows) return;
   float maximum = statistics[3 * n];
@@ -155,6 +155,7 @@ __global__ void __launch_bounds__(block_threads)
   lse[n] = maximum + log_sum;
   // maximum - logit first: both may be large, and their difference is exact where they are close.
   nll[n] = targets[n] < 0 ? 0.0f : (maximum - logit) + log_sum;
+  if (penalty != nullptr) penalty[n] = targets[n] < 0 ? 0.0f : z_loss * lse[n] * lse[n];
 }
 
 /// Overwrites logits with their gradient.
@@ -162,10 +163,11 @@ struct WriteGradient {
   __nv_bfloat16* row;
   std::int64_t target;  // column, or -1
   float lse, scale;
+  float of_z;  // 1 + 2 z_loss lse
   bool has_target;
 
   __device__ __forceinline__ float gradient(std::int64_t column, float x) const {
-    return has_target ? scale * (__expf(x - lse) - (column == target ? 1.0f : 0.0f)) : 0.0f;
+    return has_target ? scale * (__expf(x - lse) * of_z - (column == target ? 1.0f : 0.0f)) : 0.0f;
   }
   __device__ __forceinline__ void one(std::int64_t column, float x) const {
     row[column] = from_float<__nv_bfloat16>(gradient(column, x));
@@ -180,12 +182,12 @@ struct WriteGradient {
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
     gradient_kernel(__nv_bfloat16* logits, const float* bias, const float* lse, const std::int32_t* targets,
-                    std::int64_t rows, std::int64_t width, ClassShard classes, float scale) {
+                    std::int64_t rows, std::int64_t width, ClassShard classes, float scale, float z_loss) {
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;
   __nv_bfloat16* const row = logits + n * width;
   const std::int32_t target = targets[n];
-  const WriteGradient write{row, column_of(target, classes), lse[n], scale, target >= 0};
+  const WriteGradient write{row, column_of(target, classes), lse[n], scale, 1 + 2 * z_loss * lse[n], target >= 0};
   visit_row<threads>(row, bias, classes.count, write);
   for (std::int64_t c = classes.count + RowThreads<threads>::index(); c < width; c += threads) {
     row[c] = from_float<__nv_bfloat16>(0.0f);
@@ -236,7 +238,7 @@ void run(const Context& context, const SoftmaxCombine& op) {
   if (rows == 0) return;
   launch(combine_kernel,
          {static_cast<unsigned>(ceil_div(rows, std::int64_t{block_threads})), block_threads, 0, context.stream},
-         op.nll.f32(), op.lse.f32(), op.statistics.f32(), op.targets.i32(), shards, rows);
+         op.nll.f32(), op.lse.f32(), op.penalty.f32(), op.statistics.f32(), op.targets.i32(), shards, rows, op.z_loss);
 }
 
 template <>
@@ -246,7 +248,7 @@ void run(const Context& context, const SoftmaxGradient& op) {
   if (rows == 0 || width == 0) return;
   with_row_threads(rows, classes.count, [&](auto threads, unsigned blocks) {
     launch(gradient_kernel<decltype(threads)::value>, {blocks, block_threads, 0, context.stream}, bf16(op.logits),
-           op.bias.f32(), op.lse.f32(), op.targets.i32(), rows, width, classes, op.scale);
+           op.bias.f32(), op.lse.f32(), op.targets.i32(), rows, width, classes, op.scale, op.z_loss);
   });
 }
 

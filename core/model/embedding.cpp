@@ -4,7 +4,7 @@ namespace vqlm {
 
 Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket,
                      bool tied, float stddev)
-    : tensor_(tensor), parameters_(parameters), tied_(tied) {
+    : tensor_(tensor), parameters_(parameters), tied_(tied), scale_(config.embedding_scale) {
   Parameter table{.name = "model.embed_tokens.weight",
                   .global_shape = {config.vocab_size, config.d_model},
                   .offset = {},
@@ -41,11 +41,13 @@ void Embedding::forward(Tensor x, Tensor ids, const Scratch& scratch) const {
     backend.run(EmbeddingForward{.out = columns, .ids = ids, .table = table, .first_row = 0});
     tensor_.columns_to_rows(x, columns, scratch.gathered.range(0, x.numel()));
   }
+  if (scale_ != 1) backend.run(Scale{.x = x, .factor = scale_});
 }
 
 void Embedding::backward(Tensor dx, Tensor ids, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
   const Tensor dtable = parameters_.gradient(table_);
+  if (scale_ != 1) backend.run(Scale{.x = dx, .factor = scale_});
   if (tensor_.size() == 1) {
     backend.run(EmbeddingBackward{.dtable = dtable, .dout = dx, .ids = ids, .first_row = 0});
   } else if (tied_) {

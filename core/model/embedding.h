@@ -17,15 +17,16 @@ class Embedding {
   /// The table's parameter, for a tied head: rows part_of(vocab_size) of (V, d).
   ParameterId table() const { return table_; }
 
-  /// x (n, d) overwritten: this rank's rows of the embeddings of ids (N).
+  /// x (n, d) overwritten: this rank's rows of the embeddings of ids (N), times model.embedding_scale.
   void forward(Tensor x, Tensor ids, const Scratch& scratch) const;
-  /// The table's gradient accumulates, from dx (n, d).
+  /// The table's gradient accumulates, from dx (n, d), which is scaled in place.
   void backward(Tensor dx, Tensor ids, const Scratch& scratch) const;
 
  private:
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   bool tied_;
+  float scale_;
   std::int64_t first_row_ = 0;
   ParameterId table_;
 };

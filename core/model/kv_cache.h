@@ -12,6 +12,7 @@ namespace vqlm {
 struct CachedLayer {
   Tensor keys, values;    // (B, kv_heads, capacity, head_dim) A
   std::int64_t past = 0;  // positions that are there
+  Tensor documents = {};  // (2, B, capacity) i32, where model.document_end is
 };
 
 class KvCache {
@@ -21,7 +22,7 @@ class KvCache {
 
   std::int64_t capacity() const { return capacity_; }
   CachedLayer layer(std::size_t index, std::int64_t past) const {
-    return {layers_[index].keys, layers_[index].values, past};
+    return {layers_[index].keys, layers_[index].values, past, {}};
   }
 
  private:

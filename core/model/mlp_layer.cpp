@@ -1,12 +1,14 @@
 #include "core/model/mlp_layer.h"
 
-#include <cmath>
-
 namespace vqlm {
 
 MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
                    ParameterStore& parameters, int bucket, const std::string& prefix)
-    : tensor_(tensor), parameters_(parameters), rows_(batch.rows()), width_(config.d_ff / tensor.size()) {
+    : tensor_(tensor),
+      parameters_(parameters),
+      rows_(batch.rows()),
+      width_(config.d_ff / tensor.size()),
+      activation_(config.activation) {
   const Parameter half{.name = {},
                        .global_shape = {config.d_ff, config.d_model},
                        .offset = {width_ * tensor.rank(), 0},
@@ -23,7 +25,7 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                                    .global_shape = {config.d_model, config.d_ff},
                                    .offset = {0, width_ * tensor.rank()},
                                    .shape = {config.d_model, width_},
-                                   .init = {.stddev = 0.02f / std::sqrt(2.0f * static_cast<float>(config.n_layers))},
+                                   .init = {.stddev = config.output_stddev()},
                                    .role = ParameterRole::block,
                                    .hidden_matrix = true}});
 }
@@ -37,7 +39,11 @@ void MlpLayer::place_hidden(TensorArena& arena, Activations& saved) const {
 }
 
 void MlpLayer::forward_activation(const Activations& saved) const {
-  tensor_.backend().run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
+  if (activation_ == Activation::swiglu) {
+    tensor_.backend().run(SwigluForward{.y = saved.hidden, .gate_up = saved.gate_up});
+  } else {
+    tensor_.backend().run(GegluForward{.y = saved.hidden, .gate_up = saved.gate_up});
+  }
 }
 
 void MlpLayer::forward_hidden(Tensor x, const Activations& saved, const Scratch& scratch) const {
@@ -72,7 +78,11 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
                      .ta = Transpose::yes,
                      .accumulate = Accumulate::yes});
   const Tensor dgate_up = saved.gate_up;  // in place: forward's values are not needed again
-  backend.run(SwigluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
+  if (activation_ == Activation::swiglu) {
+    backend.run(SwigluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
+  } else {
+    backend.run(GegluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
+  }
   const Tensor rows = tensor_.gather(x, scratch.gathered);
   backend.run(Matmul{.c = parameters_.fused_gradient(gate_up_, 2),
                      .a = dgate_up,

@@ -1,4 +1,4 @@
-// The SwiGLU feed-forward layer: fused gate and up projections, silu(gate) * up, down projection. d_ff is
+// The gated feed-forward layer: fused gate and up projections, silu(gate) * up or gelu(gate) * up, down projection. d_ff is
 // split over the tensor group.
 #pragma once
 
@@ -41,6 +41,7 @@ class MlpLayer {
   ParameterStore& parameters_;
   std::int64_t rows_;   // N
   std::int64_t width_;  // d_ff / P
+  Activation activation_;
   ParameterId gate_up_;
   ParameterId down_;
 };

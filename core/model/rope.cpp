@@ -42,4 +42,11 @@ std::vector<double> rope_frequencies(const ModelConfig& model) {
   return frequencies;
 }
 
+std::vector<double> window_rope_frequencies(const ModelConfig& model) {
+  ModelConfig local = model;
+  local.rope_theta = model.window_rope_theta;
+  local.rope_scaling = {};
+  return rope_frequencies(local);
+}
+
 }  // namespace vqlm

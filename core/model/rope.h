@@ -14,5 +14,7 @@ namespace vqlm {
 ///           frequency / factor where waves < low_freq_factor, frequency where waves > high_freq_factor, and between them
 ///           linear in waves.
 std::vector<double> rope_frequencies(const ModelConfig& model);
+/// Of layers with a window: model.window_rope_theta^(-2i / head_dim), not scaled.
+std::vector<double> window_rope_frequencies(const ModelConfig& model);
 
 }  // namespace vqlm

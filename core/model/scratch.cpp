@@ -24,6 +24,8 @@ Scratch::Scratch(const TensorParallel& tensor, const ModelConfig& config, const 
     if (p > 1) arena.add(gathered_gradient, {rows, d}, a);
     arena.add(hidden, {rows, std::max(attention_width, config.d_ff / p)}, a);
     arena.add(qkv_gradient, {rows, attention_width + 2 * kv_width}, a);
+    const std::int64_t groups = config.qk_norm == QkNorm::head ? (config.n_heads + config.n_kv_heads) / p : 2;
+    if (config.qk_norm != QkNorm::none) arena.add(qk_dots, {rows, groups}, DType::f32);
   }
   storage = arena.allocate(tensor.backend(), MemoryUse::workspace);
 }

@@ -17,9 +17,11 @@ struct Scratch {
   Tensor partial;            // (N, d), absent at P = 1
   Tensor hidden;             // (N, max(heads * head_dim, d_ff) / P), training only
   Tensor qkv_gradient;       // (N, (heads + 2 kv_heads) * head_dim / P), training only
+  Tensor qk_dots;            // (N, S) f32, training with model.qk_norm only: QkNormLayer's sums
+  Tensor documents;          // (2, B, C) i32, with model.document_end only, and the transformer's: FindDocuments
   Buffer storage;
 
-  // All in the back end's activation dtype.
+  // In the back end's activation dtype where nothing else is said.
 
   Scratch(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& shape, bool training);
 };

@@ -43,17 +43,17 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
                 " share this model; use parallel.tensor=1");
   }
-  const std::vector<double> frequencies = rope_frequencies(config_);
-  rope_frequencies_ = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
-  const Tensor rope = rope_frequencies_.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64);
-  backend_.copy_from_host(rope, frequencies.data());
+  rope_frequencies_ = rotation_of(rope_frequencies(config_));
+  if (config_.window_rope_theta > 0) window_rope_frequencies_ = rotation_of(window_rope_frequencies(config_));
 
   open_buckets(options.head);
   embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, embedding_stddev(config_, options.head));
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
-    const Block::Buckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
-    blocks_.emplace_back(tensor_, config_, batch_, parameters_, buckets, rope, layer);
+    const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
+    const Buffer& rope = config_.rotates_locally(layer) ? window_rope_frequencies_ : rope_frequencies_;
+    blocks_.emplace_back(tensor_, config_, batch_, parameters_, buckets,
+                         rope.view({config_.head_dim() / 2}, DType::f64), layer);
   }
   final_gain_ = parameters_.add(replicated_bucket_, {norm_gain("model.norm.weight", config_.d_model)});
   const HeadContext context{.tensor = tensor_,
@@ -76,6 +76,27 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   parameters_.allocate(training);
   allocate_activations(options.purpose);
   if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
+  if (config_.document_end >= 0) {
+    const std::int64_t positions = batch_.batch * (generation ? options.context : batch_.seq_len);
+    documents_ =
+        backend_.allocate(static_cast<std::size_t>(2 * positions) * sizeof(std::int32_t), MemoryUse::workspace);
+    scratch_.documents = documents_.view({2, batch_.batch, positions / batch_.batch}, DType::i32);
+  }
+}
+
+void Transformer::find_documents(Tensor tokens, std::int64_t past) {
+  if (!scratch_.documents) return;
+  const std::int64_t batch = batch_.batch;
+  backend_.run(FindDocuments{.documents = scratch_.documents,
+                             .tokens = tokens.view({batch, tokens.numel() / batch}),
+                             .end_of_text = config_.document_end,
+                             .past = past});
+}
+
+Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
+  Buffer buffer = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
+  backend_.copy_from_host(buffer.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64), frequencies.data());
+  return buffer;
 }
 
 // Buckets stand in the order of forward; backward completes them from the last to the first.
@@ -116,6 +137,7 @@ void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>
 }
 
 void Transformer::forward(Tensor tokens) {
+  find_documents(tokens, 0);
   Tensor x = saved(0).input;
   Tensor branch = head_->input_branch(my_rows(tokens));
   embedding_->forward(x, tokens, scratch_);
@@ -172,6 +194,7 @@ void Transformer::reshape(const BatchShape& batch) {
   VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_);
   batch_ = batch;
   for (Block& block : blocks_) block.reshape(batch);
+  if (scratch_.documents) scratch_.documents = scratch_.documents.view({2, batch.batch, batch.seq_len});
 }
 
 void Transformer::log_probs(Tensor out, Tensor tokens) {
@@ -184,11 +207,14 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
   const std::int64_t rows = tokens.numel(), length = tokens.extent(1);
   VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
   const Block::Activations rows_of = Block::first_rows(saved(0), rows);
+  find_documents(tokens, past);
   Tensor x = rows_of.input;
   Tensor branch = head_->input_branch(tokens.view({rows}));
   embedding_->forward(x, tokens.view({rows}), scratch_);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    blocks_[layer].advance(x, branch, rows_of, scratch_, cache_->layer(layer, past));
+    CachedLayer cached = cache_->layer(layer, past);
+    cached.documents = scratch_.documents;
+    blocks_[layer].advance(x, branch, rows_of, scratch_, cached);
     x = rows_of.middle;
     branch = scratch_.branch.rows(0, rows);
   }
@@ -213,8 +239,15 @@ double Transformer::flops_per_token() const {
   for (const Parameter& p : parameters_.parameters()) {
     if (p.rule == UpdateRule::derived) without_gradient += static_cast<double>(p.global_shape.numel());
   }
-  const double attention = 6.0 * static_cast<double>(batch_.seq_len) * config_.n_heads * config_.head_dim();
-  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention * config_.n_layers;
+  double attention = 0;
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    const std::int64_t all = batch_.seq_len, window = config_.window_of(layer);
+    const auto hidden =
+        static_cast<double>(window > 0 && window < all ? all - window : 0);  // see AttentionForward::cost()
+    const double seen = static_cast<double>(all) - hidden * hidden / static_cast<double>(all);
+    attention += 6.0 * seen * config_.n_heads * config_.head_dim();
+  }
+  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention;
 }
 
 }  // namespace vqlm

@@ -82,16 +82,19 @@ class Transformer {
   double head_seconds(const HeadMarks& marks) const { return backend_.seconds_between(marks.begin, marks.end); }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
   /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
-  /// where only half of the scores exist.
+  /// where only half of the scores exist, or less where a layer has a window.
   double flops_per_token() const;
 
  private:
   /// Leaves the normalised last hidden states in hidden_.
   void forward(Tensor tokens);
+  /// Where documents of tokens (B T) at positions from `past` on begin and end, with model.document_end.
+  void find_documents(Tensor tokens, std::int64_t past);
   void backward(Tensor tokens, const BucketReady& ready);
   const Block::Activations& saved(std::size_t layer) const {
     return activations_[activations_.size() == 1 ? 0 : layer];
   }
+  Buffer rotation_of(const std::vector<double>& frequencies);
   void open_buckets(const HeadConfig& head);
   void allocate_activations(Purpose purpose);
   /// Which of a layer's activations backward finds overwritten: none of the last layer's, which are used at once.
@@ -107,13 +110,16 @@ class Transformer {
   ParameterStore parameters_;
   std::int64_t rows_;
   Scratch scratch_;
-  Buffer rope_frequencies_;  // (head_dim / 2) f64
+  Buffer rope_frequencies_;         // (head_dim / 2) f64
+  Buffer window_rope_frequencies_;  // the same for layers with a window, where they have their own
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;
   ParameterId final_gain_ = 0;
   int embedding_bucket_ = 0, replicated_bucket_ = 0;
   std::vector<int> layer_buckets_, head_buckets_;
+
+  Buffer documents_;  // of scratch_.documents
 
   Buffer activation_storage_;
   std::vector<Block::Activations> activations_;

@@ -26,15 +26,16 @@ OpCost SoftmaxStatistics::cost() const {
 }
 
 void SoftmaxCombine::check(DType /*a*/) const {
-  check_dtype(DType::f32, {nll, lse, statistics});
+  check_dtype(DType::f32, {nll, lse, statistics, penalty});
   check_dtype(DType::i32, {targets});
   VQLM_ASSERT(statistics.rank() == 3 && statistics.extent(0) > 0 && statistics.extent(2) == 3);
   const std::int64_t rows = statistics.extent(1);
   VQLM_ASSERT(nll.numel() == rows && lse.numel() == rows && targets.numel() == rows);
+  VQLM_ASSERT(penalty ? penalty.numel() == rows : z_loss == 0);
 }
 
 OpCost SoftmaxCombine::cost() const {
-  return cost_of({statistics, targets}, {nll, lse});
+  return cost_of({statistics, targets}, {nll, lse, penalty});
 }
 
 void SoftmaxGradient::check(DType a) const {

@@ -30,20 +30,23 @@ struct SoftmaxStatistics {
 };
 
 /// Combines statistics (P, N, 3) of the P shards in order: lse (N) overwritten; nll (N) overwritten with
-/// lse - target's x, and 0 where targets[n] < 0.
+/// lse - target's x, and 0 where targets[n] < 0. penalty (N), where present, is overwritten with z_loss * lse^2 (Chowdhery et
+/// al., arXiv 2204.02311), and 0 where targets[n] < 0.
 struct SoftmaxCombine {
   static constexpr std::string_view name = "softmax_combine";
   Tensor nll;
   Tensor lse;
   Tensor statistics;
   Tensor targets;
+  Tensor penalty = {};
+  float z_loss = 0;
 
   void check(DType a) const;
   OpCost cost() const;
 };
 
-/// logits (N, W) A become their gradient scale * (exp(x - lse) - [target]); rows with target < 0 become 0, and so do
-/// the columns behind the shard's classes. x as above.
+/// logits (N, W) A become the gradient of scale * (nll + penalty): scale * (exp(x - lse) (1 + 2 z_loss lse) - [target]); rows
+/// with target < 0 become 0, and so do the columns behind the shard's classes. x as above.
 struct SoftmaxGradient {
   static constexpr std::string_view name = "softmax_gradient";
   Tensor logits;
@@ -52,6 +55,7 @@ struct SoftmaxGradient {
   Tensor targets;
   ClassShard classes;
   float scale;
+  float z_loss = 0;
 
   void check(DType a) const;
   OpCost cost() const;

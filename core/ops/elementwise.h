@@ -5,11 +5,44 @@
 
 namespace vqlm {
 
-/// out (C) accumulates the sums of the first C columns of x (N, W) A.
+/// out (C) f32 accumulates the sums of columns [first, first + C) of x (N, W) A.
 struct AddColumnSums {
   static constexpr std::string_view name = "add_column_sums";
   Tensor out;
   Tensor x;
+  std::int64_t first = 0;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// Columns [first, first + C) of every row of x (N, W) A, in place, plus bias (C) f32.
+struct AddBias {
+  static constexpr std::string_view name = "add_bias";
+  Tensor x;
+  Tensor bias;
+  std::int64_t first = 0;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// out = a + b, all A and of one shape; out may be a or b.
+struct Add {
+  static constexpr std::string_view name = "add";
+  Tensor out;
+  Tensor a;
+  Tensor b;
+
+  void check(DType activation) const;
+  OpCost cost() const;
+};
+
+/// x A, in place, times factor.
+struct Scale {
+  static constexpr std::string_view name = "scale";
+  Tensor x;
+  float factor;
 
   void check(DType a) const;
   OpCost cost() const;

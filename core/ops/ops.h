@@ -8,6 +8,7 @@
 #include "core/ops/cluster_log_probs.h"
 #include "core/ops/code_entropy.h"
 #include "core/ops/cross_entropy.h"
+#include "core/ops/documents.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
@@ -15,6 +16,7 @@
 #include "core/ops/member_log_probs.h"
 #include "core/ops/member_means.h"
 #include "core/ops/muon.h"
+#include "core/ops/qk_norm.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
 #include "core/ops/scatter_add_rows.h"
@@ -23,12 +25,14 @@
 namespace vqlm {
 
 using Op = std::variant<  //
-    const Matmul*, const AddColumnSums*, const SwapAxes*, const SwigluForward*, const SwigluBackward*,
-    const RmsnormForward*, const RmsnormBackward*, const RopeForward*, const RopeBackward*, const AttentionForward*,
-    const AttentionBackward*, const AttentionCached*, const EmbeddingForward*, const EmbeddingBackward*,
-    const AddSumOfSquares*, const AdamW*, const MovingAverage*, const MuonMomentum*, const AddScaled*,
-    const MuonUpdate*, const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*,
-    const ScatterAddRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*, const MemberEntropy*,
-    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*>;
+    const Matmul*, const AddColumnSums*, const AddBias*, const Add*, const Scale*, const SwapAxes*,
+    const SwigluForward*, const SwigluBackward*, const GegluForward*, const GegluBackward*, const RmsnormForward*,
+    const RmsnormBackward*, const QkSquares*, const QkNormForward*, const QkDots*, const QkNormBackward*,
+    const RopeForward*, const RopeBackward*, const AttentionForward*, const AttentionBackward*, const AttentionCached*,
+    const FindDocuments*, const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*,
+    const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*, const SoftmaxStatistics*,
+    const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*,
+    const Commitment*, const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
+    const AddMemberMeans*, const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

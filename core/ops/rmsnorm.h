@@ -22,7 +22,7 @@ struct RmsnormForward {
   OpCost cost() const;
 };
 
-/// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy when overwritten. x is what was
+/// dgain (d) accumulates; dx (N, d) accumulates or is overwritten; dx may alias dy or x when overwritten. x is what was
 /// normalised (sum, where there was a branch). dx, dy, x: A; dgain, gain, rstd: f32.
 struct RmsnormBackward {
   static constexpr std::string_view name = "rmsnorm_backward";

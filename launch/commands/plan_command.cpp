@@ -12,6 +12,7 @@
 #include "launch/commands/commands.h"
 #include "launch/commands/plan_job.h"
 #include "launch/environment.h"
+#include "train/config/config_body_check.h"
 #include "train/engine/human_bytes.h"
 #include "train/tools/plan/plan_report.h"
 #include "train/tools/plan/search_report.h"
@@ -72,6 +73,7 @@ void plan(const PlanArguments& options) {
   std::vector<std::string> notes;
   apply_grid(options, config, notes);
   const std::int64_t vocabulary = vocabulary_of(options, config, notes);
+  mark_documents(config, 0, "");  // which token it is does not matter here
   resolve(config, vocabulary, config.parallel.data * config.parallel.tensor);
   const DType dtype = dtype_of(options, config);
   check_device(config, dtype);

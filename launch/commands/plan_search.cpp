@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "launch/commands/plan_job.h"
+#include "train/config/config_body_check.h"
 #include "train/tools/plan/search_report.h"
 
 namespace vqlm {
@@ -34,6 +35,7 @@ void search_plan(const PlanArguments& options) {
   config = load_config(options.config, options.overrides);
   const std::int64_t vocabulary = vocabulary_of(options, config, report.notes);
   clear_choices(config, report.notes);
+  mark_documents(config, 0, "");  // which token it is does not matter here
   resolve(config, vocabulary, 1);
   check_device(config, DType::bf16);
   const std::optional<CodeMap> map = map_of(config, report.notes);

@@ -11,6 +11,7 @@
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
+#include "train/config/config_body_check.h"
 #include "train/run/training_inputs.h"
 #include "train/tools/samples/replay.h"
 
@@ -52,6 +53,7 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
   config.parallel.tensor = std::gcd(ranks, config.parallel.tensor);
   if (options.device) config.run.device = *options.device;
   ShardSet shards = open_training_shards(config);
+  mark_documents(config, shards.eos_id(), shards.glob());
   resolve(config, shards.vocab_size(), ranks);
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());

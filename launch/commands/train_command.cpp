@@ -22,6 +22,7 @@
 #include "launch/host.h"
 #include "launch/run_log.h"
 #include "launch/signals.h"
+#include "train/config/config_body_check.h"
 #include "train/engine/human_bytes.h"
 #include "train/engine/plan.h"
 #include "train/run/training_run.h"
@@ -80,6 +81,7 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
                  const std::function<bool()>& stop_requested) {
   Config config = training_configuration(options, environment);
   ShardSet shards = open_training_shards(config);
+  mark_documents(config, shards.eos_id(), shards.glob());
   resolve(config, shards.vocab_size(), environment.mpi().size());
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());

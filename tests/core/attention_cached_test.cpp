@@ -30,18 +30,26 @@ TEST_P(AttentionCachedTest, PartsEqualTheWhole) {
   HostF32 qkv = random_normal({whole.batch, whole.seq_len, whole.row()}, "qkv");
   HostF32 expected({whole.batch, whole.seq_len, std::int64_t{whole.heads} * whole.head_dim}),
       lse({whole.batch, whole.heads, whole.seq_len});
-  backend->run(AttentionForward{.out = expected, .lse = lse, .qkv = qkv, .shape = whole});
+  HostI32 cut = random_documents(whole);
+  HostI32 documents = with_capacity(cut, whole.seq_len + 3);
+  const auto mask = [&](HostI32& x) { return c.documents ? x.tensor() : Tensor{}; };
+  backend->run(AttentionForward{.out = expected, .lse = lse, .qkv = qkv, .shape = whole, .documents = mask(cut)});
   // Tiles and chunks of 256 positions.
-  const AttentionError error =
-      attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(1 + t / 256); });
+  const AttentionError error = attention_error(
+      whole, qkv, [](std::int64_t t) { return static_cast<double>(1 + t / 256); }, c.documents ? &cut : nullptr);
   const Shape cache{whole.batch, whole.kv_heads, whole.seq_len + 3, whole.head_dim};
   HostF32 keys = poisoned(cache), values = poisoned(cache);
   std::int64_t past = 0;
   for (std::size_t index = 0; index < c.parts.size(); ++index) {
     const std::int64_t rows = c.parts[index];
     HostF32 part = rows_of_sequences(qkv, past, rows), out = poisoned({whole.batch, rows, expected.shape()[2]});
-    backend->run(
-        AttentionCached{.out = out, .keys = keys, .values = values, .qkv = part, .shape = c.part(index), .past = past});
+    backend->run(AttentionCached{.out = out,
+                                 .keys = keys,
+                                 .values = values,
+                                 .qkv = part,
+                                 .shape = c.part(index),
+                                 .past = past,
+                                 .documents = mask(documents)});
     const HostF32 of_whole = rows_of_sequences(expected, past, rows);
     std::vector<double> bound;
     for (std::int64_t i = 0; i < out.size(); ++i) {
@@ -63,6 +71,11 @@ INSTANTIATE_TEST_SUITE_P(
                       // Over the ends of query blocks, key tiles and chunks; a width that no vector divides.
                       CachedCase{"PromptInParts", {1, 0, 3, 1, 6}, {254, 1, 1, 1, 1, 130, 1, 200, 1}},
                       CachedCase{"ManyChunks", {2, 0, 2, 2, 64}, {1030, 1, 1}},
+                      // Windows within a chunk and over several, in prompts and steps.
+                      CachedCase{"Window", {2, 0, 4, 2, 8, 0, 3}, {5, 1, 1, 1, 4, 1}},
+                      CachedCase{"LongWindow", {1, 0, 2, 1, 16, 0.3f, 300}, {290, 20, 1, 400, 1, 1}},
+                      CachedCase{"Documents", {2, 0, 4, 2, 8}, {200, 1, 1, 90, 1, 1}, true},
+                      CachedCase{"ManyDocuments", {2, 0, 2, 2, 16, 0, 90}, {700, 1, 1, 120, 1}, true},
                       CachedCase{"ManyHeads", {3, 0, 6, 6, 2}, {5, 3, 1}}),
     [](const auto& test) { return std::string(test.param.name); });
 

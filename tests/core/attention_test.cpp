@@ -1,7 +1,7 @@
 // Attention against a double-precision reference, which is itself checked by finite differences.
 #include <gtest/gtest.h>
 
-#include "tests/core/op_testing.h"
+#include "tests/core/attention_documents.h"
 
 namespace vqlm::testing {
 namespace {
@@ -21,7 +21,8 @@ struct Row {
 
 class Model {
  public:
-  Model(const AttentionShape& shape, std::vector<double> qkv) : shape_(shape), qkv_(std::move(qkv)) {}
+  Model(const AttentionShape& shape, std::vector<double> qkv, const HostI32* documents = nullptr)
+      : shape_(shape), qkv_(std::move(qkv)), documents_(documents) {}
 
   Reference forward() const;
   /// Adds the gradient for dout to a forward result.
@@ -42,17 +43,22 @@ class Model {
   std::size_t out_at(std::int64_t b, std::int64_t t, int h) const {
     return static_cast<std::size_t>(((b * shape_.seq_len + t) * shape_.heads + h) * shape_.head_dim);
   }
-  double scale() const { return 1 / std::sqrt(static_cast<double>(shape_.head_dim)); }
+  double scale() const {
+    return shape_.scale > 0 ? static_cast<double>(shape_.scale) : 1 / std::sqrt(static_cast<double>(shape_.head_dim));
+  }
   Row softmax_row(std::int64_t b, std::int64_t t, int h) const;
 
   AttentionShape shape_;
   std::vector<double> qkv_;
+  const HostI32* documents_;
 };
 
 Row Model::softmax_row(std::int64_t b, std::int64_t t, int h) const {
   Row row;
   double largest = -1e300, magnitude = 0;
-  for (std::int64_t j = 0; j <= t; ++j) {
+  const std::int64_t first = first_seen(shape_, documents_, b, t);
+  row.p.resize(static_cast<std::size_t>(first), -1e300);  // out of sight: p is 0
+  for (std::int64_t j = first; j <= t; ++j) {
     double score = 0, terms = 0;
     for (int i = 0; i < shape_.head_dim; ++i) {
       const double term = qkv_[query_at(b, t, h) + static_cast<std::size_t>(i)] *
@@ -142,15 +148,12 @@ void Model::backward(Reference& r, const std::vector<double>& dout) const {
   }
 }
 
-std::string name(const ::testing::TestParamInfo<AttentionShape>& info) {
-  const AttentionShape& s = info.param;
-  return std::string("B").append(std::to_string(s.batch)) + "_T" + std::to_string(s.seq_len) + "_H" +
-         std::to_string(s.heads) + "_" + std::to_string(s.kv_heads) + "_D" + std::to_string(s.head_dim);
-}
-
-class AttentionTest : public OpTest, public ::testing::WithParamInterface<AttentionShape> {
+class AttentionTest : public OpTest, public ::testing::WithParamInterface<AttentionCase> {
  protected:
-  AttentionShape shape = GetParam();
+  AttentionShape shape = GetParam().shape;
+  HostI32 cut = random_documents(shape);
+  const HostI32* const seen = GetParam().documents ? &cut : nullptr;
+  Tensor documents = GetParam().documents ? cut.tensor() : Tensor{};
   std::int64_t width = std::int64_t{shape.heads} * shape.head_dim;
   HostF32 qkv = random_normal({shape.batch, shape.seq_len, shape.row()}, "qkv");
   HostF32 dout = random_normal({shape.batch, shape.seq_len, width}, "dout");
@@ -160,25 +163,27 @@ class AttentionTest : public OpTest, public ::testing::WithParamInterface<Attent
 };
 
 TEST_P(AttentionTest, EqualsReference) {
-  const Model model(shape, qkv.doubles());
+  const Model model(shape, qkv.doubles(), seen);
   Reference expected = model.forward();
   model.backward(expected, dout.doubles());
 
-  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape, .documents = documents});
   expect_close(out, expected.out, expected.out_bound, "out");
   expect_close(lse, expected.lse, expected.lse_bound, "lse");
-  backend->run(AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(AttentionBackward{
+      .dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape, .documents = documents});
   expect_close(dqkv, expected.dqkv, expected.dqkv_bound, "dqkv");
 }
 
 TEST_P(AttentionTest, IsTheSameForAnyThreadCount) {
-  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
-  backend->run(AttentionBackward{.dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape});
+  backend->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape, .documents = documents});
+  backend->run(AttentionBackward{
+      .dqkv = dqkv, .dout = dout, .out = out, .lse = lse, .qkv = qkv, .shape = shape, .documents = documents});
   HostF32 out_1 = poisoned(out.shape()), lse_1 = poisoned(lse.shape()), dqkv_1 = poisoned(dqkv.shape());
   const auto one_thread = make_cpu_backend(1);
-  one_thread->run(AttentionForward{.out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
-  one_thread->run(
-      AttentionBackward{.dqkv = dqkv_1, .dout = dout, .out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape});
+  one_thread->run(AttentionForward{.out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape, .documents = documents});
+  one_thread->run(AttentionBackward{
+      .dqkv = dqkv_1, .dout = dout, .out = out_1, .lse = lse_1, .qkv = qkv, .shape = shape, .documents = documents});
   expect_equal(out_1, out, "out");
   expect_equal(lse_1, lse, "lse");
   expect_equal(dqkv_1, dqkv, "dqkv");
@@ -190,7 +195,19 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                                            AttentionShape{1, 65, 4, 2, 32}, AttentionShape{3, 130, 4, 1, 16},
                                            AttentionShape{1, 130, 2, 1, 128}, AttentionShape{1, 257, 3, 3, 64},
                                            AttentionShape{1, 513, 2, 1, 64}, AttentionShape{1, 640, 1, 1, 2}),
-                         name);
+                         attention_case_name);
+
+// {..., scale, window}: windows within a tile, over several, as long as the sequence; documents alone and within windows.
+INSTANTIATE_TEST_SUITE_P(Masks, AttentionTest,
+                         ::testing::Values(AttentionShape{2, 130, 4, 2, 16, 0.4f}, AttentionShape{1, 9, 2, 1, 4, 0, 1},
+                                           AttentionShape{2, 130, 4, 2, 16, 0, 7},
+                                           AttentionShape{1, 640, 2, 1, 8, 0, 70},
+                                           AttentionShape{1, 640, 1, 1, 8, 0.2f, 300},
+                                           AttentionShape{1, 70, 1, 1, 4, 0, 70},
+                                           AttentionCase(AttentionShape{3, 130, 4, 1, 16}, true),
+                                           AttentionCase(AttentionShape{2, 640, 2, 1, 8}, true),
+                                           AttentionCase(AttentionShape{1, 640, 2, 2, 8, 0, 60}, true)),
+                         attention_case_name);
 
 TEST(AttentionReference, BackwardEqualsFiniteDifferences) {
   const AttentionShape shape{2, 5, 4, 2, 4};

@@ -4,7 +4,7 @@
 #include <ostream>
 #include <vector>
 
-#include "tests/core/op_testing.h"
+#include "tests/core/attention_documents.h"
 
 namespace vqlm::testing {
 
@@ -13,6 +13,7 @@ struct CachedCase {
   const char* name;
   AttentionShape shape;  // seq_len is filled in
   std::vector<std::int64_t> parts;
+  bool documents = false;  // sequences are cut into some
 
   AttentionShape whole() const {
     AttentionShape result = shape;
@@ -25,6 +26,14 @@ struct CachedCase {
     return result;
   }
 };
+
+/// Documents (2, B, T) with room for `capacity` positions.
+inline HostI32 with_capacity(const HostI32& documents, std::int64_t capacity) {
+  const std::int64_t batch = documents.shape()[1], length = documents.shape()[2];
+  HostI32 wide({2, batch, capacity}, -1);
+  for (std::int64_t i = 0; i < documents.size(); ++i) wide[i / length * capacity + i % length] = documents[i];
+  return wide;
+}
 
 inline std::ostream& operator<<(std::ostream& out, const CachedCase& c) {
   return out << c.name;
@@ -48,7 +57,8 @@ struct AttentionError {
   std::vector<double> weight, relative;
 };
 template <class Rescales>
-AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, const Rescales& rescales) {
+AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, const Rescales& rescales,
+                               const HostI32* documents = nullptr) {
   AttentionError error;
   const std::int64_t n = shape.head_dim;
   const double scale = 1 / std::sqrt(static_cast<double>(n));
@@ -58,7 +68,8 @@ AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, 
       const int kv = shape.heads + h / (shape.heads / shape.kv_heads);
       std::vector<double> p;
       double largest = -1e300, size = 0, sum = 0;
-      for (std::int64_t j = row - t; j <= row; ++j) {
+      const std::int64_t first = first_seen(shape, documents, row / shape.seq_len, t);
+      for (std::int64_t j = row - t + first; j <= row; ++j) {
         double score = 0, terms = 0;
         for (std::int64_t i = 0; i < n; ++i) {
           const double term = scale * qkv[row * shape.row() + h * n + i] * qkv[j * shape.row() + kv * n + i];
@@ -74,9 +85,9 @@ AttentionError attention_error(const AttentionShape& shape, const HostF32& qkv, 
                                      4 * static_cast<double>(t) + 32);
       for (std::int64_t i = 0; i < n; ++i) {
         double weight = 0;
-        for (std::int64_t j = 0; j <= t; ++j) {
+        for (std::int64_t j = first; j <= t; ++j) {
           const std::int64_t at = (row - t + j) * shape.row() + (kv + shape.kv_heads) * n + i;
-          weight += p[static_cast<std::size_t>(j)] / sum * std::abs(qkv[at]);
+          weight += p[static_cast<std::size_t>(j - first)] / sum * std::abs(qkv[at]);
         }
         error.weight.push_back(weight);
         error.relative.push_back(relative);

@@ -110,6 +110,42 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
   expect_close(gradient, expected_gradient, 0.5 * (lse_bound() + 80 * u32), "gradient");
 }
 
+TEST_P(CrossEntropyTest, ZLossIsTheSquareOfLseWithItsGradient) {
+  constexpr float z_loss = 0.01f;
+  HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows}),
+          penalty = poisoned({rows});
+  HostF32 gradient = logits.clone();
+  const ClassShard all{.count = classes};
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({rows, 3}),
+                                 .logits = logits,
+                                 .bias = bias(),
+                                 .targets = targets,
+                                 .classes = all});
+  backend->run(SoftmaxCombine{
+      .nll = nll, .lse = lse, .statistics = statistics, .targets = targets, .penalty = penalty, .z_loss = z_loss});
+  backend->run(SoftmaxGradient{.logits = gradient,
+                               .bias = bias(),
+                               .lse = lse,
+                               .targets = targets,
+                               .classes = all,
+                               .scale = 0.5f,
+                               .z_loss = z_loss});
+  const auto z = static_cast<double>(z_loss);
+  std::vector<double> expected_penalty, expected_gradient;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const std::vector<double> x = row(n);
+    const double sum = log_sum_exp(x);
+    expected_penalty.push_back(targets[n] < 0 ? 0 : z * sum * sum);
+    for (std::int64_t c = 0; c < classes; ++c) {
+      const double p = std::exp(x[static_cast<std::size_t>(c)] - sum);
+      expected_gradient.push_back(targets[n] < 0 ? 0 : 0.5 * (p * (1 + 2 * z * sum) - (targets[n] == c ? 1 : 0)));
+    }
+  }
+  // |lse| < 40.
+  expect_close(penalty, expected_penalty, z * (80 * lse_bound() + 3 * u32 * 1600), "penalty");
+  expect_close(gradient, expected_gradient, 0.5 * (1.8 * (lse_bound() + 80 * u32) + 4 * u32), "gradient");
+}
+
 TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
   std::vector<double> expected;
   for (std::int64_t n = 0; n < rows; ++n) {

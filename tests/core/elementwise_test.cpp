@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <numbers>
+
 #include "tests/core/op_testing.h"
 
 namespace vqlm::testing {
@@ -26,6 +28,41 @@ TEST_F(ElementwiseTest, ColumnSumsDoNotDependOnThreads) {
   make_cpu_backend(1)->run(AddColumnSums{.out = alone, .x = x});
   make_cpu_backend(3)->run(AddColumnSums{.out = shared, .x = x});
   expect_equal(shared, alone, "out");
+}
+
+TEST_F(ElementwiseTest, ColumnSumsAndBiasesTakeAPartOfTheColumns) {
+  for (const auto& [rows, columns] : {std::pair{1, 1}, {7, 65}, {1000, 5}, {0, 5}}) {
+    const std::int64_t first = 3, width = first + columns + 2;
+    HostF32 x = random_integers({rows, width}, "x", -100, 100), bias = random_integers({columns}, "bias", -100, 100);
+    HostF32 out = bias.clone();
+    std::vector<double> sums = out.doubles(), added = x.doubles();
+    for (std::int64_t i = 0; i < x.size(); ++i) {
+      const std::int64_t c = i % width - first;
+      if (c < 0 || c >= columns) continue;
+      sums[static_cast<std::size_t>(c)] += x[i];
+      added[static_cast<std::size_t>(i)] += bias[c];
+    }
+    backend->run(AddColumnSums{.out = out, .x = x, .first = first});
+    expect_close(out, sums, 0.0, "out");
+    backend->run(AddBias{.x = x, .bias = bias, .first = first});
+    expect_close(x, added, 0.0, "x");
+  }
+}
+
+TEST_F(ElementwiseTest, AddAndScaleAlsoInPlace) {
+  for (const std::int64_t n : {0, 1, 7, 65, 40'000}) {
+    HostF32 a = random_integers({n}, "a", -100, 100), b = random_integers({n}, "b", -100, 100), out = poisoned({n});
+    const std::vector<double> sum = added(a.doubles(), b.doubles());
+    backend->run(Add{.out = out, .a = a, .b = b});
+    expect_close(out, sum, 0.0, "out");
+    backend->run(Scale{.x = out, .factor = 0.5f});
+    std::vector<double> half = sum;
+    for (double& x : half) x /= 2;
+    expect_close(out, half, 0.0, "scaled");
+    backend->run(Add{.out = a, .a = a, .b = b});
+    expect_close(a, sum, 0.0, "in place of a");
+    backend->run(Add{.out = b, .a = b, .b = b});
+  }
 }
 
 TEST_F(ElementwiseTest, SwapAxesExchangesTheFirstTwo) {
@@ -141,6 +178,81 @@ TEST_F(ElementwiseTest, SwigluBackwardEqualsFiniteDifferences) {
   std::vector<double> bound = swiglu_gradient(gate_up, dy, rows, width).bound;
   for (double& b : bound) b += 1e-8;  // the differences' own error
   expect_close(dgate_up, numeric, bound, "dgate_up");
+}
+
+// ---- GeGLU ----
+
+/// GELU in its tanh form and its derivative, from the definition.
+double gelu(double x) {
+  return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+}
+
+/// Of gates that are normal, and so large that the cubic's exponential is 0 or 1.
+HostF32 gelu_gates(std::int64_t rows, std::int64_t width) {
+  HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up", 2.0f);
+  const std::vector<float> chosen{0.0f, 5.0f, -5.0f, 9.0f, -9.0f, 1e4f, -1e4f, 1e-20f};
+  for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(width), chosen.size()); ++i) {
+    gate_up[static_cast<std::int64_t>(i)] = chosen[i];
+  }
+  return gate_up;
+}
+
+std::vector<double> geglu(const std::vector<double>& gate_up, std::size_t rows, std::size_t width) {
+  std::vector<double> y;
+  for (std::size_t n = 0; n < rows; ++n) {
+    for (std::size_t i = 0; i < width; ++i)
+      y.push_back(gelu(gate_up[n * 2 * width + i]) * gate_up[(2 * n + 1) * width + i]);
+  }
+  return y;
+}
+
+TEST_F(ElementwiseTest, GegluForwardEqualsReference) {
+  for (const auto& [rows, width] : {std::pair{1, 1}, {3, 7}, {7, 65}, {65, 1000}}) {
+    HostF32 gate_up = gelu_gates(rows, width), y = poisoned({rows, width});
+    const std::vector<double> expected =
+        geglu(gate_up.doubles(), static_cast<std::size_t>(rows), static_cast<std::size_t>(width));
+    std::vector<double> bound;
+    for (std::int64_t i = 0; i < y.size(); ++i) {
+      // z comes with 4 roundings, which exp(-|z|) multiplies by |z|; the reference loses 1 + tanh's digits near -1.
+      const double gate = gate_up[i / width * 2 * width + i % width],
+                   up = gate_up[i / width * 2 * width + width + i % width];
+      const double z = std::abs(1.6 * gate * (1 + 0.045 * gate * gate));
+      bound.push_back((9 + 4 * std::min(z, 110.0)) * u32 * std::abs(expected[static_cast<std::size_t>(i)]) +
+                      4e-16 * std::abs(gate * up) + underflow);
+    }
+    backend->run(GegluForward{.y = y, .gate_up = gate_up});
+    expect_close(y, expected, bound, "y");
+  }
+}
+
+TEST_F(ElementwiseTest, GegluBackwardEqualsFiniteDifferencesAlsoInPlace) {
+  const std::int64_t rows = 3, width = 67;
+  HostF32 gate_up = random_normal({rows, 2 * width}, "gate_up", 2.0f), dy = random_normal({rows, width}, "dy");
+  HostF32 dgate_up = poisoned(gate_up.shape());
+  backend->run(GegluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
+  const std::vector<double> numeric = numeric_gradient(
+      [&, dy_values = dy.doubles()](const std::vector<double>& x) { return dot(dy_values, geglu(x, rows, width)); },
+      gate_up.doubles());
+  std::vector<double> bound;
+  for (std::int64_t i = 0; i < gate_up.size(); ++i) {
+    // |z| below 25 for these gates, |z'| below 8: 40 roundings of terms as large as dy up (1 + |gate| z').
+    const std::int64_t row = i / (2 * width), column = i % width;
+    const double gate = std::abs(gate_up[row * 2 * width + column]),
+                 up = std::abs(gate_up[row * 2 * width + width + column]);
+    bound.push_back(40 * u32 * std::abs(dy[row * width + column]) * (up + gate) * (1 + 8 * gate) + 1e-7);
+  }
+  expect_close(dgate_up, numeric, bound, "dgate_up");
+  backend->run(GegluBackward{.dgate_up = gate_up, .dy = dy, .gate_up = gate_up});
+  expect_equal(gate_up, dgate_up, "dgate_up in place of gate_up");
+}
+
+TEST_F(ElementwiseTest, GegluOfLargeGatesIsFinite) {
+  HostF32 gate_up({1, 4}), dy({1, 2}, 1.0f), dgate_up = poisoned({1, 4});
+  gate_up[0] = 1e4f;
+  gate_up[1] = -1e4f;
+  gate_up[2] = gate_up[3] = 3.0f;
+  backend->run(GegluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
+  expect_close(dgate_up, {3.0, 0.0, 1e4, 0.0}, 1e-30, "dgate_up");
 }
 
 }  // namespace

@@ -155,6 +155,17 @@ TEST_F(RmsnormTest, BackwardEqualsReference) {
     expect_equal(in_place, dx, "dx in place of dy");
     expect_equal(dgain_again, dgain, "dgain");
 
+    HostF32 over_x = x.clone(), dgain_over_x({width});
+    backend->run(RmsnormBackward{.dx = over_x,
+                                 .dgain = dgain_over_x,
+                                 .dy = dy,
+                                 .x = over_x,
+                                 .gain = gain,
+                                 .rstd = rstd,
+                                 .accumulate_dx = Accumulate::no});
+    expect_equal(over_x, dx, "dx in place of x");
+    expect_equal(dgain_over_x, dgain, "dgain");
+
     HostF32 total = random_normal({rows, width}, "dx before");
     const std::vector<double> dx_total = added(total.doubles(), expected.dx);
     const std::vector<double> dgain_total = added(dgain.doubles(), expected.dgain);

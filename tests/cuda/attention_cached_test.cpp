@@ -14,7 +14,11 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
   const AttentionShape whole = c.whole();
   const HostF32 qkv = random_bf16({whole.batch, whole.seq_len, whole.row()}, "qkv");
   // Every position may change the maximum.
-  const AttentionError error = attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(t); });
+  const HostI32 cut = random_documents(whole);
+  const AttentionError error = attention_error(
+      whole, qkv, [](std::int64_t t) { return static_cast<double>(t); }, c.documents ? &cut : nullptr);
+  HostI32 host_documents = with_capacity(cut, whole.seq_len + 3);
+  const DeviceArray device_documents = upload(host_documents);
   const Shape cache{whole.batch, whole.kv_heads, whole.seq_len + 3, whole.head_dim};
   HostF32 host_keys = poisoned(cache), host_values = poisoned(cache);
   const DeviceArray keys = output(cache), values = output(cache);
@@ -24,10 +28,20 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
     const std::int64_t rows = c.parts[index];
     HostF32 part = rows_of_sequences(qkv, past, rows), expected({whole.batch, rows, width});
     const DeviceArray out = output({whole.batch, rows, width}), part_qkv = bf16(part);
-    oracle->run(AttentionCached{
-        .out = expected, .keys = host_keys, .values = host_values, .qkv = part, .shape = c.part(index), .past = past});
-    device->run(AttentionCached{
-        .out = out, .keys = keys, .values = values, .qkv = part_qkv, .shape = c.part(index), .past = past});
+    oracle->run(AttentionCached{.out = expected,
+                                .keys = host_keys,
+                                .values = host_values,
+                                .qkv = part,
+                                .shape = c.part(index),
+                                .past = past,
+                                .documents = c.documents ? host_documents.tensor() : Tensor{}});
+    device->run(AttentionCached{.out = out,
+                                .keys = keys,
+                                .values = values,
+                                .qkv = part_qkv,
+                                .shape = c.part(index),
+                                .past = past,
+                                .documents = c.documents ? device_documents.tensor() : Tensor{}});
     std::vector<double> bound;
     for (std::int64_t i = 0; i < expected.size(); ++i) {
       const std::int64_t b = i / (rows * width);
@@ -58,6 +72,9 @@ INSTANTIATE_TEST_SUITE_P(
                       CachedCase{"Wide", {1, 0, 4, 1, 128}, {140, 1}},
                       CachedCase{"LargeGroups", {1, 0, 16, 2, 32}, {130, 1}},
                       CachedCase{"PromptInParts", {1, 0, 2, 2, 64}, {5, 130, 1}},
+                      CachedCase{"Window", {2, 0, 4, 2, 32, 0, 3}, {5, 1, 1, 3, 1}},
+                      CachedCase{"LongWindow", {1, 0, 2, 1, 64, 0, 150}, {140, 20, 1, 200, 1}},
+                      CachedCase{"Documents", {2, 0, 4, 2, 32}, {150, 1, 60, 1, 1}, true},
                       CachedCase{"NoSequences", {0, 0, 2, 2, 64}, {5, 1}}),
     [](const auto& test) { return std::string(test.param.name); });
 

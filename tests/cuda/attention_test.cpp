@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/core/attention_documents.h"
 #include "tests/cuda/op_testing_cuda.h"
 
 namespace vqlm::testing {
@@ -20,7 +21,8 @@ namespace {
 /// stores them.
 class Bounds {
  public:
-  Bounds(const AttentionShape& shape, const HostF32& qkv) : shape_(shape), qkv_(qkv) {}
+  Bounds(const AttentionShape& shape, const HostF32& qkv, const HostI32* documents = nullptr)
+      : shape_(shape), qkv_(qkv), documents_(documents) {}
 
   std::vector<double> out, lse, dqkv;
 
@@ -35,7 +37,7 @@ class Bounds {
   };
 
   std::int64_t dim() const { return shape_.head_dim; }
-  double scale() const { return 1 / std::sqrt(static_cast<double>(dim())); }
+  double scale() const { return static_cast<double>(shape_.score_scale()); }
   std::int64_t at(std::int64_t b, std::int64_t t, int head_in_row) const {
     return (b * shape_.seq_len + t) * shape_.row() + head_in_row * dim();
   }
@@ -47,12 +49,15 @@ class Bounds {
 
   AttentionShape shape_;
   const HostF32& qkv_;
+  const HostI32* documents_;
 };
 
 Bounds::Query Bounds::query(std::int64_t b, std::int64_t t, int h) const {
   Query result;
   double largest = -1e300, size = 0, sum = 0;
-  for (std::int64_t j = 0; j <= t; ++j) {
+  const std::int64_t first = first_seen(shape_, documents_, b, t);
+  result.p.resize(static_cast<std::size_t>(first), -1e300);  // out of sight: p is 0
+  for (std::int64_t j = first; j <= t; ++j) {
     double score = 0, terms = 0;
     for (std::int64_t i = 0; i < dim(); ++i) {
       const double term = scale() * qkv_[at(b, t, h) + i] * qkv_[at(b, j, key_head(h)) + i];
@@ -145,42 +150,47 @@ class CudaAttentionTest : public CudaOpTest {
  protected:
   static Shape out_shape(const AttentionShape& s) { return {s.batch, s.seq_len, std::int64_t{s.heads} * s.head_dim}; }
 
-  DeviceResult run(const AttentionShape& shape, const HostF32& qkv, const HostF32& dout) {
+  DeviceResult run(const AttentionShape& shape, const HostF32& qkv, const HostF32& dout,
+                   const HostI32* documents = nullptr) {
+    const DeviceArray cut = documents == nullptr ? output({0}, DType::i32) : upload(*documents);
+    const Tensor mask = documents == nullptr ? Tensor{} : cut.tensor();
     const DeviceArray in = bf16(qkv), dout_in = bf16(dout), out = output(out_shape(shape)),
                       lse = output({shape.batch, shape.heads, shape.seq_len}, DType::f32), dqkv = output(qkv.shape());
-    device->run(AttentionForward{.out = out, .lse = lse, .qkv = in, .shape = shape});
-    device->run(AttentionBackward{.dqkv = dqkv, .dout = dout_in, .out = out, .lse = lse, .qkv = in, .shape = shape});
+    device->run(AttentionForward{.out = out, .lse = lse, .qkv = in, .shape = shape, .documents = mask});
+    device->run(AttentionBackward{
+        .dqkv = dqkv, .dout = dout_in, .out = out, .lse = lse, .qkv = in, .shape = shape, .documents = mask});
     return {out.download(), lse.download(), dqkv.download()};
   }
 
-  void expect_oracle(const AttentionShape& shape, HostF32& qkv, HostF32& dout) {
-    DeviceResult result = run(shape, qkv, dout);
+  void expect_oracle(const AttentionShape& shape, HostF32& qkv, HostF32& dout, HostI32* documents = nullptr) {
+    DeviceResult result = run(shape, qkv, dout, documents);
+    const Tensor mask = documents == nullptr ? Tensor{} : documents->tensor();
     HostF32 out = poisoned(result.out.shape()), lse = poisoned(result.lse.shape()), dqkv = poisoned(qkv.shape());
-    oracle->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape});
-    Bounds bounds(shape, qkv);
+    oracle->run(AttentionForward{.out = out, .lse = lse, .qkv = qkv, .shape = shape, .documents = mask});
+    Bounds bounds(shape, qkv, documents);
     bounds.forward(out, lse);
     expect_close(result.out, out.doubles(), bounds.out, "out");
     expect_close(result.lse, lse.doubles(), bounds.lse, "lse");
-    oracle->run(AttentionBackward{
-        .dqkv = dqkv, .dout = dout, .out = result.out, .lse = result.lse, .qkv = qkv, .shape = shape});
+    oracle->run(AttentionBackward{.dqkv = dqkv,
+                                  .dout = dout,
+                                  .out = result.out,
+                                  .lse = result.lse,
+                                  .qkv = qkv,
+                                  .shape = shape,
+                                  .documents = mask});
     bounds.backward(dqkv, dout, result.out, result.lse);
     expect_close(result.dqkv, dqkv.doubles(), bounds.dqkv, "dqkv");
   }
 };
 
-std::string shape_name(const ::testing::TestParamInfo<AttentionShape>& info) {
-  const AttentionShape& s = info.param;
-  return std::string("B").append(std::to_string(s.batch)) + "_T" + std::to_string(s.seq_len) + "_H" +
-         std::to_string(s.heads) + "_" + std::to_string(s.kv_heads) + "_D" + std::to_string(s.head_dim);
-}
-
-class CudaAttentionShapes : public CudaAttentionTest, public ::testing::WithParamInterface<AttentionShape> {};
+class CudaAttentionShapes : public CudaAttentionTest, public ::testing::WithParamInterface<AttentionCase> {};
 
 TEST_P(CudaAttentionShapes, EqualsTheCpu) {
-  const AttentionShape& shape = GetParam();
+  const AttentionShape& shape = GetParam().shape;
   HostF32 qkv = random_bf16({shape.batch, shape.seq_len, shape.row()}, "qkv");
   HostF32 dout = random_bf16(out_shape(shape), "dout");
-  expect_oracle(shape, qkv, dout);
+  HostI32 documents = random_documents(shape);
+  expect_oracle(shape, qkv, dout, GetParam().documents ? &documents : nullptr);
 }
 
 // {batch, seq_len, heads, kv_heads, head_dim}. Tiles are of 128 queries and 32 or 64 keys; of 64 or 128 keys in
@@ -192,7 +202,18 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttentionShapes,
                                            AttentionShape{2, 129, 3, 1, 32}, AttentionShape{1, 129, 1, 1, 64},
                                            AttentionShape{1, 129, 3, 1, 128}, AttentionShape{2, 200, 4, 2, 64},
                                            AttentionShape{1, 200, 4, 2, 128}, AttentionShape{1, 300, 1, 1, 32}),
-                         shape_name);
+                         attention_case_name);
+
+// {..., scale, window}: windows within a tile and over several, documents alone and within windows; warps that skip a tile
+// which their neighbours need.
+INSTANTIATE_TEST_SUITE_P(
+    Masks, CudaAttentionShapes,
+    ::testing::Values(AttentionShape{1, 100, 2, 1, 32, 0.3f}, AttentionShape{1, 40, 1, 1, 32, 0, 1},
+                      AttentionShape{1, 300, 2, 1, 64, 0, 5}, AttentionShape{1, 300, 3, 1, 128, 0, 100},
+                      AttentionShape{2, 200, 2, 2, 32, 0, 70}, AttentionCase(AttentionShape{2, 300, 2, 1, 64}, true),
+                      AttentionCase(AttentionShape{1, 300, 2, 2, 128}, true),
+                      AttentionCase(AttentionShape{1, 260, 2, 1, 32, 0, 90}, true)),
+    attention_case_name);
 
 /// Scores with a standard deviation of 36 reach beyond +-100, where e^score overflows float and e^-score is 0.
 TEST_F(CudaAttentionTest, LargeScoresNeitherOverflowNorVanish) {
@@ -263,9 +284,9 @@ TEST_F(CudaAttentionTest, OtherHeadSizesAreRefused) {
     run(shape, qkv, dout);
     FAIL() << "head_dim 48 was taken";
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "attention: head_dim = 48, but the CUDA back end has 32, 64 and 128: choose model.n_heads = "
-                 "d_model / one of these");
+    EXPECT_STREQ(
+        error.what(),
+        "attention: head_dim = 48, but the CUDA back end has 32, 64 and 128: choose model.head_dim = one of these");
   }
 }
 

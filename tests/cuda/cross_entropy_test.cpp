@@ -75,7 +75,20 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
   expect_close(lse.download(), host_lse.doubles(), lse_bound(), "lse");
   expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32, "nll");
 
-  const float scale = 0.5f;
+  const DeviceArray penalty = output({c.rows}, DType::f32), nll_again = output({c.rows}, DType::f32);
+  HostF32 host_penalty({c.rows});
+  device->run(SoftmaxCombine{
+      .nll = nll_again, .lse = lse, .statistics = statistics, .targets = y, .penalty = penalty, .z_loss = 0.01f});
+  oracle->run(SoftmaxCombine{.nll = host_nll,
+                             .lse = host_lse,
+                             .statistics = host_statistics,
+                             .targets = targets,
+                             .penalty = host_penalty,
+                             .z_loss = 0.01f});
+  expect_equal(nll_again.download(), nll.download(), "nll beside a penalty");
+  expect_close(penalty.download(), host_penalty.doubles(), 0.01 * (80 * lse_bound() + 6 * u32 * 1600), "penalty");
+
+  const float scale = 0.5f, z_loss = 0.01f;
   for (std::int64_t p = 0; p < shards; ++p) {
     const std::int64_t count = first(p + 1) - first(p);
     if (count == 0) continue;
@@ -86,16 +99,18 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
                                 .lse = upload(host_lse),
                                 .targets = y,
                                 .classes = {first(p), count},
-                                .scale = scale});
+                                .scale = scale,
+                                .z_loss = z_loss});
     oracle->run(SoftmaxGradient{.logits = part,
                                 .bias = if_biased(part_bias),
                                 .lse = host_lse,
                                 .targets = targets,
                                 .classes = {first(p), count},
-                                .scale = scale});
+                                .scale = scale,
+                                .z_loss = z_loss});
     // p <= 1 inherits the absolute error of x - lse (|x - lse| < 80) as a relative one, exp adds 2 + 1.2 |x - lse| units.
     std::vector<double> bound = rounded_once(part.doubles());
-    for (double& b : bound) b += scale * u32 * (2 * 80 + 4 + 2.4 * 80 + 4);
+    for (double& b : bound) b += 1.8 * scale * u32 * (2 * 80 + 4 + 2.4 * 80 + 8);  // 1.8: 1 + 2 z_loss lse, |lse| < 40
     expect_close(gradient.download(), part.doubles(), bound, "gradient");
   }
 }

@@ -96,6 +96,40 @@ TEST_F(CudaElementwiseTest, ColumnSumsAreMadeInFloatAndTheSameInEveryRun) {
   expect_equal(again.download(), sums.download(), "second run");
 }
 
+TEST_F(CudaElementwiseTest, ColumnSumsAndBiasesTakeAPartOfTheColumns) {
+  // Places at multiples of a pack and off them.
+  for (const auto& [first, columns, width] :
+       {std::tuple{8, 16, 40}, {8, 13, 40}, {3, 8, 40}, {16, 24, 40}, {1, 2, 5}}) {
+    HostF32 x = random_integers({333, width}, "x", -100, 100), out = random_integers({columns}, "out", -100, 100);
+    HostF32 bias = random_integers({columns}, "bias", -100, 100);
+    DeviceArray sums = upload(out), shifted = bf16(x);
+    device->run(AddColumnSums{.out = sums, .x = shifted, .first = first});
+    device->run(AddBias{.x = shifted, .bias = upload(bias), .first = first});
+    oracle->run(AddColumnSums{.out = out, .x = x, .first = first});
+    oracle->run(AddBias{.x = x, .bias = bias, .first = first});
+    expect_equal(sums.download(), out, "out");
+    expect_equal(shifted.download(), x, "x");  // whole numbers up to 200: exact
+  }
+}
+
+TEST_F(CudaElementwiseTest, AddAndScaleRoundOnceAlsoInPlace) {
+  for (const std::int64_t n : counts) {
+    for (const std::int64_t offset : {0, 1}) {
+      HostF32 a = random_bf16({n}, "a"), b = random_bf16({n}, "b"), expected({n});
+      for (std::int64_t i = 0; i < n; ++i) expected[i] = round_to_bf16(a[i] + b[i]);
+      DeviceArray in_place = bf16(a, offset), out = output({n});
+      const DeviceArray addend = bf16(b, offset);
+      device->run(Add{.out = out, .a = in_place, .b = addend});
+      expect_equal(out.download(), expected, "out");
+      device->run(Add{.out = in_place, .a = in_place, .b = addend});
+      expect_equal(in_place.download(), expected, "in place");
+      device->run(Scale{.x = in_place, .factor = 3.3f});
+      for (std::int64_t i = 0; i < n; ++i) expected[i] = round_to_bf16(3.3f * expected[i]);
+      expect_equal(in_place.download(), expected, "scaled");
+    }
+  }
+}
+
 TEST_F(CudaElementwiseTest, SwapAxesExchangesTheFirstTwo) {
   for (const Shape& shape : {Shape{1, 1, 1}, Shape{3, 7, 65}, Shape{65, 2, 1}, Shape{2, 9, 4000}, Shape{5, 300, 8},
                              Shape{4, 0, 3}, Shape{3, 11, 104}}) {

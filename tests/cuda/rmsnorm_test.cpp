@@ -163,6 +163,16 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
     expect_equal(in_place.download(), dx_device.download(), "dx in place of dy");
     expect_equal(dgain_again.download(), dgain_device.download(), "dgain in a second run");
 
+    DeviceArray over_x = bf16(x), dgain_over_x = upload(HostF32({width}));
+    device->run(RmsnormBackward{.dx = over_x,
+                                .dgain = dgain_over_x,
+                                .dy = bf16(dy),
+                                .x = over_x,
+                                .gain = gain_device,
+                                .rstd = rstd_device,
+                                .accumulate_dx = Accumulate::no});
+    expect_equal(over_x.download(), dx_device.download(), "dx in place of x");
+
     HostF32 before = random_bf16({rows, width}, "dx before");
     DeviceArray total = bf16(before, 1);  // an unaligned operand: one element at a time
     device->run(RmsnormBackward{.dx = total,

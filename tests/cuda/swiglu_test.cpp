@@ -76,5 +76,36 @@ TEST_F(CudaSwigluTest, BackwardEqualsTheOracleAlsoInPlace) {
   }
 }
 
+TEST_F(CudaSwigluTest, GegluEqualsTheOracleAlsoInPlace) {
+  for (const auto& [rows, width] : sizes) {
+    HostF32 gate_up = gates(rows, width), dy = random_bf16({rows, width}, "dy");
+    HostF32 y_expected({rows, width}), expected(gate_up.shape());
+    oracle->run(GegluForward{.y = y_expected, .gate_up = gate_up});
+    oracle->run(GegluBackward{.dgate_up = expected, .dy = dy, .gate_up = gate_up});
+    std::vector<double> y_bound, bound(static_cast<std::size_t>(gate_up.size()));
+    for (std::int64_t i = 0; i < dy.size(); ++i) {
+      const std::int64_t gate_at = i / width * 2 * width + i % width, up_at = gate_at + width;
+      // As of SwiGLU, at z, whose own four roundings the exponential multiplies by |z|, on both sides.
+      const double gate = gate_up[gate_at], up = gate_up[up_at], z = 1.5957691216 * gate * (1 + 0.044715 * gate * gate);
+      const double large = std::min(std::abs(z), 110.0), error = sigmoid_error(large) + (8 + 8 * large) * u32;
+      const double sigmoid = 1 / (1 + std::exp(-z)), slope = 1.6 + 0.22 * gate * gate;
+      const double bend = std::abs(gate) * slope / (1 + std::exp(z)), dy_i = dy[i];
+      const double subtraction = z > 0 && z < 20 ? 6 * u32 * std::abs(gate) * slope : 0;
+      y_bound.push_back((u16 + error) * std::abs(y_expected[i]) + underflow);
+      bound[static_cast<std::size_t>(gate_at)] = u16 * std::abs(expected[gate_at]) + underflow +
+                                                 error * std::abs(dy_i * up * sigmoid) * (1 + 2 * bend) +
+                                                 subtraction * std::abs(dy_i * up);
+      bound[static_cast<std::size_t>(up_at)] = (u16 + error) * std::abs(expected[up_at]) + underflow;
+    }
+    DeviceArray y = output({rows, width}), dgate_up = output(gate_up.shape()), in_place = bf16(gate_up);
+    device->run(GegluForward{.y = y, .gate_up = in_place});
+    expect_close(y.download(), y_expected.doubles(), y_bound, "y");
+    device->run(GegluBackward{.dgate_up = dgate_up, .dy = bf16(dy), .gate_up = in_place});
+    expect_close(dgate_up.download(), expected.doubles(), bound, "dgate_up");
+    device->run(GegluBackward{.dgate_up = in_place, .dy = bf16(dy), .gate_up = in_place});
+    expect_equal(in_place.download(), dgate_up.download(), "dgate_up in place of gate_up");
+  }
+}
+
 }  // namespace
 }  // namespace vqlm::testing

@@ -31,6 +31,11 @@ HEADS = {"dense": ["head.kind=dense"], "tied": ["head.kind=dense", "model.tie_em
                           "head.input_codes=false"],
          "vq_embedding_mean": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "head.members=embedding",
                           "head.member_mean=true", "head.input_codes=true"],
+         "qwen": ["head.kind=dense", "model.head_dim=64", "model.attention_bias=true", "model.qk_norm=head"],
+         "olmo": ["head.kind=dense", "model.qk_norm=width", "model.norm_placement=post"],
+         "gemma": ["head.kind=dense", "model.tie_embeddings=true", "model.qk_norm=head", "model.norm_placement=both",
+                   "model.activation=geglu", "model.embedding_scale=11", "model.attention_scale=24", "model.window=9",
+                   "model.window_pattern=2", "model.window_rope_theta=100"],
          "muon": ["head.kind=dense", "model.tie_embeddings=true", "optim.kind=muon"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 

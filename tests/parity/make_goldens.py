@@ -35,6 +35,7 @@ class Case:
     groups: int = 0  # G
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
+    z_loss: float = 0.0  # dense: weight of the squared log-sum-exp
     input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
     embedding_members: int = 0  # members are scored with the rows of the embedding
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
@@ -46,10 +47,22 @@ class Case:
     d_ff: int = 24
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
+    head_width: int = 0  # of a head; 0: d_model / n_heads
+    attention_bias: int = 0
+    qk_norm: str = "none"
+    norm_placement: str = "pre"
+    activation: str = "swiglu"
+    nope_every: int = 0
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0
+    window: int = 0
+    window_pattern: int = 0
+    window_rope_theta: float = 0.0
+    document_end: int = -1  # the token that ends a document
 
     @property
     def head_dim(self):
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
 
 
 CASES = [
@@ -61,8 +74,17 @@ CASES = [
     Case("vq_commitment", "vq", clusters=5, groups=4, codes=3, commitment=0.25),
     Case("vq_input_codes", "vq", clusters=5, groups=4, codes=3, input_codes=1),
     Case("vq_embedding", "vq", clusters=5, embedding_members=1),
+    Case("zloss", "dense", z_loss=0.05),
+    Case("body_qwen", "dense", head_width=6, attention_bias=1, qk_norm="head"),
+    Case("body_olmo", "dense", bias=0, qk_norm="width", norm_placement="post"),
+    Case("body_gemma", "dense", bias=0, tie_embeddings=1, qk_norm="head", norm_placement="both", activation="geglu",
+         embedding_scale=4.0, attention_scale=10.0, window=3, window_pattern=2, window_rope_theta=100.0),
+    Case("body_smollm_vq", "vq", clusters=5, groups=4, codes=3, input_codes=1, nope_every=2, qk_norm="width", window=5),
+    Case("documents", "dense", bias=0, document_end=29),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
 ]
+
+WORDS = {"qk_norm": ["none", "head", "width"], "norm_placement": ["pre", "post", "both"], "activation": ["swiglu", "geglu"]}
 
 # Members per cluster: uneven, one cluster of a single token (whose member loss and gradients are exactly zero).
 CLUSTER_SIZES = [1, 3, 6, 10, 17]
@@ -82,7 +104,17 @@ def shapes(c):
     out = {"model.embed_tokens.weight": (c.vocab_size, c.d_model)}
     for i in range(c.n_layers):
         layer = f"model.layers.{i}."
-        out[layer + "input_layernorm.weight"] = (c.d_model,)
+        if c.norm_placement != "post":
+            out[layer + "input_layernorm.weight"] = (c.d_model,)
+        if c.norm_placement == "both":
+            out[layer + "pre_feedforward_layernorm.weight"] = (c.d_model,)
+        if c.norm_placement != "pre":
+            out[layer + "post_feedforward_layernorm.weight"] = (c.d_model,)
+        for name, width in (("q", q), ("k", kv), ("v", kv)):
+            if c.attention_bias:
+                out[layer + f"self_attn.{name}_proj.bias"] = (width,)
+            if c.qk_norm != "none" and name != "v":
+                out[layer + f"self_attn.{name}_norm.weight"] = (c.head_dim if c.qk_norm == "head" else width,)
         out[layer + "self_attn.q_proj.weight"] = (q, c.d_model)
         out[layer + "self_attn.k_proj.weight"] = (kv, c.d_model)
         out[layer + "self_attn.v_proj.weight"] = (kv, c.d_model)
@@ -208,6 +240,17 @@ def write(path, c, golden):
                            "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": WEIGHT_DECAY,
                            "grad_clip": GRAD_CLIP}.items():
             file.attrs[key] = np.float64(value)
+        for key in ("head_width", "attention_bias", "nope_every", "window", "window_pattern"):
+            if getattr(c, key):
+                file.attrs[key] = np.int64(getattr(c, key))
+        if c.document_end >= 0:
+            file.attrs["document_end"] = np.int64(c.document_end)
+        for key in ("attention_scale", "window_rope_theta", "embedding_scale", "z_loss"):
+            if getattr(c, key) != getattr(Case, key):
+                file.attrs[key] = np.float64(getattr(c, key))
+        for key, words in WORDS.items():  # an enum's value, as the program counts them
+            if getattr(c, key) != words[0]:
+                file.attrs[key] = np.int64(words.index(getattr(c, key)))
         if c.embedding_members:
             file.attrs["embedding_members"] = np.int64(c.embedding_members)
         if c.input_codes:
@@ -248,10 +291,14 @@ def float32_distance(c, exact):
 def main():
     parser = argparse.ArgumentParser(description="Write tests/parity/<case>.h5.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    out = parser.parse_args().out
+    parser.add_argument("--only", help="cases whose names begin so; default: all", default="")
+    arguments = parser.parse_args()
+    out = arguments.out
     torch.set_num_threads(1)  # one order of summation on every machine
     print("case            loss of steps 1-3         grad norms            float32: loss    grad     update")
     for c in CASES:
+        if not c.name.startswith(arguments.only):
+            continue
         golden = train(c, torch.float64)
         write(out / f"{c.name}.h5", c, golden)
         losses = " ".join(f"{x:.5f}" for x in golden["loss"])

@@ -27,24 +27,71 @@ def rope(x, theta):
     return torch.cat([turned.real, turned.imag], -1)
 
 
-def attention(x, w, c):
+def last_of(layer, pattern):
+    return pattern != 0 and (layer + 1) % pattern == 0
+
+
+def projected(x, w, name, c, heads):
+    """(B, T, heads, head_dim) of q, k or v, with its bias and its norm over a head or the whole width."""
+    y = x @ w[f"{name}_proj.weight"].T
+    if f"{name}_proj.bias" in w:
+        y = y + w[f"{name}_proj.bias"]
+    if c.qk_norm == "width" and name != "v":
+        y = rmsnorm(y, w[f"{name}_norm.weight"], c.norm_eps)
+    y = y.view(*x.shape[:2], heads, c.head_dim)
+    return rmsnorm(y, w[f"{name}_norm.weight"], c.norm_eps) if c.qk_norm == "head" and name != "v" else y
+
+
+def other_documents(ids, end):
+    """(B, T, T): query t and key j are of different documents; one ends with its token `end`."""
+    number = torch.cumsum(ids == end, 1) - (ids == end).to(torch.int64)
+    return number[:, :, None] != number[:, None, :]
+
+
+def attention(x, w, c, layer, others):
     """Causal, grouped-query: query head h reads key/value head h // (n_heads / n_kv_heads)."""
-    b, t, _ = x.shape
-    q = rope((x @ w["q_proj.weight"].T).view(b, t, c.n_heads, c.head_dim), c.rope_theta)
-    k = rope((x @ w["k_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim), c.rope_theta)
-    v = (x @ w["v_proj.weight"].T).view(b, t, c.n_kv_heads, c.head_dim)
-    future = torch.ones(t, t, dtype=torch.bool).triu(1)
+    t = x.shape[1]
+    q, k, v = (projected(x, w, name, c, c.n_heads if name == "q" else c.n_kv_heads) for name in "qkv")
+    window = 0 if last_of(layer, c.window_pattern) else c.window
+    if not last_of(layer, c.nope_every):
+        theta = c.window_rope_theta if window and c.window_rope_theta else c.rope_theta
+        q, k = rope(q, theta), rope(k, theta)
+    hidden = torch.ones(t, t, dtype=torch.bool).triu(1)
+    if window:
+        hidden |= torch.ones(t, t, dtype=torch.bool).tril(-window)
+    if others is not None:
+        hidden = hidden | others
     heads = []
     for h in range(c.n_heads):
         kv = h // (c.n_heads // c.n_kv_heads)
-        scores = q[:, :, h] @ k[:, :, kv].transpose(1, 2) / math.sqrt(c.head_dim)  # (B, T, T)
-        heads.append(torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v[:, :, kv])
+        scores = q[:, :, h] @ k[:, :, kv].transpose(1, 2) / math.sqrt(c.attention_scale or c.head_dim)  # (B, T, T)
+        heads.append(torch.softmax(scores.masked_fill(hidden, -math.inf), -1) @ v[:, :, kv])
     return torch.cat(heads, -1) @ w["o_proj.weight"].T
 
 
-def mlp(x, w):
+def gelu_tanh(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+
+
+def mlp(x, w, c):
     gate, up = x @ w["gate_proj.weight"].T, x @ w["up_proj.weight"].T
-    return (gate * torch.sigmoid(gate) * up) @ w["down_proj.weight"].T
+    gate = gelu_tanh(gate) if c.activation == "geglu" else gate * torch.sigmoid(gate)
+    return (gate * up) @ w["down_proj.weight"].T
+
+
+def block(x, layer, c, i, others):
+    """Norms have Hugging Face's names: Llama's, OLMo 2's or Gemma 3's."""
+    norm = lambda y, name: rmsnorm(y, layer[name + "layernorm.weight"], c.norm_eps)
+    attend = lambda y: attention(y, below(layer, "self_attn."), c, i, others)
+    feed = lambda y: mlp(y, below(layer, "mlp."), c)
+    if c.norm_placement == "pre":
+        x = x + attend(norm(x, "input_"))
+        return x + feed(norm(x, "post_attention_"))
+    if c.norm_placement == "post":
+        x = x + norm(attend(x), "post_attention_")
+        return x + norm(feed(x), "post_feedforward_")
+    x = x + norm(attend(norm(x, "input_")), "post_attention_")
+    return x + norm(feed(norm(x, "pre_feedforward_")), "post_feedforward_")
 
 
 def below(w, prefix):
@@ -53,15 +100,12 @@ def below(w, prefix):
 
 def decoder(ids, w, c, cluster_of_token):
     """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
-    x = w["model.embed_tokens.weight"][ids]
+    x = w["model.embed_tokens.weight"][ids] * c.embedding_scale
     if c.input_codes:
         x = x + w["vq_head.input_codebook"][cluster_of_token[ids]]
+    others = other_documents(ids, c.document_end) if c.document_end >= 0 else None
     for i in range(c.n_layers):
-        layer = below(w, f"model.layers.{i}.")
-        y = rmsnorm(x, layer["input_layernorm.weight"], c.norm_eps)
-        x = x + attention(y, below(layer, "self_attn."), c)
-        y = rmsnorm(x, layer["post_attention_layernorm.weight"], c.norm_eps)
-        x = x + mlp(y, below(layer, "mlp."))
+        x = block(x, below(w, f"model.layers.{i}."), c, i, others)
     return rmsnorm(x, w["model.norm.weight"], c.norm_eps).reshape(-1, c.d_model)
 
 
@@ -129,7 +173,8 @@ def log_probs(h, c, cluster_of_token, codes, w):
 def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
     if c.head == "dense":
-        return F.cross_entropy(dense_logits(h, w), targets), torch.zeros((), dtype=h.dtype)
+        logits = dense_logits(h, w)
+        return F.cross_entropy(logits, targets), c.z_loss * (torch.logsumexp(logits, -1) ** 2).mean()
     nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()
     # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).
     c_y = cluster_vectors(c, cluster_of_token, w).detach()[cluster_of_token[targets]]

@@ -41,7 +41,7 @@ TEST_F(ConfigHeadTest, AWrittenConfigurationHasTheKeysOfItsHeadOnly) {
     const std::size_t begin = text.find("[head]\n") + 7;
     return text.substr(begin, text.find("\n\n", begin) + 1 - begin);
   };
-  EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\n");
+  EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\n");
   EXPECT_EQ(head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
             "kind = \"vq\"\nbias = true\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
             "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "tests/core/chi_square.h"
+#include "tests/train/bodies.h"
 #include "tests/train/tiny_model.h"
 
 namespace vqlm::testing {
@@ -23,6 +24,8 @@ struct Head {
   HeadKind kind;
   /// Of the VQ head: members by the embedding, their means in the codes, and input codes.
   bool embedding_members = false;
+  const char* body = "llama";
+  float spread = 0.4f;  // of the parameters; enough that the model does not repeat one token
 };
 
 /// A tiny model for generation and the same one for full forward passes.
@@ -75,6 +78,7 @@ class Models {
       testing::vq(config).input_codes = true;
     }
     config.model.n_layers = 3;
+    config.model = with_body(config.model, head.body);
     config.train.micro_batch = 1;
     config.data.seq_len = longest;
     return config;
@@ -108,7 +112,7 @@ constexpr double tolerance = 1e-4;
 TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
   for (const std::int64_t chunk : {1, 3, 8, 16}) {
     for (const std::size_t length : {1U, 8U, 13U}) {
-      Models models(GetParam(), 1, chunk);
+      Models models(GetParam(), 1, chunk, 24, GetParam().spread);
       const Tokens prompt = prompt_of(length, 1);
       const Generation generation =
           models.generator({.sampling = greedy(), .max_tokens = 11, .end_of_text = {}}).run({prompt});
@@ -123,6 +127,30 @@ TEST_P(GeneratorTest, GreedyContinuationIsThatOfFullPasses) {
       }
       EXPECT_GT(std::set<std::int32_t>(tokens.begin(), tokens.end()).size(), 1U);  // the model says something
     }
+  }
+}
+
+TEST(GeneratorOfDocuments, EveryTokenSeesItsOwnDocument) {
+  for (const std::int64_t chunk : {1, 3, 8, 16}) {
+    Models models({"documents", HeadKind::dense, false, "documents"}, 1, chunk);
+    const Tokens prompt{5, 9, 2, 7, 11, 2, 2, 30, 31, 2};  // 2 ends a document
+    const Tokens tokens = models.generator({.sampling = greedy(), .max_tokens = 9, .end_of_text = {}})
+                              .run({prompt})
+                              .continuations[0]
+                              .tokens;
+    Tokens text = prompt;
+    for (const std::int32_t token : tokens) {
+      const std::vector<float> row = models.full(text);
+      ASSERT_NEAR(row[static_cast<std::size_t>(token)], *std::max_element(row.begin(), row.end()), tolerance);
+      text.push_back(token);
+    }
+    // The document before says nothing about the next one but for its first token.
+    Tokens other = prompt;
+    other[8] = 40;
+    other.push_back(12);
+    Tokens same = prompt;
+    same.push_back(12);
+    EXPECT_EQ(models.full(other), models.full(same));
   }
 }
 
@@ -253,7 +281,12 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
                          ::testing::Values(Head{"dense", HeadKind::dense}, Head{"vq", HeadKind::vq},
-                                           Head{"vq_embedding_input_codes", HeadKind::vq, true}),
+                                           Head{"vq_embedding_input_codes", HeadKind::vq, true},
+                                           Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
+                                           Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},
+                                           Head{"gemma", HeadKind::dense, false, "gemma"},
+                                           Head{"documents", HeadKind::dense, false, "documents"},
+                                           Head{"smollm", HeadKind::dense, false, "smollm"}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(SamplingOptions, WrongOnesAreNamed) {

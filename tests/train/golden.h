@@ -39,10 +39,11 @@ class Golden {
     model_.rope_theta = static_cast<float>(file_.double_attribute("rope_theta"));
     model_.norm_eps = static_cast<float>(file_.double_attribute("norm_eps"));
     model_.tie_embeddings = file_.int_attribute("tie_embeddings") != 0;
+    read_body();
 
     const bool bias = file_.int_attribute("bias") != 0;
     if (file_.int_attribute("vq") == 0) {
-      head_ = DenseHeadConfig{.bias = bias};
+      head_ = DenseHeadConfig{.bias = bias, .z_loss = z_loss()};
       return;
     }
     VqHeadConfig vq{.bias = bias,
@@ -127,6 +128,30 @@ class Golden {
   std::vector<double> log_probs() const { return all<double>("log_probs"); }
 
  private:
+  float z_loss() const {
+    return file_.has_attribute("z_loss") ? static_cast<float>(file_.double_attribute("z_loss")) : 0;
+  }
+
+  /// What makes another body than Llama's; absent attributes mean the defaults.
+  void read_body() {
+    const auto whole = [&](const char* name) { return file_.has_attribute(name) ? file_.int_attribute(name) : 0; };
+    const auto number = [&](const char* name, float otherwise) {
+      return file_.has_attribute(name) ? static_cast<float>(file_.double_attribute(name)) : otherwise;
+    };
+    model_.head_width = static_cast<int>(whole("head_width"));
+    model_.attention_bias = whole("attention_bias") != 0;
+    model_.qk_norm = static_cast<QkNorm>(whole("qk_norm"));
+    model_.norm_placement = static_cast<NormPlacement>(whole("norm_placement"));
+    model_.activation = static_cast<Activation>(whole("activation"));
+    model_.nope_every = static_cast<int>(whole("nope_every"));
+    model_.window = whole("window");
+    if (file_.has_attribute("document_end")) model_.document_end = static_cast<std::int32_t>(whole("document_end"));
+    model_.window_pattern = static_cast<int>(whole("window_pattern"));
+    model_.embedding_scale = number("embedding_scale", 1);
+    model_.attention_scale = number("attention_scale", 0);
+    model_.window_rope_theta = number("window_rope_theta", 0);
+  }
+
   template <class T>
   std::vector<T> all(const std::string& name) const {
     return file_.dataset(name).read_all<T>();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <ostream>
 
+#include "tests/train/bodies.h"
 #include "tests/train/training_world.h"
 #include "train/config/enum_words.h"
 
@@ -22,6 +23,7 @@ using testing::tiny_vocabulary;
 using testing::train_run;
 using testing::TrainedRun;
 using testing::TrainingWorld;
+using testing::with_body;
 
 /// One head of the comparison.
 struct HeadCase {
@@ -35,6 +37,7 @@ struct HeadCase {
   std::int64_t vocabulary = tiny_vocabulary;
   std::int64_t steps = tiny_steps;
   OptimizerKind optimizer = OptimizerKind::adamw;
+  const char* body = "llama";
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -45,6 +48,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
   static Config config(const std::filesystem::path& shards, const std::filesystem::path& run) {
     Config config = tiny_config(GetParam().kind, shards, run);
     config.model.tie_embeddings = GetParam().tied;
+    config.model = with_body(config.model, GetParam().body);
     set_groups(config, GetParam().groups);
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
       vq->learning = learning_by(GetParam().learning);
@@ -118,6 +122,11 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{
             .name = "muon_tied", .kind = HeadKind::dense, .tied = true, .steps = 20, .optimizer = OptimizerKind::muon},
         HeadCase{.name = "muon_vq", .kind = HeadKind::vq, .embedding = true, .optimizer = OptimizerKind::muon},
+        HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},
+        HeadCase{.name = "olmo_muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon, .body = "olmo"},
+        HeadCase{.name = "gemma_tied", .kind = HeadKind::dense, .tied = true, .body = "gemma"},
+        HeadCase{.name = "documents", .kind = HeadKind::dense, .body = "documents"},
+        HeadCase{.name = "smollm_vq", .kind = HeadKind::vq, .body = "smollm"},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     name_of);
@@ -226,6 +235,9 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
                       HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
+                      HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},
+                      HeadCase{.name = "olmo", .kind = HeadKind::vq, .body = "olmo"},
+                      HeadCase{.name = "gemma", .kind = HeadKind::dense, .tied = true, .body = "gemma"},
                       HeadCase{.name = "muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon}),
     name_of);
 

@@ -40,6 +40,7 @@ struct DataSection {
   std::string train;    // glob of the training shards
   std::string heldout;  // glob of the held-out shards
   std::int64_t seq_len = 512;
+  bool document_mask = false;              // a token sees its own document only
   std::vector<MixEntry> mix;               // in place of train
   std::vector<HeldoutEntry> heldout_sets;  // in place of heldout
 

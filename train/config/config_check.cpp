@@ -9,6 +9,7 @@
 #include "core/home_path.h"
 #include "core/log.h"
 #include "train/config/config.h"
+#include "train/config/config_body_check.h"
 #include "train/config/config_head_check.h"
 #include "train/config/schedule.h"
 #include "train/config/source_tables.h"
@@ -66,12 +67,18 @@ void resolve_grid(ParallelSection& parallel, int ranks) {
 
 void resolve_model(ModelConfig& model) {
   if (model.n_kv_heads == 0) model.n_kv_heads = model.n_heads;
-  if (model.d_model % model.n_heads != 0) {
+  if (model.head_width == 0 && model.d_model % model.n_heads != 0) {
     throw UsageError(
-        fmt::format("model.d_model = {} does not divide by model.n_heads = {}: choose n_heads = {} or "
-                    "d_model = {}",
+        fmt::format("model.d_model = {} does not divide by model.n_heads = {}: choose n_heads = {}, "
+                    "d_model = {}, or a width of heads by model.head_dim",
                     model.d_model, model.n_heads, largest_divisor(model.d_model, model.n_heads),
                     nearest_multiple(model.d_model, 2 * model.n_heads)));
+  }
+  // One way to say it, so that models compare.
+  if (std::int64_t{model.head_width} * model.n_heads == model.d_model) model.head_width = 0;
+  if (model.head_width % 2 != 0) {
+    throw UsageError(fmt::format("model.head_dim = {} is odd, but rotary pairs need an even one: choose head_dim = {}",
+                                 model.head_width, model.head_width + 1));
   }
   if (model.head_dim() % 2 != 0) {
     throw UsageError(fmt::format(
@@ -156,11 +163,11 @@ void check_head_dim(const ModelConfig& model) {
     if (model.d_model % possible != 0) continue;
     choices += fmt::format("{}{}", choices.empty() ? "" : " or ", model.d_model / possible);
   }
-  throw UsageError(
-      fmt::format("model.d_model = {} with model.n_heads = {} makes heads {} wide, and the CUDA back end has "
-                  "32, 64 and 128: choose {}",
-                  model.d_model, model.n_heads, width,
-                  choices.empty() ? "model.d_model a multiple of 32" : "model.n_heads = " + choices));
+  throw UsageError(fmt::format(
+      "model.d_model = {} with model.n_heads = {} and model.head_dim = {} makes heads {} wide, and the CUDA "
+      "back end has 32, 64 and 128: choose {}model.head_dim = one of these",
+      model.d_model, model.n_heads, model.head_width, width,
+      choices.empty() ? "" : "model.n_heads = " + choices + ", or "));
 }
 
 }  // namespace
@@ -181,6 +188,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   check_rope(config.model.rope_scaling);
   check_tensor_parallel(config);
   check_batch(config);
+  check_body(config);
   check_head(config);
   check_schedule(config);
 }

@@ -42,6 +42,11 @@ constexpr Field<std::remove_cvref_t<decltype(part(std::declval<Config&>()).*Memb
 constexpr Field<bool> bias = {
     [](const Config& config) { return has_bias(config.head); },
     [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
+constexpr Field<int> document_end = {[](const Config& config) { return int{config.model.document_end}; },
+                                     [](Config& config, int value) { config.model.document_end = value; }};
+constexpr Field<float> z_loss = {
+    [](const Config& config) { return std::get<DenseHeadConfig>(config.head).z_loss; },
+    [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).z_loss = value; }};
 constexpr Field<float> commitment = {[](const Config& config) { return vq(config).commitment(); },
                                      [](Config& config, float value) {
                                        auto& learning = vq(config).learning;
@@ -117,10 +122,24 @@ constexpr Key table[] = {
     {"model", "rope_high_freq_factor", field<model, rope_scaling, &RopeScaling::high_freq_factor>, {0, 1e6, excluded}, "llama3: turns above which pairs stay as they are", Identity::model},
     {"model", "rope_original_positions", field<model, rope_scaling, &RopeScaling::original_positions>, {1, many}, "llama3: longest context of pretraining", Identity::model},
     {"model", "norm_eps", field<model, &ModelConfig::norm_eps>, {0, 1, excluded}, "epsilon of RMSNorm", Identity::model},
+    {"model", "head_dim", field<model, &ModelConfig::head_width>, {0, 65536}, "width of an attention head; 0: d_model / n_heads", Identity::model},
+    {"model", "attention_bias", field<model, &ModelConfig::attention_bias>, any, "biases of the query, key and value projections, as in Qwen2", Identity::model},
+    {"model", "qk_norm", choice<model, &ModelConfig::qk_norm>, any, "RMSNorm of queries and keys before the rotation: over each head (Qwen3), or the whole width (OLMo 2)", Identity::model},
+    {"model", "norm_placement", choice<model, &ModelConfig::norm_placement>, any, "RMSNorm of the stream before each branch, of the branch's output (OLMo 2), or both (Gemma 3)", Identity::model},
+    {"model", "activation", choice<model, &ModelConfig::activation>, any, "gated unit of the MLP: by SiLU, or by GELU in its tanh form", Identity::model},
+    {"model", "zero_init_outputs", field<model, &ModelConfig::zero_init_outputs>, any, "output projections of attention and MLP start at zero"},
+    {"model", "nope_every", field<model, &ModelConfig::nope_every>, {0, 10000}, "every n-th layer has no rotary positions (SmolLM 3: 4); 0: none", Identity::model},
+    {"model", "embedding_scale", field<model, &ModelConfig::embedding_scale>, {0, 1e6, excluded}, "factor of the embedding at the input (Gemma: sqrt(d_model))", Identity::model},
+    {"model", "attention_scale", field<model, &ModelConfig::attention_scale>, {0, 1e9}, "attention scores are divided by its root (Gemma's query_pre_attn_scalar); 0: the width of a head", Identity::model},
+    {"model", "window", field<model, &ModelConfig::window>, {0, many}, "positions that attention sees, a token's own among them; 0: all before it", Identity::model},
+    {"model", "window_pattern", field<model, &ModelConfig::window_pattern>, {0, 10000}, "window: every n-th layer sees all positions (Gemma 3: 6); 0: none does", Identity::model},
+    {"model", "window_rope_theta", field<model, &ModelConfig::window_rope_theta>, {0, 1e12}, "rotary base of layers with a window, which rope_scaling leaves alone; 0: as of all", Identity::model},
+    {"model", "document_end", document_end, {-1, ids}, "written by the program (data.document_mask): the token behind which attention starts anew; -1: none"},
     {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
+    {"head", "z_loss", z_loss, {0, 1}, "dense: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, dense_head},
     {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
     {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
     {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
@@ -135,6 +154,7 @@ constexpr Key table[] = {
 
     {"data", "train", field<data, &DataSection::train>, any, "glob of the training shards"},
     {"data", "heldout", field<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},
+    {"data", "document_mask", field<data, &DataSection::document_mask>, any, "a token sees its own document only (the shards' end-of-text token ends one)"},
     {"data", "seq_len", field<data, &DataSection::seq_len>, {1, 1 << 24}, "tokens of a sample T", Identity::samples},
 
     {"train", "steps", field<train, &TrainSection::steps>, {1, many}, "optimizer steps of the whole run"},

@@ -18,6 +18,12 @@ inline constexpr std::array<std::string_view, 3> words<RopeScaling::Kind> = {"no
 template <>
 inline constexpr std::array<std::string_view, 3> words<Recompute> = {"none", "cheap", "block"};
 template <>
+inline constexpr std::array<std::string_view, 3> words<QkNorm> = {"none", "head", "width"};
+template <>
+inline constexpr std::array<std::string_view, 3> words<NormPlacement> = {"pre", "post", "both"};
+template <>
+inline constexpr std::array<std::string_view, 2> words<Activation> = {"swiglu", "geglu"};
+template <>
 inline constexpr std::array<std::string_view, 2> words<HeadKind> = {"dense", "vq"};
 template <>
 inline constexpr std::array<std::string_view, 3> words<CodebookLearning> = {"gradient", "commitment", "ema"};

@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "train/config/enum_words.h"
+
 namespace vqlm {
 namespace {
 
@@ -40,10 +42,31 @@ std::string head_sentence(const HeadConfig& head) {
   return text + (bias ? ", with a token bias" : ", no token bias");
 }
 
+std::string body_text(const ModelConfig& model) {
+  const ModelConfig llama;
+  std::string text;
+  const auto say = [&](bool differs, const char* key, const auto& value) {
+    if (differs) text += fmt::format(", {} {}", key, value);
+  };
+  say(model.head_width != 0, "head_dim", model.head_width);
+  say(model.attention_bias, "attention_bias", true);
+  say(model.qk_norm != llama.qk_norm, "qk_norm", word_of(model.qk_norm));
+  say(model.norm_placement != llama.norm_placement, "norm_placement", word_of(model.norm_placement));
+  say(model.activation != llama.activation, "activation", word_of(model.activation));
+  say(model.nope_every != 0, "nope_every", model.nope_every);
+  say(model.embedding_scale != 1, "embedding_scale", model.embedding_scale);
+  say(model.attention_scale != 0, "attention_scale", model.attention_scale);
+  say(model.window != 0, "window", model.window);
+  say(model.window_pattern != 0, "window_pattern", model.window_pattern);
+  say(model.window_rope_theta != 0, "window_rope_theta", model.window_rope_theta);
+  return text;
+}
+
 std::string model_text(const Config& config) {
   const ModelConfig& m = config.model;
-  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}, vocabulary {}, T {}, head {}", m.d_model, m.n_layers,
-                     m.n_heads, m.n_kv_heads, m.d_ff, m.vocab_size, config.data.seq_len, head_text(m, config.head));
+  return fmt::format("d {}, {} layers, {} heads ({} kv), d_ff {}{}, vocabulary {}, T {}, head {}", m.d_model,
+                     m.n_layers, m.n_heads, m.n_kv_heads, m.d_ff, body_text(m), m.vocab_size, config.data.seq_len,
+                     head_text(m, config.head));
 }
 
 }  // namespace vqlm

@@ -13,6 +13,8 @@ std::string head_text(const ModelConfig& model, const HeadConfig& head);
 /// The same in words.
 std::string head_sentence(const HeadConfig& head);
 
+/// ", head_dim 32, qk_norm head": what a body has that Llama's has not; empty where nothing.
+std::string body_text(const ModelConfig& model);
 /// "d 768, 12 layers, 12 heads (12 kv), d_ff 2048, vocabulary 50257, T 1024, head dense".
 std::string model_text(const Config& config);
 

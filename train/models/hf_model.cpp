@@ -11,6 +11,7 @@
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/engine/planned_model.h"
+#include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
 
 namespace vqlm {
@@ -55,7 +56,10 @@ class HfModel : public ModelSource {
   std::vector<TensorInfo> tensors() const override;
   std::vector<float> read(const std::string& name, const Shape& offset, const Shape& extent) const override {
     const SafetensorsFolder::Place& place = weights_.find(hf_tensor_name(name));
-    return place.file->read(*place.entry, offset, extent);
+    std::vector<float> values = place.file->read(*place.entry, offset, extent);
+    if (const float added = hf_offset(config_.family, name); added != 0)
+      for (float& value : values) value += added;
+    return values;
   }
   std::vector<std::filesystem::path> tokenizer_files() const override { return vqlm::tokenizer_files(path_); }
   std::string generation_config() const override;

@@ -11,9 +11,9 @@ namespace {
 std::string sizes_text(const ModelConfig& model) {
   return fmt::format(
       "vocabulary {}, d {}, {} layers, {} heads ({} for keys and values), MLP {}, rope theta {}, norm eps "
-      "{}{}",
+      "{}{}{}",
       model.vocab_size, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff, model.rope_theta,
-      model.norm_eps, model.tie_embeddings ? ", tied embedding" : "");
+      model.norm_eps, body_text(model), model.tie_embeddings ? ", tied embedding" : "");
 }
 
 std::string parameters_text(const ModelSource& source) {

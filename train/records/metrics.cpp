@@ -86,6 +86,10 @@ void Metrics::add(const StepMetrics& step) {
     object["commitment"] = *step.commitment;
     scalars.push_back({"train/commitment", static_cast<float>(*step.commitment)});
   }
+  if (step.z_loss) {
+    object["z_loss"] = *step.z_loss;
+    scalars.push_back({"train/z_loss", static_cast<float>(*step.z_loss)});
+  }
   if (!step.sources.empty()) {
     OrderedJson losses = OrderedJson::object(), epochs = OrderedJson::object();
     for (const SourceMetrics& source : step.sources) {

@@ -36,6 +36,7 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  std::optional<double> z_loss;      // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
   std::size_t memory_bytes = 0;      // of the back end on this rank, the most so far
   std::vector<SourceMetrics> sources = {};
 };
@@ -55,7 +56,7 @@ struct HeldoutMetrics {
   std::optional<double> bits_per_byte = {};
   std::int64_t heldout_tokens = 0;
   double seconds = 0;
-  std::vector<HeldoutSetMetrics> sets = {};  // where they have names
+  std::vector<HeldoutSetMetrics> sets = {};                   // where they have names
   std::optional<double> cluster_loss = {}, member_loss = {};  // the loss in parts, of heads with clusters
 };
 

@@ -42,7 +42,8 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
       rows_(context.rows),
       part_(context.tensor.part_of(context.model.vocab_size)),
       width_(context.tensor.backend().padded_classes(part_.count)),
-      tied_(tied_table.has_value()) {
+      tied_(tied_table.has_value()),
+      z_loss_(config.z_loss) {
   weight_ = tied_ ? *tied_table
                   : parameters_.add(context.buckets.matrices, {{.name = "lm_head.weight",
                                                                 .global_shape = {vocab_size_, d_model_},
@@ -79,6 +80,7 @@ void DenseHead::allocate_workspace(bool trainable, LogitChunks chunks) {
   arena.add(all_statistics_, {p, chunk_rows_, 3}, DType::f32);
   arena.add(lse_, {chunk_rows_}, DType::f32);
   arena.add(all_nll_, {all_rows}, DType::f32);
+  if (trainable && z_loss_ > 0) arena.add(all_penalty_, {all_rows}, DType::f32);
   if (p > 1) {
     arena.add(h_rows_, {all_rows, d_model_}, a);
     if (trainable) arena.add(dh_rows_, {all_rows, d_model_}, a);
@@ -100,20 +102,25 @@ void DenseHead::initialize(const std::vector<std::int64_t>& counts) {
 
 void DenseHead::forward(Tensor nll, Tensor h, Tensor targets) {
   const Tensor h_rows = tensor_.gather(h, h_rows_);
-  run(all_nll_, Tensor{}, h_rows, tensor_.gather(targets, all_targets_), 0.0f);
+  run(all_nll_, Tensor{}, Tensor{}, h_rows, tensor_.gather(targets, all_targets_), 0.0f);
   tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
 }
 
 void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   const Tensor h_rows = tensor_.gather(h, h_rows_);
   const Tensor dh_rows = tensor_.size() == 1 ? dh : dh_rows_;
-  run(all_nll_, dh_rows, h_rows, tensor_.gather(targets, all_targets_), scale);
+  run(all_nll_, all_penalty_, dh_rows, h_rows, tensor_.gather(targets, all_targets_), scale);
   tensor_.reduce_scatter(dh, dh_rows);
   tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
-  tensor_.backend().fill(penalty, 0.0f);
+  if (all_penalty_) {
+    tensor_.backend().copy(penalty, all_penalty_.rows(tensor_.rank() * rows_, rows_));
+  } else {
+    tensor_.backend().fill(penalty, 0.0f);
+  }
 }
 
-void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale) {
+void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h_rows, Tensor all_targets,
+                    float scale) {
   Backend& backend = tensor_.backend();
   const Tensor weight = parameters_.padded_operand(weight_);
   const ClassShard classes{.first = part_.begin, .count = part_.count};
@@ -132,10 +139,17 @@ void DenseHead::run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_ta
     backend.run(SoftmaxCombine{.nll = all_nll.rows(begin, count),
                                .lse = lse,
                                .statistics = all_statistics.view({tensor_.size(), count, 3}),
-                               .targets = targets});
+                               .targets = targets,
+                               .penalty = all_penalty ? all_penalty.rows(begin, count) : Tensor{},
+                               .z_loss = all_penalty ? z_loss_ : 0});
     if (!dh_rows) continue;
-    backend.run(SoftmaxGradient{
-        .logits = logits, .bias = bias(), .lse = lse, .targets = targets, .classes = classes, .scale = scale});
+    backend.run(SoftmaxGradient{.logits = logits,
+                                .bias = bias(),
+                                .lse = lse,
+                                .targets = targets,
+                                .classes = classes,
+                                .scale = scale,
+                                .z_loss = z_loss_});
     backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
                        .a = logits,
                        .b = h,

@@ -25,8 +25,9 @@ class DenseHead : public OutputHead {
 
  private:
   void allocate_workspace(bool trainable, LogitChunks chunks);
-  /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten.
-  void run(Tensor all_nll, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
+  /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten, and all_penalty (N),
+  /// where present.
+  void run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
   /// log_probs() of h (1, d) in host memory, valid until the next call.
   std::span<const float> host_log_probs(Tensor h);
   Tensor bias() const { return bias_ ? parameters_.operand(*bias_) : Tensor{}; }
@@ -42,6 +43,7 @@ class DenseHead : public OutputHead {
   ParameterId weight_;         // (part_.count, d), padded to width_ rows
   std::optional<ParameterId> bias_;
   bool tied_;
+  float z_loss_;
 
   Buffer storage_;
   Tensor logits_;            // (chunk_rows, width_) A
@@ -49,6 +51,7 @@ class DenseHead : public OutputHead {
   Tensor all_statistics_;    // (P, chunk_rows, 3)
   Tensor lse_;               // (chunk_rows)
   Tensor all_nll_;           // (N)
+  Tensor all_penalty_;       // (N), absent without z_loss
   Tensor h_rows_, dh_rows_;  // (N, d) A, absent at P = 1
   Tensor all_targets_;       // (N) i32, absent at P = 1
 

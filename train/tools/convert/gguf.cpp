@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "data/files/python_script.h"
+#include "train/config/model_text.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/gguf_scripts.h"
 #include "train/tools/convert/hf_tokenizer.h"
@@ -34,6 +35,15 @@ void check_head(const ModelSource& source) {
       fmt::format("{}: --to gguf: the head has a token bias ({:.6g} for token {}), which has no place in llama.cpp's "
                   "Llama; train with head.bias = false, or write it for transformers by --to hf",
                   source.path().string(), *other, other - bias.begin()));
+}
+
+void check_llama(const ModelSource& source) {
+  const std::string body = body_text(source.model());
+  if (body.empty()) return;
+  throw Error(
+      fmt::format("{}: --to gguf: is written for Llama's body alone, and this one differs by{}; --to hf writes it for "
+                  "transformers",
+                  source.path().string(), body.substr(1)));
 }
 
 /// Runs the script and logs what it says, line by line.
@@ -61,6 +71,7 @@ void run_script(const std::vector<std::string>& arguments, const std::string& na
 
 void write_gguf(const ModelSource& source, const std::filesystem::path& out, const GgufOptions& options,
                 const std::function<void()>& check) {
+  check_llama(source);
   check_head(source);
   if (std::filesystem::is_directory(out))
     throw UsageError(fmt::format("--out {}: is a folder; name a file", out.string()));

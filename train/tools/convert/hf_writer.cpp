@@ -13,6 +13,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
 #include "train/engine/planned_model.h"
+#include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
 #include "train/tools/convert/expanded_head.h"
@@ -39,6 +40,7 @@ class HfFolder {
   HfFolder(const ModelSource& source, const HfWriteOptions& options)
       : source_(source), type_(stored_type(options.dtype)) {
     config_.model = source.model();
+    config_.family = hf_family_of(source.model(), source.path().string()).model_type;
     config_.head = source.head();
     config_.max_positions = source.seq_len() > 0 ? source.seq_len() : 2048;
     if (kind_of(source.head()) == HeadKind::vq) map_ = source.code_map().value();
@@ -98,8 +100,13 @@ void HfFolder::append(const SafetensorsSpec& tensor, SafetensorsWriter& file) co
   if (expanded_ && tensor.name == "lm_head.weight") return append_expanded(file);
   for (const LogicalTensor& logical : logical_) {
     if (hf_tensor_name(logical.name) != tensor.name) continue;
-    for (const Box& box : row_boxes(tensor.shape))
-      file.append(std::span<const float>(source_.read(logical.name, box.offset, box.extent)));
+    const float added = hf_offset(config_.family, logical.name);
+    for (const Box& box : row_boxes(tensor.shape)) {
+      std::vector<float> values = source_.read(logical.name, box.offset, box.extent);
+      if (added != 0)
+        for (float& value : values) value -= added;
+      file.append(std::span<const float>(values));
+    }
   }
 }
 
@@ -116,6 +123,18 @@ void HfFolder::append_expanded(SafetensorsWriter& file) const {
     file.append(std::span<const float>(block));
     block.clear();
   }
+}
+
+/// A Python file of the native form, written for Llama's body, for another one's classes.
+std::string for_family(std::string_view file, const HfFamily& family) {
+  std::string text(file);
+  for (const auto& [of_llama, name] :
+       {std::pair<std::string_view, std::string_view>{"LlamaForCausalLM", family.architecture},
+        {"LlamaConfig", family.config_class}}) {
+    for (std::size_t at = text.find(of_llama); at != std::string::npos; at = text.find(of_llama, at + name.size()))
+      text.replace(at, of_llama.size(), name);
+  }
+  return text;
 }
 
 /// The ids that a generation_config.json tells, the first where it is a list.
@@ -142,8 +161,9 @@ void write_hf(const ModelSource& source, const std::filesystem::path& out, const
     tokens = tokens_of(told);
   }
   if (folder.config().native) {
-    write_file_atomically((out / "configuration_vqlm.py").string(), configuration_vqlm_py);
-    write_file_atomically((out / "modeling_vqlm.py").string(), modeling_vqlm_py);
+    const HfFamily& family = hf_family(folder.config().family);
+    write_file_atomically((out / "configuration_vqlm.py").string(), for_family(configuration_vqlm_py, family));
+    write_file_atomically((out / "modeling_vqlm.py").string(), for_family(modeling_vqlm_py, family));
   }
   write_safetensors(out, folder.tensors(), options.shard_bytes,
                     [&](const SafetensorsSpec& tensor, SafetensorsWriter& file) { folder.append(tensor, file); });

@@ -1,0 +1,82 @@
+// The keys of bodies other than Llama's: read, written, checked against each other, and what a body is called.
+#include "train/config/config_body_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/train/config_errors.h"
+#include "train/config/model_text.h"
+
+namespace vqlm {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ConfigBody, KeysComeBack) {
+  Config config = load_config(
+      {}, {"model.head_dim=48", "model.attention_bias=true", "model.qk_norm=width", "model.norm_placement=both",
+           "model.activation=geglu", "model.nope_every=4", "model.embedding_scale=16", "model.attention_scale=100",
+           "model.window=512", "model.window_pattern=6", "model.window_rope_theta=1e4", "head.kind=dense"});
+  resolve(config, 1000, 1);
+  EXPECT_EQ(config.model.head_dim(), 48);
+  EXPECT_EQ(config.model.window_of(4), 512);
+  EXPECT_EQ(config.model.window_of(5), 0);
+  EXPECT_FALSE(config.model.rotates(3));
+  EXPECT_TRUE(config.model.rotates(4));
+  EXPECT_TRUE(config.model.rotates_locally(0));
+  EXPECT_FALSE(config.model.rotates_locally(5));
+  EXPECT_EQ(body_text(config.model),
+            ", head_dim 48, attention_bias true, qk_norm width, norm_placement both, activation geglu, nope_every 4, "
+            "embedding_scale 16, attention_scale 100, window 512, window_pattern 6, window_rope_theta 10000");
+  EXPECT_EQ(body_text(ModelConfig{}), "");
+}
+
+TEST(ConfigBody, KeysAreCheckedAgainstEachOther) {
+  EXPECT_THAT(resolve_error({"model.window_pattern=6"}), HasSubstr("model.window_pattern = 6 with model.window = 0"));
+  EXPECT_THAT(resolve_error({"model.window_rope_theta=100"}), HasSubstr("choose a window, or window_rope_theta = 0"));
+  EXPECT_THAT(resolve_error({"model.window=8", "model.window_pattern=1"}), HasSubstr("lets every layer see all"));
+  EXPECT_EQ(resolve_error({"model.window=8", "model.window_pattern=2", "model.window_rope_theta=100"}), "");
+  EXPECT_THAT(resolve_error({"model.zero_init_outputs=true", "model.norm_placement=post"}),
+              HasSubstr("model.zero_init_outputs = true with model.norm_placement = \"post\""));
+  EXPECT_EQ(resolve_error({"model.zero_init_outputs=true"}), "");
+  EXPECT_THAT(resolve_error({"model.embedding_scale=16"}), HasSubstr("choose input_codes = false"));
+  EXPECT_EQ(resolve_error({"model.embedding_scale=16", "head.input_codes=false"}), "");
+  EXPECT_THAT(override_error("model.qk_norm=rows"), HasSubstr("model.qk_norm"));
+}
+
+TEST(ConfigBody, TheShardsSayWhatEndsADocument) {
+  Config config = load_config({}, {"data.document_mask=true"});
+  mark_documents(config, 2, "shards");
+  EXPECT_EQ(config.model.document_end, 2);
+  EXPECT_EQ(load_config({}, {"data.document_mask=true", "model.document_end=2"}).model.document_end, 2);
+  EXPECT_THAT(usage_error([&] { mark_documents(config, -1, "a-*.h5"); }),
+              HasSubstr("no token ends documents in a-*.h5: prepare ids with --eos"));
+  config.data.document_mask = false;
+  mark_documents(config, 2, "shards");
+  EXPECT_EQ(config.model.document_end, -1);
+}
+
+TEST(ConfigBody, ZLossIsADenseHeads) {
+  EXPECT_EQ(resolve_error({"head.kind=dense", "head.z_loss=1e-4"}), "");
+  EXPECT_THAT(override_error("head.z_loss=1e-4"), HasSubstr("head.z_loss"));
+}
+
+TEST(ConfigBody, HeadsMayHaveAnyEvenWidth) {
+  EXPECT_THAT(resolve_error({"model.n_heads=3"}), HasSubstr("or a width of heads by model.head_dim"));
+  EXPECT_EQ(resolve_error({"model.n_heads=3", "model.head_dim=32"}), "");
+  EXPECT_THAT(resolve_error({"model.head_dim=31"}), HasSubstr("model.head_dim = 31 is odd"));
+  Config config = load_config({}, {"model.head_dim=64"});  // d = 256, 4 heads: what it would be anyway
+  resolve(config, 1000, 1);
+  EXPECT_EQ(config.model.head_width, 0);
+  config = load_config({}, {"model.head_dim=128"});
+  resolve(config, 1000, 1);
+  EXPECT_EQ(usage_error([&] { check_device(config, DType::bf16); }), "");
+  config.model.head_width = 96;
+  EXPECT_THAT(
+      usage_error([&] { check_device(config, DType::bf16); }),
+      HasSubstr("makes heads 96 wide, and the CUDA back end has 32, 64 and 128: choose model.n_heads = 2 or 4 or 8, "
+                "or model.head_dim = one of these"));
+}
+
+}  // namespace
+}  // namespace vqlm

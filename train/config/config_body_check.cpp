@@ -1,0 +1,57 @@
+#include "train/config/config_body_check.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/error.h"
+#include "train/config/enum_words.h"
+
+namespace vqlm {
+namespace {
+
+void check_window(const ModelConfig& model) {
+  if (model.window == 0 && model.window_pattern != 0) {
+    throw UsageError(fmt::format(
+        "model.window_pattern = {} with model.window = 0 would change nothing: choose a window, or window_pattern = 0",
+        model.window_pattern));
+  }
+  if (model.window == 0 && model.window_rope_theta != 0) {
+    throw UsageError(fmt::format(
+        "model.window_rope_theta = {} with model.window = 0 would change nothing: choose a window, or window_rope_theta = 0",
+        model.window_rope_theta));
+  }
+  if (model.window_pattern == 1) {
+    throw UsageError(
+        "model.window_pattern = 1 lets every layer see all positions: choose window = 0, or window_pattern = 2 or more");
+  }
+}
+
+}  // namespace
+
+void mark_documents(Config& config, std::int32_t eos_id, const std::string& shards) {
+  if (config.data.document_mask && eos_id < 0) {
+    throw UsageError(fmt::format(
+        "data.document_mask = true, but no token ends documents in {}: prepare ids with --eos, or set document_mask = false",
+        shards));
+  }
+  config.model.document_end = config.data.document_mask ? eos_id : -1;
+}
+
+void check_body(const Config& config) {
+  const ModelConfig& model = config.model;
+  check_window(model);
+  if (model.zero_init_outputs && model.norm_placement != NormPlacement::pre) {
+    throw UsageError(fmt::format(
+        "model.zero_init_outputs = true with model.norm_placement = \"{}\": the norm of a branch that is zero multiplies its "
+        "gradient by 1 / sqrt(norm_eps); choose zero_init_outputs = false, or norm_placement = \"pre\"",
+        word_of(model.norm_placement)));
+  }
+  const auto* vq = vq_of(config.head);
+  if (vq != nullptr && vq->input_codes && model.embedding_scale != 1) {
+    throw UsageError(fmt::format(
+        "model.embedding_scale = {} with head.input_codes = true: the clusters' vectors would be added to rows of another "
+        "scale; choose input_codes = false, or embedding_scale = 1",
+        model.embedding_scale));
+  }
+}
+
+}  // namespace vqlm
