@@ -1,6 +1,9 @@
 // What a parameter is for.
 #pragma once
 
+#include <array>
+#include <string_view>
+
 namespace vqlm {
 
 /// Learning rate and decay go by it: the optimizer's settings say how.
@@ -11,5 +14,25 @@ enum class ParameterRole {
   table,      // a VQ head's codebooks
   gain,       // of norms
 };
+
+inline constexpr std::array parameter_roles = {ParameterRole::block, ParameterRole::embedding, ParameterRole::head,
+                                        ParameterRole::table, ParameterRole::gain};
+
+/// As configurations and logs call the parameters of a role.
+constexpr std::string_view name_of(ParameterRole role) {
+  switch (role) {
+    case ParameterRole::block:
+      return "blocks";
+    case ParameterRole::embedding:
+      return "embedding";
+    case ParameterRole::head:
+      return "head";
+    case ParameterRole::table:
+      return "tables";
+    case ParameterRole::gain:
+      return "gains";
+  }
+  return "?";
+}
 
 }  // namespace vqlm

@@ -44,7 +44,7 @@ struct Parameter {
   Shape shape;   // of the slice
   Initializer init;
   ParameterRole role;
-  bool decay = true;  // weight decay may apply (no bias)
+  bool decay = true;           // weight decay may apply (no bias)
   bool hidden_matrix = false;  // from hidden states to hidden states: what the optimizer Muon orthogonalises
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step

@@ -203,9 +203,8 @@ void run(const SwigluForward& op) {
 }
 template <>
 void run(const SwigluBackward& op) {
-  gated_backward(op.dgate_up, op.dy, op.gate_up, [](auto... args) {
-    HWY_DYNAMIC_DISPATCH(swiglu_gradient_row)(args...);
-  });
+  gated_backward(op.dgate_up, op.dy, op.gate_up,
+                 [](auto... args) { HWY_DYNAMIC_DISPATCH(swiglu_gradient_row)(args...); });
 }
 template <>
 void run(const GegluForward& op) {
@@ -213,9 +212,8 @@ void run(const GegluForward& op) {
 }
 template <>
 void run(const GegluBackward& op) {
-  gated_backward(op.dgate_up, op.dy, op.gate_up, [](auto... args) {
-    HWY_DYNAMIC_DISPATCH(geglu_gradient_row)(args...);
-  });
+  gated_backward(op.dgate_up, op.dy, op.gate_up,
+                 [](auto... args) { HWY_DYNAMIC_DISPATCH(geglu_gradient_row)(args...); });
 }
 
 }  // namespace vqlm::cpu

@@ -41,8 +41,8 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
     for (const auto& [projection, heads] :
          {std::pair{"q_proj", config.n_heads}, {"k_proj", config.n_kv_heads}, {"v_proj", config.n_kv_heads}}) {
       const std::int64_t size = std::int64_t{heads} * shape_.head_dim;
-      const auto id =
-          parameters.add(buckets.replicated, {replicated_parameter(prefix + projection + ".bias", {size}, 0, ParameterRole::block)});
+      const auto id = parameters.add(
+          buckets.replicated, {replicated_parameter(prefix + projection + ".bias", {size}, 0, ParameterRole::block)});
       if (!bias_) bias_ = id;
     }
   }

@@ -27,9 +27,9 @@ class Transformer {
     BatchShape batch;  // for generation: B sequences, and the most tokens of each in one advance()
     Purpose purpose = Purpose::training;
     Recompute recompute = Recompute::none;  // training only
-    DataShare share = {};          // of the optimizer's work
-    std::int64_t step_tokens = 1;  // training: of an optimizer step, over all ranks
-    std::int64_t context = 0;      // generation only: the most tokens of a sequence, which memory is kept for
+    DataShare share = {};                   // of the optimizer's work
+    std::int64_t step_tokens = 1;           // training: of an optimizer step, over all ranks
+    std::int64_t context = 0;               // generation only: the most tokens of a sequence, which memory is kept for
   };
 
   /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must

@@ -49,6 +49,7 @@ Config step_config(const StepOptions& options, int ranks) {
   config.train.global_batch = options.micro_batches * config.train.micro_batch * data;
   config.optim.schedule = ScheduleKind::constant;
   config.optim.warmup_steps = 0;
+  config.run.head_since = 0;  // of the run whose configuration this is
   resolve(config, config.model.vocab_size > 0 ? config.model.vocab_size : options.vocabulary, ranks);
   return config;
 }

@@ -20,10 +20,10 @@
 #include "launch/environment.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/codes/corpus_map.h"
+#include "train/models/dense_expansion.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
-#include "train/models/dense_expansion.h"
 #include "train/tools/convert/gguf.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"
@@ -127,11 +127,9 @@ std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const 
   const VqFitOptions sizes = fit_options(options, source);
   const auto backend = make_cpu_backend(environment.threads(0));
   VqFit fit = fit_vq_head(source, sizes, text, *backend);
-  const std::string members = sizes.members == MemberVectors::embedding
-                                  ? "members by the embedding's rows"
-                              : sizes.groups == 0
-                                  ? "members by bias alone"
-                                  : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
+  const std::string members = sizes.members == MemberVectors::embedding ? "members by the embedding's rows"
+                              : sizes.groups == 0                       ? "members by bias alone"
+                                                  : fmt::format("{} groups of {} codes", sizes.groups, sizes.codes);
   fmt::print("vq head              {} clusters, {}, seed {}\n", sizes.clusters, members, sizes.seed);
   fmt::print("variance kept        {:.2f} % by the clusters", 100 * fit.kept_by_clusters);
   if (sizes.groups > 0) fmt::print(", {:.2f} % with the codes", 100 * fit.kept_by_codes);

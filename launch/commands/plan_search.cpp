@@ -7,6 +7,7 @@
 #include "data/files/atomic_file.h"
 #include "launch/commands/plan_job.h"
 #include "train/config/config_body_check.h"
+#include "train/config/enum_words.h"
 #include "train/tools/plan/search_report.h"
 
 namespace vqlm {
@@ -19,6 +20,13 @@ void clear_choices(Config& config, std::vector<std::string>& notes) {
     notes.push_back(
         fmt::format("all grids are tried, not only the configuration's parallel.data = {}, parallel.tensor = {}",
                     grid.data, grid.tensor));
+  }
+  const TrainSection &train = config.train, usual = {};
+  if (train.micro_batch != usual.micro_batch || train.recompute != usual.recompute) {
+    notes.push_back(
+        fmt::format("all micro-batches and all of train.recompute are tried, not only train.micro_batch = {}, "
+                    "train.recompute = \"{}\"",
+                    train.micro_batch, word_of(train.recompute)));
   }
   config.parallel.data = config.parallel.tensor = 1;
   config.train.micro_batch = 1;

@@ -15,8 +15,8 @@ TEST_P(CudaAttentionCachedTest, EqualsHost) {
   const HostF32 qkv = random_bf16({whole.batch, whole.seq_len, whole.row()}, "qkv");
   // Every position may change the maximum.
   const HostI32 cut = random_documents(whole);
-  const AttentionError error = attention_error(
-      whole, qkv, [](std::int64_t t) { return static_cast<double>(t); }, c.documents ? &cut : nullptr);
+  const AttentionError error =
+      attention_error(whole, qkv, [](std::int64_t t) { return static_cast<double>(t); }, c.documents ? &cut : nullptr);
   HostI32 host_documents = with_capacity(cut, whole.seq_len + 3);
   const DeviceArray device_documents = upload(host_documents);
   const Shape cache{whole.batch, whole.kv_heads, whole.seq_len + 3, whole.head_dim};

@@ -44,10 +44,27 @@ class ChangedHead(ForkRuns):
                    run_of=self.folder / "runs/long")
         self.assertEqual(self.losses("cut"), {step: loss for step, loss in self.losses("long").items() if step > 10})
         self.assertEqual(self.config("cut")["run"]["head_since"], 8)
+        on = run("train", "--resume", "--set", f"run.dir={self.folder}/runs/cut", "--set", "train.steps=16", "--set", "parallel.tensor=2",
+                 ranks=2)
+        self.assertEqual(on.returncode, 0, on.stderr)
+        self.assertEqual(sorted(self.losses("cut")), list(range(11, 17)))
+        self.assertEqual(self.config("cut")["run"]["head_since"], 8)
+        replayed = run("replay", "--run", self.folder / "runs/long", "--step", "9")
+        self.assertEqual(replayed.returncode, 0, replayed.stderr)
+        self.assertIn(f"{self.losses('long')[9]:.4f}", replayed.stdout)
         back = self.go_on("back", *EMBEDDING, "train.steps=14", source="checkpoints/step-00000012", run_of=self.folder / "runs/long")
         self.assertIn("making the code map", back.stderr)
         self.assertLess(abs(self.losses("back")[13] - self.losses("long")[13]), 0.2)
         self.assertEqual(self.config("back")["run"]["head_since"], 12)
+
+    def test_muons_momentum_goes_on_too(self):
+        begun = self.begin("muon", "--set", "optim.kind=muon", steps=8)
+        self.assertEqual(begun.returncode, 0, begun.stderr)
+        self.go_on("muon-dense", "head.kind=dense", "train.steps=12", run_of=self.folder / "runs/muon")
+        self.assertLess(abs(self.losses("muon-dense")[9] - self.losses("muon")[8]), 0.5)
+        other = run("train", "--resume-from", self.folder / "runs/muon", "--set", f"run.dir={self.folder}/runs/no", "--set", "head.kind=dense",
+                    "--set", "optim.kind=adamw", "--set", "train.steps=12")
+        self.assert_fails(other, "optim.kind")
 
     def test_a_run_itself_keeps_its_head(self):
         result = run("train", "--resume", "--set", f"run.dir={self.whole}", "--set", "head.kind=dense", "--set", "train.steps=20")

@@ -53,6 +53,13 @@ class DeviceCheckpoint(DeviceRuns):
                 with self.subTest(head=name, resume=grid, ranks=ranks):
                     self.assert_alike(self.resume(name, *head, *grid, ranks=ranks), trained)
 
+    def test_a_head_changes_on_devices_as_on_the_cpu(self):
+        self.train("before", *SETTINGS, *HEADS["vq_embedding_mean"], *GRID, ranks=4)
+        fork = ["--resume-from", self.folder / f"before/checkpoints/step-{SAVED:08}"]
+        expected = self.train("after-cpu", *SETTINGS, "head.kind=dense", "run.device=cpu", flags=fork)
+        self.assertEqual(len(expected[0]), STEPS - SAVED)
+        self.assert_alike(self.train("after", *SETTINGS, "head.kind=dense", *GRID, ranks=4, flags=fork), expected)
+
 
 if __name__ == "__main__":
     unittest.main()

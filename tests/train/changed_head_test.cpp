@@ -60,8 +60,8 @@ TEST(ChangedHead, VqWithoutMembersBecomesDenseExactly) {
 
 TEST(ChangedHead, VqBecomesDenseToFirstOrder) {
   const Saved saved(by_embedding(true, true));
-  const double ratio = error_at(0.4f, saved.source(), dense(false), nullptr) /
-                       error_at(0.2f, saved.source(), dense(false), nullptr);
+  const double ratio =
+      error_at(0.4f, saved.source(), dense(false), nullptr) / error_at(0.2f, saved.source(), dense(false), nullptr);
   EXPECT_GT(ratio, 3.2);  // a second-order error is quartered
   EXPECT_LT(ratio, 4.8);
 }

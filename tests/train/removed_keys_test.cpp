@@ -58,9 +58,6 @@ TEST(RemovedKeys, OfAnotherTrainingAreNamedInAWarning) {
   const Said said = said_to({"head.dead_code_share=0.05", "head.members=codes", "head.learning=ema"});
   EXPECT_EQ(said.error, "");
   EXPECT_THAT(said.warnings, AllOf(HasSubstr("head.dead_code_share = 0.05"), HasSubstr("not revived any more")));
-  const Said rate = said_to({"optim.muon_lr_ratio=2", "optim.kind=muon"});
-  EXPECT_EQ(rate.error, "");
-  EXPECT_THAT(rate.warnings, AllOf(HasSubstr("optim.muon_lr_ratio = 2"), HasSubstr("optim.blocks_lr_ratio")));
 }
 
 TEST(RemovedKeys, OfAFileAreNamedWithItsLine) {
@@ -68,6 +65,14 @@ TEST(RemovedKeys, OfAFileAreNamedWithItsLine) {
   const std::string file = folder.file("config.toml");
   std::ofstream(file) << "[head]\nkind = \"vq\"\nmember_scale = 4.0\nmembers = \"embedding\"\nmember_rank = 0\n";
   EXPECT_THAT(usage_error([&] { load_config(file, {}); }), HasSubstr("config.toml:3: head.member_scale = 4"));
+}
+
+TEST(RemovedKeys, ARenamedKeyMeansTheNewOne) {
+  EXPECT_EQ(load_config({}, {"optim.kind=muon", "optim.muon_lr_ratio=2"}).optim.blocks.lr_ratio, 2);
+  const TemporaryFolder folder;
+  const std::string file = folder.file("config.toml");
+  std::ofstream(file) << "[optim]\nkind = \"muon\"\nmuon_lr_ratio = 2.0\n";
+  EXPECT_EQ(load_saved_config(file).optim.blocks.lr_ratio, 2);
 }
 
 TEST(RemovedKeys, OtherUnknownKeysStayUnknown) {

@@ -99,11 +99,14 @@ TEST_P(RoleRatiosTest, DecaysAreTheRolesOwn) {
       (o.*role().ratios).decay_ratio = ratio;
     });
   };
+  // A decay of twice the ratio takes twice as much.
   int moved = 0;
-  compare(decayed(0), decayed(2), [&](float without, float with) {
-    EXPECT_LE(std::abs(with), std::abs(without) + 0.05f);
-    moved += without != with ? 1 : 0;
-  });
+  const Values none = decayed(0), once = decayed(1), twice = decayed(2);
+  compare(none, twice, [&](float without, float with) { moved += without != with ? 1 : 0; });
+  for (const auto& [name, values] : none) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      EXPECT_NEAR(once.at(name)[i] - values[i], (twice.at(name)[i] - values[i]) / 2, 1e-6 * (1 + std::abs(values[i])));
+  }
   const bool biases_alone = role().role == ParameterRole::head && std::get<1>(GetParam()) == HeadKind::vq;
   const bool there = role().role != ParameterRole::table || std::get<1>(GetParam()) == HeadKind::vq;
   EXPECT_EQ(moved > 0, there && !biases_alone);
@@ -112,12 +115,11 @@ TEST_P(RoleRatiosTest, DecaysAreTheRolesOwn) {
 INSTANTIATE_TEST_SUITE_P(
     Roles, RoleRatiosTest,
     ::testing::Combine(
-        ::testing::Values(
-            RoleCase{"blocks", ParameterRole::block, &OptimSection::blocks, {"_proj.weight"}},
-            RoleCase{"embedding", ParameterRole::embedding, &OptimSection::embedding, {"embed_tokens"}},
-            RoleCase{"head", ParameterRole::head, &OptimSection::head, {"lm_head", "_bias"}},
-            RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
-            RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
+        ::testing::Values(RoleCase{"blocks", ParameterRole::block, &OptimSection::blocks, {"_proj.weight"}},
+                          RoleCase{"embedding", ParameterRole::embedding, &OptimSection::embedding, {"embed_tokens"}},
+                          RoleCase{"head", ParameterRole::head, &OptimSection::head, {"lm_head", "_bias"}},
+                          RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
+                          RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
         ::testing::Values(HeadKind::dense, HeadKind::vq), ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
     [](const auto& test) {
       return std::string(std::get<0>(test.param).name) + (std::get<1>(test.param) == HeadKind::vq ? "_vq" : "_dense") +

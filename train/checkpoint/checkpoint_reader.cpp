@@ -158,8 +158,8 @@ std::vector<float> CheckpointReader::read_box(const std::string& name, const Sha
   return values;
 }
 
-void CheckpointReader::load_training_state(Backend& backend, ParameterStore& parameters,
-                                           const Optimizer& optimizer, HeadMoments head) const {
+void CheckpointReader::load_training_state(Backend& backend, ParameterStore& parameters, const Optimizer& optimizer,
+                                           HeadMoments head) const {
   for (std::size_t id = 0; id < parameters.parameters().size(); ++id) {
     const Parameter& p = parameters.parameters()[id];
     if (p.rule != UpdateRule::moving_average) continue;
@@ -168,8 +168,8 @@ void CheckpointReader::load_training_state(Backend& backend, ParameterStore& par
   load_moments(backend, parameters, optimizer, head);
 }
 
-void CheckpointReader::load_moments(Backend& backend, const ParameterStore& parameters,
-                                    const Optimizer& optimizer, HeadMoments head) const {
+void CheckpointReader::load_moments(Backend& backend, const ParameterStore& parameters, const Optimizer& optimizer,
+                                    HeadMoments head) const {
   for (const Optimizer::OwnedSlice& slice : optimizer.owned_slices()) {
     const Parameter& p = parameters.parameters()[static_cast<std::size_t>(slice.parameter)];
     if (p.rule != UpdateRule::gradient) continue;  // no moments

@@ -157,7 +157,7 @@ void read_override(Sayings& said, const std::string& override_text) {
     return;
   }
   if (source_tables::read_override(said.sources, name, value)) return;
-  const Key& key = find_key(name, "--set");
+  const Key& key = find_key(renamed_key(name), "--set");
   said.assignments.push_back({&key, parse_override(key, value), "--set", Source::command_line});
 }
 
@@ -204,7 +204,7 @@ void read_file(Sayings& said, const std::filesystem::path& path) {
         continue;
       }
       if (source_tables::read(said.sources, full_name, node, path.string())) continue;
-      const Key& key = find_key(full_name, origin);
+      const Key& key = find_key(renamed_key(full_name), origin);
       said.assignments.push_back({&key, toml_value(key, node, origin), origin, Source::file});
     }
   }

@@ -27,13 +27,9 @@ constexpr Choice choice = {
     [](Config& config, int value) { (config.*....*Path) = static_cast<MemberOf<Path...>>(value); }};
 
 /// Members of a head's part, which must be there.
-constexpr auto vq = [](auto& config) -> auto& {
-  return std::get<VqHeadConfig>(config.head);
-};
+constexpr auto vq = [](auto& config) -> auto& { return std::get<VqHeadConfig>(config.head); };
 template <class Part>
-constexpr auto members = [](auto& config) -> auto& {
-  return std::get<Part>(vq(config).members);
-};
+constexpr auto members = [](auto& config) -> auto& { return std::get<Part>(vq(config).members); };
 template <auto part, auto Member>
 constexpr Field<std::remove_cvref_t<decltype(part(std::declval<Config&>()).*Member)>> in = {
     [](const Config& config) { return part(config).*Member; },
@@ -68,18 +64,11 @@ constexpr Choice alternative = {
       if (static_cast<int>(chosen.index()) == value) return;
       [&]<std::size_t... index>(std::index_sequence<index...>) {
         ((value == static_cast<int>(index) ? void(chosen.template emplace<index>()) : void()), ...);
-      }
-      (std::make_index_sequence<words<Enum>.size()>());
+      }(std::make_index_sequence<words<Enum>.size()>());
     }};
-constexpr auto head_of = [](auto& config) -> auto& {
-  return config.head;
-};
-constexpr auto members_of = [](auto& config) -> auto& {
-  return vq(config).members;
-};
-constexpr auto learning_of = [](auto& config) -> auto& {
-  return vq(config).learning;
-};
+constexpr auto head_of = [](auto& config) -> auto& { return config.head; };
+constexpr auto members_of = [](auto& config) -> auto& { return vq(config).members; };
+constexpr auto learning_of = [](auto& config) -> auto& { return vq(config).learning; };
 
 constexpr Needs dense_head = {"head.kind", {"dense"}};
 constexpr Needs vq_head = {"head.kind", {"vq"}};

@@ -52,11 +52,6 @@ constexpr std::array rules = {
     Rule{"head.refit_every", always_off, Matter::training, ""},
     Rule{"head.refit_until", always_off, Matter::training, ""},
     Rule{"head.refit_dims", always_off, Matter::training, ""},
-    Rule{"optim.muon_lr_ratio",
-         [](const RemovedKey& key, const Config& config) {
-           return config.optim.kind == OptimizerKind::adamw || number_of(key) == 1;
-         },
-         Matter::training, "the blocks' rate is that of optim.blocks_lr_ratio now, whatever the optimizer: set it"},
     Rule{"head.dead_code_share",
          [](const RemovedKey& key, const Config& config) {
            const auto* vq = vq_of(config.head);
@@ -72,6 +67,10 @@ const Rule* rule_of(std::string_view name) {
 }
 
 }  // namespace
+
+std::string_view renamed_key(std::string_view full_name) {
+  return full_name == "optim.muon_lr_ratio" ? "optim.blocks_lr_ratio" : full_name;
+}
 
 bool is_removed_key(std::string_view full_name) {
   return rule_of(full_name) != nullptr;

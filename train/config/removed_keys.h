@@ -16,6 +16,9 @@ struct RemovedKey {
   std::string origin;  // "runs/a/config.toml:12", for messages
 };
 
+/// The name that a key has now, where an earlier version called it otherwise; else the name itself.
+std::string_view renamed_key(std::string_view full_name);
+
 bool is_removed_key(std::string_view full_name);
 
 /// Passes over keys whose feature was off in `config`, which holds everything else that the file and --set say. Throws

@@ -27,14 +27,11 @@ const RoleRatios& ratios_of(const OptimSection& optim, ParameterRole role) {
 
 std::string rates_text(const OptimSection& optim) {
   std::vector<std::string> roles;
-  const auto add = [&](const char* name, const RoleRatios& of) {
-    roles.push_back(fmt::format("{} {}, {}", name, optim.lr * of.lr_ratio, optim.weight_decay * of.decay_ratio));
-  };
-  add("blocks", optim.blocks);
-  add("embedding", optim.embedding);
-  add("head", optim.head);
-  add("tables", optim.tables);
-  add("gains", optim.gains);
+  for (const ParameterRole role : parameter_roles) {
+    const RoleRatios& of = ratios_of(optim, role);
+    roles.push_back(
+        fmt::format("{} {}, {}", name_of(role), optim.lr * of.lr_ratio, optim.weight_decay * of.decay_ratio));
+  }
   return fmt::format("{}; highest rate and decay of {}",
                      optim.kind == OptimizerKind::muon ? "muon for the blocks' matrices, adamw for all else" : "adamw",
                      fmt::join(roles, "; "));

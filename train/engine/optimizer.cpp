@@ -26,12 +26,11 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
   for (const Segment& s : segments_) {
     if (s.by_muon) hidden.push_back({s.flat_begin, s.count, first_moment().range(s.moment_begin, s.count)});
   }
-  muon_.emplace(
-      backend, grid, parameters,
-      Muon::Numbers{.momentum = numbers_.muon_momentum,
-                    .weight_decay = numbers_.weight_decay * numbers_.blocks.decay_ratio,
-                    .max_norm = grad_clip_},
-      hidden);
+  muon_.emplace(backend, grid, parameters,
+                Muon::Numbers{.momentum = numbers_.muon_momentum,
+                              .weight_decay = numbers_.weight_decay * numbers_.blocks.decay_ratio,
+                              .max_norm = grad_clip_},
+                hidden);
 }
 
 bool Optimizer::by_muon(const Parameter& parameter) const {
@@ -125,6 +124,7 @@ void Optimizer::finish_reductions() {
 }
 
 double Optimizer::step(std::int64_t step, float lr) {
+  VQLM_ASSERT(step > head_since_);
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
   double squared = 0;
   backend_.copy_from_host(norm_squared, &squared);

@@ -64,13 +64,14 @@ class Optimizer {
     bool counts_in_norm;
     UpdateRule rule;  // gradient or moving_average
     float average_decay;
-    float lr_ratio;     // rate / the schedule's
-    float decay_ratio;  // decay / optim.weight_decay
+    float lr_ratio;      // rate / the schedule's
+    float decay_ratio;   // decay / optim.weight_decay
     std::int64_t since;  // the step after which the moments began at 0
 
     bool same_way(const Segment& other) const {
       return !by_muon && !other.by_muon && decay_ratio == other.decay_ratio && counts_in_norm == other.counts_in_norm &&
-             since == other.since && rule == other.rule && average_decay == other.average_decay && lr_ratio == other.lr_ratio;
+             since == other.since && rule == other.rule && average_decay == other.average_decay &&
+             lr_ratio == other.lr_ratio;
     }
   };
   bool by_muon(const Parameter& parameter) const;

@@ -101,9 +101,10 @@ void check_head_change(const Config& config, const ModelSource& source) {
     return;
   }
   if (!tied_before) {
-    refuse(config, source,
-           "of a dense head with a matrix of its own no other is made in a run; vqlm convert --head vq fits one, for train "
-           "--init");
+    refuse(
+        config, source,
+        "of a dense head with a matrix of its own no other is made in a run; vqlm convert --head vq fits one, for train "
+        "--init");
   }
   if (has_bias(source.head()) && !has_bias(config.head)) {
     refuse(config, source, "the bias would be lost: set head.bias = true");
@@ -115,8 +116,9 @@ void check_head_change(const Config& config, const ModelSource& source) {
     return;
   }
   if (!vq->by_embedding() || !std::holds_alternative<GradientLearningConfig>(vq->learning)) {
-    refuse(config, source,
-           "a tied table becomes the members' vectors: set head.members = \"embedding\" and head.learning = \"gradient\"");
+    refuse(
+        config, source,
+        "a tied table becomes the members' vectors: set head.members = \"embedding\" and head.learning = \"gradient\"");
   }
 }
 

@@ -11,13 +11,11 @@ LoadedModel load_model(const ModelSource& source, Backend& backend, Communicator
                        Purpose purpose, std::int64_t context) {
   LoadedModel loaded;
   loaded.map = source.code_map();
-  loaded.transformer = std::make_unique<Transformer>(backend, tensor_group,
-                                                     Transformer::Options{.model = source.model(),
-                                                                          .head = source.head(),
-                                                                          .batch = batch,
-                                                                          .purpose = purpose,
-                                                                          .context = context},
-                                                     loaded.code_map());
+  loaded.transformer = std::make_unique<Transformer>(
+      backend, tensor_group,
+      Transformer::Options{
+          .model = source.model(), .head = source.head(), .batch = batch, .purpose = purpose, .context = context},
+      loaded.code_map());
   load_parameters(source, loaded.transformer->parameters());
   return loaded;
 }

@@ -10,9 +10,10 @@
 #include "core/log.h"
 #include "train/checkpoint/checkpoint_verify.h"
 #include "train/codes/map_maker.h"
+#include "train/config/model_text.h"
+#include "train/config/role_ratios.h"
 #include "train/config/same_model.h"
 #include "train/config/schedule.h"
-#include "train/config/model_text.h"
 #include "train/models/changed_head.h"
 #include "train/models/loaded_model.h"
 
@@ -118,7 +119,13 @@ void tell_jump_of_rate(const Config& config, const CheckpointReader& checkpoint)
   const float planned = learning_rate(before.optim, before.train.steps, step + 1);
   const float rate = learning_rate(config.optim, config.train.steps, step + 1);
   constexpr float noticeable = 0.05f;
-  if (std::abs(rate - planned) <= noticeable * planned) return;
+  const auto jumps = [&](float from, float to) { return std::abs(to - from) > noticeable * from; };
+  for (const ParameterRole role : parameter_roles) {
+    const float was = ratios_of(before.optim, role).lr_ratio, is = ratios_of(config.optim, role).lr_ratio;
+    if (jumps(was, is))
+      log::warn("the learning rate of {} is {} times the schedule's, and was {} times", name_of(role), is, was);
+  }
+  if (!jumps(planned, rate)) return;
   log::warn(
       "the learning rate goes from {:.2e} at step {} to {:.2e} at step {}: the schedule is another (train.steps = {}, "
       "was {}); constant and wsd schedules can be made longer without a jump before they decay",
@@ -175,7 +182,7 @@ void check_continued(const CheckpointReader& checkpoint, const Config& config, c
                      bool may_change_head) {
   if (checkpoint.sources().empty()) refuse_converted(checkpoint.path());
   const VqHeadConfig* const saved = vq_of(checkpoint.head());
-  if (saved != nullptr && saved->map == learned_map) {
+  if (saved != nullptr && saved->map == learned_map && kind_of(config.head) == HeadKind::vq) {
     throw Error(
         fmt::format("{}: the map of this run was re-fitted while it trained, which vqlm does not do any more: "
                     "evaluate, generate and convert it as ever, or start a new run from it by --init {} with "
@@ -190,6 +197,7 @@ void check_continued(const CheckpointReader& checkpoint, const Config& config, c
     body.head = checkpoint.head();
     body.model.tie_embeddings = checkpoint.model().tie_embeddings;
     check_same(body, checkpoint, Compared::model);
+    check_same(body, checkpoint, Compared::averages);
   } else {
     check_same(config, checkpoint, Compared::model);
     check_same(config, checkpoint, Compared::averages);

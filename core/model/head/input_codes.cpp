@@ -7,9 +7,9 @@ namespace vqlm {
 InputCodes::InputCodes(const HeadContext& context, std::int64_t clusters)
     : backend_(context.tensor.backend()), parameters_(context.parameters) {
   const std::int64_t d = context.model.d_model, rows = context.input_rows;
-  codebook_ =
-      parameters_.add(context.buckets.matrices,
-                      {replicated_parameter("vq_head.input_codebook", {clusters, d}, context.embedding_stddev, ParameterRole::table)});
+  codebook_ = parameters_.add(
+      context.buckets.matrices,
+      {replicated_parameter("vq_head.input_codebook", {clusters, d}, context.embedding_stddev, ParameterRole::table)});
   TensorArena arena;
   arena.add(clusters_, {rows}, DType::i32);
   arena.add(order_, {rows}, DType::i32);

@@ -35,9 +35,11 @@ void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& conf
   codebook_ = parameters_.add(matrices, {codebook});
   if (averaged != nullptr) averages_.emplace(tensor_, parameters_, matrices, codebook_, *averaged, rows_);
   members_ = make_members(context, config, map_);
-  cluster_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.cluster_bias", {clusters_}, 0.0f, ParameterRole::head)});
+  cluster_bias_ =
+      parameters_.add(biases, {replicated_parameter("vq_head.cluster_bias", {clusters_}, 0.0f, ParameterRole::head)});
   if (config.bias) {
-    token_bias_ = parameters_.add(biases, {replicated_parameter("vq_head.token_bias", {vocab_size_}, 0.0f, ParameterRole::head)});
+    token_bias_ =
+        parameters_.add(biases, {replicated_parameter("vq_head.token_bias", {vocab_size_}, 0.0f, ParameterRole::head)});
     return;
   }
   Backend& backend = tensor_.backend();

@@ -63,7 +63,7 @@ std::string to_json(const PlanReport& report) {
                    {"network_bytes", rates.network_bytes},
                    {"tensor_link_bytes", rates.tensor_link_bytes}};
   if (!report.machine.empty()) {
-    json["gpu"] = report.machine;
+    json["machine"] = report.machine;
     json["rates"]["exchange_bytes"] = rates.exchange_bytes;
     json["rates"]["op_seconds"] = rates.op_seconds;
     json["rates"]["collective_seconds"] = rates.collective_seconds;

@@ -123,9 +123,10 @@ std::string communication_text(const StepPlan& step) {
 std::string recomputation_text(const PlanReport& report) {
   if (report.config.train.recompute == Recompute::none) return "";
   const RecomputationCost& cost = report.recomputation;
-  return fmt::format("\nrecompute  {}: {:.3f} TFLOP of a rank and step are done again ({:.1f} % of all), {} longer; spares {}\n",
-                     word_of(report.config.train.recompute), 1e-12 * cost.flops, 100 * cost.flops / report.step.flops,
-                     human_seconds(cost.seconds), human_bytes(cost.bytes));
+  return fmt::format(
+      "\nrecompute  {}: {:.3f} TFLOP of a rank and step are done again ({:.1f} % of all), {} longer; spares {}\n",
+      word_of(report.config.train.recompute), 1e-12 * cost.flops, 100 * cost.flops / report.step.flops,
+      human_seconds(cost.seconds), human_bytes(cost.bytes));
 }
 
 std::string step_text(const StepPlan& step) {

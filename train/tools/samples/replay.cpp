@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "train/codes/code_map_file.h"
+#include "train/models/changed_head.h"
 #include "train/models/open_model.h"
 #include "train/run/resume.h"
 #include "train/run/trainer.h"
@@ -95,8 +96,10 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
   if (!plan.checkpoint.empty()) {
     checkpoint.emplace(plan.checkpoint, grid.world().rank() == 0 ? Verify::yes : Verify::no);
     check_training_shards(*checkpoint, shards);
-    map = checkpoint->code_map();
-  } else if (vq_of(plan.config.head) != nullptr && std::filesystem::exists(run / "code_map.h5")) {
+    if (!changes_head(plan.config, checkpoint->config())) map = checkpoint->code_map();
+  }
+  const bool needs_map = !map && plan.initial.empty() && vq_of(plan.config.head) != nullptr;
+  if (needs_map && std::filesystem::exists(run / "code_map.h5")) {
     map = load_code_map((run / "code_map.h5").string());
   }
   std::unique_ptr<ModelSource> initial;
@@ -106,7 +109,11 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
     map = initial->code_map();
   }
   const TrainingInputs inputs = make_training_inputs(backend, grid, plan.config, std::move(shards), std::move(map));
-  Trainer trainer(backend, grid, plan.config, inputs, checkpoint ? &*checkpoint : nullptr, initial.get());
+  std::vector<std::unique_ptr<ModelSource>> changed;
+  if (checkpoint && changes_head(plan.config, checkpoint->config()))
+    changed = with_changed_head(*checkpoint, plan.config, inputs.map ? &*inputs.map : nullptr);
+  Trainer trainer(backend, grid, plan.config, inputs, checkpoint ? &*checkpoint : nullptr,
+                  changed.empty() ? initial.get() : changed.back().get());
   ReplayedStep replayed;
   replayed.step = trainer.advance_to(step);
   for (const SampleLoss& sample : trainer.worst_samples()) {
