@@ -1,8 +1,11 @@
 // The contract of collectives. A communicator is a group of ranks that call the same functions in the same order with
-// the same counts and dtypes; dist/ implements it alone (self), over MPI and over NCCL.
+// the same counts (all_to_all_v: counts that match in pairs) and dtypes; dist/ implements it alone (self), over MPI and over
+// NCCL.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/stream.h"
@@ -38,6 +41,11 @@ class Communicator {
   virtual Event all_gather(Tensor out, Tensor in, Stream stream) = 0;
   /// in (P*n), out (P*n): block p of in goes to rank p; block p of out came from rank p. No aliasing.
   virtual Event all_to_all(Tensor out, Tensor in, Stream stream) = 0;
+  /// As all_to_all with blocks of different sizes, one after the other in rank order: the p-th block of in, in_counts[p]
+  /// elements, goes to rank p, and the p-th of out, out_counts[p], came from there. P counts each, any of them 0, whose sums
+  /// are the tensors' sizes; in_counts[p] of rank q is out_counts[q] of rank p. No aliasing.
+  virtual Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                             std::span<const std::int64_t> in_counts, Stream stream) = 0;
   /// x (n), in place: root's x on every rank.
   virtual Event broadcast(Tensor x, int root, Stream stream) = 0;
   /// Returns when every rank has called it (host-blocking). Not inside a group.
@@ -54,5 +62,9 @@ class Communicator {
   virtual void group_begin() {}
   virtual void group_end() {}
 };
+
+/// Asserts what a rank can know of the operands of all_to_all_v: for implementations.
+void check_all_to_all_v(const Communicator& group, Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                        std::span<const std::int64_t> in_counts);
 
 }  // namespace vqlm

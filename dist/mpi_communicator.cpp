@@ -3,6 +3,7 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "dist/mpi_check.h"
@@ -52,6 +53,7 @@ struct MpiCommunicator::Group {
   void reduce(Tensor out, Tensor received, Reduce op) const;
   void reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call);
   void all_gather(Tensor out, Tensor in, const char* call) const;
+  void finish(std::vector<MPI_Request>& requests, const char* call) const;
 };
 
 namespace {
@@ -145,6 +147,16 @@ void MpiCommunicator::Group::all_gather(Tensor out, Tensor in, const char* call)
   }
 }
 
+/// Waits for all, where one fails, too: none may touch the caller's memory later. The error is the first one.
+void MpiCommunicator::Group::finish(std::vector<MPI_Request>& requests, const char* call) const {
+  int code = MPI_SUCCESS;
+  for (MPI_Request& request : requests) {
+    const int of_one = MPI_Wait(&request, MPI_STATUS_IGNORE);
+    if (code == MPI_SUCCESS) code = of_one;
+  }
+  check(code, call);
+}
+
 MpiCommunicator::MpiCommunicator(std::unique_ptr<Group> group) : group_(std::move(group)) {}
 MpiCommunicator::~MpiCommunicator() = default;
 int MpiCommunicator::rank() const {
@@ -209,6 +221,38 @@ Event MpiCommunicator::all_to_all(Tensor out, Tensor in, Stream /*stream*/) {
   for (std::int64_t begin = 0; begin < n; begin += step) {
     group_->exchange(element(out, begin), n, in, begin, std::min(step, n - begin), "all_to_all");
   }
+  return {};
+}
+
+Event MpiCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                                    std::span<const std::int64_t> in_counts, Stream /*stream*/) {
+  constexpr const char* call = "all_to_all_v";
+  check_all_to_all_v(*this, out, out_counts, in, in_counts);
+  std::vector<MPI_Request> requests;
+  std::byte *own_in = nullptr, *own_out = nullptr;
+  // In pieces of one MPI call, with every other rank.
+  const auto in_pieces = [&](const Tensor& x, std::span<const std::int64_t> counts, std::byte*& own, auto start) {
+    std::int64_t begin = 0;
+    for (int peer = 0; peer < group_->size; ++peer) {
+      const std::int64_t end = begin + counts[static_cast<std::size_t>(peer)];
+      if (peer == group_->rank) own = element(x, begin);
+      for (; begin < end && peer != group_->rank; begin += std::min(group_->chunking.elements_per_call, end - begin)) {
+        const auto count = static_cast<int>(std::min(group_->chunking.elements_per_call, end - begin));
+        requests.push_back(MPI_REQUEST_NULL);
+        group_->check(start(element(x, begin), count, peer, &requests.back()), call);
+      }
+      begin = end;
+    }
+  };
+  in_pieces(out, out_counts, own_out, [&](void* data, int count, int peer, MPI_Request* request) {
+    return MPI_Irecv(data, count, mpi_type(out.dtype()), peer, 0, group_->comm, request);
+  });
+  in_pieces(in, in_counts, own_in, [&](const void* data, int count, int peer, MPI_Request* request) {
+    return MPI_Isend(data, count, mpi_type(in.dtype()), peer, 0, group_->comm, request);
+  });
+  const std::int64_t own = in_counts[static_cast<std::size_t>(group_->rank)];
+  if (own > 0) std::memcpy(own_out, own_in, static_cast<std::size_t>(own) * size_of(in.dtype()));
+  group_->finish(requests, call);
   return {};
 }
 

@@ -55,6 +55,10 @@ Event NcclCommunicator::all_gather(Tensor /*out*/, Tensor /*in*/, Stream /*strea
 Event NcclCommunicator::all_to_all(Tensor /*out*/, Tensor /*in*/, Stream /*stream*/) {
   refuse();
 }
+Event NcclCommunicator::all_to_all_v(Tensor /*out*/, std::span<const std::int64_t> /*out_counts*/, Tensor /*in*/,
+                                     std::span<const std::int64_t> /*in_counts*/, Stream /*stream*/) {
+  refuse();
+}
 Event NcclCommunicator::broadcast(Tensor /*x*/, int /*root*/, Stream /*stream*/) {
   refuse();
 }

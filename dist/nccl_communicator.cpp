@@ -168,6 +168,31 @@ Event NcclCommunicator::all_to_all(Tensor out, Tensor in, Stream stream) {
   });
 }
 
+// Every pair of ranks exchanges a message, of no elements where the count is 0, which NCCL supports since 2.12.10 (NVIDIA/nccl
+// issue 696): no rank leaves the call out, so its number and place among the group's calls are the same on all of them.
+Event NcclCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                                     std::span<const std::int64_t> in_counts, Stream stream) {
+  check_all_to_all_v(*this, out, out_counts, in, in_counts);
+  const NcclGroup::Call call{"all_to_all_v", in.dtype(), in.numel() + out.numel(), true};
+  return group_->enqueue(call, stream, [&](ncclComm_t comm, cudaStream_t on) {
+    const ncclDataType_t dtype = nccl_type(in.dtype());
+    std::int64_t sent = 0, received = 0;
+    ncclResult_t code = ncclGroupStart();
+    for (int peer = 0; peer < group_->size && code == ncclSuccess; ++peer) {
+      const std::int64_t to = in_counts[static_cast<std::size_t>(peer)];
+      const std::int64_t from = out_counts[static_cast<std::size_t>(peer)];
+      code = ncclSend(bytes_at(in, sent), static_cast<std::size_t>(to), dtype, peer, comm, on);
+      if (code == ncclSuccess) {
+        code = ncclRecv(bytes_at(out, received), static_cast<std::size_t>(from), dtype, peer, comm, on);
+      }
+      sent += to;
+      received += from;
+    }
+    const ncclResult_t end = ncclGroupEnd();
+    return code != ncclSuccess ? code : end;
+  });
+}
+
 Event NcclCommunicator::broadcast(Tensor x, int root, Stream stream) {
   VQLM_ASSERT(root >= 0 && root < group_->size);
   return group_->enqueue({"broadcast", x.dtype(), x.numel()}, stream, [&](ncclComm_t comm, cudaStream_t on) {

@@ -34,8 +34,10 @@
 // communicator is left as it is, for the end of the process.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/communicator.h"
@@ -78,6 +80,8 @@ class NcclCommunicator final : public Communicator {
   Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override;
   Event all_gather(Tensor out, Tensor in, Stream stream) override;
   Event all_to_all(Tensor out, Tensor in, Stream stream) override;
+  Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                     std::span<const std::int64_t> in_counts, Stream stream) override;
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override;
   /// Suspends the time-outs of all of this rank's groups.

@@ -43,6 +43,7 @@ struct NcclGroup {
     const char* collective;
     DType dtype;
     std::int64_t count;
+    bool counts_differ = false;  // between ranks: a rank with no elements takes part, too
   };
 
   std::shared_ptr<NcclRank> shared;
@@ -76,7 +77,7 @@ struct NcclGroup {
   template <class Launch>
   Event enqueue(const Call& call, Stream caller, Launch launch) {
     shared->watchdog->throw_if_failed();
-    if (call.count == 0) return {};
+    if (call.count == 0 && !call.counts_differ) return {};
     const std::shared_ptr<NcclCompletion> completion = completion_of_next(caller);
     const std::int64_t sequence = watch(call, caller, completion);
     wait_for(caller);

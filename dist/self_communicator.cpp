@@ -22,6 +22,12 @@ Event SelfCommunicator::all_to_all(Tensor out, Tensor in, Stream stream) {
   return copy(out, in, stream);
 }
 
+Event SelfCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                                     std::span<const std::int64_t> in_counts, Stream stream) {
+  check_all_to_all_v(*this, out, out_counts, in, in_counts);
+  return copy(out, in, stream);
+}
+
 Event SelfCommunicator::broadcast(Tensor /*x*/, int root, Stream /*stream*/) {
   VQLM_ASSERT(root == 0);
   return {};

@@ -2,6 +2,8 @@
 // same memory.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/backend.h"
@@ -24,6 +26,8 @@ class SelfCommunicator final : public Communicator {
   Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override;
   Event all_gather(Tensor out, Tensor in, Stream stream) override;
   Event all_to_all(Tensor out, Tensor in, Stream stream) override;
+  Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                     std::span<const std::int64_t> in_counts, Stream stream) override;
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override {}
 

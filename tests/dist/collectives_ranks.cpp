@@ -139,6 +139,41 @@ TYPED_TEST(Collectives, AllToAll) {
   });
 }
 
+/// What rank `from` has for rank `to`: nothing, a few, or more, unevenly, and nothing at all from or for the last rank of
+/// several where 5 divides n.
+std::int64_t uneven(std::int64_t n, int ranks, int from, int to) {
+  if (n % 5 == 0 && ranks > 1 && (from == ranks - 1 || to == ranks - 1)) return 0;
+  return (from + 2 * to) % 3 * n + (from == to ? 1 : 0);
+}
+
+TYPED_TEST(Collectives, AllToAllOfUnevenBlocks) {
+  for_each_case([](Communicator& world, std::int64_t n) {
+    const int self = world.rank(), ranks = world.size();
+    std::vector<std::int64_t> in_counts, out_counts;
+    std::vector<TypeParam> in, expected;
+    const auto append = [](std::vector<TypeParam>& all, int from, int to, std::int64_t count) {
+      const auto block = elements<TypeParam>(from, 1000 * to, count);
+      all.insert(all.end(), block.begin(), block.end());
+    };
+    for (int peer = 0; peer < ranks; ++peer) {
+      in_counts.push_back(uneven(n, ranks, self, peer));
+      out_counts.push_back(uneven(n, ranks, peer, self));
+      append(in, self, peer, in_counts.back());
+      append(expected, peer, self, out_counts.back());
+    }
+    const auto before = in;
+    std::vector<TypeParam> out(expected.size());
+    world.all_to_all_v(view(out), out_counts, view(in), in_counts, Stream{});
+    EXPECT_TRUE(out == expected);
+    EXPECT_TRUE(in == before);
+
+    // And back.
+    std::vector<TypeParam> returned(in.size());
+    world.all_to_all_v(view(returned), in_counts, view(out), out_counts, Stream{});
+    EXPECT_TRUE(returned == in);
+  });
+}
+
 TYPED_TEST(Collectives, Broadcast) {
   for_each_case([](Communicator& world, std::int64_t n) {
     for (int root = 0; root < world.size(); ++root) {
@@ -206,6 +241,29 @@ TEST(Failure, BroadcastOfDifferentCountsThrows) {
   } else {
     EXPECT_THROW(group->broadcast(view(x), 0, Stream{}), Error);
   }
+}
+
+// The receiver has room for less than what is sent: it is told, and its neighbour's memory stays as it is.
+TEST(Failure, AnAllToAllOfDifferentCountsThrows) {
+  const auto group = session().split(session().rank() / 2, session().rank(), "faulty");
+  if (group->size() == 1) GTEST_SKIP() << "a pair";
+  const bool is_short = group->rank() == 1;
+  const std::vector<std::int64_t> sent = {10, 10}, received = {is_short ? 5 : 10, 10};
+  std::vector<float> in(20), out(20, -1.0f);
+  const auto exchange = [&] {
+    group->all_to_all_v(view(out, 0, received[0] + received[1]), received, view(in), sent, Stream{});
+  };
+  if (!is_short) {
+    EXPECT_NO_THROW(exchange());
+    return;
+  }
+  try {
+    exchange();
+    ADD_FAILURE() << "more than there was room for";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find("all_to_all_v: rank 1 of group 'faulty': "), 0u) << error.what();
+  }
+  EXPECT_EQ(std::vector<float>(out.begin() + 15, out.end()), std::vector<float>(5, -1.0f));
 }
 
 }  // namespace

@@ -43,6 +43,12 @@ TEST_F(SelfCommunicatorTest, AllToAllCopies) {
   EXPECT_EQ(out_, in_);
 }
 
+TEST_F(SelfCommunicatorTest, AllToAllOfUnevenBlocksCopies) {
+  const std::vector<std::int64_t> counts = {3};
+  self_.all_to_all_v(out().range(2, 3), counts, in().range(1, 3), counts, backend_->compute_stream());
+  EXPECT_EQ(out_, (std::vector<float>{-1, -1, 2, 3, 4}));
+}
+
 TEST_F(SelfCommunicatorTest, InPlaceCallsChangeNothing) {
   const auto before = in_;
   self_.all_reduce(in(), Reduce::sum, Stream{});

@@ -118,6 +118,37 @@ TEST_P(NcclCollectives, AllToAll) {
   }
 }
 
+// Blocks of none, n and 2 n elements, and none at all from or for the last rank of several: it takes part all the same, and the
+// calls after it are its own.
+TEST_P(NcclCollectives, AllToAllOfUnevenBlocks) {
+  const int self = world_->rank(), ranks = world_->size();
+  for (const bool last_has_none : {false, true}) {
+    for (const std::int64_t n : counts) {
+      const auto count = [&](int from, int to) -> std::int64_t {
+        if (last_has_none && ranks > 1 && (from == ranks - 1 || to == ranks - 1)) return 0;
+        return (from + 2 * to) % 3 * n;
+      };
+      std::vector<std::int64_t> in_counts, out_counts;
+      std::vector<int> given, expected;
+      for (int peer = 0; peer < ranks; ++peer) {
+        in_counts.push_back(count(self, peer));
+        out_counts.push_back(count(peer, self));
+        const auto sent = elements(self, 1000 * peer, in_counts.back());
+        const auto received = elements(peer, 1000 * self, out_counts.back());
+        given.insert(given.end(), sent.begin(), sent.end());
+        expected.insert(expected.end(), received.begin(), received.end());
+      }
+      const DeviceArray in = array(given), out = array(std::vector<int>(expected.size()));
+      compute_.wait(world_->all_to_all_v(out.view(), out_counts, in.view(), in_counts, compute_));
+      EXPECT_EQ(out.values(), expected) << n;
+      EXPECT_EQ(in.values(), given) << n;
+      const DeviceArray flag = array({1 + self});
+      compute_.wait(world_->broadcast(flag.view(), ranks - 1, compute_));
+      EXPECT_EQ(flag.values(), std::vector<int>{ranks}) << n;
+    }
+  }
+}
+
 TEST_P(NcclCollectives, Broadcast) {
   for (const std::int64_t n : counts) {
     for (int root = 0; root < world_->size(); ++root) {

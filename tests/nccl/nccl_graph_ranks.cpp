@@ -35,7 +35,14 @@ TEST(NcclGraph, ReplaysRunEveryCollectiveAgain) {
   const DeviceArray sum(compute, std::vector<int>(19, 1), DType::i32);
   const DeviceArray part(compute, {world->rank(), world->rank()}, DType::i32);
   const DeviceArray whole(compute, std::vector<int>(static_cast<std::size_t>(2 * ranks)), DType::i32);
+  // Rank p gives p + 1 elements to the first rank, and nothing to the others.
+  std::vector<std::int64_t> given(static_cast<std::size_t>(ranks)), taken(given);
+  given[0] = world->rank() + 1;
+  for (int peer = 0; world->rank() == 0 && peer < ranks; ++peer) taken[static_cast<std::size_t>(peer)] = peer + 1;
+  const std::int64_t all = world->rank() == 0 ? std::int64_t{ranks} * (ranks + 1) / 2 : 0;
+  const DeviceArray collected(compute, std::vector<int>(static_cast<std::size_t>(all)), DType::i32);
   const auto step = captured(compute, [&] {
+    compute.wait(world->all_to_all_v(collected.view(), taken, sum.range(0, given[0]), given, compute));
     compute.wait(tensor->all_reduce(sum.view(), Reduce::sum, compute));
     // Two groups at once, joined at the end: a bucket beside the tensor group's calls.
     const Event beside = world->all_reduce(part.view(), Reduce::max, compute);
@@ -49,6 +56,7 @@ TEST(NcclGraph, ReplaysRunEveryCollectiveAgain) {
   int expected = 1;
   for (int replay = 0; replay < 3; ++replay) {
     cuda(cudaGraphLaunch(step.get(), compute.get()), "cudaGraphLaunch");
+    EXPECT_EQ(collected.values(), std::vector<int>(static_cast<std::size_t>(all), expected)) << replay;
     compute.wait(tensor->all_reduce(sum.view(), Reduce::sum, compute));  // not recorded
     expected *= ranks * ranks * ranks;
     EXPECT_EQ(sum.values(), std::vector<int>(19, expected)) << replay;

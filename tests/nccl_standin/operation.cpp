@@ -44,6 +44,11 @@ bool agree(const Description& mine, const Description& theirs) {
          mine.expected == theirs.sent;
 }
 
+bool is_named(const Request& request, int peer) {
+  const auto by = [&](const Transfer& transfer) { return transfer.peer == peer; };
+  return std::ranges::any_of(request.sends, by) || std::ranges::any_of(request.receives, by);
+}
+
 std::int64_t elements_for(const std::vector<Transfer>& transfers, int peer, std::size_t element) {
   std::size_t bytes = 0;
   for (const Transfer& transfer : transfers) bytes += transfer.peer == peer ? transfer.bytes : 0;
@@ -110,7 +115,7 @@ void Operation::describe() {
     if (peer.mine.kind == Kind::point_to_point) {
       peer.mine.sent = elements_for(request_.sends, rank, element);
       peer.mine.expected = elements_for(request_.receives, rank, element);
-      if (peer.mine.sent == 0 && peer.mine.expected == 0) continue;
+      if (!is_named(request_, rank)) continue;
     }
     peers_.push_back(peer);
   }

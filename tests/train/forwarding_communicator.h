@@ -1,7 +1,9 @@
 // A communicator that forwards every call: tests override the one that is to go wrong.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -23,6 +25,10 @@ class ForwardingCommunicator : public Communicator {
   }
   Event all_gather(Tensor out, Tensor in, Stream stream) override { return inner_->all_gather(out, in, stream); }
   Event all_to_all(Tensor out, Tensor in, Stream stream) override { return inner_->all_to_all(out, in, stream); }
+  Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                     std::span<const std::int64_t> in_counts, Stream stream) override {
+    return inner_->all_to_all_v(out, out_counts, in, in_counts, stream);
+  }
   Event broadcast(Tensor x, int root, Stream stream) override { return inner_->broadcast(x, root, stream); }
   void barrier() override { inner_->barrier(); }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <ostream>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -27,7 +28,8 @@ struct Count {
 };
 using Counts = std::map<std::pair<std::string, std::string>, Count>;  // by group and collective
 
-/// Forwards to a real communicator and counts the bytes of the longer tensor. Alone it counts nothing, as nothing is sent.
+/// Forwards to a real communicator and counts the bytes of the payload (CollectiveCount). Alone it counts nothing, as nothing
+/// is sent.
 class WatchedCommunicator final : public Communicator {
  public:
   WatchedCommunicator(Communicator& inner, Counts& counts) : inner_(inner), counts_(counts) {}
@@ -50,6 +52,11 @@ class WatchedCommunicator final : public Communicator {
   Event all_to_all(Tensor out, Tensor in, Stream stream) override {
     count("all_to_all", in);
     return inner_.all_to_all(out, in, stream);
+  }
+  Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                     std::span<const std::int64_t> in_counts, Stream stream) override {
+    count("all_to_all_v", in);
+    return inner_.all_to_all_v(out, out_counts, in, in_counts, stream);
   }
   Event broadcast(Tensor x, int root, Stream stream) override {
     count("broadcast", x);
@@ -77,6 +84,7 @@ struct HeadCase {
   const char* map = "frequency";
   bool embedding = false;              // members are rows of the embedding
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
+  OptimizerKind optimizer = OptimizerKind::adamw;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -108,6 +116,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
       vq->input_codes = GetParam().means_and_input_codes;
       vq->map = GetParam().map;
     }
+    config.optim.kind = GetParam().optimizer;
     config.train.steps = 3;
     config.train.micro_batch = 2;
     config.train.global_batch = 24;
@@ -180,6 +189,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         HeadCase{.name = "dense", .kind = HeadKind::dense},
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+        HeadCase{.name = "dense_muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon},
         HeadCase{.name = "vq", .kind = HeadKind::vq},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),

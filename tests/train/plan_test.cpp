@@ -119,9 +119,36 @@ TEST(MuonPlan, MemoryIsThatOfARealRunToTheByte) {
   const StepPlan on_two = plan_step(resolved(config, 2, 1), {});
   double sent = 0;
   for (const CollectiveCount& count : on_two.collectives) {
-    if (count.name == "all_to_all" || count.name == "all_gather") sent += count.sent_bytes;
+    if (count.name == "all_to_all_v" || count.name == "all_gather") sent += count.sent_bytes;
   }
   EXPECT_NEAR(on_two.update.sent_bytes, sent, 1024);  // norm and statistics are a few numbers
+}
+
+// Over all ranks the exchange has each matrix twice, at its owners and at its home, and beside a piece less than three times an
+// alignment's 64 elements. Two of 16 ranks are the home of none of the 14 matrices.
+TEST(MuonPlan, TheExchangeSendsEachMatrixOnceThereAndOnceBack) {
+  Config config = config_of({.name = "", .kind = HeadKind::dense, .heldout = false}, "none");
+  config.optim.kind = OptimizerKind::muon;
+  config.train.global_batch = 48;
+  const double matrices = 2 * 7, elements = 2 * (4 * 64 * 64 + 3 * 64 * 128);
+  for (const auto& [data, tensor] : {std::pair{2, 1}, {2, 2}, {16, 1}}) {
+    SCOPED_TRACE(::testing::Message() << data << " x " << tensor);
+    const Config on_grid = resolved(config, data, tensor);
+    double payload = 0, sent = 0;
+    for (int rank = 0; rank < data * tensor; ++rank) {
+      for (const CollectiveCount& count : plan_step(on_grid, {.rank = rank}).collectives) {
+        if (count.name != "all_to_all_v") continue;
+        EXPECT_EQ(count.calls, 2);
+        payload += count.payload_bytes;
+        sent += count.sent_bytes;
+      }
+    }
+    const double pieces = tensor * (matrices + data);  // every rank's share begins within a matrix at most
+    EXPECT_GE(payload, 2 * sizeof(float) * elements);
+    EXPECT_LT(payload, 2 * sizeof(float) * (elements + pieces * 3 * 64));
+    EXPECT_GT(sent, 0);
+    EXPECT_LT(sent, payload);
+  }
 }
 
 TEST(RecomputationPlan, MemoryIsThatOfARealRunAndOperationsAreTheBlocks) {

@@ -41,6 +41,29 @@ TEST(PlanningCommunicator, CountsWhatARingSends) {
   EXPECT_EQ(machine.collective_seconds(), 19);
 }
 
+// Of different blocks a rank sends those that are not its own, and the larger one of what goes and what comes takes the time, at
+// the rate of an all-to-all.
+TEST(PlanningCommunicator, CountsTheBlocksOfAnUnevenAllToAll) {
+  PlannedMachine machine(StatedRates{.network_bytes = 50, .exchange_bytes = 100});
+  PlanningBackend backend(machine, DType::f32);
+  PlanningCommunicator group(machine, "world", 1, 4, Link::network);
+  const Buffer buffer = backend.allocate(400, MemoryUse::workspace);
+  const Tensor many = buffer.view({100}).range(0, 60), few = buffer.view({100}).range(60, 25);
+  const std::vector<std::int64_t> of_many = {10, 20, 30, 0}, of_few = {0, 20, 0, 5};
+  group.all_to_all_v(few, of_few, many, of_many, {});
+  ASSERT_EQ(machine.collectives().size(), 1U);
+  const CollectiveCount& count = machine.collectives()[0];
+  EXPECT_EQ(count.name, "all_to_all_v");
+  EXPECT_EQ(count.payload_bytes, 240);
+  EXPECT_EQ(count.sent_bytes, 160);
+  EXPECT_EQ(count.seconds, 1.6);
+  group.all_to_all_v(many, of_many, few, of_few, {});
+  EXPECT_EQ(count.calls, 2);
+  EXPECT_EQ(count.payload_bytes, 240 + 100);
+  EXPECT_EQ(count.sent_bytes, 160 + 20);
+  EXPECT_EQ(count.seconds, 3.2);
+}
+
 // A collective of 5 seconds begins at 2, an op of 3 seconds runs beside it, and who waits goes on at 7. A second one on
 // the same link waits for the first, one on the other link does not.
 TEST(PlannedMachine, CollectivesRunBesideOpsAndAfterEachOther) {

@@ -53,8 +53,15 @@ Muon::Muon(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters
   lay_out(slices);
 }
 
-std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
-  const int data_rank = rank / grid_.tensor_size();  // the same of all tensor ranks: their slices are equal
+void Muon::Blocks::add(std::span<Piece> pieces) {
+  const std::int64_t end = pieces.empty() ? 0 : pieces.back().place + pieces.back().count;
+  for (Piece& piece : pieces) piece.place += elements;
+  counts.push_back(aligned_like(0, end));
+  elements += counts.back();
+}
+
+std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int owner) const {
+  const int data_rank = owner / grid_.tensor_size();  // the same of all tensor ranks: their slices are equal
   std::vector<std::vector<Piece>> pieces(static_cast<std::size_t>(grid_.world().size()));
   std::vector<std::int64_t> cursors(pieces.size(), 0);
   for (std::size_t i = 0; i < matrices_.size(); ++i) {
@@ -66,7 +73,8 @@ std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
     if (begin >= end) continue;
     const auto home = static_cast<std::size_t>(matrices_[i].home);
     const std::int64_t place = aligned_like(begin, cursors[home]);
-    pieces[home].push_back({.matrix = i, .begin = begin - first, .count = end - begin, .place = place});
+    pieces[home].push_back(
+        {.matrix = i, .owner = owner, .begin = begin - first, .count = end - begin, .place = place});
     cursors[home] = place + end - begin;
   }
   return pieces;
@@ -74,23 +82,23 @@ std::vector<std::vector<Muon::Piece>> Muon::pieces_of(int rank) const {
 
 void Muon::lay_out(std::span<const Slice> slices) {
   const int ranks = grid_.world().size(), self = grid_.world().rank();
-  for (int rank = 0; rank < ranks; ++rank) {
-    std::vector<std::vector<Piece>> pieces = pieces_of(rank);
-    for (const auto& of_home : pieces) {
-      if (!of_home.empty()) block_elements_ = std::max(block_elements_, of_home.back().place + of_home.back().count);
-    }
-    arriving_.push_back(pieces[static_cast<std::size_t>(self)]);
-    if (rank != self) continue;
-    for (int home = 0; home < ranks; ++home) {
-      for (const Piece& piece : pieces[static_cast<std::size_t>(home)])
-        own_.push_back({home, piece, slice_of(piece, slices)});
+  for (int owner = 0; owner < ranks; ++owner) {
+    std::vector<std::vector<Piece>> pieces = pieces_of(owner);
+    std::vector<Piece> to_here = pieces[static_cast<std::size_t>(self)];
+    at_home_.add(to_here);
+    arriving_.insert(arriving_.end(), to_here.begin(), to_here.end());
+    if (owner != self) continue;
+    for (std::vector<Piece>& to_home : pieces) {
+      at_owner_.add(to_home);
+      for (const Piece& piece : to_home) own_.push_back({piece, slice_of(piece, slices)});
     }
   }
-  block_elements_ = aligned_like(0, block_elements_);
-  const auto bytes = static_cast<std::size_t>(ranks * block_elements_) * sizeof(float);
-  outgoing_ = backend_.allocate(bytes, MemoryUse::workspace);
-  backend_.fill(outgoing_.view({ranks * block_elements_}), 0.0f);  // gaps between pieces travel, too
-  if (ranks > 1) incoming_ = backend_.allocate(bytes, MemoryUse::workspace);
+  const auto allocate = [&](Blocks& blocks) {
+    blocks.buffer = backend_.allocate(static_cast<std::size_t>(blocks.elements) * sizeof(float), MemoryUse::workspace);
+  };
+  allocate(at_owner_);
+  if (at_owner_.elements > 0) backend_.fill(at_owner_.all(), 0.0f);  // gaps between pieces travel, too
+  if (ranks > 1) allocate(at_home_);
   if (homed_.empty()) return;
   std::int64_t elements = 0, side = 0;
   for (const std::size_t i : homed_) {
@@ -109,10 +117,6 @@ const Muon::Slice& Muon::slice_of(const Piece& piece, std::span<const Slice> sli
   return *slice;
 }
 
-Tensor Muon::block(const Buffer& buffer, int rank, const Piece& piece) const {
-  return buffer.view({grid_.world().size() * block_elements_}).range(rank * block_elements_ + piece.place, piece.count);
-}
-
 float Muon::scale_of(const Matrix& matrix) const {
   return 0.2f * std::sqrt(static_cast<float>(std::max(matrix.rows, matrix.columns)));
 }
@@ -121,52 +125,48 @@ void Muon::orthogonalise(const Matrix& matrix, std::size_t number) {
   const int tensor = grid_.tensor_size();
   const std::int64_t slice = matrix.rows * matrix.columns / tensor;
   const Tensor whole = whole_.view({matrix.rows * matrix.columns});
-  const Buffer& arrived = grid_.world().size() > 1 ? incoming_ : outgoing_;
   const auto each_piece = [&](const auto& visit) {
-    for (int owner = 0; owner < grid_.world().size(); ++owner) {
-      for (const Piece& piece : arriving_[static_cast<std::size_t>(owner)]) {
-        if (matrices_[piece.matrix].parameter != matrix.parameter) continue;
-        visit(owner, piece, whole.range((owner % tensor) * slice + piece.begin, piece.count));
-      }
+    for (const Piece& piece : arriving_) {
+      if (matrices_[piece.matrix].parameter != matrix.parameter) continue;
+      visit(at_home().of(piece), whole.range((piece.owner % tensor) * slice + piece.begin, piece.count));
     }
   };
-  each_piece([&](int owner, const Piece& piece, Tensor part) { backend_.copy(part, block(arrived, owner, piece)); });
+  each_piece([&](Tensor arrived, Tensor part) { backend_.copy(part, arrived); });
   iteration_->run(
       whole, {.rows = matrix.rows, .columns = matrix.columns, .blocks = matrix.by_columns ? tensor : 1},
       norms_.view({static_cast<std::int64_t>(homed_.size())}, DType::f64).range(static_cast<std::int64_t>(number), 1));
-  each_piece([&](int owner, const Piece& piece, Tensor part) { backend_.copy(block(outgoing_, owner, piece), part); });
+  each_piece([&](Tensor arrived, Tensor part) { backend_.copy(arrived, part); });
 }
 
-void Muon::exchange() {
+void Muon::exchange(const Blocks& to, const Blocks& from) {
   Communicator& world = grid_.world();
   if (world.size() == 1) return;
-  const Shape all = {world.size() * block_elements_};
   backend_.wait(backend_.compute_stream(),
-                world.all_to_all(incoming_.view(all), outgoing_.view(all), backend_.compute_stream()));
+                world.all_to_all_v(to.all(), to.counts, from.all(), from.counts, backend_.compute_stream()));
 }
 
 void Muon::update(Tensor norm_squared, float lr) {
   for (const Own& own : own_) {
     backend_.run(MuonMomentum{.m = own.slice.momentum,
-                              .direction = block(outgoing_, own.home, own.piece),
+                              .direction = at_owner_.of(own.piece),
                               .grad = parameters_.flat_gradients().range(own.slice.flat_begin, own.slice.count),
                               .norm_squared = norm_squared,
                               .momentum = numbers_.momentum,
                               .max_norm = numbers_.max_norm});
   }
-  exchange();
+  exchange(at_home_, at_owner_);
   if (!homed_.empty()) {
     const std::vector<double> zeros(homed_.size(), 0.0);
     backend_.copy_from_host(norms_.view({static_cast<std::int64_t>(zeros.size())}, DType::f64), zeros.data());
   }
   for (std::size_t number = 0; number < homed_.size(); ++number) orthogonalise(matrices_[homed_[number]], number);
-  exchange();
+  exchange(at_owner_, at_home_);
   const Tensor rounded = parameters_.flat_rounded();
   const float keep = static_cast<float>(1 - static_cast<double>(lr) * static_cast<double>(numbers_.weight_decay));
   for (const Own& own : own_) {
     backend_.run(MuonUpdate{.param = parameters_.masters(own.slice.flat_begin, own.slice.count),
                             .rounded = rounded ? rounded.range(own.slice.flat_begin, own.slice.count) : Tensor{},
-                            .direction = block(grid_.world().size() > 1 ? incoming_ : outgoing_, own.home, own.piece),
+                            .direction = at_owner_.of(own.piece),
                             .norm_squared = norm_squared,
                             .keep_param = keep,
                             .step_size = lr * scale_of(matrices_[own.piece.matrix])});

@@ -1,7 +1,8 @@
 // Muon over the process grid (Jordan 2024; Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, for decay and
 // the update's scale): every hidden matrix has a home among the ranks. Owners (ZeRO-1) make directions from the gradients that
 // they own, with momentum that stays with them; one exchange brings each matrix together at its home, which orthogonalises it,
-// and one brings it back. No matrix is worked on twice, and none in parts.
+// and one brings it back. No matrix is worked on twice, and none in parts. The exchange takes memory for the elements that a rank
+// owns, and for those of the matrices homed there, f32.
 #pragma once
 
 #include <cstdint>
@@ -48,13 +49,24 @@ class Muon {
   /// A range of a matrix's slice, on its way between its owner and its home.
   struct Piece {
     std::size_t matrix = 0;  // in matrices_
+    int owner = 0;
     std::int64_t begin = 0;  // in the slice
     std::int64_t count = 0;
-    std::int64_t place = 0;  // in the block of elements that the two exchange
+    std::int64_t place = 0;  // in the block that the two exchange; in all of a rank's, once added to its Blocks
+  };
+  /// Pieces in memory, as this rank exchanges them: a block for every rank, one after the other.
+  struct Blocks {
+    std::vector<std::int64_t> counts;  // elements of each, multiples of parameter_alignment
+    std::int64_t elements = 0;         // their sum
+    Buffer buffer;                     // (elements) f32
+
+    /// Places the pieces of the next rank's block.
+    void add(std::span<Piece> pieces);
+    Tensor all() const { return buffer.view({elements}); }
+    Tensor of(const Piece& piece) const { return all().range(piece.place, piece.count); }
   };
   /// A piece that this rank owns.
   struct Own {
-    int home = 0;
     Piece piece;
     Slice slice;
   };
@@ -64,11 +76,12 @@ class Muon {
     bool by_columns = false;             // its slices over the tensor group are ranges of columns, else of rows
     int home = 0;
   };
-  std::vector<std::vector<Piece>> pieces_of(int rank) const;  // by home
+  std::vector<std::vector<Piece>> pieces_of(int owner) const;  // by home
   void lay_out(std::span<const Slice> slices);
   const Slice& slice_of(const Piece& piece, std::span<const Slice> slices) const;
-  void exchange();
-  Tensor block(const Buffer& buffer, int rank, const Piece& piece) const;
+  void exchange(const Blocks& to, const Blocks& from);
+  /// One rank alone has its pieces once.
+  const Blocks& at_home() const { return grid_.world().size() > 1 ? at_home_ : at_owner_; }
   void orthogonalise(const Matrix& matrix, std::size_t number);
   float scale_of(const Matrix& matrix) const;
 
@@ -78,12 +91,11 @@ class Muon {
   Numbers numbers_;
   std::vector<Matrix> matrices_;
   std::vector<std::size_t> homed_;  // those whose home is this rank
-  std::vector<Own> own_;
-  std::vector<std::vector<Piece>> arriving_;  // pieces for this home, by owner
-  std::int64_t block_elements_ = 0;           // exchanged by two ranks at most
-  Buffer outgoing_, incoming_;                // (ranks, block_elements_) f32; the second where there are several
-  Buffer whole_;                              // (largest matrix homed here) f32
-  Buffer norms_;                              // (homed) f64
+  std::vector<Own> own_;         // by home
+  std::vector<Piece> arriving_;  // for this home, by owner
+  Blocks at_owner_, at_home_;    // of own_ and of arriving_; the second has memory where there are several ranks
+  Buffer whole_;                 // (largest matrix homed here) f32
+  Buffer norms_;                 // (homed) f64
   std::optional<NewtonSchulz> iteration_;
 };
 

@@ -23,11 +23,12 @@ void PlannedMachine::add_op(std::string_view name, const OpCost& cost) {
 }
 
 double PlannedMachine::add_collective(const std::string& group, std::string_view name, int ranks, Link link,
-                                      double payload_bytes, double sent_bytes) {
-  const bool exchange = name == "all_to_all" && rates_.exchange_bytes > 0;
+                                      double payload_bytes, double sent_bytes, double received_bytes) {
+  const bool exchange = name.starts_with("all_to_all") && rates_.exchange_bytes > 0;
   const double network_rate = exchange ? rates_.exchange_bytes : rates_.network_bytes;
   const double seconds =
-      sent_bytes / (link == Link::tensor ? rates_.tensor_link_bytes : network_rate) + rates_.collective_seconds;
+      std::max(sent_bytes, received_bytes) / (link == Link::tensor ? rates_.tensor_link_bytes : network_rate) +
+      rates_.collective_seconds;
   double& free = link_free_[static_cast<std::size_t>(link)];
   free = std::max(free, now_) + seconds;
 

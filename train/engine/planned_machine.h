@@ -49,7 +49,7 @@ struct CollectiveCount {
   std::string_view name;  // as in core/communicator.h
   int ranks = 0;
   std::int64_t calls = 0;
-  double payload_bytes = 0;  // of the longer one of input and output
+  double payload_bytes = 0;  // of the longer one of input and output; of all_to_all_v, of the input
   double sent_bytes = 0;     // by one rank, with the ring algorithm
   double seconds = 0;
 };
@@ -62,9 +62,10 @@ class PlannedMachine {
   void clear() { *this = PlannedMachine(rates_); }
 
   void add_op(std::string_view name, const OpCost& cost);
-  /// Returns the time at which the collective ends.
+  /// Returns the time at which the collective ends. received_bytes: where it may be more than what is sent; links carry both at
+  /// once, so that the larger number takes the time.
   double add_collective(const std::string& group, std::string_view name, int ranks, Link link, double payload_bytes,
-                        double sent_bytes);
+                        double sent_bytes, double received_bytes = 0);
   /// The compute clock, seconds.
   double now() const { return now_; }
   void wait_until(double time) { now_ = now_ < time ? time : now_; }

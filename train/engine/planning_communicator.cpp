@@ -29,6 +29,17 @@ Event PlanningCommunicator::all_to_all(Tensor out, Tensor in, Stream /*stream*/)
   return count("all_to_all", in, others());
 }
 
+Event PlanningCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                                         std::span<const std::int64_t> in_counts, Stream /*stream*/) {
+  check_all_to_all_v(*this, out, out_counts, in, in_counts);
+  const auto bytes = [&](std::int64_t elements) {
+    return static_cast<double>(elements) * static_cast<double>(size_of(in.dtype()));
+  };
+  const std::int64_t own = in_counts[static_cast<std::size_t>(rank_)];
+  return Event(std::make_shared<double>(machine_.add_collective(name_, "all_to_all_v", size_, link_, bytes(in.numel()),
+                                                                bytes(in.numel() - own), bytes(out.numel() - own))));
+}
+
 Event PlanningCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
   VQLM_ASSERT(root >= 0 && root < size_);
   return count("broadcast", x, 1);

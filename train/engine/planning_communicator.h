@@ -2,7 +2,9 @@
 // into the machine's books.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -23,11 +25,14 @@ class PlanningCommunicator final : public Communicator {
   const std::string& name() const override { return name_; }
 
   // A rank of a ring sends 2 (P - 1) / P of an all-reduce's bytes, (P - 1) / P of the longer tensor of the others, and
-  // passes a broadcast on whole: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms" (2009).
+  // passes a broadcast on whole: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms" (2009). Of an all-to-all of
+  // different blocks it sends those that are not its own.
   Event all_reduce(Tensor x, Reduce op, Stream stream) override;
   Event reduce_scatter(Tensor out, Tensor in, Reduce op, Stream stream) override;
   Event all_gather(Tensor out, Tensor in, Stream stream) override;
   Event all_to_all(Tensor out, Tensor in, Stream stream) override;
+  Event all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                     std::span<const std::int64_t> in_counts, Stream stream) override;
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override {}
 

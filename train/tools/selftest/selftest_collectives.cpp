@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,7 @@ class CollectivesOf {
         "all_to_all", wrong, ranks_ * n, ranks_ * n, mine,
         [&](Tensor out, Tensor in) { return group_.all_to_all(out, in, stream()); },
         [&](std::int64_t i) { return entry(static_cast<int>(i / n), rank_ * n + i % n); });
+    uneven_all_to_all(wrong);
     run(
         "broadcast", wrong, n, n, mine,
         [&](Tensor out, Tensor in) {
@@ -72,6 +74,25 @@ class CollectivesOf {
   Event reduce(Tensor out, Tensor in, Reduce op) {
     backend_.copy(out, in);
     return group_.all_reduce(out, op, stream());
+  }
+
+  /// Blocks of 0, 101, 202 and 303 elements.
+  void uneven_all_to_all(std::vector<std::string>& wrong) {
+    const auto count = [](int from, int to) -> std::int64_t { return 101 * ((from + 2 * to) % 3 + (from == to ? 1 : 0)); };
+    std::vector<std::int64_t> in_counts, out_counts, expected;
+    for (int peer = 0; peer < ranks_; ++peer) {
+      in_counts.push_back(count(rank_, peer));
+      out_counts.push_back(count(peer, rank_));
+      std::int64_t begin = 0;
+      for (int to = 0; to < rank_; ++to) begin += count(peer, to);
+      for (std::int64_t i = begin; i < begin + out_counts.back(); ++i) expected.push_back(entry(peer, i));
+    }
+    run(
+        "all_to_all_v", wrong, static_cast<std::int64_t>(expected.size()),
+        std::accumulate(in_counts.begin(), in_counts.end(), std::int64_t{0}),
+        [&](std::int64_t i) { return entry(rank_, i); },
+        [&](Tensor out, Tensor in) { return group_.all_to_all_v(out, out_counts, in, in_counts, stream()); },
+        [&](std::int64_t i) { return expected[static_cast<std::size_t>(i)]; });
   }
 
   void run(const char* name, std::vector<std::string>& wrong, std::int64_t out_count, std::int64_t in_count,
@@ -114,8 +135,8 @@ DoctorCheck check_collectives(Backend& backend, Communicator& group) {
   integers.moves(wrong);
   bytes.moves(wrong);
   if (wrong.empty()) {
-    // 3 reductions and 3 moves, each of 3 dtypes.
-    return {.text = fmt::format("18 collectives exact over {} rank{}, {:.1f} ms", group.size(),
+    // 3 reductions and 4 moves, each of 3 dtypes.
+    return {.text = fmt::format("21 collectives exact over {} rank{}, {:.1f} ms", group.size(),
                                 group.size() == 1 ? "" : "s", 1e3 * (wall_seconds() - begin))};
   }
   return {
