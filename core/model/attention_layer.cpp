@@ -52,6 +52,7 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                                             .offset = {0, query_rows * tensor.rank()},
                                             .shape = {d_model_, query_rows},
                                             .init = {.stddev = config.output_stddev()},
+                                            .role = ParameterRole::block,
                                             .hidden_matrix = true}});
 }
 

@@ -152,14 +152,19 @@ TEST_P(Recomputed, ChangesNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, Recomputed,
-                         ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense, .steps = 3},
-                                           HeadCase{.name = "vq_embedding_mean",
-                                                    .kind = HeadKind::vq,
-                                                    .embedding = true,
-                                                    .means_and_input_codes = true,
-                                                    .steps = 3}),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Heads, Recomputed,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense, .steps = 3},
+                      HeadCase{.name = "qwen", .kind = HeadKind::dense, .steps = 3, .body = "qwen"},
+                      HeadCase{.name = "olmo", .kind = HeadKind::dense, .steps = 3, .body = "olmo"},
+                      HeadCase{.name = "gemma", .kind = HeadKind::dense, .tied = true, .steps = 3, .body = "gemma"},
+                      HeadCase{.name = "documents", .kind = HeadKind::dense, .steps = 3, .body = "documents"},
+                      HeadCase{.name = "vq_embedding_mean",
+                               .kind = HeadKind::vq,
+                               .embedding = true,
+                               .means_and_input_codes = true,
+                               .steps = 3}),
+    name_of);
 
 /// The samples of each step in their order over all ranks, seen from a run's after_update.
 class SampleRecord {
