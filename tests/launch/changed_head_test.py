@@ -52,6 +52,8 @@ class ChangedHead(ForkRuns):
         replayed = run("replay", "--run", self.folder / "runs/long", "--step", "9")
         self.assertEqual(replayed.returncode, 0, replayed.stderr)
         self.assertIn(f"{self.losses('long')[9]:.4f}", replayed.stdout)
+        planned = run("plan", "--config", self.folder / "runs/long/config.toml")
+        self.assertEqual(planned.returncode, 0, planned.stderr)
         back = self.go_on("back", *EMBEDDING, "train.steps=14", source="checkpoints/step-00000012", run_of=self.folder / "runs/long")
         self.assertIn("making the code map", back.stderr)
         self.assertLess(abs(self.losses("back")[13] - self.losses("long")[13]), 0.2)

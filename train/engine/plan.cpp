@@ -25,6 +25,7 @@ class PlannedTraining {
                       ? std::optional(balanced_map(config.model, *vq_of(config.head)))
                       : std::nullopt),
         sources_(config.data.sources()),
+        first_step_(config.run.head_since + 1),
         engine_(backend_, grid_, config,
                 vq_of(config.head) == nullptr ? nullptr
                 : balanced_                   ? &*balanced_
@@ -38,7 +39,7 @@ class PlannedTraining {
     engine_.micro_batches().enqueue_directly();
     const double flops = machine_.flops(), sent_bytes = machine_.sent_bytes(), seconds = machine_.now();
     constexpr float lr = 1e-3f;
-    engine_.update(1, lr);
+    engine_.update(first_step_, lr);
     plan.update = {.flops = machine_.flops() - flops,
                    .sent_bytes = machine_.sent_bytes() - sent_bytes,
                    .seconds = machine_.now() - seconds};
@@ -61,6 +62,7 @@ class PlannedTraining {
   ProcessGrid grid_;
   std::optional<CodeMap> balanced_;
   std::size_t sources_;
+  std::int64_t first_step_;  // with the head
   Engine engine_;
 };
 
