@@ -36,7 +36,7 @@ struct StepMetrics {
   double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
   bool skipped = false;              // the gradient was not finite, nothing was updated
   std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
-  std::optional<double> z_loss;      // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
+  std::optional<double> z_loss = {};  // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
   std::size_t memory_bytes = 0;      // of the back end on this rank, the most so far
   std::vector<SourceMetrics> sources = {};
 };
