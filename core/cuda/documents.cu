@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(warp_size)
   const std::int32_t* const row = tokens + b * length;
   const int lane = static_cast<int>(threadIdx.x);
   int begin = past == 0 ? 0 : begins[past];
+  __syncwarp();  // before lane 0 writes there
   for (int first = 0; first < length; first += warp_size) {
     const int t = first + lane;
     // Where a document begins behind this token; the largest of those before is where its successor's began.

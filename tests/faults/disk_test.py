@@ -150,6 +150,7 @@ class Disk(unittest.TestCase):
         job = self.start(run)
         wait_for_step(job, run, 10)
         job.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)  # a stopped process may be at the end of a system call
         shutil.rmtree(run)
         job.process.send_signal(signal.SIGCONT)
         code = job.wait(TIMEOUT)

@@ -36,6 +36,8 @@ const std::vector<Start> starts = {
     {"gpt2-small-dense", 32},                  // as gpt2-small-vq
     {"1b5-vq", 64},                            // its own first lines
     {"1b5-dense", 64},                         // its own first lines
+    {"7b-vq", 8},                              // its own first lines
+    {"7b-dense", 8},                           // its own first lines
 };
 
 TEST(Configurations, FitTheRanksTheyAreStartedWith) {
