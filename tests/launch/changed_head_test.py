@@ -52,7 +52,7 @@ class ChangedHead(ForkRuns):
         replayed = run("replay", "--run", self.folder / "runs/long", "--step", "9")
         self.assertEqual(replayed.returncode, 0, replayed.stderr)
         self.assertEqual(replayed.stdout.count("the same to the bit"), 2)
-        planned = run("plan", "--config", self.folder / "runs/long/config.toml")
+        planned = run("plan", "--config", self.folder / "runs/long/config.toml", "--dtype", "fp32")
         self.assertEqual(planned.returncode, 0, planned.stderr)
         back = self.go_on("back", *EMBEDDING, "train.steps=14", source="checkpoints/step-00000012", run_of=self.folder / "runs/long")
         self.assertIn("making the code map", back.stderr)
