@@ -8,7 +8,7 @@ set(ranks_environment OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yie
 # processors: ranks that share cores with another test spend their time in each other's way.
 function(vqlm_mpirun_test name ranks)
   add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${VQLM_MPIEXEC_FLAGS} ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT 510 PROCESSORS ${ranks} RESOURCE_LOCK mpirun
+  set_tests_properties(${name} PROPERTIES LABELS ranks TIMEOUT 900 PROCESSORS ${ranks} RESOURCE_LOCK mpirun
                        ENVIRONMENT "${ranks_environment}")
 endfunction()
 
