@@ -164,8 +164,10 @@ void parse_windows(const HfSection& config, const HfFamily& family, ModelConfig&
     return;
   }
   const bool asked = family.gemma || family.windows == Windows::all || config.flag("use_sliding_window", false);
-  if (!asked || !config.has("sliding_window")) return;
-  model.window = config.integer("sliding_window");
+  // null says none; the classes' own default is a window, but for SmolLM 3's.
+  const bool says_none = config.contains("sliding_window") ? !config.has("sliding_window") : family.nope;
+  if (!asked || says_none) return;
+  model.window = config.integer("sliding_window", 4096);
   if (family.windows == Windows::all) return;
   if (!config.has("layer_types")) {
     if (!family.gemma) config.refuse("use_sliding_window", "needs layer_types here, which say where windows are");

@@ -20,6 +20,8 @@ class HfSection {
   HfSection(const nlohmann::json& json, std::string file, std::string prefix)
       : json_(&json), file_(std::move(file)), prefix_(std::move(prefix)) {}
 
+  /// Present, if only as null.
+  bool contains(const char* key) const { return json_->contains(key); }
   bool has(const char* key) const { return json_->contains(key) && !(*json_)[key].is_null(); }
 
   [[noreturn]] void refuse(const char* key, const std::string& reason) const {
