@@ -6,6 +6,7 @@
 
 #include "tests/train/config_errors.h"
 #include "train/config/model_text.h"
+#include "train/config/same_model.h"
 
 namespace vqlm {
 namespace {
@@ -16,7 +17,8 @@ TEST(ConfigBody, KeysComeBack) {
   Config config = load_config(
       {}, {"model.head_dim=48", "model.attention_bias=true", "model.qk_norm=width", "model.norm_placement=both",
            "model.activation=geglu", "model.nope_every=4", "model.embedding_scale=16", "model.attention_scale=100",
-           "model.window=512", "model.window_pattern=6", "model.window_rope_theta=1e4", "head.kind=dense"});
+           "model.window=512", "model.window_pattern=6", "model.window_rope_theta=1e4", "model.rope_theta=1e6",
+           "head.kind=dense"});
   resolve(config, 1000, 1);
   EXPECT_EQ(config.model.head_dim(), 48);
   EXPECT_EQ(config.model.window_of(4), 512);
@@ -29,6 +31,19 @@ TEST(ConfigBody, KeysComeBack) {
             ", head_dim 48, attention_bias true, qk_norm width, norm_placement both, activation geglu, nope_every 4, "
             "embedding_scale 16, attention_scale 100, window 512, window_pattern 6, window_rope_theta 10000");
   EXPECT_EQ(body_text(ModelConfig{}), "");
+}
+
+TEST(ConfigBody, OneBodyIsSaidOneWay) {
+  Config plain = load_config({}, {"model.window=8"}),
+         other = load_config(
+             {}, {"model.window=8", "model.head_dim=64", "model.attention_scale=64", "model.window_rope_theta=1e4"});
+  for (Config* config : {&plain, &other}) resolve(*config, 1000, 1);
+  EXPECT_EQ(body_text(other.model), body_text(plain.model));
+  EXPECT_FALSE(first_difference(other, plain, Compared::model));
+  other.model.rope_scaling = {.kind = RopeScaling::Kind::linear, .factor = 2};  // which a base of its own leaves alone
+  other.model.window_rope_theta = other.model.rope_theta;
+  resolve(other, 1000, 1);
+  EXPECT_EQ(other.model.window_rope_theta, other.model.rope_theta);
 }
 
 TEST(ConfigBody, KeysAreCheckedAgainstEachOther) {

@@ -27,6 +27,13 @@ void check_window(const ModelConfig& model) {
 
 }  // namespace
 
+void normalize_body(ModelConfig& model) {
+  if (std::int64_t{model.head_width} * model.n_heads == model.d_model) model.head_width = 0;
+  if (model.attention_scale == static_cast<float>(model.head_dim())) model.attention_scale = 0;
+  const bool unscaled = model.rope_scaling.kind == RopeScaling::Kind::none;
+  if (unscaled && model.window_rope_theta == model.rope_theta) model.window_rope_theta = 0;
+}
+
 void mark_documents(Config& config, std::int32_t eos_id, const std::string& shards) {
   if (config.data.document_mask && eos_id < 0) {
     throw UsageError(fmt::format(

@@ -5,6 +5,9 @@
 
 namespace vqlm {
 
+/// Of several ways to say the same body, takes the one with the defaults, so that models compare.
+void normalize_body(ModelConfig& model);
+
 /// Throws UsageError naming keys and values that do not go together, and a choice that does.
 void check_body(const Config& config);
 

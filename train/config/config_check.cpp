@@ -74,8 +74,7 @@ void resolve_model(ModelConfig& model) {
                     model.d_model, model.n_heads, largest_divisor(model.d_model, model.n_heads),
                     nearest_multiple(model.d_model, 2 * model.n_heads)));
   }
-  // One way to say it, so that models compare.
-  if (std::int64_t{model.head_width} * model.n_heads == model.d_model) model.head_width = 0;
+  normalize_body(model);
   if (model.head_width % 2 != 0) {
     throw UsageError(fmt::format("model.head_dim = {} is odd, but rotary pairs need an even one: choose head_dim = {}",
                                  model.head_width, model.head_width + 1));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "train/config/config_body_check.h"
 #include "train/config/model_text.h"
 
 namespace vqlm {
@@ -272,10 +273,10 @@ ModelConfig parse_hf_body(const HfSection& config, const std::string& family_nam
   if (family.gemma) {
     model.activation = Activation::geglu;
     model.embedding_scale = gemma_embedding_scale(model);
-    const float scalar = config.number("query_pre_attn_scalar", 256.0f);
-    if (scalar != static_cast<float>(model.head_dim())) model.attention_scale = scalar;
+    model.attention_scale = config.number("query_pre_attn_scalar", 256.0f);
   }
   parse_positions(config, family, model);
+  normalize_body(model);
   return model;
 }
 
