@@ -77,6 +77,9 @@ is_noise() {
     *) return 1 ;;
   esac
 }
+# What mpirun says when it hands a signal on, and whether a line that has not ended could become that, or dashes.
+forwarding="mpirun: Forwarding signal "
+may_be_left_out() { [[ "$1" == -* || "$1" == "$forwarding"* || "$forwarding" == "$1"* ]]; }
 pass_on() {
   local part="" line="" block="" more status
   trap '' INT TERM HUP USR1
@@ -84,9 +87,9 @@ pass_on() {
     status=0
     IFS= read -r -t 0.1 part || status=$?
     line+=$part
-    # More than 128: no line end in time. Dashes wait for the rest of their line.
+    # More than 128: no line end in time. What may be left out waits for the rest of its line.
     if [ $status -gt 128 ]; then
-      if [ -z "$block" ] && [ -n "$line" ] && [[ "$line" != -* ]]; then printf '%s' "$line"; line=""; fi
+      if [ -z "$block" ] && [ -n "$line" ] && ! may_be_left_out "$line"; then printf '%s' "$line"; line=""; fi
       continue
     fi
     more=$line
@@ -100,7 +103,7 @@ pass_on() {
     elif [ -n "$block" ]; then
       block+=$more
       if [ ${#block} -gt 10000 ]; then printf '%s' "$block"; block=""; fi
-    elif [[ "$more" != "mpirun: Forwarding signal "* ]]; then
+    elif [[ "$more" != "$forwarding"* ]]; then
       printf '%s' "$more"
     fi
     if [ $status -ne 0 ]; then printf '%s' "$block"; return; fi

@@ -116,6 +116,16 @@ class Stop(unittest.TestCase):
                                 capture_output=True, text=True, check=False)
         self.assertEqual((passed.returncode, passed.stderr), (0, "-" * 76 + "\nhalf"))
 
+    def test_what_the_launch_script_leaves_out_may_come_in_pieces(self):
+        (self.folder / "bin").mkdir()
+        stub = self.folder / "bin" / "mpirun"
+        stub.write_text("#!/bin/sh\nfor piece in 'mpir' 'un: Forwarding ' 'signal 10 to job\n' 'mpirun: what' ' else\n'; do\n"
+                        "  printf \"$piece\" >&2; sleep 0.3\ndone\n")
+        stub.chmod(0o755)
+        result = subprocess.run([f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", "true"], capture_output=True, text=True, check=False,
+                                env={**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"})
+        self.assertEqual((result.returncode, result.stderr), (0, "mpirun: what else\n"))
+
     def test_the_slurm_script_requeues_what_is_not_finished(self):
         (self.folder / "bin").mkdir()
         stubs = {"srun": 'echo "$@" >srun.txt; exit "$CODE"', "scontrol": 'echo "$@" >>scontrol.txt', "vqlm": "exit 9"}
