@@ -29,6 +29,8 @@ class Backend {
   virtual std::string description() const = 0;
   /// True where host code may read and write tensors through their pointers.
   virtual bool host_accessible() const = 0;
+  /// False where ops and copies only count: numbers that the host reads back say nothing.
+  virtual bool computes() const { return true; }
   /// A: f32 or bf16.
   virtual DType activation_dtype() const = 0;
   /// A layer that makes logits pads them, and the rows of the matrix that it makes them with, to a multiple of so many

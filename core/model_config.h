@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace vqlm {
 
@@ -28,6 +29,14 @@ enum class NormPlacement { pre, post, both };
 
 /// The gate of the feed-forward layer: SiLU, or GELU in its tanh form.
 enum class Activation { swiglu, geglu };
+
+/// A table at the input, of a row of d_model numbers for each value of a hash of the last `order` tokens
+/// (core/model/ngram_tables.h).
+struct NgramTable {
+  int order = 2;
+  std::int64_t rows = 0;
+  bool operator==(const NgramTable&) const = default;
+};
 
 /// A Llama-style decoder, and what its descendants change.
 struct ModelConfig {
@@ -53,6 +62,8 @@ struct ModelConfig {
   std::int64_t window = 0;      // positions that a row sees, itself among them; 0: all before it
   int window_pattern = 0;       // every n-th layer sees all (Gemma 3: 6); 0: none does
   float window_rope_theta = 0;  // rotary base of layers with a window, which no rope_scaling changes; 0: as of all
+
+  std::vector<NgramTable> ngram_tables = {};  // added to the embedding; none in any class of others
 
   std::int32_t document_end = -1;  // id of the token behind which attention starts anew; -1: none
 

@@ -12,11 +12,12 @@ enum class ParameterRole {
   embedding,  // the table of the input, whatever else reads it
   head,       // a dense head's matrix, and the biases of any head
   table,      // a VQ head's codebooks
+  input_table,  // of n-grams
   gain,       // of norms
 };
 
 inline constexpr std::array parameter_roles = {ParameterRole::block, ParameterRole::embedding, ParameterRole::head,
-                                        ParameterRole::table, ParameterRole::gain};
+                                        ParameterRole::table, ParameterRole::input_table, ParameterRole::gain};
 
 /// As configurations and logs call the parameters of a role.
 constexpr std::string_view name_of(ParameterRole role) {
@@ -29,6 +30,8 @@ constexpr std::string_view name_of(ParameterRole role) {
       return "head";
     case ParameterRole::table:
       return "tables";
+    case ParameterRole::input_table:
+      return "input tables";
     case ParameterRole::gain:
       return "gains";
   }

@@ -1,6 +1,7 @@
 #include "core/parameters.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/box.h"
 #include "core/rng.h"
@@ -60,9 +61,15 @@ ParameterStore::ParameterStore(Backend& backend, DataShare share) : backend_(bac
 }
 
 int ParameterStore::add_bucket(const std::string& name, bool replicated) {
-  VQLM_ASSERT(values_.data() == nullptr);
+  VQLM_ASSERT(values_.data() == nullptr && (buckets_.empty() || !buckets_.back().by_rows));
   buckets_.push_back({.name = name, .replicated = replicated});
   return static_cast<int>(buckets_.size()) - 1;
+}
+
+ParameterId ParameterStore::add_table(Parameter table) {
+  VQLM_ASSERT(values_.data() == nullptr);
+  buckets_.push_back({.name = table.name, .by_rows = true});
+  return add(static_cast<int>(buckets_.size()) - 1, {std::move(table)});
 }
 
 ParameterId ParameterStore::add(int bucket, std::vector<Parameter> group) {
@@ -93,7 +100,17 @@ void ParameterStore::lay_out(ParameterBucket& bucket, int index) {
     }
   }
   bucket.count = round_up(flat_size_ - bucket.begin, alignment * share_.size);
+  if (bucket.by_rows && bucket.count > 0) bucket.count = share_.size * rows_of_owner(index).numel();
   flat_size_ = bucket.begin + bucket.count;
+  if (!bucket.by_rows) gradient_size_ = flat_size_;
+}
+
+Shape ParameterStore::rows_of_owner(int bucket) const {
+  const auto table = std::ranges::find(parameters_, bucket, &Parameter::bucket);
+  VQLM_ASSERT(table != parameters_.end() && table->shape.rank() == 2);
+  VQLM_ASSERT(std::ranges::count(parameters_, bucket, &Parameter::bucket) == 1);
+  const std::int64_t width = table->shape[1], whole = (table->shape[0] + share_.size - 1) / share_.size;
+  return {round_up(whole, alignment / std::gcd(alignment, width)), width};  // pieces keep their alignment
 }
 
 std::int64_t ParameterStore::place_masters(bool trainable) {
@@ -121,7 +138,7 @@ void ParameterStore::allocate(bool trainable) {
     backend_.fill(flat_rounded(), 0.0f);
   }
   if (!trainable) return;
-  gradients_ = backend_.allocate(static_cast<std::size_t>(flat_size_) * sizeof(float), MemoryUse::gradients);
+  gradients_ = backend_.allocate(static_cast<std::size_t>(gradient_size_) * sizeof(float), MemoryUse::gradients);
   backend_.fill(flat_gradients(), 0.0f);
 }
 
@@ -195,8 +212,8 @@ std::int64_t ParameterStore::global_count(ParameterId first, int count) const {
   return elements;
 }
 
-Tensor ParameterStore::flat(const Buffer& buffer, DType dtype) const {
-  return buffer.data() == nullptr ? Tensor{} : buffer.view({flat_size_}, dtype);
+Tensor ParameterStore::flat(const Buffer& buffer, std::int64_t size, DType dtype) const {
+  return buffer.data() == nullptr ? Tensor{} : buffer.view({size}, dtype);
 }
 
 Tensor ParameterStore::fused_operand(ParameterId first, int count) const {

@@ -71,6 +71,7 @@ struct ParameterBucket {
   bool replicated = false;  // over the tensor group: gradients are partial sums there
   std::int64_t begin = 0;
   std::int64_t count = 0;     // a multiple of the data group's size
+  bool by_rows = false;       // one table, of which a step has gradients of some rows alone, in place of a whole one
   bool only_matrices = true;  // ops read nothing of it in f32 where A is another dtype
   /// Its f32 values that lie here, [masters_begin, masters_begin + masters_count) of the flat buffers; set by allocate().
   std::int64_t masters_begin = 0, masters_count = 0;
@@ -87,7 +88,8 @@ using ParameterId = int;
 
 class ParameterStore {
  public:
-  /// Every bucket's length is padded to a multiple of share.size: ZeRO-1 cuts it into equal pieces.
+  /// Every bucket's length is padded to a multiple of share.size: ZeRO-1 cuts it into equal pieces, a table by rows into pieces
+  /// of whole rows.
   ParameterStore(Backend& backend, DataShare share);
 
   /// Buckets lie one after the other in the flat buffers. Returns the bucket's index.
@@ -95,6 +97,9 @@ class ParameterStore {
   /// Adds parameters that lie one right after the other in the bucket, so that fused_operand() may view them as one matrix.
   /// Returns the first one's id; the others follow. Ids are in the order of the calls, whatever the bucket.
   ParameterId add(int bucket, std::vector<Parameter> group);
+
+  /// A table with a bucket of its own, by rows; no bucket of another kind is added afterwards.
+  ParameterId add_table(Parameter table);
 
   /// Lays out the buckets, allocates values (and gradients where `trainable`) and zero-fills both. Nothing can be added
   /// afterwards.
@@ -114,6 +119,9 @@ class ParameterStore {
   Tensor fused_operand(ParameterId first, int count) const;
   Tensor fused_gradient(ParameterId first, int count) const;
 
+  /// Of a bucket by rows: the rows of its table that one data rank owns, and their width.
+  Shape rows_of_owner(int bucket) const;
+
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<ParameterBucket>& buckets() const { return buckets_; }
   /// f32 master values [begin, begin + count) of the flat layout, which must lie here: within one bucket, or anywhere where
@@ -122,9 +130,10 @@ class ParameterStore {
   bool has_masters(std::int64_t begin, std::int64_t count) const;
   /// The whole flat buffers, rank 1, padding included (padding stays zero). All f32 values must lie here.
   Tensor flat_values() const { return masters(0, flat_size_); }
-  Tensor flat_gradients() const { return flat(gradients_, DType::f32); }
+  /// Up to the first bucket by rows.
+  Tensor flat_gradients() const { return flat(gradients_, gradient_size_, DType::f32); }
   /// The values rounded to A; absent where A is f32.
-  Tensor flat_rounded() const { return flat(rounded_, backend_.activation_dtype()); }
+  Tensor flat_rounded() const { return flat(rounded_, flat_size_, backend_.activation_dtype()); }
   /// Rounds the values [begin, begin + count) of the flat buffer again, after they were changed from outside; they must lie
   /// here.
   void round_values(std::int64_t begin, std::int64_t count);
@@ -140,7 +149,7 @@ class ParameterStore {
   void set_slice(ParameterId id, const std::vector<float>& slice);
 
  private:
-  Tensor flat(const Buffer& buffer, DType dtype) const;
+  Tensor flat(const Buffer& buffer, std::int64_t size, DType dtype) const;
   /// The range of the flat buffers and the shape of `count` parameters of one group, stacked.
   struct Stack {
     std::int64_t begin;
@@ -167,6 +176,7 @@ class ParameterStore {
   std::vector<Group> groups_;
   std::vector<ParameterBucket> buckets_;
   std::int64_t flat_size_ = 0;
+  std::int64_t gradient_size_ = 0;
   bool whole_ = true;  // all f32 values lie here
   Buffer values_;      // the buckets' f32 values that lie here, one after the other
   Buffer gradients_;

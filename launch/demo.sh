@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From text to two evaluated models on one machine: a VQ head and its dense twin, trained on a 2 x 2 grid of ranks.
+# From text to three evaluated models on one machine, trained on a 2 x 2 grid of ranks: a VQ head, and dense ones with a matrix
+# of their own and with the input embedding's.
 #   launch/demo.sh                                    the kernel documentation of the distribution's linux-doc package
 #   C4='c4-train.00000-of-01024.json.gz' launch/demo.sh    C4 files (or other JSON lines), as many as you like
 #   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of about 17 minutes (on 2 cores): more steps;
@@ -125,15 +126,15 @@ find_text
 check_same_text
 build/vqlm prepare --input "${text[@]}" --train-tokenizer 16000 --heldout 0.05 --out "$demo/shards"
 
-for kind in vq dense; do
+for kind in vq dense tied; do
   say "training the $kind model, $steps steps"
   train_model "$kind"
 done
-for kind in vq dense; do
+for kind in vq dense tied; do
   say "evaluating the $kind model on the held-out documents"
   evaluate_model "$kind"
 done
 
 say "results"
-build/vqlm report "$demo/vq" "$demo/dense" --plot "$demo/loss.svg"
+build/vqlm report "$demo/vq" "$demo/dense" "$demo/tied" --plot "$demo/loss.svg"
 printf '\nLoss curves: %s/loss.svg   (%d min %02d s in all)\n' "$demo" $((SECONDS / 60)) $((SECONDS % 60))

@@ -5,6 +5,7 @@
 #include "hwy/foreach_target.h"  // compiles this file once per instruction set
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "core/cpu/lanes-inl.h"
@@ -74,19 +75,46 @@ void run(const AddSumOfSquares& op) {
   *op.out.as<double>() += total;
 }
 
+namespace {
+
+/// What clipping multiplies gradients by; nothing where the norm is not finite.
+std::optional<float> gradient_scale(const Tensor& norm_squared, float max_norm) {
+  const double norm = norm_squared ? std::sqrt(*norm_squared.as<double>()) : 0.0;
+  if (!std::isfinite(norm)) return std::nullopt;
+  return static_cast<float>(max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0);
+}
+
+}  // namespace
+
+template <>
+void run(const AdamWRows& op) {
+  const auto grad_scale = gradient_scale(op.norm_squared, op.step.max_norm);
+  if (!grad_scale) return;
+  const std::int64_t width = op.param.extent(1), table_rows = op.param.extent(0);
+  const AdamWCoefficients coefficients = adamw_coefficients(op.step);
+  const std::int32_t* const row = op.rows.i32();
+  parallel_blocks(op.rows.numel(), rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      VQLM_ASSERT(row[i] >= 0 && row[i] < table_rows);
+      const std::int64_t at = row[i] * width;
+      HWY_DYNAMIC_DISPATCH(adamw_range)
+      (op.param.f32() + at, op.m.f32() + at, op.v.f32() + at, op.grad.f32() + i * width, coefficients, *grad_scale, 0,
+       width);
+    }
+  });
+}
+
 template <>
 void run(const AdamW& op) {
-  const AdamWStep& step = op.step;
   const std::int64_t n = op.param.numel();
-  const double norm = op.norm_squared ? std::sqrt(*op.norm_squared.as<double>()) : 0.0;
-  if (!std::isfinite(norm)) return;
-  const auto grad_scale = static_cast<float>(step.max_norm > 0 && norm > step.max_norm ? step.max_norm / norm : 1.0);
-  const AdamWCoefficients coefficients = adamw_coefficients(step);
+  const auto grad_scale = gradient_scale(op.norm_squared, op.step.max_norm);
+  if (!grad_scale) return;
+  const AdamWCoefficients coefficients = adamw_coefficients(op.step);
   float *const param_data = op.param.f32(), *const m_data = op.m.f32(), *const v_data = op.v.f32();
   const float* const grad_data = op.grad.f32();
   parallel_blocks(n, block_elements, [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_range)
-    (param_data, m_data, v_data, grad_data, coefficients, grad_scale, begin, end);
+    (param_data, m_data, v_data, grad_data, coefficients, *grad_scale, begin, end);
   });
 }
 

@@ -15,14 +15,21 @@ void run(const EmbeddingForward& op) {
   const std::int64_t tokens = op.ids.numel(), rows = op.table.extent(0), width = op.table.extent(1);
   float* const to = op.out.f32();
   const float* const from = op.table.f32();
+  const float* const base = op.base ? op.base.f32() : nullptr;
   const std::int32_t* const id = op.ids.i32();
   parallel_blocks(tokens, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const std::int64_t row = id[n] - op.first_row;
-      if (row >= 0 && row < rows) {
-        std::copy_n(from + row * width, width, to + n * width);
-      } else {
-        std::fill_n(to + n * width, width, 0.0f);
+      const bool inside = row >= 0 && row < rows;
+      float* const out = to + n * width;
+      if (base == nullptr && inside) {
+        std::copy_n(from + row * width, width, out);
+      } else if (base == nullptr) {
+        std::fill_n(out, width, 0.0f);
+      } else if (inside) {
+        for (std::int64_t i = 0; i < width; ++i) out[i] = base[n * width + i] + from[row * width + i];
+      } else if (base != to) {
+        std::copy_n(base + n * width, width, out);
       }
     }
   });

@@ -21,8 +21,8 @@ namespace {
 
 template <int width>
 __global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t* ids, const __nv_bfloat16* table,
-                                         std::int64_t tokens, std::int64_t rows, std::int64_t columns,
-                                         std::int64_t first_row) {
+                                         const __nv_bfloat16* base, std::int64_t tokens, std::int64_t rows,
+                                         std::int64_t columns, std::int64_t first_row) {
   const std::int64_t token = row_of_thread();
   if (token >= tokens) return;
   const std::int64_t row = ids[token] - first_row;
@@ -33,6 +33,12 @@ __global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t*
 #pragma unroll
     for (auto& element : pack.at) element = __ushort_as_bfloat16(0);
     if (inside) pack = *reinterpret_cast<const P*>(table + row * columns + c);
+    if (base != nullptr) {
+      const P under = *reinterpret_cast<const P*>(base + token * columns + c);
+#pragma unroll
+      for (int k = 0; k < width; ++k)
+        pack.at[k] = __float2bfloat16(__bfloat162float(under.at[k]) + __bfloat162float(pack.at[k]));
+    }
     *reinterpret_cast<P*>(out + token * columns + c) = pack;
   }
 }
@@ -184,10 +190,11 @@ template <>
 void run(const Context& context, const EmbeddingForward& op) {
   const std::int64_t tokens = op.ids.numel(), rows = op.table.extent(0), columns = op.table.extent(1);
   if (op.out.numel() == 0) return;
-  const bool wide = rows_in_packs<8>(columns, bf16(op.out), bf16(op.table));
+  const __nv_bfloat16* const base = op.base ? bf16(op.base) : nullptr;  // null begins where any pack may
+  const bool wide = rows_in_packs<8>(columns, bf16(op.out), bf16(op.table), base);
   const RowBlocks blocks = row_blocks(tokens, wide ? columns / 8 : columns);
   launch(wide ? embedding_forward_kernel<8> : embedding_forward_kernel<1>,
-         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.out), op.ids.i32(), bf16(op.table), tokens, rows,
+         {blocks.grid, blocks.block, 0, context.stream}, bf16(op.out), op.ids.i32(), bf16(op.table), base, tokens, rows,
          columns, op.first_row);
 }
 

@@ -46,8 +46,14 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   rope_frequencies_ = rotation_of(rope_frequencies(config_));
   if (config_.window_rope_theta > 0) window_rope_frequencies_ = rotation_of(window_rope_frequencies(config_));
 
-  open_buckets(options.head);
-  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, embedding_stddev(config_, options.head));
+  open_buckets(options);
+  const float stddev = embedding_stddev(config_, options.head);
+  ngrams_.emplace(tensor_, config_, batch_, parameters_,
+                  NgramTables::Options{.stddev = stddev,
+                                       .bucket = tables_bucket_,
+                                       .history = generation ? options.context : 0,
+                                       .micro_batches = training ? options.row_micro_batches : 0});
+  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, stddev, *ngrams_);
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
@@ -66,7 +72,7 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                             .input_rows = rows_,
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table(),
-                            .embedding_stddev = embedding_stddev(config_, options.head)};
+                            .embedding_stddev = stddev};
   if (vq != nullptr) {
     head_ = std::make_unique<VqHead>(context, *vq, *map);
   } else {
@@ -84,13 +90,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   }
 }
 
-void Transformer::find_documents(Tensor tokens, std::int64_t past) {
-  if (!scratch_.documents) return;
-  const std::int64_t batch = batch_.batch;
-  backend_.run(FindDocuments{.documents = scratch_.documents,
-                             .tokens = tokens.view({batch, tokens.numel() / batch}),
-                             .end_of_text = config_.document_end,
-                             .past = past});
+void Transformer::read_tokens(Tensor tokens, std::int64_t past) {
+  const Tensor sequences = tokens.view({batch_.batch, tokens.numel() / batch_.batch});
+  if (scratch_.documents) {
+    backend_.run(FindDocuments{
+        .documents = scratch_.documents, .tokens = sequences, .end_of_text = config_.document_end, .past = past});
+  }
+  ngrams_->find_rows(sequences, past, scratch_.documents);
 }
 
 Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
@@ -100,8 +106,12 @@ Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
 }
 
 // Buckets stand in the order of forward; backward completes them from the last to the first.
-void Transformer::open_buckets(const HeadConfig& head) {
+void Transformer::open_buckets(const Options& options) {
+  const HeadConfig& head = options.head;
   embedding_bucket_ = parameters_.add_bucket("embedding", false);
+  tables_bucket_ = embedding_bucket_;
+  if (!config_.ngram_tables.empty() && options.row_micro_batches == 0)
+    tables_bucket_ = parameters_.add_bucket("input tables", false);
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
   }
@@ -137,7 +147,7 @@ void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>
 }
 
 void Transformer::forward(Tensor tokens) {
-  find_documents(tokens, 0);
+  read_tokens(tokens, 0);
   Tensor x = saved(0).input;
   Tensor branch = head_->input_branch(my_rows(tokens));
   embedding_->forward(x, tokens, scratch_);
@@ -186,6 +196,7 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
   }
   head_->input_backward(scratch_.residual_gradient);
   embedding_->backward(scratch_.residual_gradient, tokens, scratch_);
+  if (tables_bucket_ != embedding_bucket_) ready(tables_bucket_);
   ready(embedding_bucket_);
   ready(replicated_bucket_);
 }
@@ -207,7 +218,7 @@ Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
   const std::int64_t rows = tokens.numel(), length = tokens.extent(1);
   VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
   const Block::Activations rows_of = Block::first_rows(saved(0), rows);
-  find_documents(tokens, past);
+  read_tokens(tokens, past);
   Tensor x = rows_of.input;
   Tensor branch = head_->input_branch(tokens.view({rows}));
   embedding_->forward(x, tokens.view({rows}), scratch_);

@@ -13,6 +13,7 @@
 #include "core/model/embedding.h"
 #include "core/model/head/output_head.h"
 #include "core/model/kv_cache.h"
+#include "core/model/ngram_tables.h"
 
 namespace vqlm {
 
@@ -29,7 +30,9 @@ class Transformer {
     Recompute recompute = Recompute::none;  // training only
     DataShare share = {};                   // of the optimizer's work
     std::int64_t step_tokens = 1;           // training: of an optimizer step, over all ranks
-    std::int64_t context = 0;               // generation only: the most tokens of a sequence, which memory is kept for
+    std::int64_t row_micro_batches =
+        0;                     // training: above 0, the micro-batches of a step whose tables' gradients are by rows
+    std::int64_t context = 0;  // generation only: the most tokens of a sequence, which memory is kept for
   };
 
   /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
@@ -41,6 +44,7 @@ class Transformer {
 
   ParameterStore& parameters() { return parameters_; }
   OutputHead& head() { return *head_; }
+  NgramTables& ngrams() { return *ngrams_; }
   /// The head's own parameters are those from this id on.
   ParameterId head_begin() const { return final_gain_ + 1; }
   const BatchShape& batch() const { return batch_; }
@@ -88,14 +92,15 @@ class Transformer {
  private:
   /// Leaves the normalised last hidden states in hidden_.
   void forward(Tensor tokens);
-  /// Where documents of tokens (B T) at positions from `past` on begin and end, with model.document_end.
-  void find_documents(Tensor tokens, std::int64_t past);
+  /// What the tokens (B T) alone say, those at positions from `past` on: where documents begin and end, with
+  /// model.document_end, and the rows of the tables at the input.
+  void read_tokens(Tensor tokens, std::int64_t past);
   void backward(Tensor tokens, const BucketReady& ready);
   const Block::Activations& saved(std::size_t layer) const {
     return activations_[activations_.size() == 1 ? 0 : layer];
   }
   Buffer rotation_of(const std::vector<double>& frequencies);
-  void open_buckets(const HeadConfig& head);
+  void open_buckets(const Options& options);
   void allocate_activations(Purpose purpose);
   /// Which of a layer's activations backward finds overwritten: none of the last layer's, which are used at once.
   Recompute lost(std::size_t layer) const { return layer + 1 == blocks_.size() ? Recompute::none : recompute_; }
@@ -112,11 +117,12 @@ class Transformer {
   Scratch scratch_;
   Buffer rope_frequencies_;         // (head_dim / 2) f64
   Buffer window_rope_frequencies_;  // the same for layers with a window, where they have their own
+  std::optional<NgramTables> ngrams_;
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;
   ParameterId final_gain_ = 0;
-  int embedding_bucket_ = 0, replicated_bucket_ = 0;
+  int embedding_bucket_ = 0, tables_bucket_ = 0, replicated_bucket_ = 0;
   std::vector<int> layer_buckets_, head_buckets_;
 
   Buffer documents_;  // of scratch_.documents

@@ -41,6 +41,23 @@ OpCost AdamW::cost() const {
   return cost_of({param, m, v, grad, norm_squared}, {param, m, v, rounded});
 }
 
+void AdamWRows::check(DType a) const {
+  check_dtype(DType::f32, {param, m, v, grad});
+  check_dtype(DType::f64, {norm_squared});
+  check_dtype(DType::i32, {rows});
+  VQLM_ASSERT(param.rank() == 2 && m.numel() == param.numel() && v.numel() == param.numel());
+  VQLM_ASSERT(grad.numel() == rows.numel() * param.extent(1));
+  VQLM_ASSERT(!rounded || (a != DType::f32 && rounded.dtype() == a && rounded.numel() == param.numel()));
+  VQLM_ASSERT(norm_squared.numel() == 1 || (!norm_squared && step.max_norm == 0));
+}
+
+/// Of the table and its moments, the rows that are named.
+OpCost AdamWRows::cost() const {
+  OpCost cost = cost_of({rows, grad, grad, grad, grad}, {grad, grad, grad});
+  if (rounded) cost.bytes_written += static_cast<double>(grad.bytes()) / 2;
+  return cost;
+}
+
 void MovingAverage::check(DType /*a*/) const {
   check_dtype(DType::f32, {average, x});
   check_dtype(DType::f64, {norm_squared});

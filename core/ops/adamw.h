@@ -64,6 +64,24 @@ struct AdamW {
   OpCost cost() const;
 };
 
+/// AdamW for some rows of a table (R, w): param, m and v change in the rows `rows` (U) i32 alone, no number twice, by grad's rows
+/// (U, w) in that order; the rest, moments and all, stays as it is (the rule of SparseAdam). norm_squared, step and `rounded` (R,
+/// w) as in AdamW.
+struct AdamWRows {
+  static constexpr std::string_view name = "adamw_rows";
+  Tensor param;
+  Tensor rounded = {};
+  Tensor m;
+  Tensor v;
+  Tensor grad;
+  Tensor rows;
+  Tensor norm_squared = {};
+  AdamWStep step;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
 /// average (n) = decay * average + (1 - decay) * x (n), in place; nothing changes where norm_squared (1) f64 is not finite,
 /// as in AdamW.
 struct MovingAverage {

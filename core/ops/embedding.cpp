@@ -4,13 +4,17 @@ namespace vqlm {
 
 void EmbeddingForward::check(DType a) const {
   check_dtype(a, {out, table});
+  if (base) {
+    check_dtype(a, {base});
+    VQLM_ASSERT(base.numel() == out.numel());
+  }
   check_dtype(DType::i32, {ids});
   VQLM_ASSERT(table.rank() == 2 && out.numel() == ids.numel() * table.extent(1));
 }
 
 /// Rows of the table are counted as many times as they are asked for.
 OpCost EmbeddingForward::cost() const {
-  return cost_of({ids, out}, {out});
+  return base ? cost_of({ids, out, base}, {out}) : cost_of({ids, out}, {out});
 }
 
 void EmbeddingBackward::check(DType a) const {

@@ -16,6 +16,7 @@
 #include "core/ops/member_log_probs.h"
 #include "core/ops/member_means.h"
 #include "core/ops/muon.h"
+#include "core/ops/ngram_rows.h"
 #include "core/ops/qk_norm.h"
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
@@ -29,10 +30,10 @@ using Op = std::variant<  //
     const SwigluForward*, const SwigluBackward*, const GegluForward*, const GegluBackward*, const RmsnormForward*,
     const RmsnormBackward*, const QkSquares*, const QkNormForward*, const QkDots*, const QkNormBackward*,
     const RopeForward*, const RopeBackward*, const AttentionForward*, const AttentionBackward*, const AttentionCached*,
-    const FindDocuments*, const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*, const AdamW*,
-    const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*, const SoftmaxStatistics*,
-    const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*, const SortRowsByCluster*,
-    const Commitment*, const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
-    const AddMemberMeans*, const AddMemberMeansBackward*>;
+    const FindDocuments*, const NgramRows*, const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*,
+    const AdamW*, const AdamWRows*, const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*,
+    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*,
+    const CopyRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*, const MemberEntropy*,
+    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*>;
 
 }  // namespace vqlm

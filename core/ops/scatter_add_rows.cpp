@@ -14,4 +14,14 @@ OpCost ScatterAddRows::cost() const {
   return cost_of({rows, dout, dout}, {dout});
 }
 
+void CopyRows::check(DType a) const {
+  check_dtype(a, {table, from});
+  check_dtype(DType::i32, {rows});
+  VQLM_ASSERT(table.rank() == 2 && from.numel() == rows.numel() * table.extent(1));
+}
+
+OpCost CopyRows::cost() const {
+  return cost_of({rows, from}, {from});
+}
+
 }  // namespace vqlm

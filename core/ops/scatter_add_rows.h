@@ -1,4 +1,4 @@
-// Rows added to those of a table in another order.
+// Rows added to those of a table in another order, or put in their place.
 #pragma once
 
 #include "core/ops/op.h"
@@ -10,6 +10,17 @@ struct ScatterAddRows {
   static constexpr std::string_view name = "scatter_add_rows";
   Tensor dtable;
   Tensor dout;
+  Tensor rows;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
+/// table (R, w) A: its row rows[i] becomes `from`'s row i (w) A. rows (n) i32 below R, no number twice; negative ones name no row.
+struct CopyRows {
+  static constexpr std::string_view name = "copy_rows";
+  Tensor table;
+  Tensor from;
   Tensor rows;
 
   void check(DType a) const;

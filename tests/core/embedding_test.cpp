@@ -31,6 +31,23 @@ TEST_F(EmbeddingTest, ForwardCopiesRowsAndZeroesOthers) {
   }
 }
 
+TEST_F(EmbeddingTest, ForwardAddsRowsToTheBase) {
+  for (const auto& [tokens, rows, width] : sizes) {
+    HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", -rows, 2 * rows);
+    HostF32 table = random_integers({rows, width}, "table", -50, 50), base = random_integers({tokens, width}, "base", -50, 50);
+    std::vector<double> expected = base.doubles();
+    for (std::int64_t n = 0; n < tokens; ++n) {
+      for (std::int64_t i = 0; i < width && ids[n] >= 0 && ids[n] < rows; ++i)
+        expected[static_cast<std::size_t>(n * width + i)] += table[ids[n] * width + i];
+    }
+    HostF32 out = poisoned({tokens, width});
+    backend->run(EmbeddingForward{.out = out, .ids = ids, .table = table, .base = base, .first_row = 0});
+    expect_close(out, expected, 0.0, "out");
+    backend->run(EmbeddingForward{.out = base, .ids = ids, .table = table, .base = base, .first_row = 0});
+    expect_close(base, expected, 0.0, "in place");
+  }
+}
+
 TEST_F(EmbeddingTest, BackwardAccumulatesExactlyOnIntegers) {
   for (const auto& [tokens, rows, width] : sizes) {
     for (const std::int64_t first_row : {std::int64_t{0}, rows / 2}) {

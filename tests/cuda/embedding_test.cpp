@@ -40,6 +40,23 @@ TEST_F(CudaEmbeddingTest, ForwardCopiesRowsAndZeroesOthers) {
   }
 }
 
+// Sums of integers up to 100 are exact in bf16. The second base begins at an odd address.
+TEST_F(CudaEmbeddingTest, ForwardAddsRowsToTheBase) {
+  for (const auto& [tokens, rows, width] : sizes) {
+    for (const std::int64_t offset : {0, 1}) {
+      HostI32 ids = random_integers<std::int32_t>({tokens}, "ids", -rows, 2 * rows);
+      HostF32 table = random_integers({rows, width}, "table", -50, 50), base = random_integers({tokens, width}, "base", -50, 50);
+      HostF32 expected({tokens, width});
+      const DeviceArray out = output({tokens, width}), sums = bf16(base, offset);
+      oracle->run(EmbeddingForward{.out = expected, .ids = ids, .table = table, .base = base, .first_row = 0});
+      device->run(EmbeddingForward{.out = out, .ids = upload(ids), .table = bf16(table), .base = sums, .first_row = 0});
+      expect_equal(out.download(), expected, "out");
+      device->run(EmbeddingForward{.out = sums, .ids = upload(ids), .table = bf16(table), .base = sums, .first_row = 0});
+      expect_equal(sums.download(), expected, "in place");
+    }
+  }
+}
+
 TEST_F(CudaEmbeddingTest, BackwardAccumulatesExactlyOnIntegers) {
   for (const auto& [tokens, rows, width] : sizes) {
     for (const std::int64_t first_row : {std::int64_t{0}, rows / 2, rows + 5, 2 * rows + 1}) {

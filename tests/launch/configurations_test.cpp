@@ -28,6 +28,9 @@ const std::vector<Start> starts = {
     {"demo-dense", 1, {"parallel.tensor=1"}},  // as demo-vq
     {"demo-dense", 2},                         // as demo-vq
     {"demo-dense", 4},                         // launch/demo.sh
+    {"demo-tied", 1, {"parallel.tensor=1"}},   // as demo-vq
+    {"demo-tied", 2},                          // as demo-vq
+    {"demo-tied", 4},                          // launch/demo.sh
     {"ablation", 1},                           // launch/ablation.sh
     {"ablation", 2},                           // launch/ablation.sh --ranks 2
     {"gpt2-small-vq", 8},                      // its own first lines

@@ -59,6 +59,7 @@ class Case:
     window_pattern: int = 0
     window_rope_theta: float = 0.0
     document_end: int = -1  # the token that ends a document
+    tables: tuple = ()  # (order, rows) of each table at the input
 
     @property
     def head_dim(self):
@@ -81,6 +82,9 @@ CASES = [
          embedding_scale=4.0, attention_scale=10.0, window=3, window_pattern=2, window_rope_theta=100.0),
     Case("body_smollm_vq", "vq", clusters=5, groups=4, codes=3, input_codes=1, nope_every=2, qk_norm="width", window=5),
     Case("documents", "dense", bias=0, document_end=29),
+    Case("input_tables", "vq", clusters=5, input_codes=1, embedding_members=1, member_mean=1, document_end=29,
+         tables=((2, 37), (3, 11))),
+    Case("input_tables_tied", "dense", tie_embeddings=1, tables=((2, 7), (2, 7))),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
 ]
 
@@ -102,6 +106,8 @@ def shapes(c):
     """Every parameter's Hugging Face name and shape; linear weights are (out, in)."""
     q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
     out = {"model.embed_tokens.weight": (c.vocab_size, c.d_model)}
+    for number, (_, rows) in enumerate(c.tables):
+        out[f"model.ngram_tables.{number}.weight"] = (rows, c.d_model)
     for i in range(c.n_layers):
         layer = f"model.layers.{i}."
         if c.norm_placement != "post":
@@ -245,6 +251,10 @@ def write(path, c, golden):
                 file.attrs[key] = np.int64(getattr(c, key))
         if c.document_end >= 0:
             file.attrs["document_end"] = np.int64(c.document_end)
+        if c.tables:
+            file.attrs["ngram_tables"] = np.int64(len(c.tables))
+        for number, (order, rows) in enumerate(c.tables):
+            file.attrs[f"ngram_order_{number}"], file.attrs[f"ngram_rows_{number}"] = np.int64(order), np.int64(rows)
         for key in ("attention_scale", "window_rope_theta", "embedding_scale", "z_loss"):
             if getattr(c, key) != getattr(Case, key):
                 file.attrs[key] = np.float64(getattr(c, key))

@@ -98,9 +98,38 @@ def below(w, prefix):
     return {name[len(prefix) :]: x for name, x in w.items() if name.startswith(prefix)}
 
 
+def ngram_row(ids, number, rows):
+    """The row of table `number` for an n-gram, oldest id first, as docs/inputs.md defines it."""
+    h = number + 1
+    for token in ids:
+        h = (h ^ token) * 0x9E3779B97F4A7C15 % 2 ** 64
+        h ^= h >> 32
+    return (h >> 33) % rows
+
+
+def input_tables(ids, w, c):
+    """(B, T, d): the sum of the tables' rows; nothing reaches over the beginning of a sequence or a masked document."""
+    sums = []
+    for sequence in ids.tolist():
+        begin = 0
+        for t, token in enumerate(sequence):
+            row = torch.zeros_like(w["model.embed_tokens.weight"][0])
+            for number, (order, rows) in enumerate(c.tables):
+                first = t - order + 1
+                if first >= begin:
+                    of = ngram_row(sequence[first : t + 1], number, rows)
+                    row = row + w[f"model.ngram_tables.{number}.weight"][of]
+            sums.append(row)
+            if token == c.document_end:
+                begin = t + 1
+    return torch.stack(sums).view(*ids.shape, -1)
+
+
 def decoder(ids, w, c, cluster_of_token):
     """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
     x = w["model.embed_tokens.weight"][ids] * c.embedding_scale
+    if c.tables:
+        x = x + input_tables(ids, w, c)
     if c.input_codes:
         x = x + w["vq_head.input_codebook"][cluster_of_token[ids]]
     others = other_documents(ids, c.document_end) if c.document_end >= 0 else None

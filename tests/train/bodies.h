@@ -32,6 +32,9 @@ inline ModelConfig with_body(ModelConfig model, const std::string& name) {
     model.zero_init_outputs = true;
   } else if (name == "documents") {
     model.document_end = 2;  // of tests/train/tiny_run.h's shards
+  } else if (name == "tables") {
+    model.ngram_tables = {{.order = 2, .rows = 31}, {.order = 3, .rows = 17}};
+    model.document_end = 2;
   } else {
     VQLM_ASSERT(name == "llama");
   }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/data/temporary_folder.h"
 #include "tests/train/config_errors.h"
 #include "train/config/model_text.h"
 #include "train/config/same_model.h"
@@ -91,6 +92,36 @@ TEST(ConfigBody, HeadsMayHaveAnyEvenWidth) {
       usage_error([&] { check_device(config, DType::bf16); }),
       HasSubstr("makes heads 96 wide, and the CUDA back end has 32, 64 and 128: choose model.n_heads = 2 or 4 or 8, "
                 "or model.head_dim = one of these"));
+}
+
+TEST(InputTables, ComeBack) {
+  Config config = load_config({}, {"input.tables=[{order=2,rows=8192}, {rows=100,order=3}]"});
+  resolve(config, 1000, 1);
+  const std::vector<NgramTable> tables{{.order = 2, .rows = 8192}, {.order = 3, .rows = 100}};
+  EXPECT_EQ(config.model.ngram_tables, tables);
+  const TemporaryFolder folder;
+  write_bytes(folder.file("c.toml"), to_toml(config));
+  EXPECT_THAT(to_toml(config), HasSubstr("[input]\ntables = [{order = 2, rows = 8192}, {order = 3, rows = 100}]\n"));
+  EXPECT_EQ(load_config(folder.file("c.toml")).model.ngram_tables, tables);
+  EXPECT_TRUE(load_config(folder.file("c.toml"), {"input.tables=[]"}).model.ngram_tables.empty());
+  EXPECT_EQ(body_text(config.model), ", input tables [{order = 2, rows = 8192}, {order = 3, rows = 100}]");
+  Config other = config;
+  other.model.ngram_tables[0].rows = 8191;
+  EXPECT_EQ(first_difference(other, config, Compared::model)->key, "input.tables");
+}
+
+TEST(InputTables, WhatIsNoneIsNamed) {
+  for (const auto& [value, words] : {std::pair{"2:8192", "write a list"},
+                                     {"8192", "must be a list: [{order = 2, rows = 8192}]"},
+                                     {"[8192]", "must hold tables"},
+                                     {"[{order=2,rows=5,heads=1}]", "input.tables has no heads"},
+                                     {"[{order=2}]", "rows must be a whole number from 1 to 2147483647"},
+                                     {"[{order=1,rows=5}]", "order must be a whole number from 2 to 8"},
+                                     {"[{order=2.0,rows=5}]", "order must be a whole number"},
+                                     {"[{order=2,rows=2147483648}]", "rows must be a whole number"}})
+    EXPECT_THAT(override_error(std::string("input.tables=") + value), HasSubstr(words)) << value;
+  EXPECT_THAT(resolve_error({"input.tables=[{order=2,rows=5}]", "model.embedding_scale=16", "head.kind=dense"}),
+              HasSubstr("model.embedding_scale = 16 with input.tables = [{order = 2, rows = 5}]"));
 }
 
 }  // namespace

@@ -9,10 +9,13 @@
 #include "tests/train/saved_model.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/models/dense_expansion.h"
+#include "train/models/hf_model.h"
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/open_model.h"
+#include "train/tools/convert/gguf.h"
+#include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
 
@@ -200,6 +203,32 @@ TEST(Convert, InfoSaysWhatACheckpointHolds) {
                             "112 tokens; with optimizer state", "vq_head.member_codebook", "(4, 7, 4)"}) {
     EXPECT_THAT(text, HasSubstr(words));
   }
+}
+
+TEST(Convert, InputTablesNeedTheNativeForm) {
+  Config config = config_of(HeadKind::dense);
+  std::get<DenseHeadConfig>(config.head).bias = false;
+  config.model.ngram_tables = {{.order = 2, .rows = 31}, {.order = 3, .rows = 9}};
+  const Saved saved(config);
+  EXPECT_THAT(model_info(saved.source()), HasSubstr(" + 640 input tables + "));
+  const TemporaryFolder folder;
+  write_hf(saved.source(), folder.file("hf"), {});
+  const auto back = open_hf_model(folder.file("hf"));
+  EXPECT_EQ(back->model().ngram_tables, config.model.ngram_tables);
+  for (const ModelSource::TensorInfo& tensor : saved.source().tensors())
+    EXPECT_EQ(read_whole(saved.source(), tensor.name), read_whole(*back, tensor.name)) << tensor.name;
+  const auto refusal = [&](const auto& write) -> std::string {
+    try {
+      write();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal([&] { write_hf(saved.source(), folder.file("expanded"), {.expand = true}); }),
+              HasSubstr("no stock class has tables at the input"));
+  EXPECT_THAT(refusal([&] { write_gguf(saved.source(), folder.file("a.gguf"), {}, [] {}); }),
+              HasSubstr("differs by input tables"));
 }
 
 }  // namespace

@@ -286,6 +286,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
                                            Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},
                                            Head{"gemma", HeadKind::dense, false, "gemma"},
                                            Head{"documents", HeadKind::dense, false, "documents"},
+                                           Head{"tables", HeadKind::dense, false, "tables"},
                                            Head{"smollm", HeadKind::dense, false, "smollm"}),
                          [](const auto& test) { return std::string(test.param.name); });
 

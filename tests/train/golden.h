@@ -150,6 +150,10 @@ class Golden {
     model_.embedding_scale = number("embedding_scale", 1);
     model_.attention_scale = number("attention_scale", 0);
     model_.window_rope_theta = number("window_rope_theta", 0);
+    for (std::int64_t i = 0; i < whole("ngram_tables"); ++i) {
+      model_.ngram_tables.push_back({.order = static_cast<int>(file_.int_attribute("ngram_order_" + std::to_string(i))),
+                                     .rows = file_.int_attribute("ngram_rows_" + std::to_string(i))});
+    }
   }
 
   template <class T>

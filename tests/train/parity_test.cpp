@@ -63,7 +63,7 @@ class GoldenRun {
     Config config;
     config.model = golden.model();
     config.head = golden.head();
-    config.optim.embedding.lr_ratio = 1;
+    config.optim.embedding.lr_ratio = config.optim.input_tables.lr_ratio = 1;
     config.data.seq_len = golden.seq_len();
     config.train.micro_batch = config.train.global_batch = golden.batch();
     config.train.grad_clip = numbers.max_norm;
@@ -130,6 +130,7 @@ TEST_P(Parity, FullLogProbabilities) {
 INSTANTIATE_TEST_SUITE_P(Heads, Parity,
                          ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment",
                                            "vq_input_codes", "vq_embedding", "vq_embedding_mean", "zloss", "documents",
+                                           "input_tables", "input_tables_tied",
                                            "body_qwen", "body_olmo", "body_gemma", "body_smollm_vq"),
                          [](const auto& test) { return std::string(test.param); });
 

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "tests/data/temporary_folder.h"
 #include "tests/ranks.h"
+#include "tests/train/bodies.h"
 #include "tests/train/observed_run.h"
 #include "train/engine/plan.h"
 
@@ -21,6 +22,7 @@ namespace {
 using testing::learning_by;
 using testing::session;
 using testing::tiny_config;
+using testing::with_body;
 
 struct Count {
   std::int64_t calls = 0;
@@ -85,6 +87,7 @@ struct HeadCase {
   bool embedding = false;              // members are rows of the embedding
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
   OptimizerKind optimizer = OptimizerKind::adamw;
+  const char* body = "llama";
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -110,6 +113,8 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
   Config config(const std::string& run) const {
     Config config = tiny_config(GetParam().kind, shared_, shared_ / run);
     config.model.tie_embeddings = GetParam().tied;
+    config.model = with_body(config.model, GetParam().body);
+    config.data.document_mask = config.model.document_end >= 0;
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
       vq->learning = learning_by(GetParam().learning);
       if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
@@ -190,6 +195,7 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "dense", .kind = HeadKind::dense},
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
         HeadCase{.name = "dense_muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon},
+        HeadCase{.name = "dense_input_tables", .kind = HeadKind::dense, .body = "tables"},
         HeadCase{.name = "vq", .kind = HeadKind::vq},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),

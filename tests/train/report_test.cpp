@@ -164,6 +164,30 @@ TEST_F(ReportTest, SmoothingKeepsConstantsAndIsUnbiasedAtTheStart) {
   EXPECT_DOUBLE_EQ(smooth({{1, 0}, {2, 3}}, 2)[1].loss, 2);
 }
 
+TEST_F(ReportTest, TheTimeToALossThatAllReached) {
+  // Losses from 5 down by 0.01 or 0.02 a step, of 1 and 3 seconds; the slower learner ends at 4.01.
+  const auto falling = [](const char* name, double slope, double seconds) {
+    RunSummary run{.name = name, .folder = name};
+    for (int step = 1; step <= 100; ++step) run.train.push_back({step * 64.0, 5.01 - slope * step, seconds * step});
+    return run;
+  };
+  const std::vector<RunSummary> runs{falling("slow", 0.01, 1), falling("fast", 0.02, 3)};
+  const auto time = time_to_loss(runs);
+  ASSERT_TRUE(time);
+  EXPECT_EQ(time->loss, smooth(runs[0].train, 50).back().loss);
+  EXPECT_EQ(time->seconds[0], 100);
+  EXPECT_LE(smooth(runs[1].train, 50)[static_cast<std::size_t>(time->seconds[1] / 3) - 1].loss, time->loss);
+  EXPECT_GT(smooth(runs[1].train, 50)[static_cast<std::size_t>(time->seconds[1] / 3) - 2].loss, time->loss);
+  EXPECT_THAT(report_table(runs), HasSubstr(fmt::format("s to loss {:.3f}", time->loss)));
+  EXPECT_FALSE(time_to_loss({runs[0]}));
+  RunSummary other = runs[1];
+  other.vocab_size = 5;
+  EXPECT_FALSE(time_to_loss({runs[0], other}));  // losses of other tokens
+  other = runs[1];
+  other.train.resize(49);
+  EXPECT_FALSE(time_to_loss({runs[0], other}));  // too short to be smoothed
+}
+
 TEST_F(ReportTest, DrawsAPicture) {
   const std::vector<RunSummary> runs = {summarize_run(write_run("it's", "vq", ""))};
   const auto picture = folder_ / "loss curve.svg";

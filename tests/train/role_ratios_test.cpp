@@ -132,11 +132,11 @@ TEST(RatesText, NamesTheResultingNumbers) {
   optim.weight_decay = 0.25f;
   optim.blocks.lr_ratio = 2;
   optim.tables.decay_ratio = 3;
-  EXPECT_EQ(rates_text(optim),
+  EXPECT_EQ(rates_text(optim, {}),
             "adamw; highest rate and decay of blocks 1, 0.25; embedding 2, 0.25; head 0.5, 0.25; tables 0.5, 0.75; "
             "gains 0.5, 0");
   optim.kind = OptimizerKind::muon;
-  EXPECT_THAT(rates_text(optim), HasSubstr("muon for the blocks' matrices"));
+  EXPECT_THAT(rates_text(optim, {}), HasSubstr("muon for the blocks' matrices"));
 }
 
 }  // namespace

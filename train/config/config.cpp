@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "train/config/config_keys.h"
 #include "train/config/nearest_name.h"
+#include "train/config/ngram_tables.h"
 #include "train/config/removed_keys.h"
 #include "train/config/source_tables.h"
 
@@ -26,7 +27,8 @@ using config_keys::Key;
 using config_keys::Overloaded;
 using config_keys::Range;
 using config_keys::toml_string;
-using Value = std::variant<bool, std::int64_t, double, std::string>;
+using Tables = std::vector<NgramTable>;
+using Value = std::variant<bool, std::int64_t, double, std::string, Tables>;
 
 const Key& find_key(std::string_view full_name, std::string_view origin) {
   std::vector<std::string> names;
@@ -41,6 +43,7 @@ const Key& find_key(std::string_view full_name, std::string_view origin) {
 std::string text_of(const Value& value) {
   return std::visit(Overloaded{[](const std::string& text) { return toml_string(text); },
                                [](bool flag) { return std::string(flag ? "true" : "false"); },
+                               [](const Tables& tables) { return ngram_tables_text(tables); },
                                [](auto number) { return fmt::format("{}", number); }},
                     value);
 }
@@ -99,6 +102,7 @@ void assign(Config& config, const Key& key, const Value& value, std::string_view
             if (!std::holds_alternative<std::string>(value)) refuse(key, value, origin, "must be a string");
             field.set(config, std::get<std::string>(value));
           },
+          [&](const Field<Tables>& field) { field.set(config, std::get<Tables>(value)); },
           [&](const Field<int>& field) { field.set(config, static_cast<int>(checked_integer(key, value, origin))); },
           [&](const Field<std::int64_t>& field) { field.set(config, checked_integer(key, value, origin)); },
           [&](const Field<float>& field) { field.set(config, checked_float(key, value, origin)); },
@@ -118,6 +122,7 @@ std::optional<T> parse_number(std::string_view text) {
 /// An override's text has no type of its own: numbers and true/false become what they look like unless the
 /// key holds a string, so "--set run.name=7" works without quotes.
 Value parse_override(const Key& key, std::string text) {
+  if (std::holds_alternative<Field<Tables>>(key.member)) return read_ngram_tables(text, "--set");
   if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front()) {
     return text.substr(1, text.size() - 2);
   }
@@ -162,6 +167,7 @@ void read_override(Sayings& said, const std::string& override_text) {
 }
 
 Value toml_value(const Key& key, const toml::node& node, std::string_view origin) {
+  if (std::holds_alternative<Field<Tables>>(key.member)) return read_ngram_tables(node, origin);
   if (const auto value = node.value_exact<bool>()) return *value;
   if (const auto value = node.value_exact<std::int64_t>()) return *value;
   if (const auto value = node.value_exact<double>()) return *value;
@@ -287,7 +293,8 @@ bool is_of_a_run(const std::filesystem::path& path) {
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  return load_config(path, overrides, Config{});
+  const Config defaults;
+  return load_config(path, overrides, defaults);
 }
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Config& base) {
@@ -321,7 +328,8 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
     if (!other_members) meant("head.member_mean", false);
   }
   said.assignments.insert(said.assignments.begin(), earlier.begin(), earlier.end());
-  return configured({}, said, LeftOut::passed_over);
+  const Config defaults;
+  return configured(defaults, said, LeftOut::passed_over);
 }
 
 }  // namespace vqlm

@@ -77,6 +77,9 @@ enum class ScheduleKind { constant, cosine, wsd };
 /// muon: for the hidden matrices of the blocks, AdamW for all else (docs/optimizers.md).
 enum class OptimizerKind { adamw, muon };
 
+/// Of the tables at the input: of all rows in every step, or of those that the step touches (docs/inputs.md).
+enum class TableUpdate { dense, rows };
+
 /// Of parameters of one role, by optim.lr and optim.weight_decay; what never decays, a bias, does not at any ratio.
 struct RoleRatios {
   float lr_ratio = 1;
@@ -95,8 +98,9 @@ struct OptimSection {
   float min_lr_ratio = 0.1f;  // last rate / lr
   float muon_momentum = 0.95f;
   RoleRatios blocks, head, tables;
-  RoleRatios embedding{.lr_ratio = 4};
+  RoleRatios embedding{.lr_ratio = 4}, input_tables{.lr_ratio = 4};
   RoleRatios gains{.decay_ratio = 0};
+  TableUpdate input_tables_update = TableUpdate::dense;
   float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
 };
 

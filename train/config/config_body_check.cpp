@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "train/config/enum_words.h"
+#include "train/config/ngram_tables.h"
 
 namespace vqlm {
 namespace {
@@ -58,6 +59,19 @@ void check_body(const Config& config) {
         "model.embedding_scale = {} with head.input_codes = true: the clusters' vectors would be added to rows of another "
         "scale; choose input_codes = false, or embedding_scale = 1",
         model.embedding_scale));
+  }
+  const OptimSection& optim = config.optim;
+  if (optim.input_tables_update == TableUpdate::rows && optim.weight_decay * optim.input_tables.decay_ratio != 0) {
+    throw UsageError(fmt::format(
+        "optim.input_tables_update = \"rows\" with optim.input_tables_decay_ratio = {}: rows that a step does not touch would "
+        "not decay; choose input_tables_decay_ratio = 0, or input_tables_update = \"dense\"",
+        optim.input_tables.decay_ratio));
+  }
+  if (!model.ngram_tables.empty() && model.embedding_scale != 1) {
+    throw UsageError(fmt::format(
+        "model.embedding_scale = {} with input.tables = {}: no class of transformers scales both alike; choose "
+        "input.tables=[], or embedding_scale = 1",
+        model.embedding_scale, ngram_tables_text(model.ngram_tables)));
   }
 }
 

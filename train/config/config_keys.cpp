@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "train/config/enum_words.h"
+#include "train/config/ngram_tables.h"
 
 namespace vqlm::config_keys {
 namespace {
@@ -126,6 +127,8 @@ constexpr Key table[] = {
     {"model", "document_end", document_end, {-1, ids}, "written by the program (data.document_mask): the token behind which attention starts anew; -1: none"},
     {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
 
+    {"input", "tables", field<model, &ModelConfig::ngram_tables>, any, "tables of rows added to the embedding by a hash of the last tokens: [{order = 2, rows = 8192}] for pairs", Identity::model},
+
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
     {"head", "z_loss", z_loss, {0, 1}, "dense: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, dense_head},
@@ -172,11 +175,14 @@ constexpr Key table[] = {
     {"optim", "blocks_lr_ratio", lr_ratio<&OptimSection::blocks>, {0, 1e3, excluded}, "learning rate of attention and MLP / lr, by AdamW and by Muon"},
     {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense head's matrix and of any head's biases / lr"},
     {"optim", "tables_lr_ratio", lr_ratio<&OptimSection::tables>, {0, 1e3, excluded}, "learning rate of a VQ head's codebooks / lr"},
+    {"optim", "input_tables_lr_ratio", lr_ratio<&OptimSection::input_tables>, {0, 1e3, excluded}, "learning rate of the tables at the input / lr"},
     {"optim", "gains_lr_ratio", lr_ratio<&OptimSection::gains>, {0, 1e3, excluded}, "learning rate of the norms' gains / lr"},
     {"optim", "embedding_decay_ratio", decay_ratio<&OptimSection::embedding>, {0, 1e3}, "decay of the embedding table / weight_decay"},
     {"optim", "blocks_decay_ratio", decay_ratio<&OptimSection::blocks>, {0, 1e3}, "decay of attention and MLP / weight_decay"},
     {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense head's matrix / weight_decay"},
     {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
+    {"optim", "input_tables_decay_ratio", decay_ratio<&OptimSection::input_tables>, {0, 1e3}, "decay of the tables at the input / weight_decay"},
+    {"optim", "input_tables_update", choice<optim, &OptimSection::input_tables_update>, any, "of the tables at the input: of all rows in every step, or of those that the step touches"},
     {"optim", "gains_decay_ratio", decay_ratio<&OptimSection::gains>, {0, 1e3}, "decay of the norms' gains / weight_decay"},
     {"optim", "decay_fraction", field<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},
 
@@ -248,6 +254,7 @@ std::string Key::text(const Config& config) const {
           [&](const Field<bool>& field) { return std::string(field.get(config) ? "true" : "false"); },
           [&](const Field<std::string>& field) { return toml_string(field.get(config)); },
           [&](const Field<float>& field) { return float_text(field.get(config)); },
+          [&](const Field<std::vector<NgramTable>>& field) { return ngram_tables_text(field.get(config)); },
           [&](const Choice& choice) { return toml_string(choice.words[static_cast<std::size_t>(choice.get(config))]); },
           [&](const auto& whole) { return fmt::format("{}", whole.get(config)); },
       },

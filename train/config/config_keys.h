@@ -33,7 +33,8 @@ struct Choice {
   void (*set)(Config&, int);
 };
 
-using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<float>, Field<std::string>, Choice>;
+using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<float>, Field<std::string>,
+                            Field<std::vector<NgramTable>>, Choice>;
 
 /// What has to agree in a key where training goes on from something saved (same_model.h).
 enum class Identity {

@@ -36,6 +36,8 @@ inline constexpr std::array<std::string_view, 3> words<ScheduleKind> = {"constan
 template <>
 inline constexpr std::array<std::string_view, 2> words<OptimizerKind> = {"adamw", "muon"};
 template <>
+inline constexpr std::array<std::string_view, 2> words<TableUpdate> = {"dense", "rows"};
+template <>
 inline constexpr std::array<std::string_view, 3> words<DeviceKind> = {"auto", "cpu", "cuda"};
 
 template <class Enum>

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "train/config/enum_words.h"
+#include "train/config/ngram_tables.h"
 
 namespace vqlm {
 namespace {
@@ -59,6 +60,7 @@ std::string body_text(const ModelConfig& model) {
   say(model.window != 0, "window", model.window);
   say(model.window_pattern != 0, "window_pattern", model.window_pattern);
   say(model.window_rope_theta != 0, "window_rope_theta", model.window_rope_theta);
+  say(!model.ngram_tables.empty(), "input tables", ngram_tables_text(model.ngram_tables));
   return text;
 }
 

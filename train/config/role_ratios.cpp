@@ -19,15 +19,18 @@ const RoleRatios& ratios_of(const OptimSection& optim, ParameterRole role) {
       return optim.head;
     case ParameterRole::table:
       return optim.tables;
+    case ParameterRole::input_table:
+      return optim.input_tables;
     case ParameterRole::gain:
       return optim.gains;
   }
   VQLM_ASSERT(false);
 }
 
-std::string rates_text(const OptimSection& optim) {
+std::string rates_text(const OptimSection& optim, const ModelConfig& model) {
   std::vector<std::string> roles;
   for (const ParameterRole role : parameter_roles) {
+    if (role == ParameterRole::input_table && model.ngram_tables.empty()) continue;
     const RoleRatios& of = ratios_of(optim, role);
     roles.push_back(
         fmt::format("{} {}, {}", name_of(role), optim.lr * of.lr_ratio, optim.weight_decay * of.decay_ratio));

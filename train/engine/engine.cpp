@@ -12,7 +12,8 @@ Transformer::Options model_options(const Config& config, const ProcessGrid& grid
           .purpose = Purpose::training,
           .recompute = config.train.recompute,
           .share = {.size = grid.data_size(), .rank = grid.data_rank()},
-          .step_tokens = config.train.global_batch * config.data.seq_len};
+          .step_tokens = config.train.global_batch * config.data.seq_len,
+          .row_micro_batches = config.optim.input_tables_update == TableUpdate::rows ? micro_batches_of(config) : 0};
 }
 
 /// Of every token's gradient, so that a step's sum is the gradient of the mean loss.
@@ -33,7 +34,8 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
       map_(map),
       model_(backend, grid.tensor(), model_options(config, grid), map),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since),
+                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since,
+                 model_.ngrams().by_rows()),
       evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
                      config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}

@@ -46,6 +46,8 @@ class MicroBatches {
 
  private:
   void enqueue(bool graphs);
+  /// Gradients become zero; of tables by rows it is now known which rows they have.
+  void begin_step();
   /// Work on the micro-batch in tokens_ and targets_; the last one's gradients are complete.
   void enqueue_micro_batch(bool last);
   void run_micro_batch(bool last, bool graphs);

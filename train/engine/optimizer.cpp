@@ -6,21 +6,38 @@
 #include "train/config/role_ratios.h"
 
 namespace vqlm {
+namespace {
+
+/// The buckets with whole gradients: those in front.
+std::span<const ParameterBucket> whole_buckets(const ParameterStore& parameters) {
+  const std::vector<ParameterBucket>& all = parameters.buckets();
+  const auto count = static_cast<std::size_t>(std::ranges::count(all, false, &ParameterBucket::by_rows));
+  return std::span(all).first(count);
+}
+
+}  // namespace
+
 Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-                     float grad_clip, Overlap overlap, std::int64_t head_since)
+                     float grad_clip, Overlap overlap, std::int64_t head_since,
+                     const std::vector<NgramTables::ByRows>& tables)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
       numbers_(numbers),
       grad_clip_(grad_clip),
       head_since_(head_since),
-      buckets_(backend, grid, parameters.flat_gradients(), parameters.buckets(), overlap),
+      buckets_(backend, grid, parameters.flat_gradients(), whole_buckets(parameters), overlap),
       owned_(buckets_.owned()) {
+  for (const ParameterBucket& bucket : parameters.buckets()) {
+    const std::int64_t count = bucket.count / grid.data_size();
+    if (bucket.by_rows) owned_.push_back({bucket.begin + grid.data_rank() * count, count});
+  }
   make_segments();
   const std::int64_t moments = owned_count_ + second_count_;
   moments_ = backend.allocate(static_cast<std::size_t>(moments) * sizeof(float), MemoryUse::optimizer);
   backend.fill(moments_.view({moments}), 0.0f);
   norm_squared_ = backend.allocate(sizeof(double), MemoryUse::workspace);
+  make_row_updates(tables);
   if (numbers_.kind == OptimizerKind::adamw) return;
   std::vector<Muon::Slice> hidden;
   for (const Segment& s : segments_) {
@@ -53,7 +70,7 @@ std::vector<Optimizer::OwnedSlice> Optimizer::owned_slices() const {
         // As aligned for vector loads as the values are.
         const std::int64_t place = aligned_like(begin, second_begin);
         slice.second_begin = by_muon(p) ? not_there : place;
-        if (!by_muon(p)) second_begin = place + slice.count;
+        if (!by_muon(p)) second_begin = place + room_of(slice);
       }
       slices.push_back(slice);
     }
@@ -67,11 +84,36 @@ bool Optimizer::is_primary(ParameterId id) const {
   return !parameters_.buckets()[static_cast<std::size_t>(p.bucket)].replicated || grid_.tensor_rank() == 0;
 }
 
+std::int64_t Optimizer::room_of(const OwnedSlice& slice) const {
+  const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(slice.parameter)];
+  const ParameterBucket& bucket = parameters_.buckets()[static_cast<std::size_t>(p.bucket)];
+  return bucket.by_rows ? bucket.count / grid_.data_size() : slice.count;
+}
+
+void Optimizer::make_row_updates(const std::vector<NgramTables::ByRows>& tables) {
+  tables_.reserve(tables.size());
+  const std::vector<OwnedSlice> slices = owned_slices();
+  for (const NgramTables::ByRows& table : tables) {
+    const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(table.id)];
+    Tensor m, v;  // none where padding is all that is owned
+    if (const auto slice = std::ranges::find(slices, table.id, &OwnedSlice::parameter); slice != slices.end()) {
+      m = first_moment().range(slice->moment_begin, room_of(*slice));
+      v = second_moment().range(slice->second_begin, room_of(*slice));
+    }
+    tables_.push_back(
+        {RowUpdate(backend_, grid_, parameters_, table.id, table.step, m, v), ratios_of(numbers_, p.role)});
+  }
+}
+
+void Optimizer::begin_step() {
+  for (Table& table : tables_) table.update.plan();
+}
+
 void Optimizer::make_segments() {
   bool interrupted = false;  // by values that are not updated here, since the last segment
   for (const OwnedSlice& slice : owned_slices()) {
     const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(slice.parameter)];
-    if (p.rule == UpdateRule::derived) {
+    if (p.rule == UpdateRule::derived || parameters_.buckets()[static_cast<std::size_t>(p.bucket)].by_rows) {
       interrupted = true;
       continue;
     }
@@ -107,7 +149,7 @@ void Optimizer::make_segments() {
   if (numbers_.kind == OptimizerKind::adamw) return;
   second_count_ = 0;
   for (const OwnedSlice& slice : owned_slices()) {
-    if (slice.second_begin != not_there) second_count_ = slice.second_begin + slice.count;
+    if (slice.second_begin != not_there) second_count_ = slice.second_begin + room_of(slice);
   }
 }
 
@@ -128,6 +170,11 @@ double Optimizer::step(std::int64_t step, float lr) {
   const Tensor norm_squared = norm_squared_.view({1}, DType::f64);
   double squared = 0;
   backend_.copy_from_host(norm_squared, &squared);
+  for (Table& table : tables_) {
+    table.update.reduce();
+    if (table.update.reduced().numel() > 0)
+      backend_.run(AddSumOfSquares{.out = norm_squared, .x = table.update.reduced()});
+  }
   for (const Segment& s : segments_) {
     if (!s.counts_in_norm) continue;
     backend_.run(AddSumOfSquares{.out = norm_squared, .x = parameters_.flat_gradients().range(s.flat_begin, s.count)});
@@ -170,6 +217,12 @@ void Optimizer::update(std::int64_t step, float lr) {
                        .norm_squared = norm_squared,
                        .step = numbers});
   }
+  for (Table& table : tables_) {
+    numbers.lr = lr * table.ratios.lr_ratio;
+    numbers.step = step;
+    numbers.weight_decay = numbers_.weight_decay * table.ratios.decay_ratio;
+    table.update.update(numbers, norm_squared);
+  }
   if (muon_) muon_->update(norm_squared, lr * numbers_.blocks.lr_ratio);
 }
 
@@ -178,7 +231,7 @@ void Optimizer::gather_parameters() {
   // Where ops read matrices in bf16, that is what travels: half of the bytes. Buckets that hold vectors, too, are
   // gathered in f32 and rounded here.
   const Tensor rounded = parameters_.flat_rounded();
-  const std::vector<ParameterBucket>& buckets = parameters_.buckets();
+  const std::span<const ParameterBucket> buckets = whole_buckets(parameters_);
   Event gathered;
   buckets_.gather_begin();
   for (std::size_t i = 0; i < buckets.size(); ++i) {

@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/model/ngram_tables.h"
 #include "core/parameters.h"
 #include "dist/gradient_buckets.h"
 #include "dist/process_grid.h"
 #include "train/config/config.h"
 #include "train/engine/muon.h"
+#include "train/engine/row_update.h"
 
 namespace vqlm {
 
@@ -20,9 +22,13 @@ class Optimizer {
  public:
   /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
   /// = off. head_since: the step after which the head's own parameters were new: their moments count from there.
+  /// tables: those with gradients by rows.
   Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-            float grad_clip, Overlap overlap = Overlap::yes, std::int64_t head_since = 0);
+            float grad_clip, Overlap overlap = Overlap::yes, std::int64_t head_since = 0,
+            const std::vector<NgramTables::ByRows>& tables = {});
 
+  /// The step's tokens are known, and not yet its gradients: ranks tell each other which rows of tables they touch. Collective.
+  void begin_step();
   /// Sets all gradients to zero.
   void zero_gradients();
   /// Starts the reduction of a bucket whose gradients are complete (last micro-batch of a step).
@@ -76,6 +82,9 @@ class Optimizer {
   };
   bool by_muon(const Parameter& parameter) const;
   void make_segments();
+  /// Numbers that its moments take: of a table by rows with the padding, since its owner sees whole rows.
+  std::int64_t room_of(const OwnedSlice& slice) const;
+  void make_row_updates(const std::vector<NgramTables::ByRows>& tables);
   void update(std::int64_t step, float lr);
   void gather_parameters();
 
@@ -93,6 +102,11 @@ class Optimizer {
   Buffer moments_;                 // (owned_count_ + second_count_): m, then v
   Buffer norm_squared_;            // (1) f64
   std::optional<Muon> muon_;
+  struct Table {
+    RowUpdate update;
+    RoleRatios ratios;
+  };
+  std::vector<Table> tables_;  // in the order in which they were given
 };
 
 }  // namespace vqlm

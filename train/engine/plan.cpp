@@ -4,6 +4,7 @@
 #include <memory>
 #include <numeric>
 
+#include "core/rng.h"
 #include "train/engine/engine.h"
 #include "train/engine/planned_model.h"
 #include "train/engine/planning_backend.h"
@@ -25,6 +26,7 @@ class PlannedTraining {
                       ? std::optional(balanced_map(config.model, *vq_of(config.head)))
                       : std::nullopt),
         sources_(config.data.sources()),
+        vocabulary_(config.model.vocab_size),
         first_step_(config.run.head_since + 1),
         engine_(backend_, grid_, config,
                 vq_of(config.head) == nullptr ? nullptr
@@ -36,6 +38,7 @@ class PlannedTraining {
   /// Runs a step; the machine's books are its. Sets head_seconds and update.
   void step(StepPlan& plan) {
     machine_.clear();
+    set_tokens();
     engine_.micro_batches().enqueue_directly();
     const double flops = machine_.flops(), sent_bytes = machine_.sent_bytes(), seconds = machine_.now();
     constexpr float lr = 1e-3f;
@@ -53,6 +56,20 @@ class PlannedTraining {
   const PlannedMachine& machine() const { return machine_; }
 
  private:
+  /// Text without a pattern: what a step touches of a table at the input is the most that it can be.
+  void set_tokens() {
+    if (engine_.model().ngrams().by_rows().empty()) return;
+    const auto rows = static_cast<std::size_t>(engine_.model().batch().rows());
+    const Philox random(1, "tokens of a plan");
+    std::uint64_t place = 0;
+    for (std::int64_t number = 0; number < engine_.micro_batches().count(); ++number) {
+      Batch batch{std::vector<std::int32_t>(rows), std::vector<std::int32_t>(rows)};
+      for (std::int32_t& id : batch.tokens)
+        id = static_cast<std::int32_t>(random.below(place++, static_cast<std::uint64_t>(vocabulary_)));
+      engine_.micro_batches().set(number, batch);
+    }
+  }
+
   static int rank_of(const Config& config, const PlanOptions& options) {
     return options.rank >= 0 ? options.rank : config.parallel.data * config.parallel.tensor - 1;
   }
@@ -62,6 +79,7 @@ class PlannedTraining {
   ProcessGrid grid_;
   std::optional<CodeMap> balanced_;
   std::size_t sources_;
+  std::int64_t vocabulary_;
   std::int64_t first_step_;  // with the head
   Engine engine_;
 };

@@ -17,6 +17,7 @@ class PlanningBackend final : public Backend {
 
   std::string description() const override { return "plan"; }
   /// As the back end it stands for: a host, or a GPU.
+  bool computes() const override { return false; }
   bool host_accessible() const override { return activation_ == DType::f32; }
   DType activation_dtype() const override { return activation_; }
   std::int64_t class_multiple() const override { return host_accessible() ? 1 : gpu_class_multiple; }

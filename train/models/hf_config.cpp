@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -78,10 +79,29 @@ HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) 
   return head;
 }
 
+/// "ngram_tables": [[order, rows], ...].
+std::vector<NgramTable> parse_ngram_tables(const HfSection& config) {
+  constexpr const char* key = "ngram_tables";
+  if (!config.has(key)) return {};
+  std::vector<NgramTable> tables;
+  for (const Json& pair : config.list(key)) {
+    const bool numbers = pair.is_array() && pair.size() == 2 && pair[0].is_number_unsigned() && pair[1].is_number_unsigned();
+    if (!numbers || pair[0] < 2 || pair[0] > 8 || pair[1] < 1 || pair[1] > std::numeric_limits<std::int32_t>::max())
+      config.refuse(key, "must be a list of [order, rows], order from 2 to 8");
+    tables.push_back({.order = pair[0].get<int>(), .rows = pair[1].get<std::int64_t>()});
+  }
+  return tables;
+}
+
 void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["auto_map"] = {{"AutoConfig", "configuration_vqlm.VqlmConfig"},
                       {"AutoModelForCausalLM", "modeling_vqlm.VqlmForCausalLM"}};
   if (config.family != "llama") json["vqlm_body"] = config.family;
+  if (!config.model.ngram_tables.empty()) {
+    json["ngram_tables"] = nlohmann::ordered_json::array();
+    for (const NgramTable& table : config.model.ngram_tables) json["ngram_tables"].push_back({table.order, table.rows});
+    json["use_cache"] = false;  // a token's rows need the tokens before it, which a cache does not keep
+  }
   json["head_kind"] = word_of(kind_of(config.head));
   json["head_bias"] = has_bias(config.head);
   const VqHeadConfig* const head = vq_of(config.head);
@@ -118,6 +138,7 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file) {
   config.model = parse_hf_body(section, config.family, config.native ? "vqlm_body" : "model_type");
   config.head = DenseHeadConfig{.bias = false};
   if (config.native) {
+    config.model.ngram_tables = parse_ngram_tables(section);
     config.head = parse_native_head(section, config.model);
     config.map_provenance = section.text("vq_map_provenance", "");
   }

@@ -18,16 +18,18 @@ std::string sizes_text(const ModelConfig& model) {
 
 std::string parameters_text(const ModelSource& source) {
   std::int64_t all = 0;
-  std::int64_t embedding = 0;
+  std::int64_t embedding = 0, tables = 0;
   for (const ModelSource::TensorInfo& tensor : source.tensors()) {
     all += tensor.shape.numel();
     if (tensor.name == "model.embed_tokens.weight") embedding = tensor.shape.numel();
+    if (tensor.name.starts_with("model.ngram_tables.")) tables += tensor.shape.numel();
   }
   std::int64_t head = 0;
   for (const LogicalTensor& tensor : logical_tensors(source.model(), source.head())) {
     if (tensor.of_head) head += tensor.shape.numel();
   }
-  return fmt::format("{} = {} embedding + {} blocks and norms + {} head", all, embedding, all - embedding - head, head);
+  return fmt::format("{} = {} embedding{} + {} blocks and norms + {} head", all, embedding,
+                     tables > 0 ? fmt::format(" + {} input tables", tables) : "", all - embedding - tables - head, head);
 }
 
 std::string tokenizer_text(const ModelSource& source) {

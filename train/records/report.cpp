@@ -17,6 +17,7 @@ namespace vqlm {
 namespace {
 
 using Json = nlohmann::json;
+constexpr int loss_window = 50;  // steps that a loss is smoothed over
 
 std::optional<double> number_at(const Json& object, const char* key) {
   const auto found = object.find(key);
@@ -79,6 +80,7 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
   std::vector<double> head_seconds;
   std::map<std::string, std::vector<LossPoint>> by_source;
   std::map<std::string, std::size_t> last_line;  // of each source
+  double trained = 0;                            // seconds of steps
   std::string line;
   while (std::getline(file, line)) {
     const Json object = Json::parse(line, nullptr, false);
@@ -92,27 +94,30 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
       run.tokens = static_cast<std::int64_t>(*tokens);
       if (const auto step = number_at(object, "step")) run.steps = static_cast<std::int64_t>(*step);
     }
-    if (const auto loss = number_at(object, "loss")) run.train.push_back({*tokens, *loss});
+    if (const auto loss = number_at(object, "loss")) {
+      trained += number_at(object, "seconds").value_or(0);
+      run.train.push_back({*tokens, *loss, trained});
+    }
     if (const auto loss = number_at(object, "heldout_loss")) {
       if (const auto evaluated = number_at(object, "heldout_tokens"))
         run.evaluated = static_cast<std::int64_t>(*evaluated);
-      run.heldout.push_back({*tokens, *loss});
+      run.heldout.push_back({*tokens, *loss, trained});
       run.perplexity = std::exp(*loss);
       run.bits_per_byte = number_at(object, "heldout_bits_per_byte");
     }
     read_names(object, "heldout_by_set", "perplexity", run.set_perplexities);
     if (const auto sources = object.find("loss_by_source"); sources != object.end() && sources->is_object()) {
       for (const auto& [name, loss] : sources->items()) {
-        if (loss.is_number()) by_source[name].push_back({*tokens, loss.get<double>()});
+        if (loss.is_number()) by_source[name].push_back({*tokens, loss.get<double>(), trained});
         last_line[name] = run.train.size();
       }
     }
     if (const auto speed = number_at(object, "tokens_per_second")) speeds.push_back(*speed);
     if (const auto seconds = number_at(object, "seconds_head")) head_seconds.push_back(*seconds);
   }
-  constexpr int window = 50;  // steps
   for (const auto& [name, points] : by_source) {
-    if (last_line[name] + window >= run.train.size()) run.source_losses[name] = smooth(points, window).back().loss;
+    if (last_line[name] + loss_window >= run.train.size())
+      run.source_losses[name] = smooth(points, loss_window).back().loss;
   }
   run.tokens_per_second = median_of_known(std::move(speeds));
   run.head_seconds = median_of_known(std::move(head_seconds));
@@ -229,9 +234,30 @@ std::vector<LossPoint> smooth(const std::vector<LossPoint>& points, int window) 
   for (const LossPoint& point : points) {
     sum = keep * sum + (1 - keep) * point.loss;
     weight = keep * weight + (1 - keep);
-    smoothed.push_back({point.tokens, sum / weight});
+    smoothed.push_back({point.tokens, sum / weight, point.seconds});
   }
   return smoothed;
+}
+
+std::optional<TimeToLoss> time_to_loss(const std::vector<RunSummary>& runs) {
+  TimeToLoss reached;
+  std::vector<std::vector<LossPoint>> smoothed;
+  for (const RunSummary& run : runs) {
+    const RunSummary& first = runs.front();
+    const bool same =
+        run.vocab_size == first.vocab_size && (!run.tokenizer || !first.tokenizer || run.tokenizer == first.tokenizer);
+    if (run.train.size() < loss_window || !same) return std::nullopt;
+    smoothed.push_back(smooth(run.train, loss_window));
+    reached.loss = std::max(reached.loss, smoothed.back().back().loss);
+  }
+  if (runs.size() < 2) return std::nullopt;
+  for (const std::vector<LossPoint>& points : smoothed) {
+    const auto first = std::ranges::find_if(points.begin() + loss_window - 1, points.end(),
+                                            [&](const LossPoint& point) { return point.loss <= reached.loss; });
+    VQLM_ASSERT(first != points.end());
+    reached.seconds.push_back(first->seconds);
+  }
+  return reached;
 }
 
 }  // namespace vqlm

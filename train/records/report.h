@@ -15,6 +15,7 @@ namespace vqlm {
 struct LossPoint {
   double tokens = 0;  // trained on
   double loss = 0;    // nats per token
+  double seconds = 0;  // of the run's steps so far
 };
 
 /// A run as far as its folder tells; what it does not tell is absent.
@@ -64,9 +65,17 @@ struct PairedDifference {
 /// documents; none where either run has no losses of documents, or they are of others.
 std::optional<PairedDifference> paired_difference(const RunSummary& run, const RunSummary& other);
 
-/// Two tables with a row for each run, in order, and notes: the models, and what they have come to, the last column compared
-/// with the first dense run; two more where runs have held-out sets or sources by name. At most 120 columns: long names are
-/// cut.
+/// The training loss that every one of these runs has come to, smoothed over 50 steps, and the seconds of steps that each took to
+/// it; none for fewer than two runs, or for runs whose losses are of other tokens.
+struct TimeToLoss {
+  double loss = 0;
+  std::vector<double> seconds;  // in the order of the runs
+};
+std::optional<TimeToLoss> time_to_loss(const std::vector<RunSummary>& runs);
+
+/// Two tables with a row for each run, in order, and notes: the models, and what they have come to, with the time to a loss that
+/// all of them reached, the last column compared with the first dense run; two more where runs have held-out sets or sources by
+/// name. At most 120 columns: long names are cut.
 std::string report_table(const std::vector<RunSummary>& runs);
 
 /// Running mean with weights 1 / window (bias-corrected at the start).

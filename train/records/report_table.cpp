@@ -198,16 +198,24 @@ std::string report_table(const std::vector<RunSummary>& runs) {
   const std::vector<std::string> names = names_of(runs);
   Notes notes;
   const std::string base = dense == runs.end() ? "" : names[static_cast<std::size_t>(dense - runs.begin())];
-  std::vector<Row> rows = {{"run", "tokens/s", "head ms/step", "evaluated", "perplexity", "bits/byte",
+  const std::optional<TimeToLoss> time = time_to_loss(runs);
+  std::vector<Row> rows = {{"run", "tokens/s", "head ms/step",
+                            "evaluated", "perplexity", "bits/byte",
                             base.empty() ? "vs dense" : fmt::format("vs {} (95 %, paired)", base)}};
   if (rows.front().back().size() > 40) rows.front().back() = "vs the first dense run (95 %)";
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const RunSummary& run = runs[i];
     std::string evaluated = cell(run.evaluated);
     if (run.partial && run.perplexity) evaluated += " " + notes.mark("the beginning of the held-out text only");
-    rows.push_back({names[i], cell(run.tokens_per_second, "{:.0f}"), cell(run.head_seconds, "{:.1f}", 1000), evaluated,
-                    cell(run.perplexity, "{:.2f}"), cell(run.bits_per_byte, "{:.4f}"),
+    rows.push_back({names[i], cell(run.tokens_per_second, "{:.0f}"), cell(run.head_seconds, "{:.1f}", 1000),
+                    evaluated, cell(run.perplexity, "{:.2f}"), cell(run.bits_per_byte, "{:.4f}"),
                     dense == runs.end() ? "-" : comparison(run, *dense, base, notes)});
+  }
+  if (time) {
+    constexpr std::ptrdiff_t column = 3;
+    rows.front().insert(rows.front().begin() + column, fmt::format("s to loss {:.3f}", time->loss));
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      rows[i + 1].insert(rows[i + 1].begin() + column, fmt::format("{:.0f}", time->seconds[i]));
   }
   return models_table(runs, names) + '\n' + layout(rows, 1) +
          table_by_name(runs, names, "held-out perplexity by set", "{:.2f}", &RunSummary::set_perplexities) +

@@ -28,7 +28,7 @@ void Trainer::report_start() {
           mib(MemoryUse::workspace),
       mib(MemoryUse::parameters), mib(MemoryUse::gradients), mib(MemoryUse::optimizer), mib(MemoryUse::activations),
       mib(MemoryUse::workspace));
-  log::info("optimizer: {}", rates_text(config_.optim));
+  log::info("optimizer: {}", rates_text(config_.optim, config_.model));
   if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
 }
 

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors_writer.h"
+#include "train/config/ngram_tables.h"
 #include "train/engine/planned_model.h"
 #include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
@@ -67,7 +68,13 @@ class HfFolder {
 
 void HfFolder::choose_form(bool expand) {
   const bool dense = kind_of(source_.head()) == HeadKind::dense;
-  if (!expand && !dense) {
+  const std::vector<NgramTable>& tables = source_.model().ngram_tables;
+  if (expand && !tables.empty()) {
+    throw Error(fmt::format("{}: --expand: no stock class has tables at the input (input.tables = {}); leave --expand out for "
+                            "the native form",
+                            source_.path().string(), ngram_tables_text(tables)));
+  }
+  if (!tables.empty() || (!expand && !dense)) {
     config_.native = true;
     return;
   }

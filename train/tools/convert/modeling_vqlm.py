@@ -1,4 +1,5 @@
-"""Llama with vqlm's output head. The logits are exact: their softmax is p(v | h); those of a VQ head are log-probabilities."""
+"""Llama with vqlm's output head and its tables at the input. The logits are exact: their softmax is p(v | h); those of a VQ head
+are log-probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -68,17 +69,63 @@ class VqHead(nn.Module):
         return log_probs.view(*hidden_states.shape[:-1], -1)
 
 
+def ngram_rows(ids, table, order, rows):
+    """(B, T): the row of table number `table` for the last `order` of ids (B, T), negative where there is no token; -1 where
+    one of them is missing. The arithmetic is modulo 2^64."""
+    length = ids.shape[1]
+    hashes = torch.full_like(ids, table + 1)
+    whole = torch.ones_like(ids, dtype=torch.bool)
+    for back in range(order - 1, -1, -1):
+        earlier = F.pad(ids, (back, 0), value=-1)[:, :length]
+        whole = whole & (earlier >= 0)
+        hashes = (hashes ^ earlier) * -0x61C8864680B583EB  # 0x9E3779B97F4A7C15
+        hashes = hashes ^ ((hashes >> 32) & 0xFFFFFFFF)
+    return torch.where(whole, ((hashes >> 33) & 0x7FFFFFFF) % rows, -1)
+
+
 class VqlmForCausalLM(LlamaForCausalLM):
     config_class = VqlmConfig
 
     def __init__(self, config):
         super().__init__(config)
+        if config.ngram_tables:
+            tables = [nn.Embedding(rows, config.hidden_size) for _, rows in config.ngram_tables]
+            self.model.ngram_tables = nn.ModuleList(tables)
         if config.head_kind == "vq":
             self.lm_head = VqHead(config)
             self.lm_head.embedding = [self.model.embed_tokens]
         else:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()
+
+    def input_vectors(self, input_ids, attention_mask):
+        """The embedding and the tables' rows; tokens that the mask hides are none."""
+        vectors = self.model.embed_tokens(input_ids)
+        ids = input_ids.long()
+        if attention_mask is not None and attention_mask.dim() == 2:
+            ids = ids.masked_fill(attention_mask[:, -ids.shape[1] :] == 0, -1)
+        for number, (order, rows) in enumerate(self.config.ngram_tables):
+            row = ngram_rows(ids, number, order, rows)
+            vectors = vectors + self.model.ngram_tables[number](row.clamp(min=0)) * (row >= 0).unsqueeze(-1)
+        return vectors
+
+    def forward(
+        self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, **kwargs
+    ):
+        if self.config.ngram_tables and input_ids is not None:
+            past = past_key_values
+            if past is not None and (past.get_seq_length() if hasattr(past, "get_seq_length") else len(past)) > 0:
+                raise ValueError("tables at the input need all tokens before, which a cache does not keep: use_cache=False")
+            inputs_embeds = self.input_vectors(input_ids, attention_mask)
+            input_ids = None
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
 
     def set_input_embeddings(self, value):
         super().set_input_embeddings(value)

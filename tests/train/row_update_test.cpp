@@ -1,0 +1,125 @@
+// Tables at the input whose updates are of the rows that a step touches: those as a whole update makes them, no other row and no
+// other moment changed.
+#include "train/engine/row_update.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "core/ops/ngram_rows.h"
+#include "tests/train/tiny_model.h"
+
+namespace vqlm {
+namespace {
+
+using testing::bytes_of;
+using testing::tiny_model_config;
+
+constexpr std::int64_t table_rows = 37;
+
+Config config_of(TableUpdate update) {
+  Config config = tiny_model_config(HeadKind::vq);
+  config.model.ngram_tables = {{.order = 2, .rows = table_rows}, {.order = 3, .rows = 5}};
+  config.optim.input_tables_update = update;
+  config.optim.input_tables.decay_ratio = 0;
+  config.train.global_batch = 4;  // two micro-batches
+  return config;
+}
+
+class Trained {
+ public:
+  explicit Trained(const Config& config)
+      : backend_(make_cpu_backend(1)), grid_(*backend_), config_(config), map_(make_random_map(61, 5, 4, 7, 5)) {
+    config_.parallel.data = config_.parallel.tensor = 1;
+    engine_ = std::make_unique<Engine>(*backend_, grid_, config_, &map_);
+    engine_->model().initialize(3, std::vector<std::int64_t>(61, 1));
+  }
+
+  double step(int number) {
+    tokens_ = {};
+    for (std::int64_t micro = 0; micro < 2; ++micro) {
+      Batch batch{std::vector<std::int32_t>(16), std::vector<std::int32_t>(16)};
+      for (std::size_t i = 0; i < 16; ++i) {
+        const auto draw = static_cast<std::uint64_t>(number * 1000 + micro * 100) + i;
+        batch.tokens[i] = static_cast<std::int32_t>(rng_.below(draw, 61));
+        batch.targets[i] = static_cast<std::int32_t>(rng_.below(draw + 50, 61));
+      }
+      tokens_.push_back(batch.tokens);
+      engine_->micro_batches().set(micro, batch);
+    }
+    return engine_->step(number, 0.01f);
+  }
+
+  /// The rows of the first table that the last step asked for.
+  std::set<std::int32_t> touched() const {
+    std::set<std::int32_t> rows;
+    for (const auto& batch : tokens_) {
+      for (std::size_t i = 0; i < batch.size(); ++i)
+        rows.insert(ngram_row_at(&batch[i], static_cast<std::int64_t>(i % 8) + 1, 2, 0, table_rows));
+    }
+    rows.erase(-1);
+    return rows;
+  }
+
+  std::vector<float> table() const {
+    const auto& all = engine_->parameters().parameters();
+    for (std::size_t id = 0; id < all.size(); ++id) {
+      if (all[id].name != "model.ngram_tables.0.weight") continue;
+      const Tensor value = engine_->parameters().value(static_cast<ParameterId>(id));
+      return {value.f32(), value.f32() + value.numel()};
+    }
+    return {};
+  }
+  Engine& engine() { return *engine_; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  ProcessGrid grid_;
+  Config config_;
+  CodeMap map_;
+  Philox rng_{1, "ids"};
+  std::unique_ptr<Engine> engine_;
+  std::vector<std::vector<std::int32_t>> tokens_;
+};
+
+TEST(RowUpdate, TheFirstStepIsThatOfTheWholeUpdate) {
+  Trained whole(config_of(TableUpdate::dense)), by_rows(config_of(TableUpdate::rows));
+  ASSERT_EQ(bytes_of(whole.table()), bytes_of(by_rows.table()));
+  // Moments are zero, and nothing decays: rows without a gradient stay.
+  EXPECT_NEAR(whole.step(1), by_rows.step(1), 1e-6);  // the same squares, added in another order
+  const std::vector<float> a = whole.table(), b = by_rows.table();
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6 * std::abs(a[i]) + 1e-8) << i;
+}
+
+TEST(RowUpdate, OnlyTouchedRowsChange) {
+  Trained run(config_of(TableUpdate::rows));
+  for (int number = 1; number <= 3; ++number) {
+    const std::vector<float> before = run.table();
+    run.step(number);
+    const std::vector<float> after = run.table();
+    const std::set<std::int32_t> touched = run.touched();
+    ASSERT_LT(touched.size(), static_cast<std::size_t>(table_rows));
+    ASSERT_FALSE(touched.empty());
+    for (std::int64_t row = 0; row < table_rows; ++row) {
+      bool changed = false;
+      for (std::int64_t c = 0; c < 16; ++c) {
+        const auto at = static_cast<std::size_t>(row * 16 + c);
+        changed = changed || before[at] != after[at];
+      }
+      EXPECT_EQ(changed, touched.contains(static_cast<std::int32_t>(row))) << "row " << row << ", step " << number;
+    }
+  }
+}
+
+TEST(RowUpdate, GradientsTakeMemoryForAStepsRowsAlone) {
+  Config config = config_of(TableUpdate::rows);
+  config.model.ngram_tables = {{.order = 2, .rows = 100'000}};
+  const Trained small(config_of(TableUpdate::rows));
+  Trained large(config);
+  // 4 samples of 8 tokens, of 16 numbers.
+  EXPECT_EQ(large.engine().model().ngrams().by_rows()[0].step.all_gradients().numel(), 32 * 16);
+  EXPECT_LT(large.engine().parameters().flat_gradients().numel(), 100'000);
+}
+
+}  // namespace
+}  // namespace vqlm
