@@ -50,6 +50,22 @@ class ToHf(Trained):
                 self.assertEqual(cached.tolist(), whole.tolist())
                 self.assertEqual(cached.shape[1], 22)
 
+    def test_tables_do_not_see_what_a_mask_hides_and_refuse_a_cache(self):
+        _, out = self.converted("tables")
+        model, ids = load(out), self.ids(out, length=20, rows=1)
+        padded = torch.tensor([[7, 7, 7, *ids[0]]])
+        mask = torch.tensor([[0, 0, 0, *[1] * 20]])
+        positions = torch.clamp(mask.cumsum(1) - 1, min=0)
+        with torch.no_grad():
+            alone = model(torch.tensor(ids), use_cache=True)
+            behind = model(padded, attention_mask=mask, position_ids=positions).logits[0, 3:]
+            self.assertLess((alone.logits[0] - behind).abs().max().item(), TOLERANCE)
+            with self.assertRaisesRegex(ValueError, "need all tokens before"):
+                model(torch.tensor(ids[:, :1]), past_key_values=alone.past_key_values)
+        whole, left = (model.generate(tokens, attention_mask=seen, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+                       for tokens, seen in ((torch.tensor(ids), torch.ones(1, 20, dtype=torch.long)), (padded, mask)))
+        self.assertEqual(whole[0, 20:].tolist(), left[0, 23:].tolist())
+
     def test_the_native_form_reads_back_into_the_same_tensors(self):
         checkpoint, out = self.converted("vq")
         back, twice = self.folder / "again-checkpoint", self.folder / "again-twice"

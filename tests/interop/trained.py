@@ -26,7 +26,7 @@ RUNS = {
     "vq_embedding": (ROWS, "VqlmForCausalLM"),
     "vq_embedding_mean": ([*VQ, "head.members=embedding", "head.member_mean=true", "head.input_codes=true"], "VqlmForCausalLM"),
     "vq_embedding_no_bias": ([*ROWS, "head.bias=false"], "VqlmForCausalLM"),
-    "tables": ([*VQ, "head.members=embedding", "input.tables=[{order=2,rows=300},{order=3,rows=77}]"], "VqlmForCausalLM"),
+    "tables": ([*VQ, "head.members=embedding", "head.input_codes=true", "input.tables=[{order=2,rows=300},{order=3,rows=77}]"], "VqlmForCausalLM"),
     "tables_tied": (["head.kind=dense", "head.bias=false", "model.tie_embeddings=true", "input.tables=[{order=2,rows=50}]"],
                     "VqlmForCausalLM"),
     "vq_published": ([*CODES, "head.groups=0"], "VqlmForCausalLM"),

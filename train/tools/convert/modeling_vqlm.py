@@ -115,7 +115,7 @@ class VqlmForCausalLM(LlamaForCausalLM):
         if self.config.ngram_tables and input_ids is not None:
             past = past_key_values
             if past is not None and (past.get_seq_length() if hasattr(past, "get_seq_length") else len(past)) > 0:
-                raise ValueError("tables at the input need all tokens before, which a cache does not keep: use_cache=False")
+                raise ValueError("tables at the input need all tokens before, which a cache does not keep")
             inputs_embeds = self.input_vectors(input_ids, attention_mask)
             input_ids = None
         return super().forward(
@@ -126,6 +126,13 @@ class VqlmForCausalLM(LlamaForCausalLM):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
+
+    def prepare_inputs_for_generation(self, input_ids, attention_mask=None, **kwargs):
+        if not self.config.ngram_tables:
+            return super().prepare_inputs_for_generation(input_ids, attention_mask=attention_mask, **kwargs)
+        # The whole text in every step.
+        positions = None if attention_mask is None else (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": positions, "use_cache": False}
 
     def set_input_embeddings(self, value):
         super().set_input_embeddings(value)
