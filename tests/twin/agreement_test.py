@@ -1,0 +1,86 @@
+"""The twin's dense, tied and VQ rows against this program's: starting weights, losses, gradient norms and held-out losses of 20
+steps. Bounds: the twin in double differs by this program's float32 rounding alone, for which runs on different grids allow 1e-5
+relative over 20 steps (docs/architecture.md, Numbers); in float32 both round, and rotary angles, up to seq_len = 64, are float32,
+too (64 * 6e-8 = 4e-6 radians): 1e-4. Gradient norms are of smaller numbers, which cancel: ten times each."""
+
+import functools
+import json
+import pathlib
+import sys
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "interop")]
+
+from interop import np, torch  # noqa: E402  goes on in the environment of tests/interop/setup.sh, or skips
+from trained import MODEL, RUNS, Trained, set_options  # noqa: E402
+
+from settings import Settings, TwinError  # noqa: E402
+from twin import Twin  # noqa: E402
+
+ROWS = {"dense": RUNS["dense_bias"][0], "tied": RUNS["tied_bias"][0], "vq": RUNS["vq_embedding_mean"][0]}
+STEPS = 20
+
+
+class Agreement(Trained):
+    @classmethod
+    @functools.lru_cache
+    def ours(cls, name, *more):
+        """A run's folder, and its lines of metrics.jsonl. Trained once for all tests."""
+        run = cls.folder / "-".join([name, *more])
+        shards = cls.folder / "shards"
+        data = [f"data.train={shards}/train-*.h5", f"data.heldout={shards}/heldout-*.h5", f"run.dir={run}"]
+        cls.succeed("train", *set_options([*MODEL, f"train.steps={STEPS}", "train.grad_clip=0.5", *ROWS[name], *data, *more]))
+        return run, [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    def compare(self, name, dtype, bound):
+        run, lines = self.ours(name)
+        steps = [line for line in lines if "loss" in line]
+        self.assertEqual(len(steps), STEPS)
+        twin = Twin(Settings(run), dtype=dtype)
+        worst = 0.0
+        for line in steps:
+            loss, norm = twin.train_step(line["step"])
+            worst = max(worst, abs(loss / line["loss"] - 1), abs(norm / line["grad_norm"] - 1) / 10)
+        heldout = next(line for line in lines if "heldout_loss" in line)
+        nll, tokens = twin.evaluate()
+        self.assertEqual(tokens, heldout["heldout_tokens"])
+        worst = max(worst, abs(nll / heldout["heldout_loss"] - 1))
+        print(f"{name}, {dtype}: loss {steps[0]['loss']:.4f} to {steps[-1]['loss']:.4f}, largest relative difference {worst:.1e}")
+        self.assertLess(worst, bound, name)
+        self.assertLess(steps[-1]["loss"], steps[0]["loss"] - 0.2)  # it has learned something
+
+    def test_losses_in_double(self):
+        for name in ROWS:
+            with self.subTest(name):
+                self.compare(name, torch.float64, 1e-5)
+
+    def test_losses_in_float32(self):
+        self.compare("vq", torch.float32, 1e-4)
+
+    def test_start(self):
+        """A step at a rate that changes nothing leaves the weights that a run starts with."""
+        run, _ = self.ours("vq", "train.steps=1", "optim.lr=1e-30", "optim.warmup_steps=0")
+        out = self.folder / "start.npz"
+        self.succeed("convert", "--to", "npz", "--checkpoint", run, "--out", out)
+        theirs = dict(np.load(out))
+        twin = Twin(Settings(run))
+        np.testing.assert_array_equal(theirs.pop("vq_head.cluster_of_token"), twin.head.cluster)
+        ours = twin.w
+        self.assertEqual(set(theirs), set(ours))
+        for tensor, value in theirs.items():
+            # Logarithm, cosine: their float functions may differ by a unit in the last place, 2^-23 relative, each.
+            np.testing.assert_allclose(ours[tensor].detach().numpy(), value, rtol=3e-7, atol=1e-9, err_msg=tensor)
+
+    def test_what_it_has_not_is_refused(self):
+        run, _ = self.ours("dense")
+        with self.assertRaisesRegex(TwinError, "optim.kind = 'muon': the twin has 'adamw' alone"):
+            Settings(run, ["optim.kind=muon"])
+        with self.assertRaisesRegex(TwinError, "no key"):
+            Settings(run, ["optim.rate=1"])
+        with self.assertRaisesRegex(TwinError, "no code map"):
+            Twin(Settings(run), "vq")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
