@@ -1,6 +1,7 @@
 """Rows of the twin that this program does not have: each is a distribution over the vocabulary, its loss is what the distribution
 says, it starts as the unigram model where h = 0, and does what its formula says."""
 
+import json
 import pathlib
 import sys
 import tempfile
@@ -12,8 +13,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "interop")]
 
 from interop import np, torch  # noqa: E402  goes on in the environment of tests/interop/setup.sh, or skips
 import h5py  # noqa: E402
+import sentencepiece  # noqa: E402
 
 import parts  # noqa: E402
+from heads.merges import left_parents, sentencepiece_parents, walk  # noqa: E402
 from inputs.ngram import hashed  # noqa: E402
 from probes.share import shares  # noqa: E402
 from settings import TwinError  # noqa: E402
@@ -111,6 +114,32 @@ class Rows(unittest.TestCase):
         torch.testing.assert_close(vectors[int(head.order[3])], w["adaptive.0.weight"][3])
         scores = self.given()[0] @ vectors[head.order[15:]].T + w["adaptive.2.bias"]
         torch.testing.assert_close(head.inside(2, self.given()[0], w), torch.log_softmax(scores, -1))
+
+    def test_merges(self):
+        vocab = {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4, "bc": 5, "aba": 6} | {f"<{i}>": i for i in range(7, V)}
+        merges = ["a b", ["ab", "c"], "b c", "ab a"]
+        (self.folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab, "merges": merges}}))
+        parents = left_parents(self.folder, V)
+        self.assertEqual(parents[:7], [-1, -1, -1, 0, 3, 1, 3])
+        self.assertEqual(walk(parents)[:7], [0, 3, 4, 6, 1, 5, 2])
+        head, w, _ = self.check_head("merges:clusters=10")
+        self.assertEqual(head.cluster[:7].tolist(), [0, 1, 1, 0, 0, 1, 0])  # blocks of four: a ab abc aba | b bc c ...
+        self.assertEqual(head.sizes.tolist(), [4] * 10)
+        self.check_head("merges:clusters=7,own=1,input_codes=0")
+        (self.folder / "tokenizer.json").unlink()
+        with self.assertRaisesRegex(TwinError, "no tokenizer.json"):
+            self.head("merges:clusters=10")
+
+    def test_merges_of_sentencepiece(self):
+        text = self.folder / "text.txt"
+        text.write_text("abab abc abab abcd abab abc bc bc d\n" * 50)
+        sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=str(self.folder / "small"), vocab_size=16, model_type="bpe",
+                                                 hard_vocab_limit=False, minloglevel=2)
+        path = self.folder / "small.model"
+        reader = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        found = {reader.id_to_piece(token): reader.id_to_piece(parent) for token, parent in sentencepiece_parents(path).items()}
+        self.assertEqual([found[piece] for piece in ("ab", "\u2581ab", "\u2581abc", "\u2581abab")], ["a", "\u2581", "\u2581ab", "\u2581ab"])
+        self.assertTrue(all(piece.startswith(parent) and piece != parent for piece, parent in found.items()))
 
     def test_mixture(self):
         for text in ("mixture", "mixture:mixtures=3,tied=1"):
