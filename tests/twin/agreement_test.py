@@ -6,6 +6,7 @@ too (64 * 6e-8 = 4e-6 radians): 1e-4. Gradient norms are of smaller numbers, whi
 import functools
 import json
 import pathlib
+import subprocess
 import sys
 import unittest
 
@@ -71,6 +72,23 @@ class Agreement(Trained):
         for tensor, value in theirs.items():
             # Logarithm, cosine: their float functions may differ by a unit in the last place, 2^-23 relative, each.
             np.testing.assert_allclose(ours[tensor].detach().numpy(), value, rtol=3e-7, atol=1e-9, err_msg=tensor)
+
+    def test_lines(self):
+        """A run is one line; what is there is not done again; a probe adds to it."""
+        run, lines = self.ours("vq")
+        out = self.folder / "rows.jsonl"
+        command = [sys.executable, "-B", str(HERE / "twin.py"), str(run), "--out", str(out)]
+        told = [subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
+                for more in ([], ["--head", "tied", "--input", "ngram:rows=64", "--set", "train.steps=4", "--probe", "share:rows=3"], [])]
+        self.assertIn("already", told[2])
+        first, second = (json.loads(line) for line in out.read_text().splitlines())
+        self.assertEqual([first[key] for key in ("row", "seed", "steps")], ["vq", 1, STEPS])
+        heldout = next(line for line in lines if "heldout_loss" in line)
+        self.assertAlmostEqual(first["heldout_nll"] / heldout["heldout_loss"], 1, delta=1e-4)
+        self.assertAlmostEqual(first["heldout_perplexity"] / heldout["heldout_perplexity"], 1, delta=1e-3)
+        self.assertEqual(second["row"], "tied+ngram:rows=64")
+        self.assertEqual(first["parameters"] - second["parameters"], 2 * 8 * 32 + 8 - 64 * 32)  # codes at both ends, their biases; rows
+        self.assertTrue(0 < second["gradient_share"] < 1)
 
     def test_what_it_has_not_is_refused(self):
         run, _ = self.ours("dense")
