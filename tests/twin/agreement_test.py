@@ -4,6 +4,7 @@ relative over 20 steps (docs/architecture.md, Numbers); in float32 both round, a
 too (64 * 6e-8 = 4e-6 radians): 1e-4. Gradient norms are of smaller numbers, which cancel: ten times each."""
 
 import functools
+import itertools
 import json
 import pathlib
 import subprocess
@@ -24,21 +25,23 @@ STEPS = 20
 
 
 class Agreement(Trained):
+    numbers = itertools.count()
+
     @classmethod
     @functools.lru_cache
     def ours(cls, name, *more):
         """A run's folder, and its lines of metrics.jsonl. Trained once for all tests."""
-        run = cls.folder / "-".join([name, *more])
+        run = cls.folder / f"{name}-{next(cls.numbers)}"
         shards = cls.folder / "shards"
         data = [f"data.train={shards}/train-*.h5", f"data.heldout={shards}/heldout-*.h5", f"run.dir={run}"]
         cls.succeed("train", *set_options([*MODEL, f"train.steps={STEPS}", "train.grad_clip=0.5", *ROWS[name], *data, *more]))
         return run, [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
-    def compare(self, name, dtype, bound):
-        run, lines = self.ours(name)
+    def compare(self, name, dtype, bound, *more):
+        run, lines = self.ours(name, *more)
         steps = [line for line in lines if "loss" in line]
-        self.assertEqual(len(steps), STEPS)
         twin = Twin(Settings(run), dtype=dtype)
+        self.assertEqual(len(steps), twin.settings["train.steps"])
         worst = 0.0
         for line in steps:
             loss, norm = twin.train_step(line["step"])
@@ -50,6 +53,7 @@ class Agreement(Trained):
         print(f"{name}, {dtype}: loss {steps[0]['loss']:.4f} to {steps[-1]['loss']:.4f}, largest relative difference {worst:.1e}")
         self.assertLess(worst, bound, name)
         self.assertLess(steps[-1]["loss"], steps[0]["loss"] - 0.2)  # it has learned something
+        return twin
 
     def test_losses_in_double(self):
         for name in ROWS:
@@ -58,6 +62,13 @@ class Agreement(Trained):
 
     def test_losses_in_float32(self):
         self.compare("vq", torch.float32, 1e-4)
+
+    def test_order_over_epochs(self):
+        """Of little text, the held-out shards; and an evaluation that ends early."""
+        shards = self.folder / "shards"
+        twin = self.compare("dense", torch.float64, 1e-5, f"data.train={shards}/heldout-*.h5", f"data.heldout={shards}/train-*.h5",
+                            "train.eval_tokens=1000")
+        self.assertGreater(STEPS * 8 / ((len(twin.train.tokens) - 1) // 64), 1.2, "epochs")
 
     def test_start(self):
         """A step at a rate that changes nothing leaves the weights that a run starts with."""

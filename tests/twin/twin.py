@@ -141,6 +141,8 @@ def main():
     began = time.monotonic()
     twin = Twin(settings, options.head, options.input, getattr(torch, options.dtype))
     steps = settings["train.steps"]
+    if options.losses:
+        pathlib.Path(options.losses).write_text("", encoding="utf-8")
     for step in range(1, steps + 1):
         loss, norm = twin.train_step(step)
         if options.losses:
