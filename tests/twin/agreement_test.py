@@ -29,12 +29,13 @@ class Agreement(Trained):
 
     @classmethod
     @functools.lru_cache
-    def ours(cls, name, *more):
+    def ours(cls, name, *more, init=None):
         """A run's folder, and its lines of metrics.jsonl. Trained once for all tests."""
         run = cls.folder / f"{name}-{next(cls.numbers)}"
         shards = cls.folder / "shards"
         data = [f"data.train={shards}/train-*.h5", f"data.heldout={shards}/heldout-*.h5", f"run.dir={run}"]
-        cls.succeed("train", *set_options([*MODEL, f"train.steps={STEPS}", "train.grad_clip=0.5", *ROWS[name], *data, *more]))
+        start = ["--init", init] if init else []
+        cls.succeed("train", *start, *set_options([*MODEL, f"train.steps={STEPS}", "train.grad_clip=0.5", *ROWS[name], *data, *more]))
         return run, [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
     def compare(self, name, dtype, bound, *more):
@@ -105,6 +106,9 @@ class Agreement(Trained):
         run, _ = self.ours("dense")
         with self.assertRaisesRegex(TwinError, "optim.kind = 'muon': the twin has 'adamw' alone"):
             Settings(run, ["optim.kind=muon"])
+        begun, _ = self.ours("dense", init=run)
+        with self.assertRaisesRegex(TwinError, "run.began_from = .*: the twin has '' alone"):
+            Settings(begun)
         with self.assertRaisesRegex(TwinError, "no key"):
             Settings(run, ["optim.rate=1"])
         with self.assertRaisesRegex(TwinError, "no code map"):
