@@ -17,7 +17,7 @@ import sentencepiece  # noqa: E402
 
 import parts  # noqa: E402
 from heads.merges import left_parents, sentencepiece_parents, walk  # noqa: E402
-from inputs.ngram import hashed  # noqa: E402
+from inputs.ngram import table_rows  # noqa: E402
 from probes.share import shares  # noqa: E402
 from settings import TwinError  # noqa: E402
 from twin import made  # noqa: E402
@@ -169,22 +169,22 @@ class Rows(unittest.TestCase):
 
     def test_ngram(self):
         ids = torch.tensor([[1, 2, 3, 1, 2, 1], [7, 1, 2, 3, 1, 2]])
-        pairs = hashed(ids, 2, 1 << 30, V)
+        pairs = table_rows(ids, 0, 2, 1 << 30)
         self.assertEqual(pairs[0, 1], pairs[0, 4])
         self.assertEqual(pairs[0, 1], pairs[1, 2])
-        self.assertEqual(len(set(pairs.flatten().tolist())), 7)  # (begin 1) 12 23 31 21 (begin 7) 71
-        triples = hashed(ids, 3, 1 << 30, V)
+        self.assertEqual(len(set(pairs.flatten().tolist())), 6)  # 12 23 31 21 71, and none
+        self.assertEqual(pairs[:, 0].tolist(), [-1, -1])
+        self.assertNotEqual(pairs[0, 1], table_rows(ids, 1, 2, 1 << 30)[0, 1])
+        triples = table_rows(ids, 0, 3, 1 << 30)
         self.assertEqual(triples[0, 2], triples[1, 3])
-        self.assertNotEqual(triples[0, 1], triples[0, 4])
-        spread = torch.bincount(hashed(torch.cartesian_prod(*2 * [torch.arange(256)]), 2, 64, 256)[:, 1], minlength=64)
-        self.assertLess(float(spread.double().var() / spread.double().mean()), 2)  # 1 for random ones, +- 0.18
-        table = made("inputs", "ngram:rows=64,most=3", C, COUNTS)
+        self.assertNotEqual(triples[0, 3], triples[0, 4])
+        table = made("inputs", "ngram:rows=64,order=3,number=1,stddev=0", C, COUNTS)
         w = {p.name: p.start(3).double() for p in table.parameters()}
-        self.assertEqual(sorted(w), ["ngram.2.weight", "ngram.3.weight"])
+        self.assertEqual(list(w), ["model.ngram_tables.1.weight"])
         x = torch.ones(2, 6, D, dtype=torch.float64)
-        torch.testing.assert_close(table.apply(x, ids, w), x)  # they start at zero
-        w["ngram.2.weight"] += torch.arange(64.0)[:, None]
-        torch.testing.assert_close(table.apply(x, ids, w)[:, :, 0], 1 + hashed(ids, 2, 64, V).double())
+        torch.testing.assert_close(table.apply(x, ids, w), x)
+        w["model.ngram_tables.1.weight"] += torch.arange(64.0)[:, None]
+        torch.testing.assert_close(table.apply(x, ids, w)[:, :, 0], 1 + table_rows(ids, 1, 3, 64).clamp(min=0).double())
 
     def test_scaled(self):
         x = torch.ones(1, 2, D, requires_grad=True)

@@ -60,10 +60,15 @@ class Twin:
         self.train = Stream(settings["data.train"])
         counts = self.train.counts(self.c.vocab_size)
         self.head = made("heads", head or head_of(settings), self.c, counts, settings, self.train.folder)
-        self.inputs = [made("inputs", text, self.c, counts) for text in inputs]
+        tables = [f"ngram:rows={table['rows']},order={table['order']},number={number},stddev={self.head.embedding_stddev}"
+                  for number, table in enumerate(settings.get("input.tables", []))]
+        self.inputs = [made("inputs", text, self.c, counts) for text in [*tables, *inputs]]
         self.parameters = [*self.head.table(), *parts.body_parameters(self.c), *self.head.parameters()]
         for one in self.inputs:
             self.parameters += one.parameters()
+        names = [p.name for p in self.parameters]
+        if len(set(names)) < len(names):
+            raise TwinError(f"{max(names, key=names.count)} stands for two tables: give --input ngram a number= of its own")
         self.w = {p.name: p.start(settings["train.seed"]).to(dtype).requires_grad_() for p in self.parameters}
         self.optimizer = AdamW(settings, self.parameters, self.w)
 

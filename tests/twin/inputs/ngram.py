@@ -1,34 +1,35 @@
-"""Tables of n-grams at the input: x_t = E[id_t] + sum over tables n of B_n[hash(the last n ids) mod rows].
-
-They start at zero, so that a model starts as the one without them. Before a sample's first token stands an id of its own, V."""
+"""Tables at the input (docs/inputs.md): x_t = E[id_t] + sum over tables i of B_i[row_i(the last n_i ids)]. Where fewer than n_i are
+there, a table adds nothing. `--input ngram:order=2,rows=8192` adds a table behind those of the configuration."""
 
 import torch
 
 import parts
 
-ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed number: Fibonacci hashing (Knuth, vol. 3, 6.4)
+ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # as a signed number
 
 
-def hashed(ids, n, rows, vocab_size):
-    """ids (B, T) -> (B, T), of each place's last n ids."""
-    key = torch.zeros_like(ids)
-    for back in range(n - 1, -1, -1):
-        before = torch.full_like(ids, vocab_size)
+def table_rows(ids, number, order, rows):
+    """ids (B, T) -> (B, T): rows of table `number`, -1 where there is none."""
+    key = torch.full_like(ids, number + 1)
+    for back in range(order - 1, -1, -1):
+        before = torch.zeros_like(ids)
         before[:, back:] = ids[:, : ids.shape[1] - back]
         key = (key ^ before) * ODD  # wraps
-        key = key ^ (key >> 29)
-    return (key >> 20 & (1 << 40) - 1) % rows
+        key = key ^ ((key >> 32) & 0xFFFFFFFF)
+    row = ((key >> 33) & 0x7FFFFFFF) % rows
+    row[:, : order - 1] = -1
+    return row
 
 
 class Input(parts.Input):
-    def __init__(self, *context, rows=8192, most=2, least=2, role="embedding"):
+    def __init__(self, *context, rows=8192, order=2, number=0, stddev=0.02, role="input_tables"):
         super().__init__(*context)
-        self.rows, self.lengths, self.role = rows, range(least, most + 1), role
+        self.rows, self.order, self.number, self.stddev, self.role = rows, order, number, stddev, role
+        self.name = f"model.ngram_tables.{number}.weight"
 
     def parameters(self):
-        return [parts.Parameter(f"ngram.{n}.weight", (self.rows, self.c.d_model), self.role) for n in self.lengths]
+        return [parts.Parameter(self.name, (self.rows, self.c.d_model), self.role, self.stddev)]
 
     def apply(self, x, ids, w):
-        for n in self.lengths:
-            x = x + w[f"ngram.{n}.weight"][hashed(ids, n, self.rows, self.c.vocab_size)]
-        return x
+        rows = table_rows(ids, self.number, self.order, self.rows)
+        return x + w[self.name][rows.clamp(min=0)] * (rows >= 0).unsqueeze(-1)
