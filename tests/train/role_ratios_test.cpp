@@ -33,6 +33,7 @@ using Values = std::map<std::string, std::vector<float>>;
 Values values_after_a_step(HeadKind head, OptimizerKind kind, const std::function<void(OptimSection&)>& change) {
   Config config = tiny_model_config(head);
   if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) vq->input_codes = true;
+  config.model.ngram_tables = {{.order = 2, .rows = 9}};
   config.optim.kind = kind;
   config.optim.weight_decay = 0;
   change(config.optim);
@@ -119,6 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
                           RoleCase{"embedding", ParameterRole::embedding, &OptimSection::embedding, {"embed_tokens"}},
                           RoleCase{"head", ParameterRole::head, &OptimSection::head, {"lm_head", "_bias"}},
                           RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
+                          RoleCase{"input_tables", ParameterRole::input_table, &OptimSection::input_tables, {"ngram_tables"}},
                           RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
         ::testing::Values(HeadKind::dense, HeadKind::vq), ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
     [](const auto& test) {
@@ -135,6 +137,7 @@ TEST(RatesText, NamesTheResultingNumbers) {
   EXPECT_EQ(rates_text(optim, {}),
             "adamw; highest rate and decay of blocks 1, 0.25; embedding 2, 0.25; head 0.5, 0.25; tables 0.5, 0.75; "
             "gains 0.5, 0");
+  EXPECT_THAT(rates_text(optim, {.ngram_tables = {{.order = 2, .rows = 9}}}), HasSubstr("; input tables 2, 0"));
   optim.kind = OptimizerKind::muon;
   EXPECT_THAT(rates_text(optim, {}), HasSubstr("muon for the blocks' matrices"));
 }
