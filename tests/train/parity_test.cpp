@@ -63,7 +63,8 @@ class GoldenRun {
     Config config;
     config.model = golden.model();
     config.head = golden.head();
-    config.optim.embedding.lr_ratio = config.optim.input_tables.lr_ratio = 1;
+    config.optim.embedding.lr_ratio = 1;
+    config.optim.input_tables = {};  // as all matrices
     config.data.seq_len = golden.seq_len();
     config.train.micro_batch = config.train.global_batch = golden.batch();
     config.train.grad_clip = numbers.max_norm;

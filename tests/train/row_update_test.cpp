@@ -21,7 +21,6 @@ Config config_of(TableUpdate update) {
   Config config = tiny_model_config(HeadKind::vq);
   config.model.ngram_tables = {{.order = 2, .rows = table_rows}, {.order = 3, .rows = 5}};
   config.optim.input_tables_update = update;
-  config.optim.input_tables.decay_ratio = 0;
   config.train.global_batch = 4;  // two micro-batches
   return config;
 }

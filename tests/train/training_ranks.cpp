@@ -51,7 +51,6 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.model.tie_embeddings = GetParam().tied;
     config.model = with_body(config.model, GetParam().body);
     config.optim.input_tables_update = GetParam().table_update;
-    if (GetParam().table_update == TableUpdate::rows) config.optim.input_tables.decay_ratio = 0;
     set_groups(config, GetParam().groups);
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
       vq->learning = learning_by(GetParam().learning);

@@ -98,7 +98,7 @@ struct OptimSection {
   float min_lr_ratio = 0.1f;  // last rate / lr
   float muon_momentum = 0.95f;
   RoleRatios blocks, head, tables;
-  RoleRatios embedding{.lr_ratio = 4}, input_tables{.lr_ratio = 4};
+  RoleRatios embedding{.lr_ratio = 4}, input_tables{.lr_ratio = 4, .decay_ratio = 0};
   RoleRatios gains{.decay_ratio = 0};
   TableUpdate input_tables_update = TableUpdate::dense;
   float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
