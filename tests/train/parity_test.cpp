@@ -65,6 +65,7 @@ class GoldenRun {
     config.head = golden.head();
     config.optim.embedding.lr_ratio = 1;
     config.optim.input_tables = {};  // as all matrices
+    config.optim.input_tables_update = TableUpdate::dense;
     config.data.seq_len = golden.seq_len();
     config.train.micro_batch = config.train.global_batch = golden.batch();
     config.train.grad_clip = numbers.max_norm;

@@ -115,6 +115,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
     config.model.tie_embeddings = GetParam().tied;
     config.model = with_body(config.model, GetParam().body);
     config.data.document_mask = config.model.document_end >= 0;
+    config.optim.input_tables_update = TableUpdate::dense;  // by rows, what a step sends depends on its tokens
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
       vq->learning = learning_by(GetParam().learning);
       if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};

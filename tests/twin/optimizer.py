@@ -26,12 +26,15 @@ def single(x):
 
 
 class AdamW:
-    """Decay is decoupled, of matrices alone; the rate and decay follow the role; clipped by the norm of all gradients."""
+    """Decay is decoupled, of matrices alone; the rate and decay follow the role; clipped by the norm of all gradients. Tables at the
+    input may change in the rows that have a gradient alone (docs/inputs.md)."""
 
     def __init__(self, settings, parameters, w):
         self.settings, self.w = settings, w
         self.numbers = {p.name: (single(settings[f"optim.{p.role}_lr_ratio"]), single(settings[f"optim.{p.role}_decay_ratio"]) if p.decays else 0.0)
                         for p in parameters}
+        by_rows = settings.get("optim.input_tables_update", "dense") == "rows"
+        self.by_rows = {p.name for p in parameters if by_rows and p.role == "input_tables"}
         self.m = {name: torch.zeros_like(x) for name, x in w.items()}
         self.v = {name: torch.zeros_like(x) for name, x in w.items()}
 
@@ -50,8 +53,11 @@ class AdamW:
             g = torch.zeros_like(x) if x.grad is None else x.grad * scale
             rate, decay = self.numbers[name]
             rate *= lr
-            self.m[name].mul_(beta1).add_(g, alpha=1 - beta1)
-            self.v[name].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            update = self.m[name] / self.v[name].sqrt().mul_(root_scale).add_(eps)
-            x.mul_(1 - rate * decay * single(settings["optim.weight_decay"])).sub_(update, alpha=rate / (1 - beta1**step))
+            touched = (g != 0).any(1, keepdim=True) if name in self.by_rows else True
+            m = self.m[name] * beta1 + g * (1 - beta1)
+            v = self.v[name] * beta2 + g * g * (1 - beta2)
+            update = m / v.sqrt().mul_(root_scale).add_(eps)
+            updated = x * (1 - rate * decay * single(settings["optim.weight_decay"])) - update * (rate / (1 - beta1**step))
+            for kept, new in ((self.m[name], m), (self.v[name], v), (x, updated)):
+                kept.copy_(new if touched is True else torch.where(touched, new, kept))
         return norm

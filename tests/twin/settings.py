@@ -12,7 +12,6 @@ class TwinError(Exception):
 # What the twin's body and data do not have; vqlm has more.
 ONLY = {"model.norm_placement": "pre", "model.qk_norm": "none", "model.attention_bias": False, "model.rope_scaling": "none",
         "data.document_mask": False, "optim.kind": "adamw", "head.members": "embedding", "head.learning": "gradient", "head.z_loss": 0,
-        "optim.input_tables_update": "dense",
         "run.began_from": ""}
 
 

@@ -100,7 +100,7 @@ struct OptimSection {
   RoleRatios blocks, head, tables;
   RoleRatios embedding{.lr_ratio = 4}, input_tables{.lr_ratio = 4, .decay_ratio = 0};
   RoleRatios gains{.decay_ratio = 0};
-  TableUpdate input_tables_update = TableUpdate::dense;
+  TableUpdate input_tables_update = TableUpdate::rows;
   float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
 };
 
