@@ -92,8 +92,9 @@ enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
 
 struct DenseHeadConfig {
-  bool bias = true;  // token bias, started at log unigram counts
-  float z_loss = 0;  // weight of the squared log of the softmax's sum, beside the loss
+  bool bias = true;   // token bias, started at log unigram counts
+  float z_loss = 0;   // weight of the squared log of the softmax's sum, beside the loss
+  float softcap = 0;  // c: logits x become c tanh(x / c), as in Gemma 2; 0: they stay as they are
 };
 
 /// A cluster's members are scored with their rows of the input embedding.
@@ -169,6 +170,11 @@ inline HeadKind kind_of(const HeadConfig& head) {
 /// Null for a dense head.
 inline const VqHeadConfig* vq_of(const HeadConfig& head) {
   return std::get_if<VqHeadConfig>(&head);
+}
+/// 0 where there is none.
+inline float softcap_of(const HeadConfig& head) {
+  const auto* dense = std::get_if<DenseHeadConfig>(&head);
+  return dense != nullptr ? dense->softcap : 0;
 }
 inline bool has_bias(const HeadConfig& head) {
   return std::visit([](const auto& kind) { return kind.bias; }, head);

@@ -1,6 +1,8 @@
 // Softmax cross entropy over sharded classes. Rows are independent: one thread each, one pass over memory each.
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "core/cpu/ops.h"
 #include "core/cpu/parallel.h"
@@ -16,6 +18,25 @@ std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
   return target >= 0 && column >= 0 && column < classes.count ? column : -1;
 }
 
+/// Rows of logits behind a cap, one at a time; without a cap they are left as they are, with their bias beside them.
+class CappedRow {
+ public:
+  CappedRow(const float* bias, float cap, std::int64_t classes)
+      : bias_(bias), cap_(cap), values_(cap > 0 ? static_cast<std::size_t>(classes) : 0) {}
+
+  /// The row and the bias to be added to it, null where it is in already. Valid until the next call.
+  std::pair<const float*, const float*> of(const float* row) {
+    if (cap_ <= 0) return {row, bias_};
+    row_cap(values_.data(), row, bias_, cap_, static_cast<std::int64_t>(values_.size()));
+    return {values_.data(), nullptr};
+  }
+
+ private:
+  const float* bias_;
+  float cap_;
+  std::vector<float> values_;
+};
+
 }  // namespace
 
 template <>
@@ -27,13 +48,14 @@ void run(const SoftmaxStatistics& op) {
   const float *const x = op.logits.f32(), *const b = op.bias.f32();
   const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(classes.count), [&](std::int64_t begin, std::int64_t end) {
+    CappedRow capped(b, op.softcap, classes.count);
     for (std::int64_t n = begin; n < end; ++n) {
-      const float* const row = x + n * width;
-      const RowStatistics found = row_statistics(row, b, classes.count);
+      const auto [row, bias] = capped.of(x + n * width);
+      const RowStatistics found = row_statistics(row, bias, classes.count);
       const std::int64_t column = column_of(target[n], classes);
       out[3 * n] = found.maximum;
       out[3 * n + 1] = found.sum;
-      out[3 * n + 2] = column < 0 ? 0.0f : row[column] + (b == nullptr ? 0.0f : b[column]);
+      out[3 * n + 2] = column < 0 ? 0.0f : row[column] + (bias == nullptr ? 0.0f : bias[column]);
     }
   });
 }
@@ -74,16 +96,20 @@ void run(const SoftmaxGradient& op) {
   const float *const b = op.bias.f32(), *const lse_data = op.lse.f32();
   const std::int32_t* const target = op.targets.i32();
   parallel_blocks(rows, rows_per_block(width), [&](std::int64_t begin, std::int64_t end) {
+    CappedRow capped(b, op.softcap, classes.count);
     for (std::int64_t n = begin; n < end; ++n) {
       float* const row = x + n * width;
       if (target[n] < 0) {
         std::fill(row, row + width, 0.0f);
         continue;
       }
-      row_softmax(row, b, lse_data[n], op.scale * (1 + 2 * op.z_loss * lse_data[n]), classes.count);
+      const auto [values, bias] = capped.of(row);
+      if (values != row) std::copy_n(values, classes.count, row);
+      row_softmax(row, bias, lse_data[n], op.scale * (1 + 2 * op.z_loss * lse_data[n]), classes.count);
       std::fill(row + classes.count, row + width, 0.0f);
       const std::int64_t column = column_of(target[n], classes);
       if (column >= 0) row[column] -= op.scale;
+      if (values != row) row_cap_gradient(row, values, op.softcap, classes.count);
     }
   });
 }
@@ -96,8 +122,10 @@ void run(const LogSoftmax& op) {
   parallel_blocks(rows, rows_per_block(classes), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       float* const row = x + n * classes;
-      const RowStatistics found = row_statistics(row, b, classes);
-      row_shift(row, b, found.maximum + std::log(found.sum), classes);
+      if (op.softcap > 0) row_cap(row, row, b, op.softcap, classes);
+      const float* const bias = op.softcap > 0 ? nullptr : b;
+      const RowStatistics found = row_statistics(row, bias, classes);
+      row_shift(row, bias, found.maximum + std::log(found.sum), classes);
     }
   });
 }

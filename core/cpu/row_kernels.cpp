@@ -120,6 +120,25 @@ void row_shift(float* x, const float* bias, float shift, std::int64_t n) {
   });
 }
 
+void row_cap(float* y, const float* x, const float* bias, float cap, std::int64_t n) {
+  const Tag d;
+  const Vector factor = hn::Set(d, cap), inverse = hn::Set(d, 1 / cap);
+  for_vectors(0, n, [&](auto access, std::int64_t i) HWY_ATTR {
+    const Vector part = hn::Mul(logit(access, x, bias, i), inverse);
+    const Vector turned = hn::IfThenElse(hn::IsNaN(part), part, hn::Tanh(d, part));
+    access.store(hn::Mul(turned, factor), d, y + i);
+  });
+}
+
+void row_cap_gradient(float* dy, const float* y, float cap, std::int64_t n) {
+  const Tag d;
+  const Vector inverse = hn::Set(d, 1 / cap), one = hn::Set(d, 1.0f);
+  for_vectors(0, n, [&](auto access, std::int64_t i) HWY_ATTR {
+    const Vector part = hn::Mul(access.load(d, y + i, 0.0f), inverse);
+    access.store(hn::Mul(access.load(d, dy + i, 0.0f), hn::NegMulAdd(part, part, one)), d, dy + i);
+  });
+}
+
 float row_maximum(const float* x, std::int64_t n) {
   const Tag d;
   Vector top = hn::Set(d, minus_infinity);
@@ -186,6 +205,8 @@ namespace vqlm::cpu {
 HWY_EXPORT(row_statistics);
 HWY_EXPORT(row_softmax);
 HWY_EXPORT(row_shift);
+HWY_EXPORT(row_cap);
+HWY_EXPORT(row_cap_gradient);
 HWY_EXPORT(row_maximum);
 HWY_EXPORT(row_exp);
 HWY_EXPORT(row_attention_gradient);
@@ -202,6 +223,12 @@ void row_softmax(float* x, const float* bias, float lse, float scale, std::int64
 }
 void row_shift(float* x, const float* bias, float shift, std::int64_t n) {
   HWY_DYNAMIC_DISPATCH(row_shift)(x, bias, shift, n);
+}
+void row_cap(float* y, const float* x, const float* bias, float cap, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(row_cap)(y, x, bias, cap, n);
+}
+void row_cap_gradient(float* dy, const float* y, float cap, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(row_cap_gradient)(dy, y, cap, n);
 }
 float row_maximum(const float* x, std::int64_t n) {
   return HWY_DYNAMIC_DISPATCH(row_maximum)(x, n);

@@ -22,6 +22,12 @@ void row_softmax(float* x, const float* bias, float lse, float scale, std::int64
 /// x = x + bias - shift; bias may be null.
 void row_shift(float* x, const float* bias, float shift, std::int64_t n);
 
+/// y = cap * tanh((x + bias) / cap), cap > 0; bias may be null, and y may be x.
+void row_cap(float* y, const float* x, const float* bias, float cap, std::int64_t n);
+
+/// Its backward from its result: dy = dy * (1 - (y / cap)^2).
+void row_cap_gradient(float* dy, const float* y, float cap, std::int64_t n);
+
 /// max(x); n >= 1.
 float row_maximum(const float* x, std::int64_t n);
 

@@ -18,7 +18,7 @@ void check_classes(DType a, const Tensor& logits, const Tensor& bias, const Tens
 void SoftmaxStatistics::check(DType a) const {
   check_classes(a, logits, bias, targets, classes);
   check_dtype(DType::f32, {statistics});
-  VQLM_ASSERT(statistics.shape() == Shape({logits.extent(0), 3}));
+  VQLM_ASSERT(statistics.shape() == Shape({logits.extent(0), 3}) && softcap >= 0);
 }
 
 OpCost SoftmaxStatistics::cost() const {
@@ -41,7 +41,7 @@ OpCost SoftmaxCombine::cost() const {
 void SoftmaxGradient::check(DType a) const {
   check_classes(a, logits, bias, targets, classes);
   check_dtype(DType::f32, {lse});
-  VQLM_ASSERT(lse.numel() == logits.extent(0));
+  VQLM_ASSERT(lse.numel() == logits.extent(0) && softcap >= 0);
 }
 
 OpCost SoftmaxGradient::cost() const {
@@ -51,6 +51,7 @@ OpCost SoftmaxGradient::cost() const {
 void LogSoftmax::check(DType /*a*/) const {
   check_dtype(DType::f32, {logits, bias});
   VQLM_ASSERT(logits.rank() == 2 && logits.extent(1) > 0 && (!bias || bias.numel() == logits.extent(1)));
+  VQLM_ASSERT(softcap >= 0);
 }
 
 OpCost LogSoftmax::cost() const {

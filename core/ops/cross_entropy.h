@@ -15,8 +15,9 @@ struct ClassShard {
 };
 
 /// statistics (N, 3), overwritten: this shard's maximum, sum of exp(x - maximum), and the target's x, or 0 where
-/// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; C =
-/// classes.count, more than 0 on the host, and the columns behind them are not read.
+/// the target is not in the shard. x = logits (N, W) A + bias (C) f32, or logits where bias is absent; where softcap c > 0,
+/// c tanh(x / c) in its place (Gemma 2, arXiv 2408.00118). C = classes.count, more than 0 on the host, and the columns behind
+/// them are not read.
 struct SoftmaxStatistics {
   static constexpr std::string_view name = "softmax_statistics";
   Tensor statistics;
@@ -24,6 +25,7 @@ struct SoftmaxStatistics {
   Tensor bias = {};
   Tensor targets;
   ClassShard classes;
+  float softcap = 0;
 
   void check(DType a) const;
   OpCost cost() const;
@@ -45,8 +47,9 @@ struct SoftmaxCombine {
   OpCost cost() const;
 };
 
-/// logits (N, W) A become the gradient of scale * (nll + penalty): scale * (exp(x - lse) (1 + 2 z_loss lse) - [target]); rows
-/// with target < 0 become 0, and so do the columns behind the shard's classes. x as above.
+/// logits (N, W) A become the gradient of scale * (nll + penalty): scale * (exp(x - lse) (1 + 2 z_loss lse) - [target]), times
+/// 1 - (x / c)^2 where softcap c > 0; rows with target < 0 become 0, and so do the columns behind the shard's classes. x as
+/// above.
 struct SoftmaxGradient {
   static constexpr std::string_view name = "softmax_gradient";
   Tensor logits;
@@ -56,6 +59,7 @@ struct SoftmaxGradient {
   ClassShard classes;
   float scale;
   float z_loss = 0;
+  float softcap = 0;
 
   void check(DType a) const;
   OpCost cost() const;
@@ -66,6 +70,7 @@ struct LogSoftmax {
   static constexpr std::string_view name = "log_softmax";
   Tensor logits;
   Tensor bias = {};
+  float softcap = 0;
 
   void check(DType a) const;
   OpCost cost() const;

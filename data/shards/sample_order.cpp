@@ -93,6 +93,31 @@ std::vector<std::uint64_t> SampleOrder::drawn(std::uint64_t n) {
   return counts;
 }
 
+std::uint64_t SampleOrder::distinct(std::uint64_t n) {
+  const std::vector<std::uint64_t> turns = drawn(n);
+  std::uint64_t all = 0;
+  for (std::size_t s = 0; s < sources_.size(); ++s) all += std::min(turns[s], sources_[s].samples);
+  return all;
+}
+
+std::vector<std::uint64_t> SampleOrder::distinct_first_tokens(std::uint64_t n) {
+  const std::vector<std::uint64_t> turns = drawn(n);
+  std::vector<std::uint64_t> tokens;
+  tokens.reserve(distinct(n));
+  for (std::size_t s = 0; s < sources_.size(); ++s) {
+    const Source& source = sources_[s];
+    if (source.samples == 0) continue;
+    const Permutation first_epoch(source.samples, source.seed, 0);  // later ones read the same samples again
+    const std::uint64_t read = std::min(turns[s], source.samples);
+    for (std::uint64_t turn = 0; turn < read; ++turn) {
+      const std::uint64_t number = read == source.samples ? turn : first_epoch(turn);
+      tokens.push_back(source.first_token + number * seq_len_);
+    }
+  }
+  std::sort(tokens.begin(), tokens.end());
+  return tokens;
+}
+
 std::uint64_t SampleOrder::place_of_turn(std::size_t source, std::uint64_t turn) {
   const auto after =
       std::ranges::upper_bound(stages_, turn, {}, [&](const Stage& stage) { return stage.before[source]; });

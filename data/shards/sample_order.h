@@ -46,6 +46,12 @@ class SampleOrder {
   /// The n below `end`, rising, with which the run reads sample `number` of a source: at most one in each epoch of it.
   std::vector<std::uint64_t> positions(std::size_t source, std::uint64_t number, std::uint64_t end);
 
+  /// Different samples among the run's first n: an epoch of a source at most.
+  std::uint64_t distinct(std::uint64_t n);
+  /// The first tokens of these, in the whole stream, rising.
+  std::vector<std::uint64_t> distinct_first_tokens(std::uint64_t n);
+
+  std::uint64_t seq_len() const { return seq_len_; }
   std::size_t sources() const { return sources_.size(); }
   const std::string& name(std::size_t source) const { return sources_[source].name; }
   std::uint64_t samples_per_epoch(std::size_t source) const { return sources_[source].samples; }

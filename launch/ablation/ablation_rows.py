@@ -143,33 +143,25 @@ def sized(head, base, vocab):
     return head.overrides | (sizes(head, base, vocab) if head.size is not None else {})
 
 
-def shared_map(settings, overrides, seed, source):
-    """(file, words after `vqlm codes`) of a map that is made before training, or None where the run makes its own.
-    `source`: Head.map_of_a_row of the row."""
+def made_map(settings, overrides, seed, source):
+    """(file, words after `vqlm codes`) of a map that is made of another row's model before training, or None where the run
+    makes its own. `source`: Head.map_of_a_row of the row."""
+    if settings.get("head.kind") == "dense" or source is None:
+        return None
     keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
     if without_codes(settings):
         keys[1:] = "0", "0"
-    if settings.get("head.kind") == "dense" or (source is None and settings.get("head.map") != "corpus"):
-        return None
     if None in keys:
-        if source is not None:
-            raise GridError(f"head.map={source[0]}: needs head.clusters, head.groups and head.codes on its line or in the base configuration")
-        return None
+        raise GridError(f"head.map={source[0]}: needs head.clusters, head.groups and head.codes on its line or in the base configuration")
     clusters, groups, codes = keys
     own = overrides.get("head.own_tokens", settings.get("head.own_tokens", "0"))
-    kind = "corpus" if source is None else "-".join(source)
-    if source is not None and source[0] == "refit":
+    if source[0] == "refit":
         words = ["refit", "--seed", str(seed), "--own-tokens", own]  # its sizes are those of the row that it is made of
     else:
-        words = ["make", "--map", "corpus" if source is None else "from-dense", "--clusters", clusters, "--groups", groups, "--seed", str(seed)]
+        words = ["make", "--map", "from-dense", "--clusters", clusters, "--groups", groups, "--seed", str(seed)]
         if groups != "0":
             words += ["--codes", codes]
-    if own != "0" and source is None:
-        words += ["--own-tokens", own]
-    if source is None and settings.get("head.members", "embedding") == "embedding":
-        kind = "corpus-before2"
-        words += ["--vectors", "chi-square", "--neighbours", "before2"]
-    file = f"{kind}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
+    file = f"{'-'.join(source)}-k{clusters}-g{groups}{f'-q{codes}' if groups != '0' else ''}{f'-own{own}' if own != '0' else ''}-s{seed}.h5"
     return file, words
 
 
@@ -182,7 +174,7 @@ def row(head, base, baseline, count, seed):
         except BodyError as error:
             raise GridError(f"{head.place}: {error}") from error
     settings = base | overrides
-    made = shared_map(settings, overrides, seed, head.map_of_a_row)
+    made = made_map(settings, overrides, seed, head.map_of_a_row)
     words = [f"{key}={value}" for key, value in sorted(overrides.items()) if made is None or key not in ("head.map", "head.own_tokens")]
     if made is not None and settings.get("head.own_tokens", "0") != "0":
         words.append("head.own_tokens=0")  # the map file has them already

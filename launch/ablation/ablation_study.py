@@ -109,6 +109,10 @@ def part(name):
     return lambda row: row.inside.get("parts", {}).get(name)
 
 
+def of_map(name):
+    return lambda row: row.inside.get("code_map", {}).get(name)
+
+
 def of_band(index, key="perplexity"):
     def value(row):
         bands = row.inside.get("bands", [])

@@ -58,6 +58,17 @@ def cost_table(study):
                  rows)
 
 
+def maps_table(study):
+    """How much text each code map saw; nothing where no row's map saw any."""
+    rows = []
+    for name in study.rows:
+        saw = study.values(name, study_of.of_map("counted_tokens"))
+        trained = study.values(name, study_of.of_map("trained_tokens"))
+        if saw:
+            rows.append([name, mean(saw, ",.0f"), f"{statistics.fmean(saw) / statistics.fmean(trained):.2f}" if trained else "-"])
+    return table(["head", "tokens that the map saw", "times the tokens trained on"], rows) if rows else ""
+
+
 def quality_table(study):
     rows = []
     for name, seeds in study.rows.items():
@@ -127,6 +138,7 @@ def results(study, plots):
         beside = f"Speeds were measured while up to {jobs} trainings shared the machine.\n" if jobs > 1 else ""
         parts += [f"Perplexities are exact, on held-out text; percentages are against `{base}` with the same seed; ± is the standard deviation over seeds.\n",
                   "## Perplexity\n", quality_table(study), "## Cost\n", beside, cost_table(study),
+                  *(["## Text of the code maps\n", maps] if (maps := maps_table(study)) else []),
                   "## Perplexity by rank of the target in the training text\n", band_table(study),
                   "## Where the loss lies (nats a token)\n", parts_table(study), "## While training\n", course_table(study)]
         parts += [f"![{title}]({file})\n" for file, title in plots.items()]

@@ -85,11 +85,13 @@ void make(const CLI::App& command, CodesMakeArguments options, Environment& envi
   const CountingJob job(environment);
   std::vector<std::int64_t> counts;
   FittedMap fitted;
+  std::string counted;
   if (!options.data.empty()) {
-    const ShardSet shards(options.data);
-    counts = count_tokens(shards, options.fit.max_tokens, job.ranks);
+    const TextToCount text(ShardSet(options.data), options.fit.max_tokens);
+    counts = count_tokens(text, job.ranks);
+    counted = fmt::format("counted {} of the shards' {} tokens; ", text.tokens(), text.shards().total_tokens());
     if (is_made_map(options.map)) {
-      fitted = make_code_map(options.map, options.fit, shards, counts, *job.backend, job.ranks);
+      fitted = make_code_map(options.map, options.fit, text, counts, *job.backend, job.ranks);
     }
   }
   if (!environment.is_root()) return;
@@ -101,7 +103,7 @@ void make(const CLI::App& command, CodesMakeArguments options, Environment& envi
     evidence.vectors = std::move(fitted.vectors);
   }
   save_code_map(options.out, fitted.map, evidence);
-  fmt::print("{}: {}; {}; {:.1f} s\n", options.out, sizes_text(fitted.map), fitted.map.provenance,
+  fmt::print("{}: {}; {}; {}{:.1f} s\n", options.out, sizes_text(fitted.map), fitted.map.provenance, counted,
              seconds_since(start));
 }
 

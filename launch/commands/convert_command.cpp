@@ -146,6 +146,12 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
     throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head, source.path().string(),
                                  is_vq ? "; --head dense first, for another map or other sizes" : ""));
   }
+  if (const float cap = softcap_of(source.head()); cap > 0) {
+    throw UsageError(fmt::format(
+        "--head vq: the head of {} caps its logits (head.softcap = {}), which a VQ head does not: its scores "
+        "would be of others",
+        source.path().string(), cap));
+  }
   if (to_vq) fit_options(options, source);  // wrong sizes are refused before anything is computed
   std::optional<Judge> judge;
   std::optional<SourceLoss> before;

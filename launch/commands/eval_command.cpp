@@ -136,13 +136,13 @@ void evaluate(const EvalArguments& options, Environment& environment) {
       load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
   Transformer& model = *loaded.transformer;
   const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
+  const CodeMap* const map = loaded.code_map();
   const EvaluationBuffers buffers(*backend, model);
   std::vector<Evaluation> results;
   std::vector<std::string> objects;
   for (std::size_t i = 0; i < sets.size(); ++i) {
-    results.push_back(Evaluator(*backend, grid, model, shards[i], options.max_tokens, loaded.code_map(),
-                                bands ? &*bands : nullptr, buffers)
-                          .run());
+    results.push_back(
+        Evaluator(*backend, grid, model, shards[i], options.max_tokens, map, bands ? &*bands : nullptr, buffers).run());
     if (!environment.is_root()) continue;
     const Evaluation& result = results.back();
     const EvaluationSubject subject{
@@ -154,7 +154,9 @@ void evaluate(const EvalArguments& options, Environment& environment) {
         .flops_per_token = model.flops_per_token(),
         .tokenizer_sha256 = shards[i].tokenizer_sha256(),
         .data_fingerprint = shards[i].fingerprint(),
-        .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards[i].total_tokens())};
+        .complete = result.tokens + 1 >= static_cast<std::int64_t>(shards[i].total_tokens()),
+        .map_tokens = map != nullptr ? map->counted_tokens : 0,
+        .trained_tokens = source->run() ? source->config().trained_tokens() : 0};
     if (!sets[i].name.empty()) fmt::print("{}:\n", sets[i].name);
     std::fputs(evaluation_text(result, subject).c_str(), stdout);
     log::info("{} tokens/s", static_cast<std::int64_t>(static_cast<double>(result.tokens) / result.seconds));

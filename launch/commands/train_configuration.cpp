@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <numeric>
 #include <string_view>
@@ -134,14 +135,24 @@ Config training_configuration(const TrainArguments& options, const Environment& 
   return config;
 }
 
+namespace {
+
+/// data.counted_text as well: whether it can change, the run finds out.
+bool written_by_the_run(std::string_view key) {
+  constexpr std::array<std::string_view, 4> keys = {"run.began_from", "run.head_since", "run.counted_samples",
+                                                    "data.counted_text"};
+  return std::ranges::find(keys, key) != keys.end();
+}
+
+}  // namespace
+
 void tell_changes(const Config& config, const TrainArguments& options) {
   fs::path own = fs::path(config.run.dir) / "config.toml";
   if (!(options.resumes() && fs::exists(own))) own = fs::path(expand_home(options.resume_from)) / "config.toml";
   if (!(options.resumes() || !options.resume_from.empty()) || !fs::exists(own)) return;
   try {
     for (const KeyDifference& key : differences(config, load_saved_config(own)))
-      if (key.key != "run.began_from" && key.key != "run.head_since")  // what the run itself will write
-        log::info("{} = {}, before {}", key.key, key.now, key.saved);
+      if (!written_by_the_run(key.key)) log::info("{} = {}, before {}", key.key, key.now, key.saved);
   } catch (const Error& error) {  // the run's checkpoints have theirs
     log::warn("{}; what it said before cannot be told", error.what());
   }

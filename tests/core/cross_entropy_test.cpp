@@ -146,6 +146,63 @@ TEST_P(CrossEntropyTest, ZLossIsTheSquareOfLseWithItsGradient) {
   expect_close(gradient, expected_gradient, 0.5 * (1.8 * (lse_bound() + 80 * u32) + 4 * u32), "gradient");
 }
 
+TEST_P(CrossEntropyTest, ACapTurnsLogitsAndTheirGradient) {
+  constexpr float cap = 5, z_loss = 0.01f;
+  const std::int64_t width = classes + GetParam().padding;
+  HostF32 padded = poisoned({rows, width});
+  for (std::int64_t n = 0; n < rows; ++n) {
+    for (std::int64_t c = 0; c < classes; ++c) padded[n * width + c] = logits[n * classes + c];
+  }
+  HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows}),
+          penalty = poisoned({rows});
+  const ClassShard all{.count = classes};
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({rows, 3}),
+                                 .logits = padded,
+                                 .bias = bias(),
+                                 .targets = targets,
+                                 .classes = all,
+                                 .softcap = cap});
+  backend->run(SoftmaxCombine{
+      .nll = nll, .lse = lse, .statistics = statistics, .targets = targets, .penalty = penalty, .z_loss = z_loss});
+  backend->run(SoftmaxGradient{.logits = padded,
+                               .bias = bias(),
+                               .lse = lse,
+                               .targets = targets,
+                               .classes = all,
+                               .scale = 0.5f,
+                               .z_loss = z_loss,
+                               .softcap = cap});
+  const auto c64 = static_cast<double>(cap), z = static_cast<double>(z_loss);
+  std::vector<double> expected_nll, expected_gradient, gradient, expected_log_probs;
+  for (std::int64_t n = 0; n < rows; ++n) {
+    std::vector<double> x = row(n), turned;
+    for (double& value : x) {
+      turned.push_back(std::tanh(value / c64));
+      value = c64 * turned.back();
+    }
+    const double sum = log_sum_exp(x);
+    expected_nll.push_back(targets[n] < 0 ? 0 : sum - x[static_cast<std::size_t>(targets[n])]);
+    for (std::int64_t c = 0; c < classes; ++c) {
+      const auto i = static_cast<std::size_t>(c);
+      const double dx = std::exp(x[i] - sum) * (1 + 2 * z * sum) - (targets[n] == c ? 1 : 0);
+      expected_gradient.push_back(targets[n] < 0 ? 0 : 0.5 * dx * (1 - turned[i] * turned[i]));
+      expected_log_probs.push_back(x[i] - sum);
+      gradient.push_back(static_cast<double>(padded[n * width + c]));
+    }
+    for (std::int64_t c = classes; c < width; ++c) EXPECT_EQ(padded[n * width + c], 0) << n << " " << c;
+  }
+  // Highway's tanh is off by at most 4 ulp, 8 u32; with the products before and after it a logit by 10 cap u32.
+  const double bound = lse_bound() + 10 * c64 * u32;
+  expect_close(nll, expected_nll, bound + 10 * c64 * u32, "nll");
+  HostF32 found({rows, classes});
+  for (std::size_t i = 0; i < gradient.size(); ++i)
+    found[static_cast<std::int64_t>(i)] = static_cast<float>(gradient[i]);
+  // 1 - t^2 carries 2 |t| times the error of t. 1.8: 1 + 2 z_loss lse, lse < 40.
+  expect_close(found, expected_gradient, 0.5 * 1.8 * (bound + 10 * c64 * u32 + 80 * u32 + 22 * u32), "gradient");
+  backend->run(LogSoftmax{.logits = logits, .bias = bias(), .softcap = cap});
+  expect_close(logits, expected_log_probs, bound + 10 * c64 * u32 + 80 * u32, "log_softmax");
+}
+
 TEST_P(CrossEntropyTest, LogSoftmaxEqualsReference) {
   std::vector<double> expected;
   for (std::int64_t n = 0; n < rows; ++n) {
@@ -172,6 +229,48 @@ TEST_F(OpTest, SoftmaxKeepsLargeLogits) {
       .statistics = statistics.tensor().view({1, 3}), .logits = logits, .targets = targets, .classes = {.count = 3}});
   backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
   EXPECT_NEAR(nll[0], 1 + std::log(1 + std::exp(-1.0)), 4 * u32);
+}
+
+TEST_F(OpTest, ACappedGradientIsThatOfFiniteDifferences) {
+  constexpr std::int64_t classes = 11;
+  constexpr double cap = 3;
+  HostF32 logits = random_normal({1, classes}, "logits", 4), bias = random_normal({classes}, "bias"), lse({1}),
+          nll({1}), statistics({1, 1, 3});
+  HostI32 targets({1}, 4);
+  const std::vector<double> biases = bias.doubles();
+  const auto loss = [&](const std::vector<double>& x) {
+    std::vector<double> turned;
+    for (std::size_t c = 0; c < x.size(); ++c) turned.push_back(cap * std::tanh((x[c] + biases[c]) / cap));
+    return log_sum_exp(turned) - turned[4];
+  };
+  const std::vector<double> numeric = numeric_gradient(loss, logits.doubles());
+  const ClassShard all{.count = classes};
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({1, 3}),
+                                 .logits = logits,
+                                 .bias = bias,
+                                 .targets = targets,
+                                 .classes = all,
+                                 .softcap = cap});
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
+  EXPECT_NEAR(nll[0], loss(logits.doubles()), 100 * u32);
+  backend->run(SoftmaxGradient{
+      .logits = logits, .bias = bias, .lse = lse, .targets = targets, .classes = all, .scale = 1.0f, .softcap = cap});
+  // |x| < 3: as above with cap 3 and 11 terms, rounded up; the differences' own error is below 1e-9.
+  expect_close(logits, numeric, 120 * u32 + 1e-8, "gradient");
+}
+
+TEST_F(OpTest, ACapKeepsNotANumber) {
+  HostF32 logits({2, 40}, 1.0f), statistics({1, 2, 3}), nll({2}), lse({2});
+  logits[39] = std::numeric_limits<float>::quiet_NaN();  // row 0, not the target
+  HostI32 targets({2}, 0);
+  backend->run(SoftmaxStatistics{.statistics = statistics.tensor().view({2, 3}),
+                                 .logits = logits,
+                                 .targets = targets,
+                                 .classes = {.count = 40},
+                                 .softcap = 2});
+  backend->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = targets});
+  EXPECT_TRUE(std::isnan(nll[0]));
+  EXPECT_NEAR(nll[1], std::log(40.0), 16 * u32);
 }
 
 TEST_F(OpTest, SoftmaxShowsNotANumber) {

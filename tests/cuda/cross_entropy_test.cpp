@@ -115,6 +115,62 @@ TEST_P(CudaCrossEntropyTest, ShardsEqualHost) {
   }
 }
 
+TEST_P(CudaCrossEntropyTest, CappedEqualsHost) {
+  constexpr float cap = 6, scale = 0.5f, z_loss = 0.01f;
+  const ClassShard all{.count = c.classes};
+  HostF32 part = columns(logits, 0, c.classes);
+  const Tensor host_bias = if_biased(bias);
+  const DeviceArray device_bias = upload(bias, c.offset), device_logits = bf16(part, c.offset), y = upload(targets);
+  HostF32 host_statistics({1, c.rows, 3}), host_nll({c.rows}), host_lse({c.rows});
+  const DeviceArray statistics = output({1, c.rows, 3}, DType::f32), nll = output({c.rows}, DType::f32),
+                    lse = output({c.rows}, DType::f32);
+  device->run(SoftmaxStatistics{.statistics = statistics.tensor().view({c.rows, 3}),
+                                .logits = device_logits,
+                                .bias = if_biased(device_bias),
+                                .targets = y,
+                                .classes = all,
+                                .softcap = cap});
+  oracle->run(SoftmaxStatistics{.statistics = host_statistics.tensor().view({c.rows, 3}),
+                                .logits = part,
+                                .bias = host_bias,
+                                .targets = targets,
+                                .classes = all,
+                                .softcap = cap});
+  device->run(SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics, .targets = y});
+  oracle->run(SoftmaxCombine{.nll = host_nll, .lse = host_lse, .statistics = host_statistics, .targets = targets});
+  // On either side tanh and the products around it are off by at most 10 u32, and so a logit by 10 cap u32.
+  const double turned = 2 * 10 * static_cast<double>(cap) * u32;
+  expect_close(lse.download(), host_lse.doubles(), lse_bound() + turned, "lse");
+  expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32 + 2 * turned, "nll");
+
+  device->run(SoftmaxGradient{.logits = device_logits,
+                              .bias = if_biased(device_bias),
+                              .lse = upload(host_lse),
+                              .targets = y,
+                              .classes = all,
+                              .scale = scale,
+                              .z_loss = z_loss,
+                              .softcap = cap});
+  oracle->run(SoftmaxGradient{.logits = part,
+                              .bias = host_bias,
+                              .lse = host_lse,
+                              .targets = targets,
+                              .classes = all,
+                              .scale = scale,
+                              .z_loss = z_loss,
+                              .softcap = cap});
+  std::vector<double> bound = rounded_once(part.doubles());
+  // As without a cap, with the logit's error, and 2 |t| times that of t in 1 - t^2 on either side.
+  for (double& b : bound) b += 1.8 * scale * (u32 * (2 * 80 + 4 + 2.4 * 80 + 8 + 44) + turned);
+  expect_close(device_logits.download(), part.doubles(), bound, "gradient");
+
+  const DeviceArray out = upload(logits, c.offset);
+  device->run(LogSoftmax{.logits = out, .bias = if_biased(device_bias), .softcap = cap});
+  HostF32 expected = logits.clone();
+  oracle->run(LogSoftmax{.logits = expected, .bias = host_bias, .softcap = cap});
+  expect_close(out.download(), expected.doubles(), lse_bound() + 160 * u32 + 2 * turned, "log_softmax");
+}
+
 TEST_P(CudaCrossEntropyTest, LogSoftmaxEqualsHost) {
   const DeviceArray out = upload(logits, c.offset);
   device->run(LogSoftmax{.logits = out, .bias = if_biased(upload(bias, c.offset))});

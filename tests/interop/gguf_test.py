@@ -197,6 +197,7 @@ class Gguf(Trained):
 
         refused(["has a VQ head", "--to hf"], self.trained("vq_embedding"))
         refused(["token bias", "head.bias = false"], self.trained("dense_bias"))
+        refused(["head.softcap = 3", "--to hf"], self.trained("capped"))
         refused(["--dtype bfloat16: of --to gguf it is f32, f16, q8_0"], self.trained("dense"), "--dtype", "bfloat16", exit_code=2)
         (self.folder / "no" / "gguf").mkdir(parents=True)
         (self.folder / "no" / "gguf" / "__init__.py").write_text("raise ImportError('absent', name='gguf')\n")

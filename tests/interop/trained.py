@@ -20,6 +20,8 @@ RUNS = {
     "tied": (["head.kind=dense", "head.bias=false", "model.tie_embeddings=true", "model.rope_scaling=linear",
               "model.rope_factor=2"], "LlamaForCausalLM"),
     "dense_bias": (["head.kind=dense"], "VqlmForCausalLM"),
+    "capped": (["head.kind=dense", "head.bias=false", "head.softcap=3"], "VqlmForCausalLM"),
+    "capped_tied_bias": (["head.kind=dense", "model.tie_embeddings=true", "head.softcap=3"], "VqlmForCausalLM"),
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
     "vq": ([*CODES, "head.groups=4"], "VqlmForCausalLM"),
     "vq_without_bias": ([*CODES, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),

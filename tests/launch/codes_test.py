@@ -142,8 +142,8 @@ class Codes(unittest.TestCase):
             with self.subTest(members=members):
                 by_hand, folder = self.folder / f"for-{members}.h5", self.folder / f"run-{members}"
                 self.ok("codes", "make", "--data", self.data, *map_options, "--seed", "5", "--out", by_hand)
-                self.ok("train", *set_options([*MODEL, f"data.train={self.data}", "train.steps=2", "train.seed=5", "head.kind=vq", "head.clusters=16",
-                                               *sizes, f"head.members={members}", f"run.dir={folder}"]))
+                self.ok("train", *set_options([*MODEL, f"data.train={self.data}", "data.counted_text=all", "train.steps=2", "train.seed=5",
+                                               "head.kind=vq", "head.clusters=16", *sizes, f"head.members={members}", f"run.dir={folder}"]))
                 said = self.ok("codes", "compare", by_hand, folder / "code_map.h5")
                 self.assertRegex(said, r"(?m)^ +2 .* 1\.0000 +1\.0000$", said)  # NMI and ARI with map 1
                 made = [line.partition(": ")[2] for line in said.splitlines() if "corpus: " in line]

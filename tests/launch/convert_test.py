@@ -43,6 +43,22 @@ class Convert(unittest.TestCase):
     def convert(self, *arguments):
         return self.ok("convert", *arguments)
 
+    def test_a_cap_of_the_logits_is_kept_or_refused(self):
+        self.ok("train", *self.training("capped", *MODEL, *DENSE, "head.bias=false", "head.softcap=3"))
+        capped, out, heldout = self.folder / "capped", self.folder / "capped-hf", f"{self.folder}/shards/heldout-*.h5"
+        self.convert("--to", "hf", "--checkpoint", capped, "--out", out)
+        self.assertEqual(json.loads((out / "config.json").read_text())["head_softcap"], 3)
+        self.assertIn("logits capped at 3", self.convert("--info", out))
+        said = [self.ok("eval", "--checkpoint", model, "--data", heldout, "--seq-len", "32") for model in (capped, out)]
+        self.assertEqual(said[0].splitlines()[:4], said[1].splitlines()[:4])
+        never = self.folder / "never"
+        self.refused(1, "LlamaForCausalLM does not cap logits", "convert", "--to", "hf", "--expand", "--checkpoint", capped, "--out", never)
+        self.refused(1, "head caps its logits (head.softcap = 3)", "convert", "--to", "gguf", "--checkpoint", capped, "--out", never)
+        self.refused(2, "caps its logits (head.softcap = 3)", "convert", "--head", "vq", "--checkpoint", capped, "--out", never)
+        # It is part of the model.
+        self.refused(2, "head.softcap = 0", "train", *self.training("other", *MODEL, *DENSE, "head.bias=false", "head.softcap=0"), "--init", capped)
+        self.ok("train", *self.training("on", "optim.warmup_steps=1"), "--init", capped)
+
     def test_npz_is_what_numpy_reads(self):
         try:
             import numpy

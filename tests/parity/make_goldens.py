@@ -36,6 +36,7 @@ class Case:
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
     z_loss: float = 0.0  # dense: weight of the squared log-sum-exp
+    softcap: float = 0.0  # dense: logits x become c tanh(x / c)
     input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
     embedding_members: int = 0  # members are scored with the rows of the embedding
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
@@ -76,6 +77,8 @@ CASES = [
     Case("vq_input_codes", "vq", clusters=5, groups=4, codes=3, input_codes=1),
     Case("vq_embedding", "vq", clusters=5, embedding_members=1),
     Case("zloss", "dense", z_loss=0.05),
+    Case("softcap", "dense", softcap=1.5),
+    Case("softcap_tied", "dense", bias=0, tie_embeddings=1, softcap=1.0, z_loss=0.05),
     Case("body_qwen", "dense", head_width=6, attention_bias=1, qk_norm="head"),
     Case("body_olmo", "dense", bias=0, qk_norm="width", norm_placement="post"),
     Case("body_gemma", "dense", bias=0, tie_embeddings=1, qk_norm="head", norm_placement="both", activation="geglu",
@@ -255,7 +258,7 @@ def write(path, c, golden):
             file.attrs["ngram_tables"] = np.int64(len(c.tables))
         for number, (order, rows) in enumerate(c.tables):
             file.attrs[f"ngram_order_{number}"], file.attrs[f"ngram_rows_{number}"] = np.int64(order), np.int64(rows)
-        for key in ("attention_scale", "window_rope_theta", "embedding_scale", "z_loss"):
+        for key in ("attention_scale", "window_rope_theta", "embedding_scale", "z_loss", "softcap"):
             if getattr(c, key) != getattr(Case, key):
                 file.attrs[key] = np.float64(getattr(c, key))
         for key, words in WORDS.items():  # an enum's value, as the program counts them

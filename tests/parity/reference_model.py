@@ -141,9 +141,11 @@ def decoder(ids, w, c, cluster_of_token):
 # ---- the heads -----------------------------------------------------------------------------------------------------
 
 
-def dense_logits(h, w):
+def dense_logits(h, w, c):
     logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
-    return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
+    if "lm_head.bias" in w:
+        logits = logits + w["lm_head.bias"]
+    return c.softcap * torch.tanh(logits / c.softcap) if c.softcap > 0 else logits
 
 
 def cluster_vectors(c, cluster_of_token, w):
@@ -178,7 +180,7 @@ def log_probs(h, c, cluster_of_token, codes, w):
     """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
     look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
     if c.head == "dense":
-        e = torch.exp(dense_logits(h, w))
+        e = torch.exp(dense_logits(h, w, c))
         return torch.log(e / e.sum(-1, keepdim=True))
     s = w["vq_head.token_bias"].expand(h.shape[0], -1)
     for g in range(c.groups):
@@ -202,7 +204,7 @@ def log_probs(h, c, cluster_of_token, codes, w):
 def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
     if c.head == "dense":
-        logits = dense_logits(h, w)
+        logits = dense_logits(h, w, c)
         return F.cross_entropy(logits, targets), c.z_loss * (torch.logsumexp(logits, -1) ** 2).mean()
     nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()
     # Stop-gradient on the code: the hidden state is pulled to it, not it to the hidden state (arXiv 1711.00937).

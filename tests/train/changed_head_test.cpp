@@ -26,6 +26,11 @@ Config dense(bool tied, bool bias = true) {
   return config;
 }
 
+Config with_cap(Config config, float cap) {
+  std::get<DenseHeadConfig>(config.head).softcap = cap;
+  return config;
+}
+
 Config by_embedding(bool mean, bool input_codes) {
   Config config = config_of(HeadKind::vq, 0);
   vq(config).members = EmbeddingMembersConfig{.mean = mean};
@@ -48,6 +53,10 @@ TEST(ChangedHead, AnUntiedCopySaysTheSame) {
   const auto changed = with_changed_head(saved.source(), dense(false), nullptr);
   EXPECT_EQ(log_probs(*changed.back()), log_probs(saved.source()));
   EXPECT_FALSE(changed.back()->model().tie_embeddings);
+  const Saved capped(with_cap(dense(true), 2));
+  EXPECT_NE(log_probs(capped.source()), log_probs(saved.source()));
+  EXPECT_EQ(log_probs(*with_changed_head(capped.source(), with_cap(dense(false), 2), nullptr).back()),
+            log_probs(capped.source()));
 }
 
 TEST(ChangedHead, VqWithoutMembersBecomesDenseExactly) {
@@ -114,6 +123,11 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(dense(true), dense(false, false)), HasSubstr("set head.bias = true"));
   EXPECT_THAT(refusal(dense(true, false), dense(false, true)), HasSubstr("set head.bias = false"));
   EXPECT_THAT(refusal(dense(true), config_of(HeadKind::vq, 4)), HasSubstr("head.members = \"embedding\""));
+  EXPECT_EQ(refusal(with_cap(dense(true), 30), with_cap(dense(false), 30)), "");
+  EXPECT_THAT(refusal(with_cap(dense(true), 30), dense(false)), HasSubstr("set head.softcap = 30"));
+  EXPECT_THAT(refusal(dense(true), with_cap(dense(false), 30)), HasSubstr("set head.softcap = 0"));
+  EXPECT_THAT(refusal(by_embedding(true, true), with_cap(dense(false), 30)), HasSubstr("set head.softcap = 0"));
+  EXPECT_THAT(refusal(with_cap(dense(true), 30), by_embedding(true, true)), HasSubstr("does not cap its logits"));
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

@@ -94,6 +94,7 @@ TEST_P(Checkpoint, CarriesStateConfigurationTokenizerAndMap) {
   EXPECT_EQ(map->cluster_of_token, saved.map()->cluster_of_token);
   EXPECT_EQ(map->member_codes, saved.map()->member_codes);
   EXPECT_EQ(map->provenance, saved.map()->provenance);
+  EXPECT_EQ(map->counted_tokens, saved.map()->counted_tokens);
 }
 
 TEST_P(Checkpoint, ShowsEveryLogicalTensorWhole) {

@@ -123,6 +123,7 @@ TEST_F(CodeMapFile, KeepsTheMapAndItsProvenance) {
   for (const int groups : {0, 5}) {
     CodeMap map = make_random_map(1000, 10, groups, groups > 0 ? 200 : 0, 1);
     map.provenance = "made by a test: ü";
+    map.counted_tokens = 12'345'678'901;
     save_code_map(path_, map);
     const CodeMap loaded = load_code_map(path_);
     EXPECT_EQ(loaded.vocab_size, 1000);
@@ -132,6 +133,7 @@ TEST_F(CodeMapFile, KeepsTheMapAndItsProvenance) {
     EXPECT_EQ(loaded.cluster_of_token, map.cluster_of_token);
     EXPECT_EQ(loaded.member_codes, map.member_codes);
     EXPECT_EQ(loaded.provenance, map.provenance);
+    EXPECT_EQ(loaded.counted_tokens, map.counted_tokens);
     EXPECT_FALSE(std::filesystem::exists(path_ + ".partial"));
   }
 }
@@ -201,13 +203,15 @@ TEST_F(CodeMapFile, OtherFormatsAndVersionsAreRefused) {
     file.set_attribute("clusters", clusters);
     file.set_attribute("groups", std::int64_t{0});
     file.set_attribute("codes", std::int64_t{0});
-    file.set_attribute("provenance", "test");
+    file.set_attribute("provenance",
+                       "frequency: 77 counted tokens, seed 1");  // as an earlier version: no more attributes
     file.create_dataset("cluster_of_token", h5::Type::i32, {3})
         .write_all<std::int32_t>(std::vector<std::int32_t>{0, 1, 1});
     file.close();
     return message_of([&] { load_code_map(path_); });
   };
   EXPECT_EQ(complaint("vqlm-code-map", 1, 2), "no error");
+  EXPECT_EQ(load_code_map(path_).counted_tokens, 77);
   EXPECT_THAT(complaint("vqlm-tokens", 1, 2), HasSubstr("is not a code map"));
   EXPECT_THAT(complaint("vqlm-code-map", 2, 2), HasSubstr("has code map version 2"));
   EXPECT_THAT(complaint("vqlm-code-map", 1, 3), HasSubstr("cluster 2 has no member"));

@@ -72,6 +72,11 @@ TEST(ConfigBody, TheShardsSayWhatEndsADocument) {
   EXPECT_EQ(config.model.document_end, -1);
 }
 
+TEST(ConfigBody, ACapOfLogitsIsADenseHeads) {
+  EXPECT_EQ(resolve_error({"head.kind=dense", "head.softcap=30"}), "");
+  EXPECT_THAT(override_error("head.softcap=30"), HasSubstr("head.softcap"));
+}
+
 TEST(ConfigBody, ZLossIsADenseHeads) {
   EXPECT_EQ(resolve_error({"head.kind=dense", "head.z_loss=1e-4"}), "");
   EXPECT_THAT(override_error("head.z_loss=1e-4"), HasSubstr("head.z_loss"));

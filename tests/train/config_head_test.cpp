@@ -41,7 +41,7 @@ TEST_F(ConfigHeadTest, AWrittenConfigurationHasTheKeysOfItsHeadOnly) {
     const std::size_t begin = text.find("[head]\n") + 7;
     return text.substr(begin, text.find("\n\n", begin) + 1 - begin);
   };
-  EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\n");
+  EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\nsoftcap = 0.0\n");
   EXPECT_EQ(head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
             "kind = \"vq\"\nbias = true\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
             "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"
@@ -100,6 +100,8 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   EXPECT_EQ(vq.codes(), 7);
   EXPECT_FALSE(vq.input_codes);
   EXPECT_EQ(config.optim.embedding.lr_ratio, 1);
+  EXPECT_EQ(config.data.counted_text, CountedText::all);
+  EXPECT_EQ(config.run.counted_samples, 0);
   const Config rows = load_saved_config(write("[head]\nkind = \"vq\"\nmembers = \"embedding\"\n"));
   EXPECT_TRUE(std::get<VqHeadConfig>(rows.head).by_embedding());
   EXPECT_FALSE(std::get<VqHeadConfig>(rows.head).member_mean());

@@ -43,7 +43,7 @@ class Golden {
 
     const bool bias = file_.int_attribute("bias") != 0;
     if (file_.int_attribute("vq") == 0) {
-      head_ = DenseHeadConfig{.bias = bias, .z_loss = z_loss()};
+      head_ = DenseHeadConfig{.bias = bias, .z_loss = of_dense("z_loss"), .softcap = of_dense("softcap")};
       return;
     }
     VqHeadConfig vq{.bias = bias,
@@ -128,8 +128,8 @@ class Golden {
   std::vector<double> log_probs() const { return all<double>("log_probs"); }
 
  private:
-  float z_loss() const {
-    return file_.has_attribute("z_loss") ? static_cast<float>(file_.double_attribute("z_loss")) : 0;
+  float of_dense(const char* name) const {
+    return file_.has_attribute(name) ? static_cast<float>(file_.double_attribute(name)) : 0;
   }
 
   /// What makes another body than Llama's; absent attributes mean the defaults.

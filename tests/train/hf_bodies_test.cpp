@@ -91,7 +91,8 @@ TEST(HfBody, NamesWhatIsNotSupported) {
   };
   const Case cases[] = {
       {"qwen3", "attention_bias", true, "attention_bias = true is not supported"},
-      {"gemma3", "final_logit_softcapping", 30.0, "final_logit_softcapping = 30.0 is not supported"},
+      {"qwen3", "final_logit_softcapping", 30.0, "final_logit_softcapping = 30.0 is not supported"},
+      {"gemma3", "final_logit_softcapping", -30.0, "final_logit_softcapping = -30.0 must be a positive number"},
       {"gemma3", "attn_logit_softcapping", 50.0, "attn_logit_softcapping = 50.0 is not supported"},
       {"gemma3", "use_bidirectional_attention", true, "use_bidirectional_attention = true is not supported"},
       {"gemma3", "hidden_activation", "silu", "hidden_activation = \"silu\" is not supported: only gelu_pytorch_tanh"},
@@ -115,6 +116,20 @@ TEST(HfBody, NamesWhatIsNotSupported) {
     write_bytes(folder.file("hf/config.json"), config.dump());
     EXPECT_THAT(error_of([&] { open_hf_model(folder.file("hf")); }), HasSubstr(c.words)) << c.family << " " << c.key;
   }
+}
+
+TEST(HfBody, GemmasClassCapsLogits) {
+  const TemporaryFolder folder;
+  std::filesystem::copy(folder_of("gemma3"), folder.file("hf"));
+  nlohmann::json config = nlohmann::json::parse(read_bytes(folder.file("hf/config.json")));
+  config["final_logit_softcapping"] = 30.0;
+  write_bytes(folder.file("hf/config.json"), config.dump());
+  const auto source = open_hf_model(folder.file("hf"));
+  EXPECT_EQ(softcap_of(source->head()), 30);
+  write_hf(*source, folder.file("back"), {});
+  EXPECT_FALSE(std::filesystem::exists(folder.file("back/modeling_vqlm.py")));
+  EXPECT_EQ(nlohmann::json::parse(read_bytes(folder.file("back/config.json")))["final_logit_softcapping"], 30.0);
+  EXPECT_EQ(softcap_of(open_hf_model(folder.file("back"))->head()), 30);
 }
 
 TEST(HfBody, OlderFilesOfGemmaSayTheSame) {

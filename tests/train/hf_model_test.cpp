@@ -68,6 +68,11 @@ Config config_of(HeadKind kind, bool bias = true, bool tied = false, int groups 
   return config;
 }
 
+Config capped(Config config) {
+  std::get<DenseHeadConfig>(config.head).softcap = 30;
+  return config;
+}
+
 Config averaged(Config config) {
   vq(config).learning = EmaLearningConfig{.ema_decay = 0.9f};
   return config;
@@ -101,6 +106,8 @@ TEST(HfModel, WhatIsWrittenComesBack) {
   const Case cases[] = {{config_of(HeadKind::dense, false), false, 4000},
                         {config_of(HeadKind::dense, false, true), false, 1 << 20},
                         {config_of(HeadKind::dense, true, true), true, 1 << 20},
+                        {capped(config_of(HeadKind::dense, false)), true, 1 << 20},
+                        {capped(config_of(HeadKind::dense, true, true)), true, 1 << 20},
                         {config_of(HeadKind::vq), true, 4000},
                         {config_of(HeadKind::vq, false), true, 1 << 20},
                         {averaged(config_of(HeadKind::vq)), true, 1 << 20},
@@ -125,6 +132,7 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(model.rope_scaling.kind, RopeScaling::Kind::llama3);
     EXPECT_EQ(model.rope_scaling.original_positions, 32);
     EXPECT_EQ(has_bias(back->head()), has_bias(c.config.head));
+    EXPECT_EQ(softcap_of(back->head()), softcap_of(c.config.head));
     EXPECT_EQ(back->seq_len(), 8);
     ASSERT_EQ(back->code_map().has_value(), source.code_map().has_value());
     if (!back->code_map()) continue;
@@ -196,6 +204,8 @@ TEST(HfModel, ExpansionsAreExactOrRefused) {
   const auto expand = [&](const ModelSource& source) { write_hf(source, folder.file("hf"), {.expand = true}); };
   EXPECT_THAT(error_of([&] { expand(TinySource(config_of(HeadKind::vq))); }), HasSubstr("head.groups = 4"));
   EXPECT_THAT(error_of([&] { expand(TinySource(config_of(HeadKind::dense))); }), HasSubstr("has no bias"));
+  EXPECT_THAT(error_of([&] { expand(TinySource(capped(config_of(HeadKind::dense, false)))); }),
+              HasSubstr("LlamaForCausalLM does not cap logits, and this head does (head.softcap = 30)"));
   Config config = config_of(HeadKind::vq, false, false, 0);
   EXPECT_THAT(error_of([&] { expand(TinySource(config)); }),
               HasSubstr("has no bias"));  // 61 tokens, 5 clusters

@@ -10,6 +10,8 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   ModelConfig model;
   EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense");
   EXPECT_EQ(head_text(model, DenseHeadConfig{.bias = false}), "dense no bias");
+  EXPECT_EQ(head_text(model, DenseHeadConfig{.softcap = 30}), "dense softcap 30");
+  EXPECT_EQ(head_sentence(DenseHeadConfig{.softcap = 2.5}), "dense, with a token bias, logits capped at 2.5");
   EXPECT_EQ(head_text(model,
                       VqHeadConfig{
                           .clusters = 10, .members = CodeMembersConfig{.groups = 2, .codes = 9}, .input_codes = false}),

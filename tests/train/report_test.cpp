@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "core/error.h"
+#include "train/codes/code_map_file.h"
 #include "train/config/config.h"
 #include "train/records/loss_plot.h"
 
@@ -19,6 +20,7 @@ namespace vqlm {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class ReportTest : public testing::Test {
  protected:
@@ -97,6 +99,20 @@ TEST_F(ReportTest, TheTableComparesWithTheFirstDenseRun) {
   std::getline(lines, first);
   EXPECT_EQ(first.size(), 120u) << first;
   for (std::string line; std::getline(lines, line) && !line.empty();) EXPECT_EQ(line.size(), first.size()) << line;
+}
+
+TEST_F(ReportTest, SaysHowMuchTextACodeMapSaw) {
+  const std::filesystem::path run = write_run("saw", "vq", "");
+  CodeMap map = make_random_map(100, 10, 2, 10, 1);
+  save_code_map((run / "code_map.h5").string(), map);
+  EXPECT_THAT(report_table({summarize_run(run)}), Not(HasSubstr("code map")));  // random: of no text
+  map.counted_tokens = 49'152'000;  // three times 1000 steps of 32 samples of 512 tokens
+  save_code_map((run / "code_map.h5").string(), map);
+  EXPECT_THAT(report_table({summarize_run(run)}),
+              HasSubstr("saw: its code map saw 49,152,000 tokens, 3 times the tokens that are trained on\n"));
+  map.counted_tokens = 16'384'000;
+  save_code_map((run / "code_map.h5").string(), map);
+  EXPECT_THAT(report_table({summarize_run(run)}), HasSubstr("saw: its code map saw 16,384,000 tokens\n"));
 }
 
 /// An eval.json with the losses of two documents of 10 tokens each.

@@ -39,6 +39,7 @@ struct HeadCase {
   OptimizerKind optimizer = OptimizerKind::adamw;
   const char* body = "llama";
   TableUpdate table_update = TableUpdate::dense;
+  float softcap = 0;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -52,6 +53,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.model = with_body(config.model, GetParam().body);
     config.optim.input_tables_update = GetParam().table_update;
     set_groups(config, GetParam().groups);
+    if (auto* dense = std::get_if<DenseHeadConfig>(&config.head)) dense->softcap = GetParam().softcap;
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
       vq->learning = learning_by(GetParam().learning);
       if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
@@ -127,6 +129,8 @@ INSTANTIATE_TEST_SUITE_P(
     Variants, EveryGrid,
     ::testing::Values(
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+        HeadCase{.name = "capped", .kind = HeadKind::dense, .softcap = 8},
+        HeadCase{.name = "capped_tied", .kind = HeadKind::dense, .tied = true, .softcap = 8},
         HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
@@ -269,6 +273,7 @@ INSTANTIATE_TEST_SUITE_P(
     Heads, Resumed,
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
+                      HeadCase{.name = "capped", .kind = HeadKind::dense, .softcap = 8},
                       HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
                       HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},
                       HeadCase{.name = "olmo", .kind = HeadKind::vq, .body = "olmo"},

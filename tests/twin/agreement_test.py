@@ -21,7 +21,7 @@ from settings import Settings, TwinError  # noqa: E402
 from twin import Twin  # noqa: E402
 
 ROWS = {"dense": RUNS["dense_bias"][0], "tied": RUNS["tied_bias"][0], "vq": RUNS["vq_embedding_mean"][0], "tables": RUNS["tables"][0],
-        "tables_whole": [*RUNS["tables_tied"][0], "optim.input_tables_update=dense", "optim.input_tables_decay_ratio=1"]}
+        "tables_whole": [*RUNS["tables"][0], "optim.input_tables_update=dense", "optim.input_tables_decay_ratio=1"]}
 STEPS = 20
 
 

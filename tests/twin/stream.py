@@ -30,13 +30,24 @@ class Stream:
             raise TwinError(f"{self.pattern}: {len(self.tokens)} tokens; the twin counts at most {COUNTED_TOKENS}, name fewer shards")
         return np.bincount(self.tokens, minlength=vocab_size)
 
-    def training_batch(self, step, batch, length, seed):
-        """(ids, targets), each (batch, length): the samples of optimizer step `step`, from 0."""
+    def trained_counts(self, vocab_size, steps, batch, length, seed):
+        """Of the targets of a run's samples, each once however many epochs read it (docs/heads.md, What is counted)."""
+        numbers = np.unique(self.samples(0, steps * batch, length, seed))
+        if len(numbers) * length > COUNTED_TOKENS:
+            raise TwinError(f"{self.pattern}: the run trains on {len(numbers) * length} tokens; the twin counts at most {COUNTED_TOKENS}")
+        return np.bincount(self.tokens[numbers[:, None] * length + np.arange(1, length + 1)].ravel(), minlength=vocab_size)
+
+    def samples(self, first, count, length, seed):
+        """The numbers of the samples that the run reads from its `first` on."""
         samples = (len(self.tokens) - 1) // length
         if samples < 1:
             raise TwinError(f"{self.pattern}: {len(self.tokens)} tokens, fewer than data.seq_len + 1 = {length + 1}")
-        turns = np.arange(step * batch, (step + 1) * batch)
-        numbers = np.concatenate([permuted(samples, seed, int(e), turns[turns // samples == e] % samples) for e in np.unique(turns // samples)])
+        turns = np.arange(first, first + count)
+        return np.concatenate([permuted(samples, seed, int(e), turns[turns // samples == e] % samples) for e in np.unique(turns // samples)])
+
+    def training_batch(self, step, batch, length, seed):
+        """(ids, targets), each (batch, length): the samples of optimizer step `step`, from 0."""
+        numbers = self.samples(step * batch, batch, length, seed)
         rows = self.tokens[numbers[:, None] * length + np.arange(length + 1)]
         return rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
 

@@ -58,7 +58,7 @@ class Twin:
     def __init__(self, settings, head="", inputs=(), dtype=torch.float32):
         self.settings, self.c, self.dtype = settings, settings.model, dtype
         self.train = Stream(settings["data.train"])
-        counts = self.train.counts(self.c.vocab_size)
+        counts = self.counts()
         self.head = made("heads", head or head_of(settings), self.c, counts, settings, self.train.folder)
         tables = [f"ngram:rows={table['rows']},order={table['order']},number={number},stddev={self.head.embedding_stddev}"
                   for number, table in enumerate(settings.get("input.tables", []))]
@@ -71,6 +71,12 @@ class Twin:
             raise TwinError(f"{max(names, key=names.count)} stands for two tables: give --input ngram a number= of its own")
         self.w = {p.name: p.start(settings["train.seed"]).to(dtype).requires_grad_() for p in self.parameters}
         self.optimizer = AdamW(settings, self.parameters, self.w)
+
+    def counts(self):
+        if self.settings.get("data.counted_text", "all") == "all":
+            return self.train.counts(self.c.vocab_size)
+        run = [self.settings[key] for key in ("train.steps", "train.global_batch", "data.seq_len", "train.seed")]
+        return self.train.trained_counts(self.c.vocab_size, *run)
 
     def hidden(self, ids):
         x = self.head.embed(ids, self.w)

@@ -11,6 +11,7 @@
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/checkpoint/checkpoint_layout.h"
 #include "train/checkpoint/checkpoint_verify.h"
+#include "train/codes/map_seen.h"
 #include "train/engine/planned_model.h"
 
 namespace vqlm {
@@ -125,6 +126,8 @@ std::optional<CodeMap> CheckpointReader::code_map() const {
   map.groups = static_cast<int>(clusters.int_attribute("groups"));
   map.codes = static_cast<int>(clusters.int_attribute("codes"));
   map.provenance = clusters.string_attribute("provenance");
+  map.counted_tokens = clusters.has_attribute("counted_tokens") ? clusters.int_attribute("counted_tokens")
+                                                                : counted_in_provenance(map.provenance);
   if (map.groups > 0) map.member_codes = file_.dataset(member_codes_dataset).read_all<std::uint8_t>();
   map.validate(file_.path());
   return map;

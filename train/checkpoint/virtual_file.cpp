@@ -16,6 +16,7 @@ void write_map(h5::File& file, const CodeMap& map) {
   clusters.set_attribute("codes", static_cast<std::int64_t>(map.codes));
   clusters.set_attribute("groups", static_cast<std::int64_t>(map.groups));
   clusters.set_attribute("provenance", map.provenance);
+  clusters.set_attribute("counted_tokens", map.counted_tokens);
   clusters.close();
   if (map.groups == 0) return;
   const auto groups = static_cast<std::uint64_t>(map.groups);

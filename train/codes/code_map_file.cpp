@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/hdf5/h5.h"
+#include "train/codes/map_seen.h"
 
 namespace vqlm {
 namespace {
@@ -45,6 +46,7 @@ void write_map(const std::string& path, const CodeMap& map, const MapEvidence& e
   file.set_attribute("groups", std::int64_t{map.groups});
   file.set_attribute("codes", std::int64_t{map.codes});
   file.set_attribute("provenance", map.provenance);
+  file.set_attribute("counted_tokens", map.counted_tokens);
   file.close();
 }
 
@@ -80,6 +82,8 @@ CodeMap read_map(const std::string& path) {
   map.codes = small_attribute(file, "codes");
   check_code_map_sizes(map.vocab_size, map.clusters, map.groups, map.codes);
   map.provenance = file.string_attribute("provenance");
+  map.counted_tokens = file.has_attribute("counted_tokens") ? file.int_attribute("counted_tokens")
+                                                            : counted_in_provenance(map.provenance);
   const auto vocab_size = static_cast<std::uint64_t>(map.vocab_size);
   map.cluster_of_token = read_table<std::int32_t>(file, "cluster_of_token", {vocab_size});
   if (map.groups > 0) {

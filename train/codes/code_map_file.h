@@ -3,7 +3,8 @@
 //   /cluster_of_token  int32 (V)          /member_codes  uint8 (V, G), absent where G = 0
 //   /counts            int64 (V), optional: how often each token was seen where the map was made
 //   /vectors           float32 (V, D), optional: what clusters and codes were fitted to
-//   attributes         format = "vqlm-code-map", version, vocab_size, clusters, groups, codes, provenance
+//   attributes         format = "vqlm-code-map", version, vocab_size, clusters, groups, codes, provenance, counted_tokens
+//                      (absent in files of earlier versions)
 #pragma once
 
 #include <cstdint>

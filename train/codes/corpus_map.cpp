@@ -75,14 +75,14 @@ void check_options(const ShardSet& shards, const CorpusMapOptions& options) {
 }  // namespace
 
 CodeMap make_corpus_map(const ShardSet& shards, Backend& backend, const CorpusMapOptions& options) {
-  return fit_corpus_map(shards, count_tokens(shards, options.max_tokens), backend, options).map;
+  const TextToCount text(shards, options.max_tokens);
+  return fit_corpus_map(text, count_tokens(text), backend, options).map;
 }
 
-FittedMap fit_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>& counts, Backend& backend,
+FittedMap fit_corpus_map(const TextToCount& text, const std::vector<std::int64_t>& counts, Backend& backend,
                          const CorpusMapOptions& options, const CountingRanks& ranks) {
-  check_options(shards, options);
-  SparseRows neighbours =
-      count_neighbours(shards, options.max_tokens, counts, options.contexts, options.offsets, ranks);
+  check_options(text.shards(), options);
+  SparseRows neighbours = count_neighbours(text, counts, options.contexts, options.offsets, ranks);
   if (!ranks.is_root()) return {};
   const std::int64_t contexts = neighbours.columns / static_cast<std::int64_t>(options.offsets.size());
   const int groups = std::max(options.groups, 1);
@@ -103,9 +103,10 @@ FittedMap fit_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>
     subtract_cluster_means(x, map.cluster_of_token, map.clusters);
     map.member_codes = product_codes(x, map.groups, map.codes, options.seed);
   }
-  map.provenance = fmt::format("corpus: neighbours of {} tokens of {}, {} contexts, {} dimensions{}, seed {}",
-                               std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), shards.glob(), contexts,
-                               x.dims, vectors_text(options), options.seed);
+  map.counted_tokens = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  map.provenance =
+      fmt::format("corpus: neighbours of {} tokens of {}, {} contexts, {} dimensions{}, seed {}", map.counted_tokens,
+                  text.shards().glob(), contexts, x.dims, vectors_text(options), options.seed);
   map = with_own_clusters(map, own);
   return fitted;
 }

@@ -23,9 +23,9 @@ struct CorpusMapOptions {
   int codes = 128;              // Q; 0 where G = 0
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own; below K
   std::uint64_t seed = 0;
-  int contexts = 2000;  // the most frequent tokens, whose appearance beside a token is counted
-  int dims = 128;       // of the token vectors, rounded up to a multiple of G
-  std::uint64_t max_tokens = 50'000'000;
+  int contexts = 2000;                    // the most frequent tokens, whose appearance beside a token is counted
+  int dims = 128;                         // of the token vectors, rounded up to a multiple of G
+  std::uint64_t max_tokens = 50'000'000;  // of shards that are counted by make_corpus_map
   VectorKind vectors = VectorKind::ppmi;
   std::vector<int> offsets = {1, -1};  // which neighbours count: places after the token, before it where negative
 };
@@ -38,10 +38,10 @@ struct FittedMap {
 };
 
 /// Vectors from neighbour statistics (token_vectors.h), then clusters and product codes of them (map_fit.h). The same
-/// shards, options and back end give the same map, whatever the number of ranks, which share the counting; the fit is the
-/// root's, and the others get an empty map. Collective over `ranks`. counts (V): of the same max_tokens. Throws UsageError
+/// text, options and back end give the same map, whatever the number of ranks, which share the counting; the fit is the
+/// root's, and the others get an empty map. Collective over `ranks`. counts (V): of the same text. Throws UsageError
 /// for impossible sizes, Error where the shards hold fewer than two tokens.
-FittedMap fit_corpus_map(const ShardSet& shards, const std::vector<std::int64_t>& counts, Backend& backend,
+FittedMap fit_corpus_map(const TextToCount& text, const std::vector<std::int64_t>& counts, Backend& backend,
                          const CorpusMapOptions& options, const CountingRanks& ranks = {});
 
 /// The map alone, counted and made by one rank.

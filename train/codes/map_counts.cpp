@@ -9,7 +9,6 @@
 namespace vqlm {
 namespace {
 
-constexpr std::uint64_t block_tokens = 65'536;
 // Pairs that are collected before they are sorted and merged into the counts: 64 MiB and as much again for sorting.
 constexpr std::size_t pairs_at_once = std::size_t{8} << 20;
 
@@ -141,39 +140,18 @@ SparseRows summed_rows(const KeyCounts& pairs, std::int64_t rows, std::int64_t c
 
 }  // namespace
 
-void visit_tokens(const ShardSet& shards, std::uint64_t max_tokens,
-                  const std::function<void(std::span<const std::int32_t> tokens, std::size_t own)>& visit,
-                  const CountingRanks& ranks, std::size_t following) {
-  ShardSet reader = shards;  // with files and cache of its own
-  const std::uint64_t total = reader.total_tokens();
-  const std::uint64_t all_blocks = (total + block_tokens - 1) / block_tokens;
-  const std::uint64_t wanted = max_tokens / block_tokens + (max_tokens % block_tokens > 0 ? 1 : 0);
-  const std::uint64_t blocks = std::min(all_blocks, std::max<std::uint64_t>(wanted, 1));
-  // Neighbouring blocks to one rank: they share chunks of the shards, which are decoded as a whole.
-  const auto part = [&](int rank) {
-    return blocks * static_cast<std::uint64_t>(rank) / static_cast<std::uint64_t>(ranks.size);
+std::vector<std::int64_t> count_tokens(const TextToCount& text, const CountingRanks& ranks) {
+  std::vector<double> counts(static_cast<std::size_t>(text.shards().vocab_size()), 0);
+  const auto count = [&](const TextToCount::Block& block) {
+    for (const std::int32_t token : block.counted) counts[static_cast<std::size_t>(token)] += 1;
   };
-  std::vector<std::int32_t> tokens;
-  for (std::uint64_t b = part(ranks.rank); b < part(ranks.rank + 1); ++b) {
-    const std::uint64_t begin = b * all_blocks / blocks * block_tokens;
-    tokens.resize(std::min<std::uint64_t>(block_tokens + following, total - begin));
-    reader.read(begin, tokens);
-    visit(tokens, std::min<std::size_t>(tokens.size(), block_tokens));
-  }
-}
-
-std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens, const CountingRanks& ranks) {
-  std::vector<double> counts(static_cast<std::size_t>(shards.vocab_size()), 0);
-  const auto count = [&](std::span<const std::int32_t> tokens, std::size_t own) {
-    for (const std::int32_t token : tokens.first(own)) counts[static_cast<std::size_t>(token)] += 1;
-  };
-  visit_tokens(shards, max_tokens, count, ranks);
+  text.visit(count, ranks);
   ranks.sum(counts);
   return {counts.begin(), counts.end()};
 }
 
-SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
-                            int contexts, const std::vector<int>& offsets, const CountingRanks& ranks) {
+SparseRows count_neighbours(const TextToCount& text, const std::vector<std::int64_t>& counts, int contexts,
+                            const std::vector<int>& offsets, const CountingRanks& ranks) {
   const auto vocab_size = static_cast<std::int64_t>(counts.size());
   const std::int64_t c = std::min<std::int64_t>(contexts, vocab_size);
   const std::int64_t columns = c * static_cast<std::int64_t>(offsets.size());
@@ -181,13 +159,14 @@ SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, co
   std::size_t reach = 0;
   for (const int offset : offsets) reach = std::max(reach, static_cast<std::size_t>(std::abs(offset)));
   KeyCounts pairs;
-  const auto count = [&](std::span<const std::int32_t> tokens, std::size_t own) {
+  const auto count = [&](const TextToCount::Block& block) {
+    const std::span<const std::int32_t> tokens = block.tokens;
     for (std::size_t part = 0; part < offsets.size(); ++part) {
       const int offset = offsets[part];
       const auto distance = static_cast<std::size_t>(std::abs(offset));
       const std::size_t first = offset < 0 ? distance : 0;  // where the token stands, seen from the earlier of the two
       const std::size_t other = distance - first;
-      for (std::size_t i = 0; i < own && i + distance < tokens.size(); ++i) {
+      for (std::size_t i = 0; i < block.pairs && i + distance < tokens.size(); ++i) {
         const std::int32_t column = context[static_cast<std::size_t>(tokens[i + other])];
         if (column < 0) continue;
         pairs.add(
@@ -195,7 +174,7 @@ SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, co
       }
     }
   };
-  visit_tokens(shards, max_tokens, count, ranks, reach);
+  text.visit(count, ranks, reach);
   pairs.finish();
   return summed_rows(pairs, vocab_size, columns, ranks);
 }

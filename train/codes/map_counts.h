@@ -2,26 +2,21 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
 #include <vector>
 
 #include "data/shards/shard_set.h"
 #include "train/codes/counting_ranks.h"
+#include "train/codes/text_to_count.h"
 
 namespace vqlm {
 
-/// Calls visit(tokens, own) with runs of neighbouring tokens of this rank's part of the stream: all of it where it has at
-/// most max_tokens, else blocks of 64Ki tokens spread evenly over it, max_tokens in total (rounded up to whole blocks) over
-/// all ranks. tokens holds the `own` tokens of the block and up to `following` that come after it.
-void visit_tokens(const ShardSet& shards, std::uint64_t max_tokens,
-                  const std::function<void(std::span<const std::int32_t> tokens, std::size_t own)>& visit,
-                  const CountingRanks& ranks = {}, std::size_t following = 1);
-
-/// Counts (V) over the tokens that visit_tokens shows, all of them where the stream is not longer than max_tokens.
-/// Collective over the ranks, as is everything here; the same on each.
-std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens,
-                                       const CountingRanks& ranks = {});
+/// Counts (V) over the text. Collective over the ranks, as is everything here; the same on each.
+std::vector<std::int64_t> count_tokens(const TextToCount& text, const CountingRanks& ranks = {});
+/// The same of a stream, all of it where it is not longer than max_tokens.
+inline std::vector<std::int64_t> count_tokens(const ShardSet& shards, std::uint64_t max_tokens,
+                                              const CountingRanks& ranks = {}) {
+  return count_tokens(TextToCount(shards, max_tokens), ranks);
+}
 
 /// A sparse matrix in compressed rows.
 struct SparseRows {
@@ -37,7 +32,12 @@ struct SparseRows {
 /// id first): (V, offsets * C). Column p C + c: context c stands offsets[p] places after the token, before it where
 /// negative. Memory: 16 bytes for each distinct pair of the result and a fixed buffer, whatever the length of the corpus;
 /// with several ranks another 64 MiB.
-SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens, const std::vector<std::int64_t>& counts,
-                            int contexts, const std::vector<int>& offsets = {1, -1}, const CountingRanks& ranks = {});
+SparseRows count_neighbours(const TextToCount& text, const std::vector<std::int64_t>& counts, int contexts,
+                            const std::vector<int>& offsets = {1, -1}, const CountingRanks& ranks = {});
+inline SparseRows count_neighbours(const ShardSet& shards, std::uint64_t max_tokens,
+                                   const std::vector<std::int64_t>& counts, int contexts,
+                                   const std::vector<int>& offsets = {1, -1}, const CountingRanks& ranks = {}) {
+  return count_neighbours(TextToCount(shards, max_tokens), counts, contexts, offsets, ranks);
+}
 
 }  // namespace vqlm

@@ -26,9 +26,9 @@ inline constexpr std::string_view learned_map = "learned";
 bool is_made_map(const std::string& name);
 
 /// The map `name` (is_made_map) with the sizes, own tokens and seed of `options`, and for a corpus map the vectors that
-/// it was fitted to. counts (V): of the tokens of options.max_tokens. Collective over `ranks`; the root's result
+/// it was fitted to. counts (V): of the text. Collective over `ranks`; the root's result
 /// counts, the others' may be empty. The same result for every number of ranks. Throws UsageError for impossible sizes.
-FittedMap make_code_map(const std::string& name, const CorpusMapOptions& options, const ShardSet& shards,
+FittedMap make_code_map(const std::string& name, const CorpusMapOptions& options, const TextToCount& text,
                         const std::vector<std::int64_t>& counts, Backend& backend, const CountingRanks& ranks);
 
 }  // namespace vqlm

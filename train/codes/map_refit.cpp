@@ -120,9 +120,11 @@ Refit refit_map(const CodeMap& map, const HeadArrays& values, const ClassSums& s
   const std::vector<std::int32_t> start = start_of(map.cluster_of_token, tokens, rest.clusters);
   rest.cluster_of_token = balanced_clusters(x, rest.clusters, options.seed, backend, start);
   rest.member_codes.resize(tokens.size() * static_cast<std::size_t>(map.groups));
-  rest.provenance = fmt::format("re-fit: hidden states of {} tokens of {}, {} dimensions, seed {}",
-                                std::accumulate(sums.counts.begin(), sums.counts.end(), std::int64_t{0}),
+  const auto seen = std::accumulate(sums.counts.begin(), sums.counts.end(), std::int64_t{0});
+  rest.provenance = fmt::format("re-fit: hidden states of {} tokens of {}, {} dimensions, seed {}", seen,
                                 options.source, sums.dims, options.seed);
+  // Both are text: that of the hidden states, and that which weighs the tokens.
+  rest.counted_tokens = std::max(seen, std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
   Refit fit{.map = with_own_clusters(rest, own)};
   const HeadAtZero zero = head_at_zero(map, values);
   fit.map.cluster_of_token = named_after(map.cluster_of_token, fit.map.cluster_of_token, map.clusters, zero);

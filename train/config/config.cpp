@@ -322,6 +322,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
         {&find_key(key, earlier_versions), std::move(value), std::string(earlier_versions), Source::file});
   };
   meant("optim.embedding_lr_ratio", 1.0);
+  meant("data.counted_text", "all");
   if (!dense) {  // a head that only --set names has the defaults of this version
     meant("head.members", "codes");
     meant("head.input_codes", false);

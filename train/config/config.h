@@ -36,11 +36,15 @@ struct HeldoutEntry {
   bool operator==(const HeldoutEntry&) const = default;
 };
 
+/// What token counts and made code maps are of: the samples that the run trains on, or the whole shards.
+enum class CountedText { trained, all };
+
 struct DataSection {
   std::string train;    // glob of the training shards
   std::string heldout;  // glob of the held-out shards
   std::int64_t seq_len = 512;
-  bool document_mask = false;              // a token sees its own document only
+  bool document_mask = false;  // a token sees its own document only
+  CountedText counted_text = CountedText::trained;
   std::vector<MixEntry> mix;               // in place of train
   std::vector<HeldoutEntry> heldout_sets;  // in place of heldout
 
@@ -128,6 +132,8 @@ struct RunSection {
   bool cuda_graphs = true;      // record micro-batches and replay them (GPU)
   std::string began_from;       // what --init or --resume-from named; empty: random weights. The program writes it
   std::int64_t head_since = 0;  // the step after which the head is another one than before. The program writes it
+  std::int64_t counted_samples =
+      0;  // the run's first samples that counts and map are of; 0: all text. The program writes it
 };
 
 struct Config {
@@ -139,6 +145,13 @@ struct Config {
   ParallelSection parallel;
   CheckpointSection checkpoint;
   RunSection run;
+
+  /// Tokens of all steps, repeated ones as often as they are read; 0 where the run began from a model, which was trained on
+  /// text of its own.
+  double trained_tokens() const {
+    if (!run.began_from.empty()) return 0;
+    return static_cast<double>(train.steps) * static_cast<double>(train.global_batch * data.seq_len);
+  }
 };
 
 /// Defaults, then the file (skipped where path is empty), then overrides "section.key=value" in order.

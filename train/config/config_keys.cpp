@@ -44,6 +44,9 @@ constexpr Field<int> document_end = {[](const Config& config) { return int{confi
 constexpr Field<float> z_loss = {
     [](const Config& config) { return std::get<DenseHeadConfig>(config.head).z_loss; },
     [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).z_loss = value; }};
+constexpr Field<float> softcap = {
+    [](const Config& config) { return std::get<DenseHeadConfig>(config.head).softcap; },
+    [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).softcap = value; }};
 constexpr Field<float> commitment = {[](const Config& config) { return vq(config).commitment(); },
                                      [](Config& config, float value) {
                                        auto& learning = vq(config).learning;
@@ -132,6 +135,7 @@ constexpr Key table[] = {
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
     {"head", "z_loss", z_loss, {0, 1}, "dense: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, dense_head},
+    {"head", "softcap", softcap, {0, 1e6}, "dense: logits x become c tanh(x / c) for this c (Gemma 2: 30); 0: they stay", Identity::model, dense_head},
     {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
     {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
     {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
@@ -147,6 +151,7 @@ constexpr Key table[] = {
     {"data", "train", field<data, &DataSection::train>, any, "glob of the training shards"},
     {"data", "heldout", field<data, &DataSection::heldout>, any, "glob of the held-out shards; empty: no evaluation while training"},
     {"data", "document_mask", field<data, &DataSection::document_mask>, any, "a token sees its own document only (the shards' end-of-text token ends one)"},
+    {"data", "counted_text", choice<data, &DataSection::counted_text>, any, "text that token biases start from and head.map is made of: what the run trains on, or all of the shards"},
     {"data", "seq_len", field<data, &DataSection::seq_len>, {1, 1 << 24}, "tokens of a sample T", Identity::samples},
 
     {"train", "steps", field<train, &TrainSection::steps>, {1, many}, "optimizer steps of the whole run"},
@@ -202,6 +207,7 @@ constexpr Key table[] = {
     {"run", "log_every", field<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
     {"run", "cuda_graphs", field<run, &RunSection::cuda_graphs>, any, "GPU: record micro-batches as graphs and replay them"},
     {"run", "head_since", field<run, &RunSection::head_since>, {0, many}, "written by the program: the step after which --resume-from went on with another head"},
+    {"run", "counted_samples", field<run, &RunSection::counted_samples>, {0, 9007199254740992.0}, "written by the program: the run's first samples that token counts and map are of; 0: all text"},
     {"run", "began_from", field<run, &RunSection::began_from>, any, "written by the program: the model or checkpoint that the run started from"},
 };
 // clang-format on

@@ -30,6 +30,8 @@ inline constexpr std::array<std::string_view, 3> words<CodebookLearning> = {"gra
 template <>
 inline constexpr std::array<std::string_view, 3> words<MemberVectors> = {"embedding", "codes", "none"};
 template <>
+inline constexpr std::array<std::string_view, 2> words<CountedText> = {"trained", "all"};
+template <>
 inline constexpr std::array<std::string_view, 3> words<Precision> = {"auto", "fp32", "bf16"};
 template <>
 inline constexpr std::array<std::string_view, 3> words<ScheduleKind> = {"constant", "cosine", "wsd"};

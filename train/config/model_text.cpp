@@ -25,14 +25,19 @@ std::string vq_head_text(const VqHeadConfig& head) {
 
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
   const auto* vq = vq_of(head);
-  const std::string text = vq != nullptr ? vq_head_text(*vq) : model.tie_embeddings ? "dense tied" : "dense";
+  std::string text = vq != nullptr ? vq_head_text(*vq) : model.tie_embeddings ? "dense tied" : "dense";
+  if (const float cap = softcap_of(head); cap > 0) text += fmt::format(" softcap {}", cap);
   return has_bias(head) ? text : text + " no bias";
 }
 
 std::string head_sentence(const HeadConfig& head) {
   const bool bias = has_bias(head);
   const VqHeadConfig* const vq = vq_of(head);
-  if (vq == nullptr) return bias ? "dense, with a token bias" : "dense, no bias";
+  if (vq == nullptr) {
+    const float cap = softcap_of(head);
+    return std::string(bias ? "dense, with a token bias" : "dense, no bias") +
+           (cap > 0 ? fmt::format(", logits capped at {}", cap) : "");
+  }
   std::string text = fmt::format("VQ: {} clusters, {} groups", vq->clusters, vq->groups());
   if (vq->groups() > 0) text += fmt::format(" of {} codes", vq->codes());
   if (vq->by_embedding()) {

@@ -93,6 +93,14 @@ bool changes_head(const Config& now, const Config& saved) {
 void check_head_change(const Config& config, const ModelSource& source) {
   const bool tied_before = source.model().tie_embeddings;
   const VqHeadConfig* const vq = vq_of(config.head);
+  const float cap = softcap_of(source.head());
+  if (vq == nullptr && softcap_of(config.head) != cap)
+    refuse(config, source, fmt::format("the logits' cap stays as it is: set head.softcap = {}", cap));
+  if (vq != nullptr && cap > 0) {
+    refuse(config, source,
+           "a VQ head does not cap its logits (head.softcap), and without a cap they mean something else: go on with "
+           "head.kind = \"dense\"");
+  }
   if (const VqHeadConfig* const before = vq_of(source.head())) {
     if (!has_bias(config.head)) refuse(config, source, "a VQ head needs the dense one's bias: set head.bias = true");
     if (config.model.tie_embeddings && !before->by_embedding()) {

@@ -97,8 +97,11 @@ void check_supported(const HfSection& config, const HfFamily& family) {
     config.refuse("partial_rotary_factor", "is not supported: rotary positions turn whole heads");
   if (config.has("quantization_config"))
     config.refuse("quantization_config", "is not supported: only float32, bfloat16 and float16 values are");
-  for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"}) {
-    if (config.has(key)) config.refuse(key, "is not supported: logits and scores here are not capped; set it to null");
+  if (config.has("attn_logit_softcapping")) {
+    config.refuse("attn_logit_softcapping", "is not supported: attention's scores here are not capped; set it to null");
+  }
+  if (config.has("final_logit_softcapping") && !family.gemma) {
+    config.refuse("final_logit_softcapping", "is not supported: this class does not cap its logits; set it to null");
   }
   if (config.flag("use_bidirectional_attention", false))
     config.refuse("use_bidirectional_attention", "is not supported: attention here is causal");

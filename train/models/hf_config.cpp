@@ -63,7 +63,7 @@ HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) 
   const bool bias = config.flag("head_bias", false);
   const auto kind = value_of<HeadKind>(config.text("head_kind"));
   if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
-  if (kind == HeadKind::dense) return DenseHeadConfig{.bias = bias};
+  if (kind == HeadKind::dense) return DenseHeadConfig{.bias = bias, .softcap = config.number("head_softcap", 0)};
   if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
   VqHeadConfig head{.bias = bias,
                     .clusters = config.integer("vq_clusters"),
@@ -85,7 +85,8 @@ std::vector<NgramTable> parse_ngram_tables(const HfSection& config) {
   if (!config.has(key)) return {};
   std::vector<NgramTable> tables;
   for (const Json& pair : config.list(key)) {
-    const bool numbers = pair.is_array() && pair.size() == 2 && pair[0].is_number_unsigned() && pair[1].is_number_unsigned();
+    const bool numbers =
+        pair.is_array() && pair.size() == 2 && pair[0].is_number_unsigned() && pair[1].is_number_unsigned();
     if (!numbers || pair[0] < 2 || pair[0] > 8 || pair[1] < 1 || pair[1] > std::numeric_limits<std::int32_t>::max())
       config.refuse(key, "must be a list of [order, rows], order from 2 to 8");
     tables.push_back({.order = pair[0].get<int>(), .rows = pair[1].get<std::int64_t>()});
@@ -104,6 +105,7 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   }
   json["head_kind"] = word_of(kind_of(config.head));
   json["head_bias"] = has_bias(config.head);
+  if (const float cap = softcap_of(config.head); cap > 0) json["head_softcap"] = hf_number(cap);
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr) return;
   VQLM_ASSERT(!head->input_codes);  // the form has none: FoldedInputCodes
@@ -136,9 +138,11 @@ HfConfig parse_hf_config(const std::string& text, const std::string& file) {
   config.native = model_type == "vqlm";
   config.family = config.native ? section.text("vqlm_body", "llama") : model_type;
   config.model = parse_hf_body(section, config.family, config.native ? "vqlm_body" : "model_type");
-  config.head = DenseHeadConfig{.bias = false};
+  config.head = DenseHeadConfig{.bias = false, .softcap = section.number("final_logit_softcapping", 0)};
   if (config.native) {
     config.model.ngram_tables = parse_ngram_tables(section);
+    if (softcap_of(config.head) > 0)
+      section.refuse("final_logit_softcapping", "is not possible beside a head of ours: head_softcap is its cap");
     config.head = parse_native_head(section, config.model);
     config.map_provenance = section.text("vq_map_provenance", "");
   }
@@ -156,6 +160,8 @@ std::string hf_config_json(const HfConfig& config, const std::string& dtype, con
       {"model_type", config.native ? "vqlm" : config.family},
   };
   append_hf_body(json, config.model, family, config.max_positions);
+  if (const float cap = softcap_of(config.head); cap > 0 && !config.native)
+    json["final_logit_softcapping"] = hf_number(cap);  // a class that has it: HfFolder::choose_form
   json["torch_dtype"] = dtype;
   json["use_cache"] = true;
   json["bos_token_id"] = nullptr;

@@ -10,6 +10,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
+#include "train/codes/map_seen.h"
 #include "train/engine/planned_model.h"
 #include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
@@ -165,7 +166,8 @@ void HfModel::read_map() {
               .codes = head.codes(),
               .cluster_of_token = {},
               .member_codes = {},
-              .provenance = config_.map_provenance};
+              .provenance = config_.map_provenance,
+              .counted_tokens = counted_in_provenance(config_.map_provenance)};
   const std::string origin = weights_.find(cluster_tensor).file->path() + ": the code map";
   for (const std::int64_t cluster : read_integers(cluster_tensor, {map.vocab_size}))
     map.cluster_of_token.push_back(cluster < 0 || cluster >= map.clusters ? -1 : static_cast<std::int32_t>(cluster));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "train/codes/map_seen.h"
 #include "train/config/enum_words.h"
 
 namespace vqlm {
@@ -92,6 +93,13 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   json["head"] = {{"kind", word_of(kind_of(subject.config.head))},   {"parameters", subject.head.matrix_parameters},
                   {"fraction_of_dense", fraction_of_dense(subject)}, {"biases", subject.head.bias_parameters},
                   {"code_bytes", subject.head.code_bytes},           {"multiply_adds", subject.head.multiply_adds}};
+  if (subject.map_tokens > 0) {
+    json["code_map"] = {{"counted_tokens", subject.map_tokens}};
+    if (subject.trained_tokens > 0)
+      json["code_map"]["trained_tokens"] = static_cast<std::int64_t>(subject.trained_tokens);
+    if (const auto times = times_trained(subject.map_tokens, subject.trained_tokens))
+      json["code_map"]["times_trained"] = *times;
+  }
   if (evaluation.code_usage) {
     json["code_usage"] = {{"codes", evaluation.code_usage->codes},
                           {"used", evaluation.code_usage->used},
@@ -120,6 +128,10 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
       evaluation.tokens, evaluation.bytes ? fmt::format("{} bytes of text, ", *evaluation.bytes) : "",
       subject.config.data.seq_len, subject.parameters, subject.head.matrix_parameters,
       100.0 * fraction_of_dense(subject), subject.head.bias_parameters, subject.head.code_bytes);
+  if (subject.map_tokens > 0) {
+    text += fmt::format("code map saw   {} tokens{}\n", subject.map_tokens,
+                        times_trained_text(subject.map_tokens, subject.trained_tokens));
+  }
   if (evaluation.code_usage) {
     text += fmt::format("code usage     {} of {} codes, perplexity {:.1f}\n", evaluation.code_usage->used,
                         evaluation.code_usage->codes, evaluation.code_usage->perplexity);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "data/tokenizer/tokenizer_files.h"
+#include "train/codes/code_map_file.h"
 #include "train/config/config.h"
 #include "train/config/model_text.h"
 #include "train/engine/planned_model.h"
@@ -39,6 +40,10 @@ void read_config(RunSummary& run, const std::filesystem::path& folder) {
   run.head = head_text(config.model, config.head);
   run.tied = run.head_kind == HeadKind::dense && config.model.tie_embeddings;
   run.seed = config.train.seed;
+  run.trained_tokens = config.trained_tokens();
+  const std::filesystem::path map = folder / "code_map.h5";
+  if (run.head_kind == HeadKind::vq && std::filesystem::exists(map))
+    run.map_tokens = load_code_map(map.string()).counted_tokens;
   run.vocab_size = config.model.vocab_size;
   run.seq_len = config.data.seq_len;
   run.partial = config.train.eval_tokens > 0;

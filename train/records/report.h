@@ -13,8 +13,8 @@
 namespace vqlm {
 
 struct LossPoint {
-  double tokens = 0;  // trained on
-  double loss = 0;    // nats per token
+  double tokens = 0;   // trained on
+  double loss = 0;     // nats per token
   double seconds = 0;  // of the run's steps so far
 };
 
@@ -35,6 +35,8 @@ struct RunSummary {
   std::optional<double> bits_per_byte;
   std::optional<std::int64_t> steps, tokens;  // trained
   std::int64_t seed = 0;
+  std::int64_t map_tokens = 0;  // that a VQ head's map was counted on; 0: none, or not known
+  double trained_tokens = 0;    // Config::trained_tokens()
   // What a perplexity is one of: such that agree in all of it can be compared.
   std::optional<std::string> tokenizer;    // hash
   std::optional<std::string> heldout_set;  // fingerprint of the shards
@@ -75,7 +77,7 @@ std::optional<TimeToLoss> time_to_loss(const std::vector<RunSummary>& runs);
 
 /// Two tables with a row for each run, in order, and notes: the models, and what they have come to, with the time to a loss that
 /// all of them reached, the last column compared with the first dense run; two more where runs have held-out sets or sources by
-/// name. At most 120 columns: long names are cut.
+/// name; and how much text each code map saw. At most 120 columns: long names are cut.
 std::string report_table(const std::vector<RunSummary>& runs);
 
 /// Running mean with weights 1 / window (bias-corrected at the start).

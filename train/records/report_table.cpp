@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "train/codes/map_seen.h"
 #include "train/records/report.h"
 
 namespace vqlm {
@@ -111,7 +112,7 @@ std::string models_table(const std::vector<RunSummary>& runs, const std::vector<
 /// A column for each name that a run has, as many as fit beside the runs' names; empty where no run has any.
 std::string table_by_name(const std::vector<RunSummary>& runs, const std::vector<std::string>& names,
                           const std::string& title, const char* format,
-                          std::map<std::string, double> RunSummary::*numbers) {
+                          std::map<std::string, double> RunSummary::* numbers) {
   std::set<std::string> all;
   for (const RunSummary& run : runs) {
     for (const auto& [name, number] : run.*numbers) all.insert(name);
@@ -149,6 +150,17 @@ std::string comparison(const RunSummary& run, const RunSummary& base, const std:
     return fmt::format("{:+.1f} % ({:+.1f} to {:+.1f})", 100 * paired->relative, 100 * paired->low, 100 * paired->high);
   }
   return fmt::format("{:+.1f} %", 100 * (*run.perplexity / *base.perplexity - 1));
+}
+
+/// A line for each run whose code map was counted on text.
+std::string maps_text(const std::vector<RunSummary>& runs, const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].map_tokens == 0) continue;
+    text += fmt::format("{}: its code map saw {} tokens{}\n", names[i], grouped(runs[i].map_tokens),
+                        times_trained_text(runs[i].map_tokens, runs[i].trained_tokens));
+  }
+  return text.empty() ? "" : '\n' + text;
 }
 
 }  // namespace
@@ -199,16 +211,15 @@ std::string report_table(const std::vector<RunSummary>& runs) {
   Notes notes;
   const std::string base = dense == runs.end() ? "" : names[static_cast<std::size_t>(dense - runs.begin())];
   const std::optional<TimeToLoss> time = time_to_loss(runs);
-  std::vector<Row> rows = {{"run", "tokens/s", "head ms/step",
-                            "evaluated", "perplexity", "bits/byte",
+  std::vector<Row> rows = {{"run", "tokens/s", "head ms/step", "evaluated", "perplexity", "bits/byte",
                             base.empty() ? "vs dense" : fmt::format("vs {} (95 %, paired)", base)}};
   if (rows.front().back().size() > 40) rows.front().back() = "vs the first dense run (95 %)";
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const RunSummary& run = runs[i];
     std::string evaluated = cell(run.evaluated);
     if (run.partial && run.perplexity) evaluated += " " + notes.mark("the beginning of the held-out text only");
-    rows.push_back({names[i], cell(run.tokens_per_second, "{:.0f}"), cell(run.head_seconds, "{:.1f}", 1000),
-                    evaluated, cell(run.perplexity, "{:.2f}"), cell(run.bits_per_byte, "{:.4f}"),
+    rows.push_back({names[i], cell(run.tokens_per_second, "{:.0f}"), cell(run.head_seconds, "{:.1f}", 1000), evaluated,
+                    cell(run.perplexity, "{:.2f}"), cell(run.bits_per_byte, "{:.4f}"),
                     dense == runs.end() ? "-" : comparison(run, *dense, base, notes)});
   }
   if (time) {
@@ -219,7 +230,8 @@ std::string report_table(const std::vector<RunSummary>& runs) {
   }
   return models_table(runs, names) + '\n' + layout(rows, 1) +
          table_by_name(runs, names, "held-out perplexity by set", "{:.2f}", &RunSummary::set_perplexities) +
-         table_by_name(runs, names, "loss by source, last steps", "{:.4f}", &RunSummary::source_losses) + notes.text();
+         table_by_name(runs, names, "loss by source, last steps", "{:.4f}", &RunSummary::source_losses) +
+         maps_text(runs, names) + notes.text();
 }
 
 }  // namespace vqlm

@@ -4,7 +4,6 @@
 #include <spdlog/fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <set>
 
@@ -14,14 +13,13 @@
 #include "train/codes/code_map_file.h"
 #include "train/codes/corpus_map.h"
 #include "train/codes/map_maker.h"
+#include "train/codes/map_seen.h"
 #include "train/models/carried_model.h"
 #include "train/run/mixture.h"
+#include "train/run/token_counts.h"
 
 namespace vqlm {
 namespace {
-
-// Unigram counts and corpus statistics change little beyond this many tokens, and reading them stays a matter of seconds.
-constexpr std::uint64_t statistics_tokens = 200'000'000;
 
 /// Read by the root alone; the others' is empty.
 CodeMap read_map(const VqHeadConfig& head, bool root) {
@@ -61,8 +59,9 @@ void pad_map(CodeMap& map, std::int64_t vocab_size) {
 }
 
 /// Collective; the map is the root's.
-CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, const std::vector<std::int64_t>& counts,
-                 const CountingRanks& ranks) {
+CodeMap make_map(Backend& backend, const Config& config, const TextToCount& text,
+                 const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
+  const ShardSet& train = text.shards();
   const auto& head = std::get<VqHeadConfig>(config.head);
   if (head.map == learned_map) {
     throw UsageError(
@@ -81,14 +80,13 @@ CodeMap make_map(Backend& backend, const Config& config, const ShardSet& train, 
   options.codes = head.codes();
   options.seed = static_cast<std::uint64_t>(config.train.seed);
   options.own_tokens = head.own_tokens;
-  options.max_tokens = statistics_tokens;
   // Where members have vectors of their own, all that a map decides is how well a cluster can be foretold: docs/heads.md.
   if (head.by_embedding()) {
     options.vectors = VectorKind::chi_square;
     options.offsets = {-1, -2};
   }
   const std::vector<std::int64_t> of_text(counts.begin(), counts.begin() + train.vocab_size());
-  return padded(make_code_map(head.map, options, train, of_text, backend, ranks).map);
+  return padded(make_code_map(head.map, options, text, of_text, backend, ranks).map);
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
@@ -102,6 +100,17 @@ void broadcast_map(Backend& backend, Communicator& group, const Config& config, 
   std::vector<std::uint8_t> text(map.provenance.begin(), map.provenance.end());
   broadcast_from(backend, group, 0, text);
   map.provenance.assign(text.begin(), text.end());
+  std::vector<std::int64_t> counted{map.counted_tokens};
+  broadcast_from(backend, group, 0, counted);
+  map.counted_tokens = counted[0];
+}
+
+/// How the map was made, and how much text it saw. A model that a run began from was trained on text of its own, so that its
+/// map is held against nothing here.
+std::string map_line(const CodeMap& map, const Config& config, std::int64_t trained, const TrainState& place) {
+  const bool known = config.run.began_from.empty() || place.step > 0;
+  const std::string times = times_trained_text(map.counted_tokens, known ? static_cast<double>(trained) : 0);
+  return map.provenance + (times.empty() ? "" : fmt::format("; the map saw {} tokens{}", map.counted_tokens, times));
 }
 
 /// The tokenizer beside the shards, which checkpoints carry on. Training reads ids alone, so that another one, or a damaged
@@ -173,36 +182,6 @@ std::vector<HeldoutSet> open_heldout_shards(const Config& config, const ShardSet
   return sets;
 }
 
-namespace {
-
-/// Counts over the training text as the run reads it from its start: each source's by its share.
-std::vector<std::int64_t> count_sources(const ShardSet& train, const Config& config, const CountingRanks& ranks) {
-  const std::vector<std::uint64_t> shares = first_shares(config);
-  if (shares.size() == 1) return count_tokens(train, statistics_tokens, ranks);
-  std::uint64_t all = 0;
-  for (const std::uint64_t share : shares) all += share;
-  std::vector<double> sums(static_cast<std::size_t>(train.vocab_size()), 0);
-  const std::vector<ShardSet::Source> sources = training_sources(config.data);
-  for (std::size_t s = 0; s < shares.size(); ++s) {
-    const auto named =
-        std::ranges::find(train.parts(), sources[s].name, [](const ShardSet::Part& part) { return part.source.name; });
-    const ShardSet source = train.part(static_cast<std::size_t>(named - train.parts().begin()));
-    if (shares[s] == 0 || source.total_tokens() == 0) continue;
-    const double part = static_cast<double>(shares[s]) / static_cast<double>(all);
-    const auto tokens = static_cast<std::uint64_t>(part * static_cast<double>(statistics_tokens));
-    const std::vector<std::int64_t> counts = count_tokens(source, std::max<std::uint64_t>(tokens, 1), ranks);
-    double counted = 0;
-    for (const std::int64_t count : counts) counted += static_cast<double>(count);
-    const double scale = part * static_cast<double>(std::min(train.total_tokens(), statistics_tokens)) / counted;
-    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += scale * static_cast<double>(counts[i]);
-  }
-  std::vector<std::int64_t> counts;
-  for (const double sum : sums) counts.push_back(static_cast<std::int64_t>(std::ceil(sum)));  // what occurs counts
-  return counts;
-}
-
-}  // namespace
-
 std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
                                           const ShardSet& train, Backend& backend, Communicator& world) {
   const VqHeadConfig* const head = vq_of(config.head);
@@ -221,28 +200,32 @@ std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, 
 }
 
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet train,
-                                    std::optional<CodeMap> map) {
+                                    std::optional<CodeMap> map, const std::optional<TrainState>& goes_on_from) {
   TrainingInputs inputs{.train = std::move(train), .heldout = {}, .counts = {}, .map = {}, .tokenizer = {}};
   inputs.heldout = open_heldout_shards(config, inputs.train);
   const bool root = grid.world().rank() == 0;
   inputs.tokenizer = tokenizer_of(inputs.train, root);
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
-  const CountingRanks ranks = counting_ranks(backend, grid.world());
-  inputs.counts = count_sources(inputs.train, config, ranks);
-  inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
   const VqHeadConfig* const head = vq_of(config.head);
-  if (head == nullptr) return inputs;
-
   // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
-  const bool made = max_over(backend, grid.world(), map || !root ? 0 : 1) > 0;
-  inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
-  if (made) {
-    if (root) log::info("making the code map ({})", head->map);
-    *inputs.map = make_map(backend, config, inputs.train, inputs.counts, ranks);
+  const bool makes_map = max_over(backend, grid.world(), head == nullptr || map || !root ? 0 : 1) > 0;
+  if (head != nullptr) inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
+
+  const TrainState place = goes_on_from.value_or(TrainState{});
+  const std::int64_t trained = trained_tokens(config, inputs.train, place);
+  if (!goes_on_from || makes_map) {
+    const CountingRanks ranks = counting_ranks(backend, grid.world());
+    const TextToCount text = text_to_count(config, inputs.train, place);
+    if (root) log::info("token counts {}", describe_counted(text, trained));
+    inputs.counts = count_text(text, config, ranks);
+    inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
+    if (root && makes_map) log::info("making the code map ({})", head->map);
+    if (makes_map) *inputs.map = make_map(backend, config, text, inputs.counts, ranks);
   }
+  if (head == nullptr) return inputs;
   if (root) check_map(*inputs.map, config, head->map);
   broadcast_map(backend, grid.world(), config, *inputs.map);
-  if (root) log::info("code map: {}", inputs.map->provenance);
+  if (root) log::info("code map: {}", map_line(*inputs.map, config, trained, place));
   return inputs;
 }
 

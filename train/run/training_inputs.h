@@ -11,6 +11,7 @@
 #include "core/model/head/code_map.h"
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
+#include "train/checkpoint/manifest.h"
 #include "train/checkpoint/model_source.h"
 #include "train/config/config.h"
 
@@ -24,7 +25,7 @@ struct HeldoutSet {
 struct TrainingInputs {
   ShardSet train;  // of all sources (train/run/mixture.h)
   std::vector<HeldoutSet> heldout;
-  std::vector<std::int64_t> counts;              // (V) of the training shards, sources by their weights
+  std::vector<std::int64_t> counts;              // (V) of the text that the run counts; empty where it counts none
   std::optional<CodeMap> map;                    // VQ head only
   std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer/tokenizer_files.h)
 };
@@ -46,9 +47,11 @@ void check_map(const CodeMap& map, const Config& config, const std::string& orig
 std::unique_ptr<ModelSource> on_named_map(std::unique_ptr<ModelSource> initial, const Config& config,
                                           const ShardSet& train, Backend& backend, Communicator& world);
 
-/// Counts tokens on all ranks, makes the map on rank 0 and gives it to all (collective; the same for every number of
-/// ranks). A map in hand (from a checkpoint) is taken as it is. config must be resolved.
+/// Counts tokens on all ranks (train/run/token_counts.h), makes the map on rank 0 and gives it to all (collective; the same
+/// for every number of ranks). A map in hand (from a checkpoint) is taken as it is. A run that goes on from a place has its
+/// biases, and counts only where a map is made. config must be resolved.
 TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, const Config& config, ShardSet train,
-                                    std::optional<CodeMap> map);
+                                    std::optional<CodeMap> map,
+                                    const std::optional<TrainState>& goes_on_from = std::nullopt);
 
 }  // namespace vqlm

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "train/codes/code_map_file.h"
+#include "train/config/enum_words.h"
 #include "train/config/model_text.h"
 #include "train/models/changed_head.h"
 #include "train/models/initial_model.h"
@@ -15,6 +16,7 @@
 #include "train/models/open_model.h"
 #include "train/run/mixture.h"
 #include "train/run/resume.h"
+#include "train/run/token_counts.h"
 
 namespace vqlm {
 namespace {
@@ -69,7 +71,9 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   const bool changes = resumed_ && changes_head(config_, resumed_->config());
   if (resumed_ && !changes) map = resumed_->code_map();
   if (initial_) map = initial_->code_map();
-  inputs_.emplace(make_training_inputs(backend_, grid_, config_, std::move(shards), std::move(map)));
+  settle_counted_text();
+  const std::optional<TrainState> place = resumed_ ? std::optional(resumed_->state()) : std::nullopt;
+  inputs_.emplace(make_training_inputs(backend_, grid_, config_, std::move(shards), std::move(map), place));
   if (options_.before_allocation) options_.before_allocation(*inputs_);
   if (changes) change_head();
   trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr,
@@ -138,6 +142,23 @@ void TrainingRun::open_fork(const ShardSet& shards) {
   const std::string earlier = resumed_->config().run.began_from;
   log::info("goes on from {} (step {}, {} tokens{}), in {}", config_.run.began_from, resumed_->state().step,
             resumed_->state().tokens, earlier.empty() ? "" : ", which began from " + earlier, folder_.path().string());
+}
+
+void TrainingRun::settle_counted_text() {
+  const bool goes_on = resumed_ && !changes_head(config_, resumed_->config());
+  if (!goes_on) {
+    const TrainState place = resumed_ ? resumed_->state() : TrainState{};
+    const bool all = config_.data.counted_text == CountedText::all;
+    config_.run.counted_samples = all ? 0 : planned_samples(config_, place);
+    return;
+  }
+  const Config saved = resumed_->config();
+  if (grid_.world().rank() == 0 && config_.data.counted_text != saved.data.counted_text) {
+    log::info("data.counted_text = \"{}\": the run goes on from counts of \"{}\", with which it began",
+              word_of(config_.data.counted_text), word_of(saved.data.counted_text));
+  }
+  config_.data.counted_text = saved.data.counted_text;
+  config_.run.counted_samples = saved.run.counted_samples;
 }
 
 void TrainingRun::change_head() {

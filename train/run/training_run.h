@@ -59,6 +59,8 @@ class TrainingRun {
   void change_head();
   /// The sources and weights that the checkpoint's run had until then stay in config_ (mixture.h).
   void adopt_mixture();
+  /// What text counts and map are of: those that a run which goes on began with, or what data.counted_text says.
+  void settle_counted_text();
   void begin_records();
 
   Backend& backend_;

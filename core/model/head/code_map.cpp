@@ -126,8 +126,8 @@ CodeMap make_frequency_map(const std::vector<std::int64_t>& counts, std::int64_t
   CodeMap map = empty_map(static_cast<std::int64_t>(counts.size()), clusters, groups, codes);
   cut_into_clusters(map, most_frequent_tokens(counts, map.vocab_size));
   draw_codes(map, seed);
-  map.provenance = fmt::format("frequency: {} counted tokens, seed {}",
-                               std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), seed);
+  map.counted_tokens = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  map.provenance = fmt::format("frequency: {} counted tokens, seed {}", map.counted_tokens, seed);
   return map;
 }
 
@@ -167,6 +167,7 @@ CodeMap with_own_clusters(const CodeMap& rest, const std::vector<std::int32_t>& 
     ++row;
   }
   map.provenance = fmt::format("{}; the {} most frequent tokens have clusters of their own", rest.provenance, n);
+  map.counted_tokens = rest.counted_tokens;
   return map;
 }
 

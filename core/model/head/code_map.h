@@ -16,6 +16,7 @@ struct CodeMap {
   std::vector<std::int32_t> cluster_of_token;  // (V)
   std::vector<std::uint8_t> member_codes;      // (V, G)
   std::string provenance;                      // how it was made: one line for people
+  std::int64_t counted_tokens = 0;             // of the text that it was made from; 0: of none, or not known
 
   /// Throws Error naming `origin` (a file or the maker), the first wrong value and what it must be.
   void validate(const std::string& origin) const;

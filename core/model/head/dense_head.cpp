@@ -43,7 +43,8 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
       part_(context.tensor.part_of(context.model.vocab_size)),
       width_(context.tensor.backend().padded_classes(part_.count)),
       tied_(tied_table.has_value()),
-      z_loss_(config.z_loss) {
+      z_loss_(config.z_loss),
+      softcap_(config.softcap) {
   weight_ = tied_ ? *tied_table
                   : parameters_.add(context.buckets.matrices, {{.name = "lm_head.weight",
                                                                 .global_shape = {vocab_size_, d_model_},
@@ -133,8 +134,12 @@ void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h
     const Tensor statistics = statistics_.rows(0, count);
     const Tensor lse = lse_.rows(0, count);
     backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
-    backend.run(SoftmaxStatistics{
-        .statistics = statistics, .logits = logits, .bias = bias(), .targets = targets, .classes = classes});
+    backend.run(SoftmaxStatistics{.statistics = statistics,
+                                  .logits = logits,
+                                  .bias = bias(),
+                                  .targets = targets,
+                                  .classes = classes,
+                                  .softcap = softcap_});
     const Tensor all_statistics = tensor_.gather(statistics, all_statistics_.view({tensor_.size() * chunk_rows_, 3}));
     backend.run(SoftmaxCombine{.nll = all_nll.rows(begin, count),
                                .lse = lse,
@@ -149,7 +154,8 @@ void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h
                                 .targets = targets,
                                 .classes = classes,
                                 .scale = scale,
-                                .z_loss = z_loss_});
+                                .z_loss = z_loss_,
+                                .softcap = softcap_});
     backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
                        .a = logits,
                        .b = h,
@@ -166,7 +172,7 @@ void DenseHead::log_probs(Tensor out, Tensor h) {
   }
   tensor_.backend().run(
       Matmul{.c = out, .a = h, .b = parameters_.operand(weight_), .tb = Transpose::yes, .accumulate = Accumulate::no});
-  tensor_.backend().run(LogSoftmax{.logits = out, .bias = bias()});
+  tensor_.backend().run(LogSoftmax{.logits = out, .bias = bias(), .softcap = softcap_});
 }
 
 std::span<const float> DenseHead::host_log_probs(Tensor h) {

@@ -44,6 +44,7 @@ class DenseHead : public OutputHead {
   std::optional<ParameterId> bias_;
   bool tied_;
   float z_loss_;
+  float softcap_;
 
   Buffer storage_;
   Tensor logits_;            // (chunk_rows, width_) A

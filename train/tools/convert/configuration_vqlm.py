@@ -6,7 +6,8 @@ from transformers import LlamaConfig
 class VqlmConfig(LlamaConfig):
     """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q),
     or vq_members "embedding" with vq_member_mean;
-    head_kind "dense": Llama's matrix, with a bias where head_bias says so.
+    head_kind "dense": Llama's matrix, with a bias where head_bias says so, and its logits x as c tanh(x / c) where
+    head_softcap is a c.
     ngram_tables [[order, rows], ...]: tables at the input, of a row for each value of a hash of the last `order` tokens."""
 
     model_type = "vqlm"
@@ -26,6 +27,7 @@ class VqlmConfig(LlamaConfig):
         vq_members="codes",
         vq_member_mean=False,
         ngram_tables=None,
+        head_softcap=None,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -41,4 +43,5 @@ class VqlmConfig(LlamaConfig):
         self.vq_members = vq_members
         self.vq_member_mean = vq_member_mean
         self.ngram_tables = ngram_tables or []
+        self.head_softcap = head_softcap
         super().__init__(**kwargs)

@@ -28,6 +28,12 @@ void check_head(const ModelSource& source) {
                     "and with --expand as stock Llama where one equals it, which --from hf --to gguf takes",
                     source.path().string()));
   }
+  if (const float cap = softcap_of(source.head()); cap > 0) {
+    throw Error(fmt::format(
+        "{}: --to gguf: the head caps its logits (head.softcap = {}), which llama.cpp's Llama does not; write "
+        "it for transformers by --to hf",
+        source.path().string(), cap));
+  }
   const std::vector<double> bias = expand_head(source).constants;
   const auto other = std::find_if(bias.begin(), bias.end(), [](double value) { return value != 0; });
   if (other == bias.end()) return;

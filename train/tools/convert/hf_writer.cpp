@@ -70,23 +70,32 @@ void HfFolder::choose_form(bool expand) {
   const bool dense = kind_of(source_.head()) == HeadKind::dense;
   const std::vector<NgramTable>& tables = source_.model().ngram_tables;
   if (expand && !tables.empty()) {
-    throw Error(fmt::format("{}: --expand: no stock class has tables at the input (input.tables = {}); leave --expand out for "
-                            "the native form",
-                            source_.path().string(), ngram_tables_text(tables)));
+    throw Error(
+        fmt::format("{}: --expand: no stock class has tables at the input (input.tables = {}); leave --expand out for "
+                    "the native form",
+                    source_.path().string(), ngram_tables_text(tables)));
   }
   if (!tables.empty() || (!expand && !dense)) {
     config_.native = true;
     return;
   }
   ExpandedHead head = expand_head(source_);
+  const bool biased = std::ranges::any_of(head.constants, [](double constant) { return constant != 0; });
+  const float cap = softcap_of(source_.head());
+  const HfFamily& family = hf_family(config_.family);
+  const bool caps = cap == 0 || family.gemma;  // whose class has the cap; no other's has
   if (!expand) {
-    const auto is_zero = [](double constant) { return constant == 0; };
-    config_.native = !std::all_of(head.constants.begin(), head.constants.end(), is_zero);
+    config_.native = biased || !caps;
+  } else if (!caps || (cap > 0 && biased)) {  // behind a cap not even a bias that all tokens share falls away
+    throw Error(
+        fmt::format("{}: --expand: {} does not cap logits{}, and this head does (head.softcap = {}); leave "
+                    "--expand out for the native form",
+                    source_.path().string(), family.architecture, caps ? " with a bias" : "", cap));
   } else {
     check_no_bias(head, source_);
   }
   if (config_.native) return;
-  config_.head = DenseHeadConfig{.bias = false};
+  config_.head = DenseHeadConfig{.bias = false, .softcap = cap};
   if (dense) return;
   map_.reset();
   expanded_ = std::move(head);

@@ -83,6 +83,15 @@ def ngram_rows(ids, table, order, rows):
     return torch.where(whole, ((hashes >> 33) & 0x7FFFFFFF) % rows, -1)
 
 
+class CappedLinear(nn.Linear):
+    """c tanh(x / c) of the matrix' logits x."""
+
+    softcap = None  # c, set by the model
+
+    def forward(self, hidden_states):
+        return self.softcap * torch.tanh(super().forward(hidden_states) / self.softcap)
+
+
 class VqlmForCausalLM(LlamaForCausalLM):
     config_class = VqlmConfig
 
@@ -95,7 +104,9 @@ class VqlmForCausalLM(LlamaForCausalLM):
             self.lm_head = VqHead(config)
             self.lm_head.embedding = [self.model.embed_tokens]
         else:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
+            linear = CappedLinear if config.head_softcap else nn.Linear
+            self.lm_head = linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
+            self.lm_head.softcap = config.head_softcap
         self.post_init()
 
     def input_vectors(self, input_ids, attention_mask):

@@ -240,7 +240,8 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
               .codes = options.codes,
               .cluster_of_token = {},
               .member_codes = {},
-              .provenance = provenance(source, options, text)};
+              .provenance = provenance(source, options, text),
+              .counted_tokens = std::accumulate(text.counts.begin(), text.counts.end(), std::int64_t{0})};
   {
     const TaskProgress progress(fmt::format("putting {} rows into {} clusters", w.rows, map.clusters));
     WeightedVectors x = leading_components(w);

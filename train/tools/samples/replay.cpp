@@ -108,7 +108,8 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
     initial = on_named_map(std::move(initial), plan.config, shards, backend, grid.world());
     map = initial->code_map();
   }
-  const TrainingInputs inputs = make_training_inputs(backend, grid, plan.config, std::move(shards), std::move(map));
+  const TrainingInputs inputs = make_training_inputs(backend, grid, plan.config, std::move(shards), std::move(map),
+                                                     checkpoint ? std::optional(checkpoint->state()) : std::nullopt);
   std::vector<std::unique_ptr<ModelSource>> changed;
   if (checkpoint && changes_head(plan.config, checkpoint->config()))
     changed = with_changed_head(*checkpoint, plan.config, inputs.map ? &*inputs.map : nullptr);
