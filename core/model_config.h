@@ -76,13 +76,20 @@ struct ModelConfig {
 enum class Recompute { none, cheap, block };
 
 /// In the order of the alternatives of HeadConfig, and of VqHeadConfig's members and learning.
-enum class HeadKind { dense, vq };
+enum class HeadKind { dense, vq, low_rank };
 enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
 
 struct DenseHeadConfig {
   bool bias = true;  // token bias, started at log unigram counts
   float z_loss = 0;  // weight of the squared log of the softmax's sum, beside the loss
+};
+
+/// A dense head whose matrix is a product U A, U (V, r), A (r, d).
+struct LowRankHeadConfig {
+  bool bias = true;
+  float z_loss = 0;
+  std::int64_t rank = 64;  // r, at most d_model
 };
 
 /// A cluster's members are scored with their rows of the input embedding.
@@ -150,17 +157,26 @@ inline VqHeadConfig code_head(std::int64_t clusters, int groups, int codes) {
   return head;
 }
 
-using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig>;
+using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig, LowRankHeadConfig>;
 
 inline HeadKind kind_of(const HeadConfig& head) {
   return static_cast<HeadKind>(head.index());
 }
-/// Null for a dense head.
+/// Null for heads of other kinds.
 inline const VqHeadConfig* vq_of(const HeadConfig& head) {
   return std::get_if<VqHeadConfig>(&head);
 }
+inline const LowRankHeadConfig* low_rank_of(const HeadConfig& head) {
+  return std::get_if<LowRankHeadConfig>(&head);
+}
 inline bool has_bias(const HeadConfig& head) {
   return std::visit([](const auto& kind) { return kind.bias; }, head);
+}
+/// 0 without one, as for a VQ head.
+inline float z_loss_of(const HeadConfig& head) {
+  if (const auto* dense = std::get_if<DenseHeadConfig>(&head)) return dense->z_loss;
+  const LowRankHeadConfig* const low_rank = low_rank_of(head);
+  return low_rank != nullptr ? low_rank->z_loss : 0;
 }
 
 }  // namespace vqlm

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/model/head/dense_head.h"
+#include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
 #include "core/model/rope.h"
 #include "core/tensor_arena.h"
@@ -37,7 +38,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const bool training = options.purpose == Purpose::training;
   const auto* vq = vq_of(options.head);
   const bool tied = config_.tie_embeddings;
-  VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
+  VQLM_ASSERT(!tied || kind_of(options.head) == HeadKind::dense);
+  VQLM_ASSERT(vq == nullptr || map != nullptr);
   const bool generation = options.purpose == Purpose::generation;
   if (generation && tensor_.size() != 1) {
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
@@ -59,8 +61,9 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const HeadContext context{.tensor = tensor_,
                             .model = config_,
                             .parameters = parameters_,
-                            .buckets = vq != nullptr ? HeadBuckets{replicated_bucket_, replicated_bucket_}
-                                                     : HeadBuckets{head_buckets_.front(), head_buckets_.back()},
+                            .buckets = {.matrices = vq != nullptr ? replicated_bucket_ : head_buckets_.front(),
+                                        .biases = vq != nullptr ? replicated_bucket_ : head_buckets_.back(),
+                                        .replicated = replicated_bucket_},
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
                             .input_rows = rows_,
@@ -69,6 +72,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                             .embedding_stddev = embedding_stddev(config_, options.head)};
   if (vq != nullptr) {
     head_ = std::make_unique<VqHead>(context, *vq, *map);
+  } else if (const auto* low_rank = low_rank_of(options.head)) {
+    head_ = std::make_unique<LowRankHead>(context, *low_rank);
   } else {
     const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(options.head), table);
@@ -105,7 +110,7 @@ void Transformer::open_buckets(const HeadConfig& head) {
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
   }
-  if (kind_of(head) == HeadKind::dense) {
+  if (vq_of(head) == nullptr) {
     head_buckets_ = {parameters_.add_bucket("head", false)};
     if (has_bias(head) && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
   }

@@ -21,6 +21,7 @@ RUNS = {
               "model.rope_factor=2"], "LlamaForCausalLM"),
     "dense_bias": (["head.kind=dense"], "VqlmForCausalLM"),
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
+    "low_rank": (["head.kind=low_rank", "head.rank=8"], "VqlmForCausalLM"),
     "vq": ([*CODES, "head.groups=4"], "VqlmForCausalLM"),
     "vq_without_bias": ([*CODES, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
     "vq_embedding": (ROWS, "VqlmForCausalLM"),

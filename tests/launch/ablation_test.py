@@ -229,6 +229,8 @@ class Rows(unittest.TestCase):
         self.assertEqual(size("b", 320), {"head.clusters": "2", "head.codes": "2"})
         self.assertEqual(size("c", 16384), {"head.clusters": "184", "head.codes": "64"})
         self.assertEqual(size("d", 16384), {"head.clusters": "160"})
+        low_rank = self.heads("a baseline\nb size=25% head.kind=low_rank")["b"]
+        self.assertEqual(ablation_rows.sizes(low_rank, {"model.d_model": "256"}, 16384), {"head.rank": "64"})  # 63.02
         with self.assertRaisesRegex(ablation_rows.GridError, "no clusters are left"):
             size("e", 320)
 
@@ -266,6 +268,7 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows["vq"][2], "corpus-k120-g32-q120-s3.h5")
         self.assertEqual(rows["commitment"][2], rows["vq"][2])  # one map for both
         self.assertEqual(rows["map-random"][2], "-")
+        self.assertEqual(rows["low-rank"][1:], ["-", "-", "-", "head.kind=low_rank head.rank=64"])
         self.assertEqual(rows["published"][2], "corpus-k160-g0-s3.h5")
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertEqual(rows["map-from-dense"][2:4], ["from-dense-k120-g32-q120-s3.h5",

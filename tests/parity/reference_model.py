@@ -113,6 +113,8 @@ def decoder(ids, w, c, cluster_of_token):
 
 
 def dense_logits(h, w):
+    if "lm_head.projection.weight" in w:  # the whole matrix, (V, d)
+        w = {**w, "lm_head.weight": w["lm_head.weight"] @ w["lm_head.projection.weight"]}
     logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
     return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
 
@@ -148,7 +150,7 @@ def vq_nll(h, targets, c, cluster_of_token, codes, w):
 def log_probs(h, c, cluster_of_token, codes, w):
     """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
     look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
-    if c.head == "dense":
+    if c.head != "vq":
         e = torch.exp(dense_logits(h, w))
         return torch.log(e / e.sum(-1, keepdim=True))
     s = w["vq_head.token_bias"].expand(h.shape[0], -1)
@@ -172,7 +174,7 @@ def log_probs(h, c, cluster_of_token, codes, w):
 
 def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
-    if c.head == "dense":
+    if c.head != "vq":
         logits = dense_logits(h, w)
         return F.cross_entropy(logits, targets), c.z_loss * (torch.logsumexp(logits, -1) ** 2).mean()
     nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()

@@ -50,6 +50,13 @@ TEST(ChangedHead, AnUntiedCopySaysTheSame) {
   EXPECT_FALSE(changed.back()->model().tie_embeddings);
 }
 
+TEST(ChangedHead, LowRankBecomesDenseToRounding) {
+  const Saved saved(config_of(HeadKind::low_rank));
+  const auto changed = with_changed_head(saved.source(), dense(false), nullptr);
+  EXPECT_EQ(kind_of(changed.back()->head()), HeadKind::dense);
+  EXPECT_LT(largest_difference(log_probs(*changed.back()), log_probs(saved.source())), rounding);
+}
+
 TEST(ChangedHead, VqWithoutMembersBecomesDenseExactly) {
   Config config = config_of(HeadKind::vq, 0);
   vq(config).input_codes = true;
@@ -114,6 +121,13 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(dense(true), dense(false, false)), HasSubstr("set head.bias = true"));
   EXPECT_THAT(refusal(dense(true, false), dense(false, true)), HasSubstr("set head.bias = false"));
   EXPECT_THAT(refusal(dense(true), config_of(HeadKind::vq, 4)), HasSubstr("head.members = \"embedding\""));
+  const Config low_rank = config_of(HeadKind::low_rank);
+  EXPECT_EQ(refusal(low_rank, dense(false)), "");
+  EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("model.tie_embeddings = false"));
+  EXPECT_THAT(refusal(low_rank, config_of(HeadKind::vq)), HasSubstr("set head.kind = \"dense\""));
+  EXPECT_THAT(refusal(low_rank, dense(false, false)), HasSubstr("set head.bias = true"));
+  EXPECT_THAT(refusal(dense(false), low_rank), HasSubstr("a low-rank head is made of no other"));
+  EXPECT_THAT(refusal(config_of(HeadKind::vq), low_rank), HasSubstr("a low-rank head is made of no other"));
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

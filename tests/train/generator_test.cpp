@@ -280,7 +280,8 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
-                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"vq", HeadKind::vq},
+                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"low_rank", HeadKind::low_rank},
+                                           Head{"vq", HeadKind::vq},
                                            Head{"vq_embedding_input_codes", HeadKind::vq, true},
                                            Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
                                            Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},

@@ -42,6 +42,10 @@ class Golden {
     read_body();
 
     const bool bias = file_.int_attribute("bias") != 0;
+    if (file_.has_attribute("rank")) {
+      head_ = LowRankHeadConfig{.bias = bias, .z_loss = z_loss(), .rank = file_.int_attribute("rank")};
+      return;
+    }
     if (file_.int_attribute("vq") == 0) {
       head_ = DenseHeadConfig{.bias = bias, .z_loss = z_loss()};
       return;

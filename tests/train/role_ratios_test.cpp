@@ -9,6 +9,7 @@
 #include <ostream>
 
 #include "tests/train/tiny_model.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -120,9 +121,10 @@ INSTANTIATE_TEST_SUITE_P(
                           RoleCase{"head", ParameterRole::head, &OptimSection::head, {"lm_head", "_bias"}},
                           RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
                           RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
-        ::testing::Values(HeadKind::dense, HeadKind::vq), ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
+        ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank),
+        ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
     [](const auto& test) {
-      return std::string(std::get<0>(test.param).name) + (std::get<1>(test.param) == HeadKind::vq ? "_vq" : "_dense") +
+      return std::string(std::get<0>(test.param).name) + "_" + std::string(word_of(std::get<1>(test.param))) +
              (std::get<2>(test.param) == OptimizerKind::muon ? "_muon" : "_adamw");
     });
 

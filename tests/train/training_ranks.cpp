@@ -116,6 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
     Variants, EveryGrid,
     ::testing::Values(
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
+        HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
         HeadCase{.name = "vq_gradient", .kind = HeadKind::vq, .learning = CodebookLearning::gradient},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0, .learning = CodebookLearning::gradient},
@@ -160,6 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                       HeadCase{.name = "olmo", .kind = HeadKind::dense, .steps = 3, .body = "olmo"},
                       HeadCase{.name = "gemma", .kind = HeadKind::dense, .tied = true, .steps = 3, .body = "gemma"},
                       HeadCase{.name = "documents", .kind = HeadKind::dense, .steps = 3, .body = "documents"},
+                      HeadCase{.name = "low_rank", .kind = HeadKind::low_rank, .steps = 3},
                       HeadCase{.name = "vq_embedding_mean",
                                .kind = HeadKind::vq,
                                .embedding = true,
@@ -238,6 +240,7 @@ TEST_P(Resumed, OnAnotherGridContinues) {
 INSTANTIATE_TEST_SUITE_P(
     Heads, Resumed,
     ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
+                      HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
                       HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
                       HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
                       HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},

@@ -305,7 +305,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
     return std::ranges::any_of(
         said.assignments, [&](const Assignment& each) { return each.key->full_name() == key && each.value == value; });
   };
-  const bool dense = says("head.kind", "dense");
+  const bool not_vq = says("head.kind", "dense") || says("head.kind", "low_rank");
   for (const std::string& text : overrides) read_override(said, text);
   const bool other_members =
       std::ranges::any_of(overrides, [](const std::string& text) { return text.starts_with("head.members="); });
@@ -315,7 +315,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
         {&find_key(key, earlier_versions), std::move(value), std::string(earlier_versions), Source::file});
   };
   meant("optim.embedding_lr_ratio", 1.0);
-  if (!dense) {  // a head that only --set names has the defaults of this version
+  if (!not_vq) {  // a head that only --set names has the defaults of this version
     meant("head.members", "codes");
     meant("head.input_codes", false);
     if (!other_members) meant("head.member_mean", false);

@@ -28,6 +28,7 @@ constexpr Choice choice = {
 
 /// Members of a head's part, which must be there.
 constexpr auto vq = [](auto& config) -> auto& { return std::get<VqHeadConfig>(config.head); };
+constexpr auto low_rank = [](auto& config) -> auto& { return std::get<LowRankHeadConfig>(config.head); };
 template <class Part>
 constexpr auto members = [](auto& config) -> auto& { return std::get<Part>(vq(config).members); };
 template <auto part, auto Member>
@@ -40,9 +41,11 @@ constexpr Field<bool> bias = {
     [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
 constexpr Field<int> document_end = {[](const Config& config) { return int{config.model.document_end}; },
                                      [](Config& config, int value) { config.model.document_end = value; }};
-constexpr Field<float> z_loss = {
-    [](const Config& config) { return std::get<DenseHeadConfig>(config.head).z_loss; },
-    [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).z_loss = value; }};
+constexpr Field<float> z_loss = {[](const Config& config) { return z_loss_of(config.head); },
+                                 [](Config& config, float value) {
+                                   if (auto* dense = std::get_if<DenseHeadConfig>(&config.head)) dense->z_loss = value;
+                                   if (auto* low = std::get_if<LowRankHeadConfig>(&config.head)) low->z_loss = value;
+                                 }};
 constexpr Field<float> commitment = {[](const Config& config) { return vq(config).commitment(); },
                                      [](Config& config, float value) {
                                        auto& learning = vq(config).learning;
@@ -72,6 +75,8 @@ constexpr auto learning_of = [](auto& config) -> auto& { return vq(config).learn
 
 constexpr Needs dense_head = {"head.kind", {"dense"}};
 constexpr Needs vq_head = {"head.kind", {"vq"}};
+constexpr Needs low_rank_head = {"head.kind", {"low_rank"}};
+constexpr Needs all_logits = {"head.kind", {"dense", "low_rank"}};
 constexpr Needs embedding_members = {"head.members", {"embedding"}};
 constexpr Needs code_members = {"head.members", {"codes"}};
 constexpr Needs commitment_loss = {"head.learning", {"commitment", "ema"}};
@@ -128,7 +133,8 @@ constexpr Key table[] = {
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
-    {"head", "z_loss", z_loss, {0, 1}, "dense: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, dense_head},
+    {"head", "z_loss", z_loss, {0, 1}, "dense, low_rank: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, all_logits},
+    {"head", "rank", in<low_rank, &LowRankHeadConfig::rank>, {1, 1 << 20}, "low_rank: rank r of the vocabulary matrix U A, U (V, r) and A (r, d)", Identity::model, low_rank_head},
     {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
     {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
     {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
@@ -170,12 +176,12 @@ constexpr Key table[] = {
     {"optim", "min_lr_ratio", field<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
     {"optim", "embedding_lr_ratio", lr_ratio<&OptimSection::embedding>, {0, 1e3, excluded}, "learning rate of the embedding table / lr"},
     {"optim", "blocks_lr_ratio", lr_ratio<&OptimSection::blocks>, {0, 1e3, excluded}, "learning rate of attention and MLP / lr, by AdamW and by Muon"},
-    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense head's matrix and of any head's biases / lr"},
+    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense or low-rank head's matrices and of any head's biases / lr"},
     {"optim", "tables_lr_ratio", lr_ratio<&OptimSection::tables>, {0, 1e3, excluded}, "learning rate of a VQ head's codebooks / lr"},
     {"optim", "gains_lr_ratio", lr_ratio<&OptimSection::gains>, {0, 1e3, excluded}, "learning rate of the norms' gains / lr"},
     {"optim", "embedding_decay_ratio", decay_ratio<&OptimSection::embedding>, {0, 1e3}, "decay of the embedding table / weight_decay"},
     {"optim", "blocks_decay_ratio", decay_ratio<&OptimSection::blocks>, {0, 1e3}, "decay of attention and MLP / weight_decay"},
-    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense head's matrix / weight_decay"},
+    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense or low-rank head's matrices / weight_decay"},
     {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
     {"optim", "gains_decay_ratio", decay_ratio<&OptimSection::gains>, {0, 1e3}, "decay of the norms' gains / weight_decay"},
     {"optim", "decay_fraction", field<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},

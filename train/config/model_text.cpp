@@ -24,13 +24,20 @@ std::string vq_head_text(const VqHeadConfig& head) {
 
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
   const auto* vq = vq_of(head);
-  const std::string text = vq != nullptr ? vq_head_text(*vq) : model.tie_embeddings ? "dense tied" : "dense";
+  const auto* low_rank = low_rank_of(head);
+  const std::string text = vq != nullptr          ? vq_head_text(*vq)
+                           : low_rank != nullptr  ? fmt::format("low_rank r={}", low_rank->rank)
+                           : model.tie_embeddings ? "dense tied"
+                                                  : "dense";
   return has_bias(head) ? text : text + " no bias";
 }
 
 std::string head_sentence(const HeadConfig& head) {
   const bool bias = has_bias(head);
   const VqHeadConfig* const vq = vq_of(head);
+  if (const auto* low_rank = low_rank_of(head)) {
+    return fmt::format("dense of rank {}{}", low_rank->rank, bias ? ", with a token bias" : ", no bias");
+  }
   if (vq == nullptr) return bias ? "dense, with a token bias" : "dense, no bias";
   std::string text = fmt::format("VQ: {} clusters, {} groups", vq->clusters, vq->groups());
   if (vq->groups() > 0) text += fmt::format(" of {} codes", vq->codes());

@@ -6,7 +6,8 @@ from transformers import LlamaConfig
 class VqlmConfig(LlamaConfig):
     """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q),
     or vq_members "embedding" with vq_member_mean;
-    head_kind "dense": Llama's matrix, with a bias where head_bias says so."""
+    head_kind "dense": Llama's matrix, with a bias where head_bias says so;
+    head_kind "low_rank": the same of rank head_rank, as a product of two matrices."""
 
     model_type = "vqlm"
 
@@ -24,6 +25,7 @@ class VqlmConfig(LlamaConfig):
         vq_ema_decay=0.99,
         vq_members="codes",
         vq_member_mean=False,
+        head_rank=None,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -38,4 +40,5 @@ class VqlmConfig(LlamaConfig):
         self.vq_ema_decay = vq_ema_decay
         self.vq_members = vq_members
         self.vq_member_mean = vq_member_mean
+        self.head_rank = head_rank
         super().__init__(**kwargs)

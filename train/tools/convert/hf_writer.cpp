@@ -16,6 +16,7 @@
 #include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
+#include "train/models/multiplied_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_tokenizer.h"
 #include "train/tools/convert/native_form.h"
@@ -151,6 +152,7 @@ HfSpecialTokens tokens_of(const std::string& generation_config) {
 }  // namespace
 
 void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
+  if (options.expand && low_rank_of(source.head()) != nullptr) return write_hf(MultipliedHead(source), out, options);
   const HfFolder folder(source, options);
   std::error_code error;
   std::filesystem::create_directories(out, error);
