@@ -40,7 +40,7 @@ struct ModelConfig {
   float rope_theta = 10000.0f;
   RopeScaling rope_scaling = {};
   float norm_eps = 1e-5f;
-  bool tie_embeddings = false;  // dense head only: the head's matrix is the embedding table
+  bool tie_embeddings = false;  // not with a VQ head: the embedding is made of the head's matrix
   int head_width = 0;           // of an attention head; 0: d_model / n_heads
   bool attention_bias = false;  // of the query, key and value projections, as in Qwen2; the output projection has none
   QkNorm qk_norm = QkNorm::none;
@@ -85,7 +85,7 @@ struct DenseHeadConfig {
   float z_loss = 0;  // weight of the squared log of the softmax's sum, beside the loss
 };
 
-/// A dense head whose matrix is a product U A, U (V, r), A (r, d).
+/// A dense head whose matrix is a product U A, U (V, r), A (r, d); with tie_embeddings that is the embedding table, too.
 struct LowRankHeadConfig {
   bool bias = true;
   float z_loss = 0;

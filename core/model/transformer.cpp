@@ -15,8 +15,10 @@ namespace {
 
 /// 0.02, or less where a head scores tokens with the table's rows: then the first scores, whose standard deviation is
 /// stddev * sqrt(d) for hidden states of unit variance, would be noise that training has to undo. The input does not mind: a
-/// norm follows.
+/// norm follows. A table that a low-rank head shares starts as that head's matrix.
 float embedding_stddev(const ModelConfig& model, const HeadConfig& head) {
+  const auto* low_rank = low_rank_of(head);
+  if (low_rank != nullptr && model.tie_embeddings) return low_rank_stddev(model.d_model, low_rank->rank);
   constexpr float usual = 0.02f, first_scores = 0.5f;
   const auto* vq = vq_of(head);
   if (vq == nullptr || !vq->by_embedding()) return usual;
@@ -38,8 +40,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const bool training = options.purpose == Purpose::training;
   const auto* vq = vq_of(options.head);
   const bool tied = config_.tie_embeddings;
-  VQLM_ASSERT(!tied || kind_of(options.head) == HeadKind::dense);
-  VQLM_ASSERT(vq == nullptr || map != nullptr);
+  const auto* low_rank = low_rank_of(options.head);
+  VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
   const bool generation = options.purpose == Purpose::generation;
   if (generation && tensor_.size() != 1) {
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
@@ -49,7 +51,9 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   if (config_.window_rope_theta > 0) window_rope_frequencies_ = rotation_of(window_rope_frequencies(config_));
 
   open_buckets(options.head);
-  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, embedding_stddev(config_, options.head));
+  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied,
+                     tied && low_rank != nullptr ? low_rank->rank : config_.d_model,
+                     embedding_stddev(config_, options.head));
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
@@ -70,12 +74,14 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table(),
                             .embedding_stddev = embedding_stddev(config_, options.head)};
+  const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
   if (vq != nullptr) {
     head_ = std::make_unique<VqHead>(context, *vq, *map);
-  } else if (const auto* low_rank = low_rank_of(options.head)) {
-    head_ = std::make_unique<LowRankHead>(context, *low_rank);
+  } else if (low_rank != nullptr) {
+    auto head = std::make_unique<LowRankHead>(context, *low_rank, table);
+    if (tied) embedding_->project_by(head->projection(), rows_);
+    head_ = std::move(head);
   } else {
-    const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(options.head), table);
   }
   parameters_.allocate(training);
@@ -252,7 +258,8 @@ double Transformer::flops_per_token() const {
     const double seen = static_cast<double>(all) - hidden * hidden / static_cast<double>(all);
     attention += 6.0 * seen * config_.n_heads * config_.head_dim();
   }
-  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention;
+  return 6.0 * (weights + embedding_->multiply_adds() + head_->cost().multiply_adds) - 2.0 * without_gradient +
+         attention;
 }
 
 }  // namespace vqlm

@@ -84,6 +84,7 @@ CASES = [
     Case("documents", "dense", bias=0, document_end=29),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
     Case("low_rank", "low_rank", rank=5, z_loss=0.05),
+    Case("low_rank_tied", "low_rank", rank=5, tie_embeddings=1),
 ]
 
 WORDS = {"qk_norm": ["none", "head", "width"], "norm_placement": ["pre", "post", "both"], "activation": ["swiglu", "geglu"]}
@@ -103,7 +104,7 @@ def random_state(name):
 def shapes(c):
     """Every parameter's Hugging Face name and shape; linear weights are (out, in)."""
     q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-    out = {"model.embed_tokens.weight": (c.vocab_size, c.d_model)}
+    out = {"model.embed_tokens.weight": (c.vocab_size, c.rank if c.rank and c.tie_embeddings else c.d_model)}
     for i in range(c.n_layers):
         layer = f"model.layers.{i}."
         if c.norm_placement != "post":

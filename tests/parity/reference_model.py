@@ -100,7 +100,10 @@ def below(w, prefix):
 
 def decoder(ids, w, c, cluster_of_token):
     """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
-    x = w["model.embed_tokens.weight"][ids] * c.embedding_scale
+    table = w["model.embed_tokens.weight"]
+    if c.rank and c.tie_embeddings:  # the whole one, (V, d)
+        table = table @ w["lm_head.projection.weight"]
+    x = table[ids] * c.embedding_scale
     if c.input_codes:
         x = x + w["vq_head.input_codebook"][cluster_of_token[ids]]
     others = other_documents(ids, c.document_end) if c.document_end >= 0 else None
@@ -113,9 +116,10 @@ def decoder(ids, w, c, cluster_of_token):
 
 
 def dense_logits(h, w):
-    if "lm_head.projection.weight" in w:  # the whole matrix, (V, d)
-        w = {**w, "lm_head.weight": w["lm_head.weight"] @ w["lm_head.projection.weight"]}
-    logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
+    matrix = w.get("lm_head.weight", w["model.embed_tokens.weight"])
+    if "lm_head.projection.weight" in w:  # the whole one, (V, d)
+        matrix = matrix @ w["lm_head.projection.weight"]
+    logits = h @ matrix.T
     return logits + w["lm_head.bias"] if "lm_head.bias" in w else logits
 
 

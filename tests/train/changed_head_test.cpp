@@ -121,13 +121,16 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(dense(true), dense(false, false)), HasSubstr("set head.bias = true"));
   EXPECT_THAT(refusal(dense(true, false), dense(false, true)), HasSubstr("set head.bias = false"));
   EXPECT_THAT(refusal(dense(true), config_of(HeadKind::vq, 4)), HasSubstr("head.members = \"embedding\""));
-  const Config low_rank = config_of(HeadKind::low_rank);
+  Config low_rank = config_of(HeadKind::low_rank);
   EXPECT_EQ(refusal(low_rank, dense(false)), "");
   EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("model.tie_embeddings = false"));
   EXPECT_THAT(refusal(low_rank, config_of(HeadKind::vq)), HasSubstr("set head.kind = \"dense\""));
   EXPECT_THAT(refusal(low_rank, dense(false, false)), HasSubstr("set head.bias = true"));
   EXPECT_THAT(refusal(dense(false), low_rank), HasSubstr("a low-rank head is made of no other"));
   EXPECT_THAT(refusal(config_of(HeadKind::vq), low_rank), HasSubstr("a low-rank head is made of no other"));
+  low_rank.model.tie_embeddings = true;
+  EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("vqlm convert --head dense"));
+  EXPECT_THAT(refusal(config_of(HeadKind::low_rank), low_rank), HasSubstr("a low-rank head is made of no other"));
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

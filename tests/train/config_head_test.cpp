@@ -88,8 +88,6 @@ TEST_F(ConfigHeadTest, KeysThatTheChosenHeadHasNotAreRefused) {
   EXPECT_THAT(refusal("", {"head.input_codes=true", "head.kind=dense"}), HasSubstr("--set: head.input_codes = true"));
   EXPECT_THAT(refusal("[head]\nkind = \"dense\"\n", {"head.clusters=5"}), HasSubstr("--set: head.clusters = 5"));
   EXPECT_THAT(refusal("[head]\nrank = 5\n"), HasSubstr("set head.kind = \"low_rank\""));
-  EXPECT_THAT(refusal("[head]\nkind = \"low_rank\"\n[model]\ntie_embeddings = true\n"),
-              HasSubstr("head.kind = \"dense\""));
 }
 
 // Runs of earlier versions: all keys, whatever the head, or without those that came later.

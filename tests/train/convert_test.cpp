@@ -106,6 +106,18 @@ TEST(Convert, ExpansionIsExactWithoutMemberCodes) {
   expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
 }
 
+TEST(Convert, ATiedLowRankModelMultipliesOut) {
+  Config config = config_of(HeadKind::low_rank);
+  config.model.tie_embeddings = true;
+  config.model.embedding_scale = 3;
+  const Saved saved(config);
+  const MultipliedHead dense(saved.source());
+  EXPECT_TRUE(dense.model().tie_embeddings);
+  EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(dense)), rounding);
+  write_model_checkpoint(dense, saved.file("dense"));
+  expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
+}
+
 TEST(Convert, ALowRankHeadMultipliesOut) {
   const Saved saved(config_of(HeadKind::low_rank));
   const MultipliedHead dense(saved.source());

@@ -176,7 +176,7 @@ class Golden {
 
 /// |actual - expected| / |expected| in the 2-norm; |actual| itself where expected is zero.
 ///
-/// Bounds: the PyTorch script run in float32 comes within 1e-7 (loss, relative), 9e-7 (worst tensor of the
+/// Bounds: the PyTorch script run in float32 comes within 1e-7 (loss, relative), 1e-6 (worst tensor of the
 /// gradients) and 5e-5 (worst tensor of trained - initial). Compare updates by norm, not element by element:
 /// Adam divides by the gradient's size, so elements whose gradient is near its rounding error step either
 /// way.

@@ -64,7 +64,7 @@ class LoneHead {
       head_ = std::make_unique<VqHead>(
           context, vq, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
     } else if (kind.kind == HeadKind::low_rank) {
-      head_ = std::make_unique<LowRankHead>(context, LowRankHeadConfig{.bias = kind.bias, .rank = 5});
+      head_ = std::make_unique<LowRankHead>(context, LowRankHeadConfig{.bias = kind.bias, .rank = 5}, std::nullopt);
     } else {
       head_ = std::make_unique<DenseHead>(context, DenseHeadConfig{.bias = kind.bias}, std::nullopt);
     }

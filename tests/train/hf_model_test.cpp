@@ -12,7 +12,7 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/models/replaced_head.h"
+#include "train/models/multiplied_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"
@@ -241,6 +241,18 @@ TEST(HfModel, ALowRankHeadExpandsToStockLlama) {
       HasSubstr("has no bias"));
 }
 
+TEST(HfModel, ATiedLowRankModelMustBeMultipliedOut) {
+  const TemporaryFolder folder;
+  const TinySource source(config_of(HeadKind::low_rank, false, true));
+  EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {}); }), HasSubstr("--head dense, or --expand"));
+  write_hf(source, folder.file("hf"), {.expand = true});
+  const auto back = open_hf_model(folder.file("hf"));
+  EXPECT_EQ(back->description(), "Hugging Face LlamaForCausalLM");
+  EXPECT_TRUE(back->model().tie_embeddings);
+  EXPECT_EQ(read_whole(*back, "model.embed_tokens.weight"),
+            read_whole(MultipliedHead(source), "model.embed_tokens.weight"));
+}
+
 TEST(HfModel, ALowRankFolderIsReadStrictly) {
   const TemporaryFolder folder;
   write_hf(TinySource(config_of(HeadKind::low_rank)), folder.file("hf"), {});
@@ -255,7 +267,7 @@ TEST(HfModel, ALowRankFolderIsReadStrictly) {
   EXPECT_THAT(refusal("head_rank", nullptr), HasSubstr("has no head_rank"));
   EXPECT_THAT(refusal("head_rank", 17), HasSubstr("head_rank = 17 is above hidden_size = 16"));
   EXPECT_THAT(refusal("head_rank", 4), HasSubstr("tensor lm_head.weight: has shape (61, 5)"));
-  EXPECT_THAT(refusal("tie_word_embeddings", true), HasSubstr("no matrix to tie"));
+  EXPECT_THAT(refusal("tie_word_embeddings", true), HasSubstr("to tie"));
   EXPECT_THAT(refusal("head_kind", "deep"), HasSubstr("dense, vq, low_rank"));
 }
 
@@ -285,7 +297,7 @@ TEST(HfModel, NamesWhatIsMissingLeftOverOrNotSupported) {
       {"vq_clusters", 62, "vq_clusters = 62 is not possible"},
       {"vq_clusters", 4, "tensor lm_head.codebook: has shape (5, 16)"},
       {"vq_groups", 3, "vq_groups = 3 does not divide"},
-      {"tie_word_embeddings", true, "no matrix to tie"},
+      {"tie_word_embeddings", true, "to tie"},
   };
   for (const Case& c : cases) {
     nlohmann::json bad = good;

@@ -21,6 +21,7 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   EXPECT_EQ(head_sentence(LowRankHeadConfig{.rank = 9}), "dense of rank 9, with a token bias");
   model.tie_embeddings = true;
   EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense tied");
+  EXPECT_EQ(head_text(model, LowRankHeadConfig{.rank = 9}), "low_rank r=9 tied");
 }
 
 TEST(ModelText, NamesAModelsShape) {

@@ -129,8 +129,9 @@ TEST_P(Parity, FullLogProbabilities) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, Parity,
                          ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment",
-                                           "vq_input_codes", "vq_embedding", "vq_embedding_mean", "low_rank", "zloss",
-                                           "documents", "body_qwen", "body_olmo", "body_gemma", "body_smollm_vq"),
+                                           "vq_input_codes", "vq_embedding", "vq_embedding_mean", "low_rank",
+                                           "low_rank_tied", "zloss", "documents", "body_qwen", "body_olmo",
+                                           "body_gemma", "body_smollm_vq"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -36,16 +35,14 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
 }
 
 void check_head(const Config& config) {
-  const HeadKind kind = kind_of(config.head);
-  if (config.model.tie_embeddings && kind != HeadKind::dense) {  // a file cannot say so, a caller can
-    throw UsageError(
-        fmt::format("model.tie_embeddings = true with head.kind = \"{}\": the {} head has no (V, d) matrix to tie; set "
-                    "tie_embeddings = false or head.kind = \"dense\"",
-                    word_of(kind), kind == HeadKind::vq ? "VQ" : "low-rank"));
-  }
   if (const auto* low_rank = low_rank_of(config.head)) check_rank(*low_rank, config.model.d_model);
   const auto* head = vq_of(config.head);
   if (head == nullptr) return;
+  if (config.model.tie_embeddings) {  // a file cannot say so, a caller can
+    throw UsageError(
+        "model.tie_embeddings = true with head.kind = \"vq\": the VQ head has no vocabulary matrix to tie; set "
+        "tie_embeddings = false or head.kind = \"dense\"");
+  }
   if (head->clusters > config.model.vocab_size) {
     throw UsageError(
         fmt::format("head.clusters = {} but the vocabulary has {} tokens, and every cluster needs one: "

@@ -73,7 +73,6 @@ constexpr auto head_of = [](auto& config) -> auto& { return config.head; };
 constexpr auto members_of = [](auto& config) -> auto& { return vq(config).members; };
 constexpr auto learning_of = [](auto& config) -> auto& { return vq(config).learning; };
 
-constexpr Needs dense_head = {"head.kind", {"dense"}};
 constexpr Needs vq_head = {"head.kind", {"vq"}};
 constexpr Needs low_rank_head = {"head.kind", {"low_rank"}};
 constexpr Needs all_logits = {"head.kind", {"dense", "low_rank"}};
@@ -129,7 +128,7 @@ constexpr Key table[] = {
     {"model", "window_pattern", field<model, &ModelConfig::window_pattern>, {0, 10000}, "window: every n-th layer sees all positions (Gemma 3: 6); 0: none does", Identity::model},
     {"model", "window_rope_theta", field<model, &ModelConfig::window_rope_theta>, {0, 1e12}, "rotary base of layers with a window, which rope_scaling leaves alone; 0: as of all", Identity::model},
     {"model", "document_end", document_end, {-1, ids}, "written by the program (data.document_mask): the token behind which attention starts anew; -1: none"},
-    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
+    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table; low_rank: its product is (ALBERT)", Identity::model, all_logits},
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},

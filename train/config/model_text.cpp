@@ -25,10 +25,10 @@ std::string vq_head_text(const VqHeadConfig& head) {
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
   const auto* vq = vq_of(head);
   const auto* low_rank = low_rank_of(head);
-  const std::string text = vq != nullptr          ? vq_head_text(*vq)
-                           : low_rank != nullptr  ? fmt::format("low_rank r={}", low_rank->rank)
-                           : model.tie_embeddings ? "dense tied"
-                                                  : "dense";
+  std::string text = vq != nullptr         ? vq_head_text(*vq)
+                     : low_rank != nullptr ? fmt::format("low_rank r={}", low_rank->rank)
+                                           : "dense";
+  if (model.tie_embeddings) text += " tied";
   return has_bias(head) ? text : text + " no bias";
 }
 

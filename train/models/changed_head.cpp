@@ -87,6 +87,12 @@ std::unique_ptr<ModelSource> tied_as_vq(const ModelSource& tied, const VqHeadCon
 
 /// The product of the matrices is a dense head's matrix, and of nothing else.
 void check_low_rank_change(const Config& config, const ModelSource& source) {
+  if (source.model().tie_embeddings) {
+    refuse(
+        config, source,
+        "its matrices are the embedding's, too, whose moments would be lost; vqlm convert --head dense multiplies them out, "
+        "for train --init");
+  }
   if (kind_of(config.head) != HeadKind::dense || config.model.tie_embeddings) {
     refuse(config, source,
            "of a low-rank head a dense one with a matrix of its own is made: set head.kind = \"dense\" and "

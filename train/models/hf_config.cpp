@@ -63,7 +63,8 @@ HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) 
   const auto kind = value_of<HeadKind>(config.text("head_kind"));
   if (!kind) config.refuse("head_kind", fmt::format("is not supported: only {} are", fmt::join(words<HeadKind>, ", ")));
   if (kind == HeadKind::dense) return DenseHeadConfig{.bias = bias};
-  if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: this head has no matrix to tie");
+  if (model.tie_embeddings)
+    config.refuse("tie_word_embeddings", "is not possible: this head has no matrix of the table's shape to tie");
   if (kind == HeadKind::low_rank) {
     const std::int64_t rank = config.integer("head_rank");
     if (rank > model.d_model) config.refuse("head_rank", fmt::format("is above hidden_size = {}", model.d_model));

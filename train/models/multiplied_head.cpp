@@ -5,12 +5,18 @@
 namespace vqlm {
 
 MultipliedHead::MultipliedHead(const ModelSource& trunk)
-    : ReplacedHead(trunk, DenseHeadConfig{.bias = has_bias(trunk.head())}),
+    : ReplacedHead(trunk, DenseHeadConfig{.bias = has_bias(trunk.head())},
+                   trunk.model().tie_embeddings ? Tied::yes : Tied::no),
+      matrix_(trunk.model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"),
       rank_(std::get<LowRankHeadConfig>(trunk.head()).rank),
       projection_(read_whole(trunk, "lm_head.projection.weight")) {}
 
 std::vector<float> MultipliedHead::read_head(const std::string& name, const Shape& offset, const Shape& extent) const {
-  if (name == "lm_head.bias") return trunk().read(name, offset, extent);
+  return trunk().read(name, offset, extent);  // the bias
+}
+
+std::vector<float> MultipliedHead::read(const std::string& name, const Shape& offset, const Shape& extent) const {
+  if (name != matrix_) return ReplacedHead::read(name, offset, extent);
   const std::vector<float> classes = trunk().read(name, {offset[0], 0}, {extent[0], rank_});
   const std::int64_t d = model().d_model, columns = extent[1];
   std::vector<float> rows(static_cast<std::size_t>(extent.numel()));

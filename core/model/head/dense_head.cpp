@@ -35,11 +35,11 @@ std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int
 }  // namespace
 
 DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
-                     std::int64_t hidden_width, float stddev)
+                     std::int64_t width, float stddev)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       vocab_size_(context.model.vocab_size),
-      hidden_width_(hidden_width),
+      hidden_width_(width),
       rows_(context.rows),
       part_(context.tensor.part_of(context.model.vocab_size)),
       width_(context.tensor.backend().padded_classes(part_.count)),

@@ -15,9 +15,9 @@ class DenseHead : public OutputHead {
   /// vocabulary); else the head adds `lm_head.weight`. Adds `lm_head.bias` where the configuration wants it.
   DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table)
       : DenseHead(context, config, tied_table, context.model.d_model, 0.02f) {}
-  /// Over hidden states of another width, with a matrix of its own that starts with this standard deviation.
-  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::int64_t width, float stddev)
-      : DenseHead(context, config, std::nullopt, width, stddev) {}
+  /// Over hidden states of another width; stddev: of a matrix of its own, at the start.
+  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
+            std::int64_t width, float stddev);
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
@@ -29,8 +29,6 @@ class DenseHead : public OutputHead {
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;
 
  private:
-  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
-            std::int64_t hidden_width, float stddev);
   void allocate_workspace(bool trainable, LogitChunks chunks);
   /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten, and all_penalty (N),
   /// where present.

@@ -12,17 +12,19 @@ namespace {
 float projection_stddev(std::int64_t d) {
   return 1 / std::sqrt(static_cast<float>(d));
 }
-float classes_stddev(std::int64_t d, std::int64_t rank) {
-  return 0.02f * std::sqrt(static_cast<float>(d) / static_cast<float>(rank));
-}
 
 }  // namespace
 
-LowRankHead::LowRankHead(const HeadContext& context, const LowRankHeadConfig& config)
+float low_rank_stddev(std::int64_t d_model, std::int64_t rank) {
+  return 0.02f * std::sqrt(static_cast<float>(d_model) / static_cast<float>(rank));
+}
+
+LowRankHead::LowRankHead(const HeadContext& context, const LowRankHeadConfig& config,
+                         std::optional<ParameterId> tied_table)
     : backend_(context.tensor.backend()),
       parameters_(context.parameters),
-      classes_(context, {.bias = config.bias, .z_loss = config.z_loss}, config.rank,
-               classes_stddev(context.model.d_model, config.rank)),
+      classes_(context, {.bias = config.bias, .z_loss = config.z_loss}, tied_table, config.rank,
+               low_rank_stddev(context.model.d_model, config.rank)),
       projection_(
           parameters_.add(context.buckets.replicated,
                           {replicated_parameter("lm_head.projection.weight", {config.rank, context.model.d_model},

@@ -7,11 +7,18 @@
 
 namespace vqlm {
 
+/// The standard deviation of U's first values.
+float low_rank_stddev(std::int64_t d_model, std::int64_t rank);
+
 class LowRankHead : public OutputHead {
  public:
   /// Adds `lm_head.weight` (U) and `lm_head.bias` as a dense head does, and `lm_head.projection.weight` (A) to the replicated
-  /// bucket: its gradient is a partial sum over the tensor group's rows.
-  LowRankHead(const HeadContext& context, const LowRankHeadConfig& config);
+  /// bucket: its gradient is a partial sum over the tensor group's rows. tied_table: the embedding table's parameter (V, r),
+  /// which is U then.
+  LowRankHead(const HeadContext& context, const LowRankHeadConfig& config, std::optional<ParameterId> tied_table);
+
+  /// A, for an embedding that shares it.
+  ParameterId projection() const { return projection_; }
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override { classes_.initialize(counts); }

@@ -97,7 +97,7 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
       .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
       .embedding = table};
   if (const LowRankHeadConfig* const low_rank = low_rank_of(config_)) {
-    head_ = std::make_unique<LowRankHead>(context, *low_rank);
+    head_ = std::make_unique<LowRankHead>(context, *low_rank, std::nullopt);
   } else if (vq == nullptr) {
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(config_), std::nullopt);
   } else {

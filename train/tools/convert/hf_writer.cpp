@@ -152,7 +152,15 @@ HfSpecialTokens tokens_of(const std::string& generation_config) {
 }  // namespace
 
 void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
-  if (options.expand && low_rank_of(source.head()) != nullptr) return write_hf(MultipliedHead(source), out, options);
+  if (low_rank_of(source.head()) != nullptr) {
+    if (options.expand) return write_hf(MultipliedHead(source), out, options);
+    if (source.model().tie_embeddings) {
+      throw Error(fmt::format(
+          "{}: --to hf: an embedding of low rank (model.tie_embeddings = true with head.kind = \"low_rank\") has no "
+          "form of its own there; --head dense, or --expand for stock Llama, multiplies it out",
+          source.path().string()));
+    }
+  }
   const HfFolder folder(source, options);
   std::error_code error;
   std::filesystem::create_directories(out, error);
