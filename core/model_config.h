@@ -49,7 +49,7 @@ struct ModelConfig {
   float rope_theta = 10000.0f;
   RopeScaling rope_scaling = {};
   float norm_eps = 1e-5f;
-  bool tie_embeddings = false;  // dense head only: the head's matrix is the embedding table
+  bool tie_embeddings = false;  // not with a VQ head: the embedding is made of the head's matrix
   int head_width = 0;           // of an attention head; 0: d_model / n_heads
   bool attention_bias = false;  // of the query, key and value projections, as in Qwen2; the output projection has none
   QkNorm qk_norm = QkNorm::none;
@@ -87,7 +87,7 @@ struct ModelConfig {
 enum class Recompute { none, cheap, block };
 
 /// In the order of the alternatives of HeadConfig, and of VqHeadConfig's members and learning.
-enum class HeadKind { dense, vq };
+enum class HeadKind { dense, vq, low_rank };
 enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
 
@@ -95,6 +95,13 @@ struct DenseHeadConfig {
   bool bias = true;   // token bias, started at log unigram counts
   float z_loss = 0;   // weight of the squared log of the softmax's sum, beside the loss
   float softcap = 0;  // c: logits x become c tanh(x / c), as in Gemma 2; 0: they stay as they are
+};
+
+/// A dense head whose matrix is a product U A, U (V, r), A (r, d); with tie_embeddings that is the embedding table, too.
+struct LowRankHeadConfig {
+  bool bias = true;
+  float z_loss = 0;
+  std::int64_t rank = 64;  // r, at most d_model
 };
 
 /// A cluster's members are scored with their rows of the input embedding.
@@ -162,12 +169,12 @@ inline VqHeadConfig code_head(std::int64_t clusters, int groups, int codes) {
   return head;
 }
 
-using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig>;
+using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig, LowRankHeadConfig>;
 
 inline HeadKind kind_of(const HeadConfig& head) {
   return static_cast<HeadKind>(head.index());
 }
-/// Null for a dense head.
+/// Null for heads of other kinds.
 inline const VqHeadConfig* vq_of(const HeadConfig& head) {
   return std::get_if<VqHeadConfig>(&head);
 }
@@ -176,8 +183,17 @@ inline float softcap_of(const HeadConfig& head) {
   const auto* dense = std::get_if<DenseHeadConfig>(&head);
   return dense != nullptr ? dense->softcap : 0;
 }
+inline const LowRankHeadConfig* low_rank_of(const HeadConfig& head) {
+  return std::get_if<LowRankHeadConfig>(&head);
+}
 inline bool has_bias(const HeadConfig& head) {
   return std::visit([](const auto& kind) { return kind.bias; }, head);
+}
+/// 0 without one, as for a VQ head.
+inline float z_loss_of(const HeadConfig& head) {
+  if (const auto* dense = std::get_if<DenseHeadConfig>(&head)) return dense->z_loss;
+  const LowRankHeadConfig* const low_rank = low_rank_of(head);
+  return low_rank != nullptr ? low_rank->z_loss : 0;
 }
 
 }  // namespace vqlm

@@ -10,7 +10,7 @@ namespace vqlm {
 enum class ParameterRole {
   block,      // of attention and MLP
   embedding,  // the table of the input, whatever else reads it
-  head,       // a dense head's matrix, and the biases of any head
+  head,       // a dense or low-rank head's matrices, and the biases of any head
   table,      // a VQ head's codebooks
   input_table,  // of n-grams
   gain,       // of norms

@@ -1,7 +1,10 @@
 // Token embedding. The table is sharded over its columns, which needs no divisibility of the vocabulary; a
 // table that is shared with a dense head is sharded over the vocabulary instead, unevenly where that does not
-// divide. The rows of tables at the input are added to it.
+// divide. The rows of tables at the input are added to it. One that is shared with a low-rank head has rows of that head's width, u (r), and its projection A (r, d) makes
+// embeddings A^T u of them (ALBERT, arXiv 1909.11942).
 #pragma once
+
+#include <optional>
 
 #include "core/model/ngram_tables.h"
 #include "core/model/scratch.h"
@@ -11,21 +14,30 @@ namespace vqlm {
 
 class Embedding {
  public:
-  /// Adds the table to the bucket. `tied`: shared with a dense head. stddev: of its first values. `ngrams`, which must outlive
-  /// this, are the tables at the input.
+  /// Adds the table to the bucket. `tied`: shared with a head. width: of its rows, d unless project_by() follows. stddev: of its
+  /// first values. `ngrams`, which must outlive this, are the tables at the input: none behind a projection.
   Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket, bool tied,
-            float stddev, const NgramTables& ngrams);
+            std::int64_t width, float stddev, const NgramTables& ngrams);
+  /// A (r, d), whole on every rank, for at most `rows` rows x in forward().
+  void project_by(ParameterId projection, std::int64_t rows);
 
-  /// The table's parameter, for a tied head: rows part_of(vocab_size) of (V, d).
+  /// The table's parameter, for a tied head: rows part_of(vocab_size) of (V, width).
   ParameterId table() const { return table_; }
+  /// Multiply-adds of an embedding: r d behind a projection, else none.
+  double multiply_adds() const;
 
   /// x (n, d) overwritten: this rank's rows of the embeddings of ids (N), for which the tables' rows must have been found, times
   /// model.embedding_scale.
   void forward(Tensor x, Tensor ids, const Scratch& scratch) const;
-  /// The gradients of the table and of those at the input accumulate, from dx (n, d), which is scaled in place.
+  /// The gradients of the table, of those at the input and of a projection accumulate, from dx (n, d), which is scaled in place.
+  /// After the forward() of the same ids.
   void backward(Tensor dx, Tensor ids, const Scratch& scratch) const;
 
  private:
+  /// forward() and backward() of the table alone: rows (n, width).
+  void look_up(Tensor rows, Tensor ids, const Scratch& scratch) const;
+  void add_gradient(Tensor drows, Tensor ids, const Scratch& scratch) const;
+
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   const NgramTables& ngrams_;
@@ -33,6 +45,9 @@ class Embedding {
   float scale_;
   std::int64_t first_row_ = 0;
   ParameterId table_;
+  std::optional<ParameterId> projection_;
+  Buffer looked_up_storage_;
+  Tensor looked_up_;  // (n, r) A: rows in front of the projection, kept for backward, which leaves their gradient there
 };
 
 }  // namespace vqlm

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/model/head/dense_head.h"
+#include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
 #include "core/model/rope.h"
 #include "core/tensor_arena.h"
@@ -14,8 +15,10 @@ namespace {
 
 /// 0.02, or less where a head scores tokens with the table's rows: then the first scores, whose standard deviation is
 /// stddev * sqrt(d) for hidden states of unit variance, would be noise that training has to undo. The input does not mind: a
-/// norm follows.
+/// norm follows. A table that a low-rank head shares starts as that head's matrix.
 float embedding_stddev(const ModelConfig& model, const HeadConfig& head) {
+  const auto* low_rank = low_rank_of(head);
+  if (low_rank != nullptr && model.tie_embeddings) return low_rank_stddev(model.d_model, low_rank->rank);
   constexpr float usual = 0.02f, first_scores = 0.5f;
   const auto* vq = vq_of(head);
   if (vq == nullptr || !vq->by_embedding()) return usual;
@@ -37,6 +40,7 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const bool training = options.purpose == Purpose::training;
   const auto* vq = vq_of(options.head);
   const bool tied = config_.tie_embeddings;
+  const auto* low_rank = low_rank_of(options.head);
   VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
   const bool generation = options.purpose == Purpose::generation;
   if (generation && tensor_.size() != 1) {
@@ -53,7 +57,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
                                        .bucket = tables_bucket_,
                                        .history = generation ? options.context : 0,
                                        .micro_batches = training ? options.row_micro_batches : 0});
-  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied, stddev, *ngrams_);
+  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied,
+                     tied && low_rank != nullptr ? low_rank->rank : config_.d_model, stddev, *ngrams_);
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
@@ -65,18 +70,23 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const HeadContext context{.tensor = tensor_,
                             .model = config_,
                             .parameters = parameters_,
-                            .buckets = vq != nullptr ? HeadBuckets{replicated_bucket_, replicated_bucket_}
-                                                     : HeadBuckets{head_buckets_.front(), head_buckets_.back()},
+                            .buckets = {.matrices = vq != nullptr ? replicated_bucket_ : head_buckets_.front(),
+                                        .biases = vq != nullptr ? replicated_bucket_ : head_buckets_.back(),
+                                        .replicated = replicated_bucket_},
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
                             .input_rows = rows_,
                             .step_tokens = options.step_tokens,
                             .embedding = embedding_->table(),
                             .embedding_stddev = stddev};
+  const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
   if (vq != nullptr) {
     head_ = std::make_unique<VqHead>(context, *vq, *map);
+  } else if (low_rank != nullptr) {
+    auto head = std::make_unique<LowRankHead>(context, *low_rank, table);
+    if (tied) embedding_->project_by(head->projection(), rows_);
+    head_ = std::move(head);
   } else {
-    const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(options.head), table);
   }
   parameters_.allocate(training);
@@ -115,7 +125,7 @@ void Transformer::open_buckets(const Options& options) {
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
   }
-  if (kind_of(head) == HeadKind::dense) {
+  if (vq_of(head) == nullptr) {
     head_buckets_ = {parameters_.add_bucket("head", false)};
     if (has_bias(head) && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
   }
@@ -258,7 +268,8 @@ double Transformer::flops_per_token() const {
     const double seen = static_cast<double>(all) - hidden * hidden / static_cast<double>(all);
     attention += 6.0 * seen * config_.n_heads * config_.head_dim();
   }
-  return 6.0 * (weights + head_->cost().multiply_adds) - 2.0 * without_gradient + attention;
+  return 6.0 * (weights + embedding_->multiply_adds() + head_->cost().multiply_adds) - 2.0 * without_gradient +
+         attention;
 }
 
 }  // namespace vqlm

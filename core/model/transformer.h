@@ -85,7 +85,7 @@ class Transformer {
   const HeadMarks& head_marks() const { return head_marks_; }
   double head_seconds(const HeadMarks& marks) const { return backend_.seconds_between(marks.begin, marks.end); }
   /// Floating-point operations of forward and backward for one token: 6 per weight of every product (the
-  /// embedding look-up is none; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
+  /// embedding look-up is none, its projection is one; 4 where the weight has no gradient), and 6 T heads head_dim for causal attention,
   /// where only half of the scores exist, or less where a layer has a window.
   double flops_per_token() const;
 

@@ -93,7 +93,7 @@ class Counter:
 
 def divisors(settings):
     """What the head wants a width to be a multiple of."""
-    if settings.get("head.kind") == "dense" or settings.get("head.members", "embedding") != "codes":
+    if settings.get("head.kind", "vq") != "vq" or settings.get("head.members", "embedding") != "codes":
         return []
     return [number(settings, "head.groups", 0) or 1]
 

@@ -124,8 +124,11 @@ def without_codes(settings):
 
 
 def sizes(head, base, vocab):
-    """{head.clusters, head.codes} that `size=` stands for."""
+    """{head.clusters, head.codes} that `size=` stands for, or {head.rank}."""
     total = head.size * vocab
+    if (base | head.overrides).get("head.kind") == "low_rank":  # r (V + d) numbers
+        width = int((base | head.overrides)["model.d_model"])
+        return {"head.rank": str(rounded(total * width / (vocab + width)))}
     if without_codes(base | head.overrides):
         return {"head.clusters": str(rounded(total))}
     half = rounded(total / 2)

@@ -77,12 +77,13 @@ void add_step(CLI::App& bench) {
             name, [options, key](const std::string& value) { options->sizes.push_back(key + "=" + value); }, help)
         ->type_name("VALUE");
   };
-  size("--head", "head.kind", "dense or vq (default vq)");
+  size("--head", "head.kind", "dense, low_rank or vq (default vq)");
   size("--d-model", "model.d_model", "model width (default 512)");
   size("--layers", "model.n_layers", "decoder blocks (default 8)");
   size("--heads", "model.n_heads", "query heads (default 8)");
   size("--seq-len", "data.seq_len", "tokens of a sequence (default 512)");
   size("--batch", "train.micro_batch", "sequences of a forward pass (default 8)");
+  size("--rank", "head.rank", "low_rank: rank r (default 64)");
   size("--clusters", "head.clusters", "vq: clusters K (default 128)");
   size("--members", "head.members", "vq: embedding (default), codes or none");
   size("--groups", "head.groups", "members codes: groups G (default 32)");

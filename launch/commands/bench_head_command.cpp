@@ -79,7 +79,7 @@ void bench_head(HeadOptions options) {
 void add_grid(CLI::App& command, HeadOptions& options) {
   CLI::Option* const grid = command.add_flag(
       "--grid", options.grid, "every --vocabs at every --widths, the VQ head at about 1 % of V d; one table");
-  for (const char* const one : {"--vocab", "--width", "--clusters", "--groups", "--codes"}) {
+  for (const char* const one : {"--vocab", "--width", "--rank", "--clusters", "--groups", "--codes"}) {
     grid->excludes(command.get_option(one));
   }
   command.add_option("--vocabs", options.vocabularies, "vocabularies of the grid")
@@ -105,6 +105,7 @@ void add_head_bench(CLI::App& bench) {
   size("--vocab", sizes.vocab_size, "vocabulary V");
   size("--width", sizes.width, "model width d");
   size("--rows", sizes.rows, "tokens N");
+  size("--rank", sizes.rank, "rank r of the low-rank head; 0: a quarter of the width");
   size("--clusters", sizes.clusters, "clusters K");
   size("--groups", sizes.groups, "groups G of a member vector; 0: the published VQ-Logits");
   size("--codes", sizes.codes, "codes Q of a group, at most 256");
@@ -135,7 +136,7 @@ void add_head_bench(CLI::App& bench) {
   command->add_option("--json", options->json, "write the result here too")->type_name("FILE");
   command->footer(
       "One pass is forward and backward of all rows: dense with all logits at once (dense_plain), dense in "
-      "chunks, VQ with\nmembers by codes (vq) and by rows of the model's embedding (vq_embedding), and the "
+      "chunks, dense of low rank, VQ with\nmembers by codes (vq) and by rows of the model's embedding (vq_embedding), and the "
       "published VQ-Logits\n(G = 0) with as many parameters as vq. A random map spreads the targets over "
       "all "
       "clusters, which\nis the harder case for the VQ head; with a frequency map most rows share a few "

@@ -13,6 +13,7 @@
 #include "launch/commands/codes_job.h"
 #include "launch/commands/commands.h"
 #include "train/codes/map_report.h"
+#include "train/config/model_text.h"
 #include "train/models/open_model.h"
 
 namespace vqlm {
@@ -36,7 +37,8 @@ void check_vocabulary(const KnownMap& known, std::int64_t vocab_size, const std:
 void take_vectors_of(KnownMap& known, const std::string& from) {
   const auto source = open_model(from);
   if (kind_of(source->head()) != HeadKind::dense) {
-    throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", from));
+    throw UsageError(fmt::format("--from {}: its head is {}; name a model with a dense head", from,
+                                 head_text(source->model(), source->head())));
   }
   check_vocabulary(known, source->model().vocab_size, "--from " + from);
   const char* name = source->model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";

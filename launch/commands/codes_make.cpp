@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "launch/commands/codes_job.h"
 #include "train/codes/code_map_file.h"
+#include "train/config/model_text.h"
 #include "train/models/open_model.h"
 #include "train/tools/convert/vq_fit.h"
 
@@ -55,7 +56,8 @@ void check_make_options(const CLI::App& command, const CodesMakeArguments& optio
 FittedMap map_from_dense(const CodesMakeArguments& options, const std::vector<std::int64_t>& counts, Backend& backend) {
   const auto source = open_model(options.from);
   if (kind_of(source->head()) != HeadKind::dense) {
-    throw UsageError(fmt::format("--from {}: its head is a VQ one; name a model with a dense head", options.from));
+    throw UsageError(fmt::format("--from {}: its head is {}; name a model with a dense head", options.from,
+                                 head_text(source->model(), source->head())));
   }
   TextStatistics text{.counts = counts, .mean_hidden = {}};
   const std::int64_t vocab_size = source->model().vocab_size;

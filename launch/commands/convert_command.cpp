@@ -23,6 +23,7 @@
 #include "train/models/dense_expansion.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
+#include "train/models/multiplied_head.h"
 #include "train/models/open_model.h"
 #include "train/tools/convert/gguf.h"
 #include "train/tools/convert/hf_writer.h"
@@ -142,7 +143,12 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
                                           Environment& environment) {
   const bool to_vq = options.head == "vq";
   const bool is_vq = kind_of(source.head()) == HeadKind::vq;
-  if (to_vq == is_vq) {
+  const bool is_low_rank = kind_of(source.head()) == HeadKind::low_rank;
+  if (to_vq && is_low_rank) {
+    throw UsageError(fmt::format("--head vq: is fitted to a dense head, and that of {} is low-rank: --head dense first",
+                                 source.path().string()));
+  }
+  if (to_vq == is_vq && !is_low_rank) {
     throw UsageError(fmt::format("--head {}: the head of {} is one already{}", options.head, source.path().string(),
                                  is_vq ? "; --head dense first, for another map or other sizes" : ""));
   }
@@ -163,7 +169,10 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
     text.mean_hidden = before->mean_hidden;
   }
   std::unique_ptr<ModelSource> replaced;
-  if (to_vq) {
+  if (is_low_rank) {
+    std::puts("dense head           exact: the product of the low-rank head's matrices");
+    replaced = std::make_unique<MultipliedHead>(source);
+  } else if (to_vq) {
     replaced = fitted_head(options, source, environment, text);
   } else {
     auto expansion = std::make_unique<DenseExpansion>(source);
@@ -248,7 +257,9 @@ void add_convert_command(CLI::App& app) {
   command->add_option("--out", options->out, "what to write; it must not be there already")->type_name("PATH");
   command->add_option("--info", options->info, "print what a checkpoint or Hugging Face folder holds")
       ->type_name("PATH");
-  command->add_option("--head", options->head, "replace the output head: vq (fitted) or dense (expanded)")
+  command
+      ->add_option("--head", options->head,
+                   "replace the output head: vq (fitted) or dense (expanded, or multiplied out)")
       ->check(CLI::IsMember({"vq", "dense"}));
   command->add_option("--clusters", options->fit.clusters, "K (default: K + Q about 1 % of the vocabulary)")
       ->check(CLI::PositiveNumber);
@@ -275,7 +286,8 @@ void add_convert_command(CLI::App& app) {
       "of the tensors: float32 (the default), bfloat16 or float16 of --to hf; f32 (the default), f16 or q8_0 of "
       "--to gguf");
   command->add_flag("--no-tokenizer", options->no_tokenizer, "a GGUF file without the tokenizer, for ids alone");
-  command->add_flag("--expand", options->expand, "a VQ head as the dense one that equals it, where there is one");
+  command->add_flag("--expand", options->expand,
+                    "a VQ or low-rank head as the dense one that equals it, where there is one");
   add_device_option(*command, options->device, "auto");
   command->footer(details);
   command->callback([command, options] { convert(*command, *options); });

@@ -77,8 +77,9 @@ void build_command_line(CLI::App& app, int& exit_code) {
 int main(int argc, char** argv) {
   // Sources of virtual data sets lie beside them; the variable would make HDF5 read another folder's.
   ::unsetenv("HDF5_VDS_PREFIX");
-  CLI::App app("Pretrains transformer language models, data- and tensor-parallel, with a dense or a VQ output head.",
-               "vqlm");
+  CLI::App app(
+      "Pretrains transformer language models, data- and tensor-parallel, with a dense, low-rank or VQ output head.",
+      "vqlm");
   try {
     vqlm::configure_logging();
     int exit_code = 0;

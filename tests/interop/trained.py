@@ -23,6 +23,7 @@ RUNS = {
     "capped": (["head.kind=dense", "head.bias=false", "head.softcap=3"], "VqlmForCausalLM"),
     "capped_tied_bias": (["head.kind=dense", "model.tie_embeddings=true", "head.softcap=3"], "VqlmForCausalLM"),
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
+    "low_rank": (["head.kind=low_rank", "head.rank=8"], "VqlmForCausalLM"),
     "vq": ([*CODES, "head.groups=4"], "VqlmForCausalLM"),
     "vq_without_bias": ([*CODES, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
     "vq_embedding": (ROWS, "VqlmForCausalLM"),

@@ -234,6 +234,8 @@ class Rows(unittest.TestCase):
         self.assertEqual(size("b", 320), {"head.clusters": "2", "head.codes": "2"})
         self.assertEqual(size("c", 16384), {"head.clusters": "184", "head.codes": "64"})
         self.assertEqual(size("d", 16384), {"head.clusters": "160"})
+        low_rank = self.heads("a baseline\nb size=25% head.kind=low_rank")["b"]
+        self.assertEqual(ablation_rows.sizes(low_rank, {"model.d_model": "256"}, 16384), {"head.rank": "64"})  # 63.02
         with self.assertRaisesRegex(ablation_rows.GridError, "no clusters are left"):
             size("e", 320)
 
@@ -271,6 +273,7 @@ class Rows(unittest.TestCase):
         for name in ("vq", "map-random", "published", "embedding", "own-32"):  # whose runs make their maps
             self.assertEqual(rows[name][1:4], ["-", "-", "-"])
         self.assertIn("data.counted_text=all", rows["vq-map-all"][4].split())
+        self.assertEqual(rows["low-rank"][1:], ["-", "-", "-", "head.kind=low_rank head.rank=64"])
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertEqual(rows["map-from-dense"][2:4], ["from-dense-k120-g32-q120-s3.h5",
                                                        "make --map from-dense --clusters 120 --groups 32 --seed 3 --codes 120"])

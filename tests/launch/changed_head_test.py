@@ -10,9 +10,7 @@ EMBEDDING = ["head.kind=vq", "head.clusters=8", "head.members=embedding", "head.
 TIED = ["head.kind=dense", "model.tie_embeddings=true"]
 
 
-class ChangedHead(ForkRuns):
-    HEAD = EMBEDDING
-
+class HeadRuns(ForkRuns):
     def go_on(self, name, *settings, source="checkpoints/step-00000008", run_of=None, ranks=0):
         result = run("train", "--resume-from", (run_of or self.whole) / source,
                      "--set", f"run.dir={self.folder}/runs/{name}", *sum((["--set", each] for each in settings), []), ranks=ranks)
@@ -21,6 +19,10 @@ class ChangedHead(ForkRuns):
 
     def config(self, name):
         return tomllib.loads((self.folder / "runs" / name / "config.toml").read_text())
+
+
+class ChangedHead(HeadRuns):
+    HEAD = EMBEDDING
 
     def test_vq_goes_on_as_dense_on_every_grid_and_comes_back(self):
         for name, head in (("untied", ["head.kind=dense"]), ("tied", TIED)):
@@ -77,6 +79,26 @@ class ChangedHead(ForkRuns):
         result = run("train", "--resume-from", self.whole, "--set", f"run.dir={self.folder}/runs/no", "--set", "head.kind=dense",
                      "--set", "model.rope_theta=5", "--set", "train.steps=20")
         self.assert_fails(result, "model.rope_theta")
+
+
+class LowRank(HeadRuns):
+    HEAD = ["head.kind=low_rank", "head.rank=8"]
+
+    def test_it_goes_on_as_the_dense_head_that_it_equals(self):
+        self.go_on("dense", "head.kind=dense")
+        losses = self.losses("dense")
+        self.assertEqual(sorted(losses), list(range(9, 13)))
+        # The same loss of the same samples, made before the update.
+        self.assertAlmostEqual(losses[9] / self.losses("whole")[9], 1, delta=1e-5)
+        self.go_on("dense-grid", "head.kind=dense", "parallel.tensor=2", ranks=2)
+        for step, loss in self.losses("dense-grid").items():
+            self.assertAlmostEqual(loss / losses[step], 1, delta=1e-5)
+
+    def test_what_it_cannot_become_is_refused(self):
+        for settings, words in ((["head.kind=vq"], 'set head.kind = "dense"'), (TIED, "model.tie_embeddings = false")):
+            result = run("train", "--resume-from", self.whole, "--set", f"run.dir={self.folder}/runs/no", "--set", "train.steps=20",
+                         *sum((["--set", each] for each in settings), []))
+            self.assert_fails(result, words)
 
 
 if __name__ == "__main__":

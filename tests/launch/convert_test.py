@@ -166,6 +166,34 @@ class Convert(unittest.TestCase):
         for key in ("head.member_mean", "head.input_codes"):
             self.refused(2, key, "train", "--resume", *self.training("codes", *MODEL, *options, f"{key}=false", steps=6))
 
+    def test_a_low_rank_head_multiplies_out(self):
+        for name, tied in (("low", "false"), ("low-tied", "true")):
+            model = self.folder / name
+            self.ok("train", *self.training(name, *MODEL, "head.kind=low_rank", "head.rank=8", "head.bias=false", f"model.tie_embeddings={tied}"))
+            self.assertIn("dense of rank 8, no bias", self.convert("--info", model))
+            forms = {"dense": ("--head", "dense"), "stock": ("--to", "hf", "--expand"), "back": ("--from", "hf")}
+            if tied == "false":
+                forms["native"] = ("--to", "hf")
+            else:
+                self.refused(1, "--head dense, or --expand", "convert", "--to", "hf", "--checkpoint", model, "--out", self.folder / "no")
+            nll = {}
+            for form, words in {"own": None, **forms}.items():
+                out = self.folder / f"{name}-{form}" if words else model
+                if words:
+                    source = ("--input", self.folder / f"{name}-stock") if form == "back" else ("--checkpoint", model)
+                    self.convert(*words, *source, "--out", out)
+                told = self.folder / "low.json"
+                self.ok("eval", "--checkpoint", out, "--data", f"{self.folder}/shards/heldout-*.h5", "--seq-len", "32", "--json", told)
+                nll[form] = json.loads(told.read_text())["nll"]
+                self.assertAlmostEqual(nll[form] / nll["own"], 1, delta=1e-6, msg=form)
+            config = json.loads((self.folder / f"{name}-stock" / "config.json").read_text())
+            self.assertEqual((config["model_type"], config["tie_word_embeddings"]), ("llama", tied == "true"))
+            self.ok("generate", "--checkpoint", model, "--prompt", "the", "--max-tokens", "5")
+        low = self.folder / "low"
+        self.refused(2, "--head dense first", "convert", "--head", "vq", "--checkpoint", low, "--out", self.folder / "no")
+        self.refused(2, "its head is low_rank r=8 no bias", "codes", "make", "--map", "from-dense", "--from", low, "--clusters", "8",
+                     "--out", self.folder / "no.h5")
+
     def test_usage(self):
         dense, out = self.folder / "dense", self.folder / "nowhere"
         self.refused(2, "name a model", "convert", "--out", out)

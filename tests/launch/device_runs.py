@@ -26,6 +26,8 @@ MODEL = ["model.d_model=128", f"model.n_layers={LAYERS}", "model.n_heads=4", "mo
          "optim.embedding_lr_ratio=1"]
 HEADS = {"dense": ["head.kind=dense"], "capped": ["head.kind=dense", "head.softcap=8"],
          "tied": ["head.kind=dense", "model.tie_embeddings=true"],
+         "low_rank": ["head.kind=low_rank", "head.rank=24"],
+         "low_rank_tied": ["head.kind=low_rank", "head.rank=24", "model.tie_embeddings=true"],
          "vq": ["head.kind=vq", "head.clusters=8", "head.members=codes", "head.input_codes=false", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=commitment"],
          "vq_ema": ["head.kind=vq", "head.clusters=8", "head.members=codes", "head.input_codes=false", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=ema"],
          "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding", "head.member_mean=false",

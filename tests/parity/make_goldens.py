@@ -28,15 +28,16 @@ LR, BETA1, BETA2, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0
 @dataclass(frozen=True)
 class Case:
     name: str
-    head: str  # "dense" or "vq"
+    head: str  # "dense", "vq" or "low_rank"
     bias: int = 1  # dense: lm_head.bias; the VQ head always has its token bias
     tie_embeddings: int = 0
     clusters: int = 0  # K
     groups: int = 0  # G
     codes: int = 0  # Q
     commitment: float = 0.0  # beta_c
-    z_loss: float = 0.0  # dense: weight of the squared log-sum-exp
     softcap: float = 0.0  # dense: logits x become c tanh(x / c)
+    rank: int = 0  # low_rank: of the vocabulary's matrix
+    z_loss: float = 0.0  # dense and low_rank: weight of the squared log-sum-exp
     input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
     embedding_members: int = 0  # members are scored with the rows of the embedding
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
@@ -89,6 +90,8 @@ CASES = [
          tables=((2, 37), (3, 11))),
     Case("input_tables_tied", "dense", tie_embeddings=1, tables=((2, 7), (2, 7))),
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
+    Case("low_rank", "low_rank", rank=5, z_loss=0.05),
+    Case("low_rank_tied", "low_rank", rank=5, tie_embeddings=1),
 ]
 
 WORDS = {"qk_norm": ["none", "head", "width"], "norm_placement": ["pre", "post", "both"], "activation": ["swiglu", "geglu"]}
@@ -108,7 +111,7 @@ def random_state(name):
 def shapes(c):
     """Every parameter's Hugging Face name and shape; linear weights are (out, in)."""
     q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-    out = {"model.embed_tokens.weight": (c.vocab_size, c.d_model)}
+    out = {"model.embed_tokens.weight": (c.vocab_size, c.rank if c.rank and c.tie_embeddings else c.d_model)}
     for number, (_, rows) in enumerate(c.tables):
         out[f"model.ngram_tables.{number}.weight"] = (rows, c.d_model)
     for i in range(c.n_layers):
@@ -133,9 +136,11 @@ def shapes(c):
         out[layer + "mlp.up_proj.weight"] = (c.d_ff, c.d_model)
         out[layer + "mlp.down_proj.weight"] = (c.d_model, c.d_ff)
     out["model.norm.weight"] = (c.d_model,)
-    if c.head == "dense":
+    if c.head != "vq":
         if not c.tie_embeddings:
-            out["lm_head.weight"] = (c.vocab_size, c.d_model)
+            out["lm_head.weight"] = (c.vocab_size, c.rank or c.d_model)
+        if c.rank:
+            out["lm_head.projection.weight"] = (c.rank, c.d_model)
         if c.bias:
             out["lm_head.bias"] = (c.vocab_size,)
     else:
@@ -264,6 +269,8 @@ def write(path, c, golden):
         for key, words in WORDS.items():  # an enum's value, as the program counts them
             if getattr(c, key) != words[0]:
                 file.attrs[key] = np.int64(words.index(getattr(c, key)))
+        if c.rank:
+            file.attrs["rank"] = np.int64(c.rank)
         if c.embedding_members:
             file.attrs["embedding_members"] = np.int64(c.embedding_members)
         if c.input_codes:

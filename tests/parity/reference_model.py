@@ -127,7 +127,10 @@ def input_tables(ids, w, c):
 
 def decoder(ids, w, c, cluster_of_token):
     """ids (B, T) -> the head's input h (N, d), the output of the final norm."""
-    x = w["model.embed_tokens.weight"][ids] * c.embedding_scale
+    table = w["model.embed_tokens.weight"]
+    if c.rank and c.tie_embeddings:  # the whole one, (V, d)
+        table = table @ w["lm_head.projection.weight"]
+    x = table[ids] * c.embedding_scale
     if c.tables:
         x = x + input_tables(ids, w, c)
     if c.input_codes:
@@ -142,7 +145,10 @@ def decoder(ids, w, c, cluster_of_token):
 
 
 def dense_logits(h, w, c):
-    logits = h @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
+    matrix = w.get("lm_head.weight", w["model.embed_tokens.weight"])
+    if "lm_head.projection.weight" in w:  # the whole one, (V, d)
+        matrix = matrix @ w["lm_head.projection.weight"]
+    logits = h @ matrix.T
     if "lm_head.bias" in w:
         logits = logits + w["lm_head.bias"]
     return c.softcap * torch.tanh(logits / c.softcap) if c.softcap > 0 else logits
@@ -179,7 +185,7 @@ def vq_nll(h, targets, c, cluster_of_token, codes, w):
 def log_probs(h, c, cluster_of_token, codes, w):
     """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
     look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
-    if c.head == "dense":
+    if c.head != "vq":
         e = torch.exp(dense_logits(h, w, c))
         return torch.log(e / e.sum(-1, keepdim=True))
     s = w["vq_head.token_bias"].expand(h.shape[0], -1)
@@ -203,7 +209,7 @@ def log_probs(h, c, cluster_of_token, codes, w):
 
 def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
-    if c.head == "dense":
+    if c.head != "vq":
         logits = dense_logits(h, w, c)
         return F.cross_entropy(logits, targets), c.z_loss * (torch.logsumexp(logits, -1) ** 2).mean()
     nll = vq_nll(h, targets, c, cluster_of_token, codes, w).mean()

@@ -59,6 +59,13 @@ TEST(ChangedHead, AnUntiedCopySaysTheSame) {
             log_probs(capped.source()));
 }
 
+TEST(ChangedHead, LowRankBecomesDenseToRounding) {
+  const Saved saved(config_of(HeadKind::low_rank));
+  const auto changed = with_changed_head(saved.source(), dense(false), nullptr);
+  EXPECT_EQ(kind_of(changed.back()->head()), HeadKind::dense);
+  EXPECT_LT(largest_difference(log_probs(*changed.back()), log_probs(saved.source())), rounding);
+}
+
 TEST(ChangedHead, VqWithoutMembersBecomesDenseExactly) {
   Config config = config_of(HeadKind::vq, 0);
   vq(config).input_codes = true;
@@ -128,6 +135,16 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(dense(true), with_cap(dense(false), 30)), HasSubstr("set head.softcap = 0"));
   EXPECT_THAT(refusal(by_embedding(true, true), with_cap(dense(false), 30)), HasSubstr("set head.softcap = 0"));
   EXPECT_THAT(refusal(with_cap(dense(true), 30), by_embedding(true, true)), HasSubstr("does not cap its logits"));
+  Config low_rank = config_of(HeadKind::low_rank);
+  EXPECT_EQ(refusal(low_rank, dense(false)), "");
+  EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("model.tie_embeddings = false"));
+  EXPECT_THAT(refusal(low_rank, config_of(HeadKind::vq)), HasSubstr("set head.kind = \"dense\""));
+  EXPECT_THAT(refusal(low_rank, dense(false, false)), HasSubstr("set head.bias = true"));
+  EXPECT_THAT(refusal(dense(false), low_rank), HasSubstr("a low-rank head is made of no other"));
+  EXPECT_THAT(refusal(config_of(HeadKind::vq), low_rank), HasSubstr("a low-rank head is made of no other"));
+  low_rank.model.tie_embeddings = true;
+  EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("vqlm convert --head dense"));
+  EXPECT_THAT(refusal(config_of(HeadKind::low_rank), low_rank), HasSubstr("a low-rank head is made of no other"));
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

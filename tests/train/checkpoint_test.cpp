@@ -127,6 +127,8 @@ TEST_P(Checkpoint, ShowsEveryLogicalTensorWhole) {
 INSTANTIATE_TEST_SUITE_P(Heads, Checkpoint,
                          ::testing::Values(Case{"dense", HeadKind::dense, false, 0},
                                            Case{"dense_tied", HeadKind::dense, true, 0},
+                                           Case{"low_rank", HeadKind::low_rank, false, 0},
+                                           Case{"low_rank_tied", HeadKind::low_rank, true, 0},
                                            Case{"vq", HeadKind::vq, false, 4}, Case{"vq_g0", HeadKind::vq, false, 0}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -22,6 +22,11 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"head.member_mean=false", "head.learning=ema"}), "");
   EXPECT_THAT(resolve_error({"head.learning=ema"}), HasSubstr("set head.member_mean = false"));
   EXPECT_EQ(resolve_error({"model.tie_embeddings=true", "head.kind=dense"}), "");
+  EXPECT_EQ(resolve_error({"head.kind=low_rank", "head.rank=256"}), "");  // d_model
+  EXPECT_THAT(resolve_error({"head.kind=low_rank", "head.rank=257"}),
+              AllOf(HasSubstr("head.rank = 257 with model.d_model = 256"), HasSubstr("choose 1 to 256")));
+  EXPECT_THAT(resolve_error({"head.kind=low_rank", "head.rank=0"}), HasSubstr("head.rank"));
+  EXPECT_EQ(resolve_error({"head.kind=low_rank", "model.tie_embeddings=true"}), "");
   Config tied;  // as a program makes it: no file can say so
   tied.model.tie_embeddings = true;
   EXPECT_THAT(usage_error([&] { resolve(tied, 1000, 1); }), HasSubstr("tie"));

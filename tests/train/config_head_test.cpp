@@ -42,6 +42,7 @@ TEST_F(ConfigHeadTest, AWrittenConfigurationHasTheKeysOfItsHeadOnly) {
     return text.substr(begin, text.find("\n\n", begin) + 1 - begin);
   };
   EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\nsoftcap = 0.0\n");
+  EXPECT_EQ(head_keys({"head.kind=low_rank"}), "kind = \"low_rank\"\nbias = true\nz_loss = 0.0\nrank = 64\n");
   EXPECT_EQ(head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
             "kind = \"vq\"\nbias = true\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
             "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"
@@ -86,6 +87,7 @@ TEST_F(ConfigHeadTest, KeysThatTheChosenHeadHasNotAreRefused) {
   // What --set says itself is not dropped.
   EXPECT_THAT(refusal("", {"head.input_codes=true", "head.kind=dense"}), HasSubstr("--set: head.input_codes = true"));
   EXPECT_THAT(refusal("[head]\nkind = \"dense\"\n", {"head.clusters=5"}), HasSubstr("--set: head.clusters = 5"));
+  EXPECT_THAT(refusal("[head]\nrank = 5\n"), HasSubstr("set head.kind = \"low_rank\""));
 }
 
 // Runs of earlier versions: all keys, whatever the head, or without those that came later.
@@ -93,6 +95,9 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   const Config dense = load_saved_config(write(
       "[model]\ntie_embeddings = false\n[head]\nkind = \"dense\"\nclusters = 128\ngroups = 32\nema_decay = 0.99\n"));
   EXPECT_EQ(kind_of(dense.head), HeadKind::dense);
+  const Config low_rank = load_saved_config(write("[head]\nkind = \"low_rank\"\nrank = 7\nz_loss = 0.5\n"));
+  EXPECT_EQ(std::get<LowRankHeadConfig>(low_rank.head).rank, 7);
+  EXPECT_EQ(z_loss_of(low_rank.head), 0.5f);
   const Config config = load_saved_config(
       write("[model]\ntie_embeddings = false\n[head]\nkind = \"vq\"\nclusters = 9\ngroups = 4\ncodes = 7\n"));
   const auto& vq = std::get<VqHeadConfig>(config.head);

@@ -13,6 +13,7 @@
 #include "train/models/initial_model.h"
 #include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
+#include "train/models/multiplied_head.h"
 #include "train/models/open_model.h"
 #include "train/tools/convert/gguf.h"
 #include "train/tools/convert/hf_writer.h"
@@ -47,7 +48,7 @@ void expect_same_tensors(const ModelSource& a, const ModelSource& b) {
 }
 
 TEST(Convert, AModelCheckpointHoldsTheSameBits) {
-  for (const HeadKind head : {HeadKind::dense, HeadKind::vq}) {
+  for (const HeadKind head : {HeadKind::dense, HeadKind::vq, HeadKind::low_rank}) {
     const Saved saved(config_of(head));
     write_model_checkpoint(saved.source(), saved.file("converted"));
     const CheckpointReader converted(saved.file("converted"), Verify::yes);
@@ -106,6 +107,32 @@ TEST(Convert, ExpansionIsExactWithoutMemberCodes) {
   // It is a model like any other: written and read, the bits stay.
   write_model_checkpoint(dense, saved.file("dense"));
   expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
+}
+
+TEST(Convert, ATiedLowRankModelMultipliesOut) {
+  Config config = config_of(HeadKind::low_rank);
+  config.model.tie_embeddings = true;
+  config.model.embedding_scale = 3;
+  const Saved saved(config);
+  const MultipliedHead dense(saved.source());
+  EXPECT_TRUE(dense.model().tie_embeddings);
+  EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(dense)), rounding);
+  write_model_checkpoint(dense, saved.file("dense"));
+  expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
+}
+
+TEST(Convert, ALowRankHeadMultipliesOut) {
+  const Saved saved(config_of(HeadKind::low_rank));
+  const MultipliedHead dense(saved.source());
+  EXPECT_LT(largest_difference(log_probs(saved.source()), log_probs(dense)), rounding);
+  // It is a model like any other: written and read, the bits stay; a box of the matrix is that of the whole.
+  write_model_checkpoint(dense, saved.file("dense"));
+  expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
+  const std::vector<float> whole = read_whole(dense, "lm_head.weight"),
+                           box = dense.read("lm_head.weight", {7, 3}, {2, 4});
+  for (std::size_t row = 0; row < 2; ++row)
+    for (std::size_t column = 0; column < 4; ++column)
+      EXPECT_EQ(box[row * 4 + column], whole[(7 + row) * 16 + 3 + column]);
 }
 
 Config config_with_embedding(bool mean = false) {

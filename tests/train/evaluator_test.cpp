@@ -289,8 +289,9 @@ TEST_P(EvaluatorTest, OneTokenIsRefused) {
 // A batch of one row, one that does not divide the 12 samples, and one that is larger than the stream.
 INSTANTIATE_TEST_SUITE_P(Heads, EvaluatorTest,
                          ::testing::Values(Case{"dense_row", HeadKind::dense, 1},
-                                           Case{"dense_5_rows", HeadKind::dense, 5}, Case{"vq_5_rows", HeadKind::vq, 5},
-                                           Case{"vq_40_rows", HeadKind::vq, 40}),
+                                           Case{"dense_5_rows", HeadKind::dense, 5},
+                                           Case{"low_rank_5_rows", HeadKind::low_rank, 5},
+                                           Case{"vq_5_rows", HeadKind::vq, 5}, Case{"vq_40_rows", HeadKind::vq, 40}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

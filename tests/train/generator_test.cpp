@@ -22,7 +22,7 @@ using Tokens = std::vector<std::int32_t>;
 struct Head {
   const char* name;
   HeadKind kind;
-  /// Of the VQ head: members by the embedding, their means in the codes, and input codes.
+  /// Of the VQ head: members by the embedding, their means in the codes, and input codes. Of low rank: tied.
   bool embedding_members = false;
   const char* body = "llama";
   float spread = 0.4f;  // of the parameters; enough that the model does not repeat one token
@@ -73,7 +73,8 @@ class Models {
  private:
   static Config config(const Head& head) {
     Config config = tiny_model_config(head.kind);
-    if (head.embedding_members) {
+    config.model.tie_embeddings = head.kind == HeadKind::low_rank && head.embedding_members;
+    if (head.kind == HeadKind::vq && head.embedding_members) {
       testing::vq(config).members = EmbeddingMembersConfig{};
       testing::vq(config).input_codes = true;
     }
@@ -280,7 +281,8 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
-                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"vq", HeadKind::vq},
+                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"low_rank", HeadKind::low_rank},
+                                           Head{"low_rank_tied", HeadKind::low_rank, true}, Head{"vq", HeadKind::vq},
                                            Head{"vq_embedding_input_codes", HeadKind::vq, true},
                                            Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
                                            Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},

@@ -45,12 +45,13 @@ TEST(HeadBench, ReportsItsKeysAndSizes) {
       EXPECT_GT(json.at(key).get<double>(), 0) << key;
     }
     EXPECT_EQ(json.at("dense").at("matrix_parameters"), 101 * 16);
+    EXPECT_EQ(json.at("low_rank").at("matrix_parameters"), 4 * (101 + 16));  // a quarter of the width
     EXPECT_EQ(json.at("vq").at("matrix_parameters"), (7 + 5) * 16);
     EXPECT_EQ(json.at("vq_embedding").at("matrix_parameters"), 7 * 16);     // the table is the model's
     EXPECT_EQ(json.at("vq_logits").at("matrix_parameters"), (7 + 5) * 16);  // the same numbers, all in codes
     EXPECT_EQ(json.at("dense_plain").at("mean_nll"), json.at("dense").at("mean_nll"));
     // Untrained heads predict about the unigram distribution: above 0 and below twice a uniform guess.
-    for (const char* head : {"dense_plain", "dense", "vq", "vq_embedding", "vq_logits"}) {
+    for (const char* head : {"dense_plain", "dense", "low_rank", "vq", "vq_embedding", "vq_logits"}) {
       EXPECT_GT(json.at(head).at("mean_nll").get<double>(), 0) << head;
       EXPECT_LT(json.at(head).at("mean_nll").get<double>(), 2 * std::log(101.0)) << head;
       EXPECT_GT(json.at(head).at("floor_seconds").get<double>(), 0) << head;
@@ -69,7 +70,7 @@ TEST(HeadBench, ReportsDecoding) {
   EXPECT_EQ(decoding.at("tokens"), 3);
   for (const char* operation : {"log_probs", "arg_max", "top_k", "sample"}) {
     EXPECT_GT(decoding.at("ratios_dense_over_vq").at(operation).get<double>(), 0) << operation;
-    for (const char* head : {"dense", "vq", "vq_embedding", "vq_logits"}) {
+    for (const char* head : {"dense", "low_rank", "vq", "vq_embedding", "vq_logits"}) {
       for (const char* key : {"seconds", "seconds_min", "bytes", "bytes_per_second", "floor_seconds"}) {
         EXPECT_GT(decoding.at(head).at(operation).at(key).get<double>(), 0) << head << " " << operation << " " << key;
       }
@@ -77,6 +78,7 @@ TEST(HeadBench, ReportsDecoding) {
   }
   const auto& vq = decoding.at("vq");
   EXPECT_EQ(decoding.at("dense").at("log_probs").at("bytes"), 101 * (16 * 4 + 8));
+  EXPECT_EQ(decoding.at("low_rank").at("log_probs").at("bytes"), 4 * 16 * 4 + 101 * (4 * 4 + 8));
   EXPECT_EQ(vq.at("log_probs").at("bytes"), 7 * (16 * 4 + 4) + 5 * 16 * 4 + 101 * (4 + 4 + 4 + 4));
   EXPECT_EQ(decoding.at("vq_embedding").at("log_probs").at("bytes"), 7 * (16 * 4 + 4) + 101 * (16 * 4 + 4 + 4 + 4));
   EXPECT_EQ(vq.at("log_probs").at("clusters_visited"), 0);
@@ -113,6 +115,18 @@ TEST(HeadBench, SkipsByNameWhatDoesNotFit) {
   const auto timed = nlohmann::json::parse(to_json(run_head_bench(*backend, options, some_rates)));
   EXPECT_THAT(timed.at("dense").at("skipped").get<std::string>(), HasSubstr("above --time-limit"));
   EXPECT_TRUE(timed.at("vq").contains("seconds"));
+}
+
+TEST(HeadBench, TheRankIsAtMostTheWidth) {
+  const auto backend = make_cpu_backend(1);
+  HeadBenchOptions options = tiny_heads();
+  options.rank = 16;
+  options.repeats = 1;
+  options.decode_tokens = 0;
+  EXPECT_EQ(run_head_bench(*backend, options, some_rates).find(BenchedHead::low_rank)->training.matrix_parameters,
+            16 * (101 + 16));
+  options.rank = 17;
+  EXPECT_THROW(run_head_bench(*backend, options, some_rates), UsageError);
 }
 
 TEST(HeadBench, WithoutGroupsIsThePublishedMethodAlone) {

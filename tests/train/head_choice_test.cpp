@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/model/head/dense_head.h"
+#include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
 #include "core/rng.h"
 #include "dist/self_communicator.h"
@@ -56,13 +56,15 @@ class LoneHead {
     const HeadContext context{.tensor = tensor_,
                               .model = model_,
                               .parameters = store_,
-                              .buckets = {bucket, bucket},
+                              .buckets = {bucket, bucket, bucket},
                               .rows = 1,
                               .trainable = false,
                               .embedding = table};
     if (kind.kind == HeadKind::vq) {
       head_ = std::make_unique<VqHead>(
           context, vq, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
+    } else if (kind.kind == HeadKind::low_rank) {
+      head_ = std::make_unique<LowRankHead>(context, LowRankHeadConfig{.bias = kind.bias, .rank = 5}, std::nullopt);
     } else {
       head_ = std::make_unique<DenseHead>(context, DenseHeadConfig{.bias = kind.bias}, std::nullopt);
     }
@@ -166,6 +168,7 @@ TEST_P(HeadChoice, SamplesFollowTheProbabilities) {
 INSTANTIATE_TEST_SUITE_P(Heads, HeadChoice,
                          ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
                                            Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
+                                           Kind{"low_rank", HeadKind::low_rank, 97, 1, 0, 0.5f},
                                            Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
                                            Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
                                            Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},

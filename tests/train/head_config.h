@@ -17,9 +17,10 @@ inline const VqHeadConfig& vq(const HeadConfig& head) {
   return std::get<VqHeadConfig>(head);
 }
 
-/// `vq` or a dense head.
+/// `vq`, a head of rank 5, or a dense one.
 inline HeadConfig head_of(HeadKind kind, VqHeadConfig vq) {
   if (kind == HeadKind::vq) return vq;
+  if (kind == HeadKind::low_rank) return LowRankHeadConfig{.bias = vq.bias, .rank = 5};
   return DenseHeadConfig{.bias = vq.bias};
 }
 

@@ -12,7 +12,7 @@
 #include "tests/data/temporary_folder.h"
 #include "tests/train/tiny_checkpoint.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/models/replaced_head.h"
+#include "train/models/multiplied_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_writer.h"
 #include "train/tools/convert/model_checkpoint.h"
@@ -108,6 +108,8 @@ TEST(HfModel, WhatIsWrittenComesBack) {
                         {config_of(HeadKind::dense, true, true), true, 1 << 20},
                         {capped(config_of(HeadKind::dense, false)), true, 1 << 20},
                         {capped(config_of(HeadKind::dense, true, true)), true, 1 << 20},
+                        {config_of(HeadKind::low_rank), true, 4000},
+                        {config_of(HeadKind::low_rank, false), true, 1 << 20},
                         {config_of(HeadKind::vq), true, 4000},
                         {config_of(HeadKind::vq, false), true, 1 << 20},
                         {averaged(config_of(HeadKind::vq)), true, 1 << 20},
@@ -131,6 +133,7 @@ TEST(HfModel, WhatIsWrittenComesBack) {
     EXPECT_EQ(model.norm_eps, source.model().norm_eps);
     EXPECT_EQ(model.rope_scaling.kind, RopeScaling::Kind::llama3);
     EXPECT_EQ(model.rope_scaling.original_positions, 32);
+    EXPECT_EQ(kind_of(back->head()), kind_of(c.config.head));
     EXPECT_EQ(has_bias(back->head()), has_bias(c.config.head));
     EXPECT_EQ(softcap_of(back->head()), softcap_of(c.config.head));
     EXPECT_EQ(back->seq_len(), 8);
@@ -226,6 +229,58 @@ TEST(HfModel, ExpansionsAreExactOrRefused) {
     EXPECT_EQ(head.constants[v], bias[static_cast<std::size_t>(head.row_of_token[v])]);
 }
 
+TEST(HfModel, ALowRankHeadExpandsToStockLlama) {
+  const TemporaryFolder folder;
+  const TinySource source(config_of(HeadKind::low_rank, false));
+  write_hf(source, folder.file("hf"), {.expand = true});
+  EXPECT_EQ(read_json(folder.file("hf/config.json"))["model_type"], "llama");
+  const std::vector<float> classes = read_whole(source, "lm_head.weight"),
+                           projection = read_whole(source, "lm_head.projection.weight"),
+                           matrix = read_whole(*open_hf_model(folder.file("hf")), "lm_head.weight");
+  ASSERT_EQ(matrix.size(), 61U * 16);
+  for (std::size_t v = 0; v < 61; ++v) {
+    for (std::size_t j = 0; j < 16; ++j) {
+      double sum = 0;
+      for (std::size_t i = 0; i < 5; ++i)
+        sum += static_cast<double>(classes[v * 5 + i]) * static_cast<double>(projection[i * 16 + j]);
+      EXPECT_FLOAT_EQ(matrix[v * 16 + j], static_cast<float>(sum));
+    }
+  }
+  EXPECT_THAT(
+      error_of([&] { write_hf(TinySource(config_of(HeadKind::low_rank)), folder.file("x"), {.expand = true}); }),
+      HasSubstr("has no bias"));
+}
+
+TEST(HfModel, ATiedLowRankModelMustBeMultipliedOut) {
+  const TemporaryFolder folder;
+  const TinySource source(config_of(HeadKind::low_rank, false, true));
+  EXPECT_THAT(error_of([&] { write_hf(source, folder.file("x"), {}); }), HasSubstr("--head dense, or --expand"));
+  write_hf(source, folder.file("hf"), {.expand = true});
+  const auto back = open_hf_model(folder.file("hf"));
+  EXPECT_EQ(back->description(), "Hugging Face LlamaForCausalLM");
+  EXPECT_TRUE(back->model().tie_embeddings);
+  EXPECT_EQ(read_whole(*back, "model.embed_tokens.weight"),
+            read_whole(MultipliedHead(source), "model.embed_tokens.weight"));
+}
+
+TEST(HfModel, ALowRankFolderIsReadStrictly) {
+  const TemporaryFolder folder;
+  write_hf(TinySource(config_of(HeadKind::low_rank)), folder.file("hf"), {});
+  const std::string file = folder.file("hf/config.json");
+  const nlohmann::json good = read_json(file);
+  const auto refusal = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json bad = good;
+    bad[key] = value;
+    write_bytes(file, bad.dump());
+    return error_of([&] { open_hf_model(folder.file("hf")); });
+  };
+  EXPECT_THAT(refusal("head_rank", nullptr), HasSubstr("has no head_rank"));
+  EXPECT_THAT(refusal("head_rank", 17), HasSubstr("head_rank = 17 is above hidden_size = 16"));
+  EXPECT_THAT(refusal("head_rank", 4), HasSubstr("tensor lm_head.weight: has shape (61, 5)"));
+  EXPECT_THAT(refusal("tie_word_embeddings", true), HasSubstr("to tie"));
+  EXPECT_THAT(refusal("head_kind", "deep"), HasSubstr("dense, vq, low_rank"));
+}
+
 TEST(HfModel, NamesWhatIsMissingLeftOverOrNotSupported) {
   const TinySource source(config_of(HeadKind::vq));
   const TemporaryFolder folder;
@@ -252,7 +307,7 @@ TEST(HfModel, NamesWhatIsMissingLeftOverOrNotSupported) {
       {"vq_clusters", 62, "vq_clusters = 62 is not possible"},
       {"vq_clusters", 4, "tensor lm_head.codebook: has shape (5, 16)"},
       {"vq_groups", 3, "vq_groups = 3 does not divide"},
-      {"tie_word_embeddings", true, "no matrix to tie"},
+      {"tie_word_embeddings", true, "to tie"},
   };
   for (const Case& c : cases) {
     nlohmann::json bad = good;

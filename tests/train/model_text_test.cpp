@@ -19,8 +19,11 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   EXPECT_EQ(head_text(model, VqHeadConfig{.clusters = 10, .members = NoMembersConfig{}, .input_codes = false}),
             "vq K=10 G=0");
   EXPECT_EQ(head_text(model, VqHeadConfig{.clusters = 10}), "vq K=10 E mean input codes");
+  EXPECT_EQ(head_text(model, LowRankHeadConfig{.bias = false, .rank = 9}), "low_rank r=9 no bias");
+  EXPECT_EQ(head_sentence(LowRankHeadConfig{.rank = 9}), "dense of rank 9, with a token bias");
   model.tie_embeddings = true;
   EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense tied");
+  EXPECT_EQ(head_text(model, LowRankHeadConfig{.rank = 9}), "low_rank r=9 tied");
 }
 
 TEST(ModelText, NamesAModelsShape) {

@@ -133,7 +133,8 @@ INSTANTIATE_TEST_SUITE_P(Heads, Parity,
                          ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment",
                                            "input_tables", "input_tables_tied", "vq_input_codes", "vq_embedding",
                                            "vq_embedding_mean", "zloss", "softcap", "softcap_tied", "documents",
-                                           "body_qwen", "body_olmo", "body_gemma", "body_smollm_vq"),
+                                           "low_rank", "low_rank_tied", "body_qwen", "body_olmo", "body_gemma",
+                                           "body_smollm_vq"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

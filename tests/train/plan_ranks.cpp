@@ -197,6 +197,8 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true},
         HeadCase{.name = "dense_muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon},
         HeadCase{.name = "dense_input_tables", .kind = HeadKind::dense, .body = "tables"},
+        HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
+        HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true},
         HeadCase{.name = "vq", .kind = HeadKind::vq},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),

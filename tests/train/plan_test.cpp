@@ -254,7 +254,7 @@ std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
 INSTANTIATE_TEST_SUITE_P(
     Plan, EveryHead,
     ::testing::Values(
-        HeadCase{.name = "dense", .kind = HeadKind::dense},
+        HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
         HeadCase{.name = "dense_no_heldout", .kind = HeadKind::dense, .heldout = false},
         HeadCase{.name = "dense_tied", .kind = HeadKind::dense, .tied = true, .bias = false},
         HeadCase{.name = "vq", .kind = HeadKind::vq}, HeadCase{.name = "vq_g0", .kind = HeadKind::vq, .groups = 0},

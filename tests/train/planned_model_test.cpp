@@ -70,6 +70,9 @@ TEST(PlannedModel, CostOfTheHead) {
   EXPECT_EQ(head_cost(model, DenseHeadConfig{}).matrix_parameters, 1000 * 64);
   EXPECT_EQ(head_cost(model, DenseHeadConfig{}).bias_parameters, 1000);
   EXPECT_EQ(head_cost(model, DenseHeadConfig{.bias = false}).bias_parameters, 0);
+  EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).matrix_parameters, 8 * (1000 + 64));
+  EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).bias_parameters, 1000);
+  EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).multiply_adds, 8 * (1000 + 64));
 }
 
 }  // namespace

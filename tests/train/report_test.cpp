@@ -183,7 +183,9 @@ TEST_F(ReportTest, SmoothingKeepsConstantsAndIsUnbiasedAtTheStart) {
 TEST_F(ReportTest, TheTimeToALossThatAllReached) {
   // Losses from 5 down by 0.01 or 0.02 a step, of 1 and 3 seconds; the slower learner ends at 4.01.
   const auto falling = [](const char* name, double slope, double seconds) {
-    RunSummary run{.name = name, .folder = name};
+    RunSummary run;
+    run.name = name;
+    run.folder = name;
     for (int step = 1; step <= 100; ++step) run.train.push_back({step * 64.0, 5.01 - slope * step, seconds * step});
     return run;
   };

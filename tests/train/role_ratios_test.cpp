@@ -9,6 +9,7 @@
 #include <ostream>
 
 #include "tests/train/tiny_model.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -122,9 +123,10 @@ INSTANTIATE_TEST_SUITE_P(
                           RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
                           RoleCase{"input_tables", ParameterRole::input_table, &OptimSection::input_tables, {"ngram_tables"}},
                           RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
-        ::testing::Values(HeadKind::dense, HeadKind::vq), ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
+        ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank),
+        ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
     [](const auto& test) {
-      return std::string(std::get<0>(test.param).name) + (std::get<1>(test.param) == HeadKind::vq ? "_vq" : "_dense") +
+      return std::string(std::get<0>(test.param).name) + "_" + std::string(word_of(std::get<1>(test.param))) +
              (std::get<2>(test.param) == OptimizerKind::muon ? "_muon" : "_adamw");
     });
 

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "tests/train/tiny_model.h"
+#include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
@@ -91,8 +92,8 @@ TEST_P(ScorerTest, EverySequenceIsScoredAsAlone) {
   EXPECT_GE(greedy, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, ScorerTest, ::testing::Values(HeadKind::dense, HeadKind::vq),
-                         [](const auto& test) { return test.param == HeadKind::vq ? "vq" : "dense"; });
+INSTANTIATE_TEST_SUITE_P(Heads, ScorerTest, ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank),
+                         [](const auto& test) { return std::string(word_of(test.param)); });
 
 /// A letter is a token, its place in the alphabet; two spaces are one.
 std::vector<std::int32_t> letters(const std::string& text) {

@@ -62,7 +62,7 @@ class ServedHead {
     head_ = std::make_unique<VqHead>(HeadContext{.tensor = tensor_,
                                                  .model = model_,
                                                  .parameters = store_,
-                                                 .buckets = {bucket, bucket},
+                                                 .buckets = {bucket, bucket, bucket},
                                                  .rows = rows,
                                                  .trainable = true,
                                                  .embedding = table},

@@ -49,6 +49,8 @@ def made(package, text, *context):
 
 
 def head_of(settings):
+    if settings.get("head.kind", "vq") == "low_rank":
+        raise TwinError(f"head.kind = 'low_rank': starts otherwise than the twin's; --head lowrank:rank={settings['head.rank']} is its own")
     return "vq" if settings.get("head.kind", "vq") == "vq" else "tied" if settings["model.tie_embeddings"] else "dense"
 
 

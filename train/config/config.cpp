@@ -312,7 +312,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
     return std::ranges::any_of(
         said.assignments, [&](const Assignment& each) { return each.key->full_name() == key && each.value == value; });
   };
-  const bool dense = says("head.kind", "dense");
+  const bool not_vq = says("head.kind", "dense") || says("head.kind", "low_rank");
   for (const std::string& text : overrides) read_override(said, text);
   const bool other_members =
       std::ranges::any_of(overrides, [](const std::string& text) { return text.starts_with("head.members="); });
@@ -323,7 +323,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
   };
   meant("optim.embedding_lr_ratio", 1.0);
   meant("data.counted_text", "all");
-  if (!dense) {  // a head that only --set names has the defaults of this version
+  if (!not_vq) {  // a head that only --set names has the defaults of this version
     meant("head.members", "codes");
     meant("head.input_codes", false);
     if (!other_members) meant("head.member_mean", false);

@@ -67,6 +67,12 @@ void check_body(const Config& config) {
         "not decay; choose input_tables_decay_ratio = 0, or input_tables_update = \"dense\"",
         optim.input_tables.decay_ratio));
   }
+  if (!model.ngram_tables.empty() && low_rank_of(config.head) != nullptr && model.tie_embeddings) {
+    throw UsageError(fmt::format(
+        "input.tables = {} with head.kind = \"low_rank\" and model.tie_embeddings = true: the embedding has rows of head.rank "
+        "numbers there; choose input.tables=[], or tie_embeddings = false",
+        ngram_tables_text(model.ngram_tables)));
+  }
   if (!model.ngram_tables.empty() && model.embedding_scale != 1) {
     throw UsageError(fmt::format(
         "model.embedding_scale = {} with input.tables = {}: no class of transformers scales both alike; choose "

@@ -119,7 +119,7 @@ void check_tensor_parallel(const Config& config) {
   check_divides("n_kv_heads", config.model.n_kv_heads);
   check_divides("d_ff", config.model.d_ff);
   check_divides("d_model", config.model.d_model);
-  if (kind_of(config.head) == HeadKind::dense && config.model.vocab_size < tensor) {
+  if (vq_of(config.head) == nullptr && config.model.vocab_size < tensor) {
     throw UsageError(fmt::format("parallel.tensor = {} ranks share a vocabulary of {} tokens: choose tensor <= {}",
                                  tensor, config.model.vocab_size, config.model.vocab_size));
   }
@@ -194,8 +194,13 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
 
 namespace {
 
-/// Rows of the MLP's hidden states have d_ff / tensor numbers, and a GPU's products want multiples of 8.
+/// Rows of the MLP's hidden states have d_ff / tensor numbers, a low-rank head's have head.rank, and a GPU's products want
+/// multiples of 8.
 void note_slow_width(const Config& config) {
+  if (const auto* head = low_rank_of(config.head); head != nullptr && head->rank % 8 != 0) {
+    log::info("head.rank = {}: GPUs multiply rows of {} numbers slowly; head.rank = {} would be faster", head->rank,
+              head->rank, (head->rank + 7) / 8 * 8);
+  }
   const std::int64_t width = config.model.d_ff / config.parallel.tensor;
   if (width % 8 == 0) return;
   const std::int64_t better = (width + 7) / 8 * 8 * config.parallel.tensor;

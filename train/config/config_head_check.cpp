@@ -17,6 +17,15 @@ void check_learning(const VqHeadConfig& head) {
       "the mean to add; set head.member_mean = false, or head.learning = \"gradient\"");
 }
 
+/// A rank above d_model adds parameters and no matrix that a smaller one could not be.
+void check_rank(const LowRankHeadConfig& head, std::int64_t d_model) {
+  if (head.rank >= 1 && head.rank <= d_model) return;
+  throw UsageError(fmt::format(
+      "head.rank = {} with model.d_model = {}: a matrix of the vocabulary has a rank of at most d_model: choose 1 to {}, or "
+      "head.kind = \"dense\"",
+      head.rank, d_model, d_model));
+}
+
 }  // namespace
 
 std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
@@ -26,6 +35,7 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
 }
 
 void check_head(const Config& config) {
+  if (const auto* low_rank = low_rank_of(config.head)) check_rank(*low_rank, config.model.d_model);
   const auto* head = vq_of(config.head);
   if (head == nullptr) return;
   if (config.model.tie_embeddings) {  // a file cannot say so, a caller can

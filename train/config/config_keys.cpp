@@ -29,6 +29,7 @@ constexpr Choice choice = {
 
 /// Members of a head's part, which must be there.
 constexpr auto vq = [](auto& config) -> auto& { return std::get<VqHeadConfig>(config.head); };
+constexpr auto low_rank = [](auto& config) -> auto& { return std::get<LowRankHeadConfig>(config.head); };
 template <class Part>
 constexpr auto members = [](auto& config) -> auto& { return std::get<Part>(vq(config).members); };
 template <auto part, auto Member>
@@ -41,12 +42,14 @@ constexpr Field<bool> bias = {
     [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
 constexpr Field<int> document_end = {[](const Config& config) { return int{config.model.document_end}; },
                                      [](Config& config, int value) { config.model.document_end = value; }};
-constexpr Field<float> z_loss = {
-    [](const Config& config) { return std::get<DenseHeadConfig>(config.head).z_loss; },
-    [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).z_loss = value; }};
 constexpr Field<float> softcap = {
     [](const Config& config) { return std::get<DenseHeadConfig>(config.head).softcap; },
     [](Config& config, float value) { std::get<DenseHeadConfig>(config.head).softcap = value; }};
+constexpr Field<float> z_loss = {[](const Config& config) { return z_loss_of(config.head); },
+                                 [](Config& config, float value) {
+                                   if (auto* dense = std::get_if<DenseHeadConfig>(&config.head)) dense->z_loss = value;
+                                   if (auto* low = std::get_if<LowRankHeadConfig>(&config.head)) low->z_loss = value;
+                                 }};
 constexpr Field<float> commitment = {[](const Config& config) { return vq(config).commitment(); },
                                      [](Config& config, float value) {
                                        auto& learning = vq(config).learning;
@@ -76,6 +79,8 @@ constexpr auto learning_of = [](auto& config) -> auto& { return vq(config).learn
 
 constexpr Needs dense_head = {"head.kind", {"dense"}};
 constexpr Needs vq_head = {"head.kind", {"vq"}};
+constexpr Needs low_rank_head = {"head.kind", {"low_rank"}};
+constexpr Needs all_logits = {"head.kind", {"dense", "low_rank"}};
 constexpr Needs embedding_members = {"head.members", {"embedding"}};
 constexpr Needs code_members = {"head.members", {"codes"}};
 constexpr Needs commitment_loss = {"head.learning", {"commitment", "ema"}};
@@ -128,14 +133,15 @@ constexpr Key table[] = {
     {"model", "window_pattern", field<model, &ModelConfig::window_pattern>, {0, 10000}, "window: every n-th layer sees all positions (Gemma 3: 6); 0: none does", Identity::model},
     {"model", "window_rope_theta", field<model, &ModelConfig::window_rope_theta>, {0, 1e12}, "rotary base of layers with a window, which rope_scaling leaves alone; 0: as of all", Identity::model},
     {"model", "document_end", document_end, {-1, ids}, "written by the program (data.document_mask): the token behind which attention starts anew; -1: none"},
-    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table", Identity::model, dense_head},
+    {"model", "tie_embeddings", field<model, &ModelConfig::tie_embeddings>, any, "dense: the head's matrix is the embedding table; low_rank: its product is (ALBERT)", Identity::model, all_logits},
 
     {"input", "tables", field<model, &ModelConfig::ngram_tables>, any, "tables of rows added to the embedding by a hash of the last tokens: [{order = 2, rows = 8192}] for pairs", Identity::model},
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
-    {"head", "z_loss", z_loss, {0, 1}, "dense: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, dense_head},
     {"head", "softcap", softcap, {0, 1e6}, "dense: logits x become c tanh(x / c) for this c (Gemma 2: 30); 0: they stay", Identity::model, dense_head},
+    {"head", "z_loss", z_loss, {0, 1}, "dense, low_rank: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, all_logits},
+    {"head", "rank", in<low_rank, &LowRankHeadConfig::rank>, {1, 1 << 20}, "low_rank: rank r of the vocabulary matrix U A, U (V, r) and A (r, d)", Identity::model, low_rank_head},
     {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
     {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
     {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
@@ -178,13 +184,13 @@ constexpr Key table[] = {
     {"optim", "min_lr_ratio", field<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
     {"optim", "embedding_lr_ratio", lr_ratio<&OptimSection::embedding>, {0, 1e3, excluded}, "learning rate of the embedding table / lr"},
     {"optim", "blocks_lr_ratio", lr_ratio<&OptimSection::blocks>, {0, 1e3, excluded}, "learning rate of attention and MLP / lr, by AdamW and by Muon"},
-    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense head's matrix and of any head's biases / lr"},
+    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense or low-rank head's matrices and of any head's biases / lr"},
     {"optim", "tables_lr_ratio", lr_ratio<&OptimSection::tables>, {0, 1e3, excluded}, "learning rate of a VQ head's codebooks / lr"},
     {"optim", "input_tables_lr_ratio", lr_ratio<&OptimSection::input_tables>, {0, 1e3, excluded}, "learning rate of the tables at the input / lr"},
     {"optim", "gains_lr_ratio", lr_ratio<&OptimSection::gains>, {0, 1e3, excluded}, "learning rate of the norms' gains / lr"},
     {"optim", "embedding_decay_ratio", decay_ratio<&OptimSection::embedding>, {0, 1e3}, "decay of the embedding table / weight_decay"},
     {"optim", "blocks_decay_ratio", decay_ratio<&OptimSection::blocks>, {0, 1e3}, "decay of attention and MLP / weight_decay"},
-    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense head's matrix / weight_decay"},
+    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense or low-rank head's matrices / weight_decay"},
     {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
     {"optim", "input_tables_decay_ratio", decay_ratio<&OptimSection::input_tables>, {0, 1e3}, "decay of the tables at the input / weight_decay"},
     {"optim", "input_tables_update", choice<optim, &OptimSection::input_tables_update>, any, "of the tables at the input: of all rows in every step, or of those that the step touches"},

@@ -25,7 +25,11 @@ std::string vq_head_text(const VqHeadConfig& head) {
 
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
   const auto* vq = vq_of(head);
-  std::string text = vq != nullptr ? vq_head_text(*vq) : model.tie_embeddings ? "dense tied" : "dense";
+  const auto* low_rank = low_rank_of(head);
+  std::string text = vq != nullptr         ? vq_head_text(*vq)
+                     : low_rank != nullptr ? fmt::format("low_rank r={}", low_rank->rank)
+                                           : "dense";
+  if (model.tie_embeddings) text += " tied";
   if (const float cap = softcap_of(head); cap > 0) text += fmt::format(" softcap {}", cap);
   return has_bias(head) ? text : text + " no bias";
 }
@@ -33,6 +37,9 @@ std::string head_text(const ModelConfig& model, const HeadConfig& head) {
 std::string head_sentence(const HeadConfig& head) {
   const bool bias = has_bias(head);
   const VqHeadConfig* const vq = vq_of(head);
+  if (const auto* low_rank = low_rank_of(head)) {
+    return fmt::format("dense of rank {}{}", low_rank->rank, bias ? ", with a token bias" : ", no bias");
+  }
   if (vq == nullptr) {
     const float cap = softcap_of(head);
     return std::string(bias ? "dense, with a token bias" : "dense, no bias") +

@@ -93,7 +93,7 @@ std::vector<MemoryChange> memory_changes(const Config& config, const PlanOptions
 
   add(fmt::format("data.seq_len = {}", config.data.seq_len / 2),
       changed(config, [](Config& c) { c.data.seq_len = std::max<std::int64_t>(1, c.data.seq_len / 2); }), options);
-  if (kind_of(config.head) == HeadKind::dense) {
+  if (vq_of(config.head) == nullptr) {
     PlanOptions balanced = options;
     balanced.map = nullptr;
     add(fmt::format("head.kind = \"vq\" (clusters {})", VqHeadConfig{}.clusters),

@@ -6,6 +6,7 @@
 
 #include "core/host_collectives.h"
 #include "core/log.h"
+#include "train/config/enum_words.h"
 #include "train/models/replaced_head.h"
 
 namespace vqlm {
@@ -37,7 +38,9 @@ class CarriedModel : public VqReplacement {
 
 std::string carry_over_obstacle(const HeadConfig& head) {
   const VqHeadConfig* const vq = vq_of(head);
-  if (vq == nullptr) return "head.kind = \"dense\": it has no code map; name a model with a VQ head";
+  if (vq == nullptr) {
+    return fmt::format("head.kind = \"{}\": it has no code map; name a model with a VQ head", word_of(kind_of(head)));
+  }
   if (vq->by_embedding()) {
     return "head.members = \"embedding\": a head is carried over to another map by its codes, and these members have "
            "none; name a model with head.members = \"codes\"";

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "train/config/model_text.h"
 #include "train/models/dense_expansion.h"
+#include "train/models/multiplied_head.h"
 #include "train/models/replaced_head.h"
 
 namespace vqlm {
@@ -84,6 +85,24 @@ std::unique_ptr<ModelSource> tied_as_vq(const ModelSource& tied, const VqHeadCon
                                head_text(config.model, config.head), why));
 }
 
+/// The product of the matrices is a dense head's matrix, and of nothing else.
+void check_low_rank_change(const Config& config, const ModelSource& source) {
+  if (source.model().tie_embeddings) {
+    refuse(
+        config, source,
+        "its matrices are the embedding's, too, whose moments would be lost; vqlm convert --head dense multiplies them out, "
+        "for train --init");
+  }
+  if (kind_of(config.head) != HeadKind::dense || config.model.tie_embeddings) {
+    refuse(config, source,
+           "of a low-rank head a dense one with a matrix of its own is made: set head.kind = \"dense\" and "
+           "model.tie_embeddings = false");
+  }
+  if (has_bias(config.head) != has_bias(source.head())) {
+    refuse(config, source, fmt::format("set head.bias = {}", has_bias(source.head())));
+  }
+}
+
 }  // namespace
 
 bool changes_head(const Config& now, const Config& saved) {
@@ -91,6 +110,10 @@ bool changes_head(const Config& now, const Config& saved) {
 }
 
 void check_head_change(const Config& config, const ModelSource& source) {
+  if (low_rank_of(config.head) != nullptr) {
+    refuse(config, source, "a low-rank head is made of no other; start with it, or go on with head.kind = \"dense\"");
+  }
+  if (low_rank_of(source.head()) != nullptr) return check_low_rank_change(config, source);
   const bool tied_before = source.model().tie_embeddings;
   const VqHeadConfig* const vq = vq_of(config.head);
   const float cap = softcap_of(source.head());
@@ -138,6 +161,8 @@ std::vector<std::unique_ptr<ModelSource>> with_changed_head(const ModelSource& s
     if (before->input_codes) chain.push_back(std::make_unique<FoldedInputCodes>(last()));
     chain.push_back(std::make_unique<DenseExpansion>(last()));
     if (config.model.tie_embeddings) chain.push_back(std::make_unique<TiedToTable>(last()));
+  } else if (low_rank_of(source.head()) != nullptr) {
+    chain.push_back(std::make_unique<MultipliedHead>(source));
   } else if (const VqHeadConfig* const vq = vq_of(config.head)) {
     VQLM_ASSERT(map != nullptr);
     chain.push_back(tied_as_vq(source, *vq, *map));

@@ -62,9 +62,15 @@ decltype(VqHeadConfig::learning) parse_learning(const HfSection& config) {
 HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) {
   const bool bias = config.flag("head_bias", false);
   const auto kind = value_of<HeadKind>(config.text("head_kind"));
-  if (!kind) config.refuse("head_kind", "is not supported: only vq and dense are");
+  if (!kind) config.refuse("head_kind", fmt::format("is not supported: only {} are", fmt::join(words<HeadKind>, ", ")));
   if (kind == HeadKind::dense) return DenseHeadConfig{.bias = bias, .softcap = config.number("head_softcap", 0)};
-  if (model.tie_embeddings) config.refuse("tie_word_embeddings", "is not possible: a VQ head has no matrix to tie");
+  if (model.tie_embeddings)
+    config.refuse("tie_word_embeddings", "is not possible: this head has no matrix of the table's shape to tie");
+  if (kind == HeadKind::low_rank) {
+    const std::int64_t rank = config.integer("head_rank");
+    if (rank > model.d_model) config.refuse("head_rank", fmt::format("is above hidden_size = {}", model.d_model));
+    return LowRankHeadConfig{.bias = bias, .rank = rank};
+  }
   VqHeadConfig head{.bias = bias,
                     .clusters = config.integer("vq_clusters"),
                     .members = parse_members(config, model),
@@ -106,6 +112,7 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["head_kind"] = word_of(kind_of(config.head));
   json["head_bias"] = has_bias(config.head);
   if (const float cap = softcap_of(config.head); cap > 0) json["head_softcap"] = hf_number(cap);
+  if (const LowRankHeadConfig* const low_rank = low_rank_of(config.head)) json["head_rank"] = low_rank->rank;
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr) return;
   VQLM_ASSERT(!head->input_codes);  // the form has none: FoldedInputCodes

@@ -38,7 +38,7 @@ void read_config(RunSummary& run, const std::filesystem::path& folder) {
   run.name = config.run.name.empty() ? folder.string() : config.run.name;
   run.head_kind = kind_of(config.head);
   run.head = head_text(config.model, config.head);
-  run.tied = run.head_kind == HeadKind::dense && config.model.tie_embeddings;
+  run.tied = config.model.tie_embeddings;
   run.seed = config.train.seed;
   run.trained_tokens = config.trained_tokens();
   const std::filesystem::path map = folder / "code_map.h5";

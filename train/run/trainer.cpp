@@ -177,9 +177,7 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   if (vq != nullptr && !std::holds_alternative<GradientLearningConfig>(vq->learning)) {
     metrics.commitment = all.penalty / static_cast<double>(tokens);
   }
-  if (const auto* dense = std::get_if<DenseHeadConfig>(&config_.head); dense != nullptr && dense->z_loss > 0) {
-    metrics.z_loss = all.penalty / static_cast<double>(tokens);
-  }
+  if (z_loss_of(config_.head) > 0) metrics.z_loss = all.penalty / static_cast<double>(tokens);
   metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
   metrics.seconds_data = all.seconds_data / ranks;

@@ -34,11 +34,12 @@ std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int
 
 }  // namespace
 
-DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table)
+DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
+                     std::int64_t width, float stddev)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       vocab_size_(context.model.vocab_size),
-      d_model_(context.model.d_model),
+      hidden_width_(width),
       rows_(context.rows),
       part_(context.tensor.part_of(context.model.vocab_size)),
       width_(context.tensor.backend().padded_classes(part_.count)),
@@ -47,10 +48,10 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
       softcap_(config.softcap) {
   weight_ = tied_ ? *tied_table
                   : parameters_.add(context.buckets.matrices, {{.name = "lm_head.weight",
-                                                                .global_shape = {vocab_size_, d_model_},
+                                                                .global_shape = {vocab_size_, hidden_width_},
                                                                 .offset = {part_.begin, 0},
-                                                                .shape = {part_.count, d_model_},
-                                                                .init = {.stddev = 0.02f},
+                                                                .shape = {part_.count, hidden_width_},
+                                                                .init = {.stddev = stddev},
                                                                 .role = ParameterRole::head,
                                                                 .padded_rows = width_}});
   if (config.bias) {
@@ -83,18 +84,18 @@ void DenseHead::allocate_workspace(bool trainable, LogitChunks chunks) {
   arena.add(all_nll_, {all_rows}, DType::f32);
   if (trainable && z_loss_ > 0) arena.add(all_penalty_, {all_rows}, DType::f32);
   if (p > 1) {
-    arena.add(h_rows_, {all_rows, d_model_}, a);
-    if (trainable) arena.add(dh_rows_, {all_rows, d_model_}, a);
+    arena.add(h_rows_, {all_rows, hidden_width_}, a);
+    if (trainable) arena.add(dh_rows_, {all_rows, hidden_width_}, a);
     arena.add(all_targets_, {all_rows}, DType::i32);
   }
   storage_ = arena.allocate(backend, MemoryUse::workspace);
 }
 
 HeadCost DenseHead::cost() const {
-  return {.matrix_parameters = vocab_size_ * d_model_,
+  return {.matrix_parameters = vocab_size_ * hidden_width_,
           .bias_parameters = bias_ ? vocab_size_ : 0,
           .code_bytes = 0,
-          .multiply_adds = static_cast<double>(vocab_size_) * static_cast<double>(d_model_)};
+          .multiply_adds = static_cast<double>(vocab_size_) * static_cast<double>(hidden_width_)};
 }
 
 void DenseHead::initialize(const std::vector<std::int64_t>& counts) {

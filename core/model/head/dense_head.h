@@ -1,5 +1,6 @@
 // DenseHead: a (V, d) matrix, vocabulary-sharded over the tensor group, with the exact distributed softmax.
-// Logits are made and used a chunk of rows at a time, so that no N x V array exists.
+// Logits are made and used a chunk of rows at a time, so that no N x V array exists. What stands here of d is the width of
+// the hidden states that the head is given: the model's, or what a low-rank head (low_rank_head.h) leaves of it.
 #pragma once
 
 #include <optional>
@@ -12,7 +13,11 @@ class DenseHead : public OutputHead {
  public:
   /// tied_table: the embedding table's parameter, whose rows are this head's (already sharded over the
   /// vocabulary); else the head adds `lm_head.weight`. Adds `lm_head.bias` where the configuration wants it.
-  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table);
+  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table)
+      : DenseHead(context, config, tied_table, context.model.d_model, 0.02f) {}
+  /// Over hidden states of another width; stddev: of a matrix of its own, at the start.
+  DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
+            std::int64_t width, float stddev);
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
@@ -35,7 +40,7 @@ class DenseHead : public OutputHead {
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   std::int64_t vocab_size_;
-  std::int64_t d_model_;
+  std::int64_t hidden_width_;  // d
   std::int64_t rows_;          // n
   std::int64_t chunk_rows_;    // rows of logits held at a time
   TensorParallel::Part part_;  // this rank's tokens

@@ -18,10 +18,11 @@ namespace vqlm {
 
 /// What a head costs, whatever the grid.
 struct HeadCost {
-  std::int64_t matrix_parameters = 0;  // V d for dense (tied: shared with the embedding), (K + Q) d for the VQ head
-  std::int64_t bias_parameters = 0;    // V for dense, K + V for the VQ head
-  std::int64_t code_bytes = 0;         // the VQ head's integer map and sub-codes
-  double multiply_adds = 0;            // per token, forward; backward costs twice that
+  /// V d for dense (tied: shared with the embedding), r (V + d) for low rank, (K + Q) d for the VQ head.
+  std::int64_t matrix_parameters = 0;
+  std::int64_t bias_parameters = 0;  // V for dense and low rank, K + V for the VQ head
+  std::int64_t code_bytes = 0;       // the VQ head's integer map and sub-codes
+  double multiply_adds = 0;          // per token, forward; backward costs twice that
 };
 
 /// n rows of this rank; the micro-batch's N = P n over the tensor group. targets (n) i32 over the whole
@@ -67,17 +68,18 @@ class OutputHead {
   virtual std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) = 0;
 };
 
-/// How a dense head holds its logits in training.
+/// How a head with all V logits holds them in training.
 enum class LogitChunks {
   by_budget,   // a chunk of rows at a time
   one_for_all  // (N, V): only for benchmarks, which show what the chunks save
 };
 
 /// The store's buckets that a head adds its parameters to: sharded heads to buckets of their own, replicated ones to that
-/// of all replicated parameters. Two, since a bucket with vectors is gathered in f32, one of matrices alone in A.
+/// of all replicated parameters. Of the first two, since a bucket with vectors is gathered in f32, one of matrices alone in A.
 struct HeadBuckets {
   int matrices;
   int biases;
+  int replicated;  // what a sharded head has whole on every rank: a low-rank head's projection
 };
 
 /// What a head is built from.

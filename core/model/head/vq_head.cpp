@@ -27,7 +27,7 @@ VqHead::VqHead(const HeadContext& context, const VqHeadConfig& config, const Cod
 }
 
 void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& config) {
-  const auto [matrices, biases] = context.buckets;
+  const int matrices = context.buckets.matrices, biases = context.buckets.biases;
   const auto* averaged = context.trainable ? std::get_if<EmaLearningConfig>(&config.learning) : nullptr;
   Parameter codebook = replicated_parameter("vq_head.codebook", {clusters_, d_model_}, 0.02f, ParameterRole::table);
   if (averaged != nullptr) codebook.rule = UpdateRule::derived;

@@ -35,6 +35,7 @@ double available_host_memory() {
 
 HeadConfig config_of(const HeadBenchOptions& options, BenchedHead kind) {
   if (is_dense(kind)) return DenseHeadConfig{};
+  if (kind == BenchedHead::low_rank) return LowRankHeadConfig{.rank = options.low_rank()};
   VqHeadConfig config = code_head(options.clusters, options.groups, options.codes);
   if (kind == BenchedHead::vq_embedding) config.members = EmbeddingMembersConfig{};
   if (kind == BenchedHead::vq_logits) {
@@ -72,9 +73,10 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
   model_.vocab_size = options.vocab_size;
   model_.d_model = options.width;
   const bool trains = use == HeadUse::training;
-  const int bucket = parameters_.add_bucket("head", !is_dense(kind));
-  const int biases = is_dense(kind) ? parameters_.add_bucket("head bias", false) : bucket;
   const VqHeadConfig* const vq = vq_of(config_);
+  const int bucket = parameters_.add_bucket("head", vq != nullptr);
+  const int biases = vq == nullptr ? parameters_.add_bucket("head bias", false) : bucket;
+  const int replicated = low_rank_of(config_) != nullptr ? parameters_.add_bucket("replicated", true) : bucket;
   const bool reads_table = table_numbers() > 0;
   ParameterId table = 0;
   if (reads_table) {
@@ -89,12 +91,14 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
       .tensor = setting.tensor,
       .model = model_,
       .parameters = parameters_,
-      .buckets = {bucket, biases},
+      .buckets = {bucket, biases, replicated},
       .rows = trains ? options.rows : 1,
       .trainable = trains,
       .logits = kind == BenchedHead::dense_plain ? LogitChunks::one_for_all : LogitChunks::by_budget,
       .embedding = table};
-  if (vq == nullptr) {
+  if (const LowRankHeadConfig* const low_rank = low_rank_of(config_)) {
+    head_ = std::make_unique<LowRankHead>(context, *low_rank, std::nullopt);
+  } else if (vq == nullptr) {
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(config_), std::nullopt);
   } else {
     const CodeMap map =

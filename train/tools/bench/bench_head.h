@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/model/head/dense_head.h"
+#include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
 #include "train/tools/bench/head_bench.h"
 
@@ -29,7 +29,7 @@ class BenchHead {
   OutputHead& head() { return *head_; }
   /// Parameters, gradients, map and workspace; not the embedding of vq_embedding, which is the model's.
   std::size_t bytes() const { return bytes_; }
-  /// Of the last search; 0 for dense heads.
+  /// Of the last search; 0 for heads without clusters.
   std::int64_t clusters_visited() const { return vq_ == nullptr ? 0 : vq_->clusters_visited(); }
   std::int64_t clusters() const { return vq_of(config_) == nullptr ? 0 : vq_of(config_)->clusters; }
   /// V d where members are rows of the embedding, else 0.

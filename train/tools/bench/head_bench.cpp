@@ -73,6 +73,11 @@ void check(const Backend& backend, const HeadBenchOptions& options) {
   if (options.map != "random" && options.map != "frequency") {
     throw UsageError(fmt::format("bench head: --map {}: choose random or frequency", options.map));
   }
+  if (options.rank < 0 || options.rank > options.width) {
+    throw UsageError(
+        fmt::format("bench head: --rank {} for --width {}: choose 1 to {}, or 0 for a quarter of the width",
+                    options.rank, options.width, options.width));
+  }
   check_groups(options);
 }
 
@@ -163,9 +168,11 @@ std::string training_refusal(const HeadBenchResult& result, const HeadSetting& s
   const std::string memory = memory_refusal(setting, head, HeadUse::training);
   if (!memory.empty()) return memory;
   const bool dense = head == BenchedHead::dense || head == BenchedHead::dense_plain;
-  const double products =
-      dense ? static_cast<double>(o.vocab_size)
-            : static_cast<double>(o.clusters) + static_cast<double>(o.vocab_size) / static_cast<double>(o.clusters);
+  const auto vocabulary = static_cast<double>(o.vocab_size);
+  const double products = dense ? vocabulary
+                          : head == BenchedHead::low_rank
+                              ? static_cast<double>(o.low_rank()) * (1 + vocabulary / static_cast<double>(o.width))
+                              : static_cast<double>(o.clusters) + vocabulary / static_cast<double>(o.clusters);
   const double one = 6 * products * static_cast<double>(o.width) * static_cast<double>(o.rows) / result.matmul_peak;
   const double seconds = one * (o.repeats + 2);
   if (seconds <= o.time_limit) return {};
@@ -252,7 +259,7 @@ HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options
   result.matmul_peak = rates.matmul_peak;
   result.memory_rate = rates.memory_rate;
   result.options = options;
-  for (const BenchedHead head : {BenchedHead::dense_plain, BenchedHead::dense, BenchedHead::vq,
+  for (const BenchedHead head : {BenchedHead::dense_plain, BenchedHead::dense, BenchedHead::low_rank, BenchedHead::vq,
                                  BenchedHead::vq_embedding, BenchedHead::vq_logits}) {
     if (head == BenchedHead::vq_logits && options.groups == 0) continue;  // the vq row is it already
     result.heads.emplace_back().head = head;

@@ -1,5 +1,5 @@
 // The output heads side by side in the same process: forward and backward over the rows of a batch, and decoding one token
-// at a time. Dense with all logits at once, dense in chunks, VQ with member vectors from codes or from the embedding, and the
+// at a time. Dense with all logits at once, dense in chunks, dense of low rank, VQ with member vectors from codes or from the embedding, and the
 // published VQ-Logits.
 #pragma once
 
@@ -13,11 +13,11 @@
 
 namespace vqlm {
 
-/// dense_plain: all N x V logits at once; dense: a chunk of rows at a time; vq: as the options say; vq_embedding: members are
+/// dense_plain: all N x V logits at once; dense: a chunk of rows at a time; low_rank: the same of rank r; vq: as the options say; vq_embedding: members are
 /// rows of the input embedding, clusters scored by their means, too (K as in the vq row; the table (V, d) is the model's, its
 /// gathering and its gradient are in the head's time); vq_logits: the published method, G = 0, with as many parameters as the
 /// vq row, K + Q clusters (left out where the options say G = 0).
-enum class BenchedHead { dense_plain, dense, vq, vq_embedding, vq_logits };
+enum class BenchedHead { dense_plain, dense, low_rank, vq, vq_embedding, vq_logits };
 /// "dense_plain", ...
 const char* name_of(BenchedHead head);
 
@@ -25,6 +25,7 @@ struct HeadBenchOptions {
   std::int64_t vocab_size = 50000;  // V
   std::int64_t width = 512;         // d
   std::int64_t rows = 2048;         // N
+  std::int64_t rank = 0;            // r of the low-rank head; 0: a quarter of the width
   std::int64_t clusters = 256;      // K
   int groups = 32;                  // G
   int codes = 256;                  // Q
@@ -38,6 +39,8 @@ struct HeadBenchOptions {
   double time_limit = 600;     // seconds that the passes of one head may be expected to take
   Clock clock = wall_seconds;  // cpu_seconds: one thread only
   std::uint64_t seed = 1;
+
+  std::int64_t low_rank() const { return rank > 0 ? rank : (width + 3) / 4; }
 };
 
 /// One head's forward and backward over all rows.
@@ -109,12 +112,13 @@ HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options
 HeadBenchResult run_head_bench(Backend& backend, const HeadBenchOptions& options, const MachineRates& rates);
 
 std::string to_text(const HeadBenchResult& result);
-/// Keys: ratio_dense_over_vq, seconds_dense, seconds_vq (null where skipped); objects dense_plain, dense, vq, vq_embedding and vq_logits with
+/// Keys: ratio_dense_over_vq, seconds_dense, seconds_vq (null where skipped); objects dense_plain, dense, low_rank, vq, vq_embedding
+/// and vq_logits with
 /// seconds, seconds_min, flops_per_second, floor_seconds, bytes, matrix_parameters, bias_parameters, mean_nll, or skipped (a
 /// sentence); decoding: tokens, spread, top_k, ratios_dense_over_vq (by operation) and for all but dense_plain an object
 /// of operations log_probs, arg_max, top_k and sample with seconds, seconds_min, bytes, bytes_per_second,
 /// floor_seconds and, for the VQ heads, clusters_visited, or skipped; machine, dtype, matmul_peak_flops,
-/// memory_bytes_per_second, vocab_size, width, rows, clusters, groups, codes, targets, map.
+/// memory_bytes_per_second, vocab_size, width, rows, rank, clusters, groups, codes, targets, map.
 std::string to_json(const HeadBenchResult& result);
 
 }  // namespace vqlm

@@ -35,7 +35,8 @@ nlohmann::ordered_json decoding_of(const HeadResult& head) {
           {"bytes", t.bytes},
           {"bytes_per_second", t.bytes_per_second()},
           {"floor_seconds", t.floor_seconds}};
-    if (head.head != BenchedHead::dense) at["clusters_visited"] = t.clusters_visited;
+    if (head.head != BenchedHead::dense && head.head != BenchedHead::low_rank)
+      at["clusters_visited"] = t.clusters_visited;
   }
   return json;
 }
@@ -94,6 +95,8 @@ const char* name_of(BenchedHead head) {
       return "dense_plain";
     case BenchedHead::dense:
       return "dense";
+    case BenchedHead::low_rank:
+      return "low_rank";
     case BenchedHead::vq:
       return "vq";
     case BenchedHead::vq_embedding:
@@ -133,13 +136,13 @@ double HeadBenchResult::decode_ratio(const std::string& operation, BenchedHead o
 std::string to_text(const HeadBenchResult& result) {
   const HeadBenchOptions& o = result.options;
   std::string text = fmt::format(
-      "forward and backward of {} rows of width {}, vocabulary {}, {} targets, K={} G={} Q={}, {} map\n"
+      "forward and backward of {} rows of width {}, vocabulary {}, {} targets, r={}, K={} G={} Q={}, {} map\n"
       "machine {}; {}; {} time; medians of {} passes in turns; products peak at {:.1f} GFLOP/s, memory at "
       "{:.1f} "
       "GB/s\n\n",
-      o.rows, o.width, o.vocab_size, name_of(o.targets), o.clusters, o.groups, o.codes, o.map, result.machine,
-      result.dtype, o.clock == wall_seconds ? "wall" : "processor", o.repeats, 1e-9 * result.matmul_peak,
-      1e-9 * result.memory_rate);
+      o.rows, o.width, o.vocab_size, name_of(o.targets), o.low_rank(), o.clusters, o.groups, o.codes, o.map,
+      result.machine, result.dtype, o.clock == wall_seconds ? "wall" : "processor", o.repeats,
+      1e-9 * result.matmul_peak, 1e-9 * result.memory_rate);
   text += training_text(result);
   return o.decode_tokens > 0 ? text + decoding_text(result) : text;
 }
@@ -174,6 +177,7 @@ std::string to_json(const HeadBenchResult& result) {
   json["vocab_size"] = o.vocab_size;
   json["width"] = o.width;
   json["rows"] = o.rows;
+  json["rank"] = o.low_rank();
   json["clusters"] = o.clusters;
   json["groups"] = o.groups;
   json["codes"] = o.codes;

@@ -99,6 +99,10 @@ class DecodingHead {
     const auto vocabulary = static_cast<double>(options_.vocab_size), d = static_cast<double>(options_.width);
     const auto activation = static_cast<double>(size_of(backend_.activation_dtype()));
     if (result_.head == BenchedHead::dense) return vocabulary * (d * activation + 4 + 4);
+    if (result_.head == BenchedHead::low_rank) {
+      const auto rank = static_cast<double>(options_.low_rank());
+      return rank * d * activation + vocabulary * (rank * activation + 4 + 4);
+    }
     const auto clusters = static_cast<double>(head_.clusters());
     const bool vectors = result_.head == BenchedHead::vq && options_.groups > 0;
     const double groups = vectors ? options_.groups : 0, codes = vectors ? options_.codes : 0;
@@ -119,8 +123,9 @@ class DecodingHead {
 std::string decoding_refusal(const HeadBenchResult& result, const HeadSetting& setting, BenchedHead head) {
   const HeadBenchOptions& o = result.options;
   const std::string memory = memory_refusal(setting, head, HeadUse::decoding);
-  if (!memory.empty() || head != BenchedHead::dense) return memory;
-  const double bytes = static_cast<double>(o.vocab_size) * static_cast<double>(o.width) * 4;
+  if (!memory.empty() || (head != BenchedHead::dense && head != BenchedHead::low_rank)) return memory;
+  const std::int64_t width = head == BenchedHead::dense ? o.width : o.low_rank();
+  const double bytes = static_cast<double>(o.vocab_size) * static_cast<double>(width) * 4;
   const double seconds = bytes / result.memory_rate * static_cast<double>(std::size(operations)) *
                          static_cast<double>(o.decode_tokens) * (o.repeats + 1);
   if (seconds <= o.time_limit) return {};

@@ -25,11 +25,12 @@ std::string line_of(const HeadBenchResult& result) {
   const HeadResult* const dense = result.find(BenchedHead::dense);
   const double share = 100.0 * static_cast<double>(o.clusters + o.codes) / static_cast<double>(o.vocab_size);
   std::string line = fmt::format(
-      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5.2f} |{:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9}", o.vocab_size, o.width,
-      o.clusters, o.codes, o.groups, share, cell(training_ms(result, BenchedHead::dense_plain), 1),
-      cell(training_ms(result, BenchedHead::dense), 1), cell(training_ms(result, BenchedHead::vq), 2),
-      cell(training_ms(result, BenchedHead::vq_embedding), 2), cell(training_ms(result, BenchedHead::vq_logits), 2),
-      cell(result.ratio_dense_over_vq(), 1), cell(1e3 * dense->decode_seconds("log_probs"), 2));
+      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5.2f} |{:>10} {:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9}", o.vocab_size,
+      o.width, o.clusters, o.codes, o.groups, share, cell(training_ms(result, BenchedHead::dense_plain), 1),
+      cell(training_ms(result, BenchedHead::dense), 1), cell(training_ms(result, BenchedHead::low_rank), 1),
+      cell(training_ms(result, BenchedHead::vq), 2), cell(training_ms(result, BenchedHead::vq_embedding), 2),
+      cell(training_ms(result, BenchedHead::vq_logits), 2), cell(result.ratio_dense_over_vq(), 1),
+      cell(1e3 * dense->decode_seconds("log_probs"), 2));
   for (const char* const operation : {"log_probs", "arg_max", "top_k", "sample"}) {
     line += fmt::format(" {:>9}", cell(result.decode_ratio(operation), 1));
   }
@@ -89,14 +90,14 @@ std::string grid_text(const std::vector<HeadBenchResult>& grid) {
   std::string text = fmt::format(
       "forward and backward of {} rows, and decoding one token at a time; medians of {} in turns\n"
       "machine {}; {}; {} time; products peak at {:.1f} GFLOP/s, memory at {:.1f} GB/s\n"
-      "ms of training, ms of the dense head's full log-probabilities, and ratios dense / vq; %: (K + Q) / "
-      "V\n\n"
-      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5} |{:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9} {:>9} {:>9} {:>9} "
+      "ms of training (low_rank: r = d / 4), ms of the dense head's full log-probabilities, and ratios dense / vq; "
+      "%: (K + Q) / V\n\n"
+      "  {:>7} {:>5} {:>5} {:>4} {:>3} {:>5} |{:>10} {:>10} {:>10} {:>9} {:>9} {:>9} {:>6} |{:>9} {:>9} {:>9} {:>9} "
       "{:>9}\n",
       first.options.rows, first.options.repeats, first.machine, first.dtype,
       first.options.clock == wall_seconds ? "wall" : "processor", 1e-9 * first.matmul_peak, 1e-9 * first.memory_rate,
-      "V", "d", "K", "Q", "G", "%", "plain", "dense", "vq", "embedding", "vq_logits", "ratio", "dense ms", "log_probs",
-      "arg_max", "top_k", "sample");
+      "V", "d", "K", "Q", "G", "%", "plain", "dense", "low_rank", "vq", "embedding", "vq_logits", "ratio", "dense ms",
+      "log_probs", "arg_max", "top_k", "sample");
   std::string skipped;
   for (const HeadBenchResult& result : grid) {
     text += line_of(result);

@@ -63,6 +63,7 @@ nlohmann::ordered_json shape_json(const StepShape& shape) {
                                  {"seq_len", shape.seq_len},
                                  {"micro_batch", shape.micro_batch},
                                  {"micro_batches", shape.micro_batches}};
+  if (const LowRankHeadConfig* const low_rank = low_rank_of(shape.head)) json["rank"] = low_rank->rank;
   if (const VqHeadConfig* const vq = vq_of(shape.head)) {
     json["clusters"] = vq->clusters;
     json["members"] = word_of(static_cast<MemberVectors>(vq->members.index()));

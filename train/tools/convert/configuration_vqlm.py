@@ -7,7 +7,8 @@ class VqlmConfig(LlamaConfig):
     """head_kind "vq": vq_clusters (K), vq_groups (G, 0 for the published VQ-Logits method) and vq_codes (Q),
     or vq_members "embedding" with vq_member_mean;
     head_kind "dense": Llama's matrix, with a bias where head_bias says so, and its logits x as c tanh(x / c) where
-    head_softcap is a c.
+    head_softcap is a c;
+    head_kind "low_rank": the matrix of rank head_rank, as a product of two.
     ngram_tables [[order, rows], ...]: tables at the input, of a row for each value of a hash of the last `order` tokens."""
 
     model_type = "vqlm"
@@ -28,6 +29,7 @@ class VqlmConfig(LlamaConfig):
         vq_member_mean=False,
         ngram_tables=None,
         head_softcap=None,
+        head_rank=None,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -44,4 +46,5 @@ class VqlmConfig(LlamaConfig):
         self.vq_member_mean = vq_member_mean
         self.ngram_tables = ngram_tables or []
         self.head_softcap = head_softcap
+        self.head_rank = head_rank
         super().__init__(**kwargs)

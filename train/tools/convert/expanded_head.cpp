@@ -68,6 +68,7 @@ ExpandedHead expand_vq(const ModelSource& source) {
 
 ExpandedHead expand_head(const ModelSource& source) {
   if (vq_of(source.head()) != nullptr) return expand_vq(source);
+  VQLM_ASSERT(kind_of(source.head()) == HeadKind::dense);
   ExpandedHead head{.matrix = source.model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                     .row_of_token = {},
                     .constants = {}};

@@ -17,7 +17,8 @@ struct ExpandedHead {
 };
 
 /// Exists for dense heads and, of VQ heads, for G = 0 (constant_v = beta_k + b_v - logsumexp of b over the cluster k of v)
-/// and for clusters of one token each. Throws Error for any other, and says why there is none.
+/// and for clusters of one token each. Throws Error for any other, and says why there is none. A low-rank head must be
+/// multiplied out before (MultipliedHead).
 ExpandedHead expand_head(const ModelSource& source);
 
 /// Throws Error where the constants differ between tokens by more than rounding: no matrix without bias gives them.

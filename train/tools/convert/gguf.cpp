@@ -11,6 +11,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/python_script.h"
 #include "train/config/model_text.h"
+#include "train/models/multiplied_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/gguf_scripts.h"
 #include "train/tools/convert/hf_tokenizer.h"
@@ -77,6 +78,7 @@ void run_script(const std::vector<std::string>& arguments, const std::string& na
 
 void write_gguf(const ModelSource& source, const std::filesystem::path& out, const GgufOptions& options,
                 const std::function<void()>& check) {
+  if (low_rank_of(source.head()) != nullptr) return write_gguf(MultipliedHead(source), out, options, check);
   check_llama(source);
   check_head(source);
   if (std::filesystem::is_directory(out))

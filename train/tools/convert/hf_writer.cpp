@@ -17,6 +17,7 @@
 #include "train/models/hf_body.h"
 #include "train/models/hf_config.h"
 #include "train/models/hf_model.h"
+#include "train/models/multiplied_head.h"
 #include "train/tools/convert/expanded_head.h"
 #include "train/tools/convert/hf_tokenizer.h"
 #include "train/tools/convert/native_form.h"
@@ -167,6 +168,15 @@ HfSpecialTokens tokens_of(const std::string& generation_config) {
 }  // namespace
 
 void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
+  if (low_rank_of(source.head()) != nullptr) {
+    if (options.expand) return write_hf(MultipliedHead(source), out, options);
+    if (source.model().tie_embeddings) {
+      throw Error(fmt::format(
+          "{}: --to hf: an embedding of low rank (model.tie_embeddings = true with head.kind = \"low_rank\") has no "
+          "form of its own there; --head dense, or --expand for stock Llama, multiplies it out",
+          source.path().string()));
+    }
+  }
   const HfFolder folder(source, options);
   std::error_code error;
   std::filesystem::create_directories(out, error);

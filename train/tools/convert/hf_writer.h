@@ -12,7 +12,7 @@ namespace vqlm {
 struct HfWriteOptions {
   std::string dtype = "float32";              // or "bfloat16", "float16"
   std::uint64_t shard_bytes = 2'000'000'000;  // a larger model becomes several files and an index
-  bool expand = false;                        // stock Llama or nothing, also for VQ heads and heads with a bias
+  bool expand = false;  // stock Llama or nothing, also for VQ and low-rank heads and heads with a bias
 };
 
 /// Writes config.json, generation_config.json, the weights and the tokenizer's files into the folder `out`, which is made

@@ -92,6 +92,17 @@ class CappedLinear(nn.Linear):
         return self.softcap * torch.tanh(super().forward(hidden_states) / self.softcap)
 
 
+class LowRankHead(nn.Linear):
+    """logits = U (A h) + b, U (V, r), A (r, d)."""
+
+    def __init__(self, config):
+        super().__init__(config.head_rank, config.vocab_size, bias=config.head_bias)
+        self.projection = nn.Linear(config.hidden_size, config.head_rank, bias=False)
+
+    def forward(self, hidden_states):
+        return super().forward(self.projection(hidden_states))
+
+
 class VqlmForCausalLM(LlamaForCausalLM):
     config_class = VqlmConfig
 
@@ -103,6 +114,8 @@ class VqlmForCausalLM(LlamaForCausalLM):
         if config.head_kind == "vq":
             self.lm_head = VqHead(config)
             self.lm_head.embedding = [self.model.embed_tokens]
+        elif config.head_kind == "low_rank":
+            self.lm_head = LowRankHead(config)
         else:
             linear = CappedLinear if config.head_softcap else nn.Linear
             self.lm_head = linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
@@ -151,4 +164,4 @@ class VqlmForCausalLM(LlamaForCausalLM):
             self.lm_head.embedding = [value]
 
     def get_output_embeddings(self):
-        return None if self.config.head_kind == "vq" else self.lm_head
+        return self.lm_head if self.config.head_kind == "dense" else None

@@ -33,6 +33,7 @@ Config selftest_config(HeadKind head, int data, int tensor) {
     vq.learning = CommitmentLearningConfig{};
     config.head = vq;
   } else {
+    VQLM_ASSERT(head == HeadKind::dense);
     config.head = DenseHeadConfig{};
   }
   config.data.seq_len = std::int64_t{32} * tensor;
