@@ -25,7 +25,8 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"head.kind=low_rank", "head.rank=256"}), "");  // d_model
   EXPECT_THAT(resolve_error({"head.kind=low_rank", "head.rank=257"}),
               AllOf(HasSubstr("head.rank = 257 with model.d_model = 256"), HasSubstr("choose 1 to 256")));
-  EXPECT_THAT(resolve_error({"head.kind=low_rank", "head.rank=0"}), HasSubstr("head.rank"));
+  EXPECT_THAT(usage_error([] { load_config({}, {"head.kind=low_rank", "head.rank=0"}); }),
+              HasSubstr("head.rank = 0: out of range"));
   EXPECT_EQ(resolve_error({"head.kind=low_rank", "model.tie_embeddings=true"}), "");
   Config tied;  // as a program makes it: no file can say so
   tied.model.tie_embeddings = true;

@@ -80,6 +80,7 @@ class Models {
     }
     config.model.n_layers = 3;
     config.model = with_body(config.model, head.body);
+    config.optim.input_tables_update = TableUpdate::dense;  // one order of parameters in training and generation
     config.train.micro_batch = 1;
     config.data.seq_len = longest;
     return config;
@@ -281,7 +282,7 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
-                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"low_rank", HeadKind::low_rank},
+                         ::testing::Values(Head{"dense", HeadKind::dense}, Head{"low_rank", HeadKind::low_rank, false, "llama", 0.6f},
                                            Head{"low_rank_tied", HeadKind::low_rank, true}, Head{"vq", HeadKind::vq},
                                            Head{"vq_embedding_input_codes", HeadKind::vq, true},
                                            Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
