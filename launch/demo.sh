@@ -17,9 +17,9 @@ if ! [[ "$minutes" =~ ^[1-9][0-9]*$ ]]; then
   echo "demo: DEMO_MINUTES=$minutes must be a whole number of minutes" >&2
   exit 2
 fi
-# On 2 cores set-up, preparing and evaluating take about 7 minutes, 36 steps of all three models about one. One minute of
+# On 2 cores set-up, preparing and evaluating take about 7 minutes, 30 steps of all three models about one. One minute of
 # steps is the least.
-steps=$(((minutes > 8 ? minutes - 7 : 1) * 36))
+steps=$(((minutes > 8 ? minutes - 7 : 1) * 30))
 
 say() { printf '\n== %s (%d min %02d s so far)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
