@@ -127,6 +127,8 @@ def sizes(head, base, vocab):
     """{head.clusters, head.codes} that `size=` stands for, or {head.rank}."""
     total = head.size * vocab
     if (base | head.overrides).get("head.kind") == "low_rank":  # r (V + d) numbers
+        if "model.d_model" not in base | head.overrides:
+            raise GridError(f"{head.place}: size= with head.kind=low_rank needs model.d_model on its line or in the base configuration")
         width = int((base | head.overrides)["model.d_model"])
         return {"head.rank": str(rounded(total * width / (vocab + width)))}
     if without_codes(base | head.overrides):
@@ -149,7 +151,7 @@ def sized(head, base, vocab):
 def made_map(settings, overrides, seed, source):
     """(file, words after `vqlm codes`) of a map that is made of another row's model before training, or None where the run
     makes its own. `source`: Head.map_of_a_row of the row."""
-    if settings.get("head.kind") == "dense" or source is None:
+    if settings.get("head.kind", "vq") != "vq" or source is None:
         return None
     keys = [settings.get(f"head.{key}") for key in ("clusters", "groups", "codes")]
     if without_codes(settings):

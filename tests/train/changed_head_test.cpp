@@ -137,6 +137,7 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(with_cap(dense(true), 30), by_embedding(true, true)), HasSubstr("does not cap its logits"));
   Config low_rank = config_of(HeadKind::low_rank);
   EXPECT_EQ(refusal(low_rank, dense(false)), "");
+  EXPECT_THAT(refusal(low_rank, with_cap(dense(false), 30)), HasSubstr("set head.softcap = 0"));
   EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("model.tie_embeddings = false"));
   EXPECT_THAT(refusal(low_rank, config_of(HeadKind::vq)), HasSubstr("set head.kind = \"dense\""));
   EXPECT_THAT(refusal(low_rank, dense(false, false)), HasSubstr("set head.bias = true"));

@@ -113,7 +113,6 @@ void check_head_change(const Config& config, const ModelSource& source) {
   if (low_rank_of(config.head) != nullptr) {
     refuse(config, source, "a low-rank head is made of no other; start with it, or go on with head.kind = \"dense\"");
   }
-  if (low_rank_of(source.head()) != nullptr) return check_low_rank_change(config, source);
   const bool tied_before = source.model().tie_embeddings;
   const VqHeadConfig* const vq = vq_of(config.head);
   const float cap = softcap_of(source.head());
@@ -124,6 +123,7 @@ void check_head_change(const Config& config, const ModelSource& source) {
            "a VQ head does not cap its logits (head.softcap), and without a cap they mean something else: go on with "
            "head.kind = \"dense\"");
   }
+  if (low_rank_of(source.head()) != nullptr) return check_low_rank_change(config, source);
   if (const VqHeadConfig* const before = vq_of(source.head())) {
     if (!has_bias(config.head)) refuse(config, source, "a VQ head needs the dense one's bias: set head.bias = true");
     if (config.model.tie_embeddings && !before->by_embedding()) {

@@ -107,8 +107,8 @@ void broadcast_map(Backend& backend, Communicator& group, const Config& config, 
 
 /// How the map was made, and how much text it saw. A model that a run began from was trained on text of its own, so that its
 /// map is held against nothing here.
-std::string map_line(const CodeMap& map, const Config& config, std::int64_t trained, const TrainState& place) {
-  const bool known = config.run.began_from.empty() || place.step > 0;
+std::string map_line(const CodeMap& map, const Config& config, std::int64_t trained) {
+  const bool known = config.run.began_from.empty() || config.run.head_since > 0;
   const std::string times = times_trained_text(map.counted_tokens, known ? static_cast<double>(trained) : 0);
   return map.provenance + (times.empty() ? "" : fmt::format("; the map saw {} tokens{}", map.counted_tokens, times));
 }
@@ -225,7 +225,7 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   if (head == nullptr) return inputs;
   if (root) check_map(*inputs.map, config, head->map);
   broadcast_map(backend, grid.world(), config, *inputs.map);
-  if (root) log::info("code map: {}", map_line(*inputs.map, config, trained, place));
+  if (root) log::info("code map: {}", map_line(*inputs.map, config, trained));
   return inputs;
 }
 
