@@ -212,7 +212,7 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
 }
 
 void Transformer::reshape(const BatchShape& batch) {
-  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_);
+  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_ && ngrams_->by_rows().empty());
   batch_ = batch;
   for (Block& block : blocks_) block.reshape(batch);
   if (scratch_.documents) scratch_.documents = scratch_.documents.view({2, batch.batch, batch.seq_len});

@@ -61,7 +61,7 @@ void check_body(const Config& config) {
         model.embedding_scale));
   }
   const OptimSection& optim = config.optim;
-  if (optim.input_tables_update == TableUpdate::rows && optim.weight_decay * optim.input_tables.decay_ratio != 0) {
+  if (!model.ngram_tables.empty() && optim.input_tables_update == TableUpdate::rows && optim.weight_decay * optim.input_tables.decay_ratio != 0) {
     throw UsageError(fmt::format(
         "optim.input_tables_update = \"rows\" with optim.input_tables_decay_ratio = {}: rows that a step does not touch would "
         "not decay; choose input_tables_decay_ratio = 0, or input_tables_update = \"dense\"",

@@ -13,6 +13,9 @@ std::int64_t sum_of(const std::vector<std::int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 }
 
+/// Rows of each owner that are gathered at a time: memory for them does not grow with the step.
+constexpr std::int64_t gathered_at_once = 8192;
+
 std::vector<std::int64_t> times(std::vector<std::int64_t> counts, std::int64_t width) {
   for (std::int64_t& count : counts) count *= width;
   return counts;
@@ -54,7 +57,7 @@ void RowUpdate::reserve() {
   gathered_ids_room_.get(backend_, {ranks * owned}, DType::i32);
   block_room_.get(backend_, {touched, width_}, DType::f32);
   sums_room_.get(backend_, {owned, width_}, DType::f32);
-  values_room_.get(backend_, {ranks * owned, width_}, a);
+  values_room_.get(backend_, {ranks * std::min(owned, gathered_at_once), width_}, a);
 }
 
 std::vector<std::int32_t> RowUpdate::exchange_counts(const std::vector<std::int32_t>& counts) {
@@ -121,10 +124,19 @@ void RowUpdate::plan_gathering() {
   const auto first = static_cast<std::int32_t>(grid_.data_rank() * owner_rows_);
   std::ranges::transform(rows_, mine.begin(), [&](std::int32_t row) { return row + first; });
   gathered_rows_ = gathered_ids_room_.get(backend_, {grid_.data_size() * most_}, DType::i32);
-  if (most_ == 0) return;
-  const Tensor own = gathered_rows_.range(grid_.data_rank() * most_, most_);
-  backend_.copy_from_host(own, mine.data());
-  join(grid_.data().all_gather(gathered_rows_, own, backend_.compute_stream()));
+  for_each_gathering([&](Tensor rows, std::int64_t first_of_mine) {
+    const std::int64_t count = rows.numel() / grid_.data_size();
+    const Tensor own = rows.range(grid_.data_rank() * count, count);
+    backend_.copy_from_host(own, mine.data() + first_of_mine);
+    join(grid_.data().all_gather(rows, own, backend_.compute_stream()));
+  });
+}
+
+void RowUpdate::for_each_gathering(const std::function<void(Tensor rows, std::int64_t first)>& visit) {
+  for (std::int64_t first = 0; first < most_; first += gathered_at_once) {
+    const std::int64_t count = std::min(gathered_at_once, most_ - first);
+    visit(gathered_rows_.range(grid_.data_size() * first, grid_.data_size() * count), first);
+  }
 }
 
 void RowUpdate::reduce() {
@@ -163,17 +175,20 @@ void RowUpdate::update(const AdamWStep& step, Tensor norm_squared) {
                            .norm_squared = norm_squared,
                            .step = step});
   }
-  if (!alone() && most_ > 0) gather();
+  if (!alone()) gather();
 }
 
 void RowUpdate::gather() {
   const Tensor table = parameters_.operand(table_);
-  const Tensor values = values_room_.get(backend_, {grid_.data_size() * most_, width_}, backend_.activation_dtype());
-  const Tensor own = values.rows(grid_.data_rank() * most_, most_);
-  backend_.run(EmbeddingForward{
-      .out = own, .ids = gathered_rows_.range(grid_.data_rank() * most_, most_), .table = table, .first_row = 0});
-  join(grid_.data().all_gather(values.view({values.numel()}), own.view({own.numel()}), backend_.compute_stream()));
-  backend_.run(CopyRows{.table = table, .from = values, .rows = gathered_rows_});
+  for_each_gathering([&](Tensor rows, std::int64_t) {
+    const std::int64_t count = rows.numel() / grid_.data_size();
+    const Tensor values = values_room_.get(backend_, {rows.numel(), width_}, backend_.activation_dtype());
+    const Tensor own = values.rows(grid_.data_rank() * count, count);
+    backend_.run(EmbeddingForward{
+        .out = own, .ids = rows.range(grid_.data_rank() * count, count), .table = table, .first_row = 0});
+    join(grid_.data().all_gather(values.view({values.numel()}), own.view({own.numel()}), backend_.compute_stream()));
+    backend_.run(CopyRows{.table = table, .from = values, .rows = rows});
+  });
 }
 
 }  // namespace vqlm

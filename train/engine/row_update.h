@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/backend.h"
@@ -51,6 +52,8 @@ class RowUpdate {
   std::vector<std::int32_t> exchange_counts(const std::vector<std::int32_t>& counts);
   void exchange_rows();
   void plan_gathering();
+  /// Calls visit for parts of the owners' lists, with all owners' rows of the part (D n) and the first place of each list.
+  void for_each_gathering(const std::function<void(Tensor rows, std::int64_t first)>& visit);
   void gather();
 
   Backend& backend_;
@@ -65,7 +68,7 @@ class RowUpdate {
   std::vector<std::int32_t> rows_;             // touched by any rank, of this owner's part, ascending
   Tensor places_;                              // (sum of received_) i32: of each received row in rows_
   Tensor own_rows_;                            // (rows_) i32
-  Tensor gathered_rows_;                       // (D most) i32: rows of the table, -1 where an owner has fewer
+  Tensor gathered_rows_;  // (D most) i32: rows of the table, -1 where an owner has fewer, part by part of what is gathered at once
   std::int64_t most_ = 0;                      // rows of an owner in this step
   Tensor reduced_;
   Room counts_room_, ids_room_, places_room_, own_room_, gathered_ids_room_, block_room_, sums_room_, values_room_;

@@ -27,12 +27,13 @@ class SyntheticTraining {
         map_(make_map()),
         engine_(backend, grid, config, map_ ? &*map_ : nullptr) {
     model().initialize(seed(), counts_);
-    // Every rank of a tensor group draws the same tokens; so do the data groups, which costs the same.
+    // Every rank of a tensor group draws the same tokens. Data groups and micro-batches have their own, by which tables at the
+    // input are asked for other rows.
     const std::int64_t rows = model().batch().rows();
-    const std::vector<std::int32_t> text = draw_tokens(counts_, rows + 1, seed(), "bench tokens");
-    const Batch batch{{text.begin(), text.end() - 1}, {text.begin() + 1, text.end()}};
     for (std::int64_t number = 0; number < micro_batches_of(config); ++number) {
-      engine_.micro_batches().set(number, batch);
+      const std::string stream = "bench tokens " + std::to_string(number) + " " + std::to_string(grid.data_rank());
+      const std::vector<std::int32_t> text = draw_tokens(counts_, rows + 1, seed(), stream);
+      engine_.micro_batches().set(number, {{text.begin(), text.end() - 1}, {text.begin() + 1, text.end()}});
     }
   }
 

@@ -136,7 +136,9 @@ class VqlmForCausalLM(LlamaForCausalLM):
     def forward(
         self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, **kwargs
     ):
-        if self.config.ngram_tables and input_ids is not None:
+        if self.config.ngram_tables:
+            if input_ids is None or inputs_embeds is not None:
+                raise ValueError("tables at the input are chosen by input_ids, and inputs_embeds do not say them")
             past = past_key_values
             if past is not None and (past.get_seq_length() if hasattr(past, "get_seq_length") else len(past)) > 0:
                 raise ValueError("tables at the input need all tokens before, which a cache does not keep")
@@ -154,6 +156,8 @@ class VqlmForCausalLM(LlamaForCausalLM):
     def prepare_inputs_for_generation(self, input_ids, attention_mask=None, **kwargs):
         if not self.config.ngram_tables:
             return super().prepare_inputs_for_generation(input_ids, attention_mask=attention_mask, **kwargs)
+        if kwargs.get("inputs_embeds") is not None:
+            raise ValueError("tables at the input are chosen by input_ids, and inputs_embeds do not say them")
         # The whole text in every step.
         positions = None if attention_mask is None else (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": positions, "use_cache": False}
