@@ -81,7 +81,7 @@ class Codes(unittest.TestCase):
         dense = self.folder / "from-dense.h5"
         self.make(dense, "--map", "from-dense", "--from", self.folder / "dense")
         self.assertIn("variance kept", self.ok("codes", "show", dense, "--from", self.folder / "dense"))
-        self.refused(2, ["--from", "VQ"], "codes", "show", dense, "--from", self.folder / "vq")
+        self.refused(2, ["--from", "its head is vq", "a dense head"], "codes", "show", dense, "--from", self.folder / "vq")
         nowhere = f"head.map={self.folder}/nowhere.h5"
         self.refused(2, [nowhere.replace("=", " = "), "no such file"], "train", *set_options([*training, *head[:-1], nowhere, f"run.dir={self.folder}/no"]))
 

