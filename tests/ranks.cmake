@@ -1,5 +1,5 @@
 # Multi-rank tests: tests/NAME/*_ranks.cpp -> NAME_ranks, with one ctest entry for each number of ranks.
-set(VQLM_MPIEXEC_FLAGS --oversubscribe --bind-to none --timeout 480 CACHE STRING
+set(VQLM_MPIEXEC_FLAGS --oversubscribe --bind-to none --timeout 880 CACHE STRING
     "Flags of mpirun in tests, in Open MPI's words; --timeout ends ranks that wait for each other for ever")
 set(ranks_environment OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yield_when_idle=1
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
