@@ -3,7 +3,7 @@
 # of their own and with the input embedding's.
 #   launch/demo.sh                                    the kernel documentation of the distribution's linux-doc package
 #   C4='c4-train.00000-of-01024.json.gz' launch/demo.sh    C4 files (or other JSON lines), as many as you like
-#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of about 15 minutes (on 2 cores): more steps;
+#   DEMO_MINUTES=60 launch/demo.sh                    about an hour instead of 15 to 20 minutes (on 2 cores): more steps;
 #                                                     8 or less take about 8
 #   DEMO_DIR=/scratch/demo launch/demo.sh             another folder than demo/
 # What is done already is not done again: installed packages, the build, text, shards, finished runs, evaluations.
@@ -17,7 +17,7 @@ if ! [[ "$minutes" =~ ^[1-9][0-9]*$ ]]; then
   echo "demo: DEMO_MINUTES=$minutes must be a whole number of minutes" >&2
   exit 2
 fi
-# On 2 cores set-up, preparing and evaluating take about 7 minutes, 30 steps of all three models about one. One minute of
+# Estimated: on 2 cores set-up, preparing and evaluating take about 7 minutes, 30 steps of all three models about one. One minute of
 # steps is the least.
 steps=$(((minutes > 8 ? minutes - 7 : 1) * 30))
 

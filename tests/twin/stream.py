@@ -10,7 +10,7 @@ import numpy as np
 from philox import permuted
 from settings import TwinError
 
-COUNTED_TOKENS = 200_000_000  # beyond these vqlm counts a part (train/run/training_inputs.cpp)
+COUNTED_TOKENS = 200_000_000  # beyond these vqlm counts a part (train/run/token_counts.cpp)
 
 
 class Stream:
