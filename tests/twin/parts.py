@@ -26,7 +26,7 @@ class Parameter:
 
     name: str
     shape: tuple
-    role: str  # blocks, embedding, head, tables, gains
+    role: str  # blocks, embedding, head, tables, input_tables, gains
     stddev: float = 0.0
     value: object = 0.0  # a number, or an array
 
