@@ -72,7 +72,7 @@ class Rows(unittest.TestCase):
 
     def test_lowrank(self):
         head, w, log_probs = self.check_head("lowrank:rank=3")
-        logits = self.given()[0] @ (w["lm_head.left"] @ w["lm_head.right"]).T + w["lm_head.bias"]
+        logits = self.given()[0] @ (w["lm_head.weight"] @ w["lm_head.projection.weight"]).T + w["lm_head.bias"]
         torch.testing.assert_close(log_probs, torch.log_softmax(logits, -1))
 
     def test_dense_and_tied(self):

@@ -50,7 +50,9 @@ def made(package, text, *context):
 
 def head_of(settings):
     if settings.get("head.kind", "vq") == "low_rank":
-        raise TwinError(f"head.kind = 'low_rank': starts otherwise than the twin's; --head lowrank:rank={settings['head.rank']} is its own")
+        if settings["model.tie_embeddings"]:
+            raise TwinError("head.kind = 'low_rank' with model.tie_embeddings = True: the twin has it untied alone")
+        return "lowrank"
     return "vq" if settings.get("head.kind", "vq") == "vq" else "tied" if settings["model.tie_embeddings"] else "dense"
 
 
