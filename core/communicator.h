@@ -56,6 +56,9 @@ class Communicator {
   /// a collective that waits for it. Null where the communicator has no time-out.
   [[nodiscard]] virtual std::shared_ptr<void> expect_long_wait(const std::string& /*why*/) { return nullptr; }
 
+  /// Step `step` of a training begins: for those that watch the ranks. No collective.
+  virtual void begin_step(std::int64_t /*step*/) {}
+
   /// The calls between group_begin() and group_end() may be launched as one, at group_end(): no call reads what another
   /// one of the group writes, no other communicator is used in between, and their events may be waited for from
   /// group_end() on. Every rank groups the same calls. Not nested. Host communicators run each call as it comes.

@@ -41,12 +41,14 @@ struct MpiCommunicator::Group {
   MPI_Comm comm = MPI_COMM_NULL;
   std::string name;
   MpiChunking chunking;
+  std::shared_ptr<RankActivity> activity;
   int rank = 0;
   int size = 1;
   std::vector<std::byte> scratch;
 
   ~Group();
   void check(int code, const char* call) const { mpi_check(code, call, rank, name); }
+  RankActivity::Inside enter(const char* call) const { return activity->enter(call, name); }
   Tensor scratch_blocks(std::int64_t count, DType dtype);
   void exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin, std::int64_t count,
                 const char* call) const;
@@ -170,11 +172,14 @@ const std::string& MpiCommunicator::name() const {
 }
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::split_world(int color, int key, std::string name,
+                                                              std::shared_ptr<RankActivity> activity,
                                                               MpiChunking chunking) {
-  VQLM_ASSERT(chunking.elements_per_call >= 1 && chunking.elements_per_call <= INT_MAX);
+  VQLM_ASSERT(chunking.elements_per_call >= 1 && chunking.elements_per_call <= INT_MAX && activity != nullptr);
   auto group = std::make_unique<Group>();
   group->name = std::move(name);
   group->chunking = chunking;
+  group->activity = std::move(activity);
+  const auto inside = group->activity->enter("split", group->name);
   group->check(MPI_Comm_split(MPI_COMM_WORLD, color, key, &group->comm), "MPI_Comm_split");
   group->check(MPI_Comm_set_errhandler(group->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   group->check(MPI_Comm_rank(group->comm, &group->rank), "MPI_Comm_rank");
@@ -183,6 +188,7 @@ std::unique_ptr<MpiCommunicator> MpiCommunicator::split_world(int color, int key
 }
 
 Event MpiCommunicator::all_reduce(Tensor x, Reduce op, Stream /*stream*/) {
+  const auto inside = group_->enter("all_reduce");
   const int P = group_->size;
   const std::int64_t n = x.numel();
   const bool small = static_cast<std::int64_t>(x.bytes()) <= small_all_reduce_bytes;
@@ -203,18 +209,21 @@ Event MpiCommunicator::all_reduce(Tensor x, Reduce op, Stream /*stream*/) {
 }
 
 Event MpiCommunicator::reduce_scatter(Tensor out, Tensor in, Reduce op, Stream /*stream*/) {
+  const auto inside = group_->enter("reduce_scatter");
   VQLM_ASSERT(out.dtype() == in.dtype() && in.numel() == out.numel() * group_->size);
   group_->reduce_scatter(out, in, op, "reduce_scatter");
   return {};
 }
 
 Event MpiCommunicator::all_gather(Tensor out, Tensor in, Stream /*stream*/) {
+  const auto inside = group_->enter("all_gather");
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel() * group_->size);
   group_->all_gather(out, in, "all_gather");
   return {};
 }
 
 Event MpiCommunicator::all_to_all(Tensor out, Tensor in, Stream /*stream*/) {
+  const auto inside = group_->enter("all_to_all");
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel() && in.numel() % group_->size == 0);
   const std::int64_t n = in.numel() / group_->size;
   const std::int64_t step = group_->chunking.elements_per_call;
@@ -228,6 +237,7 @@ Event MpiCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> ou
                                     std::span<const std::int64_t> in_counts, Stream /*stream*/) {
   constexpr const char* call = "all_to_all_v";
   check_all_to_all_v(*this, out, out_counts, in, in_counts);
+  const auto inside = group_->enter(call);
   std::vector<MPI_Request> requests;
   std::byte *own_in = nullptr, *own_out = nullptr;
   // In pieces of one MPI call, with every other rank.
@@ -257,6 +267,7 @@ Event MpiCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> ou
 }
 
 Event MpiCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
+  const auto inside = group_->enter("broadcast");
   VQLM_ASSERT(root >= 0 && root < group_->size);
   const std::int64_t step = group_->chunking.elements_per_call;
   for (std::int64_t begin = 0; begin < x.numel(); begin += step) {
@@ -267,7 +278,16 @@ Event MpiCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
 }
 
 void MpiCommunicator::barrier() {
+  const auto inside = group_->enter("barrier");
   group_->check(MPI_Barrier(group_->comm), "barrier");
+}
+
+std::shared_ptr<void> MpiCommunicator::expect_long_wait(const std::string& why) {
+  return group_->activity->pause(why);
+}
+
+void MpiCommunicator::begin_step(std::int64_t step) {
+  group_->activity->begin_step(step);
 }
 
 }  // namespace vqlm

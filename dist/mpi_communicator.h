@@ -16,6 +16,7 @@
 #include <string>
 
 #include "core/communicator.h"
+#include "dist/watch/rank_activity.h"
 
 namespace vqlm {
 
@@ -32,8 +33,10 @@ struct MpiChunking {
 class MpiCommunicator final : public Communicator {
  public:
   /// The group of world ranks that give the same color, ordered by key (ties by world rank). Collective over
-  /// the world; MPI must be initialised (MpiSession). Throws Error.
-  static std::unique_ptr<MpiCommunicator> split_world(int color, int key, std::string name, MpiChunking chunking = {});
+  /// the world; MPI must be initialised (MpiSession). `activity` is told of every collective. Throws Error.
+  static std::unique_ptr<MpiCommunicator> split_world(int color, int key, std::string name,
+                                                      std::shared_ptr<RankActivity> activity,
+                                                      MpiChunking chunking = {});
   ~MpiCommunicator() override;
 
   int rank() const override;
@@ -48,6 +51,8 @@ class MpiCommunicator final : public Communicator {
                      std::span<const std::int64_t> in_counts, Stream stream) override;
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override;
+  [[nodiscard]] std::shared_ptr<void> expect_long_wait(const std::string& why) override;
+  void begin_step(std::int64_t step) override;
 
  private:
   struct Group;  // the MPI_Comm and the steps that need MPI's types

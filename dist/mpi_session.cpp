@@ -100,11 +100,13 @@ std::string MpiSession::thread_level() const {
 
 std::vector<std::string> MpiSession::gather_texts(const std::string& text) const {
   if (!started_) return {text};
+  const auto inside = activity_->enter("gather", "world");
   return gather(MPI_COMM_WORLD, size_, text, rank_);
 }
 
 std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& text) const {
   if (!started_) return {text};
+  const auto inside = activity_->enter("gather", "node");
   const MPI_Comm node = node_of(rank_);
   std::vector<std::string> texts = gather(node, local_size_, text, rank_);
   free_node(node, rank_);
@@ -114,13 +116,14 @@ std::vector<std::string> MpiSession::gather_texts_of_node(const std::string& tex
 int MpiSession::count_ranks(bool yes) const {
   int count = yes ? 1 : 0;
   if (!started_) return count;
+  const auto inside = activity_->enter("count", "world");
   mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_, "world");
   return count;
 }
 
 std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name, MpiChunking chunking) const {
   if (!started_) return std::make_unique<SelfCommunicator>(std::move(name));
-  return MpiCommunicator::split_world(color, key, std::move(name), chunking);
+  return MpiCommunicator::split_world(color, key, std::move(name), activity_, chunking);
 }
 
 void MpiSession::abort(std::string_view message, int code) const {

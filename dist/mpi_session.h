@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dist/mpi_communicator.h"
+#include "dist/watch/rank_activity.h"
 
 namespace vqlm {
 
@@ -37,6 +38,9 @@ class MpiSession {
   /// are its own.
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
+
+  /// What this rank does: told of every collective over MPI, this session's and its communicators'.
+  const std::shared_ptr<RankActivity>& activity() const { return activity_; }
 
   /// Whether MPI runs in this process.
   bool started() const { return started_; }
@@ -68,6 +72,7 @@ class MpiSession {
   int local_rank_ = 0;
   int local_size_ = 1;
   int exceptions_at_start_;
+  std::shared_ptr<RankActivity> activity_ = std::make_shared<RankActivity>();
 };
 
 }  // namespace vqlm

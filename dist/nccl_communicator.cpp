@@ -101,8 +101,12 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& hos
   host.broadcast(Tensor(id.internal, DType::u8, {NCCL_UNIQUE_ID_BYTES}), 0, Stream{});
   group->shared = std::make_shared<NcclRank>();
   group->shared->events = NcclEvents::make();
-  group->shared->watchdog =
-      std::make_unique<Watchdog>(Watchdog::Options{host.rank(), options.timeout_seconds, options.on_failure});
+  group->shared->activity = options.activity ? options.activity : std::make_shared<RankActivity>();
+  group->shared->watchdog = std::make_unique<Watchdog>(Watchdog::Options{.rank = host.rank(),
+                                                                         .timeout_seconds = options.timeout_seconds,
+                                                                         .activity = group->shared->activity,
+                                                                         .who_is_behind = options.who_is_behind,
+                                                                         .on_failure = options.on_failure});
   group->start();
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.commName = group->name.c_str();
@@ -213,6 +217,10 @@ void NcclCommunicator::barrier() {
 
 std::shared_ptr<void> NcclCommunicator::expect_long_wait(const std::string& why) {
   return group_->shared->watchdog->pause(why);
+}
+
+void NcclCommunicator::begin_step(std::int64_t step) {
+  group_->shared->activity->begin_step(step);
 }
 
 void NcclCommunicator::group_begin() {

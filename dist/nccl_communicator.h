@@ -41,13 +41,16 @@
 #include <string>
 
 #include "core/communicator.h"
-#include "dist/watchdog.h"
+#include "dist/watch/watchdog.h"
 
 namespace vqlm {
 
 struct NcclOptions {
   /// A collective that takes longer ends the job; 0 = never.
   double timeout_seconds = 600;
+  /// What this rank does, and which rank is behind (dist/watch/watchdog.h); the world tells the first of every step.
+  std::shared_ptr<RankActivity> activity = nullptr;
+  std::function<std::string()> who_is_behind = nullptr;
   /// Ends the job on every rank with exit code 1 and does not return: MpiSession::abort. Called from the watchdog's
   /// thread, once NCCL's communicators are aborted.
   std::function<void(const std::string& message)> on_failure = {};
@@ -86,6 +89,7 @@ class NcclCommunicator final : public Communicator {
   void barrier() override;
   /// Suspends the time-outs of all of this rank's groups.
   std::shared_ptr<void> expect_long_wait(const std::string& why) override;
+  void begin_step(std::int64_t step) override;
   void group_begin() override;
   void group_end() override;
 

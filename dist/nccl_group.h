@@ -11,7 +11,7 @@
 
 #include "dist/nccl_check.h"
 #include "dist/nccl_events.h"
-#include "dist/watchdog.h"
+#include "dist/watch/watchdog.h"
 
 struct CUstream_st;
 
@@ -21,6 +21,7 @@ struct NcclGroup;
 
 /// What all groups of a rank share.
 struct NcclRank {
+  std::shared_ptr<RankActivity> activity;
   std::unique_ptr<Watchdog> watchdog;
   std::shared_ptr<NcclEvents> events;
   const void* grouping = nullptr;  // the group between group_begin and group_end

@@ -3,9 +3,11 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdlib>
+#include <string>
 #include <utility>
 
 #include "core/error.h"
+#include "dist/watch/network_interfaces.h"
 
 namespace vqlm {
 
@@ -16,6 +18,12 @@ void set_nccl_environment() {
     if (::setenv(variable, value, keep_the_users_choice) != 0)
       throw Error(fmt::format("setenv {}: out of memory", variable));
   }
+  const std::string choice = chosen_interface();
+  if (choice.empty()) return;
+  std::string names;
+  for (const NetworkInterface& one : interfaces_for(choice, network_interfaces()))
+    names += (names.empty() ? "=" : ",") + one.name;
+  if (::setenv("NCCL_SOCKET_IFNAME", names.c_str(), keep_the_users_choice) != 0) throw Error("setenv: out of memory");
 }
 
 }  // namespace vqlm

@@ -18,6 +18,8 @@
 #include "core/task_progress.h"
 #include "dist/device_choice.h"
 #include "dist/nccl_settings.h"
+#include "dist/watch/network_interfaces.h"
+#include "launch/host.h"
 #include "launch/signals.h"
 
 namespace vqlm {
@@ -34,6 +36,13 @@ int allowed_cores() {
 /// More gain nothing on this machine: 8,192 threads on 2 cores did not end a tiny run in 100 s, and 100,000 crash.
 int most_threads() {
   return std::max(64, 4 * static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+/// VQLM_START_SECONDS, or what is ample on a network that works.
+double start_limit_seconds() {
+  constexpr double usual = 120;
+  const int asked = number_from_environment("VQLM_START_SECONDS");
+  return asked >= 0 ? asked : usual;
 }
 
 /// Before MPI starts: where ranks and their reading threads share cores, a rank that waits must let others run.
@@ -65,9 +74,23 @@ void require_launcher_of_this_mpi(int announced) {
 
 }  // namespace
 
+std::string ranks_by_host(const std::vector<std::string>& hosts) {
+  constexpr int told = 8;
+  std::string text;
+  int count = 0;
+  for (std::size_t first = 0, end = 0; first < hosts.size(); first = end) {
+    while (end < hosts.size() && hosts[end] == hosts[first]) ++end;
+    if (++count > told) continue;
+    const std::string range = end - first == 1 ? fmt::format("{}", first) : fmt::format("{} to {}", first, end - 1);
+    text += fmt::format("{}{} ({})", count == 1 ? "" : ", ", hosts[first], range);
+  }
+  if (count > told) text += fmt::format(" and {} more", count - told);
+  return fmt::format("{} rank{} on {} host{}: {}", hosts.size(), hosts.size() == 1 ? "" : "s", count,
+                     count == 1 ? "" : "s", text);
+}
+
 std::string one_line(std::string message) {
-  std::replace_if(
-      message.begin(), message.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
+  std::replace_if(message.begin(), message.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
   return message;
 }
 
@@ -92,6 +115,27 @@ void configure_logging() {
   spdlog::set_default_logger(std::move(logger));
 }
 
+Environment::Environment()
+    : host_(describe_host().name),
+      start_limit_(std::in_place, launcher_may_connect_ranks() ? start_limit_seconds() : 0, host_, launcher_rank()) {
+  mpi().emplace();
+}
+
+void Environment::watch_ranks() {
+  Heartbeat::Options options{
+      .rank = mpi().rank(), .host = host_, .limits = {}, .interface = chosen_interface(), .on_failure = {}};
+  options.on_failure = [this](const std::string& /*message*/) {
+    mpi_->abort("vqlm: error: the watchdog ended the job", 1);
+  };
+  heartbeat_.emplace([this](const std::string& text) { return mpi_->gather_texts(text); }, mpi_->activity(),
+                     std::move(options));
+  start_limit_.reset();
+}
+
+std::string Environment::describe_hosts() const {
+  return ranks_by_host(heartbeat_ ? heartbeat_->hosts() : std::vector{host_});
+}
+
 Terminal Environment::terminal() const {
   return stderr_is_terminal() ? Terminal::yes : Terminal::no;
 }
@@ -108,7 +152,7 @@ int Environment::threads(int asked) const {
   }
   const int allowed = allowed_cores();
   const auto online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  const int local_ranks = mpi_.local_size();
+  const int local_ranks = mpi().local_size();
   // Bound ranks see their own cores only, and together no more than the machine has; unbound ones all see the same.
   const bool bound = local_ranks > 1 && allowed < online && allowed * local_ranks <= online;
   return bound ? allowed : std::max(1, allowed / local_ranks);
@@ -129,21 +173,21 @@ int Environment::choose_gpu() const {
     const CudaDevice device = cuda_device(i);
     visible.push_back(device.pci + (device.mig ? mig_mark : ""));
   }
-  return choose_device(mpi_, visible);
+  return choose_device(mpi(), visible);
 }
 
 bool Environment::gpus_for_all() const {
   if (!cuda_built()) return false;
-  const int with_gpu = mpi_.count_ranks(cuda_device_count() > 0);
+  const int with_gpu = mpi().count_ranks(cuda_device_count() > 0);
   if (with_gpu == 0) {
     log::info("{}; computing on the CPU", why_no_cuda_device());
     return false;
   }
-  if (with_gpu < mpi_.size()) {
+  if (with_gpu < mpi().size()) {
     throw Error(fmt::format(
         "run.device = \"auto\": {} of {} ranks see a GPU, but all must compute alike; let every rank see the "
         "GPUs of its node (CUDA_VISIBLE_DEVICES, srun --gpus-per-node), or set run.device = \"cpu\"",
-        with_gpu, mpi_.size()));
+        with_gpu, mpi().size()));
   }
   return true;
 }
@@ -151,7 +195,12 @@ bool Environment::gpus_for_all() const {
 ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& parallel) const {
   NcclOptions options;
   options.timeout_seconds = static_cast<double>(parallel.timeout_seconds);
-  return ProcessGrid(mpi_, backend, parallel.data, parallel.tensor, options);
+  options.activity = mpi().activity();
+  if (heartbeat_) {
+    heartbeat_->set_limits({static_cast<double>(parallel.heartbeat_seconds), options.timeout_seconds});
+    options.who_is_behind = [this] { return heartbeat_->who_is_behind(); };
+  }
+  return ProcessGrid(mpi(), backend, parallel.data, parallel.tensor, options);
 }
 
 void run_job(const std::function<void(Environment&)>& work) {
@@ -166,6 +215,7 @@ void run_job(const std::function<void(Environment&)>& work) {
     return work(environment);
   }
   try {
+    environment.watch_ranks();
     work(environment);
   } catch (const Error& error) {
     end_job(environment.mpi(), error.what(), error.exit_code());

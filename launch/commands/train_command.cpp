@@ -87,6 +87,7 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   log::info("back end: {}", backend->description());
+  if (environment.mpi().size() > 1) log::info("{}", environment.describe_hosts());
   if (environment.is_root()) tell_changes(config, options);
 
   TrainingRun run(

@@ -1,4 +1,4 @@
-#include "dist/watchdog.h"
+#include "dist/watch/watchdog.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

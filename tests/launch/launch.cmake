@@ -30,6 +30,7 @@ vqlm_program_test(plan_search plan_search_test.py)
 vqlm_program_test(selftest selftest_test.py)
 vqlm_program_test(stop stop_test.py)
 vqlm_program_test(track track_test.py)
+vqlm_program_test(watch watch_test.py)
 # These start one rank, two of them several for moments: with another test beside them they share the machine well.
 set_tests_properties(launch.codes launch.convert PROPERTIES PROCESSORS 1)
 set_tests_properties(launch.generate launch.linux_doc_to_c4 launch.lm_eval launch.plan launch.plan_search launch.prepare launch.track PROPERTIES PROCESSORS 1 RESOURCE_LOCK "")

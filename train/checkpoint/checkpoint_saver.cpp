@@ -138,12 +138,14 @@ void CheckpointSaver::end_completing(const Outcome& mine) {
   if (note_failure(mine)) return;
   slowest_seconds_ = std::max(slowest_seconds_, pending_.copy_seconds + pending_.write_seconds);
   saved_ = pending_;
+  failures_in_a_row_ = 0;
 }
 
 bool CheckpointSaver::note_failure(const Outcome& mine) {
   const std::string own = mine.error.empty() ? "" : fmt::format("rank {}: {}", grid_.world().rank(), mine.error);
   failure_ = first_text(contents_.backend, grid_.world(), own);
   if (failure_.empty()) return false;
+  ++failures_in_a_row_;
   if (is_root()) {
     log::error("the checkpoint of step {} was not saved: {}; earlier ones are as they were", pending_.step, failure_);
   }

@@ -65,6 +65,8 @@ class CheckpointSaver {
   /// Why the newest save that has ended failed: one line with rank, file and reason; empty where it did not. Its partial
   /// folder is gone, and earlier checkpoints are as they were.
   const std::string& failure() const { return failure_; }
+  /// How many of the newest saves have failed in a row.
+  int failures_in_a_row() const { return failures_in_a_row_; }
   /// Seconds from begin() to the name, of the slowest save so far; before the first, those of a disk that takes 50 MB/s a
   /// rank.
   double expected_seconds() const;
@@ -95,6 +97,7 @@ class CheckpointSaver {
   SavedCheckpoint pending_;     // the one in flight
   std::optional<SavedCheckpoint> saved_;
   std::string failure_;
+  int failures_in_a_row_ = 0;
   double slowest_seconds_ = 0;
   std::future<Outcome> task_;  // last: its destructor waits for the thread, which uses the rest
 };

@@ -111,14 +111,16 @@ struct OptimSection {
 struct ParallelSection {
   int data = 0;  // 0: ranks / tensor
   int tensor = 1;
-  bool overlap = true;          // gradient reductions run beside backward (GPU)
-  float timeout_seconds = 600;  // of a collective (GPU); 0: off
+  bool overlap = true;           // gradient reductions run beside backward (GPU)
+  float heartbeat_seconds = 45;  // without a sign of life from a rank; 0: off
+  float timeout_seconds = 600;   // of a collective, or of a rank that keeps the others waiting; 0: off
 };
 
 struct CheckpointSection {
   std::int64_t every = 0;       // steps; 0: at the end only
   int keep = 2;                 // newest checkpoints kept; 0: all
   std::int64_t keep_every = 0;  // steps; checkpoints at multiples of it stay for good; 0: none
+  int max_failed_saves = 10;    // in a row; then the run stops; 0: it never does
 };
 
 enum class DeviceKind { automatic, cpu, cuda };

@@ -200,11 +200,13 @@ constexpr Key table[] = {
     {"parallel", "data", field<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},
     {"parallel", "tensor", field<parallel, &ParallelSection::tensor>, {1, 65536}, "ranks that share one copy of the model"},
     {"parallel", "overlap", field<parallel, &ParallelSection::overlap>, any, "GPU: gradient reductions run beside backward"},
-    {"parallel", "timeout_seconds", field<parallel, &ParallelSection::timeout_seconds>, {0, 1e6}, "GPU: a collective that takes longer ends the job; 0: off"},
+    {"parallel", "heartbeat_seconds", field<parallel, &ParallelSection::heartbeat_seconds>, {0, 1e6}, "a rank that gives no sign of life for longer ends the job; 0: off"},
+    {"parallel", "timeout_seconds", field<parallel, &ParallelSection::timeout_seconds>, {0, 1e6}, "a collective that takes longer, or a rank that keeps others waiting for longer, ends the job; 0: off"},
 
     {"checkpoint", "every", field<checkpoint, &CheckpointSection::every>, {0, many}, "steps between checkpoints; 0: at the end only"},
     {"checkpoint", "keep", field<checkpoint, &CheckpointSection::keep>, {0, 1 << 30}, "newest checkpoints kept; 0: all"},
     {"checkpoint", "keep_every", field<checkpoint, &CheckpointSection::keep_every>, {0, many}, "checkpoints of steps that this divides stay for good; 0: none"},
+    {"checkpoint", "max_failed_saves", field<checkpoint, &CheckpointSection::max_failed_saves>, {0, 1 << 30}, "saves that fail in a row before the run stops; 0: it goes on"},
 
     {"run", "dir", field<run, &RunSection::dir>, any, "folder of the run"},
     {"run", "name", field<run, &RunSection::name>, any, "name in tables and plots; empty: the last part of dir"},

@@ -93,12 +93,14 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
   report_start();
-  if (grid_.world().rank() == 0) remove_unfinished(folder_.checkpoints());
+  if (grid_.world().rank() == 0) make_room();
   Wishes wishes;
   while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
     const StepMetrics step = train_step(stop_requested, limit, wishes);
     if (metrics != nullptr) metrics->add(step);
     report_saved(metrics);
+    check_saves();
+    note_slow_step(step);
     note_skipped_update(step, metrics);
     const bool last = state_.step == config_.train.steps;
     const bool leaves = wishes.stop || wishes.time_is_up;
@@ -138,6 +140,7 @@ bool Trainer::time_is_up(const TimeLimit& limit) const {
 StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit, Wishes& wishes) {
   const double begin = wall_seconds();
   const std::int64_t step = state_.step + 1;
+  grid_.world().begin_step(step);
   const float lr = learning_rate(config_.optim, config_.train.steps, step);
   const double seconds_data = load_micro_batches();
   const double norm = engine_.step(step, lr);
@@ -235,6 +238,24 @@ void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
       "{}, and {} updates in a row were skipped for it (train.max_skipped_steps = {}); the parameters of the last good "
       "step are saved: lower optim.lr (= {}) or raise optim.warmup_steps, and continue with --resume",
       what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
+}
+
+/// Of the run's own checkpoints: what killed saves have left, and more than checkpoint.keep, which may have been lowered
+/// because the disk is full.
+void Trainer::make_room() {
+  remove_unfinished(folder_.checkpoints());
+  if (newest_checkpoint_.parent_path() != folder_.checkpoints()) return;
+  remove_old(folder_.checkpoints(), {config_.checkpoint.keep, config_.checkpoint.keep_every}, state_.step);
+}
+
+void Trainer::check_saves() {
+  const int most = config_.checkpoint.max_failed_saves;
+  if (most == 0 || saver_.failures_in_a_row() < most) return;
+  throw Error(fmt::format(
+      "{} saves in a row have failed (checkpoint.max_failed_saves = {}), the last one for: {}; {}: make room, and continue with "
+      "--resume",
+      saver_.failures_in_a_row(), most, saver_.failure(),
+      newest_checkpoint_.empty() ? "this run has no checkpoint yet" : "the newest is " + newest_checkpoint_.string()));
 }
 
 void Trainer::evaluate(Metrics* metrics) {

@@ -1,6 +1,7 @@
 // The training loop: micro-batches, reduction, update, metrics, held-out evaluation, checkpoints.
 #pragma once
 
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -85,6 +86,10 @@ class Trainer {
   void save_and_wait(Metrics* metrics);
   /// Says and notes what has become of saves in the background.
   void report_saved(Metrics* metrics);
+  void make_room();
+  /// Throws Error where as many saves in a row have failed as the run puts up with.
+  void check_saves();
+  void note_slow_step(const StepMetrics& step);
 
   Backend& backend_;
   const ProcessGrid& grid_;
@@ -109,6 +114,7 @@ class Trainer {
   std::filesystem::path newest_checkpoint_;          // complete; empty where there is none
   double longest_step_seconds_ = 0;                  // of late
   double evaluation_seconds_ = 0;                    // of the last one
+  std::deque<double> recent_seconds_;                // of steps
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
   CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold
 };

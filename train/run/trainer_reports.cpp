@@ -1,6 +1,7 @@
-// What a run says of itself when it starts and when a checkpoint is saved.
+// What a run says of itself: when it starts, when a checkpoint is saved, when a step is slow.
 #include "core/log.h"
 #include "train/config/role_ratios.h"
+#include "train/engine/stopwatch.h"
 #include "train/run/trainer.h"
 
 namespace vqlm {
@@ -30,6 +31,21 @@ void Trainer::report_start() {
       mib(MemoryUse::workspace));
   log::info("optimizer: {}", rates_text(config_.optim, config_.model));
   if (state_.step > 0) log::info("continuing after step {} ({} tokens)", state_.step, state_.tokens);
+}
+
+void Trainer::note_slow_step(const StepMetrics& step) {
+  constexpr std::size_t remembered = 50;
+  constexpr double slow = 10, seconds_to_tell = 1;
+  if (grid_.world().rank() > 0) return;
+  if (recent_seconds_.size() >= remembered / 5) {
+    const double usual = median({recent_seconds_.begin(), recent_seconds_.end()});
+    if (step.seconds > slow * usual && step.seconds > seconds_to_tell) {
+      log::warn("step {}: took {:.1f} s, {:.0f} times the median of the {} before", step.step, step.seconds,
+                step.seconds / usual, recent_seconds_.size());
+    }
+  }
+  recent_seconds_.push_back(step.seconds);
+  if (recent_seconds_.size() > remembered) recent_seconds_.pop_front();
 }
 
 void Trainer::report_saved(Metrics* metrics) {

@@ -16,6 +16,7 @@
 #include "train/models/open_model.h"
 #include "train/run/mixture.h"
 #include "train/run/resume.h"
+#include "train/run/shared_folder.h"
 #include "train/run/token_counts.h"
 
 namespace vqlm {
@@ -93,6 +94,8 @@ void TrainingRun::open_folder() {
     folder_.open(options_.existing);
   }
   grid_.world().barrier();
+  // Now, and not by its first checkpoint, which would be lost.
+  if (options_.keeps_records) require_shared_folder(backend_, grid_.world(), folder_.path());
 }
 
 void TrainingRun::open_beginning(const ShardSet& shards) {

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "core/dtype.h"
+#include "dist/watch/rank_activity.h"
 
 namespace vqlm {
 
@@ -27,6 +28,10 @@ class Watchdog {
     int rank = 0;
     /// A collective unfinished for longer ends the job; 0 = only errors do.
     double timeout_seconds = 600;
+    /// Told of every collective; may be null.
+    std::shared_ptr<RankActivity> activity = nullptr;
+    /// Which rank is behind the others, for the message of a time-out; empty: nobody knows. May be none.
+    std::function<std::string()> who_is_behind = nullptr;
     /// Ends the job on every rank; expected not to return. Called once, from the watchdog's thread (or another of its
     /// making), so it must not use MPI otherwise: MPI_THREAD_FUNNELED leaves MPI to the main thread.
     std::function<void(const std::string& message)> on_failure;

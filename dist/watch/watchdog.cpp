@@ -1,4 +1,4 @@
-#include "dist/watchdog.h"
+#include "dist/watch/watchdog.h"
 
 #include <signal.h>
 #include <spdlog/fmt/fmt.h>
@@ -73,6 +73,10 @@ std::int64_t Watchdog::begin(int group, std::string_view name, DType dtype, std:
   Progress& progress = progress_[group];
   const std::int64_t sequence = ++progress.begun;
   if (state == State::captured) ++progress.captured;
+  if (options_.activity) {
+    const auto found = groups_.find(group);  // by the thread that adds and removes them
+    options_.activity->enqueued(name, found != groups_.end() ? found->second.name : "");
+  }
   const Clock::time_point now = Clock::now();
   entries_.push_back({group, sequence, name, dtype, count, state, now, now, std::move(done)});
   while (entries_.size() > kept_entries && entries_.front().state != State::queued) entries_.pop_front();
@@ -84,7 +88,8 @@ std::shared_ptr<void> Watchdog::pause(std::string why) {
   if (pauses_.empty()) warned_ = Clock::now();
   pauses_.push_back(std::move(why));
   const auto pause = std::prev(pauses_.end());
-  return std::shared_ptr<void>(nullptr, [this, pause](std::nullptr_t) { resume(pause); });
+  const auto of_rank = options_.activity ? options_.activity->pause(*pause) : nullptr;
+  return std::shared_ptr<void>(nullptr, [this, pause, of_rank](std::nullptr_t) { resume(pause); });
 }
 
 void Watchdog::resume(std::list<std::string>::iterator pause) {
@@ -189,11 +194,13 @@ std::string Watchdog::overdue_message() {
                                         " (or one of the {} collectives captured into CUDA graphs, whose replays since "
                                         "the last completed one are not listed: run.cuda_graphs=false lists them)",
                                         captured);
+  const std::string behind = options_.who_is_behind ? options_.who_is_behind() : "";
   return fmt::format(
-      "{}: not completed {:.1f} s after it was enqueued{}: a rank of the group died, hangs, or is slower than "
+      "{}: not completed {:.1f} s after it was enqueued{}: {}a rank of the group died, hangs, or is slower than "
       "parallel.timeout_seconds = {:g} allows; it is the rank that prints no dump, or whose dump has the lowest last "
       "completed number in its first line; raise the time-out where it is only slow",
-      describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays, options_.timeout_seconds);
+      describe(*overdue), seconds_between(overdue->enqueued, Clock::now()), replays,
+      behind.empty() ? "" : behind + "; or ", options_.timeout_seconds);
 }
 
 void Watchdog::warn_of_long_wait(const Entry& overdue) {

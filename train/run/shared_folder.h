@@ -1,0 +1,17 @@
+// Whether the folder of a run is the same on all hosts.
+#pragma once
+
+#include <filesystem>
+
+#include "core/backend.h"
+#include "core/communicator.h"
+
+namespace vqlm {
+
+/// Throws Error, on every rank, where a rank does not see within `patience_seconds` what rank 0 writes to `folder`: a network
+/// file system may show a new file late, a disk of another host never does. The folder exists where rank 0 is, which leaves
+/// nothing in it. Collective.
+void require_shared_folder(Backend& backend, Communicator& world, const std::filesystem::path& folder,
+                           double patience_seconds = 30);
+
+}  // namespace vqlm
