@@ -118,7 +118,7 @@ void configure_logging() {
 Environment::Environment()
     : host_(describe_host().name),
       start_limit_(std::in_place, launcher_may_connect_ranks() ? start_limit_seconds() : 0, host_, launcher_rank()) {
-  mpi().emplace();
+  mpi_.emplace();
 }
 
 void Environment::watch_ranks() {
@@ -127,13 +127,17 @@ void Environment::watch_ranks() {
   options.on_failure = [this](const std::string& /*message*/) {
     mpi_->abort("vqlm: error: the watchdog ended the job", 1);
   };
-  heartbeat_.emplace([this](const std::string& text) { return mpi_->gather_texts(text); }, mpi_->activity(),
-                     std::move(options));
+  heartbeat_ = std::make_unique<Heartbeat>([this](const std::string& text) { return mpi_->gather_texts(text); },
+                                           mpi_->activity(), std::move(options));
   start_limit_.reset();
 }
 
+std::vector<std::string> Environment::hosts() const {
+  return heartbeat_ ? heartbeat_->hosts() : std::vector{host_};
+}
+
 std::string Environment::describe_hosts() const {
-  return ranks_by_host(heartbeat_ ? heartbeat_->hosts() : std::vector{host_});
+  return ranks_by_host(hosts());
 }
 
 Terminal Environment::terminal() const {

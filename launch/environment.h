@@ -47,6 +47,8 @@ class Environment {
   /// most 4 for each core or 64; says so where more are asked for.
   int threads(int asked) const;
 
+  /// Each rank's host.
+  std::vector<std::string> hosts() const;
   /// The ranks' hosts (ranks_by_host).
   std::string describe_hosts() const;
 
@@ -71,7 +73,7 @@ class Environment {
   std::string host_;
   std::optional<StartLimit> start_limit_;  // until the ranks are connected
   std::optional<MpiSession> mpi_;
-  std::optional<Heartbeat> heartbeat_;  // none: one rank
+  std::unique_ptr<Heartbeat> heartbeat_;  // none: one rank
   int gpu_ = 0;
 };
 

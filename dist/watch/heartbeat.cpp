@@ -137,26 +137,22 @@ void Heartbeat::set_who_is_behind(std::string words) {
   who_is_behind_ = std::move(words);
 }
 
+/// How long this process did not run before `now`, where that was so: stopped, or without a core.
+HeartbeatTable::Clock::duration Heartbeat::own_sleep(Clock::time_point now) {
+  const Clock::duration turn_took = now - std::exchange(last_turn_, now);
+  return turn_took > own_gap ? turn_took : Clock::duration::zero();
+}
+
 void Heartbeat::run() {
-  Clock::time_point last = Clock::now();
-  Monitor monitor(hosts_, last);
-  Link link{.sent = {}, .address = {}, .last_answer = last, .next_beat = last, .failure = {}, .failed_at = {}};
+  last_turn_ = Clock::now();
+  Monitor monitor(hosts_, last_turn_);
+  Link link{
+      .sent = {}, .address = {}, .last_answer = last_turn_, .next_beat = last_turn_, .failure = {}, .failed_at = {}};
   while (!stopping_) {
-    const Clock::time_point now = Clock::now();
-    if (now - last > own_gap) {  // stopped, or without a core for that long: nobody could be heard
-      monitor.table.forgive(now - last);
-      link.last_answer += now - last;
-    }
-    last = now;
     if (options_.rank == 0) {
-      serve(monitor, now);
+      serve(monitor);
     } else {
-      if (now >= link.next_beat) beat(link, false, now);
-      if (const auto datagram =
-              socket_.receive(std::min(turn, std::chrono::duration_cast<milliseconds>(interval(limits()))))) {
-        if (const auto answer = answer_of(job_, datagram->bytes)) hear(link, *answer, Clock::now());
-      }
-      judge_rank_0(link, Clock::now());
+      converse(link);
     }
   }
   for (int i = 0; i < farewells; ++i) {
@@ -170,8 +166,8 @@ void Heartbeat::run() {
 }
 
 /// Rank 0: answers every beat that has come, and looks at what all of them say.
-void Heartbeat::serve(Monitor& monitor, Clock::time_point now) {
-  monitor.hear({.rank = 0, .seen = activity_->seen()}, now);
+void Heartbeat::serve(Monitor& monitor) {
+  monitor.hear({.rank = 0, .seen = activity_->seen()}, Clock::now());
   milliseconds wait = turn;
   while (const auto datagram = socket_.receive(wait)) {
     wait = milliseconds(0);
@@ -184,6 +180,7 @@ void Heartbeat::serve(Monitor& monitor, Clock::time_point now) {
       monitor.members.push_back(datagram->from);
   }
   const Clock::time_point judged = Clock::now();
+  monitor.table.forgive(own_sleep(judged));
   const HeartbeatVerdict verdict = monitor.table.judge(limits(), judged);
   for (const std::string& warning : verdict.warnings) log::warn("watchdog: {}", warning);
   for (const std::string& warning : monitor.slow.judge(judged)) log::warn("watchdog: {}", warning);
@@ -193,6 +190,19 @@ void Heartbeat::serve(Monitor& monitor, Clock::time_point now) {
     socket_.send(member, datagram_of(job_, Answer{.fails = true, .text = verdict.failure}));
   }
   fail(verdict.failure);
+}
+
+/// The others: a beat where one is due, and what rank 0 has to say.
+void Heartbeat::converse(Link& link) {
+  if (Clock::now() >= link.next_beat) beat(link, false, Clock::now());
+  const auto wait = std::min(turn, std::chrono::duration_cast<milliseconds>(interval(limits())));
+  const auto datagram = socket_.receive(wait);
+  const Clock::time_point now = Clock::now();
+  link.last_answer += own_sleep(now);
+  if (datagram) {
+    if (const auto answer = answer_of(job_, datagram->bytes)) hear(link, *answer, now);
+  }
+  judge_rank_0(link, now);
 }
 
 /// The others: to the address that answers, or to all of rank 0's while none does.

@@ -58,7 +58,9 @@ class Heartbeat {
   struct Link;    // what the others have
 
   void run();
-  void serve(Monitor& monitor, Clock::time_point now);
+  void serve(Monitor& monitor);
+  void converse(Link& link);
+  Clock::duration own_sleep(Clock::time_point now);
   void beat(Link& link, bool leaves, Clock::time_point now);
   void hear(Link& link, const Answer& answer, Clock::time_point now);
   void judge_rank_0(Link& link, Clock::time_point now);
@@ -75,6 +77,7 @@ class Heartbeat {
   mutable std::mutex mutex_;
   HeartbeatLimits limits_;
   std::string who_is_behind_;
+  Clock::time_point last_turn_;  // of the thread
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

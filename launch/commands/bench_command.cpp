@@ -1,4 +1,4 @@
-// vqlm bench: how fast a training step, the two output heads and single ops are on this machine.
+// vqlm bench: how fast a training step, output heads, single ops and collectives are on this machine.
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
@@ -123,13 +123,14 @@ void add_step(CLI::App& bench) {
 
 void add_bench_command(CLI::App& app) {
   CLI::App* command =
-      app.add_subcommand("bench", "Measure the speed of a training step, the output heads or single ops");
+      app.add_subcommand("bench", "Measure the speed of a training step, the output heads, single ops or collectives");
   command->require_subcommand(1);
   add_step(*command);
   add_head_bench(*command);
   add_attention_bench(*command);
   add_ops_bench(*command);
   add_products_bench(*command);
+  add_collectives_bench(*command);
   command->footer(
       "Examples:\n"
       "  vqlm bench step --config configs/demo-vq.toml --set parallel.tensor=1\n"

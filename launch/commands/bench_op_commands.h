@@ -1,4 +1,4 @@
-// The benchmarks of single operations and of the heads: vqlm bench attention, ops, products, head; and what all have in common.
+// The benchmarks of single operations and of the heads: vqlm bench attention, ops, products, head, collectives; and what all have in common.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -11,6 +11,7 @@ void add_attention_bench(CLI::App& bench);
 void add_ops_bench(CLI::App& bench);
 void add_products_bench(CLI::App& bench);
 void add_head_bench(CLI::App& bench);
+void add_collectives_bench(CLI::App& bench);
 
 /// --clock wall or cpu.
 void add_clock(CLI::App& command, Clock& clock);

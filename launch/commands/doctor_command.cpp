@@ -1,14 +1,17 @@
 // vqlm doctor: what this program finds on this machine, and whether it works.
 #include <spdlog/fmt/fmt.h>
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "dist/nccl_communicator.h"
+#include "dist/watch/network_interfaces.h"
 #include "launch/command_line.h"
 #include "launch/commands/check_list.h"
 #include "launch/commands/commands.h"
@@ -42,6 +45,7 @@ class Doctor {
   void describe_program();
   void describe_devices();
   void describe_ranks();
+  void describe_network();
   void check_backend();
   void check_data();
   void conclude() { checks_.conclude(options_.json); }
@@ -134,6 +138,34 @@ void Doctor::describe_ranks() {
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) say(fmt::format("rank {}", rank), ranks[rank]);
 }
 
+/// Each host's interfaces, and those that the job may take; an address that two hosts have leads nowhere.
+void Doctor::describe_network() {
+  const std::string choice = chosen_interface();
+  std::string own;
+  for (const NetworkInterface& one : network_interfaces()) own += own.empty() ? one.text() : ", " + one.text();
+  const std::vector<std::string> all = mpi_.gather_texts(own);
+  const std::vector<std::string> hosts = environment_.hosts();
+  std::map<std::string, std::string> by_host;
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) by_host.emplace(hosts[rank], all[rank]);
+  std::map<std::string, std::string> host_of;  // by interface and address
+  for (const auto& [host, interfaces] : by_host) {
+    say("network", fmt::format("{}: {}", host, interfaces.empty() ? "no interface but the loopback" : interfaces));
+    std::istringstream words(interfaces);
+    for (std::string word; std::getline(words, word, ',');) {
+      const std::string address = word.substr(word.find_last_of(' ') + 1);
+      const auto [other, is_first] = host_of.emplace(address, host);
+      if (is_first || !choice.empty()) continue;
+      say("network",
+          fmt::format("{} is an address of {} and of {}: MPI may hang; choose an interface that connects the hosts by "
+                      "launch/mpirun.sh --interface",
+                      address, other->second, host));
+    }
+  }
+  say("network",
+      choice.empty() ? "all interfaces may be used (launch/mpirun.sh --interface chooses)" : "chosen: " + choice);
+  report_["network"] = {{"hosts", by_host}, {"chosen", choice}};
+}
+
 void Doctor::check_backend() {
   std::unique_ptr<Backend> backend;
   const bool opened = checks_.run("device", Alone::yes, [&] {
@@ -176,6 +208,7 @@ void examine(const DoctorArguments& options, Environment& environment) {
   doctor.describe_program();
   doctor.describe_devices();
   doctor.describe_ranks();
+  doctor.describe_network();
   doctor.check_backend();
   doctor.check_data();
   doctor.conclude();

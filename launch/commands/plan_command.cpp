@@ -14,6 +14,7 @@
 #include "launch/environment.h"
 #include "train/config/config_body_check.h"
 #include "train/engine/human_bytes.h"
+#include "train/tools/plan/measured_rates.h"
 #include "train/tools/plan/plan_report.h"
 #include "train/tools/plan/search_report.h"
 
@@ -47,7 +48,7 @@ StatedRates stated_rates(const PlanArguments& options, const Config& config, DTy
   rates.memory_bytes = 1e9 * given(options.memory_gbs, default_memory_gbs);
   rates.network_bytes = 1e9 * network_gbs;
   rates.tensor_link_bytes = 1e9 * given(options.tensor_gbs, network_gbs);
-  return rates;
+  return options.measured.empty() ? rates : with_measured(rates, options.measured);
 }
 
 void apply_grid(const PlanArguments& options, Config& config, std::vector<std::string>& notes) {
@@ -83,7 +84,7 @@ void plan(const PlanArguments& options) {
   plan_options.rates = stated_rates(options, config, dtype);
   plan_options.map = map ? &*map : nullptr;
   const DeviceMemory memory = device_memory_of(options);
-  if (config.parallel.tensor > 1 && options.tensor_gbs == 0 && options.gpu.empty()) {
+  if (config.parallel.tensor > 1 && options.tensor_gbs == 0 && options.measured.empty() && options.gpu.empty()) {
     notes.push_back(
         "the tensor group is counted at --network-gbs; where its ranks share a node, --tensor-gbs says what their "
         "links give (an H200's NVLink: 450)");
@@ -202,7 +203,15 @@ void add_plan_command(CLI::App& app) {
                    "what the device computes in (default: bf16, unless train.precision = \"fp32\")")
       ->check(CLI::IsMember({"bf16", "fp32"}));
   add_rates(*command, *options);
+  command
+      ->add_option(
+          "--measured", options->measured,
+          "what vqlm bench collectives --json wrote: its rates of the network and of tensor groups, and its latency")
+      ->type_name("FILE")
+      ->excludes(command->get_option("--network-gbs"))
+      ->excludes(command->get_option("--tensor-gbs"));
   add_search(*command, *options);
+  command->get_option("--measured")->excludes(command->get_option("--gpu"));
   command->add_option("--json", options->json, "write the plan here too")->type_name("FILE");
   command->footer(
       "With --gpu the rates are the data sheet's times stated efficiencies, and --search plans every grid of --gpus, every\n"

@@ -25,6 +25,7 @@ struct PlanArguments {
   double memory_gbs = 0;
   double network_gbs = 0;
   double tensor_gbs = 0;  // without --gpu 0: as the network
+  std::string measured;   // file of vqlm bench collectives
   std::string gpu;
   int gpus_per_node = Cluster{}.gpus_per_node;
   double product_efficiency = Attainment{}.products;
