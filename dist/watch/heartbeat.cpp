@@ -38,10 +38,14 @@ double seconds_between(HeartbeatTable::Clock::time_point from, HeartbeatTable::C
   return duration<double>(to - from).count();
 }
 
+/// Between beats: many of them within either limit.
 duration<double> interval(const HeartbeatLimits& limits) {
   const double shortest = 0.02;
-  if (limits.heartbeat_seconds <= 0) return duration<double>(longest_interval);
-  return duration<double>(std::clamp(limits.heartbeat_seconds / 10, shortest, longest_interval));
+  double seconds = longest_interval;
+  for (const double limit : {limits.heartbeat_seconds, limits.timeout_seconds}) {
+    if (limit > 0) seconds = std::min(seconds, limit / 10);
+  }
+  return duration<double>(std::max(seconds, shortest));
 }
 
 /// What every rank tells all others at the start: its host; rank 0 also how it is reached.

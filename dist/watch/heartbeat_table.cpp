@@ -124,17 +124,18 @@ std::string HeartbeatTable::who_is_behind(Clock::time_point now) const {
 /// The failure for want of progress, or nothing: some rank waits for too long in a collective of the host. To blame is a
 /// rank that is in none, or else one that has begun fewest.
 std::string HeartbeatTable::stuck(double timeout_seconds, Clock::time_point now) const {
-  const auto waits = [&](const Rank& rank) {
-    return !rank.left && !rank.seen.device && rank.seen.waiting && unchanged(rank, now) > timeout_seconds;
+  const auto waits = [&](const Rank& rank, double seconds) {
+    return !rank.left && !rank.seen.device && rank.seen.waiting && unchanged(rank, now) > seconds;
   };
-  const auto waiting = std::ranges::find_if(ranks_, waits);
+  const auto waiting = std::ranges::find_if(ranks_, [&](const Rank& rank) { return waits(rank, timeout_seconds); });
   if (waiting == ranks_.end()) return {};
   const auto works = [&](const Rank& rank) {
     return rank.heard && !rank.left && !rank.seen.waiting && unchanged(rank, now) > timeout_seconds / 2;
   };
-  const std::string waiter =
-      fmt::format("{} of {} ranks wait ({}: {}, for {:.0f} s)", std::ranges::count_if(ranks_, waits), ranks(),
-                  name_of(static_cast<int>(waiting - ranks_.begin())), doing(waiting->seen), unchanged(*waiting, now));
+  const std::string waiter = fmt::format(
+      "{} of {} ranks wait ({}: {}, for {:.0f} s)",
+      std::ranges::count_if(ranks_, [&](const Rank& rank) { return waits(rank, timeout_seconds / 2); }), ranks(),
+      name_of(static_cast<int>(waiting - ranks_.begin())), doing(waiting->seen), unchanged(*waiting, now));
   const std::string way_out =
       fmt::format("raise parallel.timeout_seconds = {:g} where it is only slow", timeout_seconds);
   if (const auto guilty = std::ranges::find_if(ranks_, works); guilty != ranks_.end()) {

@@ -137,7 +137,12 @@ TEST_F(HeartbeatTableTest, LongWorkOfAllRanksIsNoFailure) {
 // Their collectives are watched on the device, and they are asked who is behind.
 TEST_F(HeartbeatTableTest, DevicesAreNotTimedButCompared) {
   for (int rank = 0; rank < 4; ++rank) {
-    RankActivity::Seen seen{.step = rank == 2 ? 119 : 120, .collectives = 40, .seconds = 700, .last = "all_reduce of group 'world'", .device = true};
+    RankActivity::Seen seen;
+    seen.step = rank == 2 ? 119 : 120;
+    seen.collectives = 40;
+    seen.seconds = 700;
+    seen.last = "all_reduce of group 'world'";
+    seen.device = true;
     table_.beat({.rank = rank, .seen = seen}, time(700));
   }
   EXPECT_THAT(judge(700).failure, IsEmpty());
