@@ -11,16 +11,19 @@ Tensor all_rows(Tensor scratch, Tensor ids, Tensor table) {
 
 }  // namespace
 
-Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket,
-                     bool tied, std::int64_t width, float stddev, const NgramTables& ngrams)
-    : tensor_(tensor), parameters_(parameters), ngrams_(ngrams), tied_(tied), scale_(config.embedding_scale) {
+Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters,
+                     const Options& options, const NgramTables& ngrams)
+    : tensor_(tensor), parameters_(parameters), ngrams_(ngrams), tied_(options.tied), scale_(config.embedding_scale) {
+  const std::int64_t width = options.width;
+  const bool by_rows = options.micro_batches > 0;
+  VQLM_ASSERT(!(by_rows && tied_));
   Parameter table{.name = "model.embed_tokens.weight",
                   .global_shape = {config.vocab_size, width},
                   .offset = {},
                   .shape = {},
-                  .init = {.stddev = stddev},
+                  .init = {.stddev = options.stddev},
                   .role = ParameterRole::embedding};
-  if (tied) {
+  if (tied_) {
     const auto part = tensor.part_of(config.vocab_size);
     first_row_ = part.begin;
     table.offset = {part.begin, 0};
@@ -31,7 +34,23 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
     table.offset = {0, columns * tensor.rank()};
     table.shape = {config.vocab_size, columns};
   }
-  table_ = parameters.add(bucket, {table});
+  table_ = by_rows ? parameters.add_table(table) : parameters.add(options.bucket, {table});
+  if (!by_rows) return;
+  step_ = std::make_unique<StepRows>(tensor.backend(), options.micro_batches, options.batch.rows(), table.shape[0],
+                                     table.shape[1]);
+}
+
+std::optional<RowTable> Embedding::by_rows() {
+  if (!step_) return std::nullopt;
+  return RowTable{table_, *step_};
+}
+
+void Embedding::begin_step(std::span<const std::int32_t> tokens) {
+  if (step_) step_->begin(tokens);
+}
+
+void Embedding::begin_micro_batch(std::int64_t number) {
+  if (step_) step_->select(number);
 }
 
 void Embedding::project_by(ParameterId projection, std::int64_t rows) {
@@ -91,7 +110,7 @@ void Embedding::look_up(Tensor x, Tensor ids, const Scratch& scratch) const {
 
 void Embedding::add_gradient(Tensor dx, Tensor ids, const Scratch& scratch) const {
   Backend& backend = tensor_.backend();
-  const Tensor dtable = parameters_.gradient(table_);
+  const Tensor dtable = step_ ? step_->all_gradients() : parameters_.gradient(table_);
   if (scale_ != 1) backend.run(Scale{.x = dx, .factor = scale_});
   Tensor gradient = dx;  // (N, width), or (N, d / P) of this rank's columns
   if (tensor_.size() > 1 && tied_) {
@@ -100,7 +119,8 @@ void Embedding::add_gradient(Tensor dx, Tensor ids, const Scratch& scratch) cons
     gradient = all_rows(scratch.partial, ids, dtable);
     tensor_.rows_to_columns(gradient, dx, scratch.gathered.range(0, dx.numel()));
   }
-  backend.run(EmbeddingBackward{.dtable = dtable, .dout = gradient, .ids = ids, .first_row = first_row_});
+  backend.run(EmbeddingBackward{
+      .dtable = dtable, .dout = gradient, .ids = step_ ? step_->places() : ids, .first_row = first_row_});
   ngrams_.backward(gradient);
 }
 

@@ -4,8 +4,11 @@
 // embeddings A^T u of them (ALBERT, arXiv 1909.11942).
 #pragma once
 
+#include <memory>
 #include <optional>
+#include <span>
 
+#include "core/model/batch_shape.h"
 #include "core/model/ngram_tables.h"
 #include "core/model/scratch.h"
 #include "core/parameters.h"
@@ -14,15 +17,30 @@ namespace vqlm {
 
 class Embedding {
  public:
-  /// Adds the table to the bucket. `tied`: shared with a head. width: of its rows, d unless project_by() follows. stddev: of its
-  /// first values. `ngrams`, which must outlive this, are the tables at the input: none behind a projection.
-  Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, int bucket, bool tied,
-            std::int64_t width, float stddev, const NgramTables& ngrams);
+  struct Options {
+    int bucket = 0;          // of whole gradients
+    bool tied = false;       // shared with a head
+    std::int64_t width = 0;  // of the table's rows, d unless project_by() follows
+    float stddev = 0;        // of its first values
+    std::int64_t micro_batches =
+        0;                  // of a step; above 0: gradients are of touched rows (StepRows), and no bucket has them
+    BatchShape batch = {};  // of a micro-batch, for these
+  };
+  /// Adds the table. `ngrams`, which must outlive this, are the tables at the input: none behind a projection. Gradients by rows
+  /// are of a table that nothing else reads, and so none that is tied.
+  Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters, const Options& options,
+            const NgramTables& ngrams);
   /// A (r, d), whole on every rank, for at most `rows` rows x in forward().
   void project_by(ParameterId projection, std::int64_t rows);
 
   /// The table's parameter, for a tied head: rows part_of(vocab_size) of (V, width).
   ParameterId table() const { return table_; }
+  /// Gradients by rows; none otherwise. The calls below do nothing then.
+  std::optional<RowTable> by_rows();
+  /// Gradients by rows alone: the tokens (M, B, T) of the coming step's micro-batches, and which of these comes next.
+  void begin_step(std::span<const std::int32_t> tokens);
+  void begin_micro_batch(std::int64_t number);
+
   /// Multiply-adds of an embedding: r d behind a projection, else none.
   double multiply_adds() const;
 
@@ -45,6 +63,7 @@ class Embedding {
   float scale_;
   std::int64_t first_row_ = 0;
   ParameterId table_;
+  std::unique_ptr<StepRows> step_;  // of gradients by rows
   std::optional<ParameterId> projection_;
   Buffer looked_up_storage_;
   Tensor looked_up_;  // (n, r) A: rows in front of the projection, kept for backward, which leaves their gradient there

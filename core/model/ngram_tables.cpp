@@ -50,8 +50,8 @@ NgramTables::NgramTables(const TensorParallel& tensor, const ModelConfig& config
   storage_ = arena.allocate(backend_, MemoryUse::workspace);
 }
 
-std::vector<NgramTables::ByRows> NgramTables::by_rows() {
-  std::vector<ByRows> found;
+std::vector<RowTable> NgramTables::by_rows() {
+  std::vector<RowTable> found;
   for (Table& table : tables_) {
     if (table.step) found.push_back({table.id, *table.step});
   }

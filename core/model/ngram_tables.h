@@ -32,12 +32,8 @@ class NgramTables {
   NgramTables(const TensorParallel& tensor, const ModelConfig& config, const BatchShape& batch,
               ParameterStore& parameters, const Options& options);
 
-  /// A table of which a step has gradients for some rows.
-  struct ByRows {
-    ParameterId id;
-    StepRows& step;
-  };
-  std::vector<ByRows> by_rows();
+  /// Those with gradients by rows.
+  std::vector<RowTable> by_rows();
   /// Gradients by rows alone: the tokens (M, B, T) of the coming step's micro-batches, and which of these comes next. Nothing
   /// otherwise.
   void begin_step(std::span<const std::int32_t> tokens);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/parameters.h"
 
 namespace vqlm {
 
@@ -39,6 +40,12 @@ class StepRows {
   Buffer storage_, gradient_storage_;
   Tensor all_places_;  // (micro_batches, tokens) i32
   Tensor places_, gradients_;
+};
+
+/// A table of which a step has gradients for some rows.
+struct RowTable {
+  ParameterId id;
+  StepRows& step;
 };
 
 }  // namespace vqlm

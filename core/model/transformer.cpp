@@ -51,14 +51,22 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   if (config_.window_rope_theta > 0) window_rope_frequencies_ = rotation_of(window_rope_frequencies(config_));
 
   open_buckets(options);
+  const RowGradients rows = training ? options.row_gradients : RowGradients{};
   const float stddev = embedding_stddev(config_, options.head);
   ngrams_.emplace(tensor_, config_, batch_, parameters_,
                   NgramTables::Options{.stddev = stddev,
                                        .bucket = tables_bucket_,
                                        .history = generation ? options.context : 0,
-                                       .micro_batches = training ? options.row_micro_batches : 0});
-  embedding_.emplace(tensor_, config_, parameters_, embedding_bucket_, tied,
-                     tied && low_rank != nullptr ? low_rank->rank : config_.d_model, stddev, *ngrams_);
+                                       .micro_batches = rows.input_tables ? rows.micro_batches : 0});
+  VQLM_ASSERT(!rows.embedding || vq == nullptr || !vq->by_embedding());
+  embedding_.emplace(tensor_, config_, parameters_,
+                     Embedding::Options{.bucket = embedding_bucket_,
+                                        .tied = tied,
+                                        .width = tied && low_rank != nullptr ? low_rank->rank : config_.d_model,
+                                        .stddev = stddev,
+                                        .micro_batches = rows.embedding ? rows.micro_batches : 0,
+                                        .batch = batch_},
+                     *ngrams_);
   blocks_.reserve(static_cast<std::size_t>(config_.n_layers));
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     const LayerBuckets buckets{layer_buckets_[static_cast<std::size_t>(layer)], replicated_bucket_};
@@ -109,6 +117,22 @@ void Transformer::read_tokens(Tensor tokens, std::int64_t past) {
   ngrams_->find_rows(sequences, past, scratch_.documents);
 }
 
+std::vector<RowTable> Transformer::row_tables() {
+  std::vector<RowTable> tables = ngrams_->by_rows();
+  if (const auto table = embedding_->by_rows()) tables.push_back(*table);
+  return tables;
+}
+
+void Transformer::begin_step(std::span<const std::int32_t> tokens) {
+  ngrams_->begin_step(tokens);
+  embedding_->begin_step(tokens);
+}
+
+void Transformer::begin_micro_batch(std::int64_t number) {
+  ngrams_->begin_micro_batch(number);
+  embedding_->begin_micro_batch(number);
+}
+
 Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
   Buffer buffer = backend_.allocate(frequencies.size() * sizeof(double), MemoryUse::workspace);
   backend_.copy_from_host(buffer.view({static_cast<std::int64_t>(frequencies.size())}, DType::f64), frequencies.data());
@@ -118,9 +142,10 @@ Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
 // Buckets stand in the order of forward; backward completes them from the last to the first.
 void Transformer::open_buckets(const Options& options) {
   const HeadConfig& head = options.head;
-  embedding_bucket_ = parameters_.add_bucket("embedding", false);
+  const RowGradients rows = options.purpose == Purpose::training ? options.row_gradients : RowGradients{};
+  embedding_bucket_ = rows.embedding ? no_bucket : parameters_.add_bucket("embedding", false);
   tables_bucket_ = embedding_bucket_;
-  if (!config_.ngram_tables.empty() && options.row_micro_batches == 0)
+  if (!config_.ngram_tables.empty() && !rows.input_tables)
     tables_bucket_ = parameters_.add_bucket("input tables", false);
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
@@ -207,12 +232,12 @@ void Transformer::backward(Tensor tokens, const BucketReady& ready) {
   head_->input_backward(scratch_.residual_gradient);
   embedding_->backward(scratch_.residual_gradient, tokens, scratch_);
   if (tables_bucket_ != embedding_bucket_) ready(tables_bucket_);
-  ready(embedding_bucket_);
+  if (embedding_bucket_ != no_bucket) ready(embedding_bucket_);
   ready(replicated_bucket_);
 }
 
 void Transformer::reshape(const BatchShape& batch) {
-  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_ && ngrams_->by_rows().empty());
+  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_ && row_tables().empty());
   batch_ = batch;
   for (Block& block : blocks_) block.reshape(batch);
   if (scratch_.documents) scratch_.documents = scratch_.documents.view({2, batch.batch, batch.seq_len});

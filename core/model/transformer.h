@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/communicator.h"
@@ -22,6 +23,12 @@ enum class Purpose { training, evaluation, generation };
 
 class Transformer {
  public:
+  /// Tables whose gradients are of the rows that a step touches (StepRows), and its micro-batches.
+  struct RowGradients {
+    std::int64_t micro_batches = 0;
+    bool embedding = false;  // which neither a tied head nor members read
+    bool input_tables = false;
+  };
   struct Options {
     ModelConfig model;
     HeadConfig head;
@@ -30,9 +37,8 @@ class Transformer {
     Recompute recompute = Recompute::none;  // training only
     DataShare share = {};                   // of the optimizer's work
     std::int64_t step_tokens = 1;           // training: of an optimizer step, over all ranks
-    std::int64_t row_micro_batches =
-        0;                     // training: above 0, the micro-batches of a step whose tables' gradients are by rows
-    std::int64_t context = 0;  // generation only: the most tokens of a sequence, which memory is kept for
+    RowGradients row_gradients = {};        // training only
+    std::int64_t context = 0;               // generation only: the most tokens of a sequence, which memory is kept for
   };
 
   /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
@@ -45,6 +51,11 @@ class Transformer {
   ParameterStore& parameters() { return parameters_; }
   OutputHead& head() { return *head_; }
   NgramTables& ngrams() { return *ngrams_; }
+  /// The tables with gradients by rows; then the tokens (M, B, T) of the coming step's micro-batches, and which of these comes
+  /// next. Where there are none, nothing.
+  std::vector<RowTable> row_tables();
+  void begin_step(std::span<const std::int32_t> tokens);
+  void begin_micro_batch(std::int64_t number);
   /// The head's own parameters are those from this id on.
   ParameterId head_begin() const { return final_gain_ + 1; }
   const BatchShape& batch() const { return batch_; }
@@ -122,6 +133,7 @@ class Transformer {
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;
   ParameterId final_gain_ = 0;
+  static constexpr int no_bucket = -1;  // of a table by rows
   int embedding_bucket_ = 0, tables_bucket_ = 0, replicated_bucket_ = 0;
   std::vector<int> layer_buckets_, head_buckets_;
 

@@ -41,7 +41,8 @@ HEADS = {"dense": ["head.kind=dense"], "capped": ["head.kind=dense", "head.softc
                    "model.window_pattern=2", "model.window_rope_theta=100"],
          "tables": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "data.document_mask=true",
                     "input.tables=[{order=2,rows=301},{order=3,rows=64}]", "optim.input_tables_update=dense"],
-         "tables_by_rows": ["head.kind=dense", "input.tables=[{order=2,rows=301},{order=3,rows=64}]"],
+         "tables_by_rows": ["head.kind=dense", "input.tables=[{order=2,rows=301},{order=3,rows=64}]",
+                            "optim.embedding_update=rows", "optim.embedding_decay_ratio=0"],
          "muon": ["head.kind=dense", "model.tie_embeddings=true", "optim.kind=muon"]}
 GRID = ["run.device=cuda", "parallel.tensor=2"]  # with four ranks: 2 x 2
 

@@ -131,6 +131,18 @@ TEST(InputTables, WhatIsNoneIsNamed) {
   EXPECT_THAT(resolve_error({"input.tables=[{order=2,rows=5}]", "optim.input_tables_decay_ratio=0.5"}),
               HasSubstr("optim.input_tables_update = \"rows\" with optim.input_tables_decay_ratio = 0.5"));
   EXPECT_EQ(resolve_error({"input.tables=[{order=2,rows=5}]", "optim.input_tables_update=rows"}), "");
+}
+
+// By rows, the embedding is a table that only the input reads.
+TEST(ConfigBody, TheEmbeddingByRowsIsRefusedWhereAHeadReadsItOrItDecays) {
+  const std::string by_rows = "optim.embedding_update=rows", no_decay = "optim.embedding_decay_ratio=0";
+  EXPECT_THAT(resolve_error({by_rows, no_decay, "head.kind=vq", "head.members=embedding"}),
+              HasSubstr("with head.members = \"embedding\": the head reads the embedding"));
+  EXPECT_THAT(resolve_error({by_rows, no_decay, "head.kind=dense", "model.tie_embeddings=true"}),
+              HasSubstr("with model.tie_embeddings = true: the head reads the embedding"));
+  EXPECT_THAT(resolve_error({by_rows, "head.kind=dense"}), HasSubstr("with optim.embedding_decay_ratio = 1"));
+  EXPECT_EQ(resolve_error({by_rows, no_decay, "head.kind=dense"}), "");
+  EXPECT_EQ(resolve_error({by_rows, no_decay, "head.kind=vq", "head.members=codes"}), "");
   EXPECT_THAT(resolve_error({"input.tables=[{order=2,rows=5}]", "model.embedding_scale=16", "head.kind=dense"}),
               HasSubstr("model.embedding_scale = 16 with input.tables = [{order = 2, rows = 5}]"));
 }

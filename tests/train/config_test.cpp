@@ -112,6 +112,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "optim.input_tables_decay_ratio=0.5",
            "optim.input_tables_update=dense",
            "optim.embedding_decay_ratio=0",
+           "optim.embedding_update=rows",
            "optim.blocks_decay_ratio=2",
            "optim.head_decay_ratio=0.7",
            "optim.tables_decay_ratio=0.1",

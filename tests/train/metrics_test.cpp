@@ -136,12 +136,28 @@ TEST_F(MetricsTest, TheLogTellsASmoothedLoss) {
 TEST_F(MetricsTest, AResumeCutsTheStepsThatItRepeats) {
   train(0, 7, 2.0);
   train(4, 10, 1.0);  // the checkpoint was of step 4
-  const auto all = lines();
-  ASSERT_EQ(all.size(), 10u);
+  auto all = lines();
+  ASSERT_EQ(all.size(), 11u);
+  EXPECT_EQ(all[4].at("step"), 4);
+  EXPECT_EQ(all[4].at("resumed"), true);
+  EXPECT_EQ(all[4].at("steps_repeated"), 3);
+  EXPECT_GE(all[4].at("seconds_between"), 0.0);
+  all.erase(all.begin() + 4);
   for (std::size_t i = 0; i < all.size(); ++i) {
     EXPECT_EQ(all[i].at("step"), i + 1);
     EXPECT_EQ(all[i].at("loss"), i < 4 ? 2.0 : 1.0);
   }
+}
+
+// What a line that is cut now said of an earlier job stays lost.
+TEST_F(MetricsTest, LostTimeAddsUpOverResumes) {
+  train(0, 7, 2.0);
+  train(4, 10, 1.0);
+  std::optional<LostTime> lost = cut_metrics(path(), 2);
+  ASSERT_TRUE(lost);
+  EXPECT_EQ(lost->steps_repeated, 3 + 2 + 6);
+  EXPECT_EQ(lines().size(), 2u);
+  EXPECT_FALSE(cut_metrics(folder_ / "none.jsonl", 2)) << "of a file that is not there";
 }
 
 TEST_F(MetricsTest, ALineThatACrashCutIsDroppedAndAnotherBadLineIsNamed) {

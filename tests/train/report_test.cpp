@@ -115,6 +115,17 @@ TEST_F(ReportTest, SaysHowMuchTextACodeMapSaw) {
   EXPECT_THAT(report_table({summarize_run(run)}), HasSubstr("saw: its code map saw 16,384,000 tokens\n"));
 }
 
+TEST_F(ReportTest, SaysWhatContinuedRunsLost) {
+  const std::filesystem::path run = write_run("often", "vq", "");
+  std::ofstream(run / "metrics.jsonl") << R"({"step": 1, "tokens": 8, "loss": 2.0, "seconds": 30.0}
+{"step": 1, "resumed": true, "steps_repeated": 2, "seconds_repeated": 4.0, "seconds_between": 5.0}
+{"step": 1, "resumed": true, "steps_repeated": 0, "seconds_repeated": 0.0, "seconds_between": 1.0}
+{"step": 2, "tokens": 16, "loss": 2.0, "seconds": 30.0}
+)";
+  EXPECT_THAT(report_table({summarize_run(run)}),
+              HasSubstr("often: continued 2 times, 2 steps repeated in 4 s, 6 s between jobs; goodput 85.7 %\n"));
+}
+
 /// An eval.json with the losses of two documents of 10 tokens each.
 std::string evaluation(double first, double second, const std::string& more = "") {
   return fmt::format(

@@ -25,6 +25,17 @@ Config config_of(TableUpdate update) {
   return config;
 }
 
+/// The embedding by rows, for a head that does not read it.
+Config embedding_config(TableUpdate update) {
+  Config config = tiny_model_config(HeadKind::vq);
+  auto& head = std::get<VqHeadConfig>(config.head);
+  if (head.by_embedding()) head.members = CodeMembersConfig{4, 7};
+  config.optim.embedding.decay_ratio = 0;
+  config.optim.embedding_update = update;
+  config.train.global_batch = 4;
+  return config;
+}
+
 class Trained {
  public:
   explicit Trained(const Config& config)
@@ -60,10 +71,16 @@ class Trained {
     return rows;
   }
 
-  std::vector<float> table() const {
+  std::set<std::int32_t> tokens() const {
+    std::set<std::int32_t> ids;
+    for (const auto& batch : tokens_) ids.insert(batch.begin(), batch.end());
+    return ids;
+  }
+
+  std::vector<float> table(const std::string& name = "model.ngram_tables.0.weight") const {
     const auto& all = engine_->parameters().parameters();
     for (std::size_t id = 0; id < all.size(); ++id) {
-      if (all[id].name != "model.ngram_tables.0.weight") continue;
+      if (all[id].name != name) continue;
       const Tensor value = engine_->parameters().value(static_cast<ParameterId>(id));
       return {value.f32(), value.f32() + value.numel()};
     }
@@ -81,13 +98,37 @@ class Trained {
   std::vector<std::vector<std::int32_t>> tokens_;
 };
 
+constexpr const char* embedding = "model.embed_tokens.weight";
+
+void expect_like(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6 * std::abs(a[i]) + 1e-8) << i;
+}
+
 TEST(RowUpdate, TheFirstStepIsThatOfTheWholeUpdate) {
   Trained whole(config_of(TableUpdate::dense)), by_rows(config_of(TableUpdate::rows));
   ASSERT_EQ(bytes_of(whole.table()), bytes_of(by_rows.table()));
   // Moments are zero, and nothing decays: rows without a gradient stay.
   EXPECT_NEAR(whole.step(1), by_rows.step(1), 1e-6);  // the same squares, added in another order
-  const std::vector<float> a = whole.table(), b = by_rows.table();
-  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6 * std::abs(a[i]) + 1e-8) << i;
+  expect_like(whole.table(), by_rows.table());
+}
+
+TEST(RowUpdate, OfTheEmbeddingTheFirstStepIsThatOfTheWholeUpdate) {
+  Trained whole(embedding_config(TableUpdate::dense)), by_rows(embedding_config(TableUpdate::rows));
+  ASSERT_EQ(bytes_of(whole.table(embedding)), bytes_of(by_rows.table(embedding)));
+  EXPECT_NEAR(whole.step(1), by_rows.step(1), 1e-6);
+  expect_like(whole.table(embedding), by_rows.table(embedding));
+}
+
+/// Which of `rows` rows differ.
+std::set<std::int32_t> changed_rows(const std::vector<float>& before, const std::vector<float>& after,
+                                    std::int64_t rows) {
+  std::set<std::int32_t> changed;
+  const std::size_t width = before.size() / static_cast<std::size_t>(rows);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    if (before[i] != after[i]) changed.insert(static_cast<std::int32_t>(i / width));
+  }
+  return changed;
 }
 
 TEST(RowUpdate, OnlyTouchedRowsChange) {
@@ -95,28 +136,27 @@ TEST(RowUpdate, OnlyTouchedRowsChange) {
   for (int number = 1; number <= 3; ++number) {
     const std::vector<float> before = run.table();
     run.step(number);
-    const std::vector<float> after = run.table();
-    const std::set<std::int32_t> touched = run.touched();
-    ASSERT_LT(touched.size(), static_cast<std::size_t>(table_rows));
-    ASSERT_FALSE(touched.empty());
-    for (std::int64_t row = 0; row < table_rows; ++row) {
-      bool changed = false;
-      for (std::int64_t c = 0; c < 16; ++c) {
-        const auto at = static_cast<std::size_t>(row * 16 + c);
-        changed = changed || before[at] != after[at];
-      }
-      EXPECT_EQ(changed, touched.contains(static_cast<std::int32_t>(row))) << "row " << row << ", step " << number;
-    }
+    ASSERT_LT(run.touched().size(), static_cast<std::size_t>(table_rows));
+    EXPECT_EQ(changed_rows(before, run.table(), table_rows), run.touched()) << "step " << number;
+  }
+}
+
+TEST(RowUpdate, OfTheEmbeddingOnlyRowsOfTheStepsTokensChange) {
+  Trained run(embedding_config(TableUpdate::rows));
+  for (int number = 1; number <= 3; ++number) {
+    const std::vector<float> before = run.table(embedding);
+    run.step(number);
+    ASSERT_LT(run.tokens().size(), 61u);
+    EXPECT_EQ(changed_rows(before, run.table(embedding), 61), run.tokens()) << "step " << number;
   }
 }
 
 TEST(RowUpdate, GradientsTakeMemoryForAStepsRowsAlone) {
   Config config = config_of(TableUpdate::rows);
   config.model.ngram_tables = {{.order = 2, .rows = 100'000}};
-  const Trained small(config_of(TableUpdate::rows));
   Trained large(config);
   // 4 samples of 8 tokens, of 16 numbers.
-  EXPECT_EQ(large.engine().model().ngrams().by_rows()[0].step.all_gradients().numel(), 32 * 16);
+  EXPECT_EQ(large.engine().model().row_tables()[0].step.all_gradients().numel(), 32 * 16);
   EXPECT_LT(large.engine().parameters().flat_gradients().numel(), 100'000);
 }
 

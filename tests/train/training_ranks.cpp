@@ -39,6 +39,7 @@ struct HeadCase {
   OptimizerKind optimizer = OptimizerKind::adamw;
   const char* body = "llama";
   TableUpdate table_update = TableUpdate::dense;
+  TableUpdate embedding_update = TableUpdate::dense;
   float softcap = 0;
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
@@ -52,6 +53,8 @@ class Training : public ::testing::TestWithParam<HeadCase> {
     config.model.tie_embeddings = GetParam().tied;
     config.model = with_body(config.model, GetParam().body);
     config.optim.input_tables_update = GetParam().table_update;
+    config.optim.embedding_update = GetParam().embedding_update;
+    if (GetParam().embedding_update == TableUpdate::rows) config.optim.embedding.decay_ratio = 0;
     set_groups(config, GetParam().groups);
     if (auto* dense = std::get_if<DenseHeadConfig>(&config.head)) dense->softcap = GetParam().softcap;
     if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
@@ -99,7 +102,8 @@ std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
 class EveryGrid : public Training {};
 
 TEST_P(EveryGrid, LossesAgree) {
-  if (session().size() == 1 && GetParam().vocabulary == tiny_vocabulary) GTEST_SKIP() << "a grid of one is the run alone";
+  if (session().size() == 1 && GetParam().vocabulary == tiny_vocabulary)
+    GTEST_SKIP() << "a grid of one is the run alone";
   const TrainedRun expected = run_alone();
   if (session().rank() == 0) {
     EXPECT_EQ(expected.losses.size(), static_cast<std::size_t>(GetParam().steps));
@@ -156,6 +160,7 @@ INSTANTIATE_TEST_SUITE_P(
                  .optimizer = OptimizerKind::muon,
                  .body = "tables",
                  .table_update = TableUpdate::rows},
+        HeadCase{.name = "embedding_by_rows", .kind = HeadKind::vq, .embedding_update = TableUpdate::rows},
         HeadCase{.name = "tables_tied", .kind = HeadKind::dense, .tied = true, .body = "tables"},
         HeadCase{.name = "tables_vq",
                  .kind = HeadKind::vq,
@@ -290,6 +295,12 @@ INSTANTIATE_TEST_SUITE_P(
                                .optimizer = OptimizerKind::muon,
                                .body = "tables",
                                .table_update = TableUpdate::rows},
+                      HeadCase{.name = "embedding_by_rows",
+                               .kind = HeadKind::dense,
+                               .optimizer = OptimizerKind::muon,
+                               .body = "tables",
+                               .table_update = TableUpdate::rows,
+                               .embedding_update = TableUpdate::rows},
                       HeadCase{.name = "muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon}),
     name_of);
 

@@ -81,7 +81,7 @@ enum class ScheduleKind { constant, cosine, wsd };
 /// muon: for the hidden matrices of the blocks, AdamW for all else (docs/optimizers.md).
 enum class OptimizerKind { adamw, muon };
 
-/// Of the tables at the input: of all rows in every step, or of those that the step touches (docs/inputs.md).
+/// Of the embedding, or of the tables at the input: of all rows in every step, or of those that the step touches (docs/inputs.md).
 enum class TableUpdate { dense, rows };
 
 /// Of parameters of one role, by optim.lr and optim.weight_decay; what never decays, a bias, does not at any ratio.
@@ -104,7 +104,7 @@ struct OptimSection {
   RoleRatios blocks, head, tables;
   RoleRatios embedding{.lr_ratio = 4}, input_tables{.lr_ratio = 4, .decay_ratio = 0};
   RoleRatios gains{.decay_ratio = 0};
-  TableUpdate input_tables_update = TableUpdate::rows;
+  TableUpdate embedding_update = TableUpdate::dense, input_tables_update = TableUpdate::rows;
   float decay_fraction = 0.2f;  // wsd: the part of all steps that decays, at the end
 };
 

@@ -26,6 +26,24 @@ void check_window(const ModelConfig& model) {
   }
 }
 
+/// Gradients by rows are those of a table that only the input reads.
+void check_embedding_by_rows(const Config& config) {
+  const auto* vq = vq_of(config.head);
+  const bool scores = config.model.tie_embeddings || (vq != nullptr && vq->by_embedding());
+  if (scores) {
+    throw UsageError(fmt::format(
+        "optim.embedding_update = \"rows\" with {}: the head reads the embedding, so that every row has a gradient in every step; "
+        "choose embedding_update = \"dense\", or another head (an untied dense or low-rank one, members = \"codes\" or \"none\")",
+        config.model.tie_embeddings ? "model.tie_embeddings = true" : "head.members = \"embedding\""));
+  }
+  const OptimSection& optim = config.optim;
+  if (optim.weight_decay * optim.embedding.decay_ratio == 0) return;
+  throw UsageError(fmt::format(
+      "optim.embedding_update = \"rows\" with optim.embedding_decay_ratio = {}: rows that a step does not touch would not decay; "
+      "choose embedding_decay_ratio = 0, or embedding_update = \"dense\"",
+      optim.embedding.decay_ratio));
+}
+
 }  // namespace
 
 void normalize_body(ModelConfig& model) {
@@ -61,12 +79,14 @@ void check_body(const Config& config) {
         model.embedding_scale));
   }
   const OptimSection& optim = config.optim;
-  if (!model.ngram_tables.empty() && optim.input_tables_update == TableUpdate::rows && optim.weight_decay * optim.input_tables.decay_ratio != 0) {
+  if (!model.ngram_tables.empty() && optim.input_tables_update == TableUpdate::rows &&
+      optim.weight_decay * optim.input_tables.decay_ratio != 0) {
     throw UsageError(fmt::format(
         "optim.input_tables_update = \"rows\" with optim.input_tables_decay_ratio = {}: rows that a step does not touch would "
         "not decay; choose input_tables_decay_ratio = 0, or input_tables_update = \"dense\"",
         optim.input_tables.decay_ratio));
   }
+  if (optim.embedding_update == TableUpdate::rows) check_embedding_by_rows(config);
   if (!model.ngram_tables.empty() && low_rank_of(config.head) != nullptr && model.tie_embeddings) {
     throw UsageError(fmt::format(
         "input.tables = {} with head.kind = \"low_rank\" and model.tie_embeddings = true: the embedding has rows of head.rank "

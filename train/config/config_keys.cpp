@@ -194,6 +194,7 @@ constexpr Key table[] = {
     {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
     {"optim", "input_tables_decay_ratio", decay_ratio<&OptimSection::input_tables>, {0, 1e3}, "decay of the tables at the input / weight_decay"},
     {"optim", "input_tables_update", choice<optim, &OptimSection::input_tables_update>, any, "of the tables at the input: of all rows in every step, or of those that the step touches"},
+    {"optim", "embedding_update", choice<optim, &OptimSection::embedding_update>, any, "of the embedding: of all rows in every step, or of those that the step touches"},
     {"optim", "gains_decay_ratio", decay_ratio<&OptimSection::gains>, {0, 1e3}, "decay of the norms' gains / weight_decay"},
     {"optim", "decay_fraction", field<optim, &OptimSection::decay_fraction>, {0, 1}, "wsd: the part of all steps that decays, at the end"},
 

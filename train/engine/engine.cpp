@@ -13,7 +13,9 @@ Transformer::Options model_options(const Config& config, const ProcessGrid& grid
           .recompute = config.train.recompute,
           .share = {.size = grid.data_size(), .rank = grid.data_rank()},
           .step_tokens = config.train.global_batch * config.data.seq_len,
-          .row_micro_batches = config.optim.input_tables_update == TableUpdate::rows ? micro_batches_of(config) : 0};
+          .row_gradients = {.micro_batches = micro_batches_of(config),
+                            .embedding = config.optim.embedding_update == TableUpdate::rows,
+                            .input_tables = config.optim.input_tables_update == TableUpdate::rows}};
 }
 
 /// Of every token's gradient, so that a step's sum is the gradient of the mean loss.
@@ -34,8 +36,7 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
       map_(map),
       model_(backend, grid.tensor(), model_options(config, grid), map),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since,
-                 model_.ngrams().by_rows()),
+                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since, model_.row_tables()),
       evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
                      config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}

@@ -43,7 +43,7 @@ void MicroBatches::enqueue(bool graphs) {
   begin_step();
   for (std::int64_t number = 0; number < count_; ++number) {
     backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
-    model_.ngrams().begin_micro_batch(number);
+    model_.begin_micro_batch(number);
     run_micro_batch(number + 1 == count_, graphs);
     backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
   }
@@ -52,14 +52,14 @@ void MicroBatches::enqueue(bool graphs) {
 
 void MicroBatches::begin_step() {
   optimizer_.zero_gradients();
-  if (model_.ngrams().by_rows().empty()) return;
+  if (model_.row_tables().empty()) return;
   const auto rows = static_cast<std::size_t>(model_.batch().rows());
   std::vector<std::int32_t> tokens;
   for (std::size_t number = 0; number < static_cast<std::size_t>(count_); ++number) {
     const auto begin = host_ids_.begin() + static_cast<std::ptrdiff_t>(2 * number * rows);
     tokens.insert(tokens.end(), begin, begin + static_cast<std::ptrdiff_t>(rows));
   }
-  model_.ngrams().begin_step(tokens);
+  model_.begin_step(tokens);
   optimizer_.begin_step();
 }
 

@@ -18,8 +18,7 @@ std::span<const ParameterBucket> whole_buckets(const ParameterStore& parameters)
 }  // namespace
 
 Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-                     float grad_clip, Overlap overlap, std::int64_t head_since,
-                     const std::vector<NgramTables::ByRows>& tables)
+                     float grad_clip, Overlap overlap, std::int64_t head_since, const std::vector<RowTable>& tables)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
@@ -90,10 +89,10 @@ std::int64_t Optimizer::room_of(const OwnedSlice& slice) const {
   return bucket.by_rows ? bucket.count / grid_.data_size() : slice.count;
 }
 
-void Optimizer::make_row_updates(const std::vector<NgramTables::ByRows>& tables) {
+void Optimizer::make_row_updates(const std::vector<RowTable>& tables) {
   tables_.reserve(tables.size());
   const std::vector<OwnedSlice> slices = owned_slices();
-  for (const NgramTables::ByRows& table : tables) {
+  for (const RowTable& table : tables) {
     const Parameter& p = parameters_.parameters()[static_cast<std::size_t>(table.id)];
     Tensor m, v;  // none where padding is all that is owned
     if (const auto slice = std::ranges::find(slices, table.id, &OwnedSlice::parameter); slice != slices.end()) {

@@ -25,7 +25,7 @@ class Optimizer {
   /// tables: those with gradients by rows.
   Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
             float grad_clip, Overlap overlap = Overlap::yes, std::int64_t head_since = 0,
-            const std::vector<NgramTables::ByRows>& tables = {});
+            const std::vector<RowTable>& tables = {});
 
   /// The step's tokens are known, and not yet its gradients: ranks tell each other which rows of tables they touch. Collective.
   void begin_step();
@@ -84,7 +84,7 @@ class Optimizer {
   void make_segments();
   /// Numbers that its moments take: of a table by rows with the padding, since its owner sees whole rows.
   std::int64_t room_of(const OwnedSlice& slice) const;
-  void make_row_updates(const std::vector<NgramTables::ByRows>& tables);
+  void make_row_updates(const std::vector<RowTable>& tables);
   void update(std::int64_t step, float lr);
   void gather_parameters();
 

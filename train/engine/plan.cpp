@@ -58,7 +58,7 @@ class PlannedTraining {
  private:
   /// Text without a pattern: what a step touches of a table at the input is the most that it can be.
   void set_tokens() {
-    if (engine_.model().ngrams().by_rows().empty()) return;
+    if (engine_.model().row_tables().empty()) return;
     const auto rows = static_cast<std::size_t>(engine_.model().batch().rows());
     const Philox random(1, "tokens of a plan");
     std::uint64_t place = 0;

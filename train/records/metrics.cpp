@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -17,19 +19,44 @@ namespace {
 // ordered: a line reads in the order that people look for things.
 using OrderedJson = nlohmann::ordered_json;
 
-std::filesystem::path cut_before_opening(const std::filesystem::path& path, std::int64_t last_step) {
-  cut_metrics(path, last_step);
-  return path;
+double number_at(const OrderedJson& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number() ? found->get<double>() : 0;
+}
+
+/// Adds what a line that is cut tells.
+void add_lost(LostTime& lost, const OrderedJson& line) {
+  if (line.contains("resumed")) {
+    lost.steps_repeated += static_cast<std::int64_t>(number_at(line, "steps_repeated"));
+    lost.seconds_repeated += number_at(line, "seconds_repeated");
+    lost.seconds_between += number_at(line, "seconds_between");
+  } else if (line.contains("loss")) {
+    ++lost.steps_repeated;
+    lost.seconds_repeated += number_at(line, "seconds");
+  }
+}
+
+/// Since the file was last written; 0 where the clock says that this is still to come.
+double age_seconds(const std::filesystem::path& path) {
+  std::error_code failed;
+  const auto written = std::filesystem::last_write_time(path, failed);
+  if (failed) return 0;
+  return std::max(0.0, std::chrono::duration<double>(std::filesystem::file_time_type::clock::now() - written).count());
+}
+
+std::filesystem::path metrics_file(const Config& config) {
+  return std::filesystem::path(config.run.dir) / "metrics.jsonl";
 }
 
 }  // namespace
 
-void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
+std::optional<LostTime> cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
   std::ifstream file(path);
   if (!file) {
-    if (!std::filesystem::exists(path)) return;
+    if (!std::filesystem::exists(path)) return std::nullopt;
     throw Error(fmt::format("{}: cannot read; check its permissions", path.string()));
   }
+  LostTime lost{.seconds_between = age_seconds(path)};
   std::string kept;
   std::string line;
   for (std::int64_t number = 1; std::getline(file, line); ++number) {
@@ -41,15 +68,22 @@ void cut_metrics(const std::filesystem::path& path, std::int64_t last_step) {
       throw Error(fmt::format("{}:{}: not a metrics line; mend or move the file, then continue with --resume",
                               path.string(), number));
     }
-    if (whole && step->get<std::int64_t>() <= last_step) kept += line + '\n';
+    if (whole && step->get<std::int64_t>() <= last_step) {
+      kept += line + '\n';
+    } else {
+      add_lost(lost, object);
+    }
   }
   write_file_atomically(path.string(), kept);
+  return lost;
 }
 
 Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)
-    : lines_(cut_before_opening(std::filesystem::path(config.run.dir) / "metrics.jsonl", resumed_step)),
+    : lost_(cut_metrics(metrics_file(config), resumed_step)),
+      lines_(metrics_file(config)),
       events_(config.run.dir, resumed_step + 1),
       progress_(config.train.steps, config.run.log_every, terminal) {
+  if (resumed_step > 0) note_resumed(resumed_step);
   // Markdown shows lines that begin with four spaces as they are.
   std::istringstream lines(to_toml(config));
   std::string markdown;
@@ -119,6 +153,16 @@ void Metrics::write(std::int64_t step, const std::string& line, const std::vecto
   if (!scalars.empty()) attempt([&] { events_.add(step, scalars); });
   if (!failure.empty() && !full_) log::error("{}; the run goes on and keeps its lines until there is room", failure);
   full_ = !failure.empty();
+}
+
+void Metrics::note_resumed(std::int64_t step) {
+  if (!lost_) return;  // a fork, in a folder of its own
+  const OrderedJson object = {{"step", step},
+                              {"resumed", true},
+                              {"steps_repeated", lost_->steps_repeated},
+                              {"seconds_repeated", lost_->seconds_repeated},
+                              {"seconds_between", lost_->seconds_between}};
+  write(step, object.dump(), {});
 }
 
 void Metrics::add(const CheckpointMetrics& checkpoint) {

@@ -30,14 +30,14 @@ struct StepMetrics {
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double tokens_per_second = 0;
-  double seconds = 0;                // wall time of the step
-  double seconds_data = 0;           // of it, waiting for the loader
-  double seconds_head = 0;           // of it, in the output head, forward and backward
-  double mfu = 0;                    // model FLOP/s / measured peak, in [0, 1]
-  bool skipped = false;              // the gradient was not finite, nothing was updated
-  std::optional<double> commitment;  // mean commitment loss over the step's tokens, where the head has one
+  double seconds = 0;                 // wall time of the step
+  double seconds_data = 0;            // of it, waiting for the loader
+  double seconds_head = 0;            // of it, in the output head, forward and backward
+  double mfu = 0;                     // model FLOP/s / measured peak, in [0, 1]
+  bool skipped = false;               // the gradient was not finite, nothing was updated
+  std::optional<double> commitment;   // mean commitment loss over the step's tokens, where the head has one
   std::optional<double> z_loss = {};  // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
-  std::size_t memory_bytes = 0;      // of the back end on this rank, the most so far
+  std::size_t memory_bytes = 0;       // of the back end on this rank, the most so far
   std::vector<SourceMetrics> sources = {};
 };
 
@@ -69,9 +69,17 @@ struct CheckpointMetrics {
   double write_seconds = 0;  // in the background
 };
 
+/// What a run that went on lost: steps that it had done already and did again, and the time between its jobs.
+struct LostTime {
+  std::int64_t steps_repeated = 0;
+  double seconds_repeated = 0;  // that those steps had taken
+  double seconds_between = 0;   // from the last line of one job to the start of the next
+};
+
 /// Rewrites the file without lines of steps after `last_step` and without a last line that a crash cut; a
-/// missing file is left missing. Throws Error naming the file, and the line where an earlier one is not JSON.
-void cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
+/// missing file is left missing. Returns what is lost by that, with what lines cut now said of earlier times; none where there is
+/// no file. Throws Error naming the file, and the line where an earlier one is not JSON.
+std::optional<LostTime> cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
 
 class Metrics {
  public:
@@ -86,7 +94,9 @@ class Metrics {
 
  private:
   void write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars);
+  void note_resumed(std::int64_t step);
 
+  std::optional<LostTime> lost_;  // before this job
   AppendFile lines_;
   EventFile events_;
   Progress progress_;

@@ -93,6 +93,12 @@ void read_metrics(RunSummary& run, const std::filesystem::path& path) {
       if (file.eof()) break;  // a run in progress is writing it
       throw Error(fmt::format("{}: a line is not JSON: {:.60}", path.string(), line));
     }
+    if (object.contains("resumed")) {
+      ++run.resumed;
+      run.lost.steps_repeated += static_cast<std::int64_t>(number_at(object, "steps_repeated").value_or(0));
+      run.lost.seconds_repeated += number_at(object, "seconds_repeated").value_or(0);
+      run.lost.seconds_between += number_at(object, "seconds_between").value_or(0);
+    }
     const auto tokens = number_at(object, "tokens");
     if (!tokens) continue;
     if (object.contains("loss")) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/model_config.h"
+#include "train/records/metrics.h"
 
 namespace vqlm {
 
@@ -48,6 +49,9 @@ struct RunSummary {
   std::vector<double> document_tokens, document_nll;
   // By name, of runs with several: held-out perplexities, and losses smoothed over the last steps.
   std::map<std::string, double> set_perplexities, source_losses;
+  // Jobs that went on with the run, and what was lost by that (LostTime).
+  int resumed = 0;
+  LostTime lost;
   std::vector<LossPoint> train;    // one a step
   std::vector<LossPoint> heldout;  // evaluations while training
 };
@@ -77,7 +81,7 @@ std::optional<TimeToLoss> time_to_loss(const std::vector<RunSummary>& runs);
 
 /// Two tables with a row for each run, in order, and notes: the models, and what they have come to, with the time to a loss that
 /// all of them reached, the last column compared with the first dense run; two more where runs have held-out sets or sources by
-/// name; and how much text each code map saw. At most 120 columns: long names are cut.
+/// name; how much text each code map saw; and what runs that were continued lost. At most 120 columns: long names are cut.
 std::string report_table(const std::vector<RunSummary>& runs);
 
 /// Running mean with weights 1 / window (bias-corrected at the start).

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "core/task_progress.h"
 #include "train/codes/map_seen.h"
 #include "train/records/report.h"
 
@@ -163,6 +164,22 @@ std::string maps_text(const std::vector<RunSummary>& runs, const std::vector<std
   return text.empty() ? "" : '\n' + text;
 }
 
+/// What runs that were continued lost by that.
+std::string lost_text(const std::vector<RunSummary>& runs, const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const RunSummary& run = runs[i];
+    if (run.resumed == 0) continue;
+    const double kept = run.train.empty() ? 0 : run.train.back().seconds;
+    const double all = kept + run.lost.seconds_repeated + run.lost.seconds_between;
+    text += fmt::format("{}: continued {} time{}, {} steps repeated in {}, {} between jobs; goodput {:.1f} %\n",
+                        names[i], run.resumed, run.resumed == 1 ? "" : "s", run.lost.steps_repeated,
+                        duration_text(run.lost.seconds_repeated), duration_text(run.lost.seconds_between),
+                        all > 0 ? 100 * kept / all : 0.0);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::vector<std::string> incomparable(const RunSummary& run, const RunSummary& other) {
@@ -231,7 +248,7 @@ std::string report_table(const std::vector<RunSummary>& runs) {
   return models_table(runs, names) + '\n' + layout(rows, 1) +
          table_by_name(runs, names, "held-out perplexity by set", "{:.2f}", &RunSummary::set_perplexities) +
          table_by_name(runs, names, "loss by source, last steps", "{:.4f}", &RunSummary::source_losses) +
-         maps_text(runs, names) + notes.text();
+         maps_text(runs, names) + lost_text(runs, names) + notes.text();
 }
 
 }  // namespace vqlm
