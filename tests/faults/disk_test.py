@@ -82,13 +82,13 @@ class Disk(unittest.TestCase):
     def test_full_from_the_first_save_on(self):
         disk = self.mount(self.checkpoint_bytes * 3 // 5)
         run = disk / "run"
-        self.assert_trained_on_without_saving(self.start(run), run, [])
+        self.assert_trained_on_without_saving(self.start(run, checkpoint__max_failed_saves=0), run, [])
         subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
         self.assertIn("starting at step 0", self.assert_resume_ends_well(run))
 
     def test_a_file_that_may_not_grow_on(self):
         run = self.folder / "limited"
-        job = self.start(run, checkpoint__keep=0)
+        job = self.start(run, checkpoint__keep=0, checkpoint__max_failed_saves=0)
         wait_for_step(job, run, 10)
         resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE, (self.largest_file * 3 // 4,) * 2)
         job.wait(TIMEOUT)
@@ -100,7 +100,7 @@ class Disk(unittest.TestCase):
     def test_full_in_the_middle_of_a_run(self):
         disk = self.mount(self.checkpoint_bytes * 6 + 65536)
         run = disk / "run"
-        job = self.start(run, checkpoint__keep=0)
+        job = self.start(run, checkpoint__keep=0, checkpoint__max_failed_saves=0)
         job.wait(TIMEOUT)
         newest = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-????????"))
         self.assertGreaterEqual(newest, 6)
@@ -108,6 +108,23 @@ class Disk(unittest.TestCase):
         self.assertIn(f"{run}/checkpoints/step-{newest + 2:08}", job.words())  # the first that failed is named
         subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
         self.assertIn(f"continuing after step {newest} ", self.assert_resume_ends_well(run, checkpoint__keep=0))
+
+    def test_saves_that_fail_again_and_again_end_the_run(self):
+        disk = self.mount(self.checkpoint_bytes * 3 // 5)
+        run = disk / "run"
+        job = self.start(run, checkpoint__max_failed_saves=3)
+        self.assert_error(job, "3 saves in a row have failed (checkpoint.max_failed_saves = 3)", "No space left",
+                          "this run has no checkpoint yet", "make room")
+        self.assertLess(max(step for step, kind in history(run) if kind == "step"), STEPS)
+        subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
+        self.assert_resume_ends_well(run)
+
+    def test_a_lowered_keep_makes_room_at_a_resume(self):
+        disk = self.mount(self.checkpoint_bytes * 6 + 65536)
+        run = disk / "run"
+        self.assert_error(self.start(run, checkpoint__keep=0, checkpoint__max_failed_saves=2), "2 saves in a row have failed")
+        self.assertGreaterEqual(len(list((run / "checkpoints").glob("step-????????"))), 3)
+        self.assert_resume_ends_well(run, checkpoint__keep=1, checkpoint__max_failed_saves=1)
 
     def test_full_when_metrics_are_written_and_room_again(self):
         disk = self.mount("16M")

@@ -64,8 +64,8 @@ def history(run):
     told = {}
     for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
         values = json.loads(line)
-        if "checkpoint" in values:
-            continue  # seconds of a save
+        if "checkpoint" in values or "resumed" in values:
+            continue  # seconds of a save, and what a resume lost
         kind = "evaluation" if "heldout_loss" in values else "step"
         names = ("tokens", "loss", "lr", "grad_norm", "commitment", "skipped", "heldout_loss", "heldout_tokens")
         key = (values["step"], kind)

@@ -53,12 +53,14 @@ class CountedTextOfRuns : public ::testing::Test {
     ShardSet shards = open_training_shards(config);
     resolve(config, shards.vocab_size(), grid.world().size());
     Begun begun;
-    TrainingRun run(
-        *world_.backend, grid, config, std::move(shards),
-        {.existing = existing, .keeps_records = trains, .before_allocation = [&](const TrainingInputs& inputs) {
-           begun.counts = inputs.counts;
-           if (inputs.map) begun.map = *inputs.map;
-         }});
+    TrainingRun run(*world_.backend, grid, config, std::move(shards),
+                    {.existing = existing,
+                     .matmul_peak = 1e15,
+                     .keeps_records = trains,
+                     .before_allocation = [&](const TrainingInputs& inputs) {
+                       begun.counts = inputs.counts;
+                       if (inputs.map) begun.map = *inputs.map;
+                     }});
     if (!trains) return begun;
     run.train([&] {
       const auto& numbers = run.trainer().step_samples();

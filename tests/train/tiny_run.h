@@ -88,7 +88,7 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   resolve(config, shards.vocab_size(), grid.world().size());
   const bool root = grid.world().rank() == 0;
   TrainingRun training(backend, grid, config, std::move(shards),
-                       {.existing = resume ? ExistingRun::resume : ExistingRun::refuse});
+                       {.existing = resume ? ExistingRun::resume : ExistingRun::refuse, .matmul_peak = 1e15});
   Trainer& trainer = training.trainer();
   TrainedRun run;
   run.first_step = trainer.state().step;
@@ -101,7 +101,7 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   std::ifstream lines(std::filesystem::path(config.run.dir) / "metrics.jsonl");
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
-    if (json.contains("checkpoint")) continue;
+    if (json.contains("checkpoint") || json.contains("resumed")) continue;
     run.lines.push_back(line);
     if (json.contains("loss")) {
       const auto& loss = json.at("loss");  // null where it was not finite

@@ -30,10 +30,10 @@ class Trainer {
  public:
   /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not
   /// resumed starts from (check_initial_model), null for random ones; of a resumed one: its model with the head that the run
-  /// goes on with, null where that is the checkpoint's. config must be resolved; the back end, the grid, the
+  /// goes on with, null where that is the checkpoint's. `matmul_peak`: TrainingRunOptions has it. config must be resolved; the back end, the grid, the
   /// configuration and the inputs must outlive the trainer.
   Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
-          const CheckpointReader* resumed, const ModelSource* initial = nullptr);
+          const CheckpointReader* resumed, const ModelSource* initial = nullptr, double matmul_peak = 0);
 
   /// Trains to config.train.steps. `stop_requested` is asked between steps on every rank; where any rank says yes, the run is
   /// saved and left, and also when the first rank's time `limit` would not leave room for another step and a save.

@@ -78,7 +78,7 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   if (options_.before_allocation) options_.before_allocation(*inputs_);
   if (changes) change_head();
   trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr,
-                   changes ? changed_.back().get() : initial_.get());
+                   changes ? changed_.back().get() : initial_.get(), options_.matmul_peak);
   changed_.clear();
   resumed_.reset();  // their files and memory
   initial_.reset();

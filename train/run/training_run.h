@@ -30,6 +30,8 @@ struct TrainingRunOptions {
   std::filesystem::path forked = {};   // the checkpoint, or the run, that a run without checkpoints goes on from
   std::string job = {};  // who trains here, for a second job that wants to; empty: the folder is not locked
   Terminal terminal = Terminal::no;
+  /// Of matrix products by all ranks together, FLOP/s, against which utilisation is stated; 0: measured at the start.
+  double matmul_peak = 0;
   bool keeps_records = true;  // config.toml, code_map.h5 and metrics in the run's folder
   /// Called on the first rank where records are kept, once the run is certain to start and its folder is its own.
   std::function<void(const std::filesystem::path& folder)> on_records = {};
