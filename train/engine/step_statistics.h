@@ -17,6 +17,8 @@ struct StepStatistics {
   double saved = 0;                    // ranks that have written their part of the checkpoint in flight
   double peak_is_low = 0;              // ranks on which a step was faster than products were measured to be
   std::vector<double> by_source = {};  // nll of each source's tokens, where a run has several
+  /// seconds_data and seconds_head of each rank, after the sum.
+  std::vector<double> data_by_rank = {}, head_by_rank = {};
 
   /// Each number becomes its sum over the group's ranks, the same on all of them. Collective.
   void sum_over_ranks(Backend& backend, Communicator& group);

@@ -124,6 +124,10 @@ void Metrics::add(const StepMetrics& step) {
     object["z_loss"] = *step.z_loss;
     scalars.push_back({"train/z_loss", static_cast<float>(*step.z_loss)});
   }
+  for (const auto& [name, times] :
+       {std::pair{"seconds_data_by_rank", &step.data_times}, {"seconds_head_by_rank", &step.head_times}}) {
+    if (*times) object[name] = {{"min", (*times)->least}, {"max", (*times)->most}, {"slowest", (*times)->slowest}};
+  }
   if (!step.sources.empty()) {
     OrderedJson losses = OrderedJson::object(), epochs = OrderedJson::object();
     for (const SourceMetrics& source : step.sources) {

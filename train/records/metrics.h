@@ -22,6 +22,12 @@ struct SourceMetrics {
   double epochs = 0;                // of it, read since the run began
 };
 
+/// A time of one step as the ranks took it.
+struct RankTimes {
+  double least = 0, most = 0;  // seconds
+  int slowest = 0;             // the rank that took most
+};
+
 /// One optimizer step, over all ranks.
 struct StepMetrics {
   std::int64_t step = 0;    // from 1
@@ -30,11 +36,12 @@ struct StepMetrics {
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double tokens_per_second = 0;
-  double seconds = 0;                 // wall time of the step
-  double seconds_data = 0;            // of it, waiting for the loader
-  double seconds_head = 0;            // of it, in the output head, forward and backward
-  double mfu = 0;                     // model FLOP/s / measured peak, in [0, 1]
-  bool skipped = false;               // the gradient was not finite, nothing was updated
+  double seconds = 0;                                         // wall time of the step
+  double seconds_data = 0;                                    // of it, waiting for the loader
+  double seconds_head = 0;                                    // of it, in the output head, forward and backward
+  std::optional<RankTimes> data_times = {}, head_times = {};  // of several ranks
+  double mfu = 0;                                             // model FLOP/s / measured peak, in [0, 1]
+  bool skipped = false;                                       // the gradient was not finite, nothing was updated
   std::optional<double> commitment;   // mean commitment loss over the step's tokens, where the head has one
   std::optional<double> z_loss = {};  // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
   std::size_t memory_bytes = 0;       // of the back end on this rank, the most so far

@@ -26,6 +26,11 @@ LoaderOptions loader_options(const Config& config, const ProcessGrid& grid, cons
   return options;
 }
 
+RankTimes rank_times(const std::vector<double>& seconds) {
+  const auto [least, most] = std::ranges::minmax_element(seconds);
+  return {*least, *most, static_cast<int>(most - seconds.begin())};
+}
+
 /// Quickly on the host, where steps that are faster make it be measured again.
 double peak_at_start(Backend& backend, Communicator& world) {
   return measure_matmul_peak(backend, world, backend.host_accessible() ? 0.2 : 0.5).flops_per_second;
@@ -190,6 +195,10 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
   metrics.seconds_data = all.seconds_data / ranks;
   metrics.seconds_head = all.seconds_head / ranks;
+  if (ranks > 1) {
+    metrics.data_times = rank_times(all.data_by_rank);
+    metrics.head_times = rank_times(all.head_by_rank);
+  }
   metrics.skipped = !std::isfinite(norm);
   metrics.sources = losses_->metrics(step_, all.by_source);
   metrics.memory_bytes = backend_.memory().peak_total;
