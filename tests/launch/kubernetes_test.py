@@ -93,7 +93,8 @@ class Job(unittest.TestCase):
     @unittest.skipUnless(shutil.which("kubectl"), "needs kubectl")
     def test_kubectl_reads_the_same(self):
         words = ["kubectl", "annotate", "--local", "-f", JOB, "-o", "json", "read-by=kubectl"]
-        read = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "KUBECONFIG": os.devnull})
+        read = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60,
+                              env={**os.environ, "KUBECONFIG": os.devnull})
         self.assertEqual(read.returncode, 0, read.stderr)
         there = json.loads(read.stdout)
         self.assertEqual(there["metadata"].pop("annotations"), {"read-by": "kubectl"})
@@ -131,6 +132,8 @@ class Job(unittest.TestCase):
             self.assertIn(f"\nWORKDIR {pod['containers'][0]['workingDir']}\n", recipe)
         config = self.environment["CONFIG"].removeprefix("/usr/local/share/vqlm/")
         self.assertTrue((ROOT / config).is_file(), config)
+        (pre_stop,) = container["lifecycle"]["preStop"]["exec"]["command"]
+        self.assertIn(f"COPY launch/container/stop_ranks.sh {pre_stop}\n", recipe)
 
     def start(self, doctor):
         """The launcher's script with mpirun.sh that says its words, and fails for doctor where told."""
@@ -151,7 +154,7 @@ class Job(unittest.TestCase):
         started = self.start(doctor=0)
         self.assertEqual(started.returncode, 75, started.stderr)
         doctor, train = started.stdout.splitlines()
-        ranks = "--hosts /etc/mpi/hostfile --ranks-per-node 8 --mpirun-option --bind-to --mpirun-option none "
+        ranks = "--hosts /etc/mpi/hostfile --ranks-per-node 8 --oversubscribe "
         shards = self.environment["SHARDS"]
         self.assertEqual(doctor, f"{ranks}vqlm doctor --device cuda --data {shards}/train-*.h5")
         config = self.environment["CONFIG"]
@@ -162,6 +165,26 @@ class Job(unittest.TestCase):
         started = self.start(doctor=1)
         self.assertEqual(started.returncode, 1)
         self.assertEqual(len(started.stdout.splitlines()), 1)
+
+    def test_a_worker_that_goes_stops_its_ranks_and_nothing_else(self):
+        """In a process namespace of its own, so that no other vqlm of this machine is stopped."""
+        alone = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--pid", "--fork", "--mount-proc"]
+        if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("needs namespaces of processes")
+        with tempfile.TemporaryDirectory() as folder:
+            # The first answers late, as a rank that saves does; the words at the end tell who was left.
+            script = f"""cd {folder}
+                cp "$(command -v bash)" vqlm; cp "$(command -v sleep)" other
+                ./vqlm -c 'trap "sleep 1; echo saved; exit 75" USR1; while :; do sleep 0.1; done' & rank=$!
+                ./other 30 & other=$!
+                sleep 0.3
+                {ROOT}/launch/container/stop_ranks.sh; echo "returned $?"
+                wait $rank; echo "rank $?"
+                kill $other && echo "other left"
+                {ROOT}/launch/container/stop_ranks.sh; echo "without ranks $?" """
+            done = subprocess.run([*alone, "bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+        words = ["saved", "returned 0", "rank 75", "other left", "without ranks 0"]
+        self.assertEqual(done.stdout.splitlines(), words, done.stderr)
 
 
 if __name__ == "__main__":
