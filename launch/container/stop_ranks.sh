@@ -5,10 +5,11 @@
 set -euo pipefail
 
 ranks() {
-  local process name
+  local process number name state
   for process in /proc/[0-9]*; do
-    # It may end meanwhile.
-    if read -r name 2>/dev/null <"$process/comm" && [ "$name" = vqlm ]; then echo "${process#/proc/}"; fi
+    # It may end meanwhile. Z: it has ended, and its parent has not asked yet; not every first process of a container does.
+    read -r number name state _ 2>/dev/null <"$process/stat" || continue
+    if [ "$name" = "(vqlm)" ] && [ "$state" != Z ]; then echo "$number"; fi
   done
 }
 
