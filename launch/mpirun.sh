@@ -1,10 +1,24 @@
 #!/usr/bin/env bash
-# Starts a command on several ranks under Open MPI's mpirun, with what a rank needs to have its cores to itself.
+# Starts a command on several ranks under Open MPI's or MPICH's mpirun, with what a rank needs to have its cores to itself.
 #   launch/mpirun.sh -n 4 build/vqlm train --config configs/smoke.toml
-#       four ranks on this machine, its cores shared out
+#       four ranks on this machine, its cores shared out (inside a Slurm allocation: on the allocation's hosts)
 #   launch/mpirun.sh --hosts hosts.txt --ranks-per-node 8 build/vqlm train --config configs/gpt2-small-vq.toml
-#       eight ranks, each bound to its share of the cores, on every machine of hosts.txt (one name a line; all with the
-#       same cores, the same folders and ssh between them)
+#       eight ranks, each bound to its share of the cores, on every machine of hosts.txt (one name a line, # comments and
+#       slots=N behind it; all with the same cores, the same folders and ssh between them)
+#   launch/mpirun.sh --restarts 5 --spare-hosts spares.txt --hosts hosts.txt --ranks-per-node 8 build/vqlm train ...
+#       a training that fails is continued, without the hosts that are at fault
+# Options, before the command:
+#   -n N                  ranks; with --hosts N ranks in all, the first hosts filled first (--ranks-per-node on each)
+#   --interface NET       the network between the hosts: an interface (eth0) or a subnet (10.1.0.0/16; Open MPI only), or
+#                         several with commas between them. Name it where hosts have other networks, too, such as docker0
+#   --env NAME[=VALUE]    a further environment variable for the ranks (may be repeated). LD_LIBRARY_PATH,
+#                         HDF5_USE_FILE_LOCKING, CUDA_*, FI_*, NCCL_*, OMP_*, UCX_* and VQLM_* reach every rank unasked
+#   --mpirun-option WORD  a word for mpirun itself (may be repeated)
+#   --rank-logs DIR       what each rank says also goes to a file of its own under DIR, on its host
+#   --oversubscribe       more ranks than cores on a host: unbound
+#   --restarts N          goes on after a failure, at most N times: launch/restarts.py --help says how
+#   --spare-hosts FILE    hosts that take the place of lost ones
+# VQLM_MPIRUN names the mpirun (mpirun); which MPI's it is, --version tells. What is exported already, such as OMPI_MCA_*, stays as it is.
 # On GPU machines start as many ranks as a machine has GPUs and put launch/near_gpu.sh before the command: local rank r takes
 # GPU r, and the cores near it.
 # SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C reach the ranks as SIGUSR1, so that training saves a checkpoint and ends
@@ -12,59 +26,70 @@
 # itself answers SIGTERM and Ctrl-C with SIGKILL for its ranks.) The exit code is the ranks'; what mpirun has to say of
 # ranks that left with one of their own is left out.
 set -euo pipefail
+home=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 
+help() { sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 usage() {
-  if [ $# -gt 0 ]; then echo "mpirun.sh: $*" >&2; fi
-  sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  if [ $# -gt 0 ]; then echo "mpirun.sh: $*" >&2; else help >&2; fi
   exit 2
 }
 
-ranks=""
-hosts=""
-per_node=""
+ranks="" hosts="" per_node="" interface="" rank_logs="" oversubscribe=no restarts="" spare_hosts=""
+variables=() extra=() kept=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    -n) ranks=${2:-}; shift 2 || usage "-n needs a number of ranks" ;;
-    --hosts) hosts=${2:-}; shift 2 || usage "--hosts needs a file" ;;
-    --ranks-per-node) per_node=${2:-}; shift 2 || usage "--ranks-per-node needs a number of ranks" ;;
-    -*) usage "unknown option $1" ;;
+    -h | --help) help; exit 0 ;;
+    -n | --hosts | --ranks-per-node | --interface | --env | --mpirun-option | --rank-logs | --restarts | --spare-hosts)
+      if [ $# -lt 2 ] || [ -z "$2" ]; then usage "$1 needs a value; launch/mpirun.sh --help says which"; fi ;;
+  esac
+  case "$1" in
+    -n) ranks=$2 ;;
+    --hosts) hosts=$2 ;;
+    --ranks-per-node) per_node=$2 ;;
+    --interface) interface=$2; kept+=("$1" "$2") ;;
+    --env) variables+=("$2"); kept+=("$1" "$2") ;;
+    --mpirun-option) extra+=("$2"); kept+=("$1" "$2") ;;
+    --rank-logs) rank_logs=$2 ;;
+    --restarts) restarts=$2 ;;
+    --spare-hosts) spare_hosts=$2 ;;
+    --oversubscribe) oversubscribe=yes; kept+=("$1"); shift; continue ;;
+    -*) usage "unknown option $1; launch/mpirun.sh --help lists them" ;;
     *) break ;;
   esac
+  shift 2
 done
-[ $# -gt 0 ] || usage "no command to start"
-if [ -n "$ranks" ] && [ -n "$hosts$per_node" ]; then
-  usage "-n is for this machine and goes with neither --hosts nor --ranks-per-node; choose one way"
-fi
-if [ -n "$per_node" ] && [ -z "$hosts" ]; then usage "--ranks-per-node needs --hosts; on this machine use -n"; fi
+[ $# -gt 0 ] || usage
 
+. "$home/mpi_options.sh"
 whole_number() { [[ "$1" =~ ^[1-9][0-9]*$ ]]; }
-
-# nproc obeys OMP_NUM_THREADS, which says what a rank shall use and not what the machine has.
-cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
-options=()
+if [ -n "$per_node" ] && [ -z "$hosts" ]; then usage "--ranks-per-node needs --hosts; on this machine use -n"; fi
 if [ -n "$hosts" ]; then
   whole_number "$per_node" || usage "--ranks-per-node ${per_node:-(missing)}: choose a whole number above 0"
-  [ -r "$hosts" ] || { echo "mpirun.sh: cannot read the host list $hosts" >&2; exit 2; }
-  nodes=$(grep -cv '^[[:space:]]*\(#\|$\)' "$hosts" || true)
-  [ "$nodes" -gt 0 ] || { echo "mpirun.sh: the host list $hosts names no machine; write one name a line" >&2; exit 2; }
-  threads=$((cores / per_node > 0 ? cores / per_node : 1))
-  options+=(-n $((nodes * per_node)) --hostfile "$hosts" --map-by "ppr:$per_node:node:PE=$threads" --bind-to core)
-else
+  read_hosts
+fi
+if [ -n "$ranks" ] || [ -z "$hosts" ]; then
   whole_number "$ranks" || usage "-n ${ranks:-(missing)}: choose a whole number above 0"
-  threads=$((cores / ranks > 0 ? cores / ranks : 1))
-  # Unbound: one machine may run other things too, and two bound jobs would sit on the same first cores.
-  options+=(-n "$ranks" --bind-to none --oversubscribe)
-  # Ranks that share cores must give them up while they wait.
-  if [ "$ranks" -ge "$cores" ]; then options+=(--mca mpi_yield_when_idle 1); fi
+fi
+if [ -n "$restarts" ]; then
+  whole_number "$restarts" || usage "--restarts $restarts: choose a whole number above 0"
+elif [ -n "$spare_hosts" ]; then
+  usage "--spare-hosts $spare_hosts: is for --restarts"
+fi
+if [ -n "$spare_hosts" ]; then
+  [ -n "$hosts" ] || usage "--spare-hosts $spare_hosts: needs --hosts, whose places they take"
+  [ -r "$spare_hosts" ] || usage "--spare-hosts $spare_hosts: cannot read that file"
+fi
+if [ -n "$restarts" ]; then
+  command -v python3 >/dev/null || usage "--restarts $restarts: needs python3, which is not in PATH"
+  exec python3 -B "$home/restarts.py" --restarts "$restarts" ${ranks:+"-n=$ranks"} ${hosts:+"--hosts=$hosts"} \
+    ${per_node:+"--ranks-per-node=$per_node"} ${spare_hosts:+"--spare-hosts=$spare_hosts"} \
+    ${rank_logs:+"--rank-logs=$rank_logs"} "${kept[@]/#/--launch-word=}" -- "$@"
 fi
 
-# Threads that wait must not spin where ranks share cores; what the caller exports wins.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-options+=(-x OMP_NUM_THREADS -x OMP_WAIT_POLICY)
-# mpirun reads the ranks' output through a pipe, so they cannot see that it ends at a terminal.
-if [ -t 2 ]; then options+=(-x VQLM_TERMINAL=1); fi
-if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+find_mpi
+count_cores
+export_environment
+if [ "$mpi" = mpich ]; then mpich_options "$@"; else open_mpi_options "$@"; fi
 
 # mpirun surrounds what it says by lines of dashes. Its reports of ranks that ended by themselves or by our signal say
 # nothing that the program has not said better; anything else passes, unfinished lines (progress) after a moment. (mpirun
@@ -128,7 +153,7 @@ exec {errors}> >(pass_on >&2)
 filter=$!
 # With job control (-m) mpirun has a process group of its own, which the terminal's Ctrl-C does not reach.
 set -m
-mpirun "${options[@]}" "$@" </dev/null 2>&"$errors" {errors}>&- &
+"$mpirun" "${options[@]}" "${command[@]}" </dev/null 2>&"$errors" {errors}>&- &
 job=$!
 set +m
 exec {errors}>&-
@@ -144,8 +169,11 @@ while :; do
   if [ "$signalled" = no ]; then break; fi
 done
 wait "$filter" || true  # its last words
-# 138: SIGUSR1 ended a command that does not ask for it; the second Ctrl-C ends any, however mpirun puts that.
-if [ "$own_end" -ne 0 ] && { [ "$status" -eq 138 ] || [ "$interrupts" -gt 1 ]; }; then status=$own_end; fi
+# SIGUSR1 ended a command that does not ask for it (Open MPI: 138, MPICH: 10); the second Ctrl-C ends any, however mpirun
+# puts that.
+ended_by_usr1=138
+if [ "$mpi" = mpich ]; then ended_by_usr1=10; fi
+if [ "$own_end" -ne 0 ] && { [ "$status" -eq "$ended_by_usr1" ] || [ "$interrupts" -gt 1 ]; }; then status=$own_end; fi
 if [ "$status" -gt 128 ] && [ "$status" -ne "$own_end" ]; then
   why=""
   if [ "$status" -eq 137 ]; then why="; often the kernel, for want of memory"; fi

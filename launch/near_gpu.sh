@@ -8,7 +8,7 @@ set -euo pipefail
 
 # CUDA numbers GPUs by speed unless told otherwise; nvidia-smi by PCI slot.
 export CUDA_DEVICE_ORDER=PCI_BUS_ID
-local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${SLURM_LOCALID:-0}}
+local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${MPI_LOCALRANKID:-${SLURM_LOCALID:-0}}}  # Open MPI's, MPICH's, Slurm's
 
 # pci_of_own_gpu: 00000000:1B:00.0, or nothing.
 pci_of_own_gpu() {
