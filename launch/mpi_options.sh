@@ -1,5 +1,5 @@
-# The part of mpirun.sh (which sources this) that knows what the MPIs call things: Open MPI 4 (ORTE), Open MPI 5 (PRRTE) and
-# MPICH (Hydra). Sets `mpi`, `mpirun`, and the arrays `options`, words for mpirun, and `command`, what it starts.
+# The part of mpirun.sh (which sources this) that knows what the MPIs call things: Open MPI 4 (ORTE), Open MPI 5 (PRRTE)
+# and MPICH (Hydra). Sets `mpi`, `mpirun`, and the arrays `options`, words for mpirun, and `command`, what it starts.
 
 # The host list's names and slots; Open MPI's form, "name slots=8  # comment".
 read_hosts() {
@@ -48,8 +48,8 @@ find_mpi() {
   esac
 }
 
-# The cores of a host, and the threads that a rank gets of them. nproc obeys OMP_NUM_THREADS, which says what a rank shall
-# use and not what the machine has.
+# The cores of a host, and the threads that a rank gets of them. nproc obeys OMP_NUM_THREADS, which says what a rank
+# shall use and not what the machine has.
 count_cores() {
   cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
   local on_host=${per_node:-$ranks} where="this machine"
@@ -111,8 +111,8 @@ open_mpi_options() {
     usage "OMPI_MCA_mca_base_env_list is set, which Open MPI refuses beside -x: unset it and name its variables with --env"
   fi
   if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
-  # A host that vanishes (no power, no link) says nothing: the daemons' connections probe it, and give it up 10 + 3 x 5 s after
-  # its last word. Open MPI's own numbers make 8 minutes of it.
+  # A host that vanishes (no power, no link) says nothing: the daemons' connections probe it, and give it up 10 + 3 x 5 s
+  # after its last word. Open MPI's own numbers make 8 minutes of it.
   local daemon=OMPI_MCA include=OMPI_MCA_oob_tcp_if_include ssh=OMPI_MCA_plm_rsh
   if [ "$mpi" = openmpi5 ]; then daemon=PRTE_MCA include=PRTE_MCA_prte_if_include ssh=PRTE_MCA_plm_ssh; fi
   export_default ${daemon}_oob_tcp_keepalive_time 10
@@ -152,7 +152,7 @@ open_mpi_options() {
   options+=("${extra[@]}")
 }
 
-# Hydra takes hosts as "name:ranks" and a rank's files by wrapping it: its own -outfile-pattern leaves the terminal silent.
+# Hydra takes hosts as "name:ranks". A rank is wrapped to copy its words: -outfile-pattern leaves the terminal silent.
 mpich_options() {
   options=(-n "${ranks:-$((nodes * per_node))}")
   export_default HYDRA_LAUNCHER_EXTRA_ARGS "-o ConnectTimeout=10"

@@ -1,26 +1,29 @@
 #!/usr/bin/env bash
-# Starts a command on several ranks under Open MPI's or MPICH's mpirun, with what a rank needs to have its cores to itself.
+# Starts a command on several ranks by the mpirun of Open MPI or MPICH, with what a rank needs to have its cores for
+# itself.
 #   launch/mpirun.sh -n 4 build/vqlm train --config configs/smoke.toml
 #       four ranks on this machine, its cores shared out (inside a Slurm allocation: on the allocation's hosts)
 #   launch/mpirun.sh --hosts hosts.txt --ranks-per-node 8 build/vqlm train --config configs/gpt2-small-vq.toml
-#       eight ranks, each bound to its share of the cores, on every machine of hosts.txt (one name a line, # comments and
-#       slots=N behind it; all with the same cores, the same folders and ssh between them)
+#       eight ranks, each bound to its share of the cores, on every machine of hosts.txt (one name a line, slots=N and
+#       # comments behind it; all with the same cores, the same folders and ssh between them)
 #   launch/mpirun.sh --restarts 5 --spare-hosts spares.txt --hosts hosts.txt --ranks-per-node 8 build/vqlm train ...
 #       a training that fails is continued, without the hosts that are at fault
 # Options, before the command:
-#   -n N                  ranks; with --hosts N ranks in all, the first hosts filled first (--ranks-per-node on each)
-#   --interface NET       the network between the hosts: an interface (eth0) or a subnet (10.1.0.0/16; Open MPI only), or
-#                         several with commas between them. Name it where hosts have other networks, too, such as docker0
+#   -n N                  ranks; with --hosts N in all, --ranks-per-node on each of the first hosts
+#   --interface NET       the network between the hosts: an interface (eth0), a subnet (10.1.0.0/16; Open MPI only), or
+#                         several with commas between them. Name it where hosts have other networks, too, such as
+#                         docker0
 #   --env NAME[=VALUE]    a further environment variable for the ranks (may be repeated). LD_LIBRARY_PATH,
-#                         HDF5_USE_FILE_LOCKING, CUDA_*, FI_*, NCCL_*, OMP_*, UCX_* and VQLM_* reach every rank unasked
+#                         HDF5_USE_FILE_LOCKING, CUDA_*, FI_*, NCCL_*, OMP_*, UCX_* and VQLM_* reach all ranks unasked
 #   --mpirun-option WORD  a word for mpirun itself (may be repeated)
-#   --rank-logs DIR       what each rank says also goes to a file of its own under DIR, on its host
+#   --rank-logs DIR       what each rank says also goes to files of its own under DIR, on its host
 #   --oversubscribe       more ranks than cores on a host: unbound
 #   --restarts N          goes on after a failure, at most N times: launch/restarts.py --help says how
 #   --spare-hosts FILE    hosts that take the place of lost ones
-# VQLM_MPIRUN names the mpirun (mpirun); which MPI's it is, --version tells. What is exported already, such as OMPI_MCA_*, stays as it is.
-# On GPU machines start as many ranks as a machine has GPUs and put launch/near_gpu.sh before the command: local rank r takes
-# GPU r, and the cores near it.
+# VQLM_MPIRUN names the mpirun (mpirun); which MPI's it is, --version tells. OMPI_MCA_* and the like that are exported
+# already stay as they are.
+# On GPU machines start as many ranks as a machine has GPUs and put launch/near_gpu.sh before the command: local rank r
+# takes GPU r, and the cores near it.
 # SIGTERM, SIGHUP, SIGUSR1 and the first Ctrl-C reach the ranks as SIGUSR1, so that training saves a checkpoint and ends
 # with exit code 75; other commands just end: 130 after Ctrl-C, 143 after SIGTERM. A second Ctrl-C kills all. (mpirun
 # itself answers SIGTERM and Ctrl-C with SIGKILL for its ranks.) The exit code is the ranks'; what mpirun has to say of
@@ -169,8 +172,8 @@ while :; do
   if [ "$signalled" = no ]; then break; fi
 done
 wait "$filter" || true  # its last words
-# SIGUSR1 ended a command that does not ask for it (Open MPI: 138, MPICH: 10); the second Ctrl-C ends any, however mpirun
-# puts that.
+# SIGUSR1 ended a command that does not ask for it (Open MPI: 138, MPICH: 10); the second Ctrl-C ends any, however
+# mpirun puts that.
 ended_by_usr1=138
 if [ "$mpi" = mpich ]; then ended_by_usr1=10; fi
 if [ "$own_end" -ne 0 ] && { [ "$status" -eq "$ended_by_usr1" ] || [ "$interrupts" -gt 1 ]; }; then status=$own_end; fi
