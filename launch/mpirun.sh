@@ -177,7 +177,8 @@ wait "$filter" || true  # its last words
 ended_by_usr1=138
 if [ "$mpi" = mpich ]; then ended_by_usr1=10; fi
 if [ "$own_end" -ne 0 ] && { [ "$status" -eq "$ended_by_usr1" ] || [ "$interrupts" -gt 1 ]; }; then status=$own_end; fi
-if [ "$status" -gt 128 ] && [ "$status" -ne "$own_end" ]; then
+# There are 64 signals; 205 and 255 are mpirun's own, of a host that was lost.
+if [ "$status" -gt 128 ] && [ "$status" -le 192 ] && [ "$status" -ne "$own_end" ]; then
   why=""
   if [ "$status" -eq 137 ]; then why="; often the kernel, for want of memory"; fi
   echo "mpirun.sh: a rank was ended by signal $((status - 128)) ($(kill -l "$status" || true))$why" >&2

@@ -14,8 +14,10 @@ POLL_SECONDS = 0.25
 # What tells most comes first.
 REASONS = [re.compile(pattern, re.MULTILINE) for pattern in (
     r"vqlm: error: (.+)", r"(watchdog: rank \d+ on .+)", r"(.*copies of the parameters differ: .+)",
-    r"((?:process rank|mpirun noticed that process rank) .*?exited on signal.*)", r"(Remote daemon:.+)",
-    r"(=   PID \d+ RUNNING AT .+)", r"^(ssh: .+)", r"mpirun\.sh: (.+)")]
+    r"((?:process rank|mpirun noticed that process rank) .*?exited on signal.*)",                    # Open MPI
+    r"(lost communication with a remote daemon)[^-]*?Remote daemon:.* (on node \S+)",
+    r"(PID \d+ RUNNING AT .+)",                                                                      # MPICH
+    r"^(ssh: .+)", r"mpirun\.sh: (.+)")]
 
 
 class Attempt:
@@ -99,5 +101,6 @@ class Attempt:
         words = self.text()
         for pattern in REASONS:
             if found := pattern.findall(words):
-                return " ".join(found[-1].split())[:200]
+                parts = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
+                return " ".join(" ".join(parts).split())[:200]
         return f"exit code {self.code}"
