@@ -1,0 +1,149 @@
+"""launch/mpirun.sh over two hosts: the training is the one of one host bit by bit, faults end it in time with the host's name, and
+resuming goes on as if nothing had happened."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "faults"))
+from hosts import Cluster, kill, skip_all, wait_until, why_not
+from job import ENVIRONMENT, PROGRAM
+from tiny_runs import Reference, prepare, train_arguments, wait_for_step
+
+LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch/mpirun.sh"
+HAS_HEARTBEAT = b"parallel.heartbeat_seconds" in subprocess.run([PROGRAM, "train", "--help"], capture_output=True, check=True).stdout
+HAS_INTERFACE = "--interface" in LAUNCH.read_text(encoding="utf-8")
+HEAD, GRID = "vq", (2, 2)
+UNFINISHED = 75  # the exit code of a run that is saved, to be continued
+STRIKE = 14  # the step after which a test breaks something
+TIMEOUT = 120  # an undisturbed run takes some seconds
+# Goes when launch/mpirun.sh sets them itself: Open MPI's daemons notice a host that is silent for 25 seconds.
+KEEP_ALIVE = {"OMPI_MCA_oob_tcp_keepalive_time": "10", "OMPI_MCA_oob_tcp_keepalive_intvl": "5", "OMPI_MCA_oob_tcp_keepalive_probes": "3"}
+
+
+def setUpModule():
+    global cluster, reference
+    cluster = unittest.enterModuleContext(Cluster(hosts=2))
+    (cluster.folder / "hosts.txt").write_text("h1\nh2  # the other one\n")
+    prepare(cluster.folder)
+    reference = Reference(cluster.folder, HEAD, GRID)  # four ranks of one host
+
+
+def launch(*command):
+    return [LAUNCH, "--hosts", cluster.folder / "hosts.txt", "--ranks-per-node", "2", *command]
+
+
+class Job:
+    """A training of four ranks, started on h1."""
+
+    def __init__(self, run, *more, options=(), **settings):
+        self.log = cluster.folder / f"{run}.log"
+        command = launch(*options, PROGRAM, *train_arguments(cluster.folder, run, HEAD, GRID, **settings), *more)
+        self.process = cluster.start("h1", *command, log=self.log, environment={**ENVIRONMENT, **KEEP_ALIVE})
+        self.heard = 0
+
+    def words(self):
+        """What it has said since strike()."""
+        return self.log.read_bytes()[self.heard:].decode("utf-8", "replace")
+
+    def strike(self, how, pid):
+        self.heard = self.log.stat().st_size
+        kill(pid, how)
+
+
+class Launch(unittest.TestCase):
+    def setUp(self):
+        self.run_dir = cluster.folder / self.id().rpartition(".")[2]
+        self.jobs = []
+        self.addCleanup(self.sweep)
+
+    def sweep(self):
+        for _, pid, _ in cluster.left():
+            kill(pid)
+        for job in self.jobs:
+            job.process.wait(20)
+
+    def start(self, *more, **named):
+        self.jobs.append(Job(self.run_dir.name, *more, **named))
+        return self.jobs[-1]
+
+    def started(self, **settings):
+        job = self.start(**settings)
+        wait_for_step(job, self.run_dir, STRIKE)
+        return job
+
+    def ended(self, job, seconds):
+        """The exit code of a job that ends in so many seconds, and leaves nothing running."""
+        end = time.monotonic() + seconds
+        while (code := job.process.poll()) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertIsNotNone(code, f"goes on after {seconds} s:\n{job.words()}")
+        wait_until(lambda: not cluster.left(), f"the end of {cluster.left()}")
+        return code
+
+    def assert_resumes(self):
+        job = self.start("--resume")
+        self.assertEqual(self.ended(job, TIMEOUT), 0, job.words())
+        self.assertEqual(reference.differences_at_end(self.run_dir), [])
+
+    def assert_names_the_host(self, job):
+        self.assertRegex(job.words(), r"\bh2\b")
+
+    def test_two_hosts_train_what_one_does(self):
+        job = self.start()
+        wait_for_step(job, self.run_dir, 1)
+        ranks = [sorted(rank for _, name, rank in cluster.processes(host) if name == "vqlm") for host in cluster.hosts]
+        self.assertEqual(ranks, [[0, 1], [2, 3]])
+        self.assertEqual(self.ended(job, TIMEOUT), 0, job.words())
+        self.assertEqual(reference.differences_at_end(self.run_dir), [])
+
+    def test_sigterm_saves_on_both_hosts(self):
+        job = self.started()
+        job.strike(signal.SIGTERM, cluster.child(job.process))
+        self.assertEqual(self.ended(job, 60), UNFINISHED, job.words())
+        self.assert_resumes()
+
+    def test_a_killed_rank_ends_the_job(self):
+        job = self.started()
+        job.strike(signal.SIGKILL, cluster.pids("h2", "vqlm", rank=3)[0])
+        self.assertNotIn(self.ended(job, 10), (0, UNFINISHED), job.words())
+        self.assert_names_the_host(job)
+        self.assert_resumes()
+
+    def test_a_vanished_host_ends_the_job(self):
+        job = self.started()
+        job.heard = job.log.stat().st_size
+        cluster.cut("h2")
+        try:
+            self.assertNotIn(self.ended(job, 60), (0, UNFINISHED), job.words())
+        finally:
+            cluster.mend("h2")
+        self.assert_names_the_host(job)
+        self.assert_resumes()
+
+    @unittest.skipUnless(HAS_HEARTBEAT, "this vqlm has no parallel.heartbeat_seconds")
+    def test_a_stopped_rank_ends_the_job(self):
+        job = self.started(parallel__heartbeat_seconds=6)
+        job.strike(signal.SIGSTOP, cluster.pids("h2", "vqlm", rank=3)[0])
+        self.assertNotIn(self.ended(job, 60), (0, UNFINISHED), job.words())
+        self.assertRegex(job.words(), r"watchdog: rank 3 on h2: no sign of life")
+        self.assert_resumes()
+
+    @unittest.skipUnless(HAS_INTERFACE, "this mpirun.sh has no --interface")
+    def test_interfaces_that_lead_nowhere_are_left_alone(self):
+        for kind in ("docker0", "bmc0"):
+            cluster.second_interface(kind)
+            self.addCleanup(cluster.remove_interface, kind)
+        job = self.start(options=("--interface", "eth0"))
+        self.assertEqual(self.ended(job, TIMEOUT), 0, job.words())
+        self.assertEqual(reference.differences_at_end(self.run_dir), [])
+
+
+if __name__ == "__main__":
+    if reason := why_not("mpirun"):
+        skip_all(reason)
+    unittest.main()
