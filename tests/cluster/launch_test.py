@@ -16,13 +16,10 @@ from tiny_runs import Reference, prepare, train_arguments, wait_for_step
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch/mpirun.sh"
 HAS_HEARTBEAT = b"parallel.heartbeat_seconds" in subprocess.run([PROGRAM, "train", "--help"], capture_output=True, check=True).stdout
-HAS_INTERFACE = "--interface" in LAUNCH.read_text(encoding="utf-8")
 HEAD, GRID = "vq", (2, 2)
 UNFINISHED = 75  # the exit code of a run that is saved, to be continued
 STRIKE = 14  # the step after which a test breaks something
 TIMEOUT = 120  # an undisturbed run takes some seconds
-# Goes when launch/mpirun.sh sets them itself: Open MPI's daemons notice a host that is silent for 25 seconds.
-KEEP_ALIVE = {"OMPI_MCA_oob_tcp_keepalive_time": "10", "OMPI_MCA_oob_tcp_keepalive_intvl": "5", "OMPI_MCA_oob_tcp_keepalive_probes": "3"}
 
 
 def setUpModule():
@@ -43,7 +40,7 @@ class Job:
     def __init__(self, run, *more, options=(), **settings):
         self.log = cluster.folder / f"{run}.log"
         command = launch(*options, PROGRAM, *train_arguments(cluster.folder, run, HEAD, GRID, **settings), *more)
-        self.process = cluster.start("h1", *command, log=self.log, environment={**ENVIRONMENT, **KEEP_ALIVE})
+        self.process = cluster.start("h1", *command, log=self.log, environment=ENVIRONMENT)
         self.heard = 0
 
     def words(self):
@@ -133,7 +130,12 @@ class Launch(unittest.TestCase):
         self.assertRegex(job.words(), r"watchdog: rank 3 on h2: no sign of life")
         self.assert_resumes()
 
-    @unittest.skipUnless(HAS_INTERFACE, "this mpirun.sh has no --interface")
+    def test_the_caller_s_environment_reaches_both_hosts(self):
+        words = 'echo "$(hostname) $NCCL_DEBUG $LD_LIBRARY_PATH $COLOUR"'
+        environment = {**ENVIRONMENT, "NCCL_DEBUG": "INFO", "LD_LIBRARY_PATH": "/opt/lib", "COLOUR": "red"}
+        told = cluster.run("h1", *launch("--env", "COLOUR", "bash", "-c", words), environment=environment)
+        self.assertEqual(sorted(told.stdout.splitlines()), ["h1 INFO /opt/lib red"] * 2 + ["h2 INFO /opt/lib red"] * 2, told.stderr)
+
     def test_interfaces_that_lead_nowhere_are_left_alone(self):
         for kind in ("docker0", "bmc0"):
             cluster.second_interface(kind)
