@@ -5,7 +5,7 @@
         cluster.cut("h2")                              # its packets vanish, and nobody is told
 
 A host has its own network, UTS, process and mount namespaces: its name, 10.77.0.N at eth0, /etc/hosts, /root/.ssh, /run,
-/dev/shm. The rest of the disk is shared, as over NFS. All hang on a bridge in a network namespace of its own, so that nothing
+/dev/shm, /sys. The rest of the disk is shared, as over NFS. All hang on a bridge in a network namespace of its own, so that nothing
 here touches the machine's network. Process 1 of a host dies with the test, however that ends, and the kernel then kills the
 host's processes and removes its network; only the folder of a killed test stays, until the next test sweeps it away.
 
@@ -40,6 +40,7 @@ BOOT = """set -e
 hostname "$1"
 mount -t tmpfs -o size=64m tmpfs /run && mkdir -p /run/sshd /run/munge /run/tmp
 mount -t tmpfs tmpfs /dev/shm
+mount -t sysfs sysfs /sys
 mount --bind "$2/hosts" /etc/hosts
 mkdir -p /root/.ssh && mount --bind "$2/ssh" /root/.ssh
 touch "$2/$1.up"
