@@ -6,6 +6,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/packages.sh
 install_missing clang libclang-rt-dev  # libFuzzer, for tests/fuzz
+# The hosts of tests/cluster. Where systemd runs, their packages would start daemons, and only root can make the hosts: the
+# tests use there what is installed.
+if [ ! -d /run/systemd/system ] && unshare --net --mount --pid --fork true 2>/dev/null; then
+  install_missing iproute2 munge openssh-server slurm-wlm || echo "test: ctest will skip the tests of a cluster" >&2
+fi
 # PyTorch and transformers, with which tests/interop compares; without them (no network) its tests are skipped.
 tests/interop/setup.sh build/interop || echo "test: no Python environment for tests/interop; ctest will skip these" >&2
 launch/build.sh
