@@ -177,12 +177,12 @@ class Cluster:
     def _command(self, host, command, environment):
         variables = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": TMPDIR, **(environment or {})}
         enter = ["nsenter", "-t", str(self.keepers[host][1]), "--net", "--uts", "--mount", "--pid", "--"]
-        return [*enter, "env", "-i", *(f"{name}={value}" for name, value in variables.items()), *map(str, command)]
+        return [*enter, "env", "-C", self.folder, "-i", *(f"{name}={value}" for name, value in variables.items()), *map(str, command)]
 
     def run(self, host, *command, environment=None, timeout=120, check=False):
         """The command on the host, as after a login and in the shared folder: subprocess.CompletedProcess with text output."""
-        return subprocess.run(self._command(host, command, environment), cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=timeout, check=check)
+        return subprocess.run(self._command(host, command, environment), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=timeout, check=check)
 
     def shell(self, host, words, **options):
         return self.run(host, "bash", "-c", words, check=True, **options).stdout
@@ -190,8 +190,8 @@ class Cluster:
     def start(self, host, *command, log, environment=None):
         """The same, but does not wait: subprocess.Popen, whose exit code is the command's; signals go to child(process)."""
         with open(log, "ab") as words:
-            return subprocess.Popen(self._command(host, command, environment), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=words,
-                                    stderr=words, start_new_session=True)
+            return subprocess.Popen(self._command(host, command, environment), stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+                                    start_new_session=True)
 
     @staticmethod
     def child(process):
