@@ -13,7 +13,7 @@ REMEMBERED = 200_000  # bytes of the last words
 POLL_SECONDS = 0.25
 # What tells most comes first.
 REASONS = [re.compile(pattern, re.MULTILINE) for pattern in (
-    r"vqlm: error: (.+)", r"(watchdog: rank \d+ on .+)", r"(.*copies of the parameters differ: .+)",
+    r"error: (watchdog: .+)", r"vqlm: error: (?!the watchdog ended)(.+)", r"(.*copies of the parameters differ: .+)",
     r"((?:process rank|mpirun noticed that process rank) .*?exited on signal.*)",                    # Open MPI
     r"(lost communication with a remote daemon)[^-]*?Remote daemon:.* (on node \S+)",
     r"(PID \d+ RUNNING AT .+)",                                                                      # MPICH

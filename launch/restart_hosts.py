@@ -13,7 +13,9 @@ ANSWER_SECONDS = 15
 DOCTOR_SECONDS = 60
 # How the program and the MPIs name a host that is at fault; of watchdogs and copies that differ there may be several.
 NAMES = [re.compile(pattern) for pattern in (
-    r"watchdog: rank \d+ on ([^\s:]+):",                             # vqlm
+    # vqlm; its warnings name ranks that may be well again
+    r"error: watchdog: (?:rank \d+ on|host) ([^\s:]+):",
+    r"error: watchdog: .*?: rank \d+ on (\S+) is behind the others:",
     r"copies of the parameters differ:.*?rank \d+ \([^)]*, ([^)\s]+)\)",
     r"on node (\S+) exited on signal",                                # Open MPI
     r"Remote daemon:.* on node (\S+)",
