@@ -30,12 +30,14 @@ class Mpirun(unittest.TestCase):
         # A machine without ssh to others: what asks for a host's cores gets no answer.
         (self.folder / "ssh").write_text("#!/bin/sh\nexit 255\n")
         (self.folder / "ssh").chmod(0o755)
-        self.cores = int(subprocess.run(["env", "-u", "OMP_NUM_THREADS", "nproc"], capture_output=True, text=True, check=True).stdout)
+        self.cores = int(subprocess.run(["env", "-u", "OMP_NUM_THREADS", "nproc"], capture_output=True, text=True,
+                                        check=True).stdout)
 
     def start(self, *words, **environment):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_MCA", "PRTE_MCA", "SLURM"))}
         path = {"PATH": f"{self.folder}:{os.environ['PATH']}"}
-        return subprocess.run([SCRIPT, *map(str, words)], env={**clean, **path, **environment}, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([SCRIPT, *map(str, words)], env={**clean, **path, **environment}, capture_output=True,
+                              text=True, timeout=60, check=False)
 
     def recorded(self, version, *words, **environment):
         """(words, variables, lines of the host file) as the mpirun of that version gets them."""
@@ -64,23 +66,27 @@ class Mpirun(unittest.TestCase):
 
     def test_open_mpi_4_over_hosts(self):
         hosts = self.hosts("h1 slots=2  # the first", "", "# none", "h2")
-        words, variables, _ = self.recorded("openmpi4", "--hosts", hosts, "--ranks-per-node", "1", "--interface", "10.1.0.0/16,eth1",
+        words, variables, _ = self.recorded("openmpi4", "--hosts", hosts, "--ranks-per-node", "1", "--interface",
+                                            "10.1.0.0/16,eth1",
                                             "--rank-logs", "logs", "--mpirun-option", "--report-bindings", "vqlm", "train")
         self.assert_has(words, "-n", "2", "--hostfile", str(hosts))
         self.assert_has(words, "--map-by", f"ppr:1:node:PE={self.cores}", "--bind-to", "core")
         self.assert_has(words, "--output-filename", "logs")
         self.assertEqual(words[-3:], ["--report-bindings", "vqlm", "train"])
         expected = {"OMPI_MCA_btl_tcp_if_include": "10.1.0.0/16,eth1", "OMPI_MCA_oob_tcp_if_include": "10.1.0.0/16,eth1",
-                    "VQLM_INTERFACE": "10.1.0.0/16,eth1", "OMPI_MCA_oob_tcp_keepalive_time": "10", "OMPI_MCA_oob_tcp_keepalive_intvl": "5",
-                    "OMPI_MCA_oob_tcp_keepalive_probes": "3", "OMPI_MCA_plm_rsh_args": "-o ConnectTimeout=10", "OMPI_MCA_btl_tcp_links": "2"}
+                    "VQLM_INTERFACE": "10.1.0.0/16,eth1", "OMPI_MCA_oob_tcp_keepalive_time": "10",
+                    "OMPI_MCA_oob_tcp_keepalive_intvl": "5", "OMPI_MCA_oob_tcp_keepalive_probes": "3",
+                    "OMPI_MCA_plm_rsh_args": "-o ConnectTimeout=10", "OMPI_MCA_btl_tcp_links": "2"}
         self.assertEqual({name: variables.get(name) for name in expected}, expected)
         self.assert_has(words, "-x", "VQLM_INTERFACE")
 
     def test_open_mpi_5_has_other_names(self):
-        words, variables, _ = self.recorded("openmpi5", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "1", "--interface", "eth0",
+        words, variables, _ = self.recorded("openmpi5", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "1",
+                                            "--interface", "eth0",
                                             "--rank-logs", "logs", "true")
         self.assert_has(words, "--output", "dir=logs")
-        expected = {"OMPI_MCA_btl_tcp_if_include": "eth0", "PRTE_MCA_prte_if_include": "eth0", "PRTE_MCA_oob_tcp_keepalive_time": "10",
+        expected = {"OMPI_MCA_btl_tcp_if_include": "eth0", "PRTE_MCA_prte_if_include": "eth0",
+                    "PRTE_MCA_oob_tcp_keepalive_time": "10",
                     "PRTE_MCA_oob_tcp_keepalive_intvl": "5", "PRTE_MCA_oob_tcp_keepalive_probes": "3",
                     "PRTE_MCA_plm_ssh_args": "-o ConnectTimeout=10", "OMPI_MCA_oob_tcp_keepalive_time": None}
         self.assertEqual({name: variables.get(name) for name in expected}, expected)
@@ -98,19 +104,23 @@ class Mpirun(unittest.TestCase):
         self.assertEqual(words[-3:], ["-prepend-rank", "vqlm", "train"])
         self.assertEqual(lines, ["h1:1", "h2:1"])
         self.assertFalse(pathlib.Path(words[words.index("-f") + 1]).exists(), "the temporary host file stays")
-        self.assertEqual((variables["HYDRA_LAUNCHER_EXTRA_ARGS"], variables["VQLM_INTERFACE"]), ("-o ConnectTimeout=10", "eth0"))
+        self.assertEqual((variables["HYDRA_LAUNCHER_EXTRA_ARGS"], variables["VQLM_INTERFACE"]),
+                         ("-o ConnectTimeout=10", "eth0"))
         self.assertFalse([word for word in words if word in ("-x", "--mca", "--bind-to")], words)
 
     def test_what_the_caller_exports_stays(self):
-        own = {"OMPI_MCA_oob_tcp_keepalive_time": "60", "OMPI_MCA_plm_rsh_args": "-p 2222", "OMPI_MCA_btl_tcp_links": "1", "OMP_NUM_THREADS": "7"}
-        words, variables, _ = self.recorded("openmpi4", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "1", "true", **own)
+        own = {"OMPI_MCA_oob_tcp_keepalive_time": "60", "OMPI_MCA_plm_rsh_args": "-p 2222", "OMPI_MCA_btl_tcp_links": "1",
+               "OMP_NUM_THREADS": "7"}
+        words, variables, _ = self.recorded("openmpi4", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "1", "true",
+                                            **own)
         self.assertEqual({name: variables[name] for name in own}, own)
         _, variables, _ = self.recorded("openmpi4", "-n", "2", "true", OMPI_MCA_plm_rsh_agent="rsh")
         self.assertNotIn("OMPI_MCA_plm_rsh_args", variables)  # rsh knows no ConnectTimeout
         self.assertNotIn("OMPI_MCA_btl_tcp_links", variables)  # one host
 
     def test_fewer_ranks_than_places(self):
-        words, _, _ = self.recorded("openmpi4", "-n", "3", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "2", "--oversubscribe", "true")
+        words, _, _ = self.recorded("openmpi4", "-n", "3", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "2",
+                                    "--oversubscribe", "true")
         self.assert_has(words, "-n", "3", "--hostfile", str(self.folder / "hosts.txt"))
         self.assert_has(words, "--bind-to", "none", "--map-by", "ppr:2:node", "--oversubscribe")
 
@@ -146,8 +156,10 @@ class Mpirun(unittest.TestCase):
         if shutil.which("mpirun.mpich") is None:
             self.skipTest("no mpirun.mpich here")
         waits = 'trap "exit 75" USR1; echo ready; for i in $(seq 300); do sleep 0.1; done'
-        for command, code in ((["bash", "-c", waits], 75), (["bash", "-c", "echo ready; exec sleep 30"], 143)):
-            with subprocess.Popen([SCRIPT, "-n", "2", *command], env={**os.environ, "VQLM_MPIRUN": "mpirun.mpich"}, stdout=subprocess.PIPE,
+        # "train": what is stopped then, for mpirun.mpich may lose the exit code.
+        for command, code in ((["bash", "-c", waits, "train"], 75), (["bash", "-c", "echo ready; exec sleep 30"], 143)):
+            with subprocess.Popen([SCRIPT, "-n", "2", *command], env={**os.environ, "VQLM_MPIRUN": "mpirun.mpich"},
+                                  stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL, text=True) as process:
                 self.assertEqual([process.stdout.readline() for _ in range(2)], ["ready\n"] * 2)
                 process.terminate()
@@ -159,13 +171,16 @@ class Mpirun(unittest.TestCase):
         self.refused("-n", "2", "--env", "NOT_SET_HERE", "true", says=["NOT_SET_HERE", "--env NOT_SET_HERE=VALUE"])
         self.refused("-n", "2", "--env", "A*", "true", says=["A*", "no name of a variable"], AB="1")
         self.refused("-n", "2", "--interface", "eth0;rm", "true", says=["eth0;rm", "10.1.0.0/16"])
-        self.refused("-n", "2", "--interface", "10.1.0.0/16", "true", says=["10.1.0.0/16", "eth0"], VQLM_MPIRUN=f"{self.folder}/recorder",
+        self.refused("-n", "2", "--interface", "10.1.0.0/16", "true", says=["10.1.0.0/16", "eth0"],
+                     VQLM_MPIRUN=f"{self.folder}/recorder",
                      RECORDED_VERSION=VERSIONS["mpich"])
         self.refused("-n", "2", "--report-bindings", "true", says=["--report-bindings", "--help"])
         self.refused("-n", "2", "true", says=["no-such-mpirun", "VQLM_MPIRUN"], VQLM_MPIRUN="no-such-mpirun")
         self.refused("-n", "2", "true", says=["OMPI_MCA_mca_base_env_list", "--env"], OMPI_MCA_mca_base_env_list="A")
-        self.refused("--hosts", hosts, "--ranks-per-node", "2", "true", says=["--ranks-per-node 2", "h1", "slots=1", "--oversubscribe"])
-        self.refused("--hosts", self.hosts("h1"), "--ranks-per-node", many, "true", says=[f"--ranks-per-node {many}", f"{self.cores} cores", "--oversubscribe"])
+        self.refused("--hosts", hosts, "--ranks-per-node", "2", "true",
+                     says=["--ranks-per-node 2", "h1", "slots=1", "--oversubscribe"])
+        self.refused("--hosts", self.hosts("h1"), "--ranks-per-node", many, "true",
+                     says=[f"--ranks-per-node {many}", f"{self.cores} cores", "--oversubscribe"])
         self.refused("--hosts", self.hosts("h1 slots=x"), "--ranks-per-node", "1", "true", says=["hosts.txt", "h1 slots=x"])
         self.refused("--hosts", self.hosts("# none"), "--ranks-per-node", "1", "true", says=["hosts.txt", "one name a line"])
         self.refused("-n", "3", "--hosts", self.hosts("h1", "h2"), "--ranks-per-node", "1", "true", says=["-n 3", "room for 2"])

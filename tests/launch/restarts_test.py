@@ -10,8 +10,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import unittest
 
 from program import PROGRAM, SOURCE_DIR
@@ -27,7 +25,10 @@ SSH = """#!/bin/bash
 while [ "$1" = -o ]; do shift 2; done
 echo "$1: ${*:2}" >>"$PRETENDED/ssh.txt"
 if [ -e "$PRETENDED/dead/$1" ]; then echo "ssh: connect to host $1 port 22: No route to host" >&2; exit 255; fi
-if [ -e "$PRETENDED/sick/$1" ] && [[ "$*" == *doctor* ]]; then echo "vqlm: error: doctor: 1 of 4 checks failed: matmul" >&2; exit 1; fi
+if [ -e "$PRETENDED/sick/$1" ] && [[ "$*" == *doctor* ]]; then
+  echo "vqlm: error: doctor: 1 of 4 checks failed: matmul" >&2
+  exit 1
+fi
 """
 # Attempt K puts down its words and hosts, and then plays the script play-K in the run's folder.
 MPIRUN = """#!/bin/bash
@@ -39,7 +40,9 @@ cd "$PRETENDED/run" && . "$PRETENDED/tools" && . "$PRETENDED/play-$number"
 """
 # For those scripts: config KEYS..., steps FROM TO, save STEP.
 TOOLS = """
-config() { printf '[parallel]\\ntensor = %s\\ndata = %s\\n[train]\\nglobal_batch = %s\\nmicro_batch = %s\\n' "$@" >config.toml; }
+config() {
+  printf '[parallel]\\ntensor = %s\\ndata = %s\\n[train]\\nglobal_batch = %s\\nmicro_batch = %s\\n' "$@" >config.toml
+}
 steps() { for step in $(seq "$1" "$2"); do echo "{\\"step\\":$step,\\"loss\\":1.0,\\"seconds\\":0.01}"; done >>metrics.jsonl; }
 save() { mkdir -p "checkpoints/step-$(printf %08d "$1")"; touch "checkpoints/step-$(printf %08d "$1")/manifest.json"; }
 """
@@ -57,7 +60,8 @@ class Case(unittest.TestCase):
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def launch(self, *words, timeout=120, **environment):
-        return subprocess.run([LAUNCH, *map(str, words)], env={**os.environ, **ENVIRONMENT, **environment}, capture_output=True, text=True,
+        return subprocess.run([LAUNCH, *map(str, words)], env={**os.environ, **ENVIRONMENT, **environment},
+                              capture_output=True, text=True,
                               timeout=timeout, check=False)
 
     def executable(self, name, text):
@@ -76,7 +80,8 @@ if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then
   number=$(ls {self.folder} | grep -c ^attempt-)
   touch {self.folder}/attempt-$number
   if [ -n "${{steps[number]:-}}" ]; then
-    (until grep -q "\\"step\\":${{steps[number]}}," {self.run_dir}/metrics.jsonl 2>/dev/null; do sleep 0.001; done; kill -9 $$) &
+    sign="\\"step\\":${{steps[number]}},"
+    (until grep -q "$sign" {self.run_dir}/metrics.jsonl 2>/dev/null; do sleep 0.001; done; kill -9 $$) &
   fi
 fi
 exec {PROGRAM} "$@"
@@ -85,7 +90,8 @@ exec {PROGRAM} "$@"
     def test_a_killed_rank_costs_some_steps_and_nothing_else(self):
         prepare(self.folder)
         whole = Reference(self.folder, "dense", (2, 1))
-        result = self.launch("--restarts", "3", "-n", "2", self.killed_at(23), *train_arguments(self.folder, "run", "dense", (2, 1)))
+        result = self.launch("--restarts", "3", "-n", "2", self.killed_at(23),
+                             *train_arguments(self.folder, "run", "dense", (2, 1)))
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(whole.differences_at_end(self.run_dir), [])
         (restart,) = self.restarts()
@@ -96,12 +102,14 @@ exec {PROGRAM} "$@"
         self.assertIn(f"2 attempts, {restart['steps_repeated']} steps repeated", result.stderr)
         self.assertIn(f"continuing after step {restart['to_step'] - restart['steps_repeated']} ", result.stderr)
         # A run that has all its steps is at its end at once.
-        again = self.launch("--restarts", "3", "-n", "2", PROGRAM, *train_arguments(self.folder, "run", "dense", (2, 1)), "--resume")
+        again = self.launch("--restarts", "3", "-n", "2", PROGRAM, *train_arguments(self.folder, "run", "dense", (2, 1)),
+                            "--resume")
         self.assertEqual((again.returncode, len(self.restarts())), (0, 1), again.stderr)
 
     def test_the_last_restart_is_followed_by_none(self):
         prepare(self.folder)
-        result = self.launch("--restarts", "1", "-n", "2", self.killed_at(10, 30, 50), *train_arguments(self.folder, "run", "dense", (2, 1)))
+        result = self.launch("--restarts", "1", "-n", "2", self.killed_at(10, 30, 50),
+                             *train_arguments(self.folder, "run", "dense", (2, 1)))
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("--restarts 1 are used up", result.stderr)
         self.assertEqual(len(self.restarts()), 1)
@@ -134,7 +142,8 @@ steps $((from + 1)) 23; save 20; kill -9 $$
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("gives up: step 24 failed twice", result.stderr)
         starts = (self.folder / "starts").read_text().splitlines()
-        self.assertEqual(starts, [f"train --set run.dir={self.run_dir} --force", f"train --set run.dir={self.run_dir} --resume"])
+        self.assertEqual(starts, [f"train --set run.dir={self.run_dir} --force",
+                                  f"train --set run.dir={self.run_dir} --resume"])
         (restart,) = self.restarts()
         self.assertEqual((restart["to_step"], restart["steps_repeated"]), (23, 3))
         rows = [line.split()[:5] for line in result.stderr.splitlines() if line.startswith(("  1  ", "  2  "))]
@@ -142,13 +151,15 @@ steps $((from + 1)) 23; save 20; kill -9 $$
 
     def test_ends_that_are_no_failures(self):
         for code in (0, 2, 75, 143):
-            result = self.launch("--restarts", "5", "-n", "1", "bash", "-c", f"echo start; exit {code}", "train", "--set", f"run.dir={self.run_dir}")
+            result = self.launch("--restarts", "5", "-n", "1", "bash", "-c", f"echo start; exit {code}", "train", "--set",
+                                 f"run.dir={self.run_dir}")
             self.assertEqual((result.returncode, result.stdout), (code, "start\n"), result.stderr)
 
     def test_signals_reach_the_ranks_and_end_it(self):
         waits = 'trap "exit 75" USR1; echo ready; for i in $(seq 300); do sleep 0.1; done'
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            with subprocess.Popen([LAUNCH, "--restarts", "5", "-n", "2", "bash", "-c", waits, "train"], stdout=subprocess.PIPE, text=True,
+            with subprocess.Popen([LAUNCH, "--restarts", "5", "-n", "2", "bash", "-c", waits, "train"],
+                                  stdout=subprocess.PIPE, text=True,
                                   stderr=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT}) as process:
                 self.assertEqual([process.stdout.readline() for _ in range(2)], ["ready\n"] * 2)
                 process.send_signal(number)
@@ -157,19 +168,24 @@ steps $((from + 1)) 23; save 20; kill -9 $$
 
     def test_it_waits_for_the_lock_of_ranks_that_are_ending(self):
         self.run_dir.mkdir()
+        command = [LAUNCH, "--restarts", "1", "-n", "1", "bash", "-c", f"echo >>{self.folder}/starts; exit 1", "train", "--set",
+                   f"run.dir={self.run_dir}"]
         with open(self.run_dir / "run.lock", "w") as lock:
             lock.write("host h9, process 77\n")
             lock.flush()
             fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
-            free = threading.Timer(3, lambda: fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_UNLCK, 0, 0, 0, 0)))
-            free.start()
-            begin = time.monotonic()
-            result = self.launch("--restarts", "1", "-n", "1", "bash", "-c", f"echo >>{self.folder}/starts; exit 1", "train", "--set",
-                                 f"run.dir={self.run_dir}")
-            free.join()
-        self.assertGreaterEqual(time.monotonic() - begin, 3)
-        self.assertIn("run.lock is held (host h9, process 77); waiting 5 s", result.stderr)
-        self.assertEqual((result.returncode, (self.folder / "starts").read_text()), (1, "\n\n"), result.stderr)
+            with subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True) as process:
+                words = ""
+                while "run.lock is held" not in words:
+                    line = process.stderr.readline()
+                    self.assertTrue(line, f"it waited for no lock: {words}")
+                    words += line
+                self.assertIn("(host h9, process 77); waiting 5 s", words)
+                self.assertEqual((self.folder / "starts").read_text(), "\n", "it started beside the lock's holder")
+                fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_UNLCK, 0, 0, 0, 0))
+                process.stderr.read()
+                self.assertEqual(process.wait(timeout=60), 1)
+        self.assertEqual((self.folder / "starts").read_text(), "\n\n")
 
 
 class OverHosts(Case):
@@ -187,8 +203,10 @@ class OverHosts(Case):
         (self.folder / "spares.txt").write_text("".join(f"{host}\n" for host in spares))
         for number, script in enumerate(scripts, 1):
             (self.folder / f"play-{number}").write_text(script + "\n")
-        return self.launch("--restarts", restarts, "--hosts", self.folder / "hosts.txt", "--spare-hosts", self.folder / "spares.txt",
-                           "--ranks-per-node", per_node, "--oversubscribe", "vqlm", "train", "--set", f"run.dir={self.run_dir}", *words,
+        return self.launch("--restarts", restarts, "--hosts", self.folder / "hosts.txt", "--spare-hosts",
+                           self.folder / "spares.txt",
+                           "--ranks-per-node", per_node, "--oversubscribe", "vqlm", "train", "--set",
+                           f"run.dir={self.run_dir}", *words,
                            PRETENDED=str(self.folder), PATH=f"{self.folder}/bin:{os.environ['PATH']}")
 
     def hosts_of(self, attempt):
@@ -238,8 +256,10 @@ class OverHosts(Case):
                     path.unlink()
                 for path in self.run_dir.glob("*.*"):
                     path.unlink()
-                dies = f"config {tensor} 0 {global_batch} {micro_batch}; steps 1 12; save 10; touch {self.folder}/dead/h1; exit 205"
-                result = self.play([f"h{host}" for host in range(1, hosts + 1)], [], dies, "exit 0", words=["--set", "parallel.data=4"])
+                keys = f"{tensor} 0 {global_batch} {micro_batch}"
+                dies = f"config {keys}; steps 1 12; save 10; touch {self.folder}/dead/h1; exit 205"
+                result = self.play([f"h{host}" for host in range(1, hosts + 1)], [], dies, "exit 0",
+                                   words=["--set", "parallel.data=4"])
                 self.assertEqual((result.returncode, self.ranks_of(2), len(self.hosts_of(2))), (0, ranks, used), result.stderr)
                 self.assertNotIn("h1", self.hosts_of(2))
                 self.assertEqual(self.words_of(2)[-3:], ["--resume", "--set", "parallel.data=0"])
@@ -261,7 +281,8 @@ class OverHosts(Case):
 
     def test_a_step_that_fails_on_different_hosts_is_no_host_s_fault(self):
         fails = "config 1 4 8 1; {}; save 10; echo 'watchdog: rank 1 on {}: no sign of life for 45 s' >&2; exit 1"
-        cut = "sed -i '/\"step\":1[12],/d' metrics.jsonl; echo 'continuing after step 10 (1 tokens)' >&2; sleep 0.6; steps 11 12"
+        cut = ("sed -i '/\"step\":1[12],/d' metrics.jsonl; echo 'continuing after step 10 (1 tokens)' >&2; sleep 0.6; "
+               "steps 11 12")
         result = self.play(["h1", "h2"], ["s1", "s2"], fails.format("steps 1 12", "h2"), fails.format(cut, "h1"))
         self.assertEqual((result.returncode, self.attempts()), (1, 2), result.stderr)
         self.assertIn("gives up: step 13 failed twice, on different hosts", result.stderr)
