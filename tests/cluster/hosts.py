@@ -26,7 +26,8 @@ PREFIX = "vqlm-cluster-"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Open MPI's folder of a job is named after the host and mpirun's pid, which another test's host may have, too.
 TMPDIR = "/run/tmp"
-NAMESPACES = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+NAMESPACES = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
+              "--mount-proc"]
 SSHD_CONFIG = f"""PermitRootLogin prohibit-password
 PasswordAuthentication no
 StrictModes no
@@ -54,7 +55,8 @@ def why_not(*programs):
             return f"there is no program {program}"
     if os.geteuid() != 0:
         return "only root can make hosts of namespaces"
-    probe = "hostname probe && mount -t tmpfs tmpfs /run && ip link add port type veth peer name eth0 && ip link add switch type bridge"
+    probe = ("hostname probe && mount -t tmpfs tmpfs /run && ip link add port type veth peer name eth0 && "
+             "ip link add switch type bridge")
     tried = subprocess.run([*NAMESPACES, "bash", "-c", probe], env={"PATH": PATH}, capture_output=True, text=True, check=False)
     return f"no hosts can be made of namespaces here: {tried.stderr.strip()}" if tried.returncode != 0 else None
 
@@ -135,8 +137,10 @@ class Cluster:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key], check=True)
         shutil.copy(self.folder / "ssh/id_ed25519.pub", self.folder / "ssh/authorized_keys")
         host_key = " ".join((self.folder / "host_key.pub").read_text().split()[:2])
-        (self.folder / "ssh/known_hosts").write_text("".join(f"{host},{self.address(host)} {host_key}\n" for host in self.hosts))
-        (self.folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{self.address(host)} {host}\n" for host in self.hosts))
+        known = [f"{host},{self.address(host)} {host_key}\n" for host in self.hosts]
+        names = ["127.0.0.1 localhost\n", *(f"{self.address(host)} {host}\n" for host in self.hosts)]
+        (self.folder / "ssh/known_hosts").write_text("".join(known))
+        (self.folder / "hosts").write_text("".join(names))
         (self.folder / "sshd_config").write_text(f"HostKey {self.folder}/host_key\n{SSHD_CONFIG}")
 
     def _keep(self, name):
@@ -157,17 +161,19 @@ class Cluster:
     def _boot(self, host):
         self.keepers[host] = self._keep(host)
         pid = self.keepers[host][1]
-        self._in_switch(f"ip link add port-{host} type veth peer name eth0 netns {pid} && ip link set port-{host} master br0 up")
+        self._in_switch(f"ip link add port-{host} type veth peer name eth0 netns {pid} && "
+                        f"ip link set port-{host} master br0 up")
         self.shell(host, f"ip link set lo up && ip addr add {self.address(host)}/24 dev eth0 && ip link set eth0 up")
         self.start_sshd(host)
 
     def _in_switch(self, words):
         # Without the process namespace: `netns PID` of ip is a pid of the machine.
-        subprocess.run(["nsenter", "-t", str(self.keepers["switch"][1]), "--net", "--", "bash", "-c", words], env={"PATH": PATH}, check=True)
+        command = ["nsenter", "-t", str(self.keepers["switch"][1]), "--net", "--", "bash", "-c", words]
+        subprocess.run(command, env={"PATH": PATH}, check=True)
 
     def start_sshd(self, host):
-        self.run(host, shutil.which("sshd", path=PATH), "-f", self.folder / "sshd_config", "-E", self.folder / f"sshd-{host}.log",
-                 "-o", f"ListenAddress={self.address(host)}", check=True)
+        self.run(host, shutil.which("sshd", path=PATH), "-f", self.folder / "sshd_config",
+                 "-E", self.folder / f"sshd-{host}.log", "-o", f"ListenAddress={self.address(host)}", check=True)
 
     def answers(self, host, seconds=1):
         """Whether the host's sshd takes connections from the first host."""
@@ -175,14 +181,16 @@ class Cluster:
         return self.run(self.hosts[0], "timeout", seconds, "bash", "-c", words).returncode == 0
 
     def _command(self, host, command, environment):
-        variables = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": TMPDIR, **(environment or {})}
+        variables = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": TMPDIR,
+                     **(environment or {})}
         enter = ["nsenter", "-t", str(self.keepers[host][1]), "--net", "--uts", "--mount", "--pid", "--"]
-        return [*enter, "env", "-C", self.folder, "-i", *(f"{name}={value}" for name, value in variables.items()), *map(str, command)]
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return [*enter, "env", "-C", self.folder, "-i", *words, *map(str, command)]
 
     def run(self, host, *command, environment=None, timeout=120, check=False):
         """The command on the host, as after a login and in the shared folder: subprocess.CompletedProcess with text output."""
-        return subprocess.run(self._command(host, command, environment), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=timeout, check=check)
+        return subprocess.run(self._command(host, command, environment), stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=timeout, check=check)
 
     def shell(self, host, words, **options):
         return self.run(host, "bash", "-c", words, check=True, **options).stdout
@@ -190,8 +198,8 @@ class Cluster:
     def start(self, host, *command, log, environment=None):
         """The same, but does not wait: subprocess.Popen, whose exit code is the command's; signals go to child(process)."""
         with open(log, "ab") as words:
-            return subprocess.Popen(self._command(host, command, environment), stdin=subprocess.DEVNULL, stdout=words, stderr=words,
-                                    start_new_session=True)
+            return subprocess.Popen(self._command(host, command, environment), stdin=subprocess.DEVNULL, stdout=words,
+                                    stderr=words, start_new_session=True)
 
     @staticmethod
     def child(process):
@@ -231,7 +239,7 @@ class Cluster:
         wait_until(lambda: self.answers(host), f"{host}: back")
 
     def second_interface(self, kind):
-        """On every host. docker0: with one address everywhere, as Docker makes it. bmc0: an address of one subnet, but no cable."""
+        """On every host. docker0: one address everywhere, as Docker makes it. bmc0: an address of one subnet, but no cable."""
         for host in self.hosts:
             address = {"docker0": "172.17.0.1/16", "bmc0": f"10.99.0.{host[1:]}/24"}[kind]
             self.shell(host, f"ip link add {kind} type bridge && ip link add inside-{kind} type veth peer name to-{kind} && "
@@ -254,7 +262,8 @@ class Cluster:
             command = ["nsenter", "-t", str(self.keepers["switch"][1]), "--net", "--", "setpriv", "--pdeathsig", "KILL", *relay]
             self.relays[host] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: (self.folder / f"relay-{host}.log").read_text() == "ready\n", "the relay")
-        self._in_switch(f"ip link add relay-{host} type bridge && ip link set relay-{host} up && ip link set a-{host} master br0 up && "
+        self._in_switch(f"ip link add relay-{host} type bridge && ip link set relay-{host} up && "
+                        f"ip link set a-{host} master br0 up && "
                         f"ip link set b-{host} master relay-{host} up && ip link set port-{host} master relay-{host}")
 
     def quicken(self, host):

@@ -61,10 +61,11 @@ class Hosts(unittest.TestCase):
 
     def test_nothing_stays(self):
         """Neither of a cluster that ends, nor of one whose test was killed."""
-        script = "import hosts, sys, time\nwith hosts.Cluster(2) as c:\n print(c.folder, c.keepers['h2'][1], c.pids('h2', 'sshd')[0], flush=True)\n"
+        script = ("import hosts, time\nwith hosts.Cluster(2) as c:\n"
+                  " print(c.folder, c.keepers['h2'][1], c.pids('h2', 'sshd')[0], flush=True)\n")
         for how in ("", " time.sleep(1000)\n"):
-            with subprocess.Popen([sys.executable, "-B", "-c", script + how], cwd=pathlib.Path(__file__).parent, stdout=subprocess.PIPE,
-                                  text=True) as process:
+            with subprocess.Popen([sys.executable, "-B", "-c", script + how], cwd=pathlib.Path(__file__).parent,
+                                  stdout=subprocess.PIPE, text=True) as process:
                 folder, *pids = process.stdout.readline().split()
                 if how:
                     self.assertTrue(pathlib.Path(folder).exists())

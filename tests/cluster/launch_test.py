@@ -1,5 +1,5 @@
-"""launch/mpirun.sh over two hosts: the training is the one of one host bit by bit, faults end it in time with the host's name, and
-resuming goes on as if nothing had happened."""
+"""launch/mpirun.sh over two hosts: the training is the one of one host bit by bit, faults end it in time with the host's
+name, and resuming goes on as if nothing had happened."""
 
 import pathlib
 import re
@@ -15,7 +15,8 @@ from job import ENVIRONMENT, PROGRAM
 from tiny_runs import Reference, prepare, train_arguments, wait_for_step
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch/mpirun.sh"
-HAS_HEARTBEAT = b"parallel.heartbeat_seconds" in subprocess.run([PROGRAM, "train", "--help"], capture_output=True, check=True).stdout
+HELP = subprocess.run([PROGRAM, "train", "--help"], capture_output=True, text=True, check=True).stdout
+HAS_HEARTBEAT = "parallel.heartbeat_seconds" in HELP
 HEAD, GRID = "vq", (2, 2)
 UNFINISHED = 75  # the exit code of a run that is saved, to be continued
 STRIKE = 14  # the step after which a test breaks something

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 
-from hosts import wait_until
+from hosts import TMPDIR, wait_until
 
 PROGRAMS = ("munged", "sbatch", "slurmctld", "slurmd")
 GRACE_SECONDS = 60
@@ -52,10 +52,12 @@ class Slurm:
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o400)
         (self.folder / "cgroup.conf").write_text(CGROUP_CONF)
-        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(folder=self.folder, nodes=",".join(cluster.hosts), grace=GRACE_SECONDS))
+        conf = SLURM_CONF.format(folder=self.folder, nodes=",".join(cluster.hosts), grace=GRACE_SECONDS)
+        (self.folder / "slurm.conf").write_text(conf)
         for host in cluster.hosts:
             cluster.shell(host, "mount -t tmpfs tmpfs /sys/fs/cgroup")
-            cluster.run(host, "munged", "--force", f"--key-file={self.folder}/munge.key", f"--log-file={self.folder}/munged.{host}.log",
+            cluster.run(host, "munged", "--force", f"--key-file={self.folder}/munge.key",
+                        f"--log-file={self.folder}/munged.{host}.log",
                         "--seed-file=/run/munge/seed", "--pid-file=/run/munge/pid", "--socket=/run/munge/munge.socket.2", check=True)
         cluster.run("h1", "slurmctld", "-c", environment=self.environment, check=True)
         for host in cluster.hosts:
@@ -63,7 +65,9 @@ class Slurm:
         self.wait_for_nodes()
 
     def start_node(self, host):
-        self.cluster.run(host, "slurmd", "-N", host, environment=self.environment, check=True)
+        # A node boots without what the daemons of its life before have left: they would refuse to start the same step again.
+        self.cluster.shell(host, f"rm -rf {self.folder}/spool.{host} {TMPDIR}/*")
+        self.cluster.run(host, "slurmd", "-c", "-N", host, environment=self.environment, check=True)
 
     def wait_for_nodes(self):
         all_idle = f"idle {len(self.cluster.hosts)}\n"
