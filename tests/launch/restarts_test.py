@@ -267,7 +267,7 @@ class OverHosts(Case):
                 self.assertEqual(f"spare: h{hosts}" in result.stderr, used < hosts - 1, result.stderr)
 
     def test_a_host_that_the_failure_names_is_left_out_though_it_answers(self):
-        names = ["vqlm: watchdog: rank 3 on h2: no sign of life for 45 s",
+        names = ["[10:00:00] error: watchdog: rank 3 on h2: no sign of life for 45 s",
                  "mpirun noticed that process rank 3 with PID 0 on node h2 exited on signal 9 (Killed).",
                  "  HNP daemon   : [[1,0],0] on node h1\\n  Remote daemon: [[1,0],1] on node h2"]
         for words in names:
@@ -280,7 +280,7 @@ class OverHosts(Case):
                 self.assertIn("h2.cluster is left out from now on", result.stderr)
 
     def test_a_step_that_fails_on_different_hosts_is_no_host_s_fault(self):
-        fails = "config 1 4 8 1; {}; save 10; echo 'watchdog: rank 1 on {}: no sign of life for 45 s' >&2; exit 1"
+        fails = "config 1 4 8 1; {}; save 10; echo '[10:00:00] error: watchdog: rank 1 on {}: no sign of life for 45 s' >&2; exit 1"
         cut = ("sed -i '/\"step\":1[12],/d' metrics.jsonl; echo 'continuing after step 10 (1 tokens)' >&2; sleep 0.6; "
                "steps 11 12")
         result = self.play(["h1", "h2"], ["s1", "s2"], fails.format("steps 1 12", "h2"), fails.format(cut, "h1"))
