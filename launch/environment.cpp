@@ -119,13 +119,14 @@ Environment::Environment()
     : host_(describe_host().name),
       start_limit_(std::in_place, launcher_may_connect_ranks() ? start_limit_seconds() : 0, host_, launcher_rank()) {
   mpi_.emplace();
+  if (mpi_->size() == 1) start_limit_.reset();
 }
 
 void Environment::watch_ranks() {
   Heartbeat::Options options{
       .rank = mpi().rank(), .host = host_, .limits = {}, .interface = chosen_interface(), .on_failure = {}};
   options.on_failure = [this](const std::string& /*message*/) {
-    mpi_->abort("vqlm: error: the watchdog ended the job", 1);
+    mpi_->abort("vqlm: error: the watchdog ended the job", lost_rank_exit_code);
   };
   heartbeat_ = std::make_unique<Heartbeat>([this](const std::string& text) { return mpi_->gather_texts(text); },
                                            mpi_->activity(), std::move(options));
@@ -200,6 +201,7 @@ ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& para
   NcclOptions options;
   options.timeout_seconds = static_cast<double>(parallel.timeout_seconds);
   options.activity = mpi().activity();
+  options.on_failure = [this](const std::string& message) { mpi().abort(message, lost_rank_exit_code); };
   if (heartbeat_) {
     heartbeat_->set_limits({static_cast<double>(parallel.heartbeat_seconds), options.timeout_seconds});
     options.who_is_behind = [this] { return heartbeat_->who_is_behind(); };

@@ -18,6 +18,9 @@
 
 namespace vqlm {
 
+/// EX_UNAVAILABLE of sysexits.h: a watchdog ended the job, because a rank or its host was lost or hung. The run may go on elsewhere.
+inline constexpr int lost_rank_exit_code = 69;
+
 /// A message as it leaves the program: one line, whatever line ends and terminal codes a file or an option put into it.
 std::string one_line(std::string message);
 

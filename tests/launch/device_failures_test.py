@@ -78,7 +78,9 @@ class DeviceFailures(DeviceRuns):
     def test_a_rank_that_hangs_ends_the_job_by_the_time_out(self):
         for group, at, rank, collective in (("world", 20, 1, "all_reduce"), ("data", 40, 3, "all_gather")):
             with self.subTest(group=group):
-                words = self.fault(f"hang-{group}", "HANG_AT", at, group, rank).stderr
+                result = self.fault(f"hang-{group}", "HANG_AT", at, group, rank)
+                self.assertEqual(result.returncode, 69, result.stderr)
+                words = result.stderr
                 self.assertRegex(words, rf"watchdog: {collective} #\d+ of group '{group}' .* not completed")
                 self.assertIn("parallel.timeout_seconds = 3", words)
 

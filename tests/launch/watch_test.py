@@ -71,7 +71,7 @@ class Watch(unittest.TestCase):
                 for pid in ranks.values():
                     if os.path.exists(f"/proc/{pid}"):
                         os.kill(pid, signal.SIGKILL)
-        self.assertNotEqual(process.returncode, 0)
+        self.assertEqual(process.returncode, 69, words)
         return words
 
     def test_a_rank_that_is_stopped_for_good_ends_the_job_by_its_name(self):
