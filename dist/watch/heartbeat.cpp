@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "dist/watch/network_interfaces.h"
+#include "dist/watch/seconds.h"
 #include "dist/watch/slow_ranks.h"
 
 namespace vqlm {
@@ -33,10 +34,6 @@ constexpr double look_elsewhere = 1.0 / 3;
 constexpr std::chrono::seconds time_for_rank_0{10};
 constexpr std::chrono::seconds time_to_abort{10};
 constexpr std::uint32_t loopback = 0x7f000001;
-
-double seconds_between(HeartbeatTable::Clock::time_point from, HeartbeatTable::Clock::time_point to) {
-  return duration<double>(to - from).count();
-}
 
 /// Between beats: many of them within either limit.
 duration<double> interval(const HeartbeatLimits& limits) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "dist/watch/seconds.h"
 
 namespace vqlm {
 namespace {
@@ -15,10 +16,6 @@ namespace {
 constexpr double same_silence = 0.8;
 // A rank is worth a word long before it ends the job.
 constexpr double early_word = 1.0 / 3;
-
-double seconds_between(HeartbeatTable::Clock::time_point from, HeartbeatTable::Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
 
 auto progress_of(const RankActivity::Seen& seen) {
   return std::tuple(seen.step, seen.collectives);

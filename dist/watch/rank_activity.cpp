@@ -3,11 +3,13 @@
 #include <iterator>
 #include <utility>
 
+#include "dist/watch/seconds.h"
+
 namespace vqlm {
 namespace {
 
 double seconds_since(RankActivity::Clock::time_point then) {
-  return std::chrono::duration<double>(RankActivity::Clock::now() - then).count();
+  return seconds_between(then, RankActivity::Clock::now());
 }
 
 }  // namespace

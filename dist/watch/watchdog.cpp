@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "dist/watch/seconds.h"
 
 namespace vqlm {
 namespace {
@@ -25,10 +26,6 @@ constexpr std::chrono::milliseconds time_for_others{500};
 constexpr std::chrono::seconds time_for_cause{4};
 // NCCL's abort may itself wait for a peer; the job ends all the same.
 constexpr std::chrono::seconds time_to_abort{5};
-
-double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
 
 }  // namespace
 

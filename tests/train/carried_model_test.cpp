@@ -62,7 +62,7 @@ class CarriedModelTest : public ::testing::Test {
   };
   Start start_from(const std::string& path, const Config& config) {
     TrainingRun run(*backend_, grid_, config, open_training_shards(config),
-                    {.initial = path, .matmul_peak = 1e15, .keeps_records = false});
+                    {.initial = path, .matmul_peak = Trainer::nobodys_peak, .keeps_records = false});
     Trainer& trainer = run.trainer();
     const ShardSet shards(config.data.heldout);
     return {Evaluator(*backend_, grid_, trainer.model(), shards, 0, trainer.map()).run().nll, *trainer.map()};

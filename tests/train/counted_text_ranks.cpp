@@ -55,7 +55,7 @@ class CountedTextOfRuns : public ::testing::Test {
     Begun begun;
     TrainingRun run(*world_.backend, grid, config, std::move(shards),
                     {.existing = existing,
-                     .matmul_peak = 1e15,
+                     .matmul_peak = Trainer::nobodys_peak,
                      .keeps_records = trains,
                      .before_allocation = [&](const TrainingInputs& inputs) {
                        begun.counts = inputs.counts;

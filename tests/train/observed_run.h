@@ -16,7 +16,8 @@ inline void observe_run(Backend& backend, const ProcessGrid& grid, Config config
   config.parallel.tensor = grid.tensor_size();
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
-  TrainingRun run(backend, grid, config, std::move(shards), {.matmul_peak = 1e15, .keeps_records = false});
+  TrainingRun run(backend, grid, config, std::move(shards),
+                  {.matmul_peak = Trainer::nobodys_peak, .keeps_records = false});
   run.train([&] {
     observe();
     return false;

@@ -87,8 +87,9 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   ShardSet shards = open_training_shards(config);
   resolve(config, shards.vocab_size(), grid.world().size());
   const bool root = grid.world().rank() == 0;
-  TrainingRun training(backend, grid, config, std::move(shards),
-                       {.existing = resume ? ExistingRun::resume : ExistingRun::refuse, .matmul_peak = 1e15});
+  TrainingRun training(
+      backend, grid, config, std::move(shards),
+      {.existing = resume ? ExistingRun::resume : ExistingRun::refuse, .matmul_peak = Trainer::nobodys_peak});
   Trainer& trainer = training.trainer();
   TrainedRun run;
   run.first_step = trainer.state().step;

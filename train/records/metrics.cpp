@@ -19,7 +19,7 @@ namespace {
 // ordered: a line reads in the order that people look for things.
 using OrderedJson = nlohmann::ordered_json;
 
-double number_at(const OrderedJson& object, const char* key) {
+double number_or_0(const OrderedJson& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_number() ? found->get<double>() : 0;
 }
@@ -27,12 +27,12 @@ double number_at(const OrderedJson& object, const char* key) {
 /// Adds what a line that is cut tells.
 void add_lost(LostTime& lost, const OrderedJson& line) {
   if (line.contains("resumed")) {
-    lost.steps_repeated += static_cast<std::int64_t>(number_at(line, "steps_repeated"));
-    lost.seconds_repeated += number_at(line, "seconds_repeated");
-    lost.seconds_between += number_at(line, "seconds_between");
+    lost.steps_repeated += static_cast<std::int64_t>(number_or_0(line, "steps_repeated"));
+    lost.seconds_repeated += number_or_0(line, "seconds_repeated");
+    lost.seconds_between += number_or_0(line, "seconds_between");
   } else if (line.contains("loss")) {
     ++lost.steps_repeated;
-    lost.seconds_repeated += number_at(line, "seconds");
+    lost.seconds_repeated += number_or_0(line, "seconds");
   }
 }
 

@@ -103,7 +103,6 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
   report_start();
-  if (grid_.world().rank() == 0) make_room();
   Wishes wishes;
   while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
     const StepMetrics step = train_step(stop_requested, limit, wishes);
@@ -254,8 +253,6 @@ void Trainer::note_skipped_update(const StepMetrics& step, Metrics* metrics) {
       what, skipped_in_a_row_, config_.train.max_skipped_steps, config_.optim.lr));
 }
 
-/// Of the run's own checkpoints: what killed saves have left, and more than checkpoint.keep, which may have been lowered
-/// because the disk is full.
 void Trainer::make_room() {
   remove_unfinished(folder_.checkpoints());
   if (newest_checkpoint_.parent_path() != folder_.checkpoints()) return;

@@ -28,12 +28,19 @@ enum class TrainOutcome { finished, stopped, out_of_time };
 
 class Trainer {
  public:
+  /// A matmul_peak for those whose utilisation nobody reads.
+  static constexpr double nobodys_peak = 1e15;
+
   /// Collective. `resumed`: the checkpoint to continue from, or null. `initial`: the model whose parameters a run that is not
   /// resumed starts from (check_initial_model), null for random ones; of a resumed one: its model with the head that the run
   /// goes on with, null where that is the checkpoint's. `matmul_peak`: TrainingRunOptions has it. config must be resolved; the back end, the grid, the
   /// configuration and the inputs must outlive the trainer.
   Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
           const CheckpointReader* resumed, const ModelSource* initial = nullptr, double matmul_peak = 0);
+
+  /// On one rank alone, before run(). Removes of the run's own checkpoints what killed saves have left, and more than
+  /// checkpoint.keep, which may have been lowered because the disk is full.
+  void make_room();
 
   /// Trains to config.train.steps. `stop_requested` is asked between steps on every rank; where any rank says yes, the run is
   /// saved and left, and also when the first rank's time `limit` would not leave room for another step and a save.
@@ -86,7 +93,6 @@ class Trainer {
   void save_and_wait(Metrics* metrics);
   /// Says and notes what has become of saves in the background.
   void report_saved(Metrics* metrics);
-  void make_room();
   /// Throws Error where as many saves in a row have failed as the run puts up with.
   void check_saves();
   void note_slow_step(const StepMetrics& step);

@@ -180,6 +180,7 @@ void TrainingRun::begin_records() {
 }
 
 TrainOutcome TrainingRun::train(const std::function<bool()>& stop_requested, const TimeLimit& limit) {
+  if (grid_.world().rank() == 0) trainer_->make_room();  // before the records, which a full disk may have no room for
   if (options_.keeps_records && grid_.world().rank() == 0) begin_records();
   return trainer_->run(metrics_ ? &*metrics_ : nullptr, stop_requested, limit);
 }

@@ -17,8 +17,6 @@
 namespace vqlm {
 namespace {
 
-constexpr double nobodys_peak = 1e15;  // utilisation is not told
-
 void find_recorded(const std::filesystem::path& metrics, ReplayedStep& replayed) {
   std::ifstream lines(metrics);
   const auto number = [](const nlohmann::json& json, const char* name) {
@@ -116,7 +114,7 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
   if (checkpoint && changes_head(plan.config, checkpoint->config()))
     changed = with_changed_head(*checkpoint, plan.config, inputs.map ? &*inputs.map : nullptr);
   Trainer trainer(backend, grid, plan.config, inputs, checkpoint ? &*checkpoint : nullptr,
-                  changed.empty() ? initial.get() : changed.back().get(), nobodys_peak);
+                  changed.empty() ? initial.get() : changed.back().get(), Trainer::nobodys_peak);
   ReplayedStep replayed;
   replayed.step = trainer.advance_to(step);
   for (const SampleLoss& sample : trainer.worst_samples()) {

@@ -53,8 +53,6 @@ Config prepare_run(const ProcessGrid& grid, const fs::path& folder) {
   return config;
 }
 
-constexpr double nobodys_peak = 1e15;  // of a run without records
-
 struct Part {
   std::int64_t first_step = 0;  // the checkpoint's that it continued from, or 0
   std::uint64_t state = 0;      // of this rank's parameters and moments at the end
@@ -63,7 +61,7 @@ struct Part {
 Part train(Backend& backend, const ProcessGrid& grid, const Config& config, ExistingRun existing) {
   ShardSet shards = open_training_shards(config);
   TrainingRun run(backend, grid, config, std::move(shards),
-                  {.existing = existing, .matmul_peak = nobodys_peak, .keeps_records = false});
+                  {.existing = existing, .matmul_peak = Trainer::nobodys_peak, .keeps_records = false});
   Trainer& trainer = run.trainer();
   Part part;
   part.first_step = trainer.state().step;
