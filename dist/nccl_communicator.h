@@ -51,7 +51,7 @@ struct NcclOptions {
   /// What this rank does, and which rank is behind (dist/watch/watchdog.h); the world tells the first of every step.
   std::shared_ptr<RankActivity> activity = nullptr;
   std::function<std::string()> who_is_behind = nullptr;
-  /// Ends the job on every rank with exit code 1 and does not return: MpiSession::abort. Called from the watchdog's
+  /// Ends the job on every rank and does not return: MpiSession::abort. Called from the watchdog's
   /// thread, once NCCL's communicators are aborted.
   std::function<void(const std::string& message)> on_failure = {};
   /// Groups of one rank run through NCCL too, so that one GPU is enough to test it.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "dist/launcher.h"
 #include "dist/watch/network_interfaces.h"
 
 namespace vqlm {
@@ -19,7 +20,7 @@ void set_nccl_environment() {
       throw Error(fmt::format("setenv {}: out of memory", variable));
   }
   const std::string choice = chosen_interface();
-  if (choice.empty()) return;
+  if (choice.empty() || !launcher_may_connect_ranks()) return;
   std::string names;
   for (const NetworkInterface& one : interfaces_for(choice, network_interfaces()))
     names += (names.empty() ? "=" : ",") + one.name;

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 #include <spdlog/sinks/dist_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <unistd.h>
@@ -38,11 +39,10 @@ int most_threads() {
   return std::max(64, 4 * static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
-/// VQLM_START_SECONDS, or what is ample on a network that works.
-double start_limit_seconds() {
-  constexpr double usual = 120;
-  const int asked = number_from_environment("VQLM_START_SECONDS");
-  return asked >= 0 ? asked : usual;
+/// A whole number of seconds from the environment; 0 turns off what it limits.
+double seconds_from_environment(const char* name, double otherwise) {
+  const int asked = number_from_environment(name);
+  return asked >= 0 ? asked : otherwise;
 }
 
 /// Before MPI starts: where ranks and their reading threads share cores, a rank that waits must let others run.
@@ -75,18 +75,25 @@ void require_launcher_of_this_mpi(int announced) {
 }  // namespace
 
 std::string ranks_by_host(const std::vector<std::string>& hosts) {
-  constexpr int told = 8;
-  std::string text;
-  int count = 0;
-  for (std::size_t first = 0, end = 0; first < hosts.size(); first = end) {
-    while (end < hosts.size() && hosts[end] == hosts[first]) ++end;
-    if (++count > told) continue;
-    const std::string range = end - first == 1 ? fmt::format("{}", first) : fmt::format("{} to {}", first, end - 1);
-    text += fmt::format("{}{} ({})", count == 1 ? "" : ", ", hosts[first], range);
+  constexpr std::size_t told = 8;
+  using Entry = std::pair<std::string, std::vector<std::size_t>>;
+  std::vector<Entry> by_host;
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
+    auto found = std::ranges::find(by_host, hosts[rank], &Entry::first);
+    if (found == by_host.end()) found = by_host.insert(by_host.end(), Entry{hosts[rank], {}});
+    found->second.push_back(rank);
   }
-  if (count > told) text += fmt::format(" and {} more", count - told);
-  return fmt::format("{} rank{} on {} host{}: {}", hosts.size(), hosts.size() == 1 ? "" : "s", count,
-                     count == 1 ? "" : "s", text);
+  std::string text = fmt::format("{} rank{} on {} host{}:", hosts.size(), hosts.size() == 1 ? "" : "s", by_host.size(),
+                                 by_host.size() == 1 ? "" : "s");
+  for (std::size_t i = 0; i < std::min(told, by_host.size()); ++i) {
+    const auto& [host, ranks] = by_host[i];
+    const bool in_a_row = ranks.size() > 1 && ranks.back() - ranks.front() + 1 == ranks.size();
+    const std::string numbers =
+        in_a_row ? fmt::format("{} to {}", ranks.front(), ranks.back()) : fmt::format("{}", fmt::join(ranks, ", "));
+    text += fmt::format("{} {} ({})", i == 0 ? "" : ",", host, numbers);
+  }
+  if (by_host.size() > told) text += fmt::format(" and {} more", by_host.size() - told);
+  return text;
 }
 
 std::string one_line(std::string message) {
@@ -117,20 +124,35 @@ void configure_logging() {
 
 Environment::Environment()
     : host_(describe_host().name),
-      start_limit_(std::in_place, launcher_may_connect_ranks() ? start_limit_seconds() : 0, host_, launcher_rank()) {
+      start_limit_(std::in_place,
+                   launcher_may_connect_ranks() ? seconds_from_environment("VQLM_START_SECONDS", 120) : 0, host_,
+                   launcher_rank()) {
   mpi_.emplace();
   if (mpi_->size() == 1) start_limit_.reset();
 }
 
 void Environment::watch_ranks() {
-  Heartbeat::Options options{
-      .rank = mpi().rank(), .host = host_, .limits = {}, .interface = chosen_interface(), .on_failure = {}};
-  options.on_failure = [this](const std::string& /*message*/) {
-    mpi_->abort("vqlm: error: the watchdog ended the job", lost_rank_exit_code);
-  };
+  Heartbeat::Options options{.rank = mpi().rank(),
+                             .host = host_,
+                             .limits = {.heartbeat_seconds = seconds_from_environment("VQLM_HEARTBEAT_SECONDS", 45),
+                                        .timeout_seconds = 0},  // of training alone: other work may be one rank's
+                             .interface = chosen_interface(),
+                             .exit_code = lost_rank_exit_code,
+                             .on_failure = {}};
+  options.on_failure = [this](const std::string& /*said already*/) { end_by_watchdog(); };
   heartbeat_ = std::make_unique<Heartbeat>([this](const std::string& text) { return mpi_->gather_texts(text); },
                                            mpi_->activity(), std::move(options));
   start_limit_.reset();
+}
+
+void Environment::watch_training(const ParallelSection& parallel) const {
+  if (!heartbeat_) return;
+  heartbeat_->set_limits(
+      {static_cast<double>(parallel.heartbeat_seconds), static_cast<double>(parallel.timeout_seconds)});
+}
+
+void Environment::end_by_watchdog() const {
+  mpi_->abort("vqlm: error: the watchdog ended the job", lost_rank_exit_code);
 }
 
 std::vector<std::string> Environment::hosts() const {
@@ -201,11 +223,8 @@ ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& para
   NcclOptions options;
   options.timeout_seconds = static_cast<double>(parallel.timeout_seconds);
   options.activity = mpi().activity();
-  options.on_failure = [this](const std::string& message) { mpi().abort(message, lost_rank_exit_code); };
-  if (heartbeat_) {
-    heartbeat_->set_limits({static_cast<double>(parallel.heartbeat_seconds), options.timeout_seconds});
-    options.who_is_behind = [this] { return heartbeat_->who_is_behind(); };
-  }
+  options.on_failure = [this](const std::string& /*said already*/) { end_by_watchdog(); };
+  if (heartbeat_) options.who_is_behind = [this] { return heartbeat_->who_is_behind(); };
   return ProcessGrid(mpi(), backend, parallel.data, parallel.tensor, options);
 }
 

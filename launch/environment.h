@@ -65,13 +65,16 @@ class Environment {
   /// so. It must be destroyed before the environment. Collective. Throws Error, UsageError with the counts where a node
   /// has more ranks than GPUs.
   std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads);
-  /// The ranks as data x tensor: over NCCL where `backend` is a GPU, else over MPI. From now on ranks are watched with the
-  /// limits of `parallel`. Collective.
+  /// Ranks are watched with these limits from now on; before, and by other commands, for signs of life alone. Every rank calls
+  /// it at about the same time.
+  void watch_training(const ParallelSection& parallel) const;
+  /// The ranks as data x tensor: over NCCL where `backend` is a GPU, else over MPI. Collective.
   ProcessGrid make_grid(Backend& backend, const ParallelSection& parallel) const;
 
  private:
   /// True where every rank sees a GPU. Collective. Throws Error where some do.
   bool gpus_for_all() const;
+  void end_by_watchdog() const;
 
   std::string host_;
   std::optional<StartLimit> start_limit_;  // until the ranks are connected

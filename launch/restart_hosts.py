@@ -15,7 +15,7 @@ DOCTOR_SECONDS = 60
 NAMES = [re.compile(pattern) for pattern in (
     # vqlm; its warnings name ranks that may be well again
     r"error: watchdog: (?:rank \d+ on|host) ([^\s:]+):",
-    r"error: watchdog: .*?: rank \d+ on (\S+) is behind the others:",
+    r"error: watchdog: (?:.*?: )?rank \d+ on (\S+) is behind the others:",
     r"copies of the parameters differ:.*?rank \d+ \([^)]*, ([^)\s]+)\)",
     r"on node (\S+) exited on signal",                                # Open MPI
     r"Remote daemon:.* on node (\S+)",

@@ -1,5 +1,6 @@
 #include "dist/watch/beat.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string_view>

@@ -105,6 +105,8 @@ Heartbeat::Heartbeat(const GatherTexts& gather, std::shared_ptr<RankActivity> ac
   of_rank_0 >> high >> low >> port;
   job_ = high << 32 | low;
   for (std::uint32_t address = 0; of_rank_0 >> address;) addresses_.push_back({address, port});
+  constexpr std::size_t most_addresses = 255;  // a beat says which in a byte
+  addresses_.resize(std::min(addresses_.size(), most_addresses - 1));
   addresses_.push_back({loopback, port});  // of a host without a network, too
   sigset_t all, before;
   sigfillset(&all);
@@ -121,6 +123,12 @@ Heartbeat::~Heartbeat() {
 void Heartbeat::set_limits(const HeartbeatLimits& limits) {
   const std::lock_guard lock(mutex_);
   limits_ = limits;
+  limits_are_new_ = true;
+}
+
+bool Heartbeat::take_new_limits() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(limits_are_new_, false);
 }
 
 HeartbeatLimits Heartbeat::limits() const {
@@ -141,7 +149,9 @@ void Heartbeat::set_who_is_behind(std::string words) {
 /// How long this process did not run before `now`, where that was so: stopped, or without a core.
 HeartbeatTable::Clock::duration Heartbeat::own_sleep(Clock::time_point now) {
   const Clock::duration turn_took = now - std::exchange(last_turn_, now);
-  return turn_took > own_gap ? turn_took : Clock::duration::zero();
+  if (turn_took <= own_gap) return Clock::duration::zero();
+  activity_->forgive(turn_took);
+  return turn_took;
 }
 
 void Heartbeat::run() {
@@ -182,6 +192,7 @@ void Heartbeat::serve(Monitor& monitor) {
   }
   const Clock::time_point judged = Clock::now();
   monitor.table.forgive(own_sleep(judged));
+  if (take_new_limits()) monitor.table.begin_anew(judged);
   const HeartbeatVerdict verdict = monitor.table.judge(limits(), judged);
   for (const std::string& warning : verdict.warnings) log::warn("watchdog: {}", warning);
   for (const std::string& warning : monitor.slow.judge(judged)) log::warn("watchdog: {}", warning);
@@ -195,6 +206,7 @@ void Heartbeat::serve(Monitor& monitor) {
 
 /// The others: a beat where one is due, and what rank 0 has to say.
 void Heartbeat::converse(Link& link) {
+  if (take_new_limits()) link.last_answer = link.next_beat = Clock::now();
   if (Clock::now() >= link.next_beat) beat(link, false, Clock::now());
   const auto wait = std::min(turn, std::chrono::duration_cast<milliseconds>(interval(limits())));
   const auto datagram = socket_.receive(wait);
@@ -263,14 +275,14 @@ void Heartbeat::judge_rank_0(Link& link, Clock::time_point now) {
 }
 
 void Heartbeat::fail(const std::string& message) {
+  // The log may hang with a file system, and MPI's abort waits for a peer that is gone.
+  const auto returned = std::make_shared<std::atomic<bool>>(false);
+  std::thread([returned, code = options_.exit_code] {
+    std::this_thread::sleep_for(time_to_abort);
+    if (!*returned) std::_Exit(code);
+  }).detach();
   log::error("watchdog: {}", message);
   spdlog::default_logger_raw()->flush();
-  // MPI's abort may itself wait for a peer that is gone.
-  const auto returned = std::make_shared<std::atomic<bool>>(false);
-  std::thread([returned] {
-    std::this_thread::sleep_for(time_to_abort);
-    if (!*returned) std::_Exit(1);
-  }).detach();
   options_.on_failure(message);
   *returned = true;  // in a test alone
   stopping_ = true;

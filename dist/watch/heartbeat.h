@@ -34,6 +34,8 @@ class Heartbeat {
     HeartbeatLimits limits;
     /// Interfaces that the beats may take, as in VQLM_INTERFACE; empty: all.
     std::string interface;
+    /// Of this process, where on_failure does not end it in time.
+    int exit_code = 1;
     /// Ends the job on every rank; expected not to return. Called once, from the heartbeat's thread.
     std::function<void(const std::string& message)> on_failure;
   };
@@ -66,6 +68,7 @@ class Heartbeat {
   void judge_rank_0(Link& link, Clock::time_point now);
   void fail(const std::string& message);
   HeartbeatLimits limits() const;
+  bool take_new_limits();
   void set_who_is_behind(std::string words);
 
   const Options options_;
@@ -78,6 +81,7 @@ class Heartbeat {
   HeartbeatLimits limits_;
   std::string who_is_behind_;
   Clock::time_point last_turn_;  // of the thread
+  bool limits_are_new_ = false;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

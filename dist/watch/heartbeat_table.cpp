@@ -14,6 +14,8 @@ namespace {
 
 // Beats of the ranks of a host that is gone end within one beat of each other.
 constexpr double same_silence = 0.8;
+// Several beats, in seconds.
+constexpr double recent = 5;
 // A rank is worth a word long before it ends the job.
 constexpr double early_word = 1.0 / 3;
 
@@ -46,6 +48,7 @@ void HeartbeatTable::beat(const Beat& beat, Clock::time_point now) {
   rank.seen = beat.seen;
   rank.last = now;
   rank.heard = true;
+  if (!beat.seen.pause.empty()) last_pause_ = now;
   rank.left = rank.left || beat.leaves;
 }
 
@@ -56,15 +59,20 @@ void HeartbeatTable::forgive(Clock::duration gap) {
   }
 }
 
+void HeartbeatTable::begin_anew(Clock::time_point now) {
+  for (Rank& rank : ranks_) rank.last = rank.changed = now;
+  begin_ = now;
+}
+
 double HeartbeatTable::silence(const Rank& rank, Clock::time_point now) const {
   return seconds_between(rank.last, now);
 }
 
 bool HeartbeatTable::is_silent(const Rank& rank, double seconds, Clock::time_point now) const {
-  return rank.heard && !rank.left && silence(rank, now) > seconds;
+  return is_known(rank) && silence(rank, now) > seconds;
 }
 
-/// How long the rank has done the same: by its own clock, so that a beat which was lost adds nothing.
+/// How long the rank has done the same, by its own clock or this one's, whichever knows of more.
 double HeartbeatTable::unchanged(const Rank& rank, Clock::time_point now) const {
   return std::max(rank.seen.seconds, seconds_between(rank.changed, now));
 }
@@ -84,9 +92,9 @@ std::string HeartbeatTable::silent(double heartbeat_seconds, Clock::time_point n
   const double seconds = silence(*found, now);
   if (of_host.size() > 1 && silent_ones.size() == of_host.size()) {
     return fmt::format(
-        "host {}: no sign of life from its ranks ({} to {}) for {:.0f} s: it is down, hangs, or its network is cut (last seen "
-        "{}); parallel.heartbeat_seconds = {:g}",
-        found->host, of_host.front(), of_host.back(), seconds, doing(found->seen), heartbeat_seconds);
+        "host {}: no sign of life from its {} ranks (the first: {}) for {:.0f} s: it is down, hangs, or its network is cut "
+        "(last seen {}); parallel.heartbeat_seconds = {:g}",
+        found->host, of_host.size(), of_host.front(), seconds, doing(found->seen), heartbeat_seconds);
   }
   return fmt::format(
       "{}: no sign of life for {:.0f} s: its process is stopped, swaps or is gone, or its host or network is down (last seen "
@@ -96,16 +104,21 @@ std::string HeartbeatTable::silent(double heartbeat_seconds, Clock::time_point n
 
 /// Ranks that have begun less than the one that has begun most.
 std::vector<int> HeartbeatTable::behind() const {
-  std::tuple<std::int64_t, std::int64_t> most{0, 0}, least = progress_of(ranks_.front().seen);
-  for (const Rank& rank : ranks_) {
-    most = std::max(most, progress_of(rank.seen));
-    least = std::min(least, progress_of(rank.seen));
-  }
   std::vector<int> found;
-  if (least == most) return found;
+  std::tuple<std::int64_t, std::int64_t> most{0, 0}, least{};
   for (int i = 0; i < ranks(); ++i) {
-    if (progress_of(ranks_[static_cast<std::size_t>(i)].seen) == least) found.push_back(i);
+    const Rank& rank = ranks_[static_cast<std::size_t>(i)];
+    if (!is_known(rank)) continue;
+    const auto progress = progress_of(rank.seen);
+    most = std::max(most, progress);
+    if (found.empty() || progress < least) {
+      found = {i};
+      least = progress;
+    } else if (progress == least) {
+      found.push_back(i);
+    }
   }
+  if (least == most) found.clear();
   return found;
 }
 
@@ -121,13 +134,15 @@ std::string HeartbeatTable::who_is_behind(Clock::time_point now) const {
 /// The failure for want of progress, or nothing: some rank waits for too long in a collective of the host. To blame is a
 /// rank that is in none, or else one that has begun fewest.
 std::string HeartbeatTable::stuck(double timeout_seconds, Clock::time_point now) const {
+  // Of one that is not heard any more nobody knows what it does now.
+  const auto speaks = [&](const Rank& rank) { return is_known(rank) && silence(rank, now) < recent; };
   const auto waits = [&](const Rank& rank, double seconds) {
-    return !rank.left && !rank.seen.device && rank.seen.waiting && unchanged(rank, now) > seconds;
+    return speaks(rank) && !rank.seen.device && rank.seen.waiting && unchanged(rank, now) > seconds;
   };
   const auto waiting = std::ranges::find_if(ranks_, [&](const Rank& rank) { return waits(rank, timeout_seconds); });
   if (waiting == ranks_.end()) return {};
   const auto works = [&](const Rank& rank) {
-    return rank.heard && !rank.left && !rank.seen.waiting && unchanged(rank, now) > timeout_seconds / 2;
+    return speaks(rank) && !rank.seen.waiting && unchanged(rank, now) > timeout_seconds / 2;
   };
   const std::string waiter = fmt::format(
       "{} of {} ranks wait ({}: {}, for {:.0f} s)",
@@ -168,7 +183,7 @@ void HeartbeatTable::warn_of_unheard(const HeartbeatLimits& limits, Clock::time_
   if (first == ranks_.end()) return;
   warnings.push_back(fmt::format(
       "no beat of {} of {} ranks has come (the first: {}): a firewall between hosts may drop UDP, or the wrong network is "
-      "used (launch/mpirun.sh --interface); if they hang, nobody will say so",
+      "used (launch/mpirun.sh --interface); whether they live is not watched",
       std::ranges::count_if(ranks_, unheard), ranks(), name_of(static_cast<int>(first - ranks_.begin()))));
 }
 
@@ -185,7 +200,9 @@ HeartbeatVerdict HeartbeatTable::judge(const HeartbeatLimits& limits, Clock::tim
   if (failure.empty()) {
     told_pause_ = false;
   } else if (paused == ranks_.end()) {
-    verdict.failure = std::move(failure);
+    // Those that waited for it have not told of its end yet, or what came after it takes its time.
+    const bool patient = last_pause_ && seconds_between(*last_pause_, now) < limits.timeout_seconds;
+    if (!patient) verdict.failure = std::move(failure);
   } else if (!std::exchange(told_pause_, true)) {
     verdict.warnings.push_back(fmt::format("{}; waiting on: a rank is {}", failure, paused->seen.pause));
   }

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,8 @@ namespace vqlm {
 struct HeartbeatLimits {
   /// A rank without a sign of life for longer ends the job; 0: none does.
   double heartbeat_seconds = 45;
-  /// Ranks that wait in a host collective for longer end the job, by the name of the rank that they wait for; 0: none.
+  /// Ranks that wait in a host collective for longer end the job, by the name of the rank that they wait for, but not before a
+  /// pause of any rank is as long ago; 0: none.
   double timeout_seconds = 600;
 };
 
@@ -34,6 +36,8 @@ class HeartbeatTable {
   void beat(const Beat& beat, Clock::time_point now);
   /// This process itself was stopped for so long, and heard nobody: nobody is to blame for that.
   void forgive(Clock::duration gap);
+  /// Other limits hold from now on, and all times count from now.
+  void begin_anew(Clock::time_point now);
   /// Each warning comes once for what it warns of.
   HeartbeatVerdict judge(const HeartbeatLimits& limits, Clock::time_point now);
   /// "rank 3 on h2 is behind: ..." where some ranks have begun more than others; else empty. For the time-outs of devices.
@@ -60,9 +64,11 @@ class HeartbeatTable {
   void warn_of_unheard(const HeartbeatLimits& limits, Clock::time_point now, std::vector<std::string>& warnings);
   std::vector<int> behind() const;
   double unchanged(const Rank& rank, Clock::time_point now) const;
+  bool is_known(const Rank& rank) const { return rank.heard && !rank.left; }
 
   std::vector<Rank> ranks_;
   Clock::time_point begin_;
+  std::optional<Clock::time_point> last_pause_;  // when a rank last asked for patience
   bool told_unheard_ = false, told_pause_ = false;
 };
 

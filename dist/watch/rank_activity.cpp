@@ -1,5 +1,6 @@
 #include "dist/watch/rank_activity.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -56,6 +57,11 @@ std::shared_ptr<void> RankActivity::pause(std::string why) {
     const std::lock_guard ending(mutex_);
     pauses_.erase(pause);
   });
+}
+
+void RankActivity::forgive(Clock::duration gap) {
+  const std::lock_guard lock(mutex_);
+  changed_ = std::min(changed_ + gap, Clock::now());
 }
 
 RankActivity::Seen RankActivity::seen() const {

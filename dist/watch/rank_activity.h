@@ -50,6 +50,9 @@ class RankActivity {
   /// While what is returned lives, one rank does what takes it long (`why`). The activity must outlive it. From any thread.
   [[nodiscard]] std::shared_ptr<void> pause(std::string why);
 
+  /// This process was stopped for so long: neither its work nor its wait took that time.
+  void forgive(Clock::duration gap);
+
   Seen seen() const;
 
  private:

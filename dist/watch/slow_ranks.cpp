@@ -12,7 +12,8 @@ namespace {
 constexpr std::chrono::seconds window{10};
 constexpr std::int64_t steps_of_window = 3;
 constexpr int windows_to_tell = 3;
-constexpr double slow_factor = 2;  // of the median rank's own work
+constexpr double slow_factor = 2;   // of the median rank's own work,
+constexpr double slow_more = 0.02;  // and seconds a step more: rank 0 also writes records
 // Beats share a machine with the work: the quickest of several answers says what the network takes.
 constexpr double slow_round_trip = 0.02;
 constexpr double lossy = 0.04;
@@ -63,11 +64,11 @@ void SlowRanks::judge_work(std::vector<std::string>& words) {
   for (const Rank& rank : ranks_) all.push_back(rank.seconds_a_step);
   const double median = lower_median(std::move(all));
   for (Rank& rank : ranks_) {
-    const bool slow = rank.seconds_a_step > slow_factor * median;
+    const bool slow = rank.seconds_a_step > slow_factor * median && rank.seconds_a_step > median + slow_more;
     rank.slow_windows = slow ? rank.slow_windows + 1 : 0;
     if (rank.slow_windows >= windows_to_tell && !std::exchange(rank.told_slow, true)) {
       words.push_back(fmt::format(
-          "{}: its own work takes {:.3f} s a step, {:.1f} times the median rank's, for half a minute: the others wait for it "
+          "{}: its own work takes {:.3f} s a step, {:.1f} times the median rank's, for a while: the others wait for it "
           "(other work on its cores, a hot or throttled processor, a slow disk?)",
           rank.name, rank.seconds_a_step, rank.seconds_a_step / median));
     } else if (!slow && std::exchange(rank.told_slow, false)) {

@@ -86,6 +86,7 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
+  environment.watch_training(config.parallel);
   log::info("back end: {}", backend->description());
   if (environment.mpi().size() > 1) log::info("{}", environment.describe_hosts());
   if (environment.is_root()) tell_changes(config, options);

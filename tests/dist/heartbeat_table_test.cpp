@@ -22,10 +22,12 @@ class HeartbeatTableTest : public ::testing::Test {
   HeartbeatTableTest() : table_({"h1", "h1", "h2", "h2"}, time(0)) {}
 
   static HeartbeatTable::Clock::time_point time(double seconds) {
-    return HeartbeatTable::Clock::time_point() + duration_cast<HeartbeatTable::Clock::duration>(duration<double>(seconds));
+    return HeartbeatTable::Clock::time_point() +
+           duration_cast<HeartbeatTable::Clock::duration>(duration<double>(seconds));
   }
   /// A beat at `seconds` of a rank that has waited (or worked) for `unchanged` seconds.
-  void beat(int rank, double seconds, bool waiting, double unchanged = 0, std::int64_t collectives = 7, std::string pause = "") {
+  void beat(int rank, double seconds, bool waiting, double unchanged = 0, std::int64_t collectives = 7,
+            std::string pause = "") {
     RankActivity::Seen seen{.step = 120,
                             .collectives = collectives,
                             .waiting = waiting,
@@ -39,7 +41,9 @@ class HeartbeatTableTest : public ::testing::Test {
       if (std::ranges::find(without, rank) == without.end()) beat(rank, seconds, false);
     }
   }
-  HeartbeatVerdict judge(double seconds) { return table_.judge({.heartbeat_seconds = 45, .timeout_seconds = 600}, time(seconds)); }
+  HeartbeatVerdict judge(double seconds) {
+    return table_.judge({.heartbeat_seconds = 45, .timeout_seconds = 600}, time(seconds));
+  }
 
   HeartbeatTable table_;
 };
@@ -67,7 +71,7 @@ TEST_F(HeartbeatTableTest, AHostOfWhichNoRankBeatsIsNamed) {
   beat_of_all(0);
   beat(3, 0.9, false);  // its last beat
   beat_of_all(45.5, {2, 3});
-  EXPECT_THAT(judge(45.5).failure, HasSubstr("host h2: no sign of life from its ranks (2 to 3)"));
+  EXPECT_THAT(judge(45.5).failure, HasSubstr("host h2: no sign of life from its 2 ranks (the first: 2)"));
 }
 
 TEST_F(HeartbeatTableTest, SilenceIsWarnedOfOnceBeforeAndSoIsItsEnd) {
@@ -100,7 +104,8 @@ TEST_F(HeartbeatTableTest, RanksThatWereNeverHeardAreToldOnceAndEndNothing) {
   EXPECT_THAT(judge(44).warnings, IsEmpty());
   const HeartbeatVerdict verdict = judge(45.5);
   EXPECT_THAT(verdict.failure, IsEmpty());
-  EXPECT_THAT(verdict.warnings, ::testing::ElementsAre(HasSubstr("no beat of 2 of 4 ranks has come (the first: rank 2 on h2)")));
+  EXPECT_THAT(verdict.warnings,
+              ::testing::ElementsAre(HasSubstr("no beat of 2 of 4 ranks has come (the first: rank 2 on h2)")));
   beat_of_all(46, {2, 3});
   EXPECT_THAT(judge(47).warnings, IsEmpty());
 }
@@ -134,6 +139,37 @@ TEST_F(HeartbeatTableTest, LongWorkOfAllRanksIsNoFailure) {
   EXPECT_THAT(judge(700).failure, IsEmpty());
 }
 
+// Their last beats still tell of the wait when the pause ends, and the time-out is theirs as a whole from then on.
+TEST_F(HeartbeatTableTest, AfterAnnouncedWorkTheTimeCountsAnew) {
+  for (int rank : {0, 2, 3}) beat(rank, 700, true, 601, 7, "removing old checkpoints");
+  beat(1, 700, false, 602, 7, "removing old checkpoints");
+  for (int rank : {0, 2, 3}) beat(rank, 701, true, 602);
+  beat(1, 701, false, 603);
+  EXPECT_THAT(judge(701).failure, IsEmpty());
+  for (int rank : {0, 2, 3}) beat(rank, 1301, true, 1202);
+  beat(1, 1301, false, 1203);
+  EXPECT_THAT(judge(1301).failure, HasSubstr("rank 1 on h1"));
+}
+
+// What it did when it was last heard says nothing of what it does now.
+TEST_F(HeartbeatTableTest, ARankThatIsNotHeardIsNotSaidToWait) {
+  for (int rank : {0, 1, 3}) beat(rank, 700, false, 0);
+  beat(2, 0, true, 599);
+  EXPECT_THAT(table_.judge({.heartbeat_seconds = 0, .timeout_seconds = 600}, time(700)).failure, IsEmpty());
+}
+
+TEST_F(HeartbeatTableTest, ARankThatWasNeverHeardIsNotBehind) {
+  for (int rank : {0, 1, 2}) beat(rank, 700, false, 0, rank == 1 ? 6 : 7);
+  EXPECT_THAT(table_.who_is_behind(time(700)), HasSubstr("rank 1 on h1 is behind the others"));
+}
+
+TEST_F(HeartbeatTableTest, WithOtherLimitsTheTimeCountsAnew) {
+  beat_of_all(0);
+  table_.begin_anew(time(44));
+  EXPECT_THAT(judge(50).failure, IsEmpty());
+  EXPECT_THAT(judge(44 + 46).failure, HasSubstr("no sign of life for 46 s"));
+}
+
 // Their collectives are watched on the device, and they are asked who is behind.
 TEST_F(HeartbeatTableTest, DevicesAreNotTimedButCompared) {
   for (int rank = 0; rank < 4; ++rank) {
@@ -146,7 +182,8 @@ TEST_F(HeartbeatTableTest, DevicesAreNotTimedButCompared) {
     table_.beat({.rank = rank, .seen = seen}, time(700));
   }
   EXPECT_THAT(judge(700).failure, IsEmpty());
-  EXPECT_THAT(table_.who_is_behind(time(700)), HasSubstr("rank 2 on h2 is behind the others: in step 119, having enqueued"));
+  EXPECT_THAT(table_.who_is_behind(time(700)),
+              HasSubstr("rank 2 on h2 is behind the others: in step 119, having enqueued"));
 }
 
 TEST_F(HeartbeatTableTest, LimitsOfZeroAreOff) {

@@ -16,7 +16,7 @@ class Collectives(unittest.TestCase):
         self.file = pathlib.Path(temporary.name) / "network.json"
 
     def bench(self, ranks, *options):
-        result = run("bench", "collectives", "--device", "cpu", "--max-bytes", "70000", "--seconds", "0.01", "--json", self.file,
+        result = run("bench", "collectives", "--device", "cpu", "--max-bytes", "65536", "--seconds", "0.01", "--json", self.file,
                      *options, ranks=ranks)
         self.assertEqual(result.returncode, 0, result.stderr)
         return result.stdout, json.loads(self.file.read_text(encoding="utf-8"))

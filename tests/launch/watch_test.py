@@ -1,5 +1,6 @@
 """Ranks that hang, and ranks that are never connected: the job ends in bounded time and says which rank on which host it was."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -35,6 +36,17 @@ class Watch(unittest.TestCase):
         return ["mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", PROGRAM,
                 "train", "--config", f"{SOURCE_DIR}/configs/smoke.toml", *(word for option in options for word in ("--set", option))]
 
+    @contextlib.contextmanager
+    def job(self, command):
+        """It has no end of its own: where a test fails it is killed."""
+        process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
     def steps(self, name):
         path = self.folder / name / "metrics.jsonl"
         if not path.exists():
@@ -60,7 +72,7 @@ class Watch(unittest.TestCase):
 
     def train_until_stopped(self, name, rank, *sets):
         """What the job says that ends because a rank was stopped by SIGSTOP for good."""
-        with subprocess.Popen(self.command(name, *sets), cwd=self.folder, stderr=subprocess.PIPE, text=True) as process:
+        with self.job(self.command(name, *sets)) as process:
             self.wait_for_step(name, 3, process)
             time.sleep(2)  # of beats
             ranks = self.ranks_of(process)
@@ -76,16 +88,16 @@ class Watch(unittest.TestCase):
 
     def test_a_rank_that_is_stopped_for_good_ends_the_job_by_its_name(self):
         words = self.train_until_stopped("stopped", 1, "parallel.heartbeat_seconds=6")
-        self.assertRegex(words, rf"watchdog: rank 1 on {HOST}: no sign of life for [67] s: .*\(last seen in step \d+, ")
+        self.assertRegex(words, rf"watchdog: rank 1 on {HOST}: no sign of life for \d+ s: .*\(last seen in step \d+, ")
         self.assertIn("parallel.heartbeat_seconds = 6", words)
 
     def test_so_does_rank_0(self):
         words = self.train_until_stopped("stopped-0", 0, "parallel.heartbeat_seconds=6")
-        self.assertRegex(words, rf"rank 1\] error: watchdog: rank 0 on {HOST}: no sign of life for [67] s")
+        self.assertRegex(words, rf"rank 1\] error: watchdog: rank 0 on {HOST}: no sign of life for \d+ s")
 
     def test_a_rank_that_is_stopped_for_a_while_is_warned_of_and_goes_on(self):
         command = self.command("paused", "parallel.heartbeat_seconds=30")
-        with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True) as process:
+        with self.job(command) as process:
             self.wait_for_step("paused", 60, process)
             rank = self.ranks_of(process)[1]
             os.kill(rank, signal.SIGSTOP)
@@ -97,7 +109,7 @@ class Watch(unittest.TestCase):
         self.assertEqual(process.returncode, 75, words)
         self.assertRegex(words, rf"warning: watchdog: rank 1 on {HOST}: no sign of life for 1\d s")
         self.assertIn(f"rank 1 on {HOST}: gives signs of life again", words)
-        self.assertNotIn("rank 0 on", words)  # which was well
+        self.assertNotIn(f"rank 0 on {HOST}: no", words)  # which was well
         self.assertRegex(words, r"warning: step \d+: took 1\d\.\d s, \d+ times the median")
 
     def test_ranks_that_mpi_does_not_connect_end_with_the_interfaces(self):

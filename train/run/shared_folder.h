@@ -9,9 +9,9 @@
 namespace vqlm {
 
 /// Throws Error, on every rank, where a rank does not see within `patience_seconds` what rank 0 writes to `folder`: a network
-/// file system may show a new file late, a disk of another host never does. The folder exists where rank 0 is, which leaves
+/// file system may show a new file a minute late, a disk of another host never does. The folder exists where rank 0 is, which leaves
 /// nothing in it. Collective.
 void require_shared_folder(Backend& backend, Communicator& world, const std::filesystem::path& folder,
-                           double patience_seconds = 30);
+                           double patience_seconds = 90);
 
 }  // namespace vqlm

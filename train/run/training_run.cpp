@@ -122,6 +122,7 @@ void TrainingRun::open_beginning(const ShardSet& shards) {
   // Another run's configuration says where that one's stages began.
   for (MixEntry& entry : config_.data.mix) entry.from_sample = MixEntry::not_set;
   if (options_.initial.empty()) return;
+  const auto wait = grid_.world().expect_long_wait("reading the model that the run starts from");
   initial_ = open_model(options_.initial, grid_.world().rank() == 0 ? Verify::yes : Verify::no);
   check_initial_model(config_, *initial_);
   check_tokenizer(*initial_, shards);
@@ -180,8 +181,12 @@ void TrainingRun::begin_records() {
 }
 
 TrainOutcome TrainingRun::train(const std::function<bool()>& stop_requested, const TimeLimit& limit) {
-  if (grid_.world().rank() == 0) trainer_->make_room();  // before the records, which a full disk may have no room for
-  if (options_.keeps_records && grid_.world().rank() == 0) begin_records();
+  {
+    const auto wait = grid_.world().expect_long_wait("removing old checkpoints");
+    if (grid_.world().rank() == 0) trainer_->make_room();  // before the records, which a full disk may have no room for
+    if (options_.keeps_records && grid_.world().rank() == 0) begin_records();
+    grid_.world().barrier();
+  }
   return trainer_->run(metrics_ ? &*metrics_ : nullptr, stop_requested, limit);
 }
 

@@ -15,11 +15,12 @@ namespace vqlm {
 namespace {
 
 constexpr std::int64_t element = 4;  // bytes of an f32
+constexpr std::int64_t most_bytes = std::int64_t{1} << 40;
 
 void check(const CollectiveBenchOptions& o) {
-  if (o.min_bytes < 1 || o.max_bytes < o.min_bytes || o.factor < 2 || !(o.seconds > 0)) {
+  if (o.min_bytes < 1 || o.max_bytes < o.min_bytes || o.max_bytes > most_bytes || o.factor < 2 || !(o.seconds > 0)) {
     throw UsageError(fmt::format(
-        "bench collectives: --min-bytes {}, --max-bytes {}, --factor {}, --seconds {}: choose sizes of 1 byte or more, the "
+        "bench collectives: --min-bytes {}, --max-bytes {}, --factor {}, --seconds {}: choose sizes from 1 byte to 1 TiB, the "
         "last not below the first, a factor of 2 or more, and some time",
         o.min_bytes, o.max_bytes, o.factor, o.seconds));
   }
@@ -52,20 +53,23 @@ class GroupBench {
          [&](Tensor out, Tensor in, Stream s) { return group_.all_gather(out, in.range(0, out.numel() / P), s); }},
         {"all_to_all", [&](Tensor out, Tensor in, Stream s) { return group_.all_to_all(out, in, s); }}};
     for (const auto& [name, call] : calls) {
-      std::int64_t last = 0;
-      for (double size = static_cast<double>(options_.min_bytes); size <= static_cast<double>(options_.max_bytes);
-           size *= static_cast<double>(options_.factor)) {
-        const std::int64_t bytes = padded(static_cast<std::int64_t>(size));
-        if (bytes == last) continue;  // rounded up to the same whole blocks
-        last = bytes;
-        const double seconds = seconds_of(call, bytes);
-        result.rates.push_back({.collective = name, .bytes = bytes, .seconds = seconds, .ranks = P});
+      for (const std::int64_t bytes : sizes()) {
+        result.rates.push_back({.collective = name, .bytes = bytes, .seconds = seconds_of(call, bytes), .ranks = P});
       }
     }
     return result;
   }
 
  private:
+  /// Each once, the last one included.
+  std::vector<std::int64_t> sizes() const {
+    std::vector<std::int64_t> all;
+    for (std::int64_t size = options_.min_bytes; size < options_.max_bytes; size *= options_.factor)
+      all.push_back(padded(size));
+    all.push_back(padded(options_.max_bytes));
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    return all;
+  }
   /// Whole blocks of whole elements for every rank.
   std::int64_t padded(std::int64_t bytes) const {
     const std::int64_t unit = element * group_.size();

@@ -12,7 +12,7 @@ namespace vqlm {
 
 struct CollectiveBenchOptions {
   std::int64_t min_bytes = 1 << 10;  // of the first size,
-  std::int64_t max_bytes = 1 << 26;  // of the last one,
+  std::int64_t max_bytes = 1 << 25;  // of the last one,
   std::int64_t factor = 8;           // and from one to the next
   double seconds = 0.2;              // of timed calls of each collective and size
 };
