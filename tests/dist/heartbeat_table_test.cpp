@@ -167,7 +167,7 @@ TEST_F(HeartbeatTableTest, WithOtherLimitsTheTimeCountsAnew) {
   beat_of_all(0);
   table_.begin_anew(time(44));
   EXPECT_THAT(judge(50).failure, IsEmpty());
-  EXPECT_THAT(judge(44 + 46).failure, HasSubstr("no sign of life for 46 s"));
+  EXPECT_THAT(judge(44 + 46).failure, HasSubstr("no sign of life from its 2 ranks (the first: 0) for 46 s"));
 }
 
 // Their collectives are watched on the device, and they are asked who is behind.
