@@ -89,7 +89,7 @@ struct Heartbeat::Link {
   std::deque<Sent> sent;
   std::optional<std::uint8_t> address;  // that answers
   Clock::time_point last_answer, next_beat;
-  bool answered = false, left = false, warned = false;
+  bool answered = false, left = false;
   std::string failure;  // rank 0's
   Clock::time_point failed_at;
 };
@@ -261,11 +261,9 @@ void Heartbeat::judge_rank_0(Link& link, Clock::time_point now) {
   const double limit = limits().heartbeat_seconds;
   const double silence = seconds_between(link.last_answer, now);
   if (limit <= 0 || !link.answered || link.left) return;
-  const bool silent = silence > look_elsewhere * limit;
-  if (silent) link.address.reset();
-  if (silent && !link.warned)
-    log::warn("watchdog: rank 0 on {}: no answer to this rank's beats for {:.0f} s", hosts_.front(), silence);
-  link.warned = silent;
+  if (silence > look_elsewhere * limit) link.address.reset();
+  // No word before the end: where the host is cut off, Open MPI's daemon would try to send it for ever, and not see by its
+  // keep-alives that the job is over.
   // Staggered, so that one voice says it.
   if (silence <= limit + 0.025 * std::min(options_.rank, 40)) return;
   fail(fmt::format(
