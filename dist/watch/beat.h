@@ -18,7 +18,7 @@ struct Beat {
   bool leaves = false;       // the last one: the rank is done
   std::uint8_t address = 0;  // which of rank 0's addresses it was sent to
   RankActivity::Seen seen;
-  double round_trip = 0;   // seconds of the quickest of the last answers; 0: not known
+  double round_trip = 0;   // seconds of the quickest of the last answers; 0: of too few yet
   std::uint32_t lost = 0;  // of the last `sent` beats, those without an answer
   std::uint32_t sent = 0;
 };

@@ -28,6 +28,7 @@ constexpr milliseconds turn{100};           // of the loop, where nothing comes
 constexpr std::chrono::seconds own_gap{2};  // a turn that takes longer: this process did not run
 constexpr int farewells = 3;                // one may be lost
 constexpr std::size_t remembered_beats = 64;
+constexpr int answers_to_judge = 8;  // one may have waited for a core
 // A link to rank 0 that falls silent is looked for at the other addresses long before the job is given up.
 constexpr double look_elsewhere = 1.0 / 3;
 // Rank 0's word ends the job; where it cannot reach this rank's launcher, the rank ends by itself.
@@ -222,14 +223,16 @@ void Heartbeat::converse(Link& link) {
 void Heartbeat::beat(Link& link, bool leaves, Clock::time_point now) {
   Beat beat{.rank = options_.rank, .number = ++link.number, .leaves = leaves, .seen = activity_->seen()};
   double quickest = 0;
+  int answers = 0;
   for (const Link::Sent& sent : link.sent) {
     const bool due = seconds_between(sent.at, now) > 2 * longest_interval;  // an answer may still come to a later one
     if (sent.round_trip < 0 && !due) continue;
     ++beat.sent;
     if (sent.round_trip < 0) ++beat.lost;
+    if (sent.round_trip >= 0) ++answers;
     if (sent.round_trip >= 0 && (quickest == 0 || sent.round_trip < quickest)) quickest = sent.round_trip;
   }
-  beat.round_trip = quickest;
+  if (answers >= answers_to_judge) beat.round_trip = quickest;
   if (link.sent.size() == remembered_beats) link.sent.pop_front();
   if (link.answered) link.sent.push_back({beat.number, now});
   for (std::size_t i = 0; i < addresses_.size(); ++i) {
