@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "faults"))
@@ -55,9 +56,14 @@ class TrainSbatch(unittest.TestCase):
         return max((step for step, kind in history(self.run_dir) if kind == "step"), default=0)
 
     def wait_for_step(self, job, step):
+        # Between the end of a start and its place in the queue a job may have the state of that end for a moment.
+        well = time.monotonic()
         def reached():
+            nonlocal well
             state = slurm.job(job)["JobState"]
-            self.assertIn(state, ("PENDING", "CONFIGURING", "RUNNING"), slurm.log(job))
+            if state in ("PENDING", "CONFIGURING", "RUNNING"):
+                well = time.monotonic()
+            self.assertLess(time.monotonic() - well, 20, f"{state}: {slurm.log(job)}")
             return self.steps() >= step
         wait_until(reached, f"step {step}", seconds=120)
 
