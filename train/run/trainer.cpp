@@ -124,6 +124,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
       save_and_wait(metrics);
     } else if (is_due(config_.checkpoint.every, state_.step)) {
       save();
+      check_saves();  // of the one before, which it waited for
     }
   }
   if (state_.step == config_.train.steps) return TrainOutcome::finished;
