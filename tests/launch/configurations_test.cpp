@@ -33,6 +33,7 @@ const std::vector<Start> starts = {
     {"demo-tied", 4},                          // launch/demo.sh
     {"ablation", 1},                           // launch/ablation.sh
     {"ablation", 2},                           // launch/ablation.sh --ranks 2
+    {"ablation-tables", 1},                    // its own first lines
     {"gpt2-small-vq", 8},                      // its own first lines
     {"gpt2-small-vq", 32},                     // launch/train.sbatch: 4 nodes of 8
     {"gpt2-small-dense", 8},                   // its own first lines
