@@ -39,6 +39,7 @@ usage() {
 
 ranks="" hosts="" per_node="" interface="" rank_logs="" oversubscribe=no restarts="" spare_hosts=""
 variables=() extra=() kept=()
+given=$#
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) help; exit 0 ;;
@@ -61,7 +62,8 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-[ $# -gt 0 ] || usage
+[ "$given" -gt 0 ] || usage
+[ $# -gt 0 ] || usage "no command to start; launch/mpirun.sh --help says how"
 
 . "$home/mpi_options.sh"
 whole_number() { [[ "$1" =~ ^[1-9][0-9]*$ ]]; }

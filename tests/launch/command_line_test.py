@@ -125,8 +125,7 @@ class CommandLine(unittest.TestCase):
             hosts = pathlib.Path(folder) / "hosts.txt"
             hosts.write_text("# none yet\n\n", encoding="utf-8")
             for arguments, words in [
-                (["-n", "2", "--hosts", hosts, "--ranks-per-node", "2", "true"], "-n is for this machine"),
-                (["-n", "2", "--ranks-per-node", "2", "true"], "-n is for this machine"),
+                (["-n", "2", "--ranks-per-node", "2", "true"], "--ranks-per-node needs --hosts; on this machine use -n"),
                 (["--ranks-per-node", "2", "true"], "--ranks-per-node needs --hosts"),
                 (["--hosts", hosts, "--ranks-per-node", "2", "true"], "names no machine"),
                 (["--hosts", hosts, "true"], "--ranks-per-node"),
