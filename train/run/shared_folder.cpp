@@ -28,6 +28,15 @@ bool holds(const std::filesystem::path& file, const std::string& word) {
 
 }  // namespace
 
+bool appears_with(const std::filesystem::path& file, const std::string& word, double patience_seconds) {
+  const double begin = wall_seconds();
+  while (!holds(file, word)) {
+    if (wall_seconds() - begin >= patience_seconds) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
+}
+
 void require_shared_folder(Backend& backend, Communicator& world, const std::filesystem::path& folder,
                            double patience_seconds) {
   if (world.size() == 1) return;
@@ -37,12 +46,7 @@ void require_shared_folder(Backend& backend, Communicator& world, const std::fil
   if (world.rank() == 0) write_file_atomically(file.string(), std::to_string(random.front()));
   broadcast_from(backend, world, 0, random);
   const std::string word = std::to_string(random.front());
-  const double begin = wall_seconds();
-  bool seen = holds(file, word);
-  while (!seen && wall_seconds() - begin < patience_seconds) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    seen = holds(file, word);
-  }
+  const bool seen = appears_with(file, word, patience_seconds);
   const std::string blind = first_text(backend, world, seen ? "" : fmt::format("rank {} does not see", world.rank()));
   if (world.rank() == 0) {
     std::error_code ignored;  // it does no harm

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "core/backend.h"
 #include "core/communicator.h"
 
 namespace vqlm {
+
+/// Whether the file comes to hold `word` within so many seconds, as this host sees it.
+bool appears_with(const std::filesystem::path& file, const std::string& word, double patience_seconds);
 
 /// Throws Error, on every rank, where a rank does not see within `patience_seconds` what rank 0 writes to `folder`: a network
 /// file system may show a new file a minute late, a disk of another host never does. The folder exists where rank 0 is, which leaves

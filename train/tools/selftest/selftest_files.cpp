@@ -6,11 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -18,6 +16,7 @@
 #include "core/log.h"
 #include "data/files/atomic_file.h"
 #include "train/engine/stopwatch.h"
+#include "train/run/shared_folder.h"
 
 namespace vqlm {
 namespace {
@@ -108,17 +107,10 @@ DoctorCheck check_shared_folder(Communicator& world, const fs::path& folder, dou
   if (world.rank() == 0) write_file_atomically(file.string(), folder.string());
   world.barrier();
   const double begin = wall_seconds();
-  std::string found;
-  while (found != folder.string() && wall_seconds() - begin < patience_seconds) {
-    try {
-      found = read_file(file.string());
-    } catch (const Error&) {  // not there yet
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
-  }
+  const bool seen = appears_with(file, folder.string(), patience_seconds);
   const double seconds = wall_seconds() - begin;
   world.barrier();
-  if (found == folder.string()) return {.text = fmt::format("seen by all ranks, by this one after {:.3f} s", seconds)};
+  if (seen) return {.text = fmt::format("seen by all ranks, by this one after {:.3f} s", seconds)};
   return {.ok = false,
           .text = fmt::format("rank {} does not see what rank 0 wrote to {}: choose a --dir, and a run.dir, on a file "
                               "system that all nodes share",
