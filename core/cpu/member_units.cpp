@@ -34,7 +34,7 @@ Plan make_plan(const Problem& problem, std::int64_t clusters, int threads, std::
   double cost = 0;
   for (std::int64_t k = 0; k < clusters; ++k) {
     const std::int64_t members = problem.member_count(k), end = problem.row_begin[k + 1];
-    if (members <= 1 || problem.row_count(k) == 0) continue;
+    if (members < problem.fewest_members() || problem.row_count(k) == 0) continue;
     plan.largest = std::max(plan.largest, members);
     const std::int64_t block = problem.rows_per_unit(members);
     for (std::int64_t begin = problem.row_begin[k]; begin < end; begin += block) {
@@ -89,13 +89,24 @@ void entropy_of_rows(const Problem& problem, const Unit& unit, const Workspace& 
   for (std::int64_t r = 0; r < unit.rows; ++r) {
     float* const row = work.scores + r * count;
     const std::int32_t n = problem.order[unit.begin + r];
-    const std::int64_t y = problem.position_of_token[problem.target[n]] - first;
-    const RowStatistics found = row_statistics(row, work.bias, count);
-    const float log_sum = std::log(found.sum);
-    problem.nll[n] += (found.maximum - (row[y] + work.bias[y])) + log_sum;
+    const std::int64_t y = problem.position_of_token[problem.target[n]] - first;  // below 0 where a part has it not
+    float lse = 0;
+    if (problem.lse != nullptr) {
+      lse = problem.lse[n];
+    } else {
+      const RowStatistics found = row_statistics(row, work.bias, count);
+      if (problem.statistics != nullptr) {
+        float* const out = problem.statistics + 3 * n;
+        out[0] = found.maximum, out[1] = found.sum, out[2] = y < 0 ? 0.0f : row[y] + work.bias[y];
+        continue;
+      }
+      const float log_sum = std::log(found.sum);
+      problem.nll[n] += (found.maximum - (row[y] + work.bias[y])) + log_sum;
+      lse = found.maximum + log_sum;
+    }
     if (problem.dh == nullptr) continue;
-    row_softmax(row, work.bias, found.maximum + log_sum, problem.scale, count);
-    row[y] -= problem.scale;
+    row_softmax(row, work.bias, lse, problem.scale, count);
+    if (y >= 0) row[y] -= problem.scale;
     row_add(work.dbias, row, 1.0f, count);
   }
 }

@@ -26,8 +26,12 @@ struct Problem {
   const std::uint8_t* codes;  // null where members have vectors of their own
   float *nll, *dh;            // dh null: no gradients
   float scale;
+  float* statistics = nullptr;  // of a part of the members: (N, 3), in place of nll
+  const float* lse = nullptr;   // of a part of the members, its gradients: (N), in place of nll
 
   std::int64_t member_count(std::int64_t cluster) const { return member_begin[cluster + 1] - member_begin[cluster]; }
+  /// A whole cluster's only member has probability 1, no loss and no gradient.
+  std::int64_t fewest_members() const { return statistics != nullptr || lse != nullptr ? 1 : 2; }
   std::int64_t row_count(std::int64_t cluster) const { return row_begin[cluster + 1] - row_begin[cluster]; }
   /// Rows of a cluster with this many members that are done together.
   std::int64_t rows_per_unit(std::int64_t member_total) const {
@@ -66,8 +70,7 @@ struct Plan {
   std::int64_t largest = 0;             // members of the largest cluster that has units
 };
 
-/// Units of all clusters with rows and two members or more: a cluster's only member has probability 1, no loss and no
-/// gradient. A cluster's units stay in one part where its members' vectors are more than `most_shared` floats.
+/// Units of all clusters with rows and enough members. A cluster's units stay in one part where its members' vectors are more than `most_shared` floats.
 Plan make_plan(const Problem& problem, std::int64_t clusters, int threads, std::int64_t most_shared);
 
 /// Fetches the unit's rows of h and its members' biases; dbias becomes 0.
@@ -77,7 +80,8 @@ void load_unit(const Problem& problem, const Unit& unit, const Workspace& work);
 void score_tile(const Workspace& work, const float* vectors, std::int64_t rows, std::int64_t member_total,
                 std::int64_t first, std::int64_t count, std::int64_t d);
 
-/// Scores to nll and, where there are gradients, to scale * (softmax - [target]) with its column sums added to dbias.
+/// Scores to nll or statistics and, where there are gradients, to scale * (softmax - [target]) with its column sums added to
+/// dbias.
 void entropy_of_rows(const Problem& problem, const Unit& unit, const Workspace& work);
 
 /// dh accumulates drows, dtoken_bias (V) dbias.

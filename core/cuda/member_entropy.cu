@@ -69,9 +69,10 @@ std::int64_t most_members(const CodeMapView& map) {
   return map.largest_cluster > 0 ? map.largest_cluster : map.members.numel();
 }
 
-/// The whole op where members have vectors.
+}  // namespace
+
 void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t largest,
-                    std::int64_t most_scores) {
+                    std::int64_t wave_scores) {
   const std::int64_t with_rows = std::min<std::int64_t>(rows, problem.clusters);
   problem.max_tiles = ceil_div(rows, std::int64_t{tile_rows}) + with_rows;
   const bool coded = problem.vectors() == Vectors::coded;
@@ -80,8 +81,8 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
   const std::int64_t largest_tile = largest * tile_rows;
   std::int64_t wave_room = all_scores;
   problem.wave_scores = std::max<std::int64_t>(all_scores, 1);
-  if (all_scores > most_scores) {
-    wave_room = std::max(most_scores, 2 * largest_tile);
+  if (all_scores > wave_scores) {
+    wave_room = std::max(wave_scores, 2 * largest_tile);
     problem.wave_scores = wave_room - largest_tile;  // a tile begins below and may reach beyond by its own size
   }
   carve(problem, wave_room, context.workspace->get(carve(problem, wave_room, nullptr)));
@@ -99,8 +100,6 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
     }
   }
 }
-
-}  // namespace
 
 void member_entropy(const Context& context, const MemberEntropy& op, std::int64_t wave_scores) {
   const MemberGradients& gradients = op.gradients;

@@ -9,6 +9,7 @@
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
 #include "core/ops/member_means.h"
+#include "core/ops/member_part.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -36,19 +37,40 @@ __global__ void add_member_means_kernel(__nv_bfloat16* out, const __nv_bfloat16*
 }
 
 template <int width>
+__global__ void member_means_part_kernel(float* means, const __nv_bfloat16* vectors, const std::int32_t* member_begin,
+                                         const std::int32_t* cluster_sizes, std::int64_t columns) {
+  const std::int64_t k = blockIdx.x;
+  const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
+  if (j >= columns) return;
+  float sum[width] = {}, x[width];
+  for (std::int64_t i = member_begin[k]; i < member_begin[k + 1]; ++i) {
+    load_pack(x, vectors + i * columns + j);
+#pragma unroll
+    for (int c = 0; c < width; ++c) sum[c] += x[c];
+  }
+  const float share = 1.0f / static_cast<float>(cluster_sizes[k]);
+#pragma unroll
+  for (int c = 0; c < width; ++c) sum[c] *= share;
+  store_pack(means + k * columns + j, sum);
+}
+
+template <int width>
 __global__ void add_member_means_backward_kernel(float* dcodebook, float* dmembers, const float* dout,
-                                                 const std::int32_t* member_begin, std::int64_t columns) {
+                                                 const std::int32_t* member_begin, const std::int32_t* cluster_sizes,
+                                                 std::int64_t columns) {
   const std::int64_t k = blockIdx.x;
   const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (j >= columns) return;
   const std::int64_t begin = member_begin[k], end = member_begin[k + 1];
   float gradient[width], x[width];
   load_pack(gradient, dout + k * columns + j);
-  load_pack(x, dcodebook + k * columns + j);
+  if (dcodebook != nullptr) {
+    load_pack(x, dcodebook + k * columns + j);
 #pragma unroll
-  for (int c = 0; c < width; ++c) x[c] += gradient[c];
-  store_pack(dcodebook + k * columns + j, x);
-  const float share = 1.0f / static_cast<float>(end - begin);
+    for (int c = 0; c < width; ++c) x[c] += gradient[c];
+    store_pack(dcodebook + k * columns + j, x);
+  }
+  const float share = 1.0f / static_cast<float>(cluster_sizes != nullptr ? cluster_sizes[k] : end - begin);
   for (std::int64_t i = begin; i < end; ++i) {
     load_pack(x, dmembers + i * columns + j);
 #pragma unroll
@@ -80,7 +102,16 @@ void run(const Context& context, const AddMemberMeansBackward& op) {
   const bool wide = rows_in_packs<4>(columns, op.dcodebook.f32(), op.dmembers.f32(), op.dout.f32());
   launch(wide ? add_member_means_backward_kernel<4> : add_member_means_backward_kernel<1>,
          {blocks(op.dout, wide ? 4 : 1), dim3(threads), 0, context.stream}, op.dcodebook.f32(), op.dmembers.f32(),
-         op.dout.f32(), op.map.member_begin.i32(), columns);
+         op.dout.f32(), op.map.member_begin.i32(), op.map.cluster_sizes.i32(), columns);
+}
+
+template <>
+void run(const Context& context, const MemberMeansPart& op) {
+  const std::int64_t columns = op.means.extent(1);
+  const bool wide = rows_in_packs<8>(columns, op.means.f32(), bf16(op.vectors));
+  launch(wide ? member_means_part_kernel<8> : member_means_part_kernel<1>,
+         {blocks(op.means, wide ? 8 : 1), dim3(threads), 0, context.stream}, op.means.f32(), bf16(op.vectors),
+         op.map.member_begin.i32(), op.map.cluster_sizes.i32(), columns);
 }
 
 }  // namespace vqlm::cuda

@@ -5,7 +5,8 @@
 // of their own (2 V d bytes from memory where every cluster has rows: 77 MB and 1 GB at the sizes below). Members lie along
 // the 16 rows of the tensor core's product and rows of h along its 8 columns, so that a cluster with few rows in the
 // batch wastes little: work is done in multiples of 8 rows and 16 members.
-// softmax_kernel: a block per tile; nll, and ds = scale * (softmax - [target]) in bf16 for the gradients.
+// softmax_kernel: a block per tile; nll, and ds = scale * (softmax - [target]) in bf16 for the gradients. Where members are
+// cut over ranks it ends in statistics, or begins with the log sum over all parts.
 //
 // Operations 2 N m d (m: members of the row's cluster, averaged over rows). Bytes: each tile gathers its members' vectors
 // once, tiles * m * 2 d from the second-level cache; scores 4 N m written and read, ds 2 N m written.
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
   const int slices = softmax_threads / padded_rows, r = thread % padded_rows, slice = thread / padded_rows;
   const float* const scores = problem.scores + tile.offset + r;
   RunningSum running;
-  if (slice < slices) {
+  if (slice < slices && problem.lse == nullptr) {
     for (int w = slice; w < tile.members; w += slices) running.add(scores[static_cast<std::int64_t>(w) * padded_rows]);
   }
   maxima[thread] = running.maximum;
@@ -184,10 +185,17 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
     }
     const float log_sum = logf(sum);
     const std::int32_t n = problem.order[tile.first_row + thread];
-    const int y = problem.position_of_token[problem.target[n]] - tile.first_member;
-    // maximum - s_y first: both may be large, and their difference is exact where they are close.
-    problem.nll[n] += (maximum - scores[static_cast<std::int64_t>(y) * padded_rows]) + log_sum;
-    row_lse[thread] = maximum + log_sum;
+    const int y = problem.position_of_token[problem.target[n]] - tile.first_member;  // below 0: not in this part
+    const float target_score =
+        y < 0 || problem.lse != nullptr ? 0.0f : scores[static_cast<std::int64_t>(y) * padded_rows];
+    if (problem.statistics != nullptr) {
+      float* const out = problem.statistics + 3 * static_cast<std::int64_t>(n);
+      out[0] = maximum, out[1] = sum, out[2] = target_score;
+    } else if (problem.lse == nullptr) {
+      // maximum - s_y first: both may be large, and their difference is exact where they are close.
+      problem.nll[n] += (maximum - target_score) + log_sum;
+    }
+    row_lse[thread] = problem.lse != nullptr ? problem.lse[n] : maximum + log_sum;
     row_target[thread] = y;
   }
   if (problem.dh == nullptr) return;

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(threads) plan_kernel(Problem problem) {
       rows = problem.row_begin[k + 1] - first_row;
       first_member = problem.member_begin[k];
       members = problem.member_begin[k + 1] - first_member;
-      if (members < 2) rows = 0;
+      if (members < problem.fewest_members()) rows = 0;
     }
     const std::int64_t tiles = ceil_div(rows, tile_rows);
     const std::int64_t padded_rows = ceil_div(rows, 8) * 8;  // tile_rows is a multiple of 8

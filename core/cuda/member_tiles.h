@@ -26,7 +26,7 @@ struct Tile {
   std::int32_t first_row;     // in order
   std::int32_t rows;          // 1 .. tile_rows
   std::int32_t first_member;  // in member order
-  std::int32_t members;       // of the cluster, 2 or more
+  std::int32_t members;       // of the cluster, or of the part's share of it
   std::int32_t wave;          // tiles of one wave have room in the store of scores together
   std::int64_t offset;        // of the tile's scores (members, padded_rows) in the store
 
@@ -42,7 +42,9 @@ struct Problem {
   const std::int32_t *target, *order, *row_begin;                  // (N), (N), (K + 1)
   const std::int32_t *member_begin, *members, *position_of_token;  // (K + 1), (V), (V)
   const std::uint8_t* codes;                                       // (V, G) in member order, or null
-  float* nll;                                                      // (N)
+  float* nll;                                                      // (N); absent of a part of the members:
+  float* statistics;                                               // (N, 3) in its place, or
+  const float* lse;                                                // (N), from which gradients are made
   bf16* dh;                                                        // (N, d), or null: no gradients
   float *dcodebook, *dbias;
   float scale;
@@ -59,6 +61,8 @@ struct Problem {
   float* partials;           // (parts, G, Q, width): sums that make dmember_codebook
   int parts;
 
+  /// A whole cluster's only member has probability 1, no loss and no gradient.
+  __host__ __device__ __forceinline__ int fewest_members() const { return nll != nullptr ? 2 : 1; }
   Vectors vectors() const { return codes != nullptr ? Vectors::coded : Vectors::own; }
   /// The tile with this index where the wave has it, else a tile without rows.
   __device__ __forceinline__ Tile tile(std::int64_t index, int wave) const {
@@ -69,10 +73,10 @@ struct Problem {
   }
 };
 
-/// Fills tiles and tile_begin: clusters in order, none for clusters without rows or with a single member (it has
-/// probability 1: no loss, no gradient).
+/// Fills tiles and tile_begin: clusters in order, none for clusters without rows or with too few members.
 void plan_tiles(const Context& context, const Problem& problem);
-/// nll += lse - s_y of every row; fills ds where there are gradients. scores -> softmax, for one wave.
+/// nll += lse - s_y of every row, or statistics are written; fills ds where there are gradients. scores -> softmax, for one
+/// wave.
 void score_tiles(const Context& context, const Problem& problem, int wave);
 /// dh and dbias accumulate the gradients of one wave.
 void tile_gradients(const Context& context, const Problem& problem, int wave);

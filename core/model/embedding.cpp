@@ -13,22 +13,26 @@ Tensor all_rows(Tensor scratch, Tensor ids, Tensor table) {
 
 Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, ParameterStore& parameters,
                      const Options& options, const NgramTables& ngrams)
-    : tensor_(tensor), parameters_(parameters), ngrams_(ngrams), tied_(options.tied), scale_(config.embedding_scale) {
+    : tensor_(tensor),
+      parameters_(parameters),
+      ngrams_(ngrams),
+      by_vocabulary_(options.by_vocabulary),
+      scale_(config.embedding_scale) {
   const std::int64_t width = options.width;
   const bool by_rows = options.micro_batches > 0;
-  VQLM_ASSERT(!(by_rows && tied_));
+  VQLM_ASSERT(!(by_rows && by_vocabulary_) && (by_vocabulary_ || !options.tied));
   Parameter table{.name = "model.embed_tokens.weight",
                   .global_shape = {config.vocab_size, width},
                   .offset = {},
                   .shape = {},
                   .init = {.stddev = options.stddev},
                   .role = ParameterRole::embedding};
-  if (tied_) {
+  if (by_vocabulary_) {
     const auto part = tensor.part_of(config.vocab_size);
     first_row_ = part.begin;
     table.offset = {part.begin, 0};
     table.shape = {part.count, width};
-    table.padded_rows = tensor.backend().padded_classes(part.count);
+    if (options.tied) table.padded_rows = tensor.backend().padded_classes(part.count);
   } else {
     const std::int64_t columns = width / tensor.size();
     table.offset = {0, columns * tensor.rank()};
@@ -94,7 +98,7 @@ void Embedding::look_up(Tensor x, Tensor ids, const Scratch& scratch) const {
   if (tensor_.size() == 1) {
     backend.run(EmbeddingForward{.out = x, .ids = ids, .table = table, .first_row = 0});
     ngrams_.add_rows(x);
-  } else if (tied_) {
+  } else if (by_vocabulary_) {
     const Tensor partial = all_rows(scratch.partial, ids, table);  // (N, width), zeros for other ranks' tokens
     backend.run(EmbeddingForward{.out = partial, .ids = ids, .table = table, .first_row = first_row_});
     ngrams_.add_rows(partial);
@@ -113,7 +117,7 @@ void Embedding::add_gradient(Tensor dx, Tensor ids, const Scratch& scratch) cons
   const Tensor dtable = step_ ? step_->all_gradients() : parameters_.gradient(table_);
   if (scale_ != 1) backend.run(Scale{.x = dx, .factor = scale_});
   Tensor gradient = dx;  // (N, width), or (N, d / P) of this rank's columns
-  if (tensor_.size() > 1 && tied_) {
+  if (tensor_.size() > 1 && by_vocabulary_) {
     gradient = tensor_.gather(dx, all_rows(scratch.gathered_gradient, ids, dtable));
   } else if (tensor_.size() > 1) {
     gradient = all_rows(scratch.partial, ids, dtable);

@@ -1,6 +1,6 @@
 // Token embedding. The table is sharded over its columns, which needs no divisibility of the vocabulary; a
-// table that is shared with a dense head is sharded over the vocabulary instead, unevenly where that does not
-// divide. The rows of tables at the input are added to it. One that is shared with a low-rank head has rows of that head's width, u (r), and its projection A (r, d) makes
+// table that a head reads, too, a tied dense one or a VQ head's members, is sharded over the vocabulary instead, unevenly
+// where that does not divide. The rows of tables at the input are added to it. One that is shared with a low-rank head has rows of that head's width, u (r), and its projection A (r, d) makes
 // embeddings A^T u of them (ALBERT, arXiv 1909.11942).
 #pragma once
 
@@ -18,10 +18,11 @@ namespace vqlm {
 class Embedding {
  public:
   struct Options {
-    int bucket = 0;          // of whole gradients
-    bool tied = false;       // shared with a head
-    std::int64_t width = 0;  // of the table's rows, d unless project_by() follows
-    float stddev = 0;        // of its first values
+    int bucket = 0;              // of whole gradients
+    bool by_vocabulary = false;  // sharded so, for a head
+    bool tied = false;           // the head multiplies by it: padded for the back end
+    std::int64_t width = 0;      // of the table's rows, d unless project_by() follows
+    float stddev = 0;            // of its first values
     std::int64_t micro_batches =
         0;                  // of a step; above 0: gradients are of touched rows (StepRows), and no bucket has them
     BatchShape batch = {};  // of a micro-batch, for these
@@ -59,7 +60,7 @@ class Embedding {
   const TensorParallel& tensor_;
   ParameterStore& parameters_;
   const NgramTables& ngrams_;
-  bool tied_;
+  bool by_vocabulary_;
   float scale_;
   std::int64_t first_row_ = 0;
   ParameterId table_;

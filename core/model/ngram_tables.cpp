@@ -7,15 +7,16 @@
 namespace vqlm {
 namespace {
 
-Parameter table_parameter(const TensorParallel& tensor, const ModelConfig& config, std::size_t number, float stddev) {
+Parameter table_parameter(const TensorParallel& tensor, const ModelConfig& config, std::size_t number,
+                          const NgramTables::Options& options) {
   const std::int64_t rows = config.ngram_tables[number].rows;
   Parameter table{.name = "model.ngram_tables." + std::to_string(number) + ".weight",
                   .global_shape = {rows, config.d_model},
                   .offset = {},
                   .shape = {},
-                  .init = {.stddev = stddev},
+                  .init = {.stddev = options.stddev},
                   .role = ParameterRole::input_table};
-  if (config.tie_embeddings) {
+  if (options.by_vocabulary) {
     const auto part = tensor.part_of(rows);
     table.offset = {part.begin, 0};
     table.shape = {part.count, config.d_model};
@@ -35,7 +36,7 @@ NgramTables::NgramTables(const TensorParallel& tensor, const ModelConfig& config
   TensorArena arena;
   tables_.reserve(config.ngram_tables.size());  // the arena keeps addresses
   for (std::size_t number = 0; number < config.ngram_tables.size(); ++number) {
-    const Parameter parameter = table_parameter(tensor, config, number, options.stddev);
+    const Parameter parameter = table_parameter(tensor, config, number, options);
     const bool by_rows = options.micro_batches > 0;
     const ParameterId id = by_rows ? parameters.add_table(parameter) : parameters.add(options.bucket, {parameter});
     tables_.push_back({config.ngram_tables[number], id, parameter.offset[0], {}, nullptr});

@@ -3,7 +3,7 @@
 //   x_t = E[id_t] + sum over tables i of B_i[hash_i(id_{t - order_i + 1}, ..., id_t)].
 // They hold what the vocabulary matrix of an output layer would cost, and cost no products. An n-gram never reaches over the
 // beginning of its sequence, nor of its document where documents are masked: there a table adds nothing. Tables are sharded as
-// the embedding is, over columns, or over rows where that is tied.
+// the embedding is, over columns, or over rows where a head reads it, too.
 #pragma once
 
 #include <memory>
@@ -22,8 +22,9 @@ namespace vqlm {
 class NgramTables {
  public:
   struct Options {
-    float stddev = 0;          // of the first values
-    int bucket = 0;            // of whole gradients
+    float stddev = 0;            // of the first values
+    int bucket = 0;              // of whole gradients
+    bool by_vocabulary = false;  // the embedding is sharded over its rows, and these likewise
     std::int64_t history = 0;  // generation: tokens of a sequence that are remembered from one find_rows() to the next
     std::int64_t micro_batches =
         0;  // of a step; above 0: gradients are of touched rows (StepRows), and no bucket has them

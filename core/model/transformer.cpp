@@ -39,7 +39,7 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   VQLM_ASSERT(batch_.rows() % tensor_.size() == 0);
   const bool training = options.purpose == Purpose::training;
   const auto* vq = vq_of(options.head);
-  const bool tied = config_.tie_embeddings;
+  const bool tied = config_.tie_embeddings, by_vocabulary = tied || (vq != nullptr && vq->by_embedding());
   const auto* low_rank = low_rank_of(options.head);
   VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
   const bool generation = options.purpose == Purpose::generation;
@@ -56,11 +56,13 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   ngrams_.emplace(tensor_, config_, batch_, parameters_,
                   NgramTables::Options{.stddev = stddev,
                                        .bucket = tables_bucket_,
+                                       .by_vocabulary = by_vocabulary,
                                        .history = generation ? options.context : 0,
                                        .micro_batches = rows.input_tables ? rows.micro_batches : 0});
   VQLM_ASSERT(!rows.embedding || vq == nullptr || !vq->by_embedding());
   embedding_.emplace(tensor_, config_, parameters_,
                      Embedding::Options{.bucket = embedding_bucket_,
+                                        .by_vocabulary = by_vocabulary,
                                         .tied = tied,
                                         .width = tied && low_rank != nullptr ? low_rank->rank : config_.d_model,
                                         .stddev = stddev,

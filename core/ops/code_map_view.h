@@ -7,13 +7,15 @@
 
 namespace vqlm {
 
-/// "Member order": tokens sorted by (cluster, token id).
+/// "Member order": tokens sorted by (cluster, token id). A part of a map has M of the V tokens as members, some of each
+/// cluster or none; ops that take parts say so (member_part.h).
 struct CodeMapView {
   Tensor cluster_of_token;   // (V) i32
-  Tensor position_of_token;  // (V) i32: a token's place in member order
-  Tensor members;            // (V) i32: token ids in member order
+  Tensor position_of_token;  // (V) i32: a token's place in member order; -1 outside a part
+  Tensor members;            // (V) i32: token ids in member order; (M) of a part
   Tensor member_begin;       // (K + 1) i32: cluster k's members are [member_begin[k], member_begin[k + 1])
   Tensor member_codes;       // (V, G) u8 in member order, each below Q; absent where members have no codes
+  Tensor cluster_sizes;      // (K) i32, of a part alone: the members that each whole cluster has, 1 or more
 
   // The host's numbers; 0 where it does not know.
   std::int64_t largest_cluster = 0;  // its members; bounds a GPU's workspace

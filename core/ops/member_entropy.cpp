@@ -6,7 +6,7 @@ void MemberEntropy::check(DType a) const {
   check_dtype(a, {h, gradients.dh});
   check_dtype(DType::f32, {nll, gradients.dmember_codebook, gradients.dtoken_bias});
   check_dtype(DType::i32, {targets, order, row_begin});
-  VQLM_ASSERT(h.rank() == 2);
+  VQLM_ASSERT(h.rank() == 2 && !map.cluster_sizes);
   const std::int64_t rows = h.extent(0), vocabulary = token_bias.numel();
   VQLM_ASSERT(nll.numel() == rows && targets.numel() == rows && order.numel() == rows);
   VQLM_ASSERT(map.member_begin.numel() == row_begin.numel() && map.position_of_token.numel() == vocabulary);

@@ -15,7 +15,7 @@ void check_sides(DType dtype, const Tensor& codes, const Tensor& members, const 
 void AddMemberMeans::check(DType a) const {
   check_sides(a, out, members, map);
   check_dtype(a, {codebook});
-  VQLM_ASSERT(codebook.shape() == out.shape());
+  VQLM_ASSERT(codebook.shape() == out.shape() && !map.cluster_sizes);
 }
 
 OpCost AddMemberMeans::cost() const {
@@ -25,7 +25,7 @@ OpCost AddMemberMeans::cost() const {
 void AddMemberMeansBackward::check(DType /*a*/) const {
   check_sides(DType::f32, dout, dmembers, map);
   check_dtype(DType::f32, {dcodebook});
-  VQLM_ASSERT(dcodebook.shape() == dout.shape());
+  VQLM_ASSERT(!dcodebook || dcodebook.shape() == dout.shape());
 }
 
 OpCost AddMemberMeansBackward::cost() const {

@@ -18,11 +18,11 @@ struct AddMemberMeans {
   OpCost cost() const;
 };
 
-/// dcodebook (K, d) accumulates dout (K, d), and dmembers (V, d) dout's row of the member's cluster over the cluster's
-/// size. All f32.
+/// dcodebook (K, d), where present, accumulates dout (K, d), and dmembers (V, d) dout's row of the member's cluster over the
+/// cluster's size; with a part of a map dmembers (M, d), over the whole cluster's size. All f32.
 struct AddMemberMeansBackward {
   static constexpr std::string_view name = "add_member_means_backward";
-  Tensor dcodebook;
+  Tensor dcodebook = {};
   Tensor dmembers;
   Tensor dout;
   CodeMapView map;

@@ -15,6 +15,7 @@
 #include "core/ops/member_entropy.h"
 #include "core/ops/member_log_probs.h"
 #include "core/ops/member_means.h"
+#include "core/ops/member_part.h"
 #include "core/ops/muon.h"
 #include "core/ops/ngram_rows.h"
 #include "core/ops/qk_norm.h"
@@ -34,6 +35,7 @@ using Op = std::variant<  //
     const AdamW*, const AdamWRows*, const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*,
     const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*,
     const CopyRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*, const MemberEntropy*,
-    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*>;
+    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*,
+    const MemberStatistics*, const MemberPartGradient*, const MemberMeansPart*>;
 
 }  // namespace vqlm

@@ -87,6 +87,7 @@ struct MemberMap {
             members,
             member_begin,
             member_codes.size() > 0 ? member_codes.tensor() : Tensor{},
+            {},
             largest_cluster};
   }
 

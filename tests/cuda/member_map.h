@@ -22,6 +22,7 @@ struct DeviceMemberMap {
             members,
             member_begin,
             member_codes.tensor().numel() > 0 ? member_codes.tensor() : Tensor{},
+            {},
             largest_cluster};
   }
 

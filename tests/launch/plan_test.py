@@ -48,6 +48,21 @@ class Plan(unittest.TestCase):
         self.assertAlmostEqual(plan["tokens_per_second"] * seconds["step"], plan["tokens_per_step"], delta=1)
         self.assertTrue(0 < plan["mfu"] < 1)
 
+    def test_a_tensor_group_exchanges_for_members_of_the_embedding_what_a_tied_dense_head_does(self):
+        def sent(*head):
+            keys = ["model.d_model=768", "model.n_heads=12", *head]
+            _, plan = self.plan("--vocab", 50257, "--grid", "1x4", *[word for key in keys for word in ("--set", key)])
+            bytes_sent = sum(entry["sent_bytes"] for entry in plan["collectives"] if entry["group"] == "tensor")
+            return bytes_sent, plan["micro_batches"]
+
+        tied, micro_batches = sent("head.kind=dense", "model.tie_embeddings=true", "head.bias=false")
+        members, _ = sent("head.kind=vq", "head.clusters=256")
+        # The clusters' means and their gradient besides, (256, 768) in f32, of which an all-reduce over 4 sends 3 / 2.
+        means = 2 * micro_batches * 256 * 768 * 4 * 3 / 2
+        # Targets and statistics are exchanged by both, the members' not by chunks: less than 1 % of all.
+        self.assertAlmostEqual(members, tied + means, delta=0.01 * tied)
+        self.assertLess(means, 0.1 * tied)
+
     def test_what_does_not_fit_and_the_changes_that_make_it_fit(self):
         arguments = ["--config", CONFIG, "--vocab", 50257, "--grid", "8x1", "--device-memory", "12GB"]
         text, plan = self.plan(*arguments, "--set", "train.micro_batch=64")

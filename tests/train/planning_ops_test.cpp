@@ -19,7 +19,7 @@ class PlannedMembersTest : public ::testing::Test {
   PlannedMachine machine{StatedRates{}};
   PlanningBackend backend{machine, DType::f32};
   std::vector<Buffer> buffers;
-  CodeMapView map{ids(6), ids(6), ids(6), ids(3), make({6, 2}, DType::u8), 3};
+  CodeMapView map{ids(6), ids(6), ids(6), ids(3), make({6, 2}, DType::u8), {}, 3};
   Tensor h = make({3, 4}), vectors = make({6, 4}), bias = make({6});
 };
 

@@ -3,51 +3,34 @@
 #include "core/tensor_arena.h"
 
 namespace vqlm {
-namespace {
-
-/// f32 numbers for swap_axes, which only moves them and takes A: where that is bf16, as twice as many halves.
-Tensor for_moving(Tensor x, Shape shape, DType a) {
-  if (a == DType::f32) return x.view(shape);
-  const int last = shape.rank() - 1;
-  shape.set(last, 2 * shape[last]);
-  return Tensor(x.data(), a, shape);
-}
-
-}  // namespace
 
 EmbeddingMembers::EmbeddingMembers(const HeadContext& context, const EmbeddingMembersConfig& config,
-                                   const CodeMapView& map)
+                                   const DeviceCodeMap& map)
     : tensor_(context.tensor),
       parameters_(context.parameters),
       table_(context.embedding),
-      vocab_size_(context.model.vocab_size),
       d_model_(context.model.d_model),
-      clusters_(map.member_begin.extent(0) - 1),
+      clusters_(map.whole().member_begin.extent(0) - 1),
       adds_means_(config.mean),
       trainable_(context.trainable),
       map_(map) {
-  VQLM_ASSERT(d_model_ % tensor_.size() == 0);
+  VQLM_ASSERT(map.has_parts() == (context.tensor.size() > 1));
   allocate(context.trainable);
 }
 
 void EmbeddingMembers::allocate(bool trainable) {
   Backend& backend = tensor_.backend();
   const DType a = backend.activation_dtype();
-  const std::int64_t parts = tensor_.size();
+  const std::int64_t members = map_.members().members.numel();
   TensorArena arena;
-  arena.add(vectors_, {vocab_size_, d_model_}, a);
-  if (parts > 1) {
-    arena.add(own_, {vocab_size_, own_columns()}, a);
-    arena.add(gathered_, {parts, vocab_size_, own_columns()}, a);
-  }
+  arena.add(vectors_, {members, d_model_}, a);
   const std::int64_t padded = backend.padded_classes(clusters_);
-  if (adds_means_) arena.add(cluster_vectors_, {padded, d_model_}, a);
+  if (adds_means_) {
+    arena.add(cluster_vectors_, {padded, d_model_}, a);
+    if (map_.has_parts()) arena.add(means_, {clusters_, d_model_}, DType::f32);
+  }
   if (trainable) {
-    arena.add(vectors_gradient_, {vocab_size_, d_model_}, DType::f32);
-    if (parts > 1) {
-      arena.add(own_gradient_, {vocab_size_, own_columns()}, DType::f32);
-      arena.add(gradient_parts_, {parts, vocab_size_, own_columns()}, DType::f32);
-    }
+    arena.add(vectors_gradient_, {members, d_model_}, DType::f32);
     if (adds_means_) arena.add(cluster_gradient_, {padded, d_model_}, DType::f32);
   }
   storage_ = arena.allocate(backend, MemoryUse::workspace);
@@ -57,30 +40,32 @@ void EmbeddingMembers::allocate(bool trainable) {
 Tensor EmbeddingMembers::vectors() {
   if (made_ && !trainable_) return vectors_;
   made_ = true;
-  Backend& backend = tensor_.backend();
-  const Tensor table = parameters_.operand(table_);
-  const std::int64_t parts = tensor_.size();
-  if (parts == 1) {
-    backend.run(EmbeddingForward{.out = vectors_, .ids = map_.members, .table = table, .first_row = 0});
-    return vectors_;
-  }
-  backend.run(EmbeddingForward{.out = own_, .ids = map_.members, .table = table, .first_row = 0});
-  tensor_.gather(own_, gathered_.view({parts * vocab_size_, own_columns()}));
-  backend.run(SwapAxes{.dst = vectors_.view({vocab_size_, parts, own_columns()}), .src = gathered_});
+  tensor_.backend().run(EmbeddingForward{
+      .out = vectors_, .ids = map_.table_rows(), .table = parameters_.operand(table_), .first_row = 0});
   return vectors_;
 }
 
 Tensor EmbeddingMembers::cluster_vectors(Tensor codes) {
   if (!adds_means_) return codes;
   VQLM_ASSERT(made_);
-  if (!clusters_made_ || trainable_) {
+  if (clusters_made_ && !trainable_) return cluster_vectors_;
+  clusters_made_ = true;
+  if (map_.has_parts()) {
+    sum_means(codes.rows(0, clusters_));
+  } else {
     tensor_.backend().run(AddMemberMeans{.out = cluster_vectors_.rows(0, clusters_),
                                          .codebook = codes.rows(0, clusters_),
                                          .members = vectors_,
-                                         .map = map_});
-    clusters_made_ = true;
+                                         .map = map_.whole()});
   }
   return cluster_vectors_;
+}
+
+void EmbeddingMembers::sum_means(Tensor codes) {
+  Backend& backend = tensor_.backend();
+  backend.run(MemberMeansPart{.means = means_, .vectors = vectors_, .map = map_.members()});
+  tensor_.all_reduce(means_);
+  backend.run(AddScaled{.out = cluster_vectors_.rows(0, clusters_), .x = codes, .y = means_, .y_scale = 1});
 }
 
 Tensor EmbeddingMembers::begin_backward() {
@@ -89,29 +74,21 @@ Tensor EmbeddingMembers::begin_backward() {
 }
 
 void EmbeddingMembers::end_backward(ParameterId codes) {
-  if (adds_means_) {
-    tensor_.backend().run(AddMemberMeansBackward{.dcodebook = parameters_.gradient(codes),
-                                                 .dmembers = vectors_gradient_,
-                                                 .dout = cluster_gradient_.rows(0, clusters_),
-                                                 .map = map_});
-  }
-  scatter_gradient();
-}
-
-void EmbeddingMembers::scatter_gradient() {
   Backend& backend = tensor_.backend();
-  const Tensor dtable = parameters_.gradient(table_);
-  const std::int64_t parts = tensor_.size();
-  if (parts == 1) {
-    backend.run(ScatterAddRows{.dtable = dtable, .dout = vectors_gradient_, .rows = map_.members});
-    return;
+  if (adds_means_) {
+    const Tensor gradient = cluster_gradient_.rows(0, clusters_), of_codes = parameters_.gradient(codes);
+    if (map_.has_parts()) {
+      // The codes' gradient is this rank's rows', as that of all replicated parameters; members here have rows everywhere.
+      backend.run(AddScaled{.out = of_codes, .x = of_codes, .y = gradient, .y_scale = 1});
+      tensor_.all_reduce(gradient);
+    }
+    backend.run(AddMemberMeansBackward{.dcodebook = map_.has_parts() ? Tensor{} : of_codes,
+                                       .dmembers = vectors_gradient_,
+                                       .dout = gradient,
+                                       .map = map_.members()});
   }
-  const std::int64_t columns = own_columns();
-  const DType a = backend.activation_dtype();
-  backend.run(SwapAxes{.dst = for_moving(gradient_parts_, {parts, vocab_size_, columns}, a),
-                       .src = for_moving(vectors_gradient_, {vocab_size_, parts, columns}, a)});
-  tensor_.reduce_scatter(own_gradient_, gradient_parts_.view({parts * vocab_size_, columns}));
-  backend.run(ScatterAddRows{.dtable = dtable, .dout = own_gradient_, .rows = map_.members});
+  backend.run(
+      ScatterAddRows{.dtable = parameters_.gradient(table_), .dout = vectors_gradient_, .rows = map_.table_rows()});
 }
 
 }  // namespace vqlm

@@ -5,7 +5,7 @@
 
 namespace vqlm {
 
-std::unique_ptr<Members> make_members(const HeadContext& context, const VqHeadConfig& head, const CodeMapView& map) {
+std::unique_ptr<Members> make_members(const HeadContext& context, const VqHeadConfig& head, const DeviceCodeMap& map) {
   if (const auto* rows = std::get_if<EmbeddingMembersConfig>(&head.members))
     return std::make_unique<EmbeddingMembers>(context, *rows, map);
   if (const auto* codes = std::get_if<CodeMembersConfig>(&head.members))

@@ -3,8 +3,8 @@
 
 #include <memory>
 
+#include "core/model/head/device_code_map.h"
 #include "core/model/head/output_head.h"
-#include "core/ops/code_map_view.h"
 
 namespace vqlm {
 
@@ -34,6 +34,6 @@ class Members {
 };
 
 /// Adds the parameters that these members have to the bucket of matrices. The map outlives the members.
-std::unique_ptr<Members> make_members(const HeadContext& context, const VqHeadConfig& head, const CodeMapView& map);
+std::unique_ptr<Members> make_members(const HeadContext& context, const VqHeadConfig& head, const DeviceCodeMap& map);
 
 }  // namespace vqlm

@@ -7,6 +7,16 @@
 #include "core/tensor_arena.h"
 
 namespace vqlm {
+namespace {
+
+/// The tokens whose members' vectors this rank has, where it has not all.
+std::optional<TensorParallel::Part> part_of_members(const HeadContext& context, const VqHeadConfig& config) {
+  if (!config.by_embedding() || context.tensor.size() == 1) return std::nullopt;
+  return context.tensor.part_of(context.model.vocab_size);
+}
+
+}  // namespace
+
 VqHead::VqHead(const HeadContext& context, const VqHeadConfig& config, const CodeMap& map)
     : tensor_(context.tensor),
       parameters_(context.parameters),
@@ -15,11 +25,11 @@ VqHead::VqHead(const HeadContext& context, const VqHeadConfig& config, const Cod
       rows_(context.rows),
       clusters_(map.clusters),
       step_tokens_(context.step_tokens),
-      commitment_(config.commitment()) {
+      commitment_(config.commitment()),
+      map_(context.tensor.backend(), map, part_of_members(context, config)),
+      member_softmax_(context.tensor, map_, context.rows, context.model.d_model, context.trainable) {
   VQLM_ASSERT(map.vocab_size == vocab_size_ && map.clusters == config.clusters && map.groups == config.groups() &&
               (map.groups == 0 || map.codes == config.codes()));
-  allocate_map(map.groups);
-  upload(map);
   add_parameters(context, config);
   VQLM_ASSERT(!(averages_ && config.member_mean()));
   if (config.input_codes) input_codes_.emplace(context, clusters_);
@@ -51,45 +61,6 @@ void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& conf
   backend.fill(unused_gradient_, 0.0f);
 }
 
-void VqHead::allocate_map(int groups) {
-  TensorArena arena;
-  arena.add(map_.cluster_of_token, {vocab_size_}, DType::i32);
-  arena.add(map_.position_of_token, {vocab_size_}, DType::i32);
-  arena.add(map_.members, {vocab_size_}, DType::i32);
-  arena.add(map_.member_begin, {clusters_ + 1}, DType::i32);
-  if (groups > 0) arena.add(map_.member_codes, {vocab_size_, groups}, DType::u8);
-  map_storage_ = arena.allocate(tensor_.backend(), MemoryUse::parameters);
-}
-
-void VqHead::upload(const CodeMap& map) {
-  const auto vocab = static_cast<std::size_t>(vocab_size_);
-  const MemberOrder order(map.cluster_of_token, clusters_);
-  map_.largest_cluster = 0;
-  map_.mean_members = 0;
-  for (std::size_t k = 0; k < static_cast<std::size_t>(clusters_); ++k) {
-    const std::int64_t size = order.begin[k + 1] - order.begin[k];
-    map_.largest_cluster = std::max(map_.largest_cluster, size);
-    map_.mean_members += static_cast<double>(size) * static_cast<double>(size) / static_cast<double>(vocab_size_);
-  }
-  std::vector<std::int32_t> position(vocab);
-  const auto groups = static_cast<std::size_t>(map.groups);
-  std::vector<std::uint8_t> codes(vocab * groups);
-  for (std::size_t place = 0; place < vocab; ++place) {
-    const auto token = static_cast<std::size_t>(order.members[place]);
-    position[token] = static_cast<std::int32_t>(place);
-    std::copy_n(map.member_codes.begin() + static_cast<std::ptrdiff_t>(token * groups), groups,
-                codes.begin() + static_cast<std::ptrdiff_t>(place * groups));
-  }
-
-  Backend& backend = tensor_.backend();
-  backend.copy_from_host(map_.cluster_of_token, map.cluster_of_token.data());
-  backend.copy_from_host(map_.position_of_token, position.data());
-  backend.copy_from_host(map_.members, order.members.data());
-  backend.copy_from_host(map_.member_begin, order.begin.data());
-  if (groups > 0) backend.copy_from_host(map_.member_codes, codes.data());
-  cluster_of_token_ = map.cluster_of_token;
-}
-
 void VqHead::allocate_workspace() {
   Backend& backend = tensor_.backend();
   const DType a = backend.activation_dtype();
@@ -99,21 +70,19 @@ void VqHead::allocate_workspace() {
   arena.add(statistics_, {rows_, 3}, DType::f32);
   arena.add(lse_, {rows_}, DType::f32);
   arena.add(cluster_nll_, {rows_}, DType::f32);
-  arena.add(clusters_of_rows_, {rows_}, DType::i32);
-  arena.add(order_, {rows_}, DType::i32);
-  arena.add(row_begin_, {clusters_ + 1}, DType::i32);
   storage_ = arena.allocate(backend, MemoryUse::workspace);
   if (a == DType::f32) code_log_probs_ = logits_.view({rows_, clusters_});  // never used at the same time
 }
 
 HeadCost VqHead::cost() const {
   const double d = static_cast<double>(d_model_);
-  const std::int64_t groups = map_.member_codes ? map_.member_codes.extent(1) : 0;
+  const CodeMapView& map = map_.whole();
+  const std::int64_t groups = map.member_codes ? map.member_codes.extent(1) : 0;
   return {
       .matrix_parameters = clusters_ * d_model_ + members_->parameters(),
       .bias_parameters = clusters_ + (token_bias_ ? vocab_size_ : 0),
       .code_bytes = vocab_size_ * (static_cast<std::int64_t>(sizeof(std::int32_t)) + groups),
-      .multiply_adds = static_cast<double>(clusters_) * d + map_.mean_members * static_cast<double>(members_->width())};
+      .multiply_adds = static_cast<double>(clusters_) * d + map.mean_members * static_cast<double>(members_->width())};
 }
 
 void VqHead::initialize(const std::vector<std::int64_t>& counts) {
@@ -131,7 +100,7 @@ void VqHead::initialize(const std::vector<std::int64_t>& counts) {
 std::vector<double> VqHead::cluster_mass(const std::vector<float>& unigram) const {
   std::vector<double> mass(static_cast<std::size_t>(clusters_), 0.0);
   for (std::size_t token = 0; token < unigram.size(); ++token) {
-    mass[static_cast<std::size_t>(cluster_of_token_[token])] += std::exp(static_cast<double>(unigram[token]));
+    mass[static_cast<std::size_t>(map_.cluster_of_token()[token])] += std::exp(static_cast<double>(unigram[token]));
   }
   return mass;
 }
@@ -146,8 +115,7 @@ void VqHead::after_update() {
 
 void VqHead::codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters) {
   Backend& backend = tensor_.backend();
-  backend.run(SortRowsByCluster{
-      .clusters = clusters_of_rows_, .order = order_, .row_begin = row_begin_, .targets = targets, .map = map_});
+  clusters_of_rows_ = member_softmax_.sort(targets);
   backend.run(Matmul{.c = logits_, .a = h, .b = clusters, .tb = Transpose::yes, .accumulate = Accumulate::no});
   backend.run(SoftmaxStatistics{.statistics = statistics_,
                                 .logits = logits_,
@@ -182,7 +150,7 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
 }
 
 Tensor VqHead::input_branch(Tensor tokens) {
-  return input_codes_ ? input_codes_->vectors(tokens, map_) : Tensor{};
+  return input_codes_ ? input_codes_->vectors(tokens, map_.whole()) : Tensor{};
 }
 
 void VqHead::input_backward(Tensor dx) {
@@ -193,14 +161,7 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   const Tensor vectors = members_->vectors();
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
-  tensor_.backend().run(MemberEntropy{.nll = nll,
-                                      .h = h,
-                                      .targets = targets,
-                                      .order = order_,
-                                      .row_begin = row_begin_,
-                                      .member_codebook = vectors,
-                                      .token_bias = token_bias(),
-                                      .map = map_});
+  member_softmax_.forward(nll, h, vectors, token_bias());
 }
 
 void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
@@ -209,7 +170,7 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   const Tensor clusters = cluster_vectors();
   codes_forward(nll, h, targets, clusters);
   codes_backward(dh, h, clusters, scale);
-  members_forward_backward(nll, dh, h, targets, vectors, scale);
+  members_forward_backward(nll, dh, h, vectors, scale);
   if (commitment_ > 0) {
     const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
     backend.run(Commitment{.penalty = penalty,
@@ -224,21 +185,13 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   }
 }
 
-void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale) {
+void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor vectors, float scale) {
   MemberGradients gradients;
   gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
   gradients.scale = scale;
   gradients.dh = dh;
   gradients.dmember_codebook = members_->begin_backward();
-  tensor_.backend().run(MemberEntropy{.nll = nll,
-                                      .gradients = gradients,
-                                      .h = h,
-                                      .targets = targets,
-                                      .order = order_,
-                                      .row_begin = row_begin_,
-                                      .member_codebook = vectors,
-                                      .token_bias = token_bias(),
-                                      .map = map_});
+  member_softmax_.forward_backward(nll, gradients, h, vectors, token_bias());
   members_->end_backward(codebook_);
 }
 
@@ -246,6 +199,10 @@ void VqHead::log_probs(Tensor out, Tensor h) {
   Backend& backend = tensor_.backend();
   const std::int64_t rows = h.extent(0);
   VQLM_ASSERT(rows <= rows_);
+  if (map_.has_parts()) {
+    throw Error(
+        "log-probabilities by members of the embedding need the whole vocabulary on one rank: use parallel.tensor=1");
+  }
   const Tensor vectors = members_->vectors();
   const Tensor codes = code_log_probs_.rows(0, rows);
   backend.run(Matmul{.c = codes,
@@ -259,7 +216,7 @@ void VqHead::log_probs(Tensor out, Tensor h) {
                              .code_log_probs = codes,
                              .member_codebook = vectors,
                              .token_bias = token_bias(),
-                             .map = map_});
+                             .map = map_.whole()});
 }
 
 }  // namespace vqlm

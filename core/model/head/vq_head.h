@@ -5,15 +5,17 @@
 //   s_v = sum_g h_g . u_{g, q_g(v)} + b_v
 //   p(v|h) = softmax_j(a)_{k(v)} * softmax_{w in cluster k(v)}(s)_v
 // u may be rows of the input embedding instead, whose means are then added to the codes (embedding_members.h).
-// The parameters are replicated over the whole grid; every rank works on its own n rows without any
-// collective, but for the embedding's columns, which tensor ranks share.
+// The parameters are replicated over the whole grid; every rank works on its own n rows without any collective, but for
+// members that are the embedding's rows, which tensor ranks share (member_softmax.h).
 #pragma once
 
 #include <memory>
 #include <optional>
 
 #include "core/model/head/code_averages.h"
+#include "core/model/head/device_code_map.h"
 #include "core/model/head/input_codes.h"
+#include "core/model/head/member_softmax.h"
 #include "core/model/head/members.h"
 #include "core/model/head/output_head.h"
 #include "core/model/head/vq_head_choice.h"
@@ -44,8 +46,6 @@ class VqHead : public OutputHead {
 
  private:
   void add_parameters(const HeadContext& context, const VqHeadConfig& config);
-  void allocate_map(int groups);
-  void upload(const CodeMap& map);
   /// (K): the clusters' shares of the tokens, from log_unigram's (V).
   std::vector<double> cluster_mass(const std::vector<float>& unigram) const;
   void allocate_workspace();
@@ -56,14 +56,14 @@ class VqHead : public OutputHead {
   ClusterSearch::MemberRows member_rows(Tensor h, std::span<const std::int32_t> clusters);
   /// Columns of the clusters' logits: K, padded for the back end. What makes them has as many rows, the padding's zeros.
   std::int64_t logit_width() const { return tensor_.backend().padded_classes(clusters_); }
-  /// Logits, statistics and nll of the clusters, whose padded vectors are given, and the rows sorted by cluster.
+  /// Logits, statistics and nll of the clusters, whose padded vectors are given; sorts the rows by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
   /// After it, the gradients of vectors and biases; dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
   /// What clusters are scored with, after members_->vectors(); padded.
   Tensor cluster_vectors() { return members_->cluster_vectors(parameters_.padded_operand(codebook_)); }
   /// The member ops' part of forward_backward().
-  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor targets, Tensor vectors, float scale);
+  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor vectors, float scale);
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;
@@ -81,18 +81,17 @@ class VqHead : public OutputHead {
   Tensor fixed_bias_,
       unused_gradient_;  // (V) each, zeros and a place to drop its gradient, where head.bias is off
 
-  Buffer map_storage_;
-  CodeMapView map_;
+  DeviceCodeMap map_;
+  MemberSoftmax member_softmax_;
   std::unique_ptr<Members> members_;
   std::optional<InputCodes> input_codes_;  // where clusters have vectors at the input, too
   Buffer storage_;
-  Tensor logits_;                                // (n, K) A, padded
-  Tensor code_log_probs_;                        // (n, K) f32
-  Tensor statistics_;                            // (n, 3)
-  Tensor lse_;                                   // (n)
-  Tensor cluster_nll_;                           // (n), of the last forward()
-  Tensor clusters_of_rows_, order_, row_begin_;  // (n), (n), (K + 1) i32
-  std::vector<std::int32_t> cluster_of_token_;   // (V)
+  Tensor logits_;            // (n, K) A, padded
+  Tensor code_log_probs_;    // (n, K) f32
+  Tensor statistics_;        // (n, 3)
+  Tensor lse_;               // (n)
+  Tensor cluster_nll_;       // (n), of the last forward()
+  Tensor clusters_of_rows_;  // (n) i32, of the last targets
   std::optional<VqHeadChoice> choice_;
 };
 

@@ -35,7 +35,8 @@ VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t clu
 
 VqHeadChoice& VqHead::choice() {
   if (!choice_) {
-    choice_.emplace(tensor_.backend(), MemberOrder(cluster_of_token_, clusters_), clusters_, map_.largest_cluster);
+    choice_.emplace(tensor_.backend(), MemberOrder(map_.cluster_of_token(), clusters_), clusters_,
+                    map_.whole().largest_cluster);
   }
   return *choice_;
 }
@@ -67,9 +68,9 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
                               .clusters = ids,
                               .member_codebook = vectors,
                               .token_bias = token_bias(),
-                              .map = map_});
+                              .map = map_.whole()});
   backend.copy_to_host(c.host_rows.data(), rows);
-  return {c.host_rows, static_cast<std::size_t>(map_.largest_cluster)};
+  return {c.host_rows, static_cast<std::size_t>(map_.whole().largest_cluster)};
 }
 
 std::vector<TokenLogProb> VqHead::most_probable(Tensor h, std::int64_t count, double mass) {
