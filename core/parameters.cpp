@@ -138,8 +138,41 @@ void ParameterStore::allocate(bool trainable) {
     backend_.fill(flat_rounded(), 0.0f);
   }
   if (!trainable) return;
+  find_zeroed_ranges();
   gradients_ = backend_.allocate(static_cast<std::size_t>(gradient_size_) * sizeof(float), MemoryUse::gradients);
-  backend_.fill(flat_gradients(), 0.0f);
+}
+
+void ParameterStore::find_zeroed_ranges() {
+  // Parameters lie in the flat buffers in another order than that of their ids.
+  std::vector<FlatRange> products;
+  for (const Parameter& p : parameters_) {
+    if (p.gradient_start == GradientStart::product) products.push_back({p.flat_begin, elements_with_padding(p)});
+  }
+  products.push_back({gradient_size_, 0});
+  std::ranges::sort(products, {}, &FlatRange::begin);
+  std::int64_t end = 0;  // of the last product
+  for (const FlatRange& product : products) {
+    if (product.begin > end) zeroed_.push_back({end, product.begin - end});
+    end = product.begin + product.count;
+  }
+}
+
+void ParameterStore::begin_gradients() {
+  for (const FlatRange& range : zeroed_) backend_.fill(flat_gradients().range(range.begin, range.count), 0.0f);
+  for (std::size_t id = 0; id < parameters_.size(); ++id) {
+    if (parameters_[id].gradient_start == GradientStart::product) undefined_.insert(static_cast<ParameterId>(id));
+  }
+}
+
+ParameterStore::ProductGradient ParameterStore::product_gradient(ParameterId first, int count) {
+  bool overwrites = false;
+  for (ParameterId id = first; id < first + count; ++id) {
+    const bool undefined = undefined_.erase(id) > 0;
+    VQLM_ASSERT(id == first || undefined == overwrites);
+    overwrites = undefined;
+  }
+  const Tensor gradient = stacked_gradient(first, count);
+  return {count == 1 ? padded(gradient, first) : gradient, overwrites ? Accumulate::no : Accumulate::yes};
 }
 
 void ParameterStore::initialize(std::uint64_t seed) {
@@ -223,7 +256,7 @@ Tensor ParameterStore::fused_operand(ParameterId first, int count) const {
   return (matrix && rounded ? rounded.range(begin, shape.numel()) : masters(begin, shape.numel())).view(shape);
 }
 
-Tensor ParameterStore::fused_gradient(ParameterId first, int count) const {
+Tensor ParameterStore::stacked_gradient(ParameterId first, int count) const {
   const Tensor gradients = flat_gradients();
   if (!gradients) return {};
   const auto [begin, shape] = stacked(first, count);

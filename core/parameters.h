@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,12 @@ enum class UpdateRule {
   derived,         // nothing here: the layer makes the values from other parameters after the update
 };
 
+/// What a parameter's gradient is at the start of a step.
+enum class GradientStart {
+  zero,     // all that comes adds to it
+  product,  // not defined: the first to come is a matrix product, which overwrites it (product_gradient())
+};
+
 /// A logical tensor (named as in Hugging Face's Llama) and this rank's slice of it.
 struct Parameter {
   std::string name;
@@ -48,6 +55,7 @@ struct Parameter {
   bool hidden_matrix = false;  // from hidden states to hidden states: what the optimizer Muon orthogonalises
   UpdateRule rule = UpdateRule::gradient;
   float average_decay = 0;  // of a moving average, a step
+  GradientStart gradient_start = GradientStart::zero;
   /// The slice's first extent with padding behind it, which is zero in values and gradients and no part of the logical
   /// tensor: padded_operand() shows it to products. 0: no padding.
   std::int64_t padded_rows = 0;
@@ -101,8 +109,8 @@ class ParameterStore {
   /// A table with a bucket of its own, by rows; no bucket of another kind is added afterwards.
   ParameterId add_table(Parameter table);
 
-  /// Lays out the buckets, allocates values (and gradients where `trainable`) and zero-fills both. Nothing can be added
-  /// afterwards.
+  /// Lays out the buckets, allocates values, zero-filled, and where `trainable` gradients, which begin_gradients() defines.
+  /// Nothing can be added afterwards.
   void allocate(bool trainable);
   /// Draws every parameter from its initializer.
   void initialize(std::uint64_t seed);
@@ -111,13 +119,24 @@ class ParameterStore {
   Tensor value(ParameterId id) const;
   /// What ops read: a matrix (rank 2 or more) in A, a vector in f32.
   Tensor operand(ParameterId id) const { return fused_operand(id, 1); }
-  Tensor gradient(ParameterId id) const { return fused_gradient(id, 1); }
-  /// The same with the padding (padded_rows, ...): what makes padded logits, and their gradient.
+  Tensor gradient(ParameterId id) const { return stacked_gradient(id, 1); }
+  /// The operand with the padding (padded_rows, ...): what makes padded logits.
   Tensor padded_operand(ParameterId id) const { return padded(operand(id), id); }
-  Tensor padded_gradient(ParameterId id) const { return padded(gradient(id), id); }
   /// `count` parameters of one group, stacked along their first axis (all other extents must agree).
   Tensor fused_operand(ParameterId first, int count) const;
-  Tensor fused_gradient(ParameterId first, int count) const;
+
+  /// A step's gradients begin: those of GradientStart::zero, and all between parameters, are set to zero, and those of
+  /// GradientStart::product are no longer defined.
+  void begin_gradients();
+  /// Where a product leaves the gradient of `count` parameters of one group, stacked, of one with its padding, and whether it
+  /// adds to it: it does not where this is the first call for them since begin_gradients() and they start by a product.
+  struct ProductGradient {
+    Tensor c;
+    Accumulate accumulate;
+  };
+  ProductGradient product_gradient(ParameterId first, int count = 1);
+  /// Whether every gradient is defined, as far as calls of product_gradient() tell.
+  bool gradients_defined() const { return undefined_.empty(); }
 
   /// Of a bucket by rows: the rows of its table that one data rank owns, and their width.
   Shape rows_of_owner(int bucket) const;
@@ -156,14 +175,19 @@ class ParameterStore {
     Shape shape;
   };
   Stack stacked(ParameterId first, int count) const;
+  Tensor stacked_gradient(ParameterId first, int count) const;
   Tensor padded(Tensor slice, ParameterId id) const;
   void lay_out();
+  void find_zeroed_ranges();
   /// Says which f32 values lie here, and returns how many.
   std::int64_t place_masters(bool trainable);
   /// The last bucket that begins at or before this place of the flat buffers.
   const ParameterBucket& bucket_at(std::int64_t begin) const;
   void lay_out(ParameterBucket& bucket, int index);
 
+  struct FlatRange {
+    std::int64_t begin, count;
+  };
   /// Parameters that lie together.
   struct Group {
     ParameterId first = 0;
@@ -180,7 +204,9 @@ class ParameterStore {
   bool whole_ = true;  // all f32 values lie here
   Buffer values_;      // the buckets' f32 values that lie here, one after the other
   Buffer gradients_;
-  Buffer rounded_;  // none where A is f32
+  Buffer rounded_;                   // none where A is f32
+  std::vector<FlatRange> zeroed_;    // of the gradients, by begin_gradients()
+  std::set<ParameterId> undefined_;  // gradients that a product will overwrite
 };
 
 }  // namespace vqlm

@@ -13,7 +13,8 @@ Parameter row_slice(const std::string& name, std::int64_t local, std::int64_t wi
           .shape = {local, width},
           .init = {.stddev = 0.02f},
           .role = ParameterRole::block,
-          .hidden_matrix = true};
+          .hidden_matrix = true,
+          .gradient_start = GradientStart::product};
 }
 
 }  // namespace
@@ -53,7 +54,8 @@ AttentionLayer::AttentionLayer(const TensorParallel& tensor, const ModelConfig& 
                                             .shape = {d_model_, query_rows},
                                             .init = {.stddev = config.output_stddev()},
                                             .role = ParameterRole::block,
-                                            .hidden_matrix = true}});
+                                            .hidden_matrix = true,
+                                            .gradient_start = GradientStart::product}});
 }
 
 void AttentionLayer::reshape(const BatchShape& batch) {
@@ -150,11 +152,9 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
   const Tensor dout = scratch.hidden.range(0, saved.out.numel()).view(saved.out.shape());  // (N, width)
   const Tensor dqkv = scratch.qkv_gradient;                                                // (N, row)
   backend.run(Matmul{.c = dout, .a = dy_rows, .b = parameters_.operand(output_), .accumulate = Accumulate::no});
-  backend.run(Matmul{.c = parameters_.gradient(output_),
-                     .a = dy_rows,
-                     .b = saved.out,
-                     .ta = Transpose::yes,
-                     .accumulate = Accumulate::yes});
+  const auto doutput = parameters_.product_gradient(output_);
+  backend.run(
+      Matmul{.c = doutput.c, .a = dy_rows, .b = saved.out, .ta = Transpose::yes, .accumulate = doutput.accumulate});
   backend.run(AttentionBackward{.dqkv = dqkv,
                                 .dout = dout,
                                 .out = saved.out,
@@ -169,11 +169,8 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations&
     backend.run(AddColumnSums{.out = parameters_.gradient(id).range(begin, size), .x = dqkv, .first = column});
   });
   const Tensor rows = tensor_.gather(x, scratch.gathered);
-  backend.run(Matmul{.c = parameters_.fused_gradient(qkv_, 3),
-                     .a = dqkv,
-                     .b = rows,
-                     .ta = Transpose::yes,
-                     .accumulate = Accumulate::yes});
+  const auto dweight = parameters_.product_gradient(qkv_, 3);
+  backend.run(Matmul{.c = dweight.c, .a = dqkv, .b = rows, .ta = Transpose::yes, .accumulate = dweight.accumulate});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
   backend.run(Matmul{.c = partial, .a = dqkv, .b = parameters_.fused_operand(qkv_, 3), .accumulate = Accumulate::no});
   tensor_.reduce_scatter(dx, partial);

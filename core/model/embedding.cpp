@@ -32,7 +32,10 @@ Embedding::Embedding(const TensorParallel& tensor, const ModelConfig& config, Pa
     first_row_ = part.begin;
     table.offset = {part.begin, 0};
     table.shape = {part.count, width};
-    if (options.tied) table.padded_rows = tensor.backend().padded_classes(part.count);
+    if (options.tied) {
+      table.padded_rows = tensor.backend().padded_classes(part.count);
+      table.gradient_start = GradientStart::product;  // of the head, which comes first in backward
+    }
   } else {
     const std::int64_t columns = width / tensor.size();
     table.offset = {0, columns * tensor.rank()};
@@ -82,11 +85,9 @@ void Embedding::backward(Tensor dx, Tensor ids, const Scratch& scratch) const {
   if (!projection_) return add_gradient(dx, ids, scratch);
   Backend& backend = tensor_.backend();
   const Tensor rows = looked_up_.rows(0, dx.extent(0));
-  backend.run(Matmul{.c = parameters_.gradient(*projection_),
-                     .a = rows,
-                     .b = dx,
-                     .ta = Transpose::yes,
-                     .accumulate = Accumulate::yes});
+  const auto dprojection = parameters_.product_gradient(*projection_);
+  backend.run(
+      Matmul{.c = dprojection.c, .a = rows, .b = dx, .ta = Transpose::yes, .accumulate = dprojection.accumulate});
   backend.run(Matmul{
       .c = rows, .a = dx, .b = parameters_.operand(*projection_), .tb = Transpose::yes, .accumulate = Accumulate::no});
   add_gradient(rows, ids, scratch);

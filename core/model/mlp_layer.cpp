@@ -15,7 +15,8 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                        .shape = {width_, config.d_model},
                        .init = {.stddev = 0.02f},
                        .role = ParameterRole::block,
-                       .hidden_matrix = true};
+                       .hidden_matrix = true,
+                       .gradient_start = GradientStart::product};
   Parameter gate = half;
   Parameter up = half;
   gate.name = prefix + "gate_proj.weight";
@@ -27,7 +28,8 @@ MlpLayer::MlpLayer(const TensorParallel& tensor, const ModelConfig& config, cons
                                    .shape = {config.d_model, width_},
                                    .init = {.stddev = config.output_stddev()},
                                    .role = ParameterRole::block,
-                                   .hidden_matrix = true}});
+                                   .hidden_matrix = true,
+                                   .gradient_start = GradientStart::product}});
 }
 
 void MlpLayer::place_gate_up(TensorArena& arena, Activations& saved) const {
@@ -72,11 +74,9 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
   const Tensor dy_rows = tensor_.gather(dy, scratch.gathered_gradient);                             // (N, d)
   const Tensor dhidden = scratch.hidden.range(0, saved.hidden.numel()).view(saved.hidden.shape());  // (N, d_ff / P)
   backend.run(Matmul{.c = dhidden, .a = dy_rows, .b = parameters_.operand(down_), .accumulate = Accumulate::no});
-  backend.run(Matmul{.c = parameters_.gradient(down_),
-                     .a = dy_rows,
-                     .b = saved.hidden,
-                     .ta = Transpose::yes,
-                     .accumulate = Accumulate::yes});
+  const auto ddown = parameters_.product_gradient(down_);
+  backend.run(
+      Matmul{.c = ddown.c, .a = dy_rows, .b = saved.hidden, .ta = Transpose::yes, .accumulate = ddown.accumulate});
   const Tensor dgate_up = saved.gate_up;  // in place: forward's values are not needed again
   if (activation_ == Activation::swiglu) {
     backend.run(SwigluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
@@ -84,11 +84,8 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Activations& saved
     backend.run(GegluBackward{.dgate_up = dgate_up, .dy = dhidden, .gate_up = saved.gate_up});
   }
   const Tensor rows = tensor_.gather(x, scratch.gathered);
-  backend.run(Matmul{.c = parameters_.fused_gradient(gate_up_, 2),
-                     .a = dgate_up,
-                     .b = rows,
-                     .ta = Transpose::yes,
-                     .accumulate = Accumulate::yes});
+  const auto dweight = parameters_.product_gradient(gate_up_, 2);
+  backend.run(Matmul{.c = dweight.c, .a = dgate_up, .b = rows, .ta = Transpose::yes, .accumulate = dweight.accumulate});
   const Tensor partial = tensor_.size() == 1 ? dx : scratch.partial;
   backend.run(
       Matmul{.c = partial, .a = dgate_up, .b = parameters_.fused_operand(gate_up_, 2), .accumulate = Accumulate::no});

@@ -217,6 +217,7 @@ void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens
   head_marks_.end = backend_.mark_time(backend_.compute_stream());
   for (const int bucket : head_buckets_) ready(bucket);
   backward(tokens, ready);
+  VQLM_ASSERT(parameters_.gradients_defined());
 }
 
 void Transformer::backward(Tensor tokens, const BucketReady& ready) {

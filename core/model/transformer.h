@@ -71,7 +71,7 @@ class Transformer {
   /// Called with a bucket's index as soon as its gradients are complete.
   using BucketReady = std::function<void(int bucket)>;
   /// Forward and backward of scale * sum(nll + penalty): nll and penalty (n) overwritten, gradients
-  /// accumulate.
+  /// accumulate, from ParameterStore::begin_gradients() on.
   void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
                             const BucketReady& ready);
 

@@ -65,7 +65,7 @@ std::vector<std::vector<float>> step_results(Backend& backend, const Config& con
   const Tensor tokens = ids.view({2 * n}, DType::i32).range(0, n);
   const Tensor targets = ids.view({2 * n}, DType::i32).range(n, n);
   backend.copy_from_host(ids.view({2 * n}, DType::i32), draw_tokens(counts, 2 * n, 2, "test").data());
-  optimizer.zero_gradients();
+  model.parameters().begin_gradients();
   model.accumulate_gradients(losses.view({2 * n}).range(0, n), losses.view({2 * n}).range(n, n), tokens, targets, 0.5f,
                              [&](int bucket) { optimizer.bucket_ready(bucket); });
   optimizer.finish_reductions();

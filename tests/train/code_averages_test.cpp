@@ -67,7 +67,7 @@ class Averaged {
   /// One step of two micro-batches; returns the norm that the optimizer saw.
   double step(std::int64_t number) {
     std::vector<double> sums(sums_.size(), 0.0), counts(counts_.size(), 0.0);
-    tiny_.optimizer().zero_gradients();
+    store().begin_gradients();
     for (int micro_batch = 0; micro_batch < 2; ++micro_batch) accumulate(number, micro_batch, sums, counts);
     tiny_.optimizer().finish_reductions();
     squares_ = gradient_squares();

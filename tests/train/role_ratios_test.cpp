@@ -42,6 +42,7 @@ Values values_after_a_step(HeadKind head, OptimizerKind kind, const std::functio
   TinyModel model(config);
   model.randomize(5, 0.5f);
   ParameterStore& store = model.store();
+  store.begin_gradients();
   for (std::size_t i = 0; i < store.parameters().size(); ++i) {
     const Tensor gradient = store.gradient(static_cast<ParameterId>(i));
     const Philox rng(6, store.parameters()[i].name);

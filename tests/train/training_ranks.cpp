@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ostream>
 
 #include "tests/train/bodies.h"
@@ -88,6 +89,13 @@ class Training : public ::testing::TestWithParam<HeadCase> {
   TrainingWorld world_{GetParam().vocabulary};
 };
 
+/// Gradients that nothing may read before it has written them. Those that a step leaves out of it, since they begin with a
+/// product, are then found where anything adds to them: losses become NaN.
+void poison_gradients(Trainer& trainer) {
+  const Tensor gradients = trainer.model().parameters().flat_gradients();
+  std::fill_n(gradients.f32(), gradients.numel(), std::nanf(""));
+}
+
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, std::size_t first = 0) {
   ASSERT_EQ(actual.size(), expected.size());
   for (std::size_t i = first; i < actual.size(); ++i) {
@@ -114,7 +122,7 @@ TEST_P(EveryGrid, LossesAgree) {
     const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
     const std::string name = size.name();
     SCOPED_TRACE(name);
-    const TrainedRun run = train_run(*world_.backend, grid, config_of(name));
+    const TrainedRun run = train_run(*world_.backend, grid, config_of(name), false, 0, poison_gradients);
     EXPECT_EQ(run.first_step, 0);
     if (session().rank() > 0) continue;
     expect_close(run.losses, expected.losses);

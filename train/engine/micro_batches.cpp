@@ -44,14 +44,13 @@ void MicroBatches::enqueue(bool graphs) {
   for (std::int64_t number = 0; number < count_; ++number) {
     backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
     model_.begin_micro_batch(number);
-    run_micro_batch(number + 1 == count_, graphs);
+    run_micro_batch({.first = number == 0, .last = number + 1 == count_}, graphs);
     backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
   }
   ops_have_run_ = true;
 }
 
 void MicroBatches::begin_step() {
-  optimizer_.zero_gradients();
   if (model_.row_tables().empty()) return;
   const auto rows = static_cast<std::size_t>(model_.batch().rows());
   std::vector<std::int32_t> tokens;
@@ -69,29 +68,30 @@ void MicroBatches::enqueue_directly(const BeforeReduction& before_reduction) {
   before_reduction_ = nullptr;
 }
 
-void MicroBatches::run_micro_batch(bool last, bool graphs) {
+void MicroBatches::run_micro_batch(Place place, bool graphs) {
   // The first step runs directly: its ops size their scratch memory and choose their algorithms.
   if (!graphs || !ops_have_run_) {
-    enqueue_micro_batch(last);
+    enqueue_micro_batch(place);
     head_marks_ = model_.head_marks();
     return;
   }
-  Recorded& recorded = recorded_[last ? 1 : 0];
+  Recorded& recorded = recorded_[place.first ? 1 : 0][place.last ? 1 : 0];
   if (!recorded.graph) {
-    recorded.graph = backend_.capture([&] { enqueue_micro_batch(last); });
+    recorded.graph = backend_.capture([&] { enqueue_micro_batch(place); });
     recorded.head_marks = model_.head_marks();
   }
   backend_.replay(recorded.graph);
   head_marks_ = recorded.head_marks;
 }
 
-void MicroBatches::enqueue_micro_batch(bool last) {
+void MicroBatches::enqueue_micro_batch(Place place) {
+  if (place.first) model_.parameters().begin_gradients();
   model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, [&](int bucket) {
-    if (!last) return;
+    if (!place.last) return;
     if (before_reduction_) before_reduction_(model_.parameters().buckets()[static_cast<std::size_t>(bucket)]);
     optimizer_.bucket_ready(bucket);
   });
-  if (last) optimizer_.finish_reductions();
+  if (place.last) optimizer_.finish_reductions();
 }
 
 StepSums MicroBatches::sums() {

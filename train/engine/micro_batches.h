@@ -31,8 +31,8 @@ class MicroBatches {
   std::int64_t count() const { return count_; }
   /// Sets micro-batch `number` of the coming step: N tokens and N targets.
   void set(std::int64_t number, const Batch& batch);
-  /// Enqueues the step's gradients: they start at zero, the last micro-batch starts the reductions, and what is enqueued
-  /// later finds them done.
+  /// Enqueues the step's gradients, from nothing: the last micro-batch starts the reductions, and what is enqueued later
+  /// finds them done.
   void enqueue() { enqueue(use_graphs_); }
   /// The same without graphs. `before_reduction` is called with each bucket whose gradients are complete on this rank and
   /// not yet reduced.
@@ -46,11 +46,15 @@ class MicroBatches {
 
  private:
   void enqueue(bool graphs);
-  /// Gradients become zero; of tables by rows it is now known which rows they have.
+  /// Of tables by rows it is now known which rows have gradients.
   void begin_step();
-  /// Work on the micro-batch in tokens_ and targets_; the last one's gradients are complete.
-  void enqueue_micro_batch(bool last);
-  void run_micro_batch(bool last, bool graphs);
+  /// Where a micro-batch stands in its step: the first one begins the gradients, the last one completes them.
+  struct Place {
+    bool first, last;
+  };
+  /// Work on the micro-batch in tokens_ and targets_.
+  void enqueue_micro_batch(Place place);
+  void run_micro_batch(Place place, bool graphs);
 
   /// A recorded micro-batch and where it notes the head's time.
   struct Recorded {
@@ -66,7 +70,7 @@ class MicroBatches {
   bool use_graphs_;
   bool ops_have_run_ = false;
   BeforeReduction before_reduction_;
-  Recorded recorded_[2];  // of all micro-batches but the last; of the last
+  Recorded recorded_[2][2];  // by `first` and `last` of their place
   Transformer::HeadMarks head_marks_;
 
   std::vector<std::int32_t> host_ids_;  // (count, 2, N)

@@ -152,10 +152,6 @@ void Optimizer::make_segments() {
   }
 }
 
-void Optimizer::zero_gradients() {
-  backend_.fill(parameters_.flat_gradients(), 0.0f);
-}
-
 void Optimizer::bucket_ready(int bucket) {
   buckets_.reduce(static_cast<std::size_t>(bucket), backend_.compute_stream());
 }

@@ -29,8 +29,6 @@ class Optimizer {
 
   /// The step's tokens are known, and not yet its gradients: ranks tell each other which rows of tables they touch. Collective.
   void begin_step();
-  /// Sets all gradients to zero.
-  void zero_gradients();
   /// Starts the reduction of a bucket whose gradients are complete (last micro-batch of a step).
   void bucket_ready(int bucket);
   /// Later work on the compute stream finds all reductions done; every bucket must have been ready.

@@ -53,6 +53,7 @@ DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, 
                                                                 .shape = {part_.count, hidden_width_},
                                                                 .init = {.stddev = stddev},
                                                                 .role = ParameterRole::head,
+                                                                .gradient_start = GradientStart::product,
                                                                 .padded_rows = width_}});
   if (config.bias) {
     bias_ = parameters_.add(context.buckets.biases, {{.name = "lm_head.bias",
@@ -157,11 +158,8 @@ void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h
                                 .scale = scale,
                                 .z_loss = z_loss_,
                                 .softcap = softcap_});
-    backend.run(Matmul{.c = parameters_.padded_gradient(weight_),
-                       .a = logits,
-                       .b = h,
-                       .ta = Transpose::yes,
-                       .accumulate = Accumulate::yes});
+    const auto dweight = parameters_.product_gradient(weight_);
+    backend.run(Matmul{.c = dweight.c, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = dweight.accumulate});
     backend.run(Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
     if (bias_) backend.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
   }

@@ -13,6 +13,13 @@ float projection_stddev(std::int64_t d) {
   return 1 / std::sqrt(static_cast<float>(d));
 }
 
+Parameter projection_of(std::int64_t rank, std::int64_t d) {
+  Parameter projection =
+      replicated_parameter("lm_head.projection.weight", {rank, d}, projection_stddev(d), ParameterRole::head);
+  projection.gradient_start = GradientStart::product;
+  return projection;
+}
+
 }  // namespace
 
 float low_rank_stddev(std::int64_t d_model, std::int64_t rank) {
@@ -25,10 +32,7 @@ LowRankHead::LowRankHead(const HeadContext& context, const LowRankHeadConfig& co
       parameters_(context.parameters),
       classes_(context, {.bias = config.bias, .z_loss = config.z_loss}, tied_table, config.rank,
                low_rank_stddev(context.model.d_model, config.rank)),
-      projection_(
-          parameters_.add(context.buckets.replicated,
-                          {replicated_parameter("lm_head.projection.weight", {config.rank, context.model.d_model},
-                                                projection_stddev(context.model.d_model), ParameterRole::head)})) {
+      projection_(parameters_.add(context.buckets.replicated, {projection_of(config.rank, context.model.d_model)})) {
   const DType a = backend_.activation_dtype();
   TensorArena arena;
   arena.add(projected_, {context.rows, config.rank}, a);
@@ -59,8 +63,8 @@ void LowRankHead::forward(Tensor nll, Tensor h, Tensor targets) {
 void LowRankHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   const Tensor dz = projected_gradient_;
   classes_.forward_backward(nll, penalty, dz, projected(h), targets, scale);
-  backend_.run(Matmul{
-      .c = parameters_.gradient(projection_), .a = dz, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::yes});
+  const auto dprojection = parameters_.product_gradient(projection_);
+  backend_.run(Matmul{.c = dprojection.c, .a = dz, .b = h, .ta = Transpose::yes, .accumulate = dprojection.accumulate});
   backend_.run(Matmul{.c = dh, .a = dz, .b = parameters_.operand(projection_), .accumulate = Accumulate::no});
 }
 

@@ -41,6 +41,8 @@ void VqHead::add_parameters(const HeadContext& context, const VqHeadConfig& conf
   const auto* averaged = context.trainable ? std::get_if<EmaLearningConfig>(&config.learning) : nullptr;
   Parameter codebook = replicated_parameter("vq_head.codebook", {clusters_, d_model_}, 0.02f, ParameterRole::table);
   if (averaged != nullptr) codebook.rule = UpdateRule::derived;
+  // With means the product's result is of both, and added from there.
+  if (averaged == nullptr && !config.member_mean()) codebook.gradient_start = GradientStart::product;
   codebook.padded_rows = logit_width();
   codebook_ = parameters_.add(matrices, {codebook});
   if (averaged != nullptr) averages_.emplace(tensor_, parameters_, matrices, codebook_, *averaged, rows_);
@@ -139,11 +141,9 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   } else if (const Tensor gradient = members_->cluster_gradient()) {
     backend.run(Matmul{.c = gradient, .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::no});
   } else {
-    backend.run(Matmul{.c = parameters_.padded_gradient(codebook_),
-                       .a = logits_,
-                       .b = h,
-                       .ta = Transpose::yes,
-                       .accumulate = Accumulate::yes});
+    const auto dcodebook = parameters_.product_gradient(codebook_);
+    backend.run(
+        Matmul{.c = dcodebook.c, .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = dcodebook.accumulate});
   }
   backend.run(AddColumnSums{.out = parameters_.gradient(cluster_bias_), .x = logits_});
   backend.run(Matmul{.c = dh, .a = logits_, .b = clusters, .accumulate = Accumulate::no});

@@ -110,6 +110,7 @@ BenchHead::BenchHead(const HeadSetting& setting, BenchedHead kind, HeadUse use)
     head_ = std::move(head);
   }
   parameters_.allocate(trains);
+  if (trains) parameters_.begin_gradients();
   bytes_ = bytes_in_use(backend) - before -
            static_cast<std::size_t>(static_cast<double>(table_numbers()) * bytes_of_parameter(backend, use));
 }
