@@ -6,7 +6,8 @@
 // (N C; about 20 instructions) to each pass. Not measured on a GPU.
 //
 // A row may begin anywhere; up to 7 elements in front of its first 16-byte boundary and behind its last are done one by
-// one. The head pads its rows to multiples of 64, so that each begins at a boundary. Short rows (K codes of the VQ head) take a warp each, long ones a block.
+// one. The head pads its rows to multiples of 64, so that each begins at a boundary. Short rows (K codes of the VQ head)
+// take a warp each, long ones a block.
 #include <cfloat>
 
 #include "core/cuda/launch.h"
@@ -97,13 +98,13 @@ struct RunningSum {
 
   __device__ __forceinline__ void raise(float x) {
     if (x > maximum) {
-      sum *= __expf(maximum - x);
+      sum *= exp_approx(maximum - x);
       maximum = x;
     }
   }
   __device__ __forceinline__ void one(std::int64_t, float x) {
     raise(x);
-    sum += __expf(x - maximum);  // a NaN raises nothing, but stays in the sum
+    sum += exp_approx(x - maximum);  // a NaN raises nothing, but stays in the sum
   }
   __device__ __forceinline__ void pack(std::int64_t, const float (&x)[8]) {
     float largest = x[0];
@@ -111,13 +112,13 @@ struct RunningSum {
     for (int i = 1; i < 8; ++i) largest = fmaxf(largest, x[i]);
     raise(largest);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum += __expf(x[i] - maximum);
+    for (int i = 0; i < 8; ++i) sum += exp_approx(x[i] - maximum);
   }
   /// Of the threads of a row together, in all of them.
   template <int threads>
   __device__ __forceinline__ void combine() {
     const float all = RowThreads<threads>::maximum(maximum);
-    sum = RowThreads<threads>::sum(sum * __expf(maximum - all));
+    sum = RowThreads<threads>::sum(sum * exp_approx(maximum - all));
     maximum = all;
   }
 };
@@ -180,7 +181,7 @@ struct WriteGradient {
 
   __device__ __forceinline__ float gradient(std::int64_t column, float x) const {
     if (!has_target) return 0.0f;
-    const float dx = scale * (__expf(x - lse) * of_z - (column == target ? 1.0f : 0.0f));
+    const float dx = scale * (exp_approx(x - lse) * of_z - (column == target ? 1.0f : 0.0f));
     return cap > 0 ? dx * (1 - (x / cap) * (x / cap)) : dx;
   }
   __device__ __forceinline__ void one(std::int64_t column, float x) const {

@@ -87,16 +87,16 @@ __device__ __forceinline__ void score_cluster(float* scores, float* shifts, cons
       const float x = score.at[r] + bias;
       scores[r * p.vocabulary + w] = x;
       if (x > maximum[r]) {
-        sum[r] *= __expf(maximum[r] - x);
+        sum[r] *= exp_approx(maximum[r] - x);
         maximum[r] = x;
       }
-      sum[r] += __expf(x - maximum[r]);  // a NaN stays in the sum
+      sum[r] += exp_approx(x - maximum[r]);  // a NaN stays in the sum
     }
   }
 #pragma unroll
   for (int r = 0; r < N; ++r) {
     const float all = warp_max(maximum[r]);
-    const float total = warp_sum(sum[r] * __expf(maximum[r] - all));
+    const float total = warp_sum(sum[r] * exp_approx(maximum[r] - all));
     if (lane == 0 && r < count) {
       shifts[r * p.clusters + k] = p.code_log_probs[(row + r) * p.clusters + k] - (all + logf(total));
     }

@@ -39,12 +39,12 @@ __device__ __forceinline__ void score_cluster(float* scores, float* shifts, cons
     const float x = row[w] + p.bias[p.members[w]];
     scores[w] = x;
     if (x > maximum) {
-      sum *= __expf(maximum - x);
+      sum *= exp_approx(maximum - x);
       maximum = x;
     }
-    sum += __expf(x - maximum);  // a NaN stays in the sum
+    sum += exp_approx(x - maximum);  // a NaN stays in the sum
   }
-  const float all = warp_max(maximum), total = warp_sum(sum * __expf(maximum - all));
+  const float all = warp_max(maximum), total = warp_sum(sum * exp_approx(maximum - all));
   if (lane == 0) shifts[k] = p.code_log_probs[n * p.clusters + k] - (all + logf(total));
 }
 

@@ -153,10 +153,10 @@ struct RunningSum {
 
   __device__ __forceinline__ void add(float x) {
     if (x > maximum) {
-      sum = sum * __expf(maximum - x) + 1.0f;
+      sum = sum * exp_approx(maximum - x) + 1.0f;
       maximum = x;
     } else {
-      sum += __expf(x - maximum);  // NaN comes here and stays
+      sum += exp_approx(x - maximum);  // NaN comes here and stays
     }
   }
 };
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
     float maximum = maxima[thread], sum = 0;
     for (int s = 1; s < slices; ++s) maximum = fmaxf(maximum, maxima[s * padded_rows + thread]);
     for (int s = 0; s < slices; ++s) {
-      sum += sums[s * padded_rows + thread] * __expf(maxima[s * padded_rows + thread] - maximum);
+      sum += sums[s * padded_rows + thread] * exp_approx(maxima[s * padded_rows + thread] - maximum);
     }
     const float log_sum = logf(sum);
     const std::int32_t n = problem.order[tile.first_row + thread];
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem proble
   bf16* const ds = problem.ds + tile.offset + r;
   for (int w = slice; w < tile.members; w += slices) {
     const std::int64_t at = static_cast<std::int64_t>(w) * padded_rows;
-    const float softmax = __expf(scores[at] - lse) - (w == y ? 1.0f : 0.0f);
+    const float softmax = exp_approx(scores[at] - lse) - (w == y ? 1.0f : 0.0f);
     ds[at] = __float2bfloat16_rn(valid ? problem.scale * softmax : 0.0f);
   }
 }

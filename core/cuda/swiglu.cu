@@ -17,7 +17,7 @@ namespace {
 /// To float's relative precision but for x < -87, where it becomes 0. (The CPU op takes 1 - sigmoid(x) apart, too; here the
 /// digits that the subtraction loses are far below bf16's.)
 __device__ __forceinline__ float sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + __expf(-x));
+  return __fdividef(1.0f, 1.0f + exp_approx(-x));
 }
 
 /// z and its derivative.

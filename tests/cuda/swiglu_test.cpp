@@ -6,7 +6,7 @@ namespace {
 /// Where the sigmoid is below 2^-126 it may be flushed to zero: an absolute term far below any gradient's size.
 constexpr double underflow = 1e-33;
 
-/// Relative error of a sigmoid on the GPU: __expf(x) is off by 2 + 1.173 |x| ulp of 2 u32 (CUDA's manual), division 2 ulp, sum 1
+/// Relative error of a sigmoid on the GPU: e^x is off by less than 2 + 1.173 |x| ulp of 2 u32 (CUDA's manual), division 2 ulp, sum 1
 /// rounding; the CPU's: 6 u32.
 double sigmoid_error(double gate) {
   return (2 * (2 + 1.173 * std::abs(gate)) + 4 + 1 + 6) * u32;
