@@ -23,9 +23,11 @@ std::vector<double> scaled_abs(std::vector<double> x, double factor) {
 
 class CudaRmsnormTest : public CudaOpTest {
  protected:
-  /// {rows, width}: one thread to several warps, packs and single elements, several rows a block in backward.
+  /// {rows, width}: one thread to several warps with equal and unequal shares, three packs a thread and four, packs and single
+  /// elements, several rows a warp and a block.
   const std::vector<std::pair<std::int64_t, std::int64_t>> sizes{
-      {1, 1}, {7, 7}, {3, 65}, {65, 130}, {70, 768}, {5, 1001}, {3, 1032}, {2, 8200}, {2, 1999}, {2500, 40}};
+      {1, 1},    {7, 7},    {3, 65},   {65, 130}, {70, 768},  {6, 1024},  {5, 1001},
+      {3, 1032}, {4, 2048}, {2, 8200}, {2, 1999}, {2500, 40}, {2, 12'296}};
 };
 
 TEST_F(CudaRmsnormTest, ForwardEqualsTheOracle) {
@@ -173,20 +175,21 @@ TEST_F(CudaRmsnormTest, BackwardEqualsTheOracleAlsoInPlaceAndAccumulating) {
                                 .accumulate_dx = Accumulate::no});
     expect_equal(over_x.download(), dx_device.download(), "dx in place of x");
 
-    HostF32 before = random_bf16({rows, width}, "dx before");
-    DeviceArray total = bf16(before, 1);  // an unaligned operand: one element at a time
-    device->run(RmsnormBackward{.dx = total,
-                                .dgain = dgain_device,
-                                .dy = dy_device,
-                                .x = x_device,
-                                .gain = gain_device,
-                                .rstd = rstd_device,
-                                .accumulate_dx = Accumulate::yes});
-    const std::vector<double> expected = added(before.doubles(), dx.doubles());
-    expect_close(total.download(), expected, added(bounds.dx, rounded_once(expected, 8 * u32)), "dx accumulated");
-    const std::vector<double> doubled = added(dgain.doubles(), dgain.doubles());
-    expect_close(dgain_device.download(), doubled, added(added(bounds.dgain, bounds.dgain), scaled_abs(doubled, u32)),
-                 "dgain accumulated");
+    for (const std::int64_t offset : {0, 1}) {  // with 1 one element at a time
+      HostF32 before = random_bf16({rows, width}, "dx before");
+      DeviceArray total = bf16(before, offset), dgain_total = upload(dgain);
+      device->run(RmsnormBackward{.dx = total,
+                                  .dgain = dgain_total,
+                                  .dy = dy_device,
+                                  .x = x_device,
+                                  .gain = gain_device,
+                                  .rstd = rstd_device,
+                                  .accumulate_dx = Accumulate::yes});
+      const std::vector<double> expected = added(before.doubles(), dx.doubles());
+      expect_close(total.download(), expected, added(bounds.dx, rounded_once(expected, 8 * u32)), "dx accumulated");
+      const std::vector<double> doubled = added(dgain.doubles(), dgain.doubles());
+      expect_close(dgain_total.download(), doubled, added(bounds.dgain, scaled_abs(doubled, u32)), "dgain accumulated");
+    }
   }
 }
 
