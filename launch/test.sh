@@ -13,6 +13,11 @@ if [ ! -d /run/systemd/system ] && unshare --net --mount --pid --fork true 2>/de
 fi
 # PyTorch and transformers, with which tests/interop compares; without them (no network) its tests are skipped.
 tests/interop/setup.sh build/interop || echo "test: no Python environment for tests/interop; ctest will skip these" >&2
+# cuobjdump and nvdisasm, for the test of the kernels' machine code, where the toolkit came without them.
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+if [ -x "$nvcc" ] && [ ! -x "$(dirname "$nvcc")/cuobjdump" ]; then
+  tests/cuda/get_disassembler.sh build/disassembler || echo "test: no cuobjdump; ctest will skip the test of machine code" >&2
+fi
 launch/build.sh
 ctest --test-dir build -j 2 --output-on-failure --no-tests=error "$@"
 echo "test: all passed in $SECONDS s, build included"
