@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/stream.h"
 #include "core/tensor.h"
@@ -55,6 +56,13 @@ class Communicator {
   /// tokens") while the others wait in a collective. Every rank opens the same scope, before that work, and leaves it after
   /// a collective that waits for it. Null where the communicator has no time-out.
   [[nodiscard]] virtual std::shared_ptr<void> expect_long_wait(const std::string& /*why*/) { return nullptr; }
+
+  /// While what is returned lives, the main thread waits for a collective that another thread of this rank has begun: for
+  /// those that watch the ranks. `collective` must live for ever.
+  [[nodiscard]] virtual std::shared_ptr<void> inside(std::string_view /*collective*/) { return nullptr; }
+  /// A collective that another thread waits in ends by an exception, and this communicator is of no more use: where a rank
+  /// leaves by an exception. From any thread.
+  virtual void abandon() {}
 
   /// Step `step` of a training begins: for those that watch the ranks. No collective.
   virtual void begin_step(std::int64_t /*step*/) {}

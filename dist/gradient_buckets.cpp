@@ -16,6 +16,7 @@ GradientBuckets::GradientBuckets(Backend& backend, const ProcessGrid& grid, Tens
     VQLM_ASSERT(bucket.begin >= 0 && bucket.count >= 0 && bucket.begin + bucket.count <= flat_gradients_.numel());
     VQLM_ASSERT(bucket.count % grid_.data_size() == 0);
   }
+  if (overlap_ == Overlap::yes && grid_.beside() != nullptr) thread_.emplace(*grid_.beside());
 }
 
 BucketRange GradientBuckets::piece(const ParameterBucket& bucket) const {
@@ -46,10 +47,15 @@ Event GradientBuckets::enqueue_reduction(std::size_t bucket, Stream stream) {
     return holders.all_reduce(gradients, Reduce::sum, stream);
   }
   const BucketRange mine = piece(range);
+  if (thread_) {
+    thread_->start(flat_gradients_.range(mine.begin, mine.count), gradients);
+    return {};
+  }
   return grid_.data().reduce_scatter(flat_gradients_.range(mine.begin, mine.count), gradients, Reduce::sum, stream);
 }
 
 std::vector<Event> GradientBuckets::finish() {
+  if (thread_) thread_->finish();
   for (std::size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
     VQLM_ASSERT(reduced_[bucket]);
     reduced_[bucket] = false;

@@ -1,17 +1,19 @@
 // GradientBuckets: ZeRO-1 (Rajbhandari et al., arXiv 1910.02054, stage 1) over the flat gradient and
 // parameter buffers. A bucket is a range of them whose gradients are complete at the same time of backward;
-// its reduction starts then, so that it can overlap the rest of backward on back ends whose communicators are
-// asynchronous.
+// its reduction starts then, so that it can overlap the rest of backward: by communicators that are asynchronous, and over MPI
+// by a thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/backend.h"
 #include "core/parameters.h"
 #include "dist/process_grid.h"
+#include "dist/reduction_thread.h"
 
 namespace vqlm {
 
@@ -42,8 +44,8 @@ class GradientBuckets {
   void reduce(std::size_t bucket, Stream stream);
 
   /// Ends the step's reductions: every bucket must have been reduced. Returns the events that are reached
-  /// when they are done, for the stream that reads the gradients next to wait for; host communicators have
-  /// finished already.
+  /// when they are done, for the stream that reads the gradients next to wait for; those of host communicators are done when
+  /// it returns.
   std::vector<Event> finish();
 
   /// This rank's pieces, one a bucket: [begin + rank * count / P, count / P), P = the data group's size.
@@ -69,6 +71,7 @@ class GradientBuckets {
   std::vector<bool> reduced_;
   Overlap overlap_;
   std::vector<Event> events_;
+  std::optional<ReductionThread> thread_;  // last: ends before what it works on
 };
 
 }  // namespace vqlm

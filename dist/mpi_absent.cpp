@@ -53,6 +53,14 @@ std::unique_ptr<Communicator> MpiSession::split(int /*color*/, int /*key*/, std:
   return std::make_unique<SelfCommunicator>(std::move(name));
 }
 
+bool MpiSession::allows_threads() const {
+  return false;
+}
+
+std::unique_ptr<Communicator> MpiSession::split_beside(int color, int key, std::string name) const {
+  return split(color, key, std::move(name));
+}
+
 void MpiSession::abort(std::string_view message, int code) const {
   std::fprintf(stderr, "rank 0: %.*s\n", static_cast<int>(message.size()), message.data());
   std::fflush(nullptr);

@@ -2,15 +2,26 @@
 
 #include <mpi.h>
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "dist/mpi_check.h"
 #include "dist/rank_order_reduce.h"
 
 namespace vqlm {
 namespace {
+
+// How often the thread beside the main one asks MPI. Between two asks at most what socket buffers hold moves, hundreds of
+// KiB: 100 us are 12.5 KiB at 1 Gbit/s and 1.2 MiB at 100.
+constexpr std::chrono::microseconds asks_every{100};
 
 // All-reduces up to this size gather every rank's x and add it everywhere: one step instead of two.
 constexpr std::int64_t small_all_reduce_bytes = 8 << 10;
@@ -45,10 +56,15 @@ struct MpiCommunicator::Group {
   int rank = 0;
   int size = 1;
   std::vector<std::byte> scratch;
+  MpiCaller caller = MpiCaller::main_thread;
+  std::atomic<bool> abandoned = false;
 
   ~Group();
   void check(int code, const char* call) const { mpi_check(code, call, rank, name); }
-  RankActivity::Inside enter(const char* call) const { return activity->enter(call, name); }
+  RankActivity::Inside enter(const char* call) const {
+    if (caller == MpiCaller::thread_beside) return RankActivity::Inside(nullptr);
+    return activity->enter(call, name);
+  }
   Tensor scratch_blocks(std::int64_t count, DType dtype);
   void exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin, std::int64_t count,
                 const char* call) const;
@@ -96,6 +112,10 @@ MpiCommunicator::Group::~Group() {
   int finalized = 0;
   mpi_log_failure(MPI_Finalized(&finalized), "MPI_Finalized", rank, name);
   if (comm == MPI_COMM_NULL || finalized != 0) return;
+  if (abandoned) {  // what it was given up in may still write here, and freeing it would wait for that
+    new std::vector<std::byte>(std::move(scratch));
+    return;
+  }
   mpi_log_failure(MPI_Comm_free(&comm), "MPI_Comm_free", rank, name);
 }
 
@@ -113,7 +133,19 @@ void MpiCommunicator::Group::exchange(void* out, std::int64_t out_block, Tensor 
   const StridedChunk received(in.dtype(), count, out_block);
   check(sent.code(), call);
   check(received.code(), call);
-  check(MPI_Alltoall(element(in, begin), 1, sent.type(), out, 1, received.type(), comm), call);
+  if (caller == MpiCaller::main_thread) {
+    check(MPI_Alltoall(element(in, begin), 1, sent.type(), out, 1, received.type(), comm), call);
+    return;
+  }
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Ialltoall(element(in, begin), 1, sent.type(), out, 1, received.type(), comm, &request), call);
+  int done = 0;
+  for (;;) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
+    if (done != 0) return;
+    if (abandoned) throw Error(fmt::format("{} in group '{}' was given up", call, name));
+    std::this_thread::sleep_for(asks_every);
+  }
 }
 
 /// out (n): the reduction of received (size, n).
@@ -173,12 +205,13 @@ const std::string& MpiCommunicator::name() const {
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::split_world(int color, int key, std::string name,
                                                               std::shared_ptr<RankActivity> activity,
-                                                              MpiChunking chunking) {
+                                                              MpiChunking chunking, MpiCaller caller) {
   VQLM_ASSERT(chunking.elements_per_call >= 1 && chunking.elements_per_call <= INT_MAX && activity != nullptr);
   auto group = std::make_unique<Group>();
   group->name = std::move(name);
   group->chunking = chunking;
   group->activity = std::move(activity);
+  group->caller = caller;
   const auto inside = group->activity->enter("split", group->name);
   group->check(MPI_Comm_split(MPI_COMM_WORLD, color, key, &group->comm), "MPI_Comm_split");
   group->check(MPI_Comm_set_errhandler(group->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -284,6 +317,14 @@ void MpiCommunicator::barrier() {
 
 std::shared_ptr<void> MpiCommunicator::expect_long_wait(const std::string& why) {
   return group_->activity->pause(why);
+}
+
+std::shared_ptr<void> MpiCommunicator::inside(std::string_view collective) {
+  return std::shared_ptr<void>(new RankActivity::Inside(group_->activity->enter(collective, group_->name)));
+}
+
+void MpiCommunicator::abandon() {
+  group_->abandoned = true;
 }
 
 void MpiCommunicator::begin_step(std::int64_t step) {

@@ -14,6 +14,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/communicator.h"
 #include "dist/watch/rank_activity.h"
@@ -30,13 +31,18 @@ struct MpiChunking {
   std::int64_t scratch_bytes = 4 << 20;
 };
 
+/// Which thread makes the collectives. The one beside the main thread asks MPI whether they are done and sleeps in between, so
+/// as to leave its core to the main thread's work; those that watch the ranks hear of it by inside() alone. It makes
+/// reduce_scatter only: nothing else has been tried with it.
+enum class MpiCaller { main_thread, thread_beside };
+
 class MpiCommunicator final : public Communicator {
  public:
   /// The group of world ranks that give the same color, ordered by key (ties by world rank). Collective over
   /// the world; MPI must be initialised (MpiSession). `activity` is told of every collective. Throws Error.
   static std::unique_ptr<MpiCommunicator> split_world(int color, int key, std::string name,
-                                                      std::shared_ptr<RankActivity> activity,
-                                                      MpiChunking chunking = {});
+                                                      std::shared_ptr<RankActivity> activity, MpiChunking chunking = {},
+                                                      MpiCaller caller = MpiCaller::main_thread);
   ~MpiCommunicator() override;
 
   int rank() const override;
@@ -52,6 +58,8 @@ class MpiCommunicator final : public Communicator {
   Event broadcast(Tensor x, int root, Stream stream) override;
   void barrier() override;
   [[nodiscard]] std::shared_ptr<void> expect_long_wait(const std::string& why) override;
+  [[nodiscard]] std::shared_ptr<void> inside(std::string_view collective) override;
+  void abandon() override;
   void begin_step(std::int64_t step) override;
 
  private:

@@ -57,7 +57,7 @@ MpiSession::MpiSession(MpiStart start)
   if (!started_) return;
   const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
   int provided = MPI_THREAD_SINGLE;
-  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
@@ -119,6 +119,18 @@ int MpiSession::count_ranks(bool yes) const {
   const auto inside = activity_->enter("count", "world");
   mpi_check(MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD), "MPI_Allreduce", rank_, "world");
   return count;
+}
+
+bool MpiSession::allows_threads() const {
+  if (!started_) return false;
+  int level = MPI_THREAD_SINGLE;
+  mpi_check(MPI_Query_thread(&level), "MPI_Query_thread", rank_, "world");
+  return level == MPI_THREAD_MULTIPLE;
+}
+
+std::unique_ptr<Communicator> MpiSession::split_beside(int color, int key, std::string name) const {
+  VQLM_ASSERT(allows_threads());
+  return MpiCommunicator::split_world(color, key, std::move(name), activity_, {}, MpiCaller::thread_beside);
 }
 
 std::unique_ptr<Communicator> MpiSession::split(int color, int key, std::string name, MpiChunking chunking) const {

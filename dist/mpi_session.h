@@ -22,7 +22,8 @@ enum class MpiStart {
 
 class MpiSession {
  public:
-  /// MPI_Init_thread with MPI_THREAD_FUNNELED: this thread alone makes MPI calls. A rank that is alone needs none of it
+  /// MPI_Init_thread, asking for MPI_THREAD_MULTIPLE and content with MPI_THREAD_FUNNELED: this thread makes all MPI calls
+  /// but those of communicators by split_beside(). A rank that is alone needs none of it
   /// (dist/launcher.h says when), so that a machine without a working MPI trains too. Throws Error, also where a launcher
   /// started several ranks of a program without MPI.
   explicit MpiSession(MpiStart start = MpiStart::for_several_ranks);
@@ -60,6 +61,10 @@ class MpiSession {
   /// The group of ranks that give the same color, ordered by key (ties by world rank). Collective over the
   /// world. It must be destroyed before the session. For host memory. Throws Error.
   std::unique_ptr<Communicator> split(int color, int key, std::string name, MpiChunking chunking = {}) const;
+  /// Whether other threads than this one may call MPI, too.
+  bool allows_threads() const;
+  /// As split(), for one thread beside this one (MpiCaller::thread_beside). Where allows_threads().
+  std::unique_ptr<Communicator> split_beside(int color, int key, std::string name) const;
 
   /// Ends every rank of the job with exit code `code`, for a rank that fails while others wait for it. Prints
   /// "rank R: message" to standard error.

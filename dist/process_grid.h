@@ -33,6 +33,10 @@ class ProcessGrid {
   Communicator& data() const { return *data_; }
   Communicator& tensor() const { return *tensor_; }
 
+  /// The ranks of data() once more, for the collectives of one thread beside the main one; null where there are none, or
+  /// the MPI library allows no second thread.
+  Communicator* beside() const { return beside_.get(); }
+
   int data_size() const { return data_->size(); }
   int tensor_size() const { return tensor_->size(); }
   int data_rank() const { return data_->rank(); }
@@ -42,6 +46,7 @@ class ProcessGrid {
   std::unique_ptr<Communicator> world_;
   std::unique_ptr<Communicator> data_;
   std::unique_ptr<Communicator> tensor_;
+  std::unique_ptr<Communicator> beside_;
 };
 
 /// The data size of a grid over `ranks` ranks: `data`, or what is left for data = 0. Throws UsageError where

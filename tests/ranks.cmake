@@ -35,7 +35,8 @@ vqlm_rank_tests(train vqlm_train vqlm_devices nlohmann_json::nlohmann_json)
 # hangs is a failure, whatever it has said before.
 add_executable(failing_rank dist/failing_rank_main.cpp)
 target_link_libraries(failing_rank PRIVATE vqlm_dist)
-foreach(case "abort;7;rank 1: planted failure" "exception;1;rank 1: left MPI by an exception")
+foreach(case "abort;7;rank 1: planted failure" "exception;1;rank 1: left MPI by an exception"
+             "beside;1;rank 1: left MPI by an exception")
   list(POP_FRONT case how status message)
   add_test(NAME ranks.failing_rank.${how}
            COMMAND ${CMAKE_COMMAND} -DSTATUS=${status} -DMESSAGE=${message} -P

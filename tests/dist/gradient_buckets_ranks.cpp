@@ -53,11 +53,11 @@ void for_each_grid(Body body) {
   }
 }
 
-TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
-  for_each_grid([](Backend& backend, const ProcessGrid& grid) {
+void expect_plain_sums(Overlap overlap) {
+  for_each_grid([overlap](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     std::vector<float> flat(static_cast<std::size_t>(layout.total));
-    GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets);
+    GradientBuckets buckets(backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets, overlap);
     for (int step = 0; step < 2; ++step) {
       for (std::int64_t i = 0; i < layout.total; ++i) {
         flat[static_cast<std::size_t>(i)] = gradient(step, grid.data_rank(), grid.tensor_rank(), i);
@@ -86,6 +86,36 @@ TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
       EXPECT_EQ(touched, 0) << "elements outside every bucket, step " << step;
     }
   });
+}
+
+TEST(GradientBuckets, OwnedPiecesHoldThePlainSums) {
+  for (const Overlap overlap : {Overlap::yes, Overlap::no}) {
+    SCOPED_TRACE(overlap == Overlap::yes);
+    expect_plain_sums(overlap);
+  }
+}
+
+// Rank 0 begins its reductions before a barrier and the others theirs behind it.
+TEST(GradientBuckets, ReductionsRunBesideTheMainThread) {
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(session(), *backend, 0, 1);
+  if (session().size() == 1 || !session().allows_threads()) GTEST_SKIP() << "one rank, or MPI without threads";
+  ASSERT_NE(grid.beside(), nullptr);
+  const Layout layout = make_layout(grid.data_size());
+  std::vector<float> flat(static_cast<std::size_t>(layout.total), 1.0f);
+  GradientBuckets buckets(*backend, grid, Tensor(flat.data(), DType::f32, {layout.total}), layout.buckets);
+  const auto reduce = [&] {
+    for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) buckets.reduce(bucket, Stream{});
+  };
+  if (grid.data_rank() == 0) reduce();
+  grid.world().barrier();
+  if (grid.data_rank() != 0) reduce();
+  buckets.finish();
+  for (const auto& [begin, count] : buckets.owned()) {
+    for (std::int64_t i = begin; i < begin + count; ++i) {
+      EXPECT_EQ(flat[static_cast<std::size_t>(i)], static_cast<float>(grid.data_size()));
+    }
+  }
 }
 
 TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
