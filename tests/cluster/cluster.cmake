@@ -9,7 +9,10 @@ function(vqlm_cluster_test name)
 endfunction()
 
 vqlm_cluster_test(hosts)
+vqlm_cluster_test(kill)
 vqlm_cluster_test(launch)
 vqlm_cluster_test(slurm)
+# 25 rounds with VQLM_CLUSTER_LONG=1.
+set_tests_properties(cluster.kill PROPERTIES TIMEOUT 2400)
 # It starts no ranks.
 set_tests_properties(cluster.hosts PROPERTIES PROCESSORS 1 RESOURCE_LOCK "")

@@ -21,9 +21,12 @@ import sys
 import tempfile
 import time
 
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "faults"))
+from links import PATH, Links
+from processes import has_live_thread, wait_until
+
 NETWORK = "10.77.0"
 PREFIX = "vqlm-cluster-"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Open MPI's folder of a job is named after the host and mpirun's pid, which another test's host may have, too.
 TMPDIR = "/run/tmp"
 NAMESPACES = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
@@ -75,21 +78,20 @@ def birth(pid):
         return None
 
 
+def environment_of(process):
+    """Of a folder in /proc; empty for a process that the kernel is ending."""
+    try:
+        return (process / "environ").read_bytes()
+    except ProcessLookupError:
+        return b""
+
+
 def sweep_folders():
     """Removes what tests have left that were killed."""
     for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         pid, _, begun = folder.name.removeprefix(PREFIX).partition("-")
         if birth(pid) != begun.partition("-")[0]:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_until(condition, what, seconds=60):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(0.02)
-    return value
 
 
 def kill(pid, how=signal.SIGKILL):
@@ -99,7 +101,7 @@ def kill(pid, how=signal.SIGKILL):
         pass  # it had ended
 
 
-class Cluster:
+class Cluster(Links):
     def __init__(self, hosts=2):
         self.hosts = [f"h{number}" for number in range(1, hosts + 1)]
         self.keepers = {}  # host, or "switch": (unshare, pid of its process 1)
@@ -215,7 +217,9 @@ class Cluster:
             try:
                 if int(entry.name) == keeper or os.readlink(entry / "ns/pid") != namespace:
                     continue
-                rank = re.search(rb"\0(?:OMPI_COMM_WORLD_RANK|SLURM_PROCID)=(\d+)", (entry / "environ").read_bytes())
+                if not has_live_thread(entry):
+                    continue
+                rank = re.search(rb"\0(?:OMPI_COMM_WORLD_RANK|SLURM_PROCID)=(\d+)", environment_of(entry))
                 found.append((int(entry.name), (entry / "comm").read_text().strip(), int(rank[1]) if rank else None))
             except OSError:
                 pass  # it has ended
@@ -237,38 +241,3 @@ class Cluster:
         for other in self.hosts:
             self.shell(other, "ip neigh flush all")  # they have learnt that nobody answers
         wait_until(lambda: self.answers(host), f"{host}: back")
-
-    def second_interface(self, kind):
-        """On every host. docker0: one address everywhere, as Docker makes it. bmc0: an address of one subnet, but no cable."""
-        for host in self.hosts:
-            address = {"docker0": "172.17.0.1/16", "bmc0": f"10.99.0.{host[1:]}/24"}[kind]
-            self.shell(host, f"ip link add {kind} type bridge && ip link add inside-{kind} type veth peer name to-{kind} && "
-                             f"ip link set to-{kind} master {kind} up && ip link set inside-{kind} up && "
-                             f"ip addr add {address} dev {kind} && ip link set {kind} up && "
-                             f"until ip -br link show {kind} | grep -q LOWER_UP; do sleep 0.05; done")
-
-    def remove_interface(self, kind):
-        for host in self.hosts:
-            self.shell(host, f"ip link del {kind} && ip link del to-{kind}")
-
-    def slow(self, host, milliseconds, loss_percent=0.0):
-        """Delays the host's packets that long each way and loses some, also under a running job (relay.py)."""
-        control = self.folder / f"relay-{host}.control"
-        control.write_text(f"{milliseconds} {loss_percent}\n")
-        if host in self.relays:
-            return
-        with open(self.folder / f"relay-{host}.log", "wb") as log:
-            relay = [sys.executable, "-B", pathlib.Path(__file__).parent / "relay.py", f"a-{host}", f"b-{host}", control]
-            command = ["nsenter", "-t", str(self.keepers["switch"][1]), "--net", "--", "setpriv", "--pdeathsig", "KILL", *relay]
-            self.relays[host] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(lambda: (self.folder / f"relay-{host}.log").read_text() == "ready\n", "the relay")
-        self._in_switch(f"ip link add relay-{host} type bridge && ip link set relay-{host} up && "
-                        f"ip link set a-{host} master br0 up && "
-                        f"ip link set b-{host} master relay-{host} up && ip link set port-{host} master relay-{host}")
-
-    def quicken(self, host):
-        """Ends slow()."""
-        self._in_switch(f"ip link set port-{host} master br0 && ip link del relay-{host}")
-        relay = self.relays.pop(host)
-        relay.kill()
-        relay.wait()

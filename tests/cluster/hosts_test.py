@@ -10,6 +10,7 @@ import time
 import unittest
 
 from hosts import Cluster, birth, kill, skip_all, wait_until, why_not
+from links import can_limit, can_slow
 
 
 class Hosts(unittest.TestCase):
@@ -47,17 +48,37 @@ class Hosts(unittest.TestCase):
             cluster.remove_interface("bmc0")
             self.assertEqual(cluster.shell("h2", "ip -br link | wc -l"), "2\n")
 
-    @unittest.skipUnless(pathlib.Path("/dev/net/tun").exists(), "there is no /dev/net/tun")
+    @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
     def test_a_slow_link_is_slow_and_passes_everything(self):
         with Cluster(hosts=2) as cluster:
             cluster.slow("h2", 100)
             begin = time.monotonic()
             self.assertTrue(cluster.answers("h2", seconds=10))
             self.assertGreater(time.monotonic() - begin, 0.4)  # two round trips: to connect, and to hear a word
-            cluster.slow("h2", 5, loss_percent=5)
+            cluster.slow("h2", 5, loss=5)
             self.assertEqual(cluster.shell("h1", "ssh h2 'head -c 1000000 /dev/zero' | wc -c"), "1000000\n")
             cluster.quicken("h2")
             self.assertTrue(cluster.answers("h2"))
+
+    @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
+    def test_packets_are_doubled_and_come_ahead_of_others(self):
+        with Cluster(hosts=2) as cluster:
+            for counter, link in (("TCPDSACKOldSent", {"duplicate": 20}), ("TCPOFOQueue", {"milliseconds": 5, "reorder": 20})):
+                cluster.slow("h2", **link)
+                before = cluster.tcp_count("h1", counter)
+                self.assertEqual(cluster.shell("h1", "ssh h2 'head -c 1000000 /dev/zero' | wc -c"), "1000000\n")
+                self.assertGreater(cluster.tcp_count("h1", counter), before + 3, link)
+            cluster.quicken("h2")
+
+    @unittest.skipUnless(can_limit(), "the kernel has no tbf")
+    def test_a_cable_has_a_rate(self):
+        with Cluster(hosts=2) as cluster:
+            cluster.limit("h2", 8)
+            begin = time.monotonic()
+            self.assertEqual(cluster.shell("h1", "ssh h2 'head -c 1000000 /dev/zero' | wc -c"), "1000000\n")
+            self.assertGreater(time.monotonic() - begin, 0.9)  # a megabyte at 1 MB/s
+            cluster.limit("h2", None)
+            self.assertNotIn("tbf", cluster.shell("h2", "tc qdisc show dev eth0"))
 
     def test_nothing_stays(self):
         """Neither of a cluster that ends, nor of one whose test was killed."""

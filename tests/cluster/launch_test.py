@@ -1,6 +1,7 @@
 """launch/mpirun.sh over two hosts: the training is the one of one host bit by bit, faults end it in time with the host's
 name, and resuming goes on as if nothing had happened."""
 
+import os
 import pathlib
 import re
 import signal
@@ -12,11 +13,13 @@ import unittest
 sys.path.append(str(pathlib.Path(__file__).parent.parent / "faults"))
 from hosts import Cluster, kill, skip_all, wait_until, why_not
 from job import ENVIRONMENT, PROGRAM
-from tiny_runs import Reference, prepare, train_arguments, wait_for_step
+from links import can_limit, can_slow
+from tiny_runs import Reference, history, prepare, train_arguments, wait_for_step
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch/mpirun.sh"
 HELP = subprocess.run([PROGRAM, "train", "--help"], capture_output=True, text=True, check=True).stdout
 HAS_HEARTBEAT = "parallel.heartbeat_seconds" in HELP
+takes_minutes = unittest.skipUnless(os.environ.get("VQLM_CLUSTER_LONG"), "takes minutes: set VQLM_CLUSTER_LONG=1")
 HEAD, GRID = "vq", (2, 2)
 UNFINISHED = 75  # the exit code of a run that is saved, to be continued
 STRIKE = 14  # the step after which a test breaks something
@@ -53,7 +56,9 @@ class Job:
         kill(pid, how)
 
 
-class Launch(unittest.TestCase):
+class Trainings(unittest.TestCase):
+    """What tests of one need."""
+
     def setUp(self):
         self.run_dir = cluster.folder / self.id().rpartition(".")[2]
         self.jobs = []
@@ -91,6 +96,8 @@ class Launch(unittest.TestCase):
     def assert_names_the_host(self, job):
         self.assertRegex(job.words(), r"\bh2\b")
 
+
+class Launch(Trainings):
     def test_two_hosts_train_what_one_does(self):
         job = self.start()
         wait_for_step(job, self.run_dir, 1)
@@ -144,6 +151,56 @@ class Launch(unittest.TestCase):
         job = self.start(options=("--interface", "eth0"))
         self.assertEqual(self.ended(job, TIMEOUT), 0, job.words())
         self.assertEqual(reference.differences_at_end(self.run_dir), [])
+
+
+@takes_minutes
+class Network(Trainings):
+    """A training goes on over a bad network, and its numbers are those of a good one."""
+
+    def train_over(self, begin, end, steps=10, until=lambda job: True):
+        """begin() makes the network bad for so many steps, and until the condition holds; returns the job's words."""
+        job = self.started()
+        job.heard = job.log.stat().st_size
+        begin()
+        try:
+            step = max(step for step, _ in history(self.run_dir))
+            wait_for_step(job, self.run_dir, step + steps)
+            wait_until(lambda: until(job), f"the condition, in {job.words()}", 120)
+            self.assertIsNone(job.process.poll(), job.words())
+        finally:
+            end()
+        self.assertEqual(self.ended(job, TIMEOUT), 0, job.words())
+        self.assertEqual(reference.differences_at_end(self.run_dir), [])
+        return job.words()
+
+    def train_slowly(self, counter, **link):
+        before = cluster.tcp_count("h1", counter)
+        words = self.train_over(lambda: cluster.slow("h2", **link), lambda: cluster.quicken("h2"))
+        self.assertGreater(cluster.tcp_count("h1", counter), before + 3)
+        return words
+
+    @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
+    def test_a_link_with_200_ms_and_5_percent_loss_is_told_by_its_host(self):
+        # Whichever is noticed first: the quickest of the last answers is one of before for a while.
+        warning = re.compile(r"watchdog: rank [23] on h2: its link to rank 0 is slow: (\d+) ms there and back, (\d+) % of the beats")
+        words = self.train_over(lambda: cluster.slow("h2", 200, loss=5), lambda: cluster.quicken("h2"), steps=2,
+                                until=lambda job: warning.search(job.words()))
+        milliseconds, lost = map(int, warning.search(words).groups())
+        self.assertTrue(milliseconds >= 400 or lost >= 4, warning.search(words)[0])
+        self.assertNotRegex(words, r"watchdog: rank \d on h1")
+
+    @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
+    def test_doubled_packets(self):
+        self.train_slowly("TCPDSACKOldSent", duplicate=20)
+
+    @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
+    def test_packets_that_come_ahead_of_others(self):
+        self.train_slowly("TCPOFOQueue", milliseconds=10, reorder=25)
+
+    @unittest.skipUnless(can_limit(), "the kernel has no tbf")
+    def test_a_slow_cable(self):
+        self.train_over(lambda: cluster.limit("h2", 2), lambda: cluster.limit("h2", None),
+                        until=lambda job: int(re.search(r"overlimits (\d+)", cluster.shell("h2", "tc -s qdisc show dev eth0"))[1]) > 20)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""relay.py A B CONTROL: passes Ethernet frames between two TAP devices with a delay and a loss, for kernels without netem.
+"""relay.py A B CONTROL: passes Ethernet frames between two TAP devices and does to them what netem does, for kernels without it.
 
-CONTROL is a file "MILLISECONDS LOSS_PERCENT" that is read ten times a second. The delay is of one way: 100 ms make a round trip
-of 200."""
+CONTROL is a file "DELAY LOSS DUPLICATE REORDER" that is read ten times a second: milliseconds of one way (100 make a round trip
+of 200), and percents of the frames that are lost, sent twice, and sent at once, ahead of those that are delayed."""
 
 import collections
 import fcntl
@@ -48,21 +48,28 @@ def main():
     other = {taps[0]: taps[1], taps[1]: taps[0]}
     numbers = random.Random(1)
     next_look = 0.0
-    seconds = loss = 0.0
+    seconds = loss = duplicate = reorder = 0.0
     print("ready", flush=True)
     while True:
         if time.monotonic() >= next_look:
             words = control.read_text(encoding="utf-8").split()
-            if len(words) == 2:  # else it is being written
-                seconds, loss = float(words[0]) / 1000, float(words[1]) / 100
+            if len(words) == 4:  # else it is being written
+                seconds = float(words[0]) / 1000
+                loss, duplicate, reorder = (float(word) / 100 for word in words[1:])
             next_look = time.monotonic() + 0.1
         waits = [wait for tap in taps if (wait := forward_due(queues[tap], other[tap])) is not None]
         for tap in select.select(taps, [], [], min([0.1, *waits]))[0]:
             try:
                 while True:
                     frame = os.read(tap, FRAME)
-                    if numbers.random() >= loss and len(queues[tap]) < QUEUE:
-                        queues[tap].append((time.monotonic() + seconds, frame))
+                    if numbers.random() < loss or len(queues[tap]) >= QUEUE:
+                        continue
+                    now = time.monotonic()
+                    for _ in range(2 if numbers.random() < duplicate else 1):
+                        if numbers.random() < reorder:
+                            queues[tap].appendleft((now, frame))
+                        else:
+                            queues[tap].append((now + seconds, frame))
             except OSError:
                 pass  # nothing more to read, or the link is down
 

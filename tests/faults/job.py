@@ -7,6 +7,8 @@ import subprocess
 import time
 import uuid
 
+from processes import has_live_thread
+
 PROGRAM = os.environ["VQLM_PROGRAM"]
 MARK = "VQLM_FAULT_MARK"
 # As root mpirun wants to be told twice; ranks that share cores must give them up while they wait.
@@ -74,30 +76,28 @@ class Job:
             kill(pid)
         self.process.wait()
 
-    def ending(self):
-        """Processes of the job's session without their environment: the kernel is ending them, and has yet to close their files, so
-        that their locks still hold."""
+    def session(self):
+        """Processes of the job's session that have yet to end, also those whose environment is gone: the kernel is ending them. It
+        closes a process' files with its last thread, so that locks hold although the first one is a zombie already."""
         found = []
         for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
             try:
-                state, _, _, session = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:4]
-                if int(session) == self.process.pid and state not in "ZX" and not (stat.parent / "environ").read_bytes():
-                    found.append(int(stat.parent.name))
+                session = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[3])
             except OSError:
-                pass  # it has ended
+                continue  # it has ended
+            if session == self.process.pid and has_live_thread(stat.parent):
+                found.append(int(stat.parent.name))
         return found
 
     def orphans(self, timeout=30):
         """Processes of the job that still live so many seconds after it ended; they are killed then."""
         end = time.monotonic() + timeout
-        while self.ending() and time.monotonic() < end:
-            time.sleep(0.001)
-        while left := self.processes():
+        while left := sorted({*self.processes(), *self.session()}):
             if time.monotonic() > end:
                 for pid in left:
                     kill(pid)
                 return left
-            time.sleep(0.01)
+            time.sleep(0.002)
         return []
 
     def words(self):
