@@ -4,10 +4,11 @@
         cluster.run("h1", "ssh", "h2", "hostname")     # h2
         cluster.cut("h2")                              # its packets vanish, and nobody is told
 
-A host has its own network, UTS, process and mount namespaces: its name, 10.77.0.N at eth0, /etc/hosts, /root/.ssh, /run,
-/dev/shm, /sys. The rest of the disk is shared, as over NFS. All hang on a bridge in a network namespace of its own, so that nothing
-here touches the machine's network. Process 1 of a host dies with the test, however that ends, and the kernel then kills the
-host's processes and removes its network; only the folder of a killed test stays, until the next test sweeps it away.
+A host has its own network, UTS, process and mount namespaces: its name, 10.77.0.N at eth0, /etc/hosts, /root/.ssh, an ordinary
+user (USER), /run, /dev/shm, /sys. The rest of the disk is shared, as over NFS. All hang on a bridge in a network namespace of its
+own, so that nothing here touches the machine's network. Process 1 of a host dies with the test, however that ends, and the
+kernel then kills the host's processes and removes its network; only the folder of a killed test stays, until the next test
+sweeps it away.
 
 Needs root that may make namespaces, and the programs of iproute2, openssh-server and util-linux: why_not() tells."""
 
@@ -29,6 +30,8 @@ NETWORK = "10.77.0"
 PREFIX = "vqlm-cluster-"
 # Open MPI's folder of a job is named after the host and mpirun's pid, which another test's host may have, too.
 TMPDIR = "/run/tmp"
+# An ordinary user of every host.
+USER, USER_ID, USER_HOME = "trainer", 4242, "/run/trainer"
 NAMESPACES = ["unshare", "--net", "--uts", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
               "--mount-proc"]
 SSHD_CONFIG = f"""PermitRootLogin prohibit-password
@@ -42,11 +45,13 @@ SetEnv TMPDIR={TMPDIR}
 # Process 1: mounts what is the host's own, says that it is ready, and then collects orphans as long as the host is up.
 BOOT = """set -e
 hostname "$1"
-mount -t tmpfs -o size=64m tmpfs /run && mkdir -p /run/sshd /run/munge /run/tmp
+mount -t tmpfs -o size=64m tmpfs /run && mkdir -p /run/sshd /run/munge && mkdir -m 1777 /run/tmp
 mount -t tmpfs tmpfs /dev/shm
 mount -t sysfs sysfs /sys
 mount --bind "$2/hosts" /etc/hosts
 mkdir -p /root/.ssh && mount --bind "$2/ssh" /root/.ssh
+mount --bind "$2/passwd" /etc/passwd
+mkdir "$3" && cp -r "$2/ssh" "$3/.ssh" && chown -R "$4:$4" "$3"
 touch "$2/$1.up"
 while :; do sleep 1000 & wait; done"""
 
@@ -110,6 +115,7 @@ class Cluster(Links):
     def __enter__(self):
         sweep_folders()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{birth(os.getpid())}-"))
+        self.folder.chmod(0o755)
         try:
             self._write_files()
             self.keepers["switch"] = self._keep("switch")
@@ -143,11 +149,14 @@ class Cluster(Links):
         names = ["127.0.0.1 localhost\n", *(f"{self.address(host)} {host}\n" for host in self.hosts)]
         (self.folder / "ssh/known_hosts").write_text("".join(known))
         (self.folder / "hosts").write_text("".join(names))
+        user = f"{USER}:*:{USER_ID}:{USER_ID}::{USER_HOME}:/bin/bash\n"
+        (self.folder / "passwd").write_text(pathlib.Path("/etc/passwd").read_text(encoding="utf-8").rstrip() + "\n" + user)
         (self.folder / "sshd_config").write_text(f"HostKey {self.folder}/host_key\n{SSHD_CONFIG}")
 
     def _keep(self, name):
         """Makes the namespaces. pdeathsig: unshare dies with this process, however that ends, and process 1 with unshare."""
-        command = ["setpriv", "--pdeathsig", "KILL", *NAMESPACES, "bash", "-c", BOOT, "bash", name, str(self.folder)]
+        command = ["setpriv", "--pdeathsig", "KILL", *NAMESPACES, "bash", "-c", BOOT, "bash", name, str(self.folder), USER_HOME,
+                   str(USER_ID)]
         with open(self.folder / f"{name}.log", "wb") as log:
             unshare = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": PATH})
 
@@ -182,25 +191,28 @@ class Cluster(Links):
         words = f"exec 3<>/dev/tcp/{self.address(host)}/22 && read -r -t {seconds} <&3"
         return self.run(self.hosts[0], "timeout", seconds, "bash", "-c", words).returncode == 0
 
-    def _command(self, host, command, environment):
-        variables = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": TMPDIR,
+    def _command(self, host, command, environment, user):
+        home = USER_HOME if user == USER else "/root"
+        variables = {"HOME": home, "USER": user, "TERM": "dumb", "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": TMPDIR,
                      **(environment or {})}
         enter = ["nsenter", "-t", str(self.keepers[host][1]), "--net", "--uts", "--mount", "--pid", "--"]
         words = [f"{name}={value}" for name, value in variables.items()]
-        return [*enter, "env", "-C", self.folder, "-i", *words, *map(str, command)]
+        if user == USER:
+            enter += ["setpriv", "--reuid", USER_ID, "--regid", USER_ID, "--clear-groups"]
+        return [*map(str, enter), "env", "-C", self.folder, "-i", *words, *map(str, command)]
 
-    def run(self, host, *command, environment=None, timeout=120, check=False):
+    def run(self, host, *command, environment=None, timeout=120, check=False, user="root"):
         """The command on the host, as after a login and in the shared folder: subprocess.CompletedProcess with text output."""
-        return subprocess.run(self._command(host, command, environment), stdin=subprocess.DEVNULL, capture_output=True,
+        return subprocess.run(self._command(host, command, environment, user), stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, timeout=timeout, check=check)
 
     def shell(self, host, words, **options):
         return self.run(host, "bash", "-c", words, check=True, **options).stdout
 
-    def start(self, host, *command, log, environment=None):
+    def start(self, host, *command, log, environment=None, user="root"):
         """The same, but does not wait: subprocess.Popen, whose exit code is the command's; signals go to child(process)."""
         with open(log, "ab") as words:
-            return subprocess.Popen(self._command(host, command, environment), stdin=subprocess.DEVNULL, stdout=words,
+            return subprocess.Popen(self._command(host, command, environment, user), stdin=subprocess.DEVNULL, stdout=words,
                                     stderr=words, start_new_session=True)
 
     @staticmethod

@@ -51,8 +51,8 @@ class Links:
             self.shell(host, f"ip link del {kind} && ip link del to-{kind}")
 
     def slow(self, host, milliseconds=0, loss=0, duplicate=0, reorder=0):
-        """Delays the host's packets that long each way; percents of them are lost, doubled, or sent ahead of those that are delayed.
-        Also under a running job, also to change it: by netem, or by relay.py where the kernel has none."""
+        """Delays the host's packets that long each way; percents of them are lost, doubled, or sent ahead of those that are
+        delayed. Also under a running job, also to change it: by netem, or by relay.py where the kernel has none."""
         if has_netem():
             words = f"root netem limit 100000 delay {milliseconds}ms loss {loss}% duplicate {duplicate}%"
             words += f" reorder {reorder}%" if reorder and milliseconds else ""

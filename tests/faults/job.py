@@ -77,8 +77,8 @@ class Job:
         self.process.wait()
 
     def session(self):
-        """Processes of the job's session that have yet to end, also those whose environment is gone: the kernel is ending them. It
-        closes a process' files with its last thread, so that locks hold although the first one is a zombie already."""
+        """Processes of the job's session that have yet to end, also those that the kernel is ending and that have no environment
+        any more (has_live_thread)."""
         found = []
         for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
             try:
