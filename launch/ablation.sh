@@ -114,8 +114,11 @@ vocabulary() {
   sed -n 's/.*: \([0-9]*\) tokens in 1 clusters.*/\1/p' <<<"$said"
 }
 
+# SciPy makes the tables' intervals: whichever Python has it.
 write_tables() {
-  python3 -B "$home/launch/ablation/ablation_tables.py" "$out" --grid "$grid"
+  local python=python3
+  if ! python3 -c 'import scipy' 2>/dev/null && /usr/bin/python3 -c 'import scipy' 2>/dev/null; then python=/usr/bin/python3; fi
+  $python -B "$home/launch/ablation/ablation_tables.py" "$out" --grid "$grid"
 }
 
 . "$home/launch/ablation/ablation_job.sh"

@@ -20,7 +20,7 @@ packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-de
           libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libsentencepiece-dev
           libpcre2-dev libutf8proc-dev zlib1g-dev libarchive-dev libdeflate-dev libsimdjson-dev libzstd-dev libxxhash-dev libeigen3-dev libssl-dev
           gnuplot-nox)  # vqlm report --plot starts gnuplot
-if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3); fi
+if [ "$tests" = ON ]; then packages+=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-scipy); fi
 install_missing "${packages[@]}"
 
 if ! cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || v[1] == 3 && v[2] >= 25) }'; then

@@ -39,6 +39,7 @@ class Head:
         self.size = None  # K + Q as a fraction of V
         self.body = None  # a word of GROWN
         self.overrides = {}
+        self.words = [word for word in words if word != "baseline"]
         for word in words:
             self._take(word)
 

@@ -25,6 +25,9 @@ class Row:
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if "tokens_per_second" in line]
         self.tokens_per_second = statistics.median(line["tokens_per_second"] for line in steps)
+        seconds = sorted(line["seconds"] for line in steps if line.get("seconds") is not None)
+        self.steps = max(line["step"] for line in steps)
+        self.seconds_a_step_p10 = seconds[len(seconds) // 10] if seconds else None
         self.head_seconds = statistics.median(line["seconds_head"] for line in steps)
         # {tokens trained on: held-out loss}; a resumed run may say it twice.
         self.curve = {line["tokens"]: line["heldout_loss"] for line in lines if line.get("heldout_loss") is not None}

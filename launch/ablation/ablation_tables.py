@@ -3,7 +3,7 @@
 
     ablation_tables.py STUDY --grid configs/ablation-heads.txt
 
-Writes STUDY/results.md, results.json, and with gnuplot perplexity-parameters.svg and gap-tokens.svg. docs/ablation.md
+Writes STUDY/results.md, results.json, runs.jsonl, and with gnuplot perplexity-parameters.svg and gap-tokens.svg. docs/ablation.md
 says what the columns mean.
 """
 
@@ -13,8 +13,10 @@ import pathlib
 import statistics
 import sys
 
+import ablation_lines
 import ablation_plots
 import ablation_study as study_of
+from ablation_paired import WITHOUT_SCIPY, Paired, stats
 from ablation_rows import GridError, read_grid
 
 
@@ -67,6 +69,25 @@ def maps_table(study):
         if saw:
             rows.append([name, mean(saw, ",.0f"), f"{statistics.fmean(saw) / statistics.fmean(trained):.2f}" if trained else "-"])
     return table(["head", "tokens that the map saw", "times the tokens trained on"], rows) if rows else ""
+
+
+def losses(study, name, evaluation):
+    """{seed: nats a token} of the row `name`, where it was evaluated."""
+    found = {seed: evaluation(row) for seed, row in study.rows.get(name, {}).items()}
+    return {seed: said["nll"] for seed, said in found.items() if said is not None and said["nll"] is not None}
+
+
+def chance_table(study):
+    """Pairs of equal seeds against the baseline; nothing where no row has two."""
+    rows = []
+    for name in study.rows:
+        cells = []
+        for evaluation in (lambda row: row.inside, lambda row: row.outside):
+            paired = Paired(losses(study, name, evaluation), losses(study, study.baseline, evaluation))
+            cells += [f"{100 * paired.ratio:+.2f} %", paired.interval(), paired.chance()] if paired.pairs > 1 else ["-"] * 3
+        if name != study.baseline and cells != ["-"] * 6:
+            rows.append([name, *cells])
+    return table(["head", "in domain", "95 % interval", "p", "out of domain", "95 % interval", "p"], rows) if rows else ""
 
 
 def quality_table(study):
@@ -137,7 +158,10 @@ def results(study, plots):
         jobs = max(row.jobs for seeds in study.rows.values() for row in seeds.values())
         beside = f"Speeds were measured while up to {jobs} trainings shared the machine.\n" if jobs > 1 else ""
         parts += [f"Perplexities are exact, on held-out text; percentages are against `{base}` with the same seed; ± is the standard deviation over seeds.\n",
-                  "## Perplexity\n", quality_table(study), "## Cost\n", beside, cost_table(study),
+                  "## Perplexity\n", quality_table(study),
+                  *([f"## What could be chance: pairs of equal seeds against `{base}`\n", "" if stats else WITHOUT_SCIPY, chance]
+                    if (chance := chance_table(study)) else []),
+                  "## Cost\n", beside, cost_table(study),
                   *(["## Text of the code maps\n", maps] if (maps := maps_table(study)) else []),
                   "## Perplexity by rank of the target in the training text\n", band_table(study),
                   "## Where the loss lies (nats a token)\n", parts_table(study), "## While training\n", course_table(study)]
@@ -158,17 +182,26 @@ def as_json(study):
     return {"baseline": study.baseline, "rows": rows, "not_done": study.others}
 
 
+def write_lines(study, heads, path):
+    with open(path, "w", encoding="utf-8") as file:
+        for name, seeds in study.rows.items():
+            for row in seeds.values():
+                file.write(json.dumps(ablation_lines.line_of(row, heads[name].words)) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=pathlib.Path)
     parser.add_argument("--grid", required=True)
     options = parser.parse_args()
     try:
-        study = study_of.Study(options.study, read_grid(options.grid))
+        heads = read_grid(options.grid)
+        study = study_of.Study(options.study, heads)
     except (OSError, KeyError, ValueError, GridError) as error:
         sys.exit(f"ablation: {options.study}: cannot read its rows: {error}")
     plots = ablation_plots.draw(study, options.study) if study.rows else {}
     (options.study / "results.md").write_text(results(study, plots), encoding="utf-8")
+    write_lines(study, heads, options.study / "runs.jsonl")
     (options.study / "results.json").write_text(json.dumps(as_json(study), indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """launch/ablation.sh: a tiny study of a few heads: run, stopped, killed, continued, refused; and what its tables say."""
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -17,6 +18,7 @@ from program import PROGRAM, SOURCE_DIR, run
 
 sys.path.insert(0, str(pathlib.Path(SOURCE_DIR, "launch", "ablation")))
 import ablation_bodies  # noqa: E402
+import ablation_lines  # noqa: E402
 import ablation_rows  # noqa: E402
 import ablation_study  # noqa: E402
 import ablation_tables  # noqa: E402
@@ -292,11 +294,11 @@ class Tables(unittest.TestCase):
         (folder / "run").mkdir(parents=True)
         (folder / "status").write_text("done\n")
         (folder / "run" / "config.toml").write_text("[model]\ntie_embeddings = false\n")
-        lines = [{"step": i, "tokens": tokens, "tokens_per_second": 10 * i, "seconds_head": 0.5} for i, tokens in enumerate(curve, 1)]
+        lines = [{"step": i, "tokens": tokens, "tokens_per_second": 10 * i, "seconds": 0.1 * i, "seconds_head": 0.5} for i, tokens in enumerate(curve, 1)]
         lines += [{"step": i, "tokens": tokens, "heldout_loss": loss} for i, (tokens, loss) in enumerate(curve.items(), 1)]
         (folder / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         head = {"kind": "dense", "parameters": 1000, "fraction_of_dense": 1.0, "biases": 10, "code_bytes": 0, "multiply_adds": 1000.0}
-        (folder / "eval-in.json").write_text(json.dumps({"nll": 1.0, "perplexity": perplexity, "bits_per_byte": 2.0, "head": head,
+        (folder / "eval-in.json").write_text(json.dumps({"nll": math.log(perplexity), "tokens": 50, "perplexity": perplexity, "bits_per_byte": 2.0, "head": head,
                                                           "model": {"parameters": 5000, "training_flops_per_token": 3e4}}))
 
     def test_seeds_are_compared_in_pairs(self):
@@ -317,6 +319,56 @@ class Tables(unittest.TestCase):
         self.assertEqual(ablation_tables.course_table(study).splitlines()[3].split(" | ")[1], "7.39 (+0.0 ± 0.0 %)")
         self.assertIn("(+5.3 ± 7.4 %)", ablation_tables.course_table(study).splitlines()[3].split(" | ")[4])
         self.assertEqual(ablation_tables.cost_table(study).splitlines()[2].split(" | ")[-2:], ["500.0", "45 |"])
+        heads = ablation_rows.read_grid(grid)
+        ablation_tables.write_lines(study, heads, pathlib.Path(self.folder.name, "runs.jsonl"))
+        rows = ablation_lines.read_lines(pathlib.Path(self.folder.name, "runs.jsonl"))
+        self.assertEqual({name: sorted(seeds) for name, seeds in rows.items()}, {"base": [0, 1], "other": [0, 1, 2]})
+        self.assertEqual(rows["other"][1], {"steps": 8, "parameters": 5000, "nll": math.log(240), "perplexity": 240, "seconds_a_step_p10": 0.1})
+
+
+class Chance(unittest.TestCase):
+    """A file of lines, compared by a Python that has SciPy."""
+
+    def compare(self, lines, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "runs.jsonl")
+            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            tool = pathlib.Path(SOURCE_DIR, "launch", "ablation", "ablation_lines.py")
+            pythons = [python for python in (sys.executable, "/usr/bin/python3")
+                       if subprocess.run([python, "-c", "import scipy"], stderr=subprocess.DEVNULL, check=False).returncode == 0]
+            self.assertTrue(pythons, "no Python with SciPy; launch/build.sh installs python3-scipy")
+            return subprocess.run([pythons[0], "-B", tool, path, *arguments], capture_output=True, text=True, check=False)
+
+    @staticmethod
+    def line(row, seed, nll, **others):
+        line = {"row": row, "seed": seed, "steps": 600, "parameters": 1000, "nll": nll, "perplexity": math.exp(nll), "seconds_a_step_p10": 0.5}
+        return json.dumps(line | others)
+
+    def test_pairs_have_students_interval(self):
+        lines = [self.line("base", seed, 4.0 + 0.1 * seed) for seed in range(3)]
+        lines += [self.line("other", seed, 4.0 + 0.1 * seed + less) for seed, less in enumerate([-0.10, -0.12, -0.14])]
+        lines.append(self.line("once", 0, 4.5))
+        result = self.compare(lines, "--baseline", "base")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in result.stdout.splitlines()}
+        # Mean -0.12, deviation 0.02: t = -0.12 / (0.02 / sqrt(3)) = -10.39 with two degrees of freedom, p = 0.0091, and 4.303
+        # standard errors to either side.
+        half = 4.302653 * 0.02 / math.sqrt(3)
+        ends = [f"{100 * math.expm1(-0.12 + side * half):+.1f}" for side in (-1, 1)]
+        self.assertEqual(cells["other"][-3:], ["-11.3 %", f"{ends[0]} to {ends[1]} %", "0.0091"])
+        self.assertEqual(cells["once"][-3:], [f"{100 * math.expm1(0.5):+.1f} %", "-", "-"])
+        self.assertEqual(cells["base"][1:7], ["3", "600", "1,000", f"{statistics.fmean(math.exp(4 + 0.1 * s) for s in range(3)):.2f}", "500", "300"])
+
+    def test_what_is_no_study_is_named(self):
+        for lines, arguments, words in [
+            (["{"], ["base"], ["runs.jsonl:1", "no line of a study"]),
+            ([self.line("base", 0, 4.0)] * 2, ["base"], ["runs.jsonl:2", "twice"]),
+            ([self.line("base", 0, 4.0)], ["bse"], ["no row bse", "it has base"]),
+        ]:
+            result = self.compare(lines, "--baseline", *arguments)
+            self.assertEqual(result.returncode, 1, result.stdout)
+            for word in words:
+                self.assertIn(word, result.stderr)
 
 
 if __name__ == "__main__":
