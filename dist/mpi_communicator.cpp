@@ -1,195 +1,19 @@
 #include "dist/mpi_communicator.h"
 
-#include <mpi.h>
-
-#include <spdlog/fmt/fmt.h>
-
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstring>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "core/error.h"
-#include "dist/mpi_check.h"
-#include "dist/rank_order_reduce.h"
+#include "dist/mpi_group.h"
 
 namespace vqlm {
 namespace {
 
-// How often the thread beside the main one asks MPI. Between two asks at most what socket buffers hold moves, hundreds of
-// KiB: 100 us are 12.5 KiB at 1 Gbit/s and 1.2 MiB at 100.
-constexpr std::chrono::microseconds asks_every{100};
-
 // All-reduces up to this size gather every rank's x and add it everywhere: one step instead of two.
 constexpr std::int64_t small_all_reduce_bytes = 8 << 10;
 
-MPI_Datatype mpi_type(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return MPI_FLOAT;
-    case DType::f64:
-      return MPI_DOUBLE;
-    case DType::i32:
-      return MPI_INT32_T;
-    case DType::u8:
-      return MPI_UINT8_T;
-    case DType::bf16:  // moved, never reduced: reduce_in_rank_order refuses it
-      return MPI_UINT16_T;
-  }
-  return MPI_DATATYPE_NULL;
-}
-
-std::byte* element(const Tensor& x, std::int64_t index) {
-  return static_cast<std::byte*>(x.data()) + static_cast<std::size_t>(index) * size_of(x.dtype());
-}
-
 }  // namespace
-
-struct MpiCommunicator::Group {
-  MPI_Comm comm = MPI_COMM_NULL;
-  std::string name;
-  MpiChunking chunking;
-  std::shared_ptr<RankActivity> activity;
-  int rank = 0;
-  int size = 1;
-  std::vector<std::byte> scratch;
-  MpiCaller caller = MpiCaller::main_thread;
-  std::atomic<bool> abandoned = false;
-
-  ~Group();
-  void check(int code, const char* call) const { mpi_check(code, call, rank, name); }
-  RankActivity::Inside enter(const char* call) const {
-    if (caller == MpiCaller::thread_beside) return RankActivity::Inside(nullptr);
-    return activity->enter(call, name);
-  }
-  Tensor scratch_blocks(std::int64_t count, DType dtype);
-  void exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin, std::int64_t count,
-                const char* call) const;
-  void reduce(Tensor out, Tensor received, Reduce op) const;
-  void reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call);
-  void all_gather(Tensor out, Tensor in, const char* call) const;
-  void finish(std::vector<MPI_Request>& requests, const char* call) const;
-};
-
-namespace {
-
-// `count` elements with the extent of a block of `block` elements: a chunk of every rank's block, found by
-// MPI at 64-bit strides, so that large blocks go in pieces without packing and without int displacements.
-class StridedChunk {
- public:
-  StridedChunk(DType dtype, std::int64_t count, std::int64_t block)
-      : code_(MPI_Type_contiguous(static_cast<int>(count), mpi_type(dtype), &chunk_)) {
-    const auto extent = static_cast<MPI_Aint>(static_cast<std::size_t>(block) * size_of(dtype));
-    if (code_ == MPI_SUCCESS) code_ = MPI_Type_create_resized(chunk_, 0, extent, &strided_);
-    if (code_ == MPI_SUCCESS) code_ = MPI_Type_commit(&strided_);
-  }
-  StridedChunk(const StridedChunk&) = delete;
-  StridedChunk& operator=(const StridedChunk&) = delete;
-  ~StridedChunk() {
-    free(strided_);
-    free(chunk_);
-  }
-  /// The return code of the construction, for the caller who knows the group's name.
-  int code() const { return code_; }
-  MPI_Datatype type() const { return strided_; }
-
- private:
-  static void free(MPI_Datatype& type) {
-    if (type != MPI_DATATYPE_NULL) mpi_log_failure(MPI_Type_free(&type), "MPI_Type_free", 0, "datatypes");
-  }
-
-  MPI_Datatype chunk_ = MPI_DATATYPE_NULL;
-  MPI_Datatype strided_ = MPI_DATATYPE_NULL;
-  int code_;
-};
-
-}  // namespace
-
-MpiCommunicator::Group::~Group() {
-  int finalized = 0;
-  mpi_log_failure(MPI_Finalized(&finalized), "MPI_Finalized", rank, name);
-  if (comm == MPI_COMM_NULL || finalized != 0) return;
-  if (abandoned) {  // what it was given up in may still write here, and freeing it would wait for that
-    new std::vector<std::byte>(std::move(scratch));
-    return;
-  }
-  mpi_log_failure(MPI_Comm_free(&comm), "MPI_Comm_free", rank, name);
-}
-
-/// (size, count), kept between calls.
-Tensor MpiCommunicator::Group::scratch_blocks(std::int64_t count, DType dtype) {
-  const std::size_t bytes = static_cast<std::size_t>(size * count) * size_of(dtype);
-  if (scratch.size() < bytes) scratch.resize(bytes);
-  return Tensor(scratch.data(), dtype, {size, count});
-}
-
-/// Elements [begin, begin + count) of block p of in go to rank p; those of rank p arrive at out + p * out_block.
-void MpiCommunicator::Group::exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin,
-                                      std::int64_t count, const char* call) const {
-  const StridedChunk sent(in.dtype(), count, in.numel() / size);
-  const StridedChunk received(in.dtype(), count, out_block);
-  check(sent.code(), call);
-  check(received.code(), call);
-  if (caller == MpiCaller::main_thread) {
-    check(MPI_Alltoall(element(in, begin), 1, sent.type(), out, 1, received.type(), comm), call);
-    return;
-  }
-  MPI_Request request = MPI_REQUEST_NULL;
-  check(MPI_Ialltoall(element(in, begin), 1, sent.type(), out, 1, received.type(), comm, &request), call);
-  int done = 0;
-  for (;;) {
-    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
-    if (done != 0) return;
-    if (abandoned) throw Error(fmt::format("{} in group '{}' was given up", call, name));
-    std::this_thread::sleep_for(asks_every);
-  }
-}
-
-/// out (n): the reduction of received (size, n).
-void MpiCommunicator::Group::reduce(Tensor out, Tensor received, Reduce op) const {
-  std::vector<const void*> blocks;
-  for (int p = 0; p < size; ++p) blocks.push_back(element(received, p * out.numel()));
-  reduce_in_rank_order(out.data(), blocks, out.numel(), out.dtype(), op);
-}
-
-void MpiCommunicator::Group::reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call) {
-  const std::int64_t n = out.numel();
-  const std::int64_t block_bytes = static_cast<std::int64_t>(size_of(in.dtype())) * size;
-  const std::int64_t step =
-      std::clamp<std::int64_t>(chunking.scratch_bytes / block_bytes, 1, chunking.elements_per_call);
-  for (std::int64_t begin = 0; begin < n; begin += step) {
-    const std::int64_t count = std::min(step, n - begin);
-    const Tensor received = scratch_blocks(count, in.dtype());
-    exchange(received.data(), count, in, begin, count, call);
-    reduce(out.range(begin, count), received, op);
-  }
-}
-
-void MpiCommunicator::Group::all_gather(Tensor out, Tensor in, const char* call) const {
-  const std::int64_t n = in.numel();
-  const bool in_place = in.data() == element(out, rank * n);
-  for (std::int64_t begin = 0; begin < n; begin += chunking.elements_per_call) {
-    const std::int64_t count = std::min(chunking.elements_per_call, n - begin);
-    const StridedChunk chunk(out.dtype(), count, n);
-    check(chunk.code(), call);
-    check(MPI_Allgather(in_place ? MPI_IN_PLACE : element(in, begin), static_cast<int>(count), mpi_type(in.dtype()),
-                        element(out, begin), 1, chunk.type(), comm),
-          call);
-  }
-}
-
-/// Waits for all, where one fails, too: none may touch the caller's memory later. The error is the first one.
-void MpiCommunicator::Group::finish(std::vector<MPI_Request>& requests, const char* call) const {
-  int code = MPI_SUCCESS;
-  for (MPI_Request& request : requests) {
-    const int of_one = MPI_Wait(&request, MPI_STATUS_IGNORE);
-    if (code == MPI_SUCCESS) code = of_one;
-  }
-  check(code, call);
-}
 
 MpiCommunicator::MpiCommunicator(std::unique_ptr<Group> group) : group_(std::move(group)) {}
 MpiCommunicator::~MpiCommunicator() = default;
@@ -242,8 +66,12 @@ Event MpiCommunicator::all_reduce(Tensor x, Reduce op, Stream /*stream*/) {
 }
 
 Event MpiCommunicator::reduce_scatter(Tensor out, Tensor in, Reduce op, Stream /*stream*/) {
-  const auto inside = group_->enter("reduce_scatter");
   VQLM_ASSERT(out.dtype() == in.dtype() && in.numel() == out.numel() * group_->size);
+  if (group_->caller == MpiCaller::thread_beside) {
+    group_->reduce_scatter(out, in, op, "reduce_scatter");
+    return {};
+  }
+  const auto inside = group_->enter("reduce_scatter");
   group_->reduce_scatter(out, in, op, "reduce_scatter");
   return {};
 }
@@ -261,7 +89,7 @@ Event MpiCommunicator::all_to_all(Tensor out, Tensor in, Stream /*stream*/) {
   const std::int64_t n = in.numel() / group_->size;
   const std::int64_t step = group_->chunking.elements_per_call;
   for (std::int64_t begin = 0; begin < n; begin += step) {
-    group_->exchange(element(out, begin), n, in, begin, std::min(step, n - begin), "all_to_all");
+    group_->exchange(mpi_buffer(out, begin), n, in, begin, std::min(step, n - begin), "all_to_all");
   }
   return {};
 }
@@ -278,11 +106,11 @@ Event MpiCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> ou
     std::int64_t begin = 0;
     for (int peer = 0; peer < group_->size; ++peer) {
       const std::int64_t end = begin + counts[static_cast<std::size_t>(peer)];
-      if (peer == group_->rank) own = element(x, begin);
+      if (peer == group_->rank) own = mpi_buffer(x, begin);
       for (; begin < end && peer != group_->rank; begin += std::min(group_->chunking.elements_per_call, end - begin)) {
         const auto count = static_cast<int>(std::min(group_->chunking.elements_per_call, end - begin));
         requests.push_back(MPI_REQUEST_NULL);
-        group_->check(start(element(x, begin), count, peer, &requests.back()), call);
+        group_->check(start(mpi_buffer(x, begin), count, peer, &requests.back()), call);
       }
       begin = end;
     }
@@ -305,7 +133,7 @@ Event MpiCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
   const std::int64_t step = group_->chunking.elements_per_call;
   for (std::int64_t begin = 0; begin < x.numel(); begin += step) {
     const auto count = static_cast<int>(std::min(step, x.numel() - begin));
-    group_->check(MPI_Bcast(element(x, begin), count, mpi_type(x.dtype()), root, group_->comm), "broadcast");
+    group_->check(MPI_Bcast(mpi_buffer(x, begin), count, mpi_type(x.dtype()), root, group_->comm), "broadcast");
   }
   return {};
 }
@@ -320,7 +148,17 @@ std::shared_ptr<void> MpiCommunicator::expect_long_wait(const std::string& why) 
 }
 
 std::shared_ptr<void> MpiCommunicator::inside(std::string_view collective) {
-  return std::shared_ptr<void>(new RankActivity::Inside(group_->activity->enter(collective, group_->name)));
+  struct Wait {
+    Group& group;
+    RankActivity::Inside inside;
+    Wait(Group& of, std::string_view collective) : group(of), inside(of.activity->enter(collective, of.name)) {
+      group.awaited = true;
+    }
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+    ~Wait() { group.awaited = false; }
+  };
+  return std::make_shared<Wait>(*group_, collective);
 }
 
 void MpiCommunicator::abandon() {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <numeric>
+#include <string_view>
 
 #include "core/error.h"
 #include "dist/launcher.h"
@@ -47,6 +48,15 @@ std::vector<std::string> gather(MPI_Comm comm, int size, const std::string& text
 
 }  // namespace
 
+/// MPI_THREAD_MULTIPLE, unless VQLM_MPI_THREADS=funneled.
+int wanted_threads() {
+  const char* const text = std::getenv("VQLM_MPI_THREADS");
+  const std::string_view wanted = text == nullptr ? "multiple" : text;
+  if (wanted != "multiple" && wanted != "funneled")
+    throw UsageError(fmt::format("VQLM_MPI_THREADS={}: choose multiple or funneled", wanted));
+  return wanted == "multiple" ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED;
+}
+
 bool mpi_built() {
   return true;
 }
@@ -57,7 +67,7 @@ MpiSession::MpiSession(MpiStart start)
   if (!started_) return;
   const auto check = [this](int code, const char* call) { mpi_check(code, call, rank_, "world"); };
   int provided = MPI_THREAD_SINGLE;
-  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  check(MPI_Init_thread(nullptr, nullptr, wanted_threads(), &provided), "MPI_Init_thread");
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");

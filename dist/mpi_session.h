@@ -22,7 +22,7 @@ enum class MpiStart {
 
 class MpiSession {
  public:
-  /// MPI_Init_thread, asking for MPI_THREAD_MULTIPLE and content with MPI_THREAD_FUNNELED: this thread makes all MPI calls
+  /// MPI_Init_thread, asking for MPI_THREAD_MULTIPLE (or by VQLM_MPI_THREADS=funneled not) and content with MPI_THREAD_FUNNELED: this thread makes all MPI calls
   /// but those of communicators by split_beside(). A rank that is alone needs none of it
   /// (dist/launcher.h says when), so that a machine without a working MPI trains too. Throws Error, also where a launcher
   /// started several ranks of a program without MPI.

@@ -48,7 +48,8 @@ ProcessGrid::ProcessGrid(const MpiSession& session, Backend& backend, int data, 
   world_ = make_group(session, backend, session.size(), 0, session.rank(), "world");
   data_ = make_group(session, backend, data_size, tensor_rank, data_rank, "data");
   tensor_ = make_group(session, backend, tensor, data_rank, tensor_rank, "tensor");
-  if (data_size > 1 && session.allows_threads()) beside_ = session.split_beside(tensor_rank, data_rank, "data");
+  if (data_size > 1 && session.count_ranks(session.allows_threads()) == session.size())
+    beside_ = session.split_beside(tensor_rank, data_rank, "data");
 }
 
 ProcessGrid::ProcessGrid(Backend& backend)

@@ -1,7 +1,5 @@
 #include "dist/reduction_thread.h"
 
-#include <utility>
-
 namespace vqlm {
 
 ReductionThread::ReductionThread(Communicator& group) : group_(group), thread_([this] { work(); }) {}
@@ -10,7 +8,7 @@ ReductionThread::~ReductionThread() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
-    if (!jobs_.empty()) group_.abandon();
+    if (!jobs_.empty() || failure_) group_.abandon();
   }
   changed_.notify_all();
   thread_.join();
@@ -19,6 +17,7 @@ ReductionThread::~ReductionThread() {
 void ReductionThread::start(Tensor out, Tensor in) {
   {
     const std::lock_guard lock(mutex_);
+    if (failure_) return;
     jobs_.push_back({out, in});
   }
   changed_.notify_all();
@@ -28,7 +27,7 @@ void ReductionThread::finish() {
   const auto waiting = group_.inside("reduce_scatter of gradients");
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return jobs_.empty(); });
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  if (failure_) std::rethrow_exception(failure_);
 }
 
 void ReductionThread::work() {

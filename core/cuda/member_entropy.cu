@@ -33,10 +33,6 @@ T* activations(const Tensor& x) {
   return static_cast<T*>(x.data());
 }
 
-bool is_aligned(const void* pointer) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
-}
-
 /// Carves a block, or counts the bytes of one (null).
 class Cutter {
  public:
@@ -62,11 +58,6 @@ std::size_t carve(Problem& problem, std::int64_t wave_room, void* block) {
   cutter.cut(problem.ds, gradients ? wave_room : 0);
   cutter.cut(problem.partials, gradients ? std::int64_t{problem.parts} * problem.codes_per_group * problem.d : 0);
   return cutter.bytes();
-}
-
-/// The largest number of members that a cluster can have, as far as the host knows.
-std::int64_t most_members(const CodeMapView& map) {
-  return map.largest_cluster > 0 ? map.largest_cluster : map.members.numel();
 }
 
 }  // namespace

@@ -31,10 +31,6 @@ const bf16* activations(const Tensor& x) {
   return static_cast<const bf16*>(x.data());
 }
 
-bool is_aligned(const void* pointer) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
-}
-
 template <class O>
 Problem part_problem(const O& op) {
   Problem problem{};
@@ -55,11 +51,6 @@ Problem part_problem(const O& op) {
   return problem;
 }
 
-/// The largest number of the part's members that a cluster can have, as far as the host knows.
-std::int64_t most_part_members(const CodeMapView& map) {
-  return map.largest_cluster > 0 ? map.largest_cluster : map.members.numel();
-}
-
 }  // namespace
 
 void member_part_gradient(const Context& context, const MemberPartGradient& op, std::int64_t wave_scores) {
@@ -72,7 +63,7 @@ void member_part_gradient(const Context& context, const MemberPartGradient& op, 
   problem.dbias = op.gradients.dtoken_bias.f32();
   problem.scale = op.gradients.scale;
   problem.aligned = problem.aligned && is_aligned(problem.dh);
-  vector_entropy(context, problem, rows, most_part_members(op.map), wave_scores);
+  vector_entropy(context, problem, rows, most_members(op.map), wave_scores);
 }
 
 void member_statistics(const Context& context, const MemberStatistics& op, std::int64_t wave_scores) {
@@ -84,7 +75,7 @@ void member_statistics(const Context& context, const MemberStatistics& op, std::
   if (op.map.members.numel() == 0) return;
   Problem problem = part_problem(op);
   problem.statistics = op.statistics.f32();
-  vector_entropy(context, problem, rows, most_part_members(op.map), wave_scores);
+  vector_entropy(context, problem, rows, most_members(op.map), wave_scores);
 }
 
 }  // namespace members

@@ -11,6 +11,7 @@
 #include "core/cuda/context.h"
 #include "core/cuda/device_utils.h"
 #include "core/cuda/tensor_core.h"
+#include "core/ops/code_map_view.h"
 
 namespace vqlm::cuda::members {
 
@@ -40,7 +41,7 @@ struct Problem {
   const bf16* codebook;                                            // (G, Q, width), or (V, d): own vectors
   const float* bias;                                               // (V)
   const std::int32_t *target, *order, *row_begin;                  // (N), (N), (K + 1)
-  const std::int32_t *member_begin, *members, *position_of_token;  // (K + 1), (V), (V)
+  const std::int32_t *member_begin, *members, *position_of_token;  // (K + 1), (M), (V)
   const std::uint8_t* codes;                                       // (V, G) in member order, or null
   float* nll;                                                      // (N); absent of a part of the members:
   float* statistics;                                               // (N, 3) in its place, or
@@ -161,6 +162,15 @@ __device__ __forceinline__ void copy_vector_chunks(bf16* tile, const Problem& pr
                           valid ? problem.d - k : 0);
     }
   }
+}
+
+inline bool is_aligned(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+}
+
+/// The largest number of members that a cluster can have, as far as the host knows.
+inline std::int64_t most_members(const CodeMapView& map) {
+  return map.largest_cluster > 0 ? map.largest_cluster : map.members.numel();
 }
 
 /// The one of a kernel's four instances that the problem asks for.

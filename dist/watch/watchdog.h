@@ -33,7 +33,7 @@ class Watchdog {
     /// Which rank is behind the others, for the message of a time-out; empty: nobody knows. May be none.
     std::function<std::string()> who_is_behind = nullptr;
     /// Ends the job on every rank; expected not to return. Called once, from the watchdog's thread (or another of its
-    /// making), so it must not use MPI otherwise: MPI_THREAD_FUNNELED leaves MPI to the main thread.
+    /// making), so it must not use MPI otherwise: the library may leave MPI to the main thread (MPI_THREAD_FUNNELED).
     std::function<void(const std::string& message)> on_failure;
   };
 

@@ -69,11 +69,16 @@ TEST_P(MemberPartTest, PartsGiveTheWholeClustersLossAndGradients) {
         expect_close(dh, expected.dh.value, expected.dh.bound, "dh");
         expect_close(dvectors, expected.dvectors.value, expected.dvectors.bound, "dvectors");
         expect_close(dbias, expected.dbias.value, expected.dbias.bound, "dbias");
-        const std::vector<double> once = dh.doubles();
+        const std::vector<double> once[] = {dh.doubles(), dvectors.doubles(), dbias.doubles()};
         tested->run(op);  // accumulates
-        std::vector<double> twice, rounded;
-        for (const double x : once) twice.push_back(2 * x), rounded.push_back(4 * u32 * std::abs(x));
-        expect_close(dh, twice, rounded, "dh, accumulated");
+        const HostF32* const both[] = {&dh, &dvectors, &dbias};
+        for (std::size_t which = 0; which < 3; ++which) {
+          // Sums of as many terms again, added to the first.
+          std::vector<double> twice, rounded;
+          const double terms = u32 * static_cast<double>(c.rows + c.vocabulary());
+          for (const double x : once[which]) twice.push_back(2 * x), rounded.push_back(terms * (1 + std::abs(x)));
+          expect_close(*both[which], twice, rounded, "accumulated");
+        }
       }
     }
   }
@@ -110,6 +115,14 @@ TEST_P(MemberPartTest, MeansOfPartsSumToTheClusters) {
   // A cluster's numbers below max |u| are added in another order, and shared out once more.
   const double members = static_cast<double>(*std::ranges::max_element(c.cluster_sizes));
   expect_close(whole, sum, u32 * (2 * members + 8) * max_abs(vectors.doubles()), "means");
+}
+
+TEST_P(MemberPartTest, MeansAreTheSameForAnyNumberOfThreads) {
+  MemberPart part = member_part(map, 1, 2);
+  HostF32 rows = part.rows_of(vectors, c.d()), one({c.clusters(), c.d()}), three(one.shape());
+  make_cpu_backend(1)->run(MemberMeansPart{.means = one, .vectors = rows, .map = part.view()});
+  make_cpu_backend(3)->run(MemberMeansPart{.means = three, .vectors = rows, .map = part.view()});
+  expect_equal(one, three, "means");
 }
 
 INSTANTIATE_TEST_SUITE_P(Maps, MemberPartTest,

@@ -59,6 +59,37 @@ TEST_F(PlannedMembersTest, OwnVectorsAreReadInPlaceAndCodesAreNot) {
   EXPECT_EQ(counted().bytes_read, 4 * (2 + 2 + 6 + 6 + 2 * 4 + 6 * 4));
 }
 
+// A part of 4 of the 6 members, of which a target's cluster has 1.5 on average.
+TEST_F(PlannedMembersTest, PartsCostTheirOwnMembers) {
+  const CodeMapView part{ids(6), ids(6), ids(4), ids(3), {}, ids(2), 2, 1.5};
+  const Tensor own = make({4, 4});
+  backend.run(MemberStatistics{.statistics = make({3, 3}),
+                               .h = h,
+                               .targets = ids(3),
+                               .order = ids(3),
+                               .row_begin = ids(3),
+                               .vectors = own,
+                               .token_bias = bias,
+                               .map = part});
+  EXPECT_EQ(counted().flops, 2 * 12 * 1.5);
+  // h, targets, order, row_begin, vectors, biases, members, member_begin.
+  EXPECT_EQ(counted().bytes_read, 4 * (12 + 3 + 3 + 3 + 16 + 6 + 4 + 3));
+  EXPECT_EQ(counted().bytes_written, 4 * 9);
+  backend.run(MemberPartGradient{.gradients = {make({3, 4}), make({4, 4}), bias},
+                                 .h = h,
+                                 .lse = make({3}),
+                                 .targets = ids(3),
+                                 .order = ids(3),
+                                 .row_begin = ids(3),
+                                 .vectors = own,
+                                 .token_bias = bias,
+                                 .map = part});
+  EXPECT_EQ(counted().flops, 2 * 2 * 12 * 1.5);  // scores made again are no work of the model
+  backend.run(MemberMeansPart{.means = make({2, 4}), .vectors = own, .map = part});
+  EXPECT_EQ(counted().bytes_read, 4 * (16 + 3 + 2));
+  EXPECT_EQ(counted().bytes_written, 4 * 8);
+}
+
 TEST_F(PlannedMembersTest, ScatteredRowsAreReadAndWritten) {
   backend.run(ScatterAddRows{.dtable = make({8, 40}), .dout = make({6, 40}), .rows = ids(6)});
   EXPECT_EQ(counted().bytes_read, 4 * (6 + 2 * 240));

@@ -42,6 +42,7 @@ struct HeadCase {
   TableUpdate table_update = TableUpdate::dense;
   TableUpdate embedding_update = TableUpdate::dense;
   float softcap = 0;
+  bool bias = true;  // of a VQ head's tokens
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -62,6 +63,7 @@ class Training : public ::testing::TestWithParam<HeadCase> {
       vq->learning = learning_by(GetParam().learning);
       if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
       vq->input_codes = GetParam().means_and_input_codes;
+      vq->bias = GetParam().bias;
     }
     config.train.steps = GetParam().steps;
     config.optim.kind = GetParam().optimizer;
@@ -178,6 +180,11 @@ INSTANTIATE_TEST_SUITE_P(
                  .body = "tables"},
         HeadCase{.name = "smollm_vq", .kind = HeadKind::vq, .body = "smollm"},
         HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
+        HeadCase{.name = "vq_embedding_ema",
+                 .kind = HeadKind::vq,
+                 .learning = CodebookLearning::ema,
+                 .embedding = true,
+                 .bias = false},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     name_of);
 

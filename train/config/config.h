@@ -111,7 +111,7 @@ struct OptimSection {
 struct ParallelSection {
   int data = 0;  // 0: ranks / tensor
   int tensor = 1;
-  bool overlap = true;           // gradient reductions run beside backward (GPU)
+  bool overlap = true;           // gradient reductions run beside backward
   float heartbeat_seconds = 45;  // without a sign of life from a rank; 0: off
   float timeout_seconds = 600;   // of a collective, or of a rank that keeps the others waiting; 0: off
 };

@@ -34,6 +34,7 @@ VqHeadChoice::VqHeadChoice(Backend& backend, MemberOrder order, std::int64_t clu
 }
 
 VqHeadChoice& VqHead::choice() {
+  VQLM_ASSERT(!map_.has_parts());  // texts are generated on one tensor rank
   if (!choice_) {
     choice_.emplace(tensor_.backend(), MemberOrder(map_.cluster_of_token(), clusters_), clusters_,
                     map_.whole().largest_cluster);

@@ -141,7 +141,7 @@ StepBenchResult describe(const Backend& backend, const ProcessGrid& grid, const 
   result.clock = !backend.host_accessible() ? "device" : clock == wall_seconds ? "wall" : "cpu";
   result.shape = {config.model, config.head, config.data.seq_len, config.train.micro_batch, micro_batches_of(config)};
   result.graphs = config.run.cuda_graphs && !backend.host_accessible();
-  result.overlap = config.parallel.overlap && !backend.host_accessible();
+  result.overlap = config.parallel.overlap && (!backend.host_accessible() || grid.beside() != nullptr);
   result.tokens = static_cast<double>(config.train.global_batch * config.data.seq_len);
   return result;
 }
