@@ -7,6 +7,7 @@
 #include <numeric>
 #include <string>
 
+#include "tests/simt/async_units.h"
 #include "tests/simt/multiprocessor.h"
 #include "tests/simt/sanitizers.h"
 
@@ -74,9 +75,12 @@ void Multiprocessor::run_block() {
   // Uninitialised shared memory reads as NaN (or -1), as what a block leaves behind is nobody's to use.
   guard_shared();
   std::memset(shared, 0xff, shared_bytes_);
+  async_units().begin_block(shared, shared_bytes_, count_);
   tsan_release(&start_clock_);
   resume(scheduler_, *pick());
   tsan_acquire(&end_clock_);
+  current = nullptr;
+  async_units().end_block(launch_where_);
   check_shared_guard();
 }
 

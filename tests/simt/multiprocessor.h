@@ -14,7 +14,15 @@ namespace simt {
 
 constexpr unsigned max_threads = 1024;
 
-enum class State : std::uint8_t { runnable, at_block_barrier, at_warp_operation, exited };
+enum class State : std::uint8_t {
+  runnable,
+  at_block_barrier,
+  at_warp_operation,
+  at_warpgroup,
+  at_mbarrier,
+  at_named_barrier,
+  exited
+};
 
 struct Thread {
   uint3 index{};
@@ -56,6 +64,9 @@ class Multiprocessor {
   void run(const Grid& grid, void (*body)(const void*), const void* argument);
   void block_barrier(Where where);
   void warp_operation(unsigned mask, void* operand, CompleteWarp complete, Where where);
+  /// The running thread waits in a way that async_units.h knows, until somebody calls make_ready with it.
+  void suspend(State state, Where where);
+  void make_ready(int warp, unsigned lanes);
   /// Aborts; the message names block, thread and launch too.
   [[noreturn]] void fail(const std::string& message, Where where);
 
@@ -73,7 +84,6 @@ class Multiprocessor {
   void check_shared_guard();
   void exit_current();
   Thread* pick();
-  void make_ready(int warp, unsigned lanes);
   void run_next();
   void resume(Fiber& from, Thread& next);
   void release_block();

@@ -2,9 +2,27 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tests/simt/async_units.h"
 #include "tests/simt/multiprocessor.h"
 
 namespace simt {
+namespace {
+
+std::string waits_in(const Thread& thread, unsigned index) {
+  switch (thread.state) {
+    case State::at_block_barrier:
+      return "__syncthreads";
+    case State::at_warpgroup:
+      return "warpgroup operation";
+    case State::at_mbarrier:
+    case State::at_named_barrier:
+      return async_units().describe(index);
+    default:
+      return "warp operation";
+  }
+}
+
+}  // namespace
 
 void Multiprocessor::fail(const std::string& message, Where where) {
   std::fprintf(stderr, "simt: %s:%u: %s\n", where.file_name(), where.line(), message.c_str());
@@ -17,16 +35,18 @@ void Multiprocessor::fail(const std::string& message, Where where) {
 void Multiprocessor::report_deadlock() {
   constexpr int lines = 8;
   int printed = 0;
-  unsigned in_barrier = 0, in_operation = 0;
+  unsigned in_barrier = 0, in_operation = 0, elsewhere = 0;
   for (unsigned i = 0; i < count_; ++i) {
     in_barrier += threads_[i].state == State::at_block_barrier;
     in_operation += threads_[i].state == State::at_warp_operation;
+    elsewhere += threads_[i].state == State::at_warpgroup || threads_[i].state == State::at_mbarrier ||
+                 threads_[i].state == State::at_named_barrier;
   }
   std::fprintf(stderr,
                "simt: deadlock in block (%u,%u,%u) of the kernel launched at %s:%u: of %u threads %u wait in "
-               "__syncthreads, %u in a warp operation, %u have exited\n",
+               "__syncthreads, %u in a warp operation, %u in other barriers and warpgroup operations, %u have exited\n",
                blockIdx.x, blockIdx.y, blockIdx.z, launch_where_.file_name(), launch_where_.line(), count_, in_barrier,
-               in_operation, count_ - live_);
+               in_operation, elsewhere, count_ - live_);
   const Thread* previous = nullptr;
   for (unsigned i = 0; i < count_ && printed < lines; ++i) {
     const Thread& thread = threads_[i];
@@ -36,8 +56,7 @@ void Multiprocessor::report_deadlock() {
     previous = &thread;
     if (same_place) continue;
     std::fprintf(stderr, "simt:   from thread (%u,%u,%u) on: %s at %s:%u\n", thread.index.x, thread.index.y,
-                 thread.index.z, thread.state == State::at_block_barrier ? "__syncthreads" : "warp operation",
-                 thread.where.file_name(), thread.where.line());
+                 thread.index.z, waits_in(thread, i).c_str(), thread.where.file_name(), thread.where.line());
     ++printed;
   }
   std::abort();

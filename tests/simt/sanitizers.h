@@ -18,6 +18,10 @@ void __tsan_destroy_fiber(void* fiber);
 void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #endif
 #if defined(SIMT_ASAN)
@@ -51,6 +55,21 @@ inline void tsan_acquire(void* address) {
 inline void tsan_release(void* address) {
   __tsan_release(address);
 }
+/// What the executor does on a thread's fiber for itself: it allocates and copies, and ThreadSanitizer watches the library
+/// functions for that. No switch of fibers may fall into its life.
+class TsanBlind {
+ public:
+  TsanBlind() {
+    AnnotateIgnoreReadsBegin(nullptr, 0);
+    AnnotateIgnoreWritesBegin(nullptr, 0);
+  }
+  ~TsanBlind() {
+    AnnotateIgnoreWritesEnd(nullptr, 0);
+    AnnotateIgnoreReadsEnd(nullptr, 0);
+  }
+  TsanBlind(const TsanBlind&) = delete;
+  TsanBlind& operator=(const TsanBlind&) = delete;
+};
 #else
 constexpr bool thread_sanitizer = false;
 inline void* tsan_current_fiber() {
@@ -63,6 +82,10 @@ inline void tsan_destroy_fiber(void*) {}
 inline void tsan_switch_to(void*) {}
 inline void tsan_acquire(void*) {}
 inline void tsan_release(void*) {}
+class TsanBlind {
+ public:
+  TsanBlind() {}
+};
 #endif
 
 #if defined(SIMT_ASAN)

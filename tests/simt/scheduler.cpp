@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "tests/simt/async_units.h"
 #include "tests/simt/multiprocessor.h"
 #include "tests/simt/sanitizers.h"
 
@@ -76,9 +77,13 @@ void Multiprocessor::make_ready(int warp, unsigned lanes) {
 
 // Takes a thread that can run; null where all have exited.
 Thread* Multiprocessor::pick() {
+  AsyncUnits& units = async_units();
+  if (order == Order::random && units.under_way() && rng() % 16 == 0) units.deliver();
   if (ready_warps_ == 0) {
     if (live_ == 0) return nullptr;
-    report_deadlock();
+    while (ready_warps_ == 0) {  // copies arrive as late as can be
+      if (!units.deliver()) report_deadlock();
+    }
   }
   unsigned warp = 0, lane = 0;
   if (order == Order::random) {
@@ -100,6 +105,12 @@ Thread* Multiprocessor::pick() {
   return &thread;
 }
 
+void Multiprocessor::suspend(State state, Where where) {
+  current->where = where;
+  current->state = state;
+  run_next();
+}
+
 void Multiprocessor::run_next() {
   Fiber& self = *current->fiber;
   Thread* next = pick();
@@ -107,6 +118,7 @@ void Multiprocessor::run_next() {
 }
 
 void Multiprocessor::exit_current() {
+  async_units().exit_thread();
   Thread& thread = *current;
   Warp& w = warps_[thread.warp];
   thread.state = State::exited;
@@ -129,6 +141,7 @@ void Multiprocessor::exit_current() {
 void Multiprocessor::release_block() {
   at_barrier_ = 0;
   ++barriers_;
+  async_units().block_met();
   for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) make_ready(static_cast<int>(warp), warps_[warp].live);
 }
 

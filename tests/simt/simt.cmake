@@ -23,6 +23,7 @@ function(vqlm_simt_executor target sanitizer)
   set(d ${vqlm_simt_directory})
   add_library(${target} STATIC EXCLUDE_FROM_ALL
     ${d}/executor.cpp ${d}/scheduler.cpp ${d}/fiber.cpp ${d}/reports.cpp ${d}/warp_operations.cpp
+    ${d}/warpgroup.cpp ${d}/async_barriers.cpp ${d}/bulk_copies.cpp ${d}/shared_shadow.cpp ${d}/tensor_map.cpp
     ${d}/cudart_streams.cpp ${d}/cudart_events.cpp ${d}/cudart_graphs.cpp ${d}/cudart_memory.cpp
     ${d}/cudart_device.cpp ${d}/cudart_errors.cpp ${d}/cublaslt.cpp ${d}/cublaslt_product.cpp)
   target_link_libraries(${target} PUBLIC vqlm_build vqlm_cuda_headers Threads::Threads PRIVATE DNNL::dnnl)
@@ -50,7 +51,10 @@ function(vqlm_simt_library name)
   add_library(${name} STATIC EXCLUDE_FROM_ALL ${arg_UNPARSED_ARGUMENTS})
   set(kernels ${arg_UNPARSED_ARGUMENTS})
   list(FILTER kernels INCLUDE REGEX "\\.cu$")
+  # psabi: tensor maps are parameters aligned to more than GCC 4.5 could pass, which GCC still remarks on.
   set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
+  list(FILTER kernels INCLUDE REGEX "(_sm90|async_kernels)\\.cu$")
+  set_source_files_properties(${kernels} PROPERTIES COMPILE_OPTIONS "-x;c++;-Wno-psabi")
   target_include_directories(${name} BEFORE PRIVATE ${vqlm_simt_directory}/shadow)
   # Kernels read 16 bytes at a time through other types, and unroll by nvcc's pragma.
   target_compile_options(${name} PRIVATE -fno-strict-aliasing -Wno-unknown-pragmas)
