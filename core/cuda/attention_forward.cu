@@ -4,8 +4,8 @@
 //
 // Work of one query head of one sequence at T = 4096, head_dim 128: 2 products, 4 head_dim T (T + 1) / 2 = 4.3 GFLOP,
 // at 790 TFLOP/s 5.4 us; q, k, v read and out written 4.2 MB, at 4.3 TB/s 1.0 us. Not measured: no GPU has run it.
-// mma.sync reaches about 60 to 65 % of the rate of wgmma on Hopper, the 790 above: on an H200 this portable path is expected
-// below the targets of 60 % (forward) and 45 % (backward) of that rate (an estimate).
+// mma.sync reaches about 60 to 65 % of the rate of wgmma on Hopper, the 790 above: there head widths 64 and 128 run
+// attention_forward_sm90.cu (attention_sm90.h says when), and this is the path of head width 32 and of all other chips.
 // Tiles on the diagonal add 1.6 % of scores that the mask throws away (warps skip tiles that lie in their future
 // altogether). Every query tile reads its keys again: 128 FLOP per byte out of the L2 cache, which holds them,
 // because the query tiles of a head start together. A warp has two row tiles, so a fragment read from shared memory
@@ -19,6 +19,7 @@
 //   blocks of 4 warps on an SM (sm_90)      2        2        2     sm_80 at head_dim 128: 1
 #include <cstdint>
 
+#include "core/cuda/attention_sm90.h"
 #include "core/cuda/attention_tiles.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
@@ -194,9 +195,9 @@ void run(const Context& context, const AttentionForward& op) {
   const AttentionShape& shape = op.shape;
   const std::int64_t out_size = shape.batch * shape.seq_len * shape.heads * shape.head_dim;
   with_head_dim(shape.head_dim, [&](auto dim) {
-    // Every capability from 8.0 on runs the portable path. One that needs more (wgmma: 9.0) would be chosen here, by
-    // context.compute_capability.
-    if (out_size > 0) launch_portable<decltype(dim)::value>(context, op);
+    if (out_size == 0) return;
+    if (takes_sm90(context, shape)) return launch_sm90(context, op);
+    launch_portable<decltype(dim)::value>(context, op);
   });
 }
 

@@ -193,15 +193,16 @@ TEST_P(CudaAttentionShapes, EqualsTheCpu) {
   expect_oracle(shape, qkv, dout, GetParam().documents ? &documents : nullptr);
 }
 
-// {batch, seq_len, heads, kv_heads, head_dim}. Tiles are of 128 queries and 32 or 64 keys; of 64 or 128 keys in
-// backward.
+// {batch, seq_len, heads, kv_heads, head_dim}. Tiles are of 128 queries and 32 or 64 keys, 128 on Hopper; of 64 or 128 keys
+// in backward. Sequences of 520 go round every stage of a pipeline twice.
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttentionShapes,
                          ::testing::Values(AttentionShape{1, 1, 1, 1, 32}, AttentionShape{2, 1, 4, 2, 128},
                                            AttentionShape{2, 17, 3, 1, 64}, AttentionShape{1, 64, 4, 2, 32},
                                            AttentionShape{1, 64, 1, 1, 128}, AttentionShape{1, 100, 4, 4, 64},
                                            AttentionShape{2, 129, 3, 1, 32}, AttentionShape{1, 129, 1, 1, 64},
                                            AttentionShape{1, 129, 3, 1, 128}, AttentionShape{2, 200, 4, 2, 64},
-                                           AttentionShape{1, 200, 4, 2, 128}, AttentionShape{1, 300, 1, 1, 32}),
+                                           AttentionShape{1, 200, 4, 2, 128}, AttentionShape{1, 300, 1, 1, 32},
+                                           AttentionShape{1, 520, 2, 1, 64}, AttentionShape{1, 520, 1, 1, 128}),
                          attention_case_name);
 
 // {..., scale, window}: windows within a tile and over several, documents alone and within windows; warps that skip a tile
@@ -212,6 +213,7 @@ INSTANTIATE_TEST_SUITE_P(
                       AttentionShape{1, 300, 2, 1, 64, 0, 5}, AttentionShape{1, 300, 3, 1, 128, 0, 100},
                       AttentionShape{2, 200, 2, 2, 32, 0, 70}, AttentionCase(AttentionShape{2, 300, 2, 1, 64}, true),
                       AttentionCase(AttentionShape{1, 300, 2, 2, 128}, true),
+                      AttentionCase(AttentionShape{1, 520, 1, 1, 128, 0, 260}, true),
                       AttentionCase(AttentionShape{1, 260, 2, 1, 32, 0, 90}, true)),
     attention_case_name);
 
