@@ -1,7 +1,7 @@
 // Gradients of causal attention with grouped queries (arXiv 2307.08691), without floating-point atomics: sums have
 // one order, and every run gives the same bits. Three kernels: delta = sum_i dout_i out_i of every query; dk and dv,
 // a block for each key tile, which sums over the query heads of its group; dq, a block for each query tile, which
-// computes scores and dp anew.
+// computes scores and dp anew. On Hopper the last two are attention_backward_sm90.cu's for head widths 64 and 128.
 //
 // Work of one query head of one sequence at T = 4096, head_dim 128, kv_heads = heads (not measured: no GPU has run it):
 //   the gradients themselves          5 products  10.7 GFLOP  13.6 us at 790 TFLOP/s
@@ -23,6 +23,7 @@
 #include <cstdint>
 
 #include "core/cuda/attention_gradient.h"
+#include "core/cuda/attention_sm90.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/ops/attention.h"
@@ -221,24 +222,31 @@ __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
   store_rows<head_dim>(dqkv + query_head, layout.row, first_query, layout.seq_len, dq, layout.scale, warp_q);
 }
 
+/// Queues the constants of every query, in the workspace.
 template <int head_dim>
-void launch_portable(const Context& context, const AttentionBackward& op) {
+const QueryConstants* launch_constants(const Context& context, const AttentionBackward& op) {
+  const AttentionShape& shape = op.shape;
+  const std::int64_t rows = shape.batch * shape.heads * padded_len(shape.seq_len);
+  auto* const constants =
+      static_cast<QueryConstants*>(context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
+  const auto blocks = static_cast<unsigned>(rows * (head_dim / 8) / constants_threads);
+  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, bf16(op.dout),
+         bf16(op.out), op.lse.f32(), Layout(shape, op.documents));
+  return constants;
+}
+
+template <int head_dim>
+void launch_portable(const Context& context, const AttentionBackward& op, const QueryConstants* constants) {
   using Keys = KeyTiling<head_dim>;
   using Queries = QueryTiling<head_dim>;
   const AttentionShape& shape = op.shape;
   const Layout layout(shape, op.documents);
   Bf16* const dqkv = bf16(op.dqkv);
   const Bf16 *const dout = bf16(op.dout), *const qkv = bf16(op.qkv);
-  const std::int64_t rows = shape.batch * shape.heads * padded_len(shape.seq_len);
-  auto* const constants =
-      static_cast<QueryConstants*>(context.workspace->get(static_cast<std::size_t>(rows) * sizeof(QueryConstants)));
   const auto grid = [&](int tile_rows, int heads) {
     return dim3(static_cast<unsigned>(ceil_div<std::int64_t>(shape.seq_len, tile_rows)), static_cast<unsigned>(heads),
                 static_cast<unsigned>(shape.batch));
   };
-  const auto blocks = static_cast<unsigned>(rows * (head_dim / 8) / constants_threads);
-  launch(query_constants_kernel<head_dim>, {blocks, constants_threads, 0, context.stream}, constants, dout,
-         bf16(op.out), op.lse.f32(), layout);
   with_mask(layout.masked(), [&](auto mask) {
     constexpr bool masked = decltype(mask)::value;
     launch(key_gradient_kernel<head_dim, masked>,
@@ -255,12 +263,13 @@ void launch_portable(const Context& context, const AttentionBackward& op) {
 template <>
 void run(const Context& context, const AttentionBackward& op) {
   const AttentionShape& shape = op.shape;
-  const std::int64_t positions = shape.batch * shape.seq_len;
-  const std::int64_t out_size = positions * shape.heads * shape.head_dim;
+  const std::int64_t out_size = shape.batch * shape.seq_len * shape.heads * shape.head_dim;
   with_head_dim(shape.head_dim, [&](auto dim) {
-    // The place to choose another path by context.compute_capability, as in attention_forward.
+    constexpr int head_dim = decltype(dim)::value;
     if (out_size == 0) return;
-    launch_portable<decltype(dim)::value>(context, op);
+    const QueryConstants* const constants = launch_constants<head_dim>(context, op);
+    if (takes_sm90(context, shape)) return launch_sm90(context, op, constants);
+    launch_portable<head_dim>(context, op, constants);
   });
 }
 

@@ -152,7 +152,7 @@ __device__ __forceinline__ void consume(const Stages<head_dim>& shared, const CU
   };
   const auto descriptor = [](const Bf16* at) { return tile_descriptor<tile>(at); };
   const MatrixDescriptor q = descriptor(shared.q + group * warpgroup_rows * panel_columns);
-  float scores[1][tile / 8][4], out[head_dim / 8][4] = {}, ratio[2];
+  float scores[tile / 8][4], out[head_dim / 8][4] = {}, ratio[2];
   unsigned p[tile / 16][4];
   RowSoftmax softmax;
   const float scale_log2 = layout.scale * log2_e;
@@ -161,36 +161,36 @@ __device__ __forceinline__ void consume(const Stages<head_dim>& shared, const CU
 
   mbarrier_wait(shared.q_full, 0);
   mbarrier_wait(shared.k_full(0), 0);
-  wgmma_fence(scores[0]);
-  issue_transposed<head_dim, tile, tile>(scores[0], q, descriptor(shared.k(0)));
+  wgmma_fence(scores);
+  issue_transposed<head_dim, tile, tile>(scores, q, descriptor(shared.k(0)));
   wgmma_commit();
-  wgmma_wait<0>(scores[0]);
+  wgmma_wait<0>(scores);
   release(shared.k_empty(0));
   mask_future<KeyAxis::columns>(scores, warp_row);
-  if (masked) mask_columns_before(scores, limits, tiles.last * tile);
-  softmax_tile(softmax, scores[0], ratio, scale_log2);
-  pack_operand(p, scores[0]);
+  if (masked) mask_columns<Seen::from_limit>(scores, limits[0], tiles.last * tile);
+  softmax_tile(softmax, scores, ratio, scale_log2);
+  pack_operand(p, scores);
 #pragma unroll 1
   for (int i = 1; i < tiles.count; ++i) {
     const int stage = i % stages, before = (i - 1) % stages;
     mbarrier_wait(shared.k_full(stage), i / stages % 2);
     begin_turn(group, i);
-    wgmma_fence(scores[0]);
-    issue_transposed<head_dim, tile, tile>(scores[0], q, descriptor(shared.k(stage)));
+    wgmma_fence(scores);
+    issue_transposed<head_dim, tile, tile>(scores, q, descriptor(shared.k(stage)));
     wgmma_commit();
     mbarrier_wait(shared.v_full(before), (i - 1) / stages % 2);
     wgmma_fence(out);
     issue_product(out, p, descriptor(shared.v(before)));
     wgmma_commit();
     end_turn(group, i + 1 == tiles.count);
-    wgmma_wait<1>(scores[0]);
+    wgmma_wait<1>(scores);
     release(shared.k_empty(stage));
-    if (masked) mask_columns_before(scores, limits, (tiles.last - i) * tile);
-    softmax_tile(softmax, scores[0], ratio, scale_log2);
+    if (masked) mask_columns<Seen::from_limit>(scores, limits[0], (tiles.last - i) * tile);
+    softmax_tile(softmax, scores, ratio, scale_log2);
     wgmma_wait<0>(out);
     release(shared.v_empty(before));
     scale_rows(out, ratio[0], ratio[1]);
-    pack_operand(p, scores[0]);
+    pack_operand(p, scores);
   }
   const int last = (tiles.count - 1) % stages;
   mbarrier_wait(shared.v_full(last), (tiles.count - 1) / stages % 2);

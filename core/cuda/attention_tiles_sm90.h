@@ -65,6 +65,39 @@ __device__ __forceinline__ void pack_operand(unsigned (&p)[K][4], const float (&
   }
 }
 
+// The masks of attention_tiles.h for a warp's 16 rows. What is the lane's own stands on one side of each comparison, the
+// other is a constant: terms of every column, which a loop's compiler keeps in registers, would spill here.
+
+/// Scores whose key lies behind the query become -infinity; lead: as there.
+template <KeyAxis key_axis, int N>
+__device__ __forceinline__ void mask_future(float (&scores)[N][4], int lead) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, slope = lane / 4 - 2 * (lane % 4);
+  const int edge = key_axis == KeyAxis::columns ? lead + slope : lead - slope;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int ahead = 8 * n + e % 2 - 8 * (e / 2);
+      if ((key_axis == KeyAxis::columns ? ahead : -ahead) > edge) scores[n][e] = -INFINITY;
+    }
+  }
+}
+
+/// A row sees columns from limits[half] on, or below it, counted in the sequence.
+enum class Seen { from_limit, below_limit };
+template <Seen seen, int N>
+__device__ __forceinline__ void mask_columns(float (&scores)[N][4], const int (&limits)[2], int tile_begin) {
+  const int begin = tile_begin + 2 * (static_cast<int>(threadIdx.x) % 4);
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int column = 8 * n + e % 2, limit = limits[e / 2] - begin;
+      if (seen == Seen::from_limit ? column < limit : column >= limit) scores[n][e] = -INFINITY;
+    }
+  }
+}
+
 template <int N>
 __device__ __forceinline__ void scale_rows(float (&c)[N][4], float upper, float lower) {
 #pragma unroll

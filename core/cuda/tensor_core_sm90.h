@@ -213,6 +213,15 @@ __device__ __forceinline__ void bulk_load(void* shared, const CUtensorMap& map, 
   }
 }
 
+/// The same for `bytes` bytes as they lie, a multiple of 16, as both addresses are.
+__device__ __forceinline__ void bulk_load_bytes(void* shared, const void* global, unsigned bytes, Mbarrier* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+               :
+               : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(bytes),
+                 "r"(shared_address(barrier))
+               : "memory");
+}
+
 /// One thread starts copying a box from shared memory; elements outside the tensor are not written. Shared memory must stay
 /// as it is until bulk_store_wait.
 template <int rank>

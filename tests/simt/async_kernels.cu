@@ -76,6 +76,20 @@ __global__ void copy_box_kernel(unsigned char* raw, const __grid_constant__ CUte
   bulk_store_wait<0>();
 }
 
+__global__ void copy_bytes_kernel(unsigned char* out, const unsigned char* in, int bytes) {
+  auto* const full = dynamic_shared<Mbarrier>();
+  auto* const room = reinterpret_cast<unsigned char*>(full + 2);
+  if (threadIdx.x == 0) {
+    mbarrier_init(full, 1);
+    mbarrier_init_fence();
+    mbarrier_arrive_expect_tx(full, static_cast<unsigned>(bytes));
+    bulk_load_bytes(room, in, static_cast<unsigned>(bytes), full);
+  }
+  __syncthreads();
+  mbarrier_wait(full, 0);
+  for (int i = static_cast<int>(threadIdx.x); i < bytes; i += 32) out[i] = room[i];
+}
+
 __global__ void take_turns_kernel(int* out, int rounds) {
   int* const number = dynamic_shared<int>();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -109,6 +123,10 @@ void copy_box(cudaStream_t stream, unsigned char* raw, const CUtensorMap& in, co
   const auto kernel = rank == 2 ? copy_box_kernel<2> : rank == 3 ? copy_box_kernel<3> : copy_box_kernel<4>;
   launch(kernel, {1, 32, 2048 + static_cast<std::size_t>(bytes) + 8, stream}, raw, in, out == nullptr ? in : *out,
          out != nullptr, from, to, bytes);
+}
+
+void copy_bytes(cudaStream_t stream, unsigned char* out, const unsigned char* in, int bytes) {
+  launch(copy_bytes_kernel, {1, 32, 16 + static_cast<std::size_t>(bytes), stream}, out, in, bytes);
 }
 
 void take_turns(cudaStream_t stream, int* out, int rounds) {

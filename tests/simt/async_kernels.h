@@ -29,6 +29,9 @@ struct BoxPosition {
 void copy_box(cudaStream_t stream, unsigned char* raw, const CUtensorMap& in, const CUtensorMap* out, int rank,
               BoxPosition from, BoxPosition to, int bytes);
 
+/// Copies `bytes` bytes through shared memory by a bulk copy without a map.
+void copy_bytes(cudaStream_t stream, unsigned char* out, const unsigned char* in, int bytes);
+
 /// out (rounds, 32): a warp writes the round plus each lane's number, another, let go by a named barrier, the sum of what it sees;
 /// both take turns by arriving and waiting.
 void take_turns(cudaStream_t stream, int* out, int rounds);

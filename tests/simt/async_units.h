@@ -68,6 +68,7 @@ class AsyncUnits {
 
   // Bulk copies (bulk_copies.cpp).
   void bulk_load(void* shared, const TensorMap& map, void* barrier, const int* at, int rank, Where where);
+  void bulk_load_bytes(void* shared, const void* global, unsigned bytes, void* barrier, Where where);
   void bulk_store(const TensorMap& map, const void* shared, const int* at, int rank, Where where);
   void bulk_commit();
   void bulk_wait(unsigned groups);
@@ -174,6 +175,7 @@ class AsyncUnits {
   void read_matrix(Product& product, std::uint64_t descriptor, int rows, bool transposed, int group, float* values,
                    Where where);
   void finish_product(int group, Product& product);
+  void start_load(unsigned offset, const TensorMap& map, Mbarrier& barrier, const int* at, Where where);
   void finish_copy(std::size_t index);
   template <class Visit>
   static void for_each_row(const Copy& copy, Visit visit);

@@ -251,6 +251,15 @@ TEST_P(AsyncUnits, BulkCopiesOfBoxes) {
              {{0, 1, 2, 0}});
 }
 
+TEST_P(AsyncUnits, BulkCopiesOfBytes) {
+  std::vector<unsigned char> bytes(528);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(i * 7);
+  OnDevice<unsigned char> in(bytes), out(std::vector<unsigned char>(bytes.size()));
+  copy_bytes(stream_, out.data(), in.data(), static_cast<int>(bytes.size()));
+  wait();
+  EXPECT_EQ(out.download(), bytes);
+}
+
 TEST_P(AsyncUnits, MapsThatCudaRefuses) {
   OnDevice<Bf16> data(std::vector<Bf16>(4096));
   CUtensorMap map;

@@ -47,10 +47,32 @@ void AsyncUnits::bulk_load(void* shared, const TensorMap& map, void* barrier, co
   Mbarrier& b = find_barrier(barrier, where);
   if (map.mark != tensor_map_mark) fail_at("bulk load: not a tensor map of cuTensorMapEncodeTiled", where);
   if (static_cast<int>(map.rank) != rank) fail_at("bulk load: the tensor map has another rank", where);
+  const unsigned bytes = box_rows(map) * map.box[0] * map.element;
+  const unsigned offset = offset_of(address(shared, where), bytes, "bulk load", where);
+  if ((base_ + offset) % 128 != 0) fail_at("bulk load: the shared address is not aligned to 128 bytes", where);
+  start_load(offset, map, b, at, where);
+}
+
+void AsyncUnits::bulk_load_bytes(void* shared, const void* global, unsigned bytes, void* barrier, Where where) {
+  const TsanBlind blind;
+  Mbarrier& b = find_barrier(barrier, where);
+  TensorMap map;  // one row of bytes
+  map.global = static_cast<unsigned char*>(const_cast<void*>(global));
+  map.rank = 2;
+  map.element = 1;
+  map.extent[0] = map.box[0] = bytes;
+  map.extent[1] = map.box[1] = 1;
+  const unsigned offset = offset_of(address(shared, where), bytes, "bulk load", where);
+  if (bytes == 0 || (reinterpret_cast<std::uintptr_t>(global) | (base_ + offset) | bytes) % 16 != 0) {
+    fail_at("bulk load: addresses and bytes are multiples of 16", where);
+  }
+  const int at[] = {0, 0};
+  start_load(offset, map, b, at, where);
+}
+
+void AsyncUnits::start_load(unsigned offset, const TensorMap& map, Mbarrier& b, const int* at, Where where) {
   if (!b.fenced) fail_at("bulk load: no mbarrier_init_fence behind the barrier's mbarrier_init", where);
   const unsigned rows = box_rows(map), row_bytes = map.box[0] * map.element;
-  const unsigned offset = offset_of(address(shared, where), rows * row_bytes, "bulk load", where);
-  if ((base_ + offset) % 128 != 0) fail_at("bulk load: the shared address is not aligned to 128 bytes", where);
   const int index = new_load();
   for (unsigned byte = 0; byte < rows * row_bytes; byte += chunk_bytes) {
     const unsigned chunk = (swizzled(base_ + offset + byte, map.swizzle) - base_) / chunk_bytes;
@@ -68,7 +90,7 @@ void AsyncUnits::bulk_load(void* shared, const TensorMap& map, void* barrier, co
     copy.load = index;
     copy.thread = thread();
     copy.map = map;
-    std::copy_n(at, rank, copy.at);
+    std::copy_n(at, map.rank, copy.at);
     copy.first_row = row;
     copy.rows = std::min(part, rows - row);
     copy.offset = offset;

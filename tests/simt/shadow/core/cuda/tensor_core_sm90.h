@@ -69,6 +69,11 @@ void wgmma_wait(float (&c)[N][4], float (&d)[M][4], simt::Where where = simt::Wh
   wgmma_wait<groups>(c, where);
   simt::async_units().check_registers_free(d, where);
 }
+template <int groups, int N, int M, int K>
+void wgmma_wait(float (&c)[N][4], float (&d)[M][4], float (&e)[K][4], simt::Where where = simt::Where::current()) {
+  wgmma_wait<groups>(c, d, where);
+  simt::async_units().check_registers_free(e, where);
+}
 
 inline void mbarrier_init(Mbarrier* barrier, unsigned arrivals, simt::Where where = simt::Where::current()) {
   simt::async_units().init_barrier(barrier, arrivals, where);
@@ -98,6 +103,10 @@ template <int rank>
 void bulk_load(void* shared, const CUtensorMap& map, Mbarrier* barrier, const int (&at)[rank],
                simt::Where where = simt::Where::current()) {
   simt::async_units().bulk_load(shared, detail::tensor_map(map), barrier, at, rank, where);
+}
+inline void bulk_load_bytes(void* shared, const void* global, unsigned bytes, Mbarrier* barrier,
+                            simt::Where where = simt::Where::current()) {
+  simt::async_units().bulk_load_bytes(shared, global, bytes, barrier, where);
 }
 template <int rank>
 void bulk_store(const CUtensorMap& map, const void* shared, const int (&at)[rank],
