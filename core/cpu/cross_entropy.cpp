@@ -8,6 +8,7 @@
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
 #include "core/ops/cross_entropy.h"
+#include "core/ops/elementwise.h"
 
 namespace vqlm::cpu {
 namespace {
@@ -112,6 +113,14 @@ void run(const SoftmaxGradient& op) {
       if (values != row) row_cap_gradient(row, values, op.softcap, classes.count);
     }
   });
+}
+
+template <>
+void run(const SoftmaxCrossEntropy& op) {
+  run(op.statistics_step());
+  run(op.combine_step());
+  run(op.gradient_step());
+  if (op.dbias) run(AddColumnSums{.out = op.dbias, .x = op.logits});
 }
 
 template <>

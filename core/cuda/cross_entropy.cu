@@ -7,32 +7,15 @@
 //
 // A row may begin anywhere; up to 7 elements in front of its first 16-byte boundary and behind its last are done one by
 // one. The head pads its rows to multiples of 64, so that each begins at a boundary. Short rows (K codes of the VQ head)
-// take a warp each, long ones a block.
-#include <cfloat>
-
+// take a warp each, long ones a block. A head whose classes all lie here trains in one pass: softmax_cross_entropy.cu.
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"
+#include "core/cuda/softmax_rows.h"
 #include "core/ops/cross_entropy.h"
 
 namespace vqlm::cuda {
 namespace {
-
-constexpr int block_threads = 256;
-constexpr int warp_row_classes = 1024;  // up to here a warp has work for all its lanes' loads, and no barriers
-
-/// How the threads of a block share rows: `threads` threads a row.
-template <int threads>
-struct RowThreads {
-  static constexpr int rows_per_block = block_threads / threads;
-
-  __device__ __forceinline__ static std::int64_t row() {
-    return static_cast<std::int64_t>(blockIdx.x) * rows_per_block + threadIdx.x / threads;
-  }
-  __device__ __forceinline__ static int index() { return static_cast<int>(threadIdx.x) % threads; }
-  __device__ __forceinline__ static float sum(float x) { return threads == warp_size ? warp_sum(x) : block_sum(x); }
-  __device__ __forceinline__ static float maximum(float x) { return threads == warp_size ? warp_max(x) : block_max(x); }
-};
 
 /// x[i] += bias[column + i]. 16-byte loads also where the bias lies otherwise than the logits: single floats would make
 /// eight times the traffic with the first-level cache, more than it can carry beside the logits.
@@ -57,11 +40,6 @@ __device__ __forceinline__ void add_bias(float (&x)[8], const float* bias, std::
     const float even = shift < 2 ? around[i] : around[i + 2], odd = shift < 2 ? around[i + 1] : around[i + 3];
     x[i] += shift % 2 == 0 ? even : odd;
   }
-}
-
-/// cap tanh(x / cap), or x where cap is 0.
-__device__ __forceinline__ float capped(float x, float cap) {
-  return cap > 0 ? cap * tanhf(x / cap) : x;
 }
 
 /// Calls visit.pack(column, x) and visit.one(column, x) for a thread's share of a row, x = logits + bias behind the cap.
@@ -89,44 +67,6 @@ __device__ __forceinline__ void visit_row(const __nv_bfloat16* row, const float*
     const std::int64_t column = i < head ? i : tail + i - head;
     visit.one(column, capped(to_float(row[column]) + (bias == nullptr ? 0.0f : bias[column]), cap));
   }
-}
-
-/// Maximum and sum of exp(x - maximum) so far. It begins with the lowest number, not -infinity, whose difference with
-/// itself would be NaN.
-struct RunningSum {
-  float maximum = -FLT_MAX, sum = 0;
-
-  __device__ __forceinline__ void raise(float x) {
-    if (x > maximum) {
-      sum *= exp_approx(maximum - x);
-      maximum = x;
-    }
-  }
-  __device__ __forceinline__ void one(std::int64_t, float x) {
-    raise(x);
-    sum += exp_approx(x - maximum);  // a NaN raises nothing, but stays in the sum
-  }
-  __device__ __forceinline__ void pack(std::int64_t, const float (&x)[8]) {
-    float largest = x[0];
-#pragma unroll
-    for (int i = 1; i < 8; ++i) largest = fmaxf(largest, x[i]);
-    raise(largest);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum += exp_approx(x[i] - maximum);
-  }
-  /// Of the threads of a row together, in all of them.
-  template <int threads>
-  __device__ __forceinline__ void combine() {
-    const float all = RowThreads<threads>::maximum(maximum);
-    sum = RowThreads<threads>::sum(sum * exp_approx(maximum - all));
-    maximum = all;
-  }
-};
-
-/// The target's column in this shard, or -1.
-__device__ __forceinline__ std::int64_t column_of(std::int32_t target, const ClassShard& classes) {
-  const std::int64_t column = target - classes.first;
-  return target >= 0 && column >= 0 && column < classes.count ? column : -1;
 }
 
 template <int threads>
@@ -173,17 +113,8 @@ __global__ void __launch_bounds__(block_threads)
 /// Overwrites logits with their gradient.
 struct WriteGradient {
   __nv_bfloat16* row;
-  std::int64_t target;  // column, or -1
-  float lse, scale;
-  float of_z;  // 1 + 2 z_loss lse
-  bool has_target;
-  float cap;
+  RowGradient gradient;
 
-  __device__ __forceinline__ float gradient(std::int64_t column, float x) const {
-    if (!has_target) return 0.0f;
-    const float dx = scale * (exp_approx(x - lse) * of_z - (column == target ? 1.0f : 0.0f));
-    return cap > 0 ? dx * (1 - (x / cap) * (x / cap)) : dx;
-  }
   __device__ __forceinline__ void one(std::int64_t column, float x) const {
     row[column] = from_float<__nv_bfloat16>(gradient(column, x));
   }
@@ -202,7 +133,8 @@ __global__ void __launch_bounds__(block_threads)
   if (n >= rows) return;
   __nv_bfloat16* const row = logits + n * width;
   const std::int32_t target = targets[n];
-  const WriteGradient write{row, column_of(target, classes), lse[n], scale, 1 + 2 * z_loss * lse[n], target >= 0, cap};
+  const WriteGradient write{row,
+                            {column_of(target, classes), lse[n], scale, 1 + 2 * z_loss * lse[n], target >= 0, cap}};
   visit_row<threads>(row, bias, cap, classes.count, write);
   for (std::int64_t c = classes.count + RowThreads<threads>::index(); c < width; c += threads) {
     row[c] = from_float<__nv_bfloat16>(0.0f);

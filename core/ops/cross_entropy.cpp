@@ -48,6 +48,47 @@ OpCost SoftmaxGradient::cost() const {
   return cost_of({logits, bias, lse, targets}, {logits});
 }
 
+SoftmaxStatistics SoftmaxCrossEntropy::statistics_step() const {
+  return {.statistics = statistics,
+          .logits = logits,
+          .bias = bias,
+          .targets = targets,
+          .classes = classes,
+          .softcap = softcap};
+}
+
+SoftmaxCombine SoftmaxCrossEntropy::combine_step() const {
+  return {.nll = nll,
+          .lse = lse,
+          .statistics = statistics.view({1, logits.extent(0), 3}),
+          .targets = targets,
+          .penalty = penalty,
+          .z_loss = penalty ? z_loss : 0};
+}
+
+SoftmaxGradient SoftmaxCrossEntropy::gradient_step() const {
+  return {.logits = logits,
+          .bias = bias,
+          .lse = lse,
+          .targets = targets,
+          .classes = classes,
+          .scale = scale,
+          .z_loss = z_loss,
+          .softcap = softcap};
+}
+
+void SoftmaxCrossEntropy::check(DType a) const {
+  statistics_step().check(a);
+  combine_step().check(a);
+  gradient_step().check(a);
+  check_dtype(DType::f32, {dbias});
+  VQLM_ASSERT(classes.first == 0 && (!dbias || dbias.numel() == classes.count));
+}
+
+OpCost SoftmaxCrossEntropy::cost() const {
+  return cost_of({logits, bias, targets, dbias}, {nll, lse, penalty, logits, dbias});
+}
+
 void LogSoftmax::check(DType /*a*/) const {
   check_dtype(DType::f32, {logits, bias});
   VQLM_ASSERT(logits.rank() == 2 && logits.extent(1) > 0 && (!bias || bias.numel() == logits.extent(1)));

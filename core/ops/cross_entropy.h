@@ -65,6 +65,33 @@ struct SoftmaxGradient {
   OpCost cost() const;
 };
 
+/// The four steps of a whole softmax layer's training in one, whose classes all lie here: nll, lse and penalty as SoftmaxCombine
+/// gives them, logits (N, W) A as SoftmaxGradient leaves them, dbias (C), where present, accumulates the sums of their columns
+/// (AddColumnSums). statistics (N, 3) f32: to work in. The operands are those of the four.
+struct SoftmaxCrossEntropy {
+  static constexpr std::string_view name = "softmax_cross_entropy";
+  Tensor nll;
+  Tensor lse;
+  Tensor penalty = {};
+  Tensor dbias = {};
+  Tensor logits;
+  Tensor statistics;
+  Tensor bias = {};
+  Tensor targets;
+  ClassShard classes;
+  float scale;
+  float z_loss = 0;
+  float softcap = 0;
+
+  /// Its steps, for back ends that take them one by one.
+  SoftmaxStatistics statistics_step() const;
+  SoftmaxCombine combine_step() const;
+  SoftmaxGradient gradient_step() const;
+
+  void check(DType a) const;
+  OpCost cost() const;
+};
+
 /// logits (N, C), f32 here, become x - logsumexp(x), x as above.
 struct LogSoftmax {
   static constexpr std::string_view name = "log_softmax";

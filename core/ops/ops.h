@@ -33,9 +33,10 @@ using Op = std::variant<  //
     const RopeForward*, const RopeBackward*, const AttentionForward*, const AttentionBackward*, const AttentionCached*,
     const FindDocuments*, const NgramRows*, const EmbeddingForward*, const EmbeddingBackward*, const AddSumOfSquares*,
     const AdamW*, const AdamWRows*, const MovingAverage*, const MuonMomentum*, const AddScaled*, const MuonUpdate*,
-    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const LogSoftmax*, const ScatterAddRows*,
-    const CopyRows*, const SortRowsByCluster*, const Commitment*, const CodesFromAverages*, const MemberEntropy*,
-    const MemberLogProbs*, const ClusterLogProbs*, const AddMemberMeans*, const AddMemberMeansBackward*,
-    const MemberStatistics*, const MemberPartGradient*, const MemberMeansPart*>;
+    const SoftmaxStatistics*, const SoftmaxCombine*, const SoftmaxGradient*, const SoftmaxCrossEntropy*,
+    const LogSoftmax*, const ScatterAddRows*, const CopyRows*, const SortRowsByCluster*, const Commitment*,
+    const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
+    const AddMemberMeans*, const AddMemberMeansBackward*, const MemberStatistics*, const MemberPartGradient*,
+    const MemberMeansPart*>;
 
 }  // namespace vqlm

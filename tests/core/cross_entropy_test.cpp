@@ -110,6 +110,41 @@ TEST_P(CrossEntropyTest, ShardsCombineToTheWhole) {
   expect_close(gradient, expected_gradient, 0.5 * (lse_bound() + 80 * u32), "gradient");
 }
 
+TEST_P(CrossEntropyTest, InOneOpItIsTheSameBits) {
+  const Tensor bias = GetParam().bias ? bias_values.tensor() : Tensor{};
+  const ClassShard all{.count = classes};
+  const auto clone = [](const HostF32& x) { return x.clone(); };
+  HostF32 steps = clone(logits), once = clone(logits), dbias_steps({classes}, 2.0f), dbias({classes}, 2.0f);
+  HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows}),
+          penalty = poisoned({rows});
+  const Tensor of_row = statistics.tensor().view({rows, 3});
+  backend->run(
+      SoftmaxStatistics{.statistics = of_row, .logits = steps, .bias = bias, .targets = targets, .classes = all});
+  backend->run(SoftmaxCombine{
+      .nll = nll, .lse = lse, .statistics = statistics, .targets = targets, .penalty = penalty, .z_loss = 0.01f});
+  backend->run(SoftmaxGradient{
+      .logits = steps, .bias = bias, .lse = lse, .targets = targets, .classes = all, .scale = 0.5f, .z_loss = 0.01f});
+  backend->run(AddColumnSums{.out = dbias_steps, .x = steps});
+  HostF32 nll_once = poisoned({rows}), lse_once = poisoned({rows}), penalty_once = poisoned({rows});
+  HostF32 scratch = poisoned({rows, 3});
+  backend->run(SoftmaxCrossEntropy{.nll = nll_once,
+                                   .lse = lse_once,
+                                   .penalty = penalty_once,
+                                   .dbias = dbias,
+                                   .logits = once,
+                                   .statistics = scratch,
+                                   .bias = bias,
+                                   .targets = targets,
+                                   .classes = all,
+                                   .scale = 0.5f,
+                                   .z_loss = 0.01f});
+  expect_equal(nll_once, nll, "nll");
+  expect_equal(lse_once, lse, "lse");
+  expect_equal(penalty_once, penalty, "penalty");
+  expect_equal(once, steps, "gradient");
+  expect_equal(dbias, dbias_steps, "dbias");
+}
+
 TEST_P(CrossEntropyTest, ZLossIsTheSquareOfLseWithItsGradient) {
   constexpr float z_loss = 0.01f;
   HostF32 statistics = poisoned({1, rows, 3}), nll = poisoned({rows}), lse = poisoned({rows}),

@@ -1,6 +1,8 @@
 // The sharded softmax ops on the device, against the CPU's on the same bf16 logits.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/cuda/op_testing_cuda.h"
 
 namespace vqlm::testing {
@@ -179,6 +181,63 @@ TEST_P(CudaCrossEntropyTest, LogSoftmaxEqualsHost) {
   oracle->run(LogSoftmax{.logits = expected, .bias = if_biased(bias)});
   expect_close(out.download(), expected.doubles(), lse_bound() + 160 * u32, "log_softmax");
 }
+
+/// Rows in registers and in shared memory, biases there and elsewhere, and what takes the separate passes.
+class CudaOnePassTest : public CudaCrossEntropyTest {};
+
+TEST_P(CudaOnePassTest, EqualsHost) {
+  constexpr float scale = 0.5f, z_loss = 0.01f;
+  const ClassShard all{.count = c.classes};
+  HostF32 part = columns(logits, 0, c.classes), dbias({c.classes}, 1.0f), before = dbias.clone();
+  const std::int64_t width = part.shape()[1];
+  const DeviceArray device_logits = bf16(part, c.offset), device_dbias = upload(dbias),
+                    device_bias = upload(bias, c.offset), y = upload(targets);
+  DeviceArray statistics = output({c.rows, 3}, DType::f32), nll = output({c.rows}, DType::f32),
+              lse = output({c.rows}, DType::f32), penalty = output({c.rows}, DType::f32);
+  HostF32 host_statistics({c.rows, 3}), host_nll({c.rows}), host_lse({c.rows}), host_penalty({c.rows});
+  const auto op = [&](Tensor of_nll, Tensor of_lse, Tensor of_penalty, Tensor of_dbias, Tensor x, Tensor scratch,
+                      Tensor of_bias, Tensor of_targets) {
+    return SoftmaxCrossEntropy{.nll = of_nll,
+                               .lse = of_lse,
+                               .penalty = of_penalty,
+                               .dbias = if_biased(of_dbias),
+                               .logits = x,
+                               .statistics = scratch,
+                               .bias = if_biased(of_bias),
+                               .targets = of_targets,
+                               .classes = all,
+                               .scale = scale,
+                               .z_loss = z_loss};
+  };
+  device->run(op(nll, lse, penalty, device_dbias, device_logits, statistics, device_bias, y));
+  oracle->run(op(host_nll, host_lse, host_penalty, dbias, part, host_statistics, bias, targets));
+  expect_close(lse.download(), host_lse.doubles(), lse_bound(), "lse");
+  expect_close(nll.download(), host_nll.doubles(), lse_bound() + 80 * u32, "nll");
+  expect_close(penalty.download(), host_penalty.doubles(), 0.01 * (80 * lse_bound() + 6 * u32 * 1600), "penalty");
+  // As in ShardsEqualHost, with the error of this lse.
+  std::vector<double> bound = rounded_once(part.doubles()), of_sums(static_cast<std::size_t>(c.classes));
+  for (std::size_t i = 0; i < bound.size(); ++i) {
+    bound[i] += 1.8 * scale * (u32 * (2 * 80 + 4 + 2.4 * 80 + 8) + lse_bound());
+    const std::size_t column = i % static_cast<std::size_t>(width);
+    if (column < of_sums.size()) of_sums[column] += bound[i] + 2 * u32 * static_cast<double>(c.rows);
+  }
+  expect_close(device_logits.download(), part.doubles(), bound, "gradient");
+  if (!c.bias) return;
+  expect_close(device_dbias.download(), dbias.doubles(), of_sums, "dbias");
+  double largest = 0;  // a target's, far above the bounds
+  for (std::int64_t i = 0; i < c.classes; ++i) largest = std::max(largest, std::abs(double{dbias[i]} - before[i]));
+  const bool has_targets = std::ranges::any_of(targets.values(), [](std::int32_t target) { return target >= 0; });
+  EXPECT_EQ(largest > 0.1, has_targets);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, CudaOnePassTest,
+                         ::testing::Values(Classes{9, 509, true}, Classes{5, 4099, true, 3},
+                                           Classes{19, 4099, true, 0, 61}, Classes{11, 4104, false},
+                                           Classes{5, 4099, true, 0, 5}, Classes{9, 16'391, true, 0, 57},
+                                           Classes{2, 28'700, false, 0, 4}, Classes{2, 32'801, true, 0, 31},
+                                           Classes{3, 57'377, true, 0, 31}, Classes{2, 57'400, false},
+                                           Classes{1, 115'801, true, 0, 7}),
+                         name);
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaCrossEntropyTest,
                          ::testing::Values(Classes{1, 1, true}, Classes{3, 2, false}, Classes{19, 7, true},

@@ -31,6 +31,11 @@ LAUNCHES = [
     (r"^rmsnorm_.*RowOwner\)1", 64, 2048 * 4),
     (r"^rmsnorm_backward_by_element", 256, 768 * 4), (r"^rope_kernel", 256, 2 << 10),
     (r"partial_sums_kernel|sort_scan|scan_kernel", 1024, 0),
+    (r"cross_entropy_kernel<RegisterRow<512, 4>, \(BiasPlace\)1", 512, 16384 * 4),
+    (r"cross_entropy_kernel<RegisterRow<512, 7>, \(BiasPlace\)1", 512, 28672 * 4),
+    (r"cross_entropy_kernel<RegisterRow<1024, 4>, \(BiasPlace\)1", 1024, 32768 * 4),
+    (r"cross_entropy_kernel<RegisterRow<1024, 7>, \(BiasPlace\)1", 1024, 40960 * 4),
+    (r"cross_entropy_kernel<SharedRow", 512, 65536 * 2),
 ]
 
 

@@ -28,8 +28,7 @@ TEST(LapTimer, HasOneTimeForEachLap) {
 TEST(TimeCalls, CallsAsOftenAsItSays) {
   const auto backend = make_cpu_backend(1);
   int calls = 0;
-  const CallTime time = time_calls(
-      *backend, [&] { ++calls; }, 0.0, 5);
+  const CallTime time = time_calls(*backend, [&] { ++calls; }, 0.0, 5);
   EXPECT_EQ(time.calls, 1);
   // One call that warms up, three that find out how long one takes, five laps.
   EXPECT_EQ(calls, 1 + 3 + 5);
@@ -114,6 +113,7 @@ TEST(OpBench, ReportsEveryOpWithItsBytes) {
   EXPECT_EQ(bytes.at("attention_cached"), 4 * 2 * (3 * 8 + 3 * 8 + 2 * 2 * 8));
   EXPECT_EQ(bytes.at("swiglu_backward"), 5 * 4 * 30);
   EXPECT_TRUE(bytes.contains("embedding_backward") && bytes.contains("softmax_gradient"));
+  EXPECT_LT(bytes.at("softmax_cross_entropy"), bytes.at("softmax_gradient") + bytes.at("softmax_statistics"));
   options.head_dim = 3;
   EXPECT_THROW(run_op_bench(*backend, options), UsageError);
 }

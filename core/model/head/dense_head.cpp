@@ -136,6 +136,22 @@ void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h
     const Tensor statistics = statistics_.rows(0, count);
     const Tensor lse = lse_.rows(0, count);
     backend.run(Matmul{.c = logits, .a = h, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
+    if (dh_rows && tensor_.size() == 1) {
+      backend.run(SoftmaxCrossEntropy{.nll = all_nll.rows(begin, count),
+                                      .lse = lse,
+                                      .penalty = all_penalty ? all_penalty.rows(begin, count) : Tensor{},
+                                      .dbias = bias_ ? parameters_.gradient(*bias_) : Tensor{},
+                                      .logits = logits,
+                                      .statistics = statistics,
+                                      .bias = bias(),
+                                      .targets = targets,
+                                      .classes = classes,
+                                      .scale = scale,
+                                      .z_loss = z_loss_,
+                                      .softcap = softcap_});
+      run_products(dh_rows.rows(begin, count), h, logits);
+      continue;
+    }
     backend.run(SoftmaxStatistics{.statistics = statistics,
                                   .logits = logits,
                                   .bias = bias(),
@@ -158,11 +174,17 @@ void DenseHead::run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h
                                 .scale = scale,
                                 .z_loss = z_loss_,
                                 .softcap = softcap_});
-    const auto dweight = parameters_.product_gradient(weight_);
-    backend.run(Matmul{.c = dweight.c, .a = logits, .b = h, .ta = Transpose::yes, .accumulate = dweight.accumulate});
-    backend.run(Matmul{.c = dh_rows.rows(begin, count), .a = logits, .b = weight, .accumulate = Accumulate::no});
+    run_products(dh_rows.rows(begin, count), h, logits);
     if (bias_) backend.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
   }
+}
+
+void DenseHead::run_products(Tensor dh, Tensor h, Tensor dlogits) {
+  const auto dweight = parameters_.product_gradient(weight_);
+  tensor_.backend().run(
+      Matmul{.c = dweight.c, .a = dlogits, .b = h, .ta = Transpose::yes, .accumulate = dweight.accumulate});
+  tensor_.backend().run(
+      Matmul{.c = dh, .a = dlogits, .b = parameters_.padded_operand(weight_), .accumulate = Accumulate::no});
 }
 
 void DenseHead::log_probs(Tensor out, Tensor h) {

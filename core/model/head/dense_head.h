@@ -33,6 +33,8 @@ class DenseHead : public OutputHead {
   /// One pass over the row chunks; with dh_rows (N, d) present, gradients too. all_nll (N) overwritten, and all_penalty (N),
   /// where present.
   void run(Tensor all_nll, Tensor all_penalty, Tensor dh_rows, Tensor h_rows, Tensor all_targets, float scale);
+  /// The weight's gradient, and dh (n, d) overwritten, from those of a chunk's logits.
+  void run_products(Tensor dh, Tensor h, Tensor dlogits);
   /// log_probs() of h (1, d) in host memory, valid until the next call.
   std::span<const float> host_log_probs(Tensor h);
   Tensor bias() const { return bias_ ? parameters_.operand(*bias_) : Tensor{}; }

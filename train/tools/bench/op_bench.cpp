@@ -184,6 +184,15 @@ class OpBench {
                                .targets = targets,
                                .classes = {.count = vocab},
                                .scale = 1.0f});
+    add(shape, SoftmaxCrossEntropy{.nll = nll,
+                                   .lse = lse,
+                                   .dbias = tensors.normal({vocab}, DType::f32),
+                                   .logits = logits,
+                                   .statistics = statistics.view({n, 3}),
+                                   .bias = bias,
+                                   .targets = targets,
+                                   .classes = {.count = vocab},
+                                   .scale = 1.0f});
   }
 
  private:
@@ -211,8 +220,7 @@ double measure_copy(Backend& backend, const OpBenchOptions& options) {
   BenchTensors tensors(backend);
   const Tensor from = tensors.normal({options.numbers}, DType::f32);
   const Tensor to = tensors.make({options.numbers}, DType::f32);
-  const CallTime time = time_calls(
-      backend, [&] { backend.copy(to, from); }, options.seconds, options.laps);
+  const CallTime time = time_calls(backend, [&] { backend.copy(to, from); }, options.seconds, options.laps);
   return 8.0 * static_cast<double>(options.numbers) / time.seconds;
 }
 
