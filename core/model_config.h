@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -87,7 +88,7 @@ struct ModelConfig {
 enum class Recompute { none, cheap, block };
 
 /// In the order of the alternatives of HeadConfig, and of VqHeadConfig's members and learning.
-enum class HeadKind { dense, vq, low_rank };
+enum class HeadKind { dense, vq, low_rank, adaptive };
 enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
 
@@ -102,6 +103,16 @@ struct LowRankHeadConfig {
   bool bias = true;
   float z_loss = 0;
   std::int64_t rank = 64;  // r, at most d_model
+};
+
+/// An adaptive softmax (Grave et al., arXiv 1609.04309): the most frequent tokens and one class a tail band at full width, the
+/// bands' members behind projections.
+struct AdaptiveHeadConfig {
+  bool bias = true;
+  std::vector<std::int64_t> cutoffs = {};  // ranks that tail bands begin at, rising; empty: V / 8 and V / 2
+  int tail_ratio = 4;                      // tail band i, from 1 on, is d / tail_ratio^i wide, at least 1
+
+  std::int64_t bands() const { return cutoffs.empty() ? 3 : static_cast<std::int64_t>(cutoffs.size()) + 1; }
 };
 
 /// A cluster's members are scored with their rows of the input embedding.
@@ -169,7 +180,7 @@ inline VqHeadConfig code_head(std::int64_t clusters, int groups, int codes) {
   return head;
 }
 
-using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig, LowRankHeadConfig>;
+using HeadConfig = std::variant<DenseHeadConfig, VqHeadConfig, LowRankHeadConfig, AdaptiveHeadConfig>;
 
 inline HeadKind kind_of(const HeadConfig& head) {
   return static_cast<HeadKind>(head.index());
@@ -185,6 +196,21 @@ inline float softcap_of(const HeadConfig& head) {
 }
 inline const LowRankHeadConfig* low_rank_of(const HeadConfig& head) {
   return std::get_if<LowRankHeadConfig>(&head);
+}
+inline const AdaptiveHeadConfig* adaptive_of(const HeadConfig& head) {
+  return std::get_if<AdaptiveHeadConfig>(&head);
+}
+/// The sizes of a head's code map: a VQ head's, or an adaptive one's, whose clusters are its bands.
+struct MapSizes {
+  std::int64_t clusters;
+  int groups = 0;
+  int codes = 0;
+};
+/// None for heads without a map.
+inline std::optional<MapSizes> map_sizes(const HeadConfig& head) {
+  if (const auto* vq = vq_of(head)) return MapSizes{vq->clusters, vq->groups(), vq->codes()};
+  if (const auto* adaptive = adaptive_of(head)) return MapSizes{adaptive->bands()};
+  return std::nullopt;
 }
 inline bool has_bias(const HeadConfig& head) {
   return std::visit([](const auto& kind) { return kind.bias; }, head);

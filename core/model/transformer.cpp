@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/model/head/adaptive_head.h"
 #include "core/model/head/dense_head.h"
 #include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
@@ -41,7 +42,9 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const auto* vq = vq_of(options.head);
   const bool tied = config_.tie_embeddings, by_vocabulary = tied || (vq != nullptr && vq->by_embedding());
   const auto* low_rank = low_rank_of(options.head);
-  VQLM_ASSERT(vq == nullptr || (!tied && map != nullptr));
+  const auto* adaptive = adaptive_of(options.head);
+  const bool replicated = vq != nullptr || adaptive != nullptr;  // over the tensor group
+  VQLM_ASSERT(!map_sizes(options.head) || (!tied && map != nullptr));
   const bool generation = options.purpose == Purpose::generation;
   if (generation && tensor_.size() != 1) {
     throw Error("text is generated on one tensor rank, but " + std::to_string(tensor_.size()) +
@@ -80,8 +83,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const HeadContext context{.tensor = tensor_,
                             .model = config_,
                             .parameters = parameters_,
-                            .buckets = {.matrices = vq != nullptr ? replicated_bucket_ : head_buckets_.front(),
-                                        .biases = vq != nullptr ? replicated_bucket_ : head_buckets_.back(),
+                            .buckets = {.matrices = replicated ? replicated_bucket_ : head_buckets_.front(),
+                                        .biases = replicated ? replicated_bucket_ : head_buckets_.back(),
                                         .replicated = replicated_bucket_},
                             .rows = generation ? batch_.batch : rows_,
                             .trainable = training,
@@ -92,6 +95,8 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   const auto table = tied ? std::optional(embedding_->table()) : std::nullopt;
   if (vq != nullptr) {
     head_ = std::make_unique<VqHead>(context, *vq, *map);
+  } else if (adaptive != nullptr) {
+    head_ = std::make_unique<AdaptiveHead>(context, *adaptive, *map);
   } else if (low_rank != nullptr) {
     auto head = std::make_unique<LowRankHead>(context, *low_rank, table);
     if (tied) embedding_->project_by(head->projection(), rows_);
@@ -152,7 +157,7 @@ void Transformer::open_buckets(const Options& options) {
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     layer_buckets_.push_back(parameters_.add_bucket("layer " + std::to_string(layer), false));
   }
-  if (vq_of(head) == nullptr) {
+  if (vq_of(head) == nullptr && adaptive_of(head) == nullptr) {
     head_buckets_ = {parameters_.add_bucket("head", false)};
     if (has_bias(head) && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
   }

@@ -41,7 +41,7 @@ class Transformer {
     std::int64_t context = 0;               // generation only: the most tokens of a sequence, which memory is kept for
   };
 
-  /// `map`: needed by a VQ head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
+  /// `map`: needed by a VQ or an adaptive head, else null. Throws Error for generation on several tensor ranks. The back end and the group must outlive the model. Shapes must
   /// already be checked against the group's size (train/config does, with messages for the user).
   Transformer(Backend& backend, Communicator& tensor_group, const Options& options, const CodeMap* map);
 

@@ -127,6 +127,8 @@ def without_codes(settings):
 def sizes(head, base, vocab):
     """{head.clusters, head.codes} that `size=` stands for, or {head.rank}."""
     total = head.size * vocab
+    if (base | head.overrides).get("head.kind") == "adaptive":
+        raise GridError(f"{head.place}: size= with head.kind=adaptive: its sizes are head.cutoffs and head.tail_ratio")
     if (base | head.overrides).get("head.kind") == "low_rank":  # r (V + d) numbers
         if "model.d_model" not in base | head.overrides:
             raise GridError(f"{head.place}: size= with head.kind=low_rank needs model.d_model on its line or in the base configuration")

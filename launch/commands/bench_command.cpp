@@ -77,13 +77,15 @@ void add_step(CLI::App& bench) {
             name, [options, key](const std::string& value) { options->sizes.push_back(key + "=" + value); }, help)
         ->type_name("VALUE");
   };
-  size("--head", "head.kind", "dense, low_rank or vq (default vq)");
+  size("--head", "head.kind", "dense, low_rank, adaptive or vq (default vq)");
   size("--d-model", "model.d_model", "model width (default 512)");
   size("--layers", "model.n_layers", "decoder blocks (default 8)");
   size("--heads", "model.n_heads", "query heads (default 8)");
   size("--seq-len", "data.seq_len", "tokens of a sequence (default 512)");
   size("--batch", "train.micro_batch", "sequences of a forward pass (default 8)");
   size("--rank", "head.rank", "low_rank: rank r (default 64)");
+  size("--cutoffs", "head.cutoffs", "adaptive: ranks that bands begin at (default [], V / 8 and V / 2)");
+  size("--tail-ratio", "head.tail_ratio", "adaptive: how many times narrower each tail band is (default 4)");
   size("--clusters", "head.clusters", "vq: clusters K (default 128)");
   size("--members", "head.members", "vq: embedding (default), codes or none");
   size("--groups", "head.groups", "members codes: groups G (default 32)");

@@ -144,6 +144,12 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
   const bool to_vq = options.head == "vq";
   const bool is_vq = kind_of(source.head()) == HeadKind::vq;
   const bool is_low_rank = kind_of(source.head()) == HeadKind::low_rank;
+  if (adaptive_of(source.head()) != nullptr) {
+    throw UsageError(fmt::format(
+        "--head {}: no other head is made of an adaptive one, as that of {} is: its probabilities are of several "
+        "softmaxes, which no matrix has",
+        options.head, source.path().string()));
+  }
   if (to_vq && is_low_rank) {
     throw UsageError(fmt::format("--head vq: is fitted to a dense head, and that of {} is low-rank: --head dense first",
                                  source.path().string()));

@@ -136,7 +136,7 @@ void evaluate(const EvalArguments& options, Environment& environment) {
       load_model(*source, *backend, grid.tensor(), {config.train.micro_batch, config.data.seq_len});
   Transformer& model = *loaded.transformer;
   const std::optional<FrequencyBands> bands = make_bands(options, *source, *backend, grid.world());
-  const CodeMap* const map = loaded.code_map();
+  const CodeMap* const map = vq_of(source->head()) != nullptr ? loaded.code_map() : nullptr;  // bands are no codes
   const EvaluationBuffers buffers(*backend, model);
   std::vector<Evaluation> results;
   std::vector<std::string> objects;

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from trained import MODEL, RUNS, SOURCE, Trained, set_options
 
-HEADS = ("dense", "tied", "dense_bias", "low_rank", "vq", "vq_embedding_mean")
+HEADS = ("dense", "tied", "dense_bias", "low_rank", "adaptive", "vq", "vq_embedding_mean")
 DENSE = RUNS["dense"][0]
 TEXTS = ["caf\u00e9 12345 ABC'S we're", "  two  spaces\n\n\tand 123 tabs\r\n", "\u65e5\u672c \U0001f600 na\u00efve", "x" * 30, "a\n b", "The</s> end",
          "<|endoftext|>", "Zw\u00f6lf\u00a0Boxk\u00e4mpfer"]

@@ -24,6 +24,8 @@ RUNS = {
     "capped_tied_bias": (["head.kind=dense", "model.tie_embeddings=true", "head.softcap=3"], "VqlmForCausalLM"),
     "tied_bias": (["head.kind=dense", "model.tie_embeddings=true"], "VqlmForCausalLM"),
     "low_rank": (["head.kind=low_rank", "head.rank=8"], "VqlmForCausalLM"),
+    "adaptive": (["head.kind=adaptive", "head.cutoffs=[50,200]"], "VqlmForCausalLM"),
+    "adaptive_without_bias": (["head.kind=adaptive", "head.bias=false", "head.cutoffs=[10,50,200]", "head.tail_ratio=2"], "VqlmForCausalLM"),
     "vq": ([*CODES, "head.groups=4"], "VqlmForCausalLM"),
     "vq_without_bias": ([*CODES, "head.groups=4", "head.bias=false"], "VqlmForCausalLM"),
     "vq_embedding": (ROWS, "VqlmForCausalLM"),

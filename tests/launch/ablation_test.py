@@ -240,6 +240,9 @@ class Rows(unittest.TestCase):
         self.assertEqual(ablation_rows.sizes(low_rank, {"model.d_model": "256"}, 16384), {"head.rank": "64"})  # 63.02
         with self.assertRaisesRegex(ablation_rows.GridError, "no clusters are left"):
             size("e", 320)
+        adaptive = self.heads("a baseline\nb size=25% head.kind=adaptive")["b"]
+        with self.assertRaisesRegex(ablation_rows.GridError, "head.cutoffs and head.tail_ratio"):
+            ablation_rows.sizes(adaptive, {}, 16384)
 
     def test_bodies_grow_until_the_parameters_are_the_baseline_s(self):
         base = {"model.d_model": "128", "model.n_layers": "2", "model.n_heads": "4", "model.n_kv_heads": "2", "model.d_ff": "384",
@@ -276,6 +279,7 @@ class Rows(unittest.TestCase):
             self.assertEqual(rows[name][1:4], ["-", "-", "-"])
         self.assertIn("data.counted_text=all", rows["vq-map-all"][4].split())
         self.assertEqual(rows["low-rank"][1:], ["-", "-", "-", "head.kind=low_rank head.rank=64"])
+        self.assertEqual(rows["adaptive"][1:], ["-", "-", "-", "head.kind=adaptive"])
         self.assertEqual(rows["map-from-dense"][1], "dense-s3")
         self.assertEqual(rows["map-from-dense"][2:4], ["from-dense-k120-g32-q120-s3.h5",
                                                        "make --map from-dense --clusters 120 --groups 32 --seed 3 --codes 120"])

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 
-from reference_model import decoder, log_probs, loss_and_penalty
+from reference_model import adaptive_by_torch, band_ends, decoder, log_probs, loss_and_penalty, tail_width
 
 BATCH, SEQ_LEN, STEPS = 2, 8, 3
 LR, BETA1, BETA2, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0
@@ -28,7 +28,7 @@ LR, BETA1, BETA2, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0
 @dataclass(frozen=True)
 class Case:
     name: str
-    head: str  # "dense", "vq" or "low_rank"
+    head: str  # "dense", "vq", "low_rank" or "adaptive"
     bias: int = 1  # dense: lm_head.bias; the VQ head always has its token bias
     tie_embeddings: int = 0
     clusters: int = 0  # K
@@ -38,6 +38,8 @@ class Case:
     softcap: float = 0.0  # dense: logits x become c tanh(x / c)
     rank: int = 0  # low_rank: of the vocabulary's matrix
     z_loss: float = 0.0  # dense and low_rank: weight of the squared log-sum-exp
+    cutoffs: tuple = ()  # adaptive: ranks that the tail bands begin at
+    tail_ratio: int = 4  # adaptive
     input_codes: int = 0  # tokens are fed in as their embedding plus a vector of their cluster
     embedding_members: int = 0  # members are scored with the rows of the embedding
     member_mean: int = 0  # a cluster's vector is its code plus the mean of its members'
@@ -92,6 +94,8 @@ CASES = [
     Case("vq_embedding_mean", "vq", clusters=5, commitment=0.25, embedding_members=1, member_mean=1),
     Case("low_rank", "low_rank", rank=5, z_loss=0.05),
     Case("low_rank_tied", "low_rank", rank=5, tie_embeddings=1),
+    Case("adaptive", "adaptive", cutoffs=(6, 15), tail_ratio=3),
+    Case("adaptive_plain", "adaptive", bias=0, cutoffs=(4, 9, 20), tail_ratio=2),
 ]
 
 WORDS = {"qk_norm": ["none", "head", "width"], "norm_placement": ["pre", "post", "both"], "activation": ["swiglu", "geglu"]}
@@ -136,7 +140,17 @@ def shapes(c):
         out[layer + "mlp.up_proj.weight"] = (c.d_ff, c.d_model)
         out[layer + "mlp.down_proj.weight"] = (c.d_model, c.d_ff)
     out["model.norm.weight"] = (c.d_model,)
-    if c.head != "vq":
+    if c.head == "adaptive":
+        ends = band_ends(c)
+        classes = [ends[0] + len(ends) - 1] + [end - begin for begin, end in zip(ends, ends[1:])]
+        for band, count in enumerate(classes):
+            prefix = f"lm_head.tails.{band - 1}." if band else "lm_head."
+            out[prefix + "weight"] = (count, tail_width(c, band) if band else c.d_model)
+            if band:
+                out[prefix + "projection.weight"] = (tail_width(c, band), c.d_model)
+            if c.bias:
+                out[prefix + "bias"] = (count,)
+    elif c.head != "vq":
         if not c.tie_embeddings:
             out["lm_head.weight"] = (c.vocab_size, c.rank or c.d_model)
         if c.rank:
@@ -178,6 +192,16 @@ def code_map(c):
     return clusters, codes
 
 
+def token_map(c):
+    """(V): the band of every token for an adaptive head, any of the right sizes; else the cluster."""
+    if c.head != "adaptive":
+        return code_map(c)[0]
+    ends = band_ends(c)
+    bands = np.repeat(np.arange(len(ends)), np.diff([0, *ends])).astype(np.int32)
+    random_state("band_of_token").shuffle(bands)
+    return bands
+
+
 def batches(c):
     """(3, B, T + 1) token ids: inputs are [..., :T], targets [..., 1:]. The token that is a cluster of its own is a
     target in every step; one batch leaves a cluster without any."""
@@ -195,7 +219,7 @@ def batches(c):
 def train(c, dtype):
     """Three AdamW steps. Returns everything that a golden file holds, computed in `dtype`."""
     w = {name: torch.tensor(x, dtype=dtype, requires_grad=True) for name, x in initial_weights(c).items()}
-    cluster_of_token, codes = (torch.from_numpy(x.astype(np.int64)) for x in code_map(c))
+    cluster_of_token, codes = (torch.from_numpy(x.astype(np.int64)) for x in (token_map(c), code_map(c)[1]))
     optimizer = torch.optim.AdamW(
         [
             {"params": [x for x in w.values() if x.dim() >= 2], "weight_decay": WEIGHT_DECAY},
@@ -214,6 +238,9 @@ def train(c, dtype):
         with torch.no_grad():
             expanded = log_probs(h, c, cluster_of_token, codes, w)
             check(expanded, targets, loss, dtype)
+            if c.head == "adaptive" and not c.bias:
+                by_torch = adaptive_by_torch(h, c, cluster_of_token, w)
+                assert (by_torch - expanded).abs().max() < 1e3 * torch.finfo(dtype).eps * expanded.abs().max()
             if step == 0:
                 out["log_probs"] = expanded.numpy()
                 out["grad"] = {name: x.grad.numpy().copy() for name, x in w.items()}
@@ -269,6 +296,9 @@ def write(path, c, golden):
         for key, words in WORDS.items():  # an enum's value, as the program counts them
             if getattr(c, key) != words[0]:
                 file.attrs[key] = np.int64(words.index(getattr(c, key)))
+        if c.cutoffs:
+            file.attrs["tail_ratio"] = np.int64(c.tail_ratio)
+            put("cutoffs", c.cutoffs, np.int32)
         if c.rank:
             file.attrs["rank"] = np.int64(c.rank)
         if c.embedding_members:
@@ -281,6 +311,8 @@ def write(path, c, golden):
         put("batches", batches(c), np.int32)
         for name, x in initial_weights(c).items():
             put("init/" + name, x, np.float32)
+        if c.head == "adaptive":
+            put("map/vq_head.cluster_of_token", token_map(c), np.int32)
         if c.head == "vq":
             cluster_of_token, codes = code_map(c)
             put("map/vq_head.cluster_of_token", cluster_of_token, np.int32)

@@ -182,9 +182,67 @@ def vq_nll(h, targets, c, cluster_of_token, codes, w):
     return torch.stack(out)
 
 
+def band_ends(c):
+    return [*c.cutoffs, c.vocab_size]
+
+
+def tail_width(c, band):
+    return max(1, c.d_model // c.tail_ratio ** band)
+
+
+def adaptive_scores(h, w, prefix):
+    z = h @ w[prefix + "projection.weight"].T if prefix + "projection.weight" in w else h
+    scores = z @ w[prefix + "weight"].T
+    return scores + w[prefix + "bias"] if prefix + "bias" in w else scores
+
+
+def adaptive_nll(h, targets, c, band_of_token, w):
+    """(N): -log p(word or band | h), and for a member of a tail band -log p(member | band, h), one token at a time (arXiv
+    1609.04309)."""
+    words = band_ends(c)[0]
+    out = []
+    for n, y in enumerate(targets.tolist()):
+        band = int(band_of_token[y])
+        own = int((band_of_token[:y] == band).sum())  # classes stand by rising id
+        first = adaptive_scores(h[n], w, "lm_head.")
+        cost = torch.logsumexp(first, 0) - first[words + band - 1 if band else own]
+        if band:
+            members = adaptive_scores(h[n], w, f"lm_head.tails.{band - 1}.")
+            cost = cost + torch.logsumexp(members, 0) - members[own]
+        out.append(cost)
+    return torch.stack(out)
+
+
+def adaptive_log_probs(h, c, band_of_token, w):
+    """(N, V) as a product of explicit probabilities, all of a band at once."""
+    softmax = lambda x: torch.exp(x) / torch.exp(x).sum(-1, keepdim=True)
+    first = softmax(adaptive_scores(h, w, "lm_head."))
+    words = band_ends(c)[0]
+    p = torch.zeros(h.shape[0], c.vocab_size, dtype=h.dtype)
+    p[:, band_of_token == 0] = first[:, :words]
+    for band in range(1, len(band_ends(c))):
+        inside = softmax(adaptive_scores(h, w, f"lm_head.tails.{band - 1}."))
+        p[:, band_of_token == band] = first[:, words + band - 1 : words + band] * inside
+    return torch.log(p)
+
+
+def adaptive_by_torch(h, c, band_of_token, w):
+    """(N, V) by PyTorch's own module, which has no biases in the tails."""
+    module = torch.nn.AdaptiveLogSoftmaxWithLoss(c.d_model, c.vocab_size, list(c.cutoffs), float(c.tail_ratio)).to(h.dtype)
+    module.head.weight.data = w["lm_head.weight"].data
+    for i, (projection, members) in enumerate(module.tail):
+        assert projection.weight.shape == w[f"lm_head.tails.{i}.projection.weight"].shape
+        projection.weight.data = w[f"lm_head.tails.{i}.projection.weight"].data
+        members.weight.data = w[f"lm_head.tails.{i}.weight"].data
+    by_band = torch.argsort(band_of_token, stable=True)
+    return module.log_prob(h)[:, torch.argsort(by_band)]
+
+
 def log_probs(h, c, cluster_of_token, codes, w):
     """(N, V): the whole distribution as explicit probabilities, by another road than vq_nll: the members' scores from
     look-up tables h_g . u_{g,q}, the cluster sums by a (V, K) membership matrix."""
+    if c.head == "adaptive":
+        return adaptive_log_probs(h, c, cluster_of_token, w)
     if c.head != "vq":
         e = torch.exp(dense_logits(h, w, c))
         return torch.log(e / e.sum(-1, keepdim=True))
@@ -209,6 +267,8 @@ def log_probs(h, c, cluster_of_token, codes, w):
 
 def loss_and_penalty(h, targets, c, cluster_of_token, codes, w):
     """Means over the batch's tokens; what is minimised is their sum."""
+    if c.head == "adaptive":
+        return adaptive_nll(h, targets, c, cluster_of_token, w).mean(), torch.zeros((), dtype=h.dtype)
     if c.head != "vq":
         logits = dense_logits(h, w, c)
         return F.cross_entropy(logits, targets), c.z_loss * (torch.logsumexp(logits, -1) ** 2).mean()

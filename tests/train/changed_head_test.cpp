@@ -146,6 +146,8 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   low_rank.model.tie_embeddings = true;
   EXPECT_THAT(refusal(low_rank, dense(true)), HasSubstr("vqlm convert --head dense"));
   EXPECT_THAT(refusal(config_of(HeadKind::low_rank), low_rank), HasSubstr("a low-rank head is made of no other"));
+  EXPECT_THAT(refusal(config_of(HeadKind::adaptive), dense(false)), HasSubstr("of an adaptive head no other is made"));
+  EXPECT_THAT(refusal(dense(false), config_of(HeadKind::adaptive)), HasSubstr("an adaptive head is made of no other"));
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

@@ -129,6 +129,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, Checkpoint,
                                            Case{"dense_tied", HeadKind::dense, true, 0},
                                            Case{"low_rank", HeadKind::low_rank, false, 0},
                                            Case{"low_rank_tied", HeadKind::low_rank, true, 0},
+                                           Case{"adaptive", HeadKind::adaptive, false, 0},
                                            Case{"vq", HeadKind::vq, false, 4}, Case{"vq_g0", HeadKind::vq, false, 0}),
                          [](const auto& test) { return std::string(test.param.name); });
 

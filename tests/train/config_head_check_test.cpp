@@ -28,6 +28,18 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_THAT(usage_error([] { load_config({}, {"head.kind=low_rank", "head.rank=0"}); }),
               HasSubstr("head.rank = 0: out of range"));
   EXPECT_EQ(resolve_error({"head.kind=low_rank", "model.tie_embeddings=true"}), "");
+  EXPECT_EQ(resolve_error({"head.kind=adaptive", "head.cutoffs=[1,999]"}), "");
+  for (const char* wrong : {"[0,5]", "[5,5]", "[7,5]", "[5,1000]"})
+    EXPECT_THAT(resolve_error({"head.kind=adaptive", std::string("head.cutoffs=") + wrong}),
+                AllOf(HasSubstr("head.cutoffs = ["), HasSubstr("rise from 1 to at most 999")))
+        << wrong;
+  Config adaptive = load_config({}, {"head.kind=adaptive"});
+  resolve(adaptive, 1000, 1);
+  EXPECT_EQ(adaptive_of(adaptive.head)->cutoffs, (std::vector<std::int64_t>{125, 500}));
+  adaptive = load_config({}, {"head.kind=adaptive"});
+  adaptive.model.tie_embeddings = true;
+  EXPECT_THAT(usage_error([&] { resolve(adaptive, 1000, 1); }),
+              HasSubstr("model.tie_embeddings = true with head.kind = \"adaptive\""));
   Config tied;  // as a program makes it: no file can say so
   tied.model.tie_embeddings = true;
   EXPECT_THAT(usage_error([&] { resolve(tied, 1000, 1); }), HasSubstr("tie"));

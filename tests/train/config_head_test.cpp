@@ -43,6 +43,9 @@ TEST_F(ConfigHeadTest, AWrittenConfigurationHasTheKeysOfItsHeadOnly) {
   };
   EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\nsoftcap = 0.0\n");
   EXPECT_EQ(head_keys({"head.kind=low_rank"}), "kind = \"low_rank\"\nbias = true\nz_loss = 0.0\nrank = 64\n");
+  EXPECT_EQ(head_keys({"head.kind=adaptive"}), "kind = \"adaptive\"\nbias = true\ncutoffs = []\ntail_ratio = 4\n");
+  EXPECT_EQ(head_keys({"head.kind=adaptive", "head.cutoffs=[ 5,17 ]", "head.tail_ratio=2"}),
+            "kind = \"adaptive\"\nbias = true\ncutoffs = [5, 17]\ntail_ratio = 2\n");
   EXPECT_EQ(head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
             "kind = \"vq\"\nbias = true\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
             "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"
@@ -88,6 +91,14 @@ TEST_F(ConfigHeadTest, KeysThatTheChosenHeadHasNotAreRefused) {
   EXPECT_THAT(refusal("", {"head.input_codes=true", "head.kind=dense"}), HasSubstr("--set: head.input_codes = true"));
   EXPECT_THAT(refusal("[head]\nkind = \"dense\"\n", {"head.clusters=5"}), HasSubstr("--set: head.clusters = 5"));
   EXPECT_THAT(refusal("[head]\nrank = 5\n"), HasSubstr("set head.kind = \"low_rank\""));
+  EXPECT_THAT(refusal("[head]\ncutoffs = [5]\n"),
+              HasSubstr("head.cutoffs = [5] with head.kind = \"vq\": set head.kind = \"adaptive\""));
+  EXPECT_THAT(refusal("[head]\nkind = \"adaptive\"\ncutoffs = 5\n"),
+              HasSubstr("head.cutoffs must be a list of whole numbers"));
+  EXPECT_THAT(refusal("[head]\nkind = \"adaptive\"\ncutoffs = [5, 1.5]\n"), HasSubstr("must hold whole numbers alone"));
+  EXPECT_THAT(refusal("", {"head.kind=adaptive", "head.cutoffs=5,6"}), HasSubstr("head.cutoffs = 5,6: write a list"));
+  EXPECT_THAT(refusal("[model]\ntie_embeddings = true\n[head]\nkind = \"adaptive\"\n"),
+              HasSubstr("model.tie_embeddings = true with head.kind = \"adaptive\""));
 }
 
 // Runs of earlier versions: all keys, whatever the head, or without those that came later.
@@ -98,6 +109,8 @@ TEST_F(ConfigHeadTest, WhatEarlierVersionsSavedMeansWhatItDid) {
   const Config low_rank = load_saved_config(write("[head]\nkind = \"low_rank\"\nrank = 7\nz_loss = 0.5\n"));
   EXPECT_EQ(std::get<LowRankHeadConfig>(low_rank.head).rank, 7);
   EXPECT_EQ(z_loss_of(low_rank.head), 0.5f);
+  const Config adaptive = load_saved_config(write("[head]\nkind = \"adaptive\"\ncutoffs = [7, 9]\n"));
+  EXPECT_EQ(adaptive_of(adaptive.head)->cutoffs, (std::vector<std::int64_t>{7, 9}));
   const Config config = load_saved_config(
       write("[model]\ntie_embeddings = false\n[head]\nkind = \"vq\"\nclusters = 9\ngroups = 4\ncodes = 7\n"));
   const auto& vq = std::get<VqHeadConfig>(config.head);

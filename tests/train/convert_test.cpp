@@ -48,7 +48,7 @@ void expect_same_tensors(const ModelSource& a, const ModelSource& b) {
 }
 
 TEST(Convert, AModelCheckpointHoldsTheSameBits) {
-  for (const HeadKind head : {HeadKind::dense, HeadKind::vq, HeadKind::low_rank}) {
+  for (const HeadKind head : {HeadKind::dense, HeadKind::vq, HeadKind::low_rank, HeadKind::adaptive}) {
     const Saved saved(config_of(head));
     write_model_checkpoint(saved.source(), saved.file("converted"));
     const CheckpointReader converted(saved.file("converted"), Verify::yes);
@@ -60,7 +60,7 @@ TEST(Convert, AModelCheckpointHoldsTheSameBits) {
     ASSERT_EQ(converted.tokenizer_files().size(), 1u);
     EXPECT_EQ(converted.seq_len(), 8);
     const auto map = converted.code_map();
-    ASSERT_EQ(map.has_value(), head == HeadKind::vq);
+    ASSERT_EQ(map.has_value(), head == HeadKind::vq || head == HeadKind::adaptive);
     if (map) {
       EXPECT_EQ(map->cluster_of_token, saved.source().code_map()->cluster_of_token);
       EXPECT_EQ(map->member_codes, saved.source().code_map()->member_codes);

@@ -76,9 +76,12 @@ class EvaluatorTest : public ::testing::TestWithParam<Case> {
     return documents;
   }
 
+  /// The map whose usage is told; an adaptive head's bands are no codes.
+  const CodeMap* codes() const { return GetParam().kind == HeadKind::vq ? model_.map() : nullptr; }
+
   Evaluation evaluate(std::int64_t max_tokens, const FrequencyBands* bands = nullptr) {
     const ShardSet shards(folder_.file("heldout-*.h5"));
-    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, model_.map(), bands).run();
+    return Evaluator(model_.backend(), model_.grid(), model_.model(), shards, max_tokens, codes(), bands).run();
   }
 
   /// Tokens whose probabilities are one event's: the target alone, or all members of its cluster.
@@ -271,7 +274,7 @@ TEST_P(EvaluatorTest, BandsAndPartsAreMeansOfTheirTokens) {
 
 TEST_P(EvaluatorTest, RunningAgainGivesTheSame) {
   const ShardSet shards(folder_.file("heldout-*.h5"));
-  Evaluator evaluator(model_.backend(), model_.grid(), model_.model(), shards, 0, model_.map());
+  Evaluator evaluator(model_.backend(), model_.grid(), model_.model(), shards, 0, codes());
   const Evaluation first = evaluator.run();
   const Evaluation second = evaluator.run();
   EXPECT_EQ(first.nll, second.nll);
@@ -291,6 +294,7 @@ INSTANTIATE_TEST_SUITE_P(Heads, EvaluatorTest,
                          ::testing::Values(Case{"dense_row", HeadKind::dense, 1},
                                            Case{"dense_5_rows", HeadKind::dense, 5},
                                            Case{"low_rank_5_rows", HeadKind::low_rank, 5},
+                                           Case{"adaptive_5_rows", HeadKind::adaptive, 5},
                                            Case{"vq_5_rows", HeadKind::vq, 5}, Case{"vq_40_rows", HeadKind::vq, 40}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -283,7 +283,7 @@ TEST_P(GeneratorTest, TemperatureZeroIsTheArgMax) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, GeneratorTest,
                          ::testing::Values(Head{"dense", HeadKind::dense}, Head{"low_rank", HeadKind::low_rank, false, "llama", 0.6f},
-                                           Head{"low_rank_tied", HeadKind::low_rank, true}, Head{"vq", HeadKind::vq},
+                                           Head{"low_rank_tied", HeadKind::low_rank, true}, Head{"adaptive", HeadKind::adaptive}, Head{"vq", HeadKind::vq},
                                            Head{"vq_embedding_input_codes", HeadKind::vq, true},
                                            Head{"qwen", HeadKind::dense, false, "qwen", 1.0f},
                                            Head{"olmo", HeadKind::dense, false, "olmo", 1.0f},

@@ -46,6 +46,13 @@ class Golden {
       head_ = LowRankHeadConfig{.bias = bias, .z_loss = of_dense("z_loss"), .rank = file_.int_attribute("rank")};
       return;
     }
+    if (file_.has_attribute("tail_ratio")) {
+      const auto cutoffs = all<std::int32_t>("cutoffs");
+      head_ = AdaptiveHeadConfig{.bias = bias,
+                                 .cutoffs = {cutoffs.begin(), cutoffs.end()},
+                                 .tail_ratio = static_cast<int>(file_.int_attribute("tail_ratio"))};
+      return;
+    }
     if (file_.int_attribute("vq") == 0) {
       head_ = DenseHeadConfig{.bias = bias, .z_loss = of_dense("z_loss"), .softcap = of_dense("softcap")};
       return;
@@ -89,14 +96,14 @@ class Golden {
     return numbers;
   }
 
-  /// The VQ head's map; of the VQ cases only.
+  /// The VQ head's map, or the adaptive one's bands; of these cases only.
   CodeMap code_map() const {
     CodeMap map;
     map.vocab_size = model_.vocab_size;
-    const auto& head = std::get<VqHeadConfig>(head_);
-    map.clusters = head.clusters;
-    map.groups = head.groups();
-    map.codes = head.codes();
+    const MapSizes sizes = map_sizes(head_).value();
+    map.clusters = sizes.clusters;
+    map.groups = sizes.groups;
+    map.codes = sizes.codes;
     map.cluster_of_token = all<std::int32_t>("map/vq_head.cluster_of_token");
     if (map.groups > 0) map.member_codes = all<std::uint8_t>("map/vq_head.member_codes");
     map.provenance = file_.path();

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/cpu/cpu_backend.h"
+#include "core/model/head/adaptive_head.h"
 #include "core/model/head/low_rank_head.h"
 #include "core/model/head/vq_head.h"
 #include "core/rng.h"
@@ -63,6 +64,12 @@ class LoneHead {
     if (kind.kind == HeadKind::vq) {
       head_ = std::make_unique<VqHead>(
           context, vq, make_random_map(kind.vocabulary, kind.clusters, kind.groups, kind.groups > 0 ? 5 : 0, 3));
+    } else if (kind.kind == HeadKind::adaptive) {
+      const AdaptiveHeadConfig adaptive{.bias = kind.bias, .cutoffs = {5, 6, 30}, .tail_ratio = 3};
+      std::vector<std::int64_t> counts(static_cast<std::size_t>(kind.vocabulary));
+      for (std::size_t v = 0; v < counts.size(); ++v)
+        counts[v] = static_cast<std::int64_t>(Philox(3, "counts").below(v, 50));
+      head_ = std::make_unique<AdaptiveHead>(context, adaptive, make_band_map(adaptive, counts));
     } else if (kind.kind == HeadKind::low_rank) {
       head_ = std::make_unique<LowRankHead>(context, LowRankHeadConfig{.bias = kind.bias, .rank = 5}, std::nullopt);
     } else {
@@ -169,6 +176,8 @@ INSTANTIATE_TEST_SUITE_P(Heads, HeadChoice,
                          ::testing::Values(Kind{"dense", HeadKind::dense, 97, 1, 0, 0.5f},
                                            Kind{"dense_without_bias", HeadKind::dense, 97, 1, 0, 0.5f, false},
                                            Kind{"low_rank", HeadKind::low_rank, 97, 1, 0, 0.5f},
+                                           Kind{"adaptive", HeadKind::adaptive, 97, 1, 0, 0.5f},
+                                           Kind{"adaptive_without_bias", HeadKind::adaptive, 97, 1, 0, 0.5f, false},
                                            Kind{"vq", HeadKind::vq, 97, 9, 4, 0.5f},
                                            Kind{"vq_peaked", HeadKind::vq, 97, 9, 4, 4.0f},
                                            Kind{"vq_without_bias", HeadKind::vq, 97, 9, 4, 0.5f, false},

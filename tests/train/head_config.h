@@ -17,10 +17,11 @@ inline const VqHeadConfig& vq(const HeadConfig& head) {
   return std::get<VqHeadConfig>(head);
 }
 
-/// `vq`, a head of rank 5, or a dense one.
+/// `vq`, a head of rank 5, an adaptive one of three bands, or a dense one.
 inline HeadConfig head_of(HeadKind kind, VqHeadConfig vq) {
   if (kind == HeadKind::vq) return vq;
   if (kind == HeadKind::low_rank) return LowRankHeadConfig{.bias = vq.bias, .rank = 5};
+  if (kind == HeadKind::adaptive) return AdaptiveHeadConfig{.bias = vq.bias, .cutoffs = {5, 17}, .tail_ratio = 3};
   return DenseHeadConfig{.bias = vq.bias};
 }
 

@@ -21,6 +21,10 @@ TEST(ModelText, NamesWhatTellsHeadsApart) {
   EXPECT_EQ(head_text(model, VqHeadConfig{.clusters = 10}), "vq K=10 E mean input codes");
   EXPECT_EQ(head_text(model, LowRankHeadConfig{.bias = false, .rank = 9}), "low_rank r=9 no bias");
   EXPECT_EQ(head_sentence(LowRankHeadConfig{.rank = 9}), "dense of rank 9, with a token bias");
+  EXPECT_EQ(head_text(model, AdaptiveHeadConfig{.bias = false, .cutoffs = {5, 17}, .tail_ratio = 3}),
+            "adaptive at 5 17 ratio 3 no bias");
+  EXPECT_EQ(head_sentence(AdaptiveHeadConfig{.cutoffs = {5, 17}}),
+            "adaptive softmax: 3 bands cut at 5 17, each tail band 4 times narrower, with a token bias");
   model.tie_embeddings = true;
   EXPECT_EQ(head_text(model, DenseHeadConfig{}), "dense tied");
   EXPECT_EQ(head_text(model, LowRankHeadConfig{.rank = 9}), "low_rank r=9 tied");

@@ -21,7 +21,7 @@ class GoldenRun {
       : golden_(golden),
         backend_(make_cpu_backend(1)),
         grid_(*backend_),
-        map_(kind_of(golden.head()) == HeadKind::vq ? std::optional(golden.code_map()) : std::nullopt),
+        map_(map_sizes(golden.head()) ? std::optional(golden.code_map()) : std::nullopt),
         config_(config_of(golden)),
         engine_(*backend_, grid_, config_, map_ ? &*map_ : nullptr) {
     for (const std::string& name : golden.names()) engine_.parameters().set_from_whole(id(name), golden.initial(name));
@@ -133,8 +133,8 @@ INSTANTIATE_TEST_SUITE_P(Heads, Parity,
                          ::testing::Values("dense", "dense_bias", "dense_tied", "vq", "vq_g0", "vq_commitment",
                                            "input_tables", "input_tables_tied", "vq_input_codes", "vq_embedding",
                                            "vq_embedding_mean", "zloss", "softcap", "softcap_tied", "documents",
-                                           "low_rank", "low_rank_tied", "body_qwen", "body_olmo", "body_gemma",
-                                           "body_smollm_vq"),
+                                           "low_rank", "low_rank_tied", "adaptive", "adaptive_plain", "body_qwen",
+                                           "body_olmo", "body_gemma", "body_smollm_vq"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -199,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "dense_input_tables", .kind = HeadKind::dense, .body = "tables"},
         HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
         HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true},
-        HeadCase{.name = "vq", .kind = HeadKind::vq},
+        HeadCase{.name = "adaptive", .kind = HeadKind::adaptive}, HeadCase{.name = "vq", .kind = HeadKind::vq},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     [](const auto& test) { return std::string(test.param.name); });

@@ -73,6 +73,18 @@ TEST(PlannedModel, CostOfTheHead) {
   EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).matrix_parameters, 8 * (1000 + 64));
   EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).bias_parameters, 1000);
   EXPECT_EQ(head_cost(model, LowRankHeadConfig{.rank = 8}).multiply_adds, 8 * (1000 + 64));
+  // 20 words and two bands' classes; 80 tokens at width 16, and 900 at 4.
+  const AdaptiveHeadConfig adaptive{.cutoffs = {20, 100}};
+  const std::int64_t words = 22 * 64, near = 16 * (80 + 64), far = 4 * (900 + 64);
+  EXPECT_EQ(head_cost(model, adaptive).matrix_parameters, words + near + far);
+  EXPECT_EQ(head_cost(model, adaptive).bias_parameters, 22 + 80 + 900);
+  EXPECT_EQ(head_cost(model, adaptive).code_bytes, 4 * 1000);
+  double near_mass = 0, far_mass = 0, all = 0;
+  for (int rank = 1; rank <= 1000; ++rank) {
+    all += 1.0 / rank;
+    if (rank > 20) (rank <= 100 ? near_mass : far_mass) += 1.0 / rank;
+  }
+  EXPECT_NEAR(head_cost(model, adaptive).multiply_adds, words + near_mass / all * near + far_mass / all * far, 1e-6);
 }
 
 }  // namespace

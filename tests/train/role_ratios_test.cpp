@@ -125,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
                           RoleCase{"tables", ParameterRole::table, &OptimSection::tables, {"codebook"}},
                           RoleCase{"input_tables", ParameterRole::input_table, &OptimSection::input_tables, {"ngram_tables"}},
                           RoleCase{"gains", ParameterRole::gain, &OptimSection::gains, {"norm.weight"}}),
-        ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank),
+        ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank, HeadKind::adaptive),
         ::testing::Values(OptimizerKind::adamw, OptimizerKind::muon)),
     [](const auto& test) {
       return std::string(std::get<0>(test.param).name) + "_" + std::string(word_of(std::get<1>(test.param))) +

@@ -92,7 +92,8 @@ TEST_P(ScorerTest, EverySequenceIsScoredAsAlone) {
   EXPECT_GE(greedy, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, ScorerTest, ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank),
+INSTANTIATE_TEST_SUITE_P(Heads, ScorerTest,
+                         ::testing::Values(HeadKind::dense, HeadKind::vq, HeadKind::low_rank, HeadKind::adaptive),
                          [](const auto& test) { return std::string(word_of(test.param)); });
 
 /// A letter is a token, its place in the alphabet; two spaces are one.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/cpu/cpu_backend.h"
+#include "core/model/head/band_map.h"
 #include "core/rng.h"
 #include "dist/process_grid.h"
 #include "tests/train/head_config.h"
@@ -69,6 +70,12 @@ class TinyModel {
     for (std::int64_t i = 0; i < x.numel(); ++i) x.f32()[i] = stddev * rng.normal(static_cast<std::uint64_t>(i));
   }
   std::optional<CodeMap> make_map() const {
+    if (const auto* adaptive = adaptive_of(config_.head)) {
+      std::vector<std::int64_t> counts(static_cast<std::size_t>(config_.model.vocab_size));
+      for (std::size_t v = 0; v < counts.size(); ++v)
+        counts[v] = static_cast<std::int64_t>(Philox(5, "counts").below(v, 1000));
+      return make_band_map(*adaptive, counts);
+    }
     const VqHeadConfig* const head = vq_of(config_.head);
     if (head == nullptr) return std::nullopt;
     return make_random_map(config_.model.vocab_size, head->clusters, head->groups(), head->codes(), 5);

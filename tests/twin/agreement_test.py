@@ -20,7 +20,7 @@ from trained import MODEL, RUNS, Trained, set_options  # noqa: E402
 from settings import Settings, TwinError  # noqa: E402
 from twin import Twin  # noqa: E402
 
-ROWS = {"dense": RUNS["dense_bias"][0], "tied": RUNS["tied_bias"][0], "vq": RUNS["vq_embedding_mean"][0], "low_rank": RUNS["low_rank"][0], "tables": RUNS["tables"][0],
+ROWS = {"dense": RUNS["dense_bias"][0], "tied": RUNS["tied_bias"][0], "vq": RUNS["vq_embedding_mean"][0], "low_rank": RUNS["low_rank"][0], "adaptive": RUNS["adaptive"][0], "tables": RUNS["tables"][0],
         "tables_whole": [*RUNS["tables"][0], "optim.input_tables_update=dense", "optim.input_tables_decay_ratio=1"]}
 STEPS = 20
 

@@ -92,12 +92,12 @@ class Rows(unittest.TestCase):
         head, w, log_probs = self.check_head("adaptive:cuts=5/15,div=2")
         theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(D, V, [5, 15], 2.0, head_bias=True).double()  # its tails have no biases
         with torch.no_grad():
-            w["adaptive.1.bias"].zero_(), w["adaptive.2.bias"].zero_()
-            theirs.head.weight.copy_(torch.cat([w["adaptive.0.weight"], w["adaptive.tails"]]))
-            theirs.head.bias.copy_(torch.cat([w["adaptive.0.bias"], w["adaptive.tail_bias"]]))
-            for i, tail in enumerate(theirs.tail, 1):
-                tail[0].weight.copy_(w[f"adaptive.{i}.projection"])
-                tail[1].weight.copy_(w[f"adaptive.{i}.weight"])
+            w["lm_head.tails.0.bias"].zero_(), w["lm_head.tails.1.bias"].zero_()
+            theirs.head.weight.copy_(w["lm_head.weight"])
+            theirs.head.bias.copy_(w["lm_head.bias"])
+            for i, tail in enumerate(theirs.tail):
+                tail[0].weight.copy_(w[f"lm_head.tails.{i}.projection.weight"])
+                tail[1].weight.copy_(w[f"lm_head.tails.{i}.weight"])
             h, targets = self.given()
             rank = head.rank
             torch.testing.assert_close(head.log_probs(h, w), theirs.log_prob(h)[:, rank])
@@ -110,9 +110,9 @@ class Rows(unittest.TestCase):
         self.assertNotIn(parts.TABLE, w)
         vectors = head.embed(torch.arange(V)[None], w)[0]
         rare = int(head.order[20])
-        torch.testing.assert_close(vectors[rare], w["adaptive.2.weight"][5] @ w["adaptive.2.projection"])
-        torch.testing.assert_close(vectors[int(head.order[3])], w["adaptive.0.weight"][3])
-        scores = self.given()[0] @ vectors[head.order[15:]].T + w["adaptive.2.bias"]
+        torch.testing.assert_close(vectors[rare], w["lm_head.tails.1.weight"][5] @ w["lm_head.tails.1.projection.weight"])
+        torch.testing.assert_close(vectors[int(head.order[3])], w["lm_head.weight"][3])
+        scores = self.given()[0] @ vectors[head.order[15:]].T + w["lm_head.tails.1.bias"]
         torch.testing.assert_close(head.inside(2, self.given()[0], w), torch.log_softmax(scores, -1))
 
     def test_merges(self):

@@ -53,6 +53,8 @@ def head_of(settings):
         if settings["model.tie_embeddings"]:
             raise TwinError("head.kind = 'low_rank' with model.tie_embeddings = True: the twin has it untied alone")
         return "lowrank"
+    if settings.get("head.kind", "vq") == "adaptive":
+        return "adaptive"
     return "vq" if settings.get("head.kind", "vq") == "vq" else "tied" if settings["model.tie_embeddings"] else "dense"
 
 

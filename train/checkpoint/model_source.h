@@ -41,7 +41,7 @@ class ModelSource {
   /// All sizes filled in, vocab_size included.
   virtual const ModelConfig& model() const = 0;
   virtual const HeadConfig& head() const = 0;
-  /// The VQ head's map; none for a dense head.
+  /// The VQ head's map, or an adaptive one's bands; none for others.
   virtual std::optional<CodeMap> code_map() const = 0;
   /// Every parameter tensor once, in the order of a forward pass; no optimizer state.
   virtual std::vector<TensorInfo> tensors() const = 0;

@@ -14,7 +14,7 @@ namespace vqlm {
 
 /// What checkpoint.h5 holds beside the tensors.
 struct VirtualFileExtras {
-  const CodeMap* map = nullptr;             // null for dense heads
+  const CodeMap* map = nullptr;             // null for heads without one
   std::string tokenizer_sha256;             // of the shards that the model was trained on
   std::vector<TrainedSource> sources = {};  // empty: not saved by a run
   bool trained_here = false;                // ModelSource::trained_here(), where no run saves it

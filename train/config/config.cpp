@@ -17,6 +17,7 @@
 #include "train/config/ngram_tables.h"
 #include "train/config/removed_keys.h"
 #include "train/config/source_tables.h"
+#include "train/config/whole_numbers.h"
 
 namespace vqlm {
 namespace {
@@ -28,7 +29,8 @@ using config_keys::Overloaded;
 using config_keys::Range;
 using config_keys::toml_string;
 using Tables = std::vector<NgramTable>;
-using Value = std::variant<bool, std::int64_t, double, std::string, Tables>;
+using Numbers = std::vector<std::int64_t>;
+using Value = std::variant<bool, std::int64_t, double, std::string, Tables, Numbers>;
 
 const Key& find_key(std::string_view full_name, std::string_view origin) {
   std::vector<std::string> names;
@@ -44,6 +46,7 @@ std::string text_of(const Value& value) {
   return std::visit(Overloaded{[](const std::string& text) { return toml_string(text); },
                                [](bool flag) { return std::string(flag ? "true" : "false"); },
                                [](const Tables& tables) { return ngram_tables_text(tables); },
+                               [](const Numbers& numbers) { return whole_numbers_text(numbers); },
                                [](auto number) { return fmt::format("{}", number); }},
                     value);
 }
@@ -103,6 +106,7 @@ void assign(Config& config, const Key& key, const Value& value, std::string_view
             field.set(config, std::get<std::string>(value));
           },
           [&](const Field<Tables>& field) { field.set(config, std::get<Tables>(value)); },
+          [&](const Field<Numbers>& field) { field.set(config, std::get<Numbers>(value)); },
           [&](const Field<int>& field) { field.set(config, static_cast<int>(checked_integer(key, value, origin))); },
           [&](const Field<std::int64_t>& field) { field.set(config, checked_integer(key, value, origin)); },
           [&](const Field<float>& field) { field.set(config, checked_float(key, value, origin)); },
@@ -123,6 +127,7 @@ std::optional<T> parse_number(std::string_view text) {
 /// key holds a string, so "--set run.name=7" works without quotes.
 Value parse_override(const Key& key, std::string text) {
   if (std::holds_alternative<Field<Tables>>(key.member)) return read_ngram_tables(text, "--set");
+  if (std::holds_alternative<Field<Numbers>>(key.member)) return read_whole_numbers(text, key.full_name(), "--set");
   if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front()) {
     return text.substr(1, text.size() - 2);
   }
@@ -168,6 +173,7 @@ void read_override(Sayings& said, const std::string& override_text) {
 
 Value toml_value(const Key& key, const toml::node& node, std::string_view origin) {
   if (std::holds_alternative<Field<Tables>>(key.member)) return read_ngram_tables(node, origin);
+  if (std::holds_alternative<Field<Numbers>>(key.member)) return read_whole_numbers(node, key.full_name(), origin);
   if (const auto value = node.value_exact<bool>()) return *value;
   if (const auto value = node.value_exact<std::int64_t>()) return *value;
   if (const auto value = node.value_exact<double>()) return *value;
@@ -312,7 +318,7 @@ Config load_saved_config(const std::filesystem::path& path, const std::vector<st
     return std::ranges::any_of(
         said.assignments, [&](const Assignment& each) { return each.key->full_name() == key && each.value == value; });
   };
-  const bool not_vq = says("head.kind", "dense") || says("head.kind", "low_rank");
+  const bool not_vq = says("head.kind", "dense") || says("head.kind", "low_rank") || says("head.kind", "adaptive");
   for (const std::string& text : overrides) read_override(said, text);
   const bool other_members =
       std::ranges::any_of(overrides, [](const std::string& text) { return text.starts_with("head.members="); });

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/adaptive_bands.h"
 #include "core/error.h"
 #include "core/home_path.h"
 #include "core/log.h"
@@ -178,6 +179,8 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_model(config.model);
   config.run.dir = expand_home(config.run.dir);
   if (auto* head = std::get_if<VqHeadConfig>(&config.head)) head->map = expand_home(head->map);
+  if (auto* head = std::get_if<AdaptiveHeadConfig>(&config.head); head != nullptr && head->cutoffs.empty())
+    head->cutoffs = default_cutoffs(config.model.vocab_size);
   if (config.run.name.empty()) {
     // "runs/a" and "runs/a/" are both named a.
     config.run.name = (std::filesystem::path(config.run.dir) / "").lexically_normal().parent_path().filename().string();
@@ -194,12 +197,30 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
 
 namespace {
 
+void note_slow_bands(const Config& config) {
+  const AdaptiveHeadConfig& head = *adaptive_of(config.head);
+  for (const AdaptiveBand& band : adaptive_bands(head, config.model.vocab_size, config.model.d_model)) {
+    if (band.width % 8 == 0) continue;
+    log::info(
+        "head.tail_ratio = {}: GPUs multiply rows of {} numbers, a tail band's width, slowly; another ratio may give "
+        "multiples of 8",
+        head.tail_ratio, band.width);
+    return;
+  }
+}
+
 /// Rows of the MLP's hidden states have d_ff / tensor numbers, a low-rank head's have head.rank, and a GPU's products want
 /// multiples of 8.
 void note_slow_width(const Config& config) {
   if (const auto* head = low_rank_of(config.head); head != nullptr && head->rank % 8 != 0) {
     log::info("head.rank = {}: GPUs multiply rows of {} numbers slowly; head.rank = {} would be faster", head->rank,
               head->rank, (head->rank + 7) / 8 * 8);
+  }
+  if (adaptive_of(config.head) != nullptr) {
+    log::info(
+        "head.kind = \"adaptive\": training goes without CUDA graphs, since how many rows a band has is another number in every "
+        "micro-batch");
+    note_slow_bands(config);
   }
   const std::int64_t width = config.model.d_ff / config.parallel.tensor;
   if (width % 8 == 0) return;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "train/config/whole_numbers.h"
 
 namespace vqlm {
 namespace {
@@ -26,6 +27,25 @@ void check_rank(const LowRankHeadConfig& head, std::int64_t d_model) {
       head.rank, d_model, d_model));
 }
 
+/// Every band has tokens.
+void check_cutoffs(const AdaptiveHeadConfig& head, const ModelConfig& model) {
+  if (model.tie_embeddings) {  // a file cannot say so, a caller can
+    throw UsageError(
+        "model.tie_embeddings = true with head.kind = \"adaptive\": tail bands are narrower than the embedding's rows; set "
+        "tie_embeddings = false or head.kind = \"dense\"");
+  }
+  std::int64_t begin = 0;
+  for (const std::int64_t cutoff : head.cutoffs) {
+    if (cutoff <= begin || cutoff >= model.vocab_size) {
+      throw UsageError(fmt::format(
+          "head.cutoffs = {}: ranks of tokens that bands begin at, which rise from 1 to at most {}, one less than the "
+          "vocabulary's {} tokens; [] takes V / 8 and V / 2, from 3 tokens on",
+          whole_numbers_text(head.cutoffs), model.vocab_size - 1, model.vocab_size));
+    }
+    begin = cutoff;
+  }
+}
+
 }  // namespace
 
 std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
@@ -36,6 +56,7 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
 
 void check_head(const Config& config) {
   if (const auto* low_rank = low_rank_of(config.head)) check_rank(*low_rank, config.model.d_model);
+  if (const auto* adaptive = adaptive_of(config.head)) check_cutoffs(*adaptive, config.model);
   const auto* head = vq_of(config.head);
   if (head == nullptr) return;
   if (config.model.tie_embeddings) {  // a file cannot say so, a caller can

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "train/config/enum_words.h"
 #include "train/config/ngram_tables.h"
+#include "train/config/whole_numbers.h"
 
 namespace vqlm::config_keys {
 namespace {
@@ -30,6 +31,7 @@ constexpr Choice choice = {
 /// Members of a head's part, which must be there.
 constexpr auto vq = [](auto& config) -> auto& { return std::get<VqHeadConfig>(config.head); };
 constexpr auto low_rank = [](auto& config) -> auto& { return std::get<LowRankHeadConfig>(config.head); };
+constexpr auto adaptive = [](auto& config) -> auto& { return std::get<AdaptiveHeadConfig>(config.head); };
 template <class Part>
 constexpr auto members = [](auto& config) -> auto& { return std::get<Part>(vq(config).members); };
 template <auto part, auto Member>
@@ -80,6 +82,7 @@ constexpr auto learning_of = [](auto& config) -> auto& { return vq(config).learn
 constexpr Needs dense_head = {"head.kind", {"dense"}};
 constexpr Needs vq_head = {"head.kind", {"vq"}};
 constexpr Needs low_rank_head = {"head.kind", {"low_rank"}};
+constexpr Needs adaptive_head = {"head.kind", {"adaptive"}};
 constexpr Needs all_logits = {"head.kind", {"dense", "low_rank"}};
 constexpr Needs embedding_members = {"head.members", {"embedding"}};
 constexpr Needs code_members = {"head.members", {"codes"}};
@@ -142,6 +145,8 @@ constexpr Key table[] = {
     {"head", "z_loss", z_loss, {0, 1}, "dense, low_rank: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, all_logits},
     {"head", "softcap", softcap, {0, 1e6}, "dense: logits x become c tanh(x / c) for this c (Gemma 2: 30); 0: they stay", Identity::model, dense_head},
     {"head", "rank", in<low_rank, &LowRankHeadConfig::rank>, {1, 1 << 20}, "low_rank: rank r of the vocabulary matrix U A, U (V, r) and A (r, d)", Identity::model, low_rank_head},
+    {"head", "cutoffs", in<adaptive, &AdaptiveHeadConfig::cutoffs>, any, "adaptive: tokens by falling frequency are cut into bands at these ranks, rising; []: at V / 8 and V / 2", Identity::model, adaptive_head},
+    {"head", "tail_ratio", in<adaptive, &AdaptiveHeadConfig::tail_ratio>, {1, 65536}, "adaptive: the i-th tail band is scored at width d_model / tail_ratio^i, at least 1", Identity::model, adaptive_head},
     {"head", "clusters", in<vq, &VqHeadConfig::clusters>, {1, ids}, "vq: clusters K of tokens", Identity::model, vq_head},
     {"head", "members", alternative<MemberVectors, members_of>, any, "vq: vectors of a cluster's members: rows of the input embedding, product codes, or none (the published VQ-Logits)", Identity::model, vq_head},
     {"head", "member_mean", in<members<EmbeddingMembersConfig>, &EmbeddingMembersConfig::mean>, any, "members embedding: clusters are scored by their code plus the mean of their members' vectors", Identity::model, embedding_members},
@@ -184,13 +189,13 @@ constexpr Key table[] = {
     {"optim", "min_lr_ratio", field<optim, &OptimSection::min_lr_ratio>, {0, 1}, "last learning rate / lr"},
     {"optim", "embedding_lr_ratio", lr_ratio<&OptimSection::embedding>, {0, 1e3, excluded}, "learning rate of the embedding table / lr"},
     {"optim", "blocks_lr_ratio", lr_ratio<&OptimSection::blocks>, {0, 1e3, excluded}, "learning rate of attention and MLP / lr, by AdamW and by Muon"},
-    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense or low-rank head's matrices and of any head's biases / lr"},
+    {"optim", "head_lr_ratio", lr_ratio<&OptimSection::head>, {0, 1e3, excluded}, "learning rate of a dense, low-rank or adaptive head's matrices and of any head's biases / lr"},
     {"optim", "tables_lr_ratio", lr_ratio<&OptimSection::tables>, {0, 1e3, excluded}, "learning rate of a VQ head's codebooks / lr"},
     {"optim", "input_tables_lr_ratio", lr_ratio<&OptimSection::input_tables>, {0, 1e3, excluded}, "learning rate of the tables at the input / lr"},
     {"optim", "gains_lr_ratio", lr_ratio<&OptimSection::gains>, {0, 1e3, excluded}, "learning rate of the norms' gains / lr"},
     {"optim", "embedding_decay_ratio", decay_ratio<&OptimSection::embedding>, {0, 1e3}, "decay of the embedding table / weight_decay"},
     {"optim", "blocks_decay_ratio", decay_ratio<&OptimSection::blocks>, {0, 1e3}, "decay of attention and MLP / weight_decay"},
-    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense or low-rank head's matrices / weight_decay"},
+    {"optim", "head_decay_ratio", decay_ratio<&OptimSection::head>, {0, 1e3}, "decay of a dense, low-rank or adaptive head's matrices / weight_decay"},
     {"optim", "tables_decay_ratio", decay_ratio<&OptimSection::tables>, {0, 1e3}, "decay of a VQ head's codebooks / weight_decay"},
     {"optim", "input_tables_decay_ratio", decay_ratio<&OptimSection::input_tables>, {0, 1e3}, "decay of the tables at the input / weight_decay"},
     {"optim", "input_tables_update", choice<optim, &OptimSection::input_tables_update>, any, "of the tables at the input: of all rows in every step, or of those that the step touches"},
@@ -270,6 +275,7 @@ std::string Key::text(const Config& config) const {
           [&](const Field<std::string>& field) { return toml_string(field.get(config)); },
           [&](const Field<float>& field) { return float_text(field.get(config)); },
           [&](const Field<std::vector<NgramTable>>& field) { return ngram_tables_text(field.get(config)); },
+          [&](const Field<std::vector<std::int64_t>>& field) { return whole_numbers_text(field.get(config)); },
           [&](const Choice& choice) { return toml_string(choice.words[static_cast<std::size_t>(choice.get(config))]); },
           [&](const auto& whole) { return fmt::format("{}", whole.get(config)); },
       },

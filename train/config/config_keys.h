@@ -34,7 +34,7 @@ struct Choice {
 };
 
 using Member = std::variant<Field<bool>, Field<int>, Field<std::int64_t>, Field<float>, Field<std::string>,
-                            Field<std::vector<NgramTable>>, Choice>;
+                            Field<std::vector<NgramTable>>, Field<std::vector<std::int64_t>>, Choice>;
 
 /// What has to agree in a key where training goes on from something saved (same_model.h).
 enum class Identity {

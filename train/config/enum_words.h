@@ -24,7 +24,7 @@ inline constexpr std::array<std::string_view, 3> words<NormPlacement> = {"pre", 
 template <>
 inline constexpr std::array<std::string_view, 2> words<Activation> = {"swiglu", "geglu"};
 template <>
-inline constexpr std::array<std::string_view, 3> words<HeadKind> = {"dense", "vq", "low_rank"};
+inline constexpr std::array<std::string_view, 4> words<HeadKind> = {"dense", "vq", "low_rank", "adaptive"};
 template <>
 inline constexpr std::array<std::string_view, 3> words<CodebookLearning> = {"gradient", "commitment", "ema"};
 template <>

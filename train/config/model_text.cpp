@@ -1,6 +1,7 @@
 #include "train/config/model_text.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
 #include "train/config/enum_words.h"
 #include "train/config/ngram_tables.h"
@@ -21,12 +22,23 @@ std::string vq_head_text(const VqHeadConfig& head) {
   return text;
 }
 
+/// "V/8 V/2" where the configuration leaves them to the vocabulary.
+std::string cutoffs_text(const AdaptiveHeadConfig& head) {
+  return head.cutoffs.empty() ? "V/8 V/2" : fmt::format("{}", fmt::join(head.cutoffs, " "));
+}
+
+std::string adaptive_head_text(const AdaptiveHeadConfig& head) {
+  return fmt::format("adaptive at {} ratio {}", cutoffs_text(head), head.tail_ratio);
+}
+
 }  // namespace
 
 std::string head_text(const ModelConfig& model, const HeadConfig& head) {
   const auto* vq = vq_of(head);
   const auto* low_rank = low_rank_of(head);
+  const auto* adaptive = adaptive_of(head);
   std::string text = vq != nullptr         ? vq_head_text(*vq)
+                     : adaptive != nullptr ? adaptive_head_text(*adaptive)
                      : low_rank != nullptr ? fmt::format("low_rank r={}", low_rank->rank)
                                            : "dense";
   if (model.tie_embeddings) text += " tied";
@@ -39,6 +51,10 @@ std::string head_sentence(const HeadConfig& head) {
   const VqHeadConfig* const vq = vq_of(head);
   if (const auto* low_rank = low_rank_of(head)) {
     return fmt::format("dense of rank {}{}", low_rank->rank, bias ? ", with a token bias" : ", no bias");
+  }
+  if (const auto* adaptive = adaptive_of(head)) {
+    return fmt::format("adaptive softmax: {} bands cut at {}, each tail band {} times narrower{}", adaptive->bands(),
+                       cutoffs_text(*adaptive), adaptive->tail_ratio, bias ? ", with a token bias" : ", no bias");
   }
   if (vq == nullptr) {
     const float cap = softcap_of(head);

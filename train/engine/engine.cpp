@@ -39,7 +39,7 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
                  config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since, model_.row_tables()),
       evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
-                     config.run.cuda_graphs ? UseGraphs::yes : UseGraphs::no) {}
+                     config.run.cuda_graphs && adaptive_of(config.head) == nullptr ? UseGraphs::yes : UseGraphs::no) {}
 
 double Engine::step(std::int64_t step, float lr) {
   micro_batches_.enqueue();
@@ -54,7 +54,8 @@ double Engine::update(std::int64_t step, float lr) {
 
 Evaluator Engine::evaluator(const ShardSet& heldout) {
   VQLM_ASSERT(evaluation_);
-  return Evaluator(backend_, grid_, model_, heldout, config_.train.eval_tokens, map_, nullptr, evaluation_);
+  const CodeMap* const codes = vq_of(config_.head) != nullptr ? map_ : nullptr;  // an adaptive head's bands are none
+  return Evaluator(backend_, grid_, model_, heldout, config_.train.eval_tokens, codes, nullptr, evaluation_);
 }
 
 }  // namespace vqlm

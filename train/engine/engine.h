@@ -20,7 +20,7 @@ std::int64_t micro_batches_of(const Config& config);
 class Engine {
  public:
   /// Allocates all that training needs, held-out evaluation included where the configuration evaluates; parameters are
-  /// zeros. config must be resolved; map: the VQ head's, null for a dense one. All must outlive the engine, but for the map
+  /// zeros. config must be resolved; map: a VQ or an adaptive head's, null for others. All must outlive the engine, but for the map
   /// where nothing is evaluated. Collective over the tensor groups. Throws Error where there is too little memory.
   Engine(Backend& backend, const ProcessGrid& grid, const Config& config, const CodeMap* map);
 

@@ -22,16 +22,14 @@ class PlannedTraining {
         backend_(machine_, options.activation),
         grid_(make_planning_grid(machine_, backend_, config.parallel.data, config.parallel.tensor,
                                  rank_of(config, options))),
-        balanced_(vq_of(config.head) != nullptr && options.map == nullptr
-                      ? std::optional(balanced_map(config.model, *vq_of(config.head)))
-                      : std::nullopt),
+        balanced_(options.map == nullptr ? planned_map(config.model, config.head) : std::nullopt),
         sources_(config.data.sources()),
         vocabulary_(config.model.vocab_size),
         first_step_(config.run.head_since + 1),
         engine_(backend_, grid_, config,
-                vq_of(config.head) == nullptr ? nullptr
-                : balanced_                   ? &*balanced_
-                                              : options.map) {}
+                !map_sizes(config.head) ? nullptr
+                : balanced_             ? &*balanced_
+                                        : options.map) {}
 
   MemoryPlan memory() const { return {backend_.memory().in_use}; }
 

@@ -19,7 +19,7 @@ namespace vqlm {
 struct PlanOptions {
   DType activation = DType::bf16;  // what the device computes in
   StatedRates rates{};
-  const CodeMap* map = nullptr;  // of a VQ head; null: balanced clusters of the configuration's sizes
+  const CodeMap* map = nullptr;  // of a VQ or an adaptive head; null: clusters or bands of the configuration's sizes
   int rank = -1;                 // of the job; -1: the last, which holds the largest part of what does not divide
 };
 

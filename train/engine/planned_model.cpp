@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "core/model/head/band_map.h"
 #include "core/model/transformer.h"
 #include "dist/self_communicator.h"
 #include "train/engine/planning_backend.h"
@@ -13,7 +14,7 @@ namespace {
 class PlannedModel {
  public:
   PlannedModel(const ModelConfig& model, const HeadConfig& head)
-      : map_(vq_of(head) != nullptr ? std::optional(balanced_map(model, *vq_of(head))) : std::nullopt),
+      : map_(planned_map(model, head)),
         transformer_(backend_, alone_, {.model = model, .head = head, .batch = {1, 1}, .purpose = Purpose::evaluation},
                      map_ ? &*map_ : nullptr) {}
 
@@ -45,6 +46,12 @@ HeadCost head_cost(const ModelConfig& model, const HeadConfig& head) {
   smallest.n_layers = smallest.n_heads = smallest.n_kv_heads = 1;
   smallest.d_ff = 1;
   return PlannedModel(smallest, head).transformer().head().cost();
+}
+
+std::optional<CodeMap> planned_map(const ModelConfig& model, const HeadConfig& head) {
+  if (const auto* adaptive = adaptive_of(head)) return contiguous_band_map(*adaptive, model.vocab_size);
+  if (const auto* vq = vq_of(head)) return balanced_map(model, *vq);
+  return std::nullopt;
 }
 
 CodeMap balanced_map(const ModelConfig& model, const VqHeadConfig& head) {

@@ -2,6 +2,7 @@
 // what its head costs.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ std::vector<LogicalTensor> logical_tensors(const ModelConfig& model, const HeadC
 /// The cost of the head alone. Of `model` only vocabulary, width and tie_embeddings count.
 HeadCost head_cost(const ModelConfig& model, const HeadConfig& head);
 
+/// A map of the sizes that the head's has, where the real one is not known; none for heads without a map.
+std::optional<CodeMap> planned_map(const ModelConfig& model, const HeadConfig& head);
 /// Clusters whose sizes are equal to within one, for a head whose map is not known; the members' codes are 0.
 CodeMap balanced_map(const ModelConfig& model, const VqHeadConfig& head);
 

@@ -38,6 +38,8 @@ class CarriedModel : public VqReplacement {
 
 std::string carry_over_obstacle(const HeadConfig& head) {
   const VqHeadConfig* const vq = vq_of(head);
+  if (adaptive_of(head) != nullptr)
+    return "head.kind = \"adaptive\": its map is of frequencies alone; name a model with a VQ head";
   if (vq == nullptr) {
     return fmt::format("head.kind = \"{}\": it has no code map; name a model with a VQ head", word_of(kind_of(head)));
   }

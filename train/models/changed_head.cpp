@@ -113,6 +113,10 @@ void check_head_change(const Config& config, const ModelSource& source) {
   if (low_rank_of(config.head) != nullptr) {
     refuse(config, source, "a low-rank head is made of no other; start with it, or go on with head.kind = \"dense\"");
   }
+  if (adaptive_of(config.head) != nullptr)
+    refuse(config, source, "an adaptive head is made of no other; start with it");
+  if (adaptive_of(source.head()) != nullptr)
+    refuse(config, source, "of an adaptive head no other is made: its probabilities are of several softmaxes");
   const bool tied_before = source.model().tie_embeddings;
   const VqHeadConfig* const vq = vq_of(config.head);
   const float cap = softcap_of(source.head());

@@ -59,6 +59,20 @@ decltype(VqHeadConfig::learning) parse_learning(const HfSection& config) {
   return GradientLearningConfig{};
 }
 
+/// "head_cutoffs": [2048, 8192].
+HeadConfig parse_adaptive(const HfSection& config, const ModelConfig& model, bool bias) {
+  AdaptiveHeadConfig head{.bias = bias, .tail_ratio = static_cast<int>(config.integer("head_tail_ratio"))};
+  if (head.tail_ratio < 1 || head.tail_ratio > 65536) config.refuse("head_tail_ratio", "must be from 1 to 65536");
+  std::int64_t begin = 0;
+  for (const Json& cutoff : config.list("head_cutoffs")) {
+    if (!cutoff.is_number_unsigned() || cutoff <= begin || cutoff >= model.vocab_size)
+      config.refuse("head_cutoffs", fmt::format("must rise from 1 to at most {}", model.vocab_size - 1));
+    head.cutoffs.push_back(begin = cutoff.get<std::int64_t>());
+  }
+  if (head.cutoffs.empty()) config.refuse("head_cutoffs", "must hold a number");
+  return head;
+}
+
 HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) {
   const bool bias = config.flag("head_bias", false);
   const auto kind = value_of<HeadKind>(config.text("head_kind"));
@@ -71,6 +85,7 @@ HeadConfig parse_native_head(const HfSection& config, const ModelConfig& model) 
     if (rank > model.d_model) config.refuse("head_rank", fmt::format("is above hidden_size = {}", model.d_model));
     return LowRankHeadConfig{.bias = bias, .rank = rank};
   }
+  if (kind == HeadKind::adaptive) return parse_adaptive(config, model, bias);
   VqHeadConfig head{.bias = bias,
                     .clusters = config.integer("vq_clusters"),
                     .members = parse_members(config, model),
@@ -113,6 +128,11 @@ void append_native(nlohmann::ordered_json& json, const HfConfig& config) {
   json["head_bias"] = has_bias(config.head);
   if (const float cap = softcap_of(config.head); cap > 0) json["head_softcap"] = hf_number(cap);
   if (const LowRankHeadConfig* const low_rank = low_rank_of(config.head)) json["head_rank"] = low_rank->rank;
+  if (const AdaptiveHeadConfig* const adaptive = adaptive_of(config.head)) {
+    json["head_cutoffs"] = adaptive->cutoffs;
+    json["head_tail_ratio"] = adaptive->tail_ratio;
+    json["vq_map_provenance"] = config.map_provenance;
+  }
   const VqHeadConfig* const head = vq_of(config.head);
   if (head == nullptr) return;
   VQLM_ASSERT(!head->input_codes);  // the form has none: FoldedInputCodes

@@ -7,6 +7,7 @@
 
 #include "core/box.h"
 #include "core/error.h"
+#include "core/model/head/band_map.h"
 #include "data/files/atomic_file.h"
 #include "data/files/safetensors.h"
 #include "data/tokenizer/tokenizer_files.h"
@@ -46,7 +47,7 @@ class HfModel : public ModelSource {
         logical_(logical_tensors(config_.model, config_.head)) {
     check_tensors();
     if (config_.model.tie_embeddings && weights_.tensors().contains("lm_head.weight")) check_tied();
-    if (kind_of(config_.head) == HeadKind::vq) read_map();
+    if (map_sizes(config_.head)) read_map();
   }
 
   const std::filesystem::path& path() const override { return path_; }
@@ -129,7 +130,7 @@ void HfModel::check_extra(const std::set<std::string>& expected) const {
     const bool table =
         name.ends_with(".rotary_emb.inv_freq");  // written by older transformers; a function of rope_theta
     const bool tied = config_.model.tie_embeddings && name == "lm_head.weight";
-    const bool map = kind_of(config_.head) == HeadKind::vq && (name == cluster_tensor || name == codes_tensor);
+    const bool map = map_sizes(config_.head) && (name == cluster_tensor || name == codes_tensor);
     if (table || tied || map || expected.contains(name)) continue;
     throw Error(fmt::format("{}: tensor {} of shape {} has no place in a model as config.json describes it",
                             place.file->path(), name, place.entry->shape_str()));
@@ -159,11 +160,11 @@ std::vector<std::int64_t> HfModel::read_integers(const char* name, const std::ve
 }
 
 void HfModel::read_map() {
-  const auto& head = std::get<VqHeadConfig>(config_.head);
+  const MapSizes sizes = map_sizes(config_.head).value();
   CodeMap map{.vocab_size = config_.model.vocab_size,
-              .clusters = head.clusters,
-              .groups = head.groups(),
-              .codes = head.codes(),
+              .clusters = sizes.clusters,
+              .groups = sizes.groups,
+              .codes = sizes.codes,
               .cluster_of_token = {},
               .member_codes = {},
               .provenance = config_.map_provenance,
@@ -179,6 +180,7 @@ void HfModel::read_map() {
     }
   }
   map.validate(origin);
+  if (const auto* adaptive = adaptive_of(config_.head)) check_band_map(map, *adaptive, origin);
   map_ = std::move(map);
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/host_collectives.h"
 #include "core/log.h"
+#include "core/model/head/band_map.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "train/codes/code_map_file.h"
 #include "train/codes/corpus_map.h"
@@ -61,6 +62,7 @@ void pad_map(CodeMap& map, std::int64_t vocab_size) {
 /// Collective; the map is the root's.
 CodeMap make_map(Backend& backend, const Config& config, const TextToCount& text,
                  const std::vector<std::int64_t>& counts, const CountingRanks& ranks) {
+  if (const auto* const adaptive = adaptive_of(config.head)) return make_band_map(*adaptive, counts);
   const ShardSet& train = text.shards();
   const auto& head = std::get<VqHeadConfig>(config.head);
   if (head.map == learned_map) {
@@ -90,11 +92,11 @@ CodeMap make_map(Backend& backend, const Config& config, const TextToCount& text
 }
 
 void broadcast_map(Backend& backend, Communicator& group, const Config& config, CodeMap& map) {
-  const auto& head = std::get<VqHeadConfig>(config.head);
+  const MapSizes sizes = map_sizes(config.head).value();
   map.vocab_size = config.model.vocab_size;
-  map.clusters = head.clusters;
-  map.groups = head.groups();
-  map.codes = head.codes();
+  map.clusters = sizes.clusters;
+  map.groups = sizes.groups;
+  map.codes = sizes.codes;
   broadcast_from(backend, group, 0, map.cluster_of_token);
   broadcast_from(backend, group, 0, map.member_codes);
   std::vector<std::uint8_t> text(map.provenance.begin(), map.provenance.end());
@@ -147,16 +149,17 @@ void refuse_overlap(const ShardSet& train, const ShardSet& heldout) {
 }  // namespace
 
 void check_map(const CodeMap& map, const Config& config, const std::string& origin) {
-  const auto& head = std::get<VqHeadConfig>(config.head);
+  if (const auto* const adaptive = adaptive_of(config.head)) return check_band_map(map, *adaptive, origin);
+  const MapSizes sizes = map_sizes(config.head).value();
   const auto check = [&](const char* key, std::int64_t in_map, std::int64_t wanted) {
     if (in_map == wanted) return;
     throw UsageError(fmt::format("head.map = {}: made for {} = {}, but the run has {}; set {} = {} or make another map",
                                  origin, key, in_map, wanted, key, in_map));
   };
   check("model.vocab_size", map.vocab_size, config.model.vocab_size);
-  check("head.clusters", map.clusters, head.clusters);
-  check("head.groups", map.groups, head.groups());
-  check("head.codes", map.codes, head.codes());
+  check("head.clusters", map.clusters, sizes.clusters);
+  check("head.groups", map.groups, sizes.groups);
+  check("head.codes", map.codes, sizes.codes);
 }
 
 ShardSet open_training_shards(const Config& config) {
@@ -206,10 +209,11 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
   const bool root = grid.world().rank() == 0;
   inputs.tokenizer = tokenizer_of(inputs.train, root);
   const auto wait = grid.world().expect_long_wait("counting tokens or making the code map");
-  const VqHeadConfig* const head = vq_of(config.head);
+  const bool needs_map = map_sizes(config.head).has_value();
+  const std::string named = vq_of(config.head) != nullptr ? vq_of(config.head)->map : "bands by frequency";
   // Whether there is a map in hand is the root's to say: making one is a matter of all ranks.
-  const bool makes_map = max_over(backend, grid.world(), head == nullptr || map || !root ? 0 : 1) > 0;
-  if (head != nullptr) inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
+  const bool makes_map = max_over(backend, grid.world(), !needs_map || map || !root ? 0 : 1) > 0;
+  if (needs_map) inputs.map = map ? std::move(map) : std::optional<CodeMap>(std::in_place);
 
   const TrainState place = goes_on_from.value_or(TrainState{});
   const std::int64_t trained = trained_tokens(config, inputs.train, place);
@@ -219,11 +223,11 @@ TrainingInputs make_training_inputs(Backend& backend, const ProcessGrid& grid, c
     if (root) log::info("token counts {}", describe_counted(text, trained));
     inputs.counts = count_text(text, config, ranks);
     inputs.counts.resize(static_cast<std::size_t>(config.model.vocab_size), 0);  // rows that only pad the vocabulary
-    if (root && makes_map) log::info("making the code map ({})", head->map);
+    if (root && makes_map) log::info("making the code map ({})", named);
     if (makes_map) *inputs.map = make_map(backend, config, text, inputs.counts, ranks);
   }
-  if (head == nullptr) return inputs;
-  if (root) check_map(*inputs.map, config, head->map);
+  if (!needs_map) return inputs;
+  if (root) check_map(*inputs.map, config, named);
   broadcast_map(backend, grid.world(), config, *inputs.map);
   if (root) log::info("code map: {}", map_line(*inputs.map, config, trained));
   return inputs;

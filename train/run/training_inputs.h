@@ -1,4 +1,4 @@
-// What training reads before its first step: shards, unigram counts and, for a VQ head, the code map.
+// What training reads before its first step: shards, unigram counts and, for a VQ or an adaptive head, the code map.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct TrainingInputs {
   ShardSet train;  // of all sources (train/run/mixture.h)
   std::vector<HeldoutSet> heldout;
   std::vector<std::int64_t> counts;              // (V) of the text that the run counts; empty where it counts none
-  std::optional<CodeMap> map;                    // VQ head only
+  std::optional<CodeMap> map;                    // of a VQ or an adaptive head
   std::vector<std::filesystem::path> tokenizer;  // its files beside the shards (data/tokenizer/tokenizer_files.h)
 };
 

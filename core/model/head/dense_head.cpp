@@ -16,10 +16,12 @@ std::int64_t logits_budget(const Backend& backend) {
 
 constexpr std::int64_t min_chunk_rows = 64;
 
+}  // namespace
+
 // Rows of a chunk: as few chunks as the budget allows, of equal size, because a short last one costs another pass over the
 // gradient of the matrix and does not fill a device: 16,384 rows at V = 50,257 are 4 chunks of 4,096, not 3 of 5,336 and one
 // of 376. On a device chunks are whole tiles of 128 rows where the budget holds one.
-std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int64_t rows) {
+std::int64_t logit_chunk_rows(const Backend& backend, std::int64_t width, std::int64_t rows) {
   if (rows == 0) return 0;
   const auto row_bytes =
       static_cast<std::int64_t>(size_of(backend.activation_dtype())) * std::max<std::int64_t>(width, 1);
@@ -31,8 +33,6 @@ std::int64_t chunk_rows_for(const Backend& backend, std::int64_t width, std::int
   const std::int64_t chunks = most == rows ? 1 : (units + most / unit - 1) / (most / unit);
   return std::min((units + chunks - 1) / chunks * unit, rows);
 }
-
-}  // namespace
 
 DenseHead::DenseHead(const HeadContext& context, const DenseHeadConfig& config, std::optional<ParameterId> tied_table,
                      std::int64_t width, float stddev)
@@ -76,7 +76,7 @@ void DenseHead::allocate_workspace(bool trainable, LogitChunks chunks) {
   // The chunk follows from the largest part, so that all ranks cut alike.
   chunk_rows_ = chunks == LogitChunks::one_for_all
                     ? all_rows
-                    : chunk_rows_for(backend, backend.padded_classes((vocab_size_ + p - 1) / p), all_rows);
+                    : logit_chunk_rows(backend, backend.padded_classes((vocab_size_ + p - 1) / p), all_rows);
   TensorArena arena;
   arena.add(logits_, {chunk_rows_, width_}, a);
   arena.add(statistics_, {chunk_rows_, 3}, DType::f32);

@@ -9,6 +9,9 @@
 
 namespace vqlm {
 
+/// Rows of logits of `width` classes that are held at a time, of `rows`: as few equal chunks as the back end's budget allows.
+std::int64_t logit_chunk_rows(const Backend& backend, std::int64_t width, std::int64_t rows);
+
 class DenseHead : public OutputHead {
  public:
   /// tied_table: the embedding table's parameter, whose rows are this head's (already sharded over the

@@ -18,10 +18,11 @@ namespace vqlm {
 
 /// What a head costs, whatever the grid.
 struct HeadCost {
-  /// V d for dense (tied: shared with the embedding), r (V + d) for low rank, (K + Q) d for the VQ head.
+  /// V d for dense (tied: shared with the embedding), r (V + d) for low rank, (K + Q) d for the VQ head; adaptive:
+  /// adaptive_head.h.
   std::int64_t matrix_parameters = 0;
   std::int64_t bias_parameters = 0;  // V for dense and low rank, K + V for the VQ head
-  std::int64_t code_bytes = 0;       // the VQ head's integer map and sub-codes
+  std::int64_t code_bytes = 0;       // the VQ head's integer map and sub-codes, an adaptive head's bands
   double multiply_adds = 0;          // per token, forward; backward costs twice that
 };
 

@@ -1,8 +1,8 @@
-"""Adaptive softmax (Grave et al., arXiv 1609.04309): the most frequent tokens and one class a tail in a first softmax, a tail's tokens
-in a second one, from h projected to d / div, d / div^2, ... numbers. With tied=1 also the input is made of these tables and
-projections (adaptive input, Baevski and Auli, arXiv 1809.10853), and there is no embedding table.
+"""vqlm's adaptive softmax (Grave et al., arXiv 1609.04309; docs/heads.md): the most frequent tokens and one class a tail in a first
+softmax, a tail's tokens in a second one, from h projected to d / div, d / div^2, ... numbers. With tied=1 also the input is made of
+these tables and projections (adaptive input, Baevski and Auli, arXiv 1809.10853), and there is no embedding table.
 
-Biases start at the log unigram counts, as every head's."""
+Biases start at the log unigram counts, as every head's. Classes of a band stand by rising id."""
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ import parts
 
 
 class Head(parts.Head):
-    def __init__(self, *context, cuts="", div=4, tied=0):
-        """cuts: where tails begin in the order of falling counts, with "/" between; default 1/8 and 1/2 of the vocabulary."""
+    def __init__(self, *context, cuts="", div=0, tied=0):
+        """cuts: where tails begin in the order of falling counts, with "/" between; default as the configuration says, or 1/8 and
+        1/2 of the vocabulary."""
         super().__init__(*context)
-        v, d = self.c.vocab_size, self.c.d_model
-        bounds = [0, *(map(int, str(cuts).split("/")) if cuts else (v // 8, v // 2)), v]
-        self.order = torch.from_numpy(np.argsort(-self.counts, kind="stable").copy())
-        self.tied, self.bands = tied, list(zip(bounds[:-1], bounds[1:], strict=True))
-        self.widths = [max(1, d // div**i) for i in range(len(self.bands))]
+        v = self.c.vocab_size
+        cuts = list(map(int, str(cuts).split("/"))) if cuts else self.settings.get("head.cutoffs", [v // 8, v // 2])
+        div = div or self.settings.get("head.tail_ratio", 4)
+        self.bias, self.tied = self.settings.get("head.bias", True), tied
+        self.bands = list(zip([0, *cuts], [*cuts, v], strict=True))
+        self.widths = [max(1, self.c.d_model // div**i) for i in range(len(self.bands))]
+        by_count = np.argsort(-self.counts, kind="stable")
+        self.order = torch.from_numpy(np.concatenate([np.sort(by_count[begin:end]) for begin, end in self.bands]))
         self.rank = torch.empty_like(self.order)
         self.rank[self.order] = torch.arange(v)
 
@@ -26,30 +30,43 @@ class Head(parts.Head):
         return [] if self.tied else super().table()
 
     def parameters(self):
+        """The first softmax has rows of the tails behind those of its tokens: in a table of their own where the others are the
+        embedding's, too."""
         unigram, d = parts.log_unigram(self.counts)[self.order.numpy()], self.c.d_model
-        role = "embedding" if self.tied else "head"
-        tails = [np.log(np.exp(unigram[begin:end]).sum()) for begin, end in self.bands[1:]]
-        found = [parts.Parameter("adaptive.tails", (len(tails), d), "head", 0.02), parts.Parameter("adaptive.tail_bias", (len(tails),), "head", value=tails)]
-        for i, ((begin, end), width) in enumerate(zip(self.bands, self.widths, strict=True)):
-            found += [parts.Parameter(f"adaptive.{i}.weight", (end - begin, width), role, 0.02),
-                      parts.Parameter(f"adaptive.{i}.bias", (end - begin,), "head", value=unigram[begin:end])]
-            if i > 0:  # a vector's numbers keep their deviation on the way up
-                found.append(parts.Parameter(f"adaptive.{i}.projection", (width, d), "head", width**-0.5))
+        masses = [np.exp(unigram[begin:end].astype(np.float64)).sum() for begin, end in self.bands]
+        first, tails, count = unigram[: self.bands[0][1]], np.log(masses[1:]), len(self.bands) - 1
+        if self.tied:
+            found = [parts.Parameter("lm_head.weight", (len(first), d), "embedding", 0.02), parts.Parameter("lm_head.tail_classes", (count, d), "head", 0.02)]
+        else:
+            found = [parts.Parameter("lm_head.weight", (len(first) + count, d), "head", 0.02)]
+        biases = [("lm_head.bias", np.concatenate([first, tails]))]
+        for i, (begin, end) in enumerate(self.bands[1:]):
+            # W A, and the first scores, are as large as with a matrix of 0.02.
+            width, name = self.widths[i + 1], f"lm_head.tails.{i}"
+            found += [parts.Parameter(f"{name}.weight", (end - begin, width), "embedding" if self.tied else "head", 0.02 * (d / width) ** 0.5),
+                      parts.Parameter(f"{name}.projection.weight", (width, d), "head", d**-0.5)]
+            biases.append((f"{name}.bias", unigram[begin:end] - tails[i]))
+        if self.bias:
+            found += [parts.Parameter(name, value.shape, "head", value=value) for name, value in biases]
         return found
+
+    def scores(self, h, w, name):
+        return torch.nn.functional.linear(h, w[f"{name}.weight"], w[f"{name}.bias"] if self.bias else None)
 
     def embed(self, ids, w):
         if not self.tied:
             return super().embed(ids, w)
-        bands = [w[f"adaptive.{i}.weight"] @ w[f"adaptive.{i}.projection"] if i else w["adaptive.0.weight"] for i in range(len(self.bands))]
-        return torch.cat(bands)[self.rank[ids]] * self.c.embedding_scale
+        tails = [w[f"lm_head.tails.{i}.weight"] @ w[f"lm_head.tails.{i}.projection.weight"] for i in range(len(self.bands) - 1)]
+        return torch.cat([w["lm_head.weight"], *tails])[self.rank[ids]] * self.c.embedding_scale
 
     def first(self, h, w):
         """(N, the first band's tokens and the tails)."""
-        rows, bias = torch.cat([w["adaptive.0.weight"], w["adaptive.tails"]]), torch.cat([w["adaptive.0.bias"], w["adaptive.tail_bias"]])
-        return torch.log_softmax(h @ rows.T + bias, -1)
+        rows = torch.cat([w["lm_head.weight"], w["lm_head.tail_classes"]]) if self.tied else w["lm_head.weight"]
+        return torch.log_softmax(torch.nn.functional.linear(h, rows, w["lm_head.bias"] if self.bias else None), -1)
 
     def inside(self, i, h, w):
-        return torch.log_softmax(h @ w[f"adaptive.{i}.projection"].T @ w[f"adaptive.{i}.weight"].T + w[f"adaptive.{i}.bias"], -1)
+        name = f"lm_head.tails.{i - 1}"
+        return torch.log_softmax(self.scores(h @ w[f"{name}.projection.weight"].T, w, name), -1)
 
     def log_probs(self, h, w):
         first, shared = self.first(h, w), self.bands[0][1]

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/model/head/band_map.h"
 #include "train/config/model_text.h"
 #include "train/engine/engine.h"
 #include "train/engine/lap_timer.h"
@@ -52,6 +53,7 @@ class SyntheticTraining {
  private:
   std::uint64_t seed() const { return static_cast<std::uint64_t>(config_.train.seed); }
   std::optional<CodeMap> make_map() const {
+    if (const auto* adaptive = adaptive_of(config_.head)) return make_band_map(*adaptive, counts_);
     const VqHeadConfig* const head = vq_of(config_.head);
     if (head == nullptr) return std::nullopt;
     if (head->map == "random") {

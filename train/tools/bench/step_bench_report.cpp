@@ -64,6 +64,10 @@ nlohmann::ordered_json shape_json(const StepShape& shape) {
                                  {"micro_batch", shape.micro_batch},
                                  {"micro_batches", shape.micro_batches}};
   if (const LowRankHeadConfig* const low_rank = low_rank_of(shape.head)) json["rank"] = low_rank->rank;
+  if (const AdaptiveHeadConfig* const adaptive = adaptive_of(shape.head)) {
+    json["cutoffs"] = adaptive->cutoffs;
+    json["tail_ratio"] = adaptive->tail_ratio;
+  }
   if (const VqHeadConfig* const vq = vq_of(shape.head)) {
     json["clusters"] = vq->clusters;
     json["members"] = word_of(static_cast<MemberVectors>(vq->members.index()));

@@ -8,7 +8,8 @@ class VqlmConfig(LlamaConfig):
     or vq_members "embedding" with vq_member_mean;
     head_kind "dense": Llama's matrix, with a bias where head_bias says so, and its logits x as c tanh(x / c) where
     head_softcap is a c;
-    head_kind "low_rank": the matrix of rank head_rank, as a product of two.
+    head_kind "low_rank": the matrix of rank head_rank, as a product of two;
+    head_kind "adaptive": an adaptive softmax, its bands cut at the ranks head_cutoffs, tail band i head_tail_ratio^i times narrower.
     ngram_tables [[order, rows], ...]: tables at the input, of a row for each value of a hash of the last `order` tokens."""
 
     model_type = "vqlm"
@@ -30,6 +31,8 @@ class VqlmConfig(LlamaConfig):
         ngram_tables=None,
         head_softcap=None,
         head_rank=None,
+        head_cutoffs=None,
+        head_tail_ratio=4,
         **kwargs,
     ):
         self.head_kind = head_kind
@@ -47,4 +50,6 @@ class VqlmConfig(LlamaConfig):
         self.ngram_tables = ngram_tables or []
         self.head_softcap = head_softcap
         self.head_rank = head_rank
+        self.head_cutoffs = head_cutoffs or []
+        self.head_tail_ratio = head_tail_ratio
         super().__init__(**kwargs)

@@ -29,6 +29,11 @@ void check_head(const ModelSource& source) {
                     "and with --expand as stock Llama where one equals it, which --from hf --to gguf takes",
                     source.path().string()));
   }
+  if (adaptive_of(source.head()) != nullptr) {
+    throw Error(fmt::format(
+        "{}: --to gguf: has an adaptive head, which llama.cpp cannot compute; --to hf writes it for transformers",
+        source.path().string()));
+  }
   if (const float cap = softcap_of(source.head()); cap > 0) {
     throw Error(fmt::format(
         "{}: --to gguf: the head caps its logits (head.softcap = {}), which llama.cpp's Llama does not; write "

@@ -45,7 +45,7 @@ class HfFolder {
     config_.family = hf_family_of(source.model(), source.path().string()).model_type;
     config_.head = source.head();
     config_.max_positions = source.seq_len() > 0 ? source.seq_len() : 2048;
-    if (kind_of(source.head()) == HeadKind::vq) map_ = source.code_map().value();
+    if (map_sizes(source.head())) map_ = source.code_map().value();
     choose_form(options.expand);
     if (map_) config_.map_provenance = map_->provenance;
     logical_ = logical_tensors(config_.model, config_.head);
@@ -168,6 +168,12 @@ HfSpecialTokens tokens_of(const std::string& generation_config) {
 }  // namespace
 
 void write_hf(const ModelSource& source, const std::filesystem::path& out, const HfWriteOptions& options) {
+  if (adaptive_of(source.head()) != nullptr && options.expand) {
+    throw Error(fmt::format(
+        "{}: --expand: no matrix equals an adaptive head (head.kind = \"adaptive\"), whose probabilities are of "
+        "several softmaxes; leave --expand out for the native form",
+        source.path().string()));
+  }
   if (low_rank_of(source.head()) != nullptr) {
     if (options.expand) return write_hf(MultipliedHead(source), out, options);
     if (source.model().tie_embeddings) {

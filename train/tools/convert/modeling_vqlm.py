@@ -1,5 +1,5 @@
 """Llama with vqlm's output head and its tables at the input. The logits are exact: their softmax is p(v | h); those of a VQ head
-are log-probabilities."""
+or an adaptive one are log-probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +103,40 @@ class LowRankHead(nn.Linear):
         return super().forward(self.projection(hidden_states))
 
 
+class TailBand(nn.Linear):
+    """The scores of a band's members, W (A h) + b."""
+
+    def __init__(self, config, members, width):
+        super().__init__(width, members, bias=config.head_bias)
+        self.projection = nn.Linear(config.hidden_size, width, bias=False)
+
+    def forward(self, hidden_states):
+        return super().forward(self.projection(hidden_states))
+
+
+class AdaptiveHead(nn.Linear):
+    """The classes are band 0's tokens, then one for each tail band; the members of a band are told apart by a softmax of its own.
+    A band's tokens stand by rising id: log p(v | h) = log_softmax(W h + b)_band + log_softmax(W_i A_i h + b_i)_v."""
+
+    def __init__(self, config):
+        ends = [*config.head_cutoffs, config.vocab_size]
+        super().__init__(config.hidden_size, ends[0] + len(ends) - 1, bias=config.head_bias)
+        self.words = ends[0]
+        widths = [max(1, config.hidden_size // config.head_tail_ratio ** (i + 1)) for i in range(len(ends) - 1)]
+        bands = zip(ends, ends[1:], widths)
+        self.tails = nn.ModuleList([TailBand(config, end - begin, width) for begin, end, width in bands])
+        self.register_buffer("cluster_of_token", torch.zeros(config.vocab_size, dtype=torch.int32))
+
+    def forward(self, hidden_states):
+        head = F.log_softmax(super().forward(hidden_states).float(), dim=-1)
+        parts = [head[..., : self.words]]
+        for i, tail in enumerate(self.tails):
+            of_band = head[..., self.words + i : self.words + i + 1]
+            parts.append(of_band + F.log_softmax(tail(hidden_states).float(), dim=-1))
+        by_band = torch.argsort(self.cluster_of_token.long(), stable=True)
+        return torch.cat(parts, dim=-1)[..., torch.argsort(by_band)]
+
+
 class VqlmForCausalLM(LlamaForCausalLM):
     config_class = VqlmConfig
 
@@ -116,6 +150,8 @@ class VqlmForCausalLM(LlamaForCausalLM):
             self.lm_head.embedding = [self.model.embed_tokens]
         elif config.head_kind == "low_rank":
             self.lm_head = LowRankHead(config)
+        elif config.head_kind == "adaptive":
+            self.lm_head = AdaptiveHead(config)
         else:
             linear = CappedLinear if config.head_softcap else nn.Linear
             self.lm_head = linear(config.hidden_size, config.vocab_size, bias=config.head_bias)

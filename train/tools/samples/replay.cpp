@@ -98,7 +98,7 @@ ReplayedStep replay(Backend& backend, const ProcessGrid& grid, const ReplayPlan&
     check_training_shards(*checkpoint, shards);
     if (!changes_head(plan.config, checkpoint->config())) map = checkpoint->code_map();
   }
-  const bool needs_map = !map && plan.initial.empty() && vq_of(plan.config.head) != nullptr;
+  const bool needs_map = !map && plan.initial.empty() && map_sizes(plan.config.head).has_value();
   if (needs_map && std::filesystem::exists(run / "code_map.h5")) {
     map = load_code_map((run / "code_map.h5").string());
   }
