@@ -194,6 +194,33 @@ class Convert(unittest.TestCase):
         self.refused(2, "its head is low_rank r=8 no bias", "codes", "make", "--map", "from-dense", "--from", low, "--clusters", "8",
                      "--out", self.folder / "no.h5")
 
+    def test_an_adaptive_head_stays_what_it_is(self):
+        model, hf, back = self.folder / "bands", self.folder / "bands-hf", self.folder / "bands-back"
+        told = run("train", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[30,100]", "head.tail_ratio=2"))
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertIn("code map: bands by frequency: 30 + 70 + ", told.stderr)
+        self.assertIn("adaptive softmax: 3 bands cut at 30 100, each tail band 2 times narrower, with a token bias", self.convert("--info", model))
+        self.convert("--to", "hf", "--checkpoint", model, "--out", hf)
+        self.convert("--from", "hf", "--input", hf, "--out", back)
+        nll = []
+        for form in (model, hf, back):
+            out = self.folder / "bands.json"
+            self.ok("eval", "--checkpoint", form, "--data", f"{self.folder}/shards/heldout-*.h5", "--seq-len", "32", "--json", out)
+            nll.append(json.loads(out.read_text())["nll"])
+        for one in nll[1:]:
+            self.assertAlmostEqual(one / nll[0], 1, delta=1e-6)  # in batches of other sizes
+        self.assertNotIn("code_usage", json.loads((self.folder / "bands.json").read_text()))
+        self.ok("generate", "--checkpoint", hf, "--prompt", "the", "--max-tokens", "5")
+        self.refused(1, "no matrix equals an adaptive head", "convert", "--to", "hf", "--expand", "--checkpoint", model, "--out", self.folder / "no")
+        self.refused(1, "has an adaptive head", "convert", "--to", "gguf", "--checkpoint", model, "--out", self.folder / "no")
+        for head in ("dense", "vq"):
+            self.refused(2, "no other head is made of an adaptive one", "convert", "--head", head, "--checkpoint", model, "--out", self.folder / "no")
+        self.refused(2, "its head is adaptive at 30 100 ratio 2", "codes", "make", "--map", "from-dense", "--from", model, "--clusters", "8",
+                     "--out", self.folder / "no.h5")
+        self.refused(2, "its map is of frequencies alone", "codes", "refit", "--checkpoint", model, "--data", f"{self.folder}/shards/train-*.h5",
+                     "--out", self.folder / "no.h5")
+        self.refused(2, "head.cutoffs", "train", "--resume", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[30,90]", steps=6))
+
     def test_usage(self):
         dense, out = self.folder / "dense", self.folder / "nowhere"
         self.refused(2, "name a model", "convert", "--out", out)
