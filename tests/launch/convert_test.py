@@ -196,10 +196,10 @@ class Convert(unittest.TestCase):
 
     def test_an_adaptive_head_stays_what_it_is(self):
         model, hf, back = self.folder / "bands", self.folder / "bands-hf", self.folder / "bands-back"
-        told = run("train", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[30,100]", "head.tail_ratio=2"))
+        told = run("train", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[6,20]", "head.tail_ratio=2"))
         self.assertEqual(told.returncode, 0, told.stderr)
-        self.assertIn("code map: bands by frequency: 30 + 70 + ", told.stderr)
-        self.assertIn("adaptive softmax: 3 bands cut at 30 100, each tail band 2 times narrower, with a token bias", self.convert("--info", model))
+        self.assertIn("code map: bands by frequency: 6 + 14 + ", told.stderr)
+        self.assertIn("adaptive softmax: 3 bands cut at 6 20, each tail band 2 times narrower, with a token bias", self.convert("--info", model))
         self.convert("--to", "hf", "--checkpoint", model, "--out", hf)
         self.convert("--from", "hf", "--input", hf, "--out", back)
         nll = []
@@ -215,11 +215,11 @@ class Convert(unittest.TestCase):
         self.refused(1, "has an adaptive head", "convert", "--to", "gguf", "--checkpoint", model, "--out", self.folder / "no")
         for head in ("dense", "vq"):
             self.refused(2, "no other head is made of an adaptive one", "convert", "--head", head, "--checkpoint", model, "--out", self.folder / "no")
-        self.refused(2, "its head is adaptive at 30 100 ratio 2", "codes", "make", "--map", "from-dense", "--from", model, "--clusters", "8",
+        self.refused(2, "its head is adaptive at 6 20 ratio 2", "codes", "make", "--map", "from-dense", "--from", model, "--clusters", "8",
                      "--out", self.folder / "no.h5")
         self.refused(2, "its map is of frequencies alone", "codes", "refit", "--checkpoint", model, "--data", f"{self.folder}/shards/train-*.h5",
                      "--out", self.folder / "no.h5")
-        self.refused(2, "head.cutoffs", "train", "--resume", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[30,90]", steps=6))
+        self.refused(2, "head.cutoffs", "train", "--resume", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[6,19]", steps=6))
 
     def test_usage(self):
         dense, out = self.folder / "dense", self.folder / "nowhere"

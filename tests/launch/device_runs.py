@@ -28,7 +28,7 @@ HEADS = {"dense": ["head.kind=dense"], "capped": ["head.kind=dense", "head.softc
          "tied": ["head.kind=dense", "model.tie_embeddings=true"],
          "low_rank": ["head.kind=low_rank", "head.rank=24"],
          "low_rank_tied": ["head.kind=low_rank", "head.rank=24", "model.tie_embeddings=true"],
-         "adaptive": ["head.kind=adaptive", "head.cutoffs=[60,150]"],
+         "adaptive": ["head.kind=adaptive", "head.cutoffs=[6,14]"],
          "vq": ["head.kind=vq", "head.clusters=8", "head.members=codes", "head.input_codes=false", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=commitment"],
          "vq_ema": ["head.kind=vq", "head.clusters=8", "head.members=codes", "head.input_codes=false", "head.groups=4", "head.codes=8", "head.map=frequency", "head.learning=ema"],
          "vq_embedding": ["head.kind=vq", "head.clusters=8", "head.map=frequency", "head.members=embedding", "head.member_mean=false",
