@@ -65,7 +65,7 @@ void BandSoftmax::run(Tensor nll, Tensor dh, Accumulate accumulate_dh, Tensor h,
   if (!dh) return;
   backend_.run(SoftmaxGradient{
       .logits = logits, .bias = bias(), .lse = lse, .targets = classes, .classes = all, .scale = scale});
-  backend_.run(Matmul{.c = parameters_.padded_gradient(weight_),
+  backend_.run(Matmul{.c = parameters_.product_gradient(weight_).c,
                       .a = logits,
                       .b = z,
                       .ta = Transpose::yes,
