@@ -79,13 +79,17 @@ void SlowRanks::judge_work(std::vector<std::string>& words) {
 
 void SlowRanks::judge_links(std::vector<std::string>& words) {
   for (Rank& rank : ranks_) {
-    const bool bad = rank.round_trip > slow_round_trip || rank.lost > lossy;
+    const bool slow = rank.round_trip > slow_round_trip, loses = rank.lost > lossy;
     const bool good = rank.round_trip < slow_round_trip / 2 && rank.lost < lossy / 2;
-    if (bad && !std::exchange(rank.told_link, true)) {
-      words.push_back(
-          fmt::format("{}: its link to rank 0 is slow: {:.0f} ms there and back, {:.0f} % of the beats lost", rank.name,
-                      1000 * rank.round_trip, 100 * rank.lost));
-    } else if (good && std::exchange(rank.told_link, false)) {
+    if ((slow && !rank.told_delay) || (loses && !rank.told_loss)) {
+      rank.told_delay |= slow;
+      rank.told_loss |= loses;
+      words.push_back(fmt::format("{}: its link to rank 0 is slow: {}{}{}", rank.name,
+                                  slow ? fmt::format("{:.0f} ms there and back", 1000 * rank.round_trip) : "",
+                                  slow && loses ? ", " : "",
+                                  loses ? fmt::format("{:.0f} % of the beats lost", 100 * rank.lost) : ""));
+    } else if (good && (rank.told_delay || rank.told_loss)) {
+      rank.told_delay = rank.told_loss = false;
       words.push_back(fmt::format("{}: its link to rank 0 is good again", rank.name));
     }
   }

@@ -32,7 +32,7 @@ class SlowRanks {
     int slow_windows = 0;          // in a row
     bool told_slow = false;
     double round_trip = 0, lost = 0;  // the last beat's
-    bool told_link = false;
+    bool told_delay = false, told_loss = false;
   };
 
   bool close_window(Clock::time_point now);

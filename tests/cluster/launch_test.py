@@ -183,12 +183,10 @@ class Network(Trainings):
 
     @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")
     def test_a_link_with_200_ms_and_5_percent_loss_is_told_by_its_host(self):
-        # Whichever is noticed first: the quickest of the last answers is one of before for a while.
-        warning = re.compile(r"watchdog: rank [23] on h2: its link to rank 0 is slow: (\d+) ms there and back, (\d+) % of the")
+        warning = re.compile(r"watchdog: rank [23] on h2: its link to rank 0 is slow: (\d+) ms there and back")
         words = self.train_over(lambda: cluster.slow("h2", 200, loss=5), lambda: cluster.quicken("h2"), steps=2,
                                 until=lambda job: warning.search(job.words()))
-        milliseconds, lost = map(int, warning.search(words).groups())
-        self.assertTrue(milliseconds >= 400 or lost >= 4, warning.search(words)[0])
+        self.assertGreaterEqual(int(warning.search(words)[1]), 400)
         self.assertNotRegex(words, r"watchdog: rank \d on h1")
 
     @unittest.skipUnless(can_slow(), "there is neither netem nor /dev/net/tun")

@@ -71,6 +71,25 @@ class Stop(unittest.TestCase):
                 _, words = process.communicate(timeout=60)
             self.assert_saved(process, words)
 
+    def test_an_evaluation_that_a_stop_left_out_is_made_up(self):
+        def evaluated():
+            return [line["step"] for line in self.history() if "heldout_loss" in line]
+
+        command = [PROGRAM, *self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=1"]
+        with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True) as process:
+            self.wait_for_step(3, process)
+            process.send_signal(signal.SIGTERM)
+            _, words = process.communicate(timeout=60)
+        self.assert_saved(process, words)
+        last = self.steps()[-1]
+        self.assertEqual(evaluated(), list(range(1, last)))  # who asked for the end did not wait
+        command[command.index("train.steps=1000000")] = f"train.steps={last + 1}"
+        for _ in range(2):  # the second time nothing is left to do
+            end = subprocess.run([*command, "--resume"], cwd=self.folder, capture_output=True, text=True, check=False)
+            self.assertEqual(end.returncode, 0, end.stderr)
+            self.assertEqual(evaluated(), list(range(1, last + 2)))
+        self.assertNotIn("evaluating now", end.stderr)
+
     def test_a_signal_to_the_launch_script_saves_on_all_ranks(self):
         launch = [f"{SOURCE_DIR}/launch/mpirun.sh", "-n", "2", PROGRAM, *self.arguments]
         command = [*launch, "--set", "train.steps=1000000", "--set", "train.eval_every=0"]

@@ -70,6 +70,7 @@ std::optional<LostTime> cut_metrics(const std::filesystem::path& path, std::int6
     }
     if (whole && step->get<std::int64_t>() <= last_step) {
       kept += line + '\n';
+      if (object.contains("heldout_loss")) lost.evaluated_step = step->get<std::int64_t>();
     } else {
       add_lost(lost, object);
     }

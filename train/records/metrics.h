@@ -79,8 +79,9 @@ struct CheckpointMetrics {
 /// What a run that went on lost: steps that it had done already and did again, and the time between its jobs.
 struct LostTime {
   std::int64_t steps_repeated = 0;
-  double seconds_repeated = 0;  // that those steps had taken
-  double seconds_between = 0;   // from the last line of one job to the start of the next
+  double seconds_repeated = 0;      // that those steps had taken
+  double seconds_between = 0;       // from the last line of one job to the start of the next
+  std::int64_t evaluated_step = 0;  // not lost: of the last held-out loss that stays; 0: none
 };
 
 /// Rewrites the file without lines of steps after `last_step` and without a last line that a crash cut; a
@@ -98,6 +99,8 @@ class Metrics {
   void add(const StepMetrics& step);
   void add(const HeldoutMetrics& heldout);
   void add(const CheckpointMetrics& checkpoint);
+  /// Whether the run goes on after `step` and its records have no held-out loss of it.
+  bool lacks_evaluation(std::int64_t step) const { return lost_ && lost_->evaluated_step < step; }
 
  private:
   void write(std::int64_t step, const std::string& line, const std::vector<Scalar>& scalars);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "train/config/schedule.h"
 #include "train/engine/matmul_peak.h"
@@ -103,6 +104,7 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
   report_start();
+  make_up_evaluation(metrics);
   Wishes wishes;
   while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
     const StepMetrics step = train_step(stop_requested, limit, wishes);
@@ -118,10 +120,11 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
       saver_.finish();                  // where the check ends the run, the save of an earlier step is not lost
       replica_check_.run(state_.step);  // before a save of this one
     }
-    // Not where the run is left: who asked for the end may not wait long.
-    if (!evaluators_.empty() && !leaves && (last || is_due(config_.train.eval_every, state_.step))) evaluate(metrics);
+    // Not where the run is left: who asked for the end may not wait long, and the run makes it up where it goes on.
+    if (!leaves && evaluation_is_due()) evaluate(metrics);
     if (leaves || last) {
       save_and_wait(metrics);
+      if (leaves && last && evaluation_is_due()) evaluate(metrics);  // a finished run does not go on
     } else if (is_due(config_.checkpoint.every, state_.step)) {
       save();
       check_saves();  // of the one before, which it waited for
@@ -280,6 +283,18 @@ void Trainer::evaluate(Metrics* metrics) {
   heldout.tokens = state_.tokens;
   metrics->add(heldout);
   if (losses_->has_sources()) log::info("read so far: {}", losses_->epochs(static_cast<std::uint64_t>(state_.samples)));
+}
+
+bool Trainer::evaluation_is_due() const {
+  return !evaluators_.empty() && (state_.step == config_.train.steps || is_due(config_.train.eval_every, state_.step));
+}
+
+void Trainer::make_up_evaluation(Metrics* metrics) {
+  if (state_.step == 0 || !evaluation_is_due()) return;
+  const bool missing = metrics != nullptr && metrics->lacks_evaluation(state_.step);  // on the rank that writes them
+  if (max_over(backend_, grid_.world(), missing ? 1 : 0) == 0) return;
+  log::info("the run was left before the evaluation of step {}: evaluating now", state_.step);
+  evaluate(metrics);
 }
 
 void Trainer::save() {

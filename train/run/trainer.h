@@ -87,6 +87,9 @@ class Trainer {
   void note_skipped_update(const StepMetrics& step, Metrics* metrics);
   void report_start();
   void evaluate(Metrics* metrics);
+  /// The evaluation that was due after the step from which the run goes on, where it was left before that. Collective.
+  void make_up_evaluation(Metrics* metrics);
+  bool evaluation_is_due() const;
   /// Starts a checkpoint of the state where there is none yet.
   void save();
   /// The same, and waits until it is on disk. Throws Error where it could not be written.
