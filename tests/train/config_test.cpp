@@ -151,6 +151,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
         "model.attention_scale=100", "model.window=512", "model.window_pattern=6", "model.window_rope_theta=1e4",
         "model.document_end=3", "data.document_mask=true"}},
       {{"head.kind=low_rank"}, {"head.rank=9"}},
+      {{"head.kind=adaptive"}, {"head.cutoffs=[7, 30]", "head.tail_ratio=3"}},
       {{"optim.kind=muon"}, {"optim.muon_momentum=0.9"}},
       {{"head.members=codes", "head.learning=ema"},
        {"head.groups=4", "head.codes=31", "head.commitment=0.1", "head.ema_decay=0.95"}},
