@@ -1,6 +1,7 @@
 """Times of training steps over a limited link between two hosts, beside what vqlm plan predicts: a table in Markdown.
 
     VQLM_PROGRAM=build/vqlm python3 tests/cluster/step_times.py [--rates 1000,100] [--vocab 16000,50257] [--repeats 3] [--steps 4]
+        [--set parallel.overlap=false]
 
 The hosts are those of hosts.py, on one machine, whose cores they share: compute times are this machine's; tbf limits the cable
 of the second host to the rate, each way. Two ranks, one a host, data-parallel; d = 192, 2 layers, 2 x 1,024 tokens a step of
@@ -152,7 +153,9 @@ def main():
                         help="with ; between them: " + ";".join(HEADS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="timed ones of a run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for all runs")
     options = parser.parse_args()
+    SETTINGS.update(one.split("=", 1) for one in options.set)
     with Cluster(hosts=2) as cluster:
         measurement = Measurement(cluster, options)
         networks = {}
