@@ -12,6 +12,7 @@ function(vqlm_program_test name script)
 endfunction()
 
 vqlm_program_test(ablation ablation_test.py)
+vqlm_program_test(ablation_lines ablation_lines_test.py)
 vqlm_program_test(collectives collectives_test.py)
 vqlm_program_test(command_line command_line_test.py)
 vqlm_program_test(prepare prepare_test.py)
