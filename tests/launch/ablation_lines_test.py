@@ -13,7 +13,7 @@ from program import SOURCE_DIR
 
 
 class Chance(unittest.TestCase):
-        def compare(self, lines, *arguments):
+    def compare(self, lines, *arguments):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "runs.jsonl")
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
