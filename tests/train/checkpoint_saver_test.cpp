@@ -92,6 +92,36 @@ TEST(FailedSave, LeavesTheOthersAndTheNextOneWorks) {
   EXPECT_THAT(names_in(checkpoints), ElementsAre("step-00000002", "tokenizer.model"));
 }
 
+TEST(FailedSave, IsToldUntilTheNextOneHasEnded) {
+  const TemporaryFolder folder;
+  TinyModel model(tiny_model_config(HeadKind::vq));
+  const fs::path checkpoints = fs::path(folder.path()) / "checkpoints";
+  fs::create_directories(checkpoints);
+  CheckpointSaver saver({.backend = model.backend(),
+                         .parameters = model.store(),
+                         .optimizer = model.optimizer(),
+                         .config = model.config(),
+                         .map = model.map(),
+                         .tokenizer = {},
+                         .tokenizer_sha256 = testing::tiny_tokenizer_sha256},
+                        model.grid(), checkpoints);
+  log::set_level(log::level::off);
+  {
+    const FileSizeLimit limit(0);
+    saver.begin({.step = 1});
+    saver.begin({.step = 2});  // waits for the first
+    EXPECT_EQ(saver.failures_in_a_row(), 1);
+    EXPECT_THAT(saver.failure(), HasSubstr("step-00000001"));
+    saver.finish();
+    EXPECT_EQ(saver.failures_in_a_row(), 2);
+  }
+  saver.begin({.step = 3});
+  saver.finish();
+  log::set_level(log::level::info);
+  EXPECT_EQ(saver.failures_in_a_row(), 0);
+  EXPECT_EQ(saver.failure(), "");
+}
+
 class RunWithFailingSaves : public ::testing::Test {
  protected:
   RunWithFailingSaves() {

@@ -30,7 +30,6 @@ void CheckpointSaver::begin(const TrainState& state) {
   double begun = wall_seconds();
   const bool waits = stage_ != Stage::none;
   finish();
-  failure_.clear();
   state_ = state;
   if (is_root() && contents_.map != nullptr) map_ = *contents_.map;  // training may go on with another one
   pending_ = {.step = state.step, .path = folder_ / checkpoint_name(state.step)};
