@@ -75,7 +75,8 @@ class Stop(unittest.TestCase):
         def evaluated():
             return [line["step"] for line in self.history() if "heldout_loss" in line]
 
-        command = [PROGRAM, *self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=1"]
+        command = [PROGRAM, *self.arguments, "--set", "train.steps=1000000", "--set", "train.eval_every=1", "--set",
+                   "optim.warmup_steps=1"]
         with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True) as process:
             self.wait_for_step(3, process)
             process.send_signal(signal.SIGTERM)
