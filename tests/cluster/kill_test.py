@@ -213,8 +213,8 @@ class Round:
             self.failures.append(f"{begun} restarts, and {self.restarts} lines of restarts.jsonl")
         for offset, step in self.saved:
             # Where the next start was struck, too, before it said this, the one after it must know of the checkpoint.
-            continued = re.search(rb"continuing after step (\d+)", words[offset:])
-            if step and int(continued[1] if continued else 0) < step:
+            continued = re.search(rb"continuing after step (\d+)|has (\d+) of \d+ steps already", words[offset:])
+            if step and int(continued[1] or continued[2] if continued else 0) < step:
                 self.failures.append(f"the checkpoint of step {step} was not used")
         steps = re.findall(rb"continuing after step (\d+)", words)
         self.told.append(f"went on after step {b' and '.join(steps).decode()}," if steps else "")

@@ -82,7 +82,7 @@ class TrainSbatch(unittest.TestCase):
 
     @needs_relay
     def test_the_time_limit_saves_and_the_job_goes_on(self):
-        cluster.slow("h2", 30)  # some seconds a step, so that it does not end before its time
+        cluster.slow("h2", 80)  # more than a second a step, so that it does not end before its time
         self.addCleanup(lambda: cluster.relays and cluster.quicken("h2"))
         job = self.submit("--time=1", "--signal=B:USR1@20")
         self.wait_for_step(job, 1)
