@@ -174,10 +174,12 @@ class Round:
         return True
 
     def wait(self, job):
-        """Its exit code, when nothing of it is left on any host: one that is cut off ends its ranks by itself."""
+        """Its exit code, when nothing of it is left on any host: one that is cut off ends its ranks by itself. Its daemon there
+        may stay: where it had words of its ranks to send, TCP tries for a quarter of an hour."""
         self.watch(job)
         begin = time.monotonic()
-        while (left := self.cluster.left()) and not self.failures:
+        cut = {fault.cut_host for fault in self.faults}
+        while (left := [one for one in self.cluster.left() if (one[0] not in cut or one[2] != "orted")]) and not self.failures:
             if time.monotonic() - begin > 45:
                 self.failures.append(f"{left} outlive the job")
             time.sleep(0.05)
