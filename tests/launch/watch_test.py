@@ -134,7 +134,8 @@ class Watch(unittest.TestCase):
         inner = self.command("apart", "train.steps=5", "optim.warmup_steps=0")
         mpirun, program = inner[:inner.index(PROGRAM)], inner[inner.index(PROGRAM):]
         command = [*mpirun, "bash", "-c", 'cd "host$OMPI_COMM_WORLD_RANK" && exec "$0" "$@"', *program]
-        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(command, cwd=self.folder, env={**os.environ, "VQLM_SHARED_FOLDER_SECONDS": "3"}, capture_output=True,
+                                text=True, timeout=60, check=False)
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("run.dir = apart: rank 1 does not see what rank 0 wrote there", result.stderr)
         self.assertFalse((self.folder / "host0/apart/metrics.jsonl").exists())

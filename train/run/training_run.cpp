@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "dist/launcher.h"
 #include "train/codes/code_map_file.h"
 #include "train/config/enum_words.h"
 #include "train/config/model_text.h"
@@ -95,7 +96,10 @@ void TrainingRun::open_folder() {
   }
   grid_.world().barrier();
   // Now, and not by its first checkpoint, which would be lost.
-  if (options_.keeps_records) require_shared_folder(backend_, grid_.world(), folder_.path());
+  if (options_.keeps_records) {
+    const int asked = number_from_environment("VQLM_SHARED_FOLDER_SECONDS");
+    require_shared_folder(backend_, grid_.world(), folder_.path(), asked > 0 ? asked : shared_folder_seconds);
+  }
 }
 
 void TrainingRun::open_beginning(const ShardSet& shards) {
