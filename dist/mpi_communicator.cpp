@@ -1,9 +1,7 @@
 #include "dist/mpi_communicator.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
-#include <vector>
 
 #include "dist/mpi_group.h"
 
@@ -37,10 +35,7 @@ std::unique_ptr<MpiCommunicator> MpiCommunicator::split_world(int color, int key
   group->activity = std::move(activity);
   group->caller = caller;
   const auto inside = group->activity->enter("split", group->name);
-  group->check(MPI_Comm_split(MPI_COMM_WORLD, color, key, &group->comm), "MPI_Comm_split");
-  group->check(MPI_Comm_set_errhandler(group->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  group->check(MPI_Comm_rank(group->comm, &group->rank), "MPI_Comm_rank");
-  group->check(MPI_Comm_size(group->comm, &group->size), "MPI_Comm_size");
+  group->split(color, key);
   return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(std::move(group)));
 }
 
@@ -99,48 +94,20 @@ Event MpiCommunicator::all_to_all_v(Tensor out, std::span<const std::int64_t> ou
   constexpr const char* call = "all_to_all_v";
   check_all_to_all_v(*this, out, out_counts, in, in_counts);
   const auto inside = group_->enter(call);
-  std::vector<MPI_Request> requests;
-  std::byte *own_in = nullptr, *own_out = nullptr;
-  // In pieces of one MPI call, with every other rank.
-  const auto in_pieces = [&](const Tensor& x, std::span<const std::int64_t> counts, std::byte*& own, auto start) {
-    std::int64_t begin = 0;
-    for (int peer = 0; peer < group_->size; ++peer) {
-      const std::int64_t end = begin + counts[static_cast<std::size_t>(peer)];
-      if (peer == group_->rank) own = mpi_buffer(x, begin);
-      for (; begin < end && peer != group_->rank; begin += std::min(group_->chunking.elements_per_call, end - begin)) {
-        const auto count = static_cast<int>(std::min(group_->chunking.elements_per_call, end - begin));
-        requests.push_back(MPI_REQUEST_NULL);
-        group_->check(start(mpi_buffer(x, begin), count, peer, &requests.back()), call);
-      }
-      begin = end;
-    }
-  };
-  in_pieces(out, out_counts, own_out, [&](void* data, int count, int peer, MPI_Request* request) {
-    return MPI_Irecv(data, count, mpi_type(out.dtype()), peer, 0, group_->comm, request);
-  });
-  in_pieces(in, in_counts, own_in, [&](const void* data, int count, int peer, MPI_Request* request) {
-    return MPI_Isend(data, count, mpi_type(in.dtype()), peer, 0, group_->comm, request);
-  });
-  const std::int64_t own = in_counts[static_cast<std::size_t>(group_->rank)];
-  if (own > 0) std::memcpy(own_out, own_in, static_cast<std::size_t>(own) * size_of(in.dtype()));
-  group_->finish(requests, call);
+  group_->all_to_all_v(out, out_counts, in, in_counts, call);
   return {};
 }
 
 Event MpiCommunicator::broadcast(Tensor x, int root, Stream /*stream*/) {
   const auto inside = group_->enter("broadcast");
   VQLM_ASSERT(root >= 0 && root < group_->size);
-  const std::int64_t step = group_->chunking.elements_per_call;
-  for (std::int64_t begin = 0; begin < x.numel(); begin += step) {
-    const auto count = static_cast<int>(std::min(step, x.numel() - begin));
-    group_->check(MPI_Bcast(mpi_buffer(x, begin), count, mpi_type(x.dtype()), root, group_->comm), "broadcast");
-  }
+  group_->broadcast(x, root, "broadcast");
   return {};
 }
 
 void MpiCommunicator::barrier() {
   const auto inside = group_->enter("barrier");
-  group_->check(MPI_Barrier(group_->comm), "barrier");
+  group_->barrier("barrier");
 }
 
 std::shared_ptr<void> MpiCommunicator::expect_long_wait(const std::string& why) {

@@ -1,5 +1,6 @@
 #include "dist/mpi_group.h"
 
+#include <mpi.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -18,8 +19,6 @@ namespace {
 // KiB: 100 us are 12.5 KiB at 1 Gbit/s and 1.2 MiB at 100.
 constexpr std::chrono::microseconds asks_every{100};
 
-}  // namespace
-
 MPI_Datatype mpi_type(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -35,8 +34,6 @@ MPI_Datatype mpi_type(DType dtype) {
   }
   return MPI_DATATYPE_NULL;
 }
-
-namespace {
 
 // `count` elements with the extent of a block of `block` elements: a chunk of every rank's block, found by
 // MPI at 64-bit strides, so that large blocks go in pieces without packing and without int displacements.
@@ -70,16 +67,29 @@ class StridedChunk {
 
 }  // namespace
 
+struct MpiCommunicator::Group::Handle {
+  MPI_Comm comm = MPI_COMM_NULL;
+};
+
+MpiCommunicator::Group::Group() : handle(std::make_unique<Handle>()) {}
+
 MpiCommunicator::Group::~Group() {
   int finalized = 0;
   mpi_log_failure(MPI_Finalized(&finalized), "MPI_Finalized", rank, name);
-  if (comm == MPI_COMM_NULL || finalized != 0) return;
+  if (handle->comm == MPI_COMM_NULL || finalized != 0) return;
   if (abandoned) {  // what it was given up in may still write here, and freeing it would wait for that
     new std::vector<std::byte>(std::move(scratch));
     new std::vector<std::byte>(std::move(sent_scratch));
     return;
   }
-  mpi_log_failure(MPI_Comm_free(&comm), "MPI_Comm_free", rank, name);
+  mpi_log_failure(MPI_Comm_free(&handle->comm), "MPI_Comm_free", rank, name);
+}
+
+void MpiCommunicator::Group::split(int color, int key) {
+  check(MPI_Comm_split(MPI_COMM_WORLD, color, key, &handle->comm), "MPI_Comm_split");
+  check(MPI_Comm_set_errhandler(handle->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check(MPI_Comm_rank(handle->comm, &rank), "MPI_Comm_rank");
+  check(MPI_Comm_size(handle->comm, &size), "MPI_Comm_size");
 }
 
 /// (size, count), kept between calls.
@@ -96,7 +106,7 @@ void MpiCommunicator::Group::exchange(void* out, std::int64_t out_block, Tensor 
   const StridedChunk received(in.dtype(), count, out_block);
   check(sent.code(), call);
   check(received.code(), call);
-  check(MPI_Alltoall(mpi_buffer(in, begin), 1, sent.type(), out, 1, received.type(), comm), call);
+  check(MPI_Alltoall(mpi_buffer(in, begin), 1, sent.type(), out, 1, received.type(), handle->comm), call);
 }
 
 /// exchange() of the thread beside the main one, to blocks of `count`. What is sent is copied first, so that a reduction
@@ -111,7 +121,7 @@ void MpiCommunicator::Group::exchange_beside(void* out, Tensor in, std::int64_t 
   }
   MPI_Request request = MPI_REQUEST_NULL;
   check(MPI_Ialltoall(sent_scratch.data(), static_cast<int>(count), mpi_type(in.dtype()), out, static_cast<int>(count),
-                      mpi_type(in.dtype()), comm, &request),
+                      mpi_type(in.dtype()), handle->comm, &request),
         call);
   for (int done = 0;;) {
     check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
@@ -157,19 +167,56 @@ void MpiCommunicator::Group::all_gather(Tensor out, Tensor in, const char* call)
     const StridedChunk chunk(out.dtype(), count, n);
     check(chunk.code(), call);
     check(MPI_Allgather(in_place ? MPI_IN_PLACE : mpi_buffer(in, begin), static_cast<int>(count), mpi_type(in.dtype()),
-                        mpi_buffer(out, begin), 1, chunk.type(), comm),
+                        mpi_buffer(out, begin), 1, chunk.type(), handle->comm),
           call);
   }
 }
 
-/// Waits for all, where one fails, too: none may touch the caller's memory later. The error is the first one.
-void MpiCommunicator::Group::finish(std::vector<MPI_Request>& requests, const char* call) const {
+void MpiCommunicator::Group::all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                                          std::span<const std::int64_t> in_counts, const char* call) const {
+  std::vector<MPI_Request> requests;
+  std::byte *own_in = nullptr, *own_out = nullptr;
+  // In pieces of one MPI call, with every other rank.
+  const auto in_pieces = [&](const Tensor& x, std::span<const std::int64_t> counts, std::byte*& own, auto start) {
+    std::int64_t begin = 0;
+    for (int peer = 0; peer < size; ++peer) {
+      const std::int64_t end = begin + counts[static_cast<std::size_t>(peer)];
+      if (peer == rank) own = mpi_buffer(x, begin);
+      for (; begin < end && peer != rank; begin += std::min(chunking.elements_per_call, end - begin)) {
+        const auto count = static_cast<int>(std::min(chunking.elements_per_call, end - begin));
+        requests.push_back(MPI_REQUEST_NULL);
+        check(start(mpi_buffer(x, begin), count, peer, &requests.back()), call);
+      }
+      begin = end;
+    }
+  };
+  in_pieces(out, out_counts, own_out, [&](void* data, int count, int peer, MPI_Request* request) {
+    return MPI_Irecv(data, count, mpi_type(out.dtype()), peer, 0, handle->comm, request);
+  });
+  in_pieces(in, in_counts, own_in, [&](const void* data, int count, int peer, MPI_Request* request) {
+    return MPI_Isend(data, count, mpi_type(in.dtype()), peer, 0, handle->comm, request);
+  });
+  const std::int64_t own = in_counts[static_cast<std::size_t>(rank)];
+  if (own > 0) std::memcpy(own_out, own_in, static_cast<std::size_t>(own) * size_of(in.dtype()));
+  // All, where one fails, too: none may touch the caller's memory later. The error is the first one.
   int code = MPI_SUCCESS;
   for (MPI_Request& request : requests) {
     const int of_one = MPI_Wait(&request, MPI_STATUS_IGNORE);
     if (code == MPI_SUCCESS) code = of_one;
   }
   check(code, call);
+}
+
+void MpiCommunicator::Group::broadcast(Tensor x, int root, const char* call) const {
+  const std::int64_t step = chunking.elements_per_call;
+  for (std::int64_t begin = 0; begin < x.numel(); begin += step) {
+    const auto count = static_cast<int>(std::min(step, x.numel() - begin));
+    check(MPI_Bcast(mpi_buffer(x, begin), count, mpi_type(x.dtype()), root, handle->comm), call);
+  }
+}
+
+void MpiCommunicator::Group::barrier(const char* call) const {
+  check(MPI_Barrier(handle->comm), call);
 }
 
 }  // namespace vqlm

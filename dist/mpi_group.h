@@ -1,12 +1,11 @@
-// What MpiCommunicator keeps: the MPI_Comm and the steps of collectives that need MPI's types.
+// What MpiCommunicator keeps, and the steps of collectives that call MPI. Knows MPI's types in mpi_group.cpp alone.
 #pragma once
-
-#include <mpi.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,15 +14,14 @@
 
 namespace vqlm {
 
-MPI_Datatype mpi_type(DType dtype);
-
 /// Where x's element `index` lies.
 inline std::byte* mpi_buffer(const Tensor& x, std::int64_t index) {
   return static_cast<std::byte*>(x.data()) + static_cast<std::size_t>(index) * size_of(x.dtype());
 }
 
 struct MpiCommunicator::Group {
-  MPI_Comm comm = MPI_COMM_NULL;
+  struct Handle;  // the MPI_Comm
+  std::unique_ptr<Handle> handle;
   std::string name;
   MpiChunking chunking;
   std::shared_ptr<RankActivity> activity;
@@ -35,7 +33,10 @@ struct MpiCommunicator::Group {
   std::atomic<bool> abandoned = false;
   std::atomic<bool> awaited = false;  // by the main thread
 
+  Group();
   ~Group();
+  /// Makes the group: collective over the world.
+  void split(int color, int key);
   void check(int code, const char* call) const { mpi_check(code, call, rank, name); }
   RankActivity::Inside enter(const char* call) const {
     VQLM_ASSERT(caller == MpiCaller::main_thread);
@@ -48,7 +49,10 @@ struct MpiCommunicator::Group {
   void reduce(Tensor out, Tensor received, Reduce op) const;
   void reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call);
   void all_gather(Tensor out, Tensor in, const char* call) const;
-  void finish(std::vector<MPI_Request>& requests, const char* call) const;
+  void all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
+                    std::span<const std::int64_t> in_counts, const char* call) const;
+  void broadcast(Tensor x, int root, const char* call) const;
+  void barrier(const char* call) const;
 };
 
 }  // namespace vqlm

@@ -77,7 +77,7 @@ def room_of(path):
 
 # library: (its headers, the paths that may include them, besides tests/)
 LIBRARIES = {
-    "MPI": (r"mpi\.h$", r"dist/([^/]*\.cpp|mpi_group\.h)$"),
+    "MPI": (r"mpi\.h$", r"dist/[^/]*\.cpp$"),
     "NCCL": (r"nccl.*\.h$", r"dist/[^/]*nccl[^/]*\.cpp$"),
     "HDF5": (r"(hdf5|hdf5_hl|H5\w*)\.h$", r"data/(hdf5|shards)/"),
     "CUDA": (r"(cuda\w*|cublas\w*|cooperative_groups|mma)(\.h|/.*)?$", r"core/cuda/|dist/[^/]*nccl"),
