@@ -1,6 +1,6 @@
 """The model in PyTorch, written from the Llama definition and the VQ head's formulas: what make_goldens.py runs.
 
-c is a Case of make_goldens.py (sizes and the kind of head), w its weights by Hugging Face name.
+c is a Case of cases.py (sizes and the kind of head), w its weights by Hugging Face name.
 Notation: B batch, T sequence, N = B*T tokens, d width, V vocabulary, K clusters, G groups, Q codes per group.
 """
 
