@@ -38,7 +38,7 @@ std::vector<AdaptiveBand> adaptive_bands(const AdaptiveHeadConfig& head, std::in
   for (const std::int64_t end : ends) {
     VQLM_ASSERT(end > begin);
     const double mass = (harmonic_number(end) - harmonic_number(begin)) / harmonic_number(vocab_size);
-    bands.push_back({.begin = begin, .tokens = end - begin, .width = width, .mass = mass});
+    bands.push_back({.tokens = end - begin, .width = width, .mass = mass});
     begin = end;
     width = std::max<std::int64_t>(1, width / head.tail_ratio);
   }

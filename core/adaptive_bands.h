@@ -17,7 +17,6 @@ std::vector<std::int64_t> cutoffs_of(const AdaptiveHeadConfig& head, std::int64_
 
 /// One band. Tokens are told apart by softmax over `tokens` classes, band 0's over one more for each tail band.
 struct AdaptiveBand {
-  std::int64_t begin;   // rank of its most frequent token
   std::int64_t tokens;  // more than 0
   std::int64_t width;   // of the hidden states that its members are scored with: d, then d / tail_ratio^i, at least 1
   double mass;          // its share of a text by Zipf's law, p(rank r) ~ 1 / r: what costs are counted with

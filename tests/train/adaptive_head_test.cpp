@@ -62,6 +62,7 @@ class Rows {
     return std::accumulate(nll_.begin(), nll_.end(), 0.0);
   }
   void backward(std::vector<std::int32_t> targets, float scale) {
+    store_.begin_gradients();
     std::vector<float> penalty(nll_.size(), 7);
     head_->forward_backward(nll(), Tensor(penalty.data(), DType::f32, {n_}),
                             Tensor(dh_.data(), DType::f32, {n_, width}), hidden(),

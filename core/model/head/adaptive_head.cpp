@@ -238,14 +238,9 @@ std::vector<TokenLogProb> AdaptiveHead::most_probable(Tensor h, std::int64_t cou
 }
 
 std::int32_t AdaptiveHead::sample(Tensor h, float temperature, const std::function<double()>& uniform) {
-  VQLM_ASSERT(temperature > 0);
   row_.resize(static_cast<std::size_t>(vocab_size_));
   host_log_probs(row_.data(), h);
-  scaled_.resize(row_.size());
-  for (std::size_t v = 0; v < row_.size(); ++v) {
-    scaled_[v] = static_cast<double>(row_[v]) / static_cast<double>(temperature);
-  }
-  return static_cast<std::int32_t>(draw(scaled_, uniform, weights_));
+  return sample_of(row_, temperature, uniform, scaled_, weights_);
 }
 
 }  // namespace vqlm

@@ -20,6 +20,8 @@ BandSoftmax::BandSoftmax(const HeadContext& context, const Options& options)
   Parameter weight =
       replicated_parameter(options.prefix + "weight", {options.classes, options.width}, stddev, ParameterRole::head);
   weight.padded_rows = logit_width();
+  // Every row goes through the head words' softmax, so that its product comes in every micro-batch; a tail may have no rows.
+  if (!options.projected) weight.gradient_start = GradientStart::product;
   weight_ = parameters_.add(bucket, {weight});
   if (options.projected) {
     projection_ = parameters_.add(
@@ -56,21 +58,24 @@ void BandSoftmax::run(Tensor nll, Tensor dh, Accumulate accumulate_dh, Tensor h,
   const Tensor statistics = scratch.statistics.rows(0, count), lse = scratch.lse.rows(0, count);
   const Tensor weight = parameters_.padded_operand(weight_);
   const Tensor z = z_of(h, scratch);
-  const ClassShard all{.count = options_.classes};
   backend_.run(Matmul{.c = logits, .a = z, .b = weight, .tb = Transpose::yes, .accumulate = Accumulate::no});
-  backend_.run(SoftmaxStatistics{
-      .statistics = statistics, .logits = logits, .bias = bias(), .targets = classes, .classes = all});
-  backend_.run(
-      SoftmaxCombine{.nll = nll, .lse = lse, .statistics = statistics.view({1, count, 3}), .targets = classes});
-  if (!dh) return;
-  backend_.run(SoftmaxGradient{
-      .logits = logits, .bias = bias(), .lse = lse, .targets = classes, .classes = all, .scale = scale});
-  backend_.run(Matmul{.c = parameters_.product_gradient(weight_).c,
-                      .a = logits,
-                      .b = z,
-                      .ta = Transpose::yes,
-                      .accumulate = Accumulate::yes});
-  if (bias_) backend_.run(AddColumnSums{.out = parameters_.gradient(*bias_), .x = logits});
+  const SoftmaxCrossEntropy op{.nll = nll,
+                               .lse = lse,
+                               .dbias = dh && bias_ ? parameters_.gradient(*bias_) : Tensor{},
+                               .logits = logits,
+                               .statistics = statistics,
+                               .bias = bias(),
+                               .targets = classes,
+                               .classes = {.count = options_.classes},
+                               .scale = scale};
+  if (!dh) {
+    backend_.run(op.statistics_step());
+    backend_.run(op.combine_step());
+    return;
+  }
+  backend_.run(op);
+  const auto dweight = parameters_.product_gradient(weight_);
+  backend_.run(Matmul{.c = dweight.c, .a = logits, .b = z, .ta = Transpose::yes, .accumulate = dweight.accumulate});
   if (!projection_) {
     backend_.run(Matmul{.c = dh, .a = logits, .b = weight, .accumulate = accumulate_dh});
     return;

@@ -213,13 +213,7 @@ std::vector<TokenLogProb> DenseHead::most_probable(Tensor h, std::int64_t count,
 }
 
 std::int32_t DenseHead::sample(Tensor h, float temperature, const std::function<double()>& uniform) {
-  VQLM_ASSERT(temperature > 0);
-  const std::span<const float> row = host_log_probs(h);
-  scaled_.resize(row.size());
-  for (std::size_t v = 0; v < row.size(); ++v) {
-    scaled_[v] = static_cast<double>(row[v]) / static_cast<double>(temperature);
-  }
-  return static_cast<std::int32_t>(draw(scaled_, uniform, weights_));
+  return sample_of(host_log_probs(h), temperature, uniform, scaled_, weights_);
 }
 
 }  // namespace vqlm

@@ -61,4 +61,14 @@ std::size_t draw(std::span<const double> log_weights, const std::function<double
   return last;
 }
 
+std::int32_t sample_of(std::span<const float> log_probs, float temperature, const std::function<double()>& uniform,
+                       std::vector<double>& scaled, std::vector<double>& weights) {
+  VQLM_ASSERT(temperature > 0);
+  scaled.resize(log_probs.size());
+  for (std::size_t v = 0; v < log_probs.size(); ++v) {
+    scaled[v] = static_cast<double>(log_probs[v]) / static_cast<double>(temperature);
+  }
+  return static_cast<std::int32_t>(draw(scaled, uniform, weights));
+}
+
 }  // namespace vqlm

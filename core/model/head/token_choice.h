@@ -27,6 +27,10 @@ std::vector<TokenLogProb> most_probable_of(std::span<const float> log_probs, std
 std::size_t draw(std::span<const double> log_weights, const std::function<double()>& uniform,
                  std::vector<double>& weights);
 
+/// OutputHead::sample() on a whole row: log_probs (V). `scaled` and `weights` are working memory.
+std::int32_t sample_of(std::span<const float> log_probs, float temperature, const std::function<double()>& uniform,
+                       std::vector<double>& scaled, std::vector<double>& weights);
+
 /// Throws the Error for NaN among probabilities.
 [[noreturn]] void refuse_nan();
 
