@@ -21,6 +21,9 @@ SHOWS_RESERVED = {"sm_90a"}  # cuobjdump adds what a block takes anyway to what 
 # A launch that stands for a kernel's: threads, where the kernel does not bound them, and bytes of dynamic shared memory.
 # The first pattern that matches counts; others have the bound's threads, or 256, and no dynamic memory.
 LAUNCHES = [
+    (r"attention_forward_sm90.*<64", 384, 83016), (r"attention_forward_sm90.*<128", 384, 164936),
+    (r"key_gradient_sm90.*<64", 384, 67624), (r"key_gradient_sm90.*<128", 384, 133160),
+    (r"query_gradient_sm90.*<64", 384, 101416), (r"query_gradient_sm90.*<128", 384, 199720),
     (r"attention_forward.*<32", 128, 24 << 10), (r"attention_forward.*<64", 128, 48 << 10),
     (r"attention_forward.*<128", 128, 96 << 10),
     (r"key_gradient.*<32", 128, 24832), (r"key_gradient.*<64", 128, 49664), (r"key_gradient.*<128", 128, 99328),
