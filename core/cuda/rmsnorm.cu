@@ -10,6 +10,8 @@
 // rows; wider rows take a block of as many warps as they need. Blocks stride over the rows. gain lies in shared memory. dgain:
 // each thread sums its rows in registers, a block its warps in order; add_partial_sums adds the blocks in order. Rows that do
 // not begin at 16-byte boundaries, and those of more than 12,288 elements, are rmsnorm_by_element.cu's.
+#include <algorithm>
+
 #include "core/cuda/launch.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/packs.h"

@@ -4,6 +4,7 @@
 // Each column is one thread's in all rows, so that its gain gradient adds up in shared memory without barriers.
 #include "core/cuda/rmsnorm_by_element.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/cuda/launch.h"

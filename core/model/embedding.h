@@ -1,7 +1,7 @@
 // Token embedding. The table is sharded over its columns, which needs no divisibility of the vocabulary; a
 // table that a head reads, too, a tied dense one or a VQ head's members, is sharded over the vocabulary instead, unevenly
-// where that does not divide. The rows of tables at the input are added to it. One that is shared with a low-rank head has rows of that head's width, u (r), and its projection A (r, d) makes
-// embeddings A^T u of them (ALBERT, arXiv 1909.11942).
+// where that does not divide. The rows of tables at the input are added to it. One that is shared with a low-rank head has
+// rows of that head's width, u (r), and its projection A (r, d) makes embeddings A^T u of them (ALBERT, arXiv 1909.11942).
 #pragma once
 
 #include <memory>

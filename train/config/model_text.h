@@ -7,7 +7,8 @@
 
 namespace vqlm {
 
-/// "dense", "dense tied", "low_rank r=64", "low_rank r=64 tied", "adaptive at 512 2048 ratio 4", "vq K=128 G=32 Q=128", "vq K=64 E mean input codes" (members: rows of the embedding),
+/// "dense", "dense tied", "low_rank r=64", "low_rank r=64 tied", "adaptive at 512 2048 ratio 4", "vq K=128 G=32 Q=128",
+/// "vq K=64 E mean input codes" (members: rows of the embedding),
 /// and " no bias" behind those without.
 std::string head_text(const ModelConfig& model, const HeadConfig& head);
 /// The same in words.

@@ -127,31 +127,33 @@ void AdaptiveHead::expect_rows(std::vector<std::int32_t>& targets) const {
 void AdaptiveHead::sort_rows(Tensor targets) {
   backend_.copy_to_host(host_targets_.data(), targets);
   if (!backend_.computes()) expect_rows(host_targets_);
-  std::vector<std::vector<std::int32_t>> rows(bands_.size()), classes(bands_.size());
-  std::vector<std::int32_t> head(host_targets_.size(), -1);
+  const auto band_of = [&](std::int32_t target) {
+    VQLM_ASSERT(static_cast<std::size_t>(target) < band_of_token_.size());
+    return static_cast<std::size_t>(band_of_token_[static_cast<std::size_t>(target)]);
+  };
+  band_begin_.assign(bands_.size() + 1, 0);
+  for (const std::int32_t target : host_targets_) {
+    if (target >= 0 && band_of(target) > 0) ++band_begin_[band_of(target) + 1];
+  }
+  for (std::size_t band = 1; band < band_begin_.size(); ++band) band_begin_[band] += band_begin_[band - 1];
+  const std::int64_t of_tails = band_begin_.back();
+  std::vector<std::int32_t> head(host_targets_.size(), -1), rows(static_cast<std::size_t>(of_tails)),
+      classes(rows.size());
+  std::vector<std::int64_t> next = band_begin_;
   for (std::size_t row = 0; row < host_targets_.size(); ++row) {
     if (host_targets_[row] < 0) continue;
-    const auto token = static_cast<std::size_t>(host_targets_[row]);
-    VQLM_ASSERT(token < band_of_token_.size());
-    const auto band = static_cast<std::size_t>(band_of_token_[token]);
-    head[row] = band == 0 ? class_of_token_[token]
-                          : static_cast<std::int32_t>(head_words() + static_cast<std::int64_t>(band) - 1);
+    const std::size_t band = band_of(host_targets_[row]);
+    const std::int32_t of_token = class_of_token_[static_cast<std::size_t>(host_targets_[row])];
+    head[row] = band == 0 ? of_token : static_cast<std::int32_t>(head_words() + static_cast<std::int64_t>(band) - 1);
     if (band == 0) continue;
-    rows[band].push_back(static_cast<std::int32_t>(row));
-    classes[band].push_back(class_of_token_[token]);
+    const auto place = static_cast<std::size_t>(next[band]++);
+    rows[place] = static_cast<std::int32_t>(row);
+    classes[place] = of_token;
   }
   backend_.copy_from_host(head_classes_, head.data());
-  std::int64_t begin = 0;
-  for (std::size_t band = 0; band < bands_.size(); ++band) {
-    const auto count = static_cast<std::int64_t>(rows[band].size());
-    band_begin_[band] = begin;
-    if (count > 0) {
-      backend_.copy_from_host(rows_of_tails_.rows(begin, count), rows[band].data());
-      backend_.copy_from_host(classes_.rows(begin, count), classes[band].data());
-    }
-    begin += count;
-  }
-  band_begin_.back() = begin;
+  if (of_tails == 0) return;
+  backend_.copy_from_host(rows_of_tails_.rows(0, of_tails), rows.data());
+  backend_.copy_from_host(classes_.rows(0, of_tails), classes.data());
 }
 
 void AdaptiveHead::run(Tensor nll, Tensor dh, Tensor h, Tensor targets, float scale) {

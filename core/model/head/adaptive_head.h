@@ -1,5 +1,5 @@
-// AdaptiveHead: adaptive softmax (Grave et al., arXiv 1609.04309), exact. Tokens lie in bands by frequency (core/adaptive_bands.h). With
-// a(v) the class of token v, a band's class standing for all of its members,
+// AdaptiveHead: adaptive softmax (Grave et al., arXiv 1609.04309), exact. Tokens lie in bands by frequency
+// (core/adaptive_bands.h). With a(v) the class of token v, a band's class standing for all of its members,
 //   p(v|h) = softmax(W h + b)_{a(v)}                                                for the head words,
 //   p(v|h) = softmax(W h + b)_{band i} * softmax(W_i A_i h + b_i)_v                 for the members of tail band i,
 // W (C + bands, d), A_i (w_i, d), W_i (V_i, w_i). Every row goes through the first softmax; through a band's, only the rows whose
