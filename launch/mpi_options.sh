@@ -95,7 +95,9 @@ export_environment() {
   done
   while read -r name; do
     case "$name" in
-      LD_LIBRARY_PATH | HDF5_USE_FILE_LOCKING | CUDA_* | FI_* | NCCL_* | OMP_* | UCX_* | VQLM_*) travelling+=("$name") ;;
+      LD_LIBRARY_PATH | HDF5_USE_FILE_LOCKING | OPAL_PREFIX | CUDA_* | FI_* | NCCL_* | OMP_* | UCX_* | VQLM_*)
+        travelling+=("$name")
+        ;;
     esac
   done < <(compgen -e)
   mapfile -t travelling < <(printf '%s\n' "${travelling[@]}" | sort -u)
@@ -146,13 +148,24 @@ open_mpi_options() {
     if [ "${per_node:-$ranks}" -ge "$cores" ]; then options+=(--mca mpi_yield_when_idle 1); fi
   fi
   if [ -n "$rank_logs" ]; then
-    if [ "$mpi" = openmpi5 ]; then options+=(--output "dir=$rank_logs"); else options+=(--output-filename "$rank_logs"); fi
+    if [ "$mpi" = openmpi5 ]; then log_ranks PMIX_RANK "$@"; else options+=(--output-filename "$rank_logs"); fi
   fi
   for name in "${travelling[@]}"; do options+=(-x "$name"); done
   options+=("${extra[@]}")
 }
 
-# Hydra takes hosts as "name:ranks". A rank is wrapped to copy its words: -outfile-pattern leaves the terminal silent.
+# Sets `command` to one that starts "$@" with a copy of its words in a folder of the rank, whose number VARIABLE holds: for
+# launchers whose own option leaves the terminal silent.
+log_ranks() {
+  local variable=$1
+  shift
+  # shellcheck disable=SC2016  # for the rank's own shell
+  command=(bash -c 'folder=$0/rank.${!1}; shift; mkdir -p "$folder" || exit 2
+    copy() { trap "" INT TERM HUP USR1; exec tee "$folder/$1"; }
+    exec > >(copy stdout) 2> >(copy stderr >&2); exec "$@"' "$rank_logs" "$variable" "$@")
+}
+
+# Hydra takes hosts as "name:ranks".
 mpich_options() {
   options=(-n "${ranks:-$((nodes * per_node))}")
   export_default HYDRA_LAUNCHER_EXTRA_ARGS "-o ConnectTimeout=10"
@@ -169,10 +182,5 @@ mpich_options() {
   fi
   options+=("${extra[@]}")
   command=("$@")
-  if [ -n "$rank_logs" ]; then
-    # shellcheck disable=SC2016  # for the rank's own shell
-    command=(bash -c 'folder=$0/rank.$PMI_RANK; mkdir -p "$folder" || exit 2
-      copy() { trap "" INT TERM HUP USR1; exec tee "$folder/$1"; }
-      exec > >(copy stdout) 2> >(copy stderr >&2); exec "$@"' "$rank_logs" "$@")
-  fi
+  if [ -n "$rank_logs" ]; then log_ranks PMI_RANK "$@"; fi
 }
