@@ -82,7 +82,7 @@ export_environment() {
       usage "--interface $interface: choose an interface (eth0), a subnet (10.1.0.0/16), or several with commas between them"
     export VQLM_INTERFACE=$interface  # which the program and NCCL use
   fi
-  local name known=""
+  local name
   travelling=()
   for name in "${variables[@]}"; do
     [[ "${name%%=*}" =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || usage "--env $name: ${name%%=*} is no name of a variable"

@@ -110,6 +110,11 @@ is_noise() {
 # What mpirun says when it hands a signal on, and whether a line that has not ended could become that, or dashes.
 forwarding="mpirun: Forwarding signal "
 may_be_left_out() { [[ "$1" == -* || "$1" == "$forwarding"* || "$forwarding" == "$1"* ]]; }
+# say TEXT: as it came. What the watchdog says last is heard, too.
+say() {
+  printf '%s' "$1"
+  if [[ "$1" == *"vqlm: error: the watchdog ended the job"* ]]; then kill -USR2 $$; fi
+}
 pass_on() {
   local part="" line="" block="" more status
   trap '' INT TERM HUP USR1
@@ -119,7 +124,7 @@ pass_on() {
     line+=$part
     # More than 128: no line end in time. What may be left out waits for the rest of its line.
     if [ $status -gt 128 ]; then
-      if [ -z "$block" ] && [ -n "$line" ] && ! may_be_left_out "$line"; then printf '%s' "$line"; line=""; fi
+      if [ -z "$block" ] && [ -n "$line" ] && ! may_be_left_out "$line"; then say "$line"; line=""; fi
       continue
     fi
     more=$line
@@ -128,15 +133,15 @@ pass_on() {
     if [[ "$more" =~ ^-{60,}$'\n'$ ]]; then
       block+=$more
       if [ "$block" = "$more" ]; then continue; fi
-      is_noise "$block" || printf '%s' "$block"
+      is_noise "$block" || say "$block"
       block=""
     elif [ -n "$block" ]; then
       block+=$more
-      if [ ${#block} -gt 10000 ]; then printf '%s' "$block"; block=""; fi
+      if [ ${#block} -gt 10000 ]; then say "$block"; block=""; fi
     elif [[ "$more" != "$forwarding"* ]]; then
-      printf '%s' "$more"
+      say "$more"
     fi
-    if [ $status -ne 0 ]; then printf '%s' "$block"; return; fi
+    if [ $status -ne 0 ]; then say "$block"; return; fi
   done
 }
 
@@ -154,6 +159,22 @@ interrupt() {
   if [ "$interrupts" -eq 1 ]; then forward USR1; else forward TERM; fi
 }
 
+# After the watchdog's end mpirun asks the daemon of every host to end, and waits. TCP gives one that vanished up after
+# minutes where something is on the way to it (probes are for silent connections alone).
+ender=""
+end_in_time() {
+  signalled=yes
+  [ -z "$ender" ] || return 0
+  local seconds=${VQLM_MPIRUN_END_SECONDS:-30} never
+  {
+    exec {never}<> <(:)
+    read -r -t "$seconds" -u "$never" || true
+    echo "mpirun.sh: mpirun goes on $seconds s after the watchdog ended the job: ending it" >&2
+    kill -KILL -- "-$job"
+  } &
+  ender=$!
+}
+
 exec {errors}> >(pass_on >&2)
 filter=$!
 # With job control (-m) mpirun has a process group of its own, which the terminal's Ctrl-C does not reach.
@@ -164,6 +185,7 @@ set +m
 exec {errors}>&-
 trap 'own_end=143; forward USR1' TERM HUP USR1
 trap interrupt INT
+trap end_in_time USR2
 
 # A signal ends `wait` early; wait again until it returns mpirun's own exit status.
 status=0
@@ -173,7 +195,12 @@ while :; do
   wait "$job" || status=$?
   if [ "$signalled" = no ]; then break; fi
 done
-wait "$filter" || true  # its last words
+if [ -n "$ender" ]; then kill "$ender" 2>/dev/null || true; fi
+if [ -n "$ender" ] && wait "$ender"; then
+  status=69  # it was ended: a rank was lost (docs/checkpoints.md, exit codes); nobody waits for what else still holds the pipe
+else
+  wait "$filter" || true  # its last words
+fi
 # SIGUSR1 ended a command that does not ask for it (Open MPI: 138, MPICH: 10); the second Ctrl-C ends any, however
 # mpirun puts that.
 ended_by_usr1=138

@@ -61,8 +61,7 @@ class Case(unittest.TestCase):
 
     def launch(self, *words, timeout=120, **environment):
         return subprocess.run([LAUNCH, *map(str, words)], env={**os.environ, **ENVIRONMENT, **environment},
-                              capture_output=True, text=True,
-                              timeout=timeout, check=False)
+                              capture_output=True, text=True, timeout=timeout, check=False)
 
     def executable(self, name, text):
         path = self.folder / name
@@ -197,17 +196,17 @@ class OverHosts(Case):
         self.executable("bin/mpirun", MPIRUN)
         (self.folder / "tools").write_text(TOOLS)
 
-    def play(self, hosts, spares, *scripts, words=(), restarts=5, per_node=2):
+    def play(self, hosts, spares, *scripts, words=(), restarts=5, per_node=2, **environment):
         """One supervised run of pretended attempts, each of which plays its script."""
         (self.folder / "hosts.txt").write_text("".join(f"{host}\n" for host in hosts))
         (self.folder / "spares.txt").write_text("".join(f"{host}\n" for host in spares))
         for number, script in enumerate(scripts, 1):
             (self.folder / f"play-{number}").write_text(script + "\n")
-        return self.launch("--restarts", restarts, "--hosts", self.folder / "hosts.txt", "--spare-hosts",
-                           self.folder / "spares.txt",
-                           "--ranks-per-node", per_node, "--oversubscribe", "vqlm", "train", "--set",
+        return self.launch("--restarts", restarts, "--hosts", self.folder / "hosts.txt",
+                           "--spare-hosts", self.folder / "spares.txt", "--ranks-per-node", per_node, "--oversubscribe", "vqlm", "train", "--set",
                            f"run.dir={self.run_dir}", *words,
-                           PRETENDED=str(self.folder), PATH=f"{self.folder}/bin:{os.environ['PATH']}")
+                           PRETENDED=str(self.folder), PATH=f"{self.folder}/bin:{os.environ['PATH']}",
+                           VQLM_MPIRUN="mpirun", **environment)
 
     def hosts_of(self, attempt):
         return (self.folder / f"hosts-{attempt}").read_text().split("\n")[:-1]
@@ -237,6 +236,16 @@ class OverHosts(Case):
         asked = (self.folder / "ssh.txt").read_text()
         self.assertIn(f"h1: cd {os.getcwd()} && exec env", asked)
         self.assertIn("vqlm doctor", asked)
+
+    def test_an_mpirun_that_waits_for_a_vanished_host_is_ended(self):
+        waits = ("config 1 4 8 1; steps 1 12; save 10; echo 'error: watchdog: host h2: no sign of life' >&2; "
+                 "echo 'vqlm: error: the watchdog ended the job' >&2; trap '' TERM; echo $$ >$PRETENDED/pid; sleep 600")
+        result = self.play(["h1", "h2"], ["s1"], waits, "exit 0", VQLM_MPIRUN_END_SECONDS="1")
+        self.assertEqual((result.returncode, self.hosts_of(2)), (0, ["h1", "s1"]), result.stderr)
+        self.assertIn("mpirun goes on 1 s after the watchdog ended the job: ending it", result.stderr)
+        (restart,) = self.restarts()
+        self.assertEqual((restart["exit_code"], restart["reason"]), (69, "watchdog: host h2: no sign of life"))
+        self.assertFalse(pathlib.Path("/proc", (self.folder / "pid").read_text().strip()).exists(), "its mpirun goes on")
 
     def test_a_host_that_fails_vqlm_doctor_is_left_out(self):
         fails = f"config 1 4 8 1; steps 1 12; save 10; touch {self.folder}/sick/h1 {self.folder}/dead/s1; exit 1"
