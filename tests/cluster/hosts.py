@@ -45,7 +45,7 @@ SetEnv TMPDIR={TMPDIR}
 # Process 1: mounts what is the host's own, says that it is ready, and then collects orphans as long as the host is up.
 BOOT = """set -e
 hostname "$1"
-mount -t tmpfs -o size=64m tmpfs /run && mkdir -p /run/sshd /run/munge && mkdir -m 1777 /run/tmp
+mount -t tmpfs -o size=1g tmpfs /run && mkdir -p /run/sshd /run/munge && mkdir -m 1777 /run/tmp
 mount -t tmpfs tmpfs /dev/shm
 mount -t sysfs sysfs /sys
 mount --bind "$2/hosts" /etc/hosts
