@@ -170,6 +170,7 @@ end_in_time() {
     exec {never}<> <(:)
     read -r -t "$seconds" -u "$never" || true
     echo "mpirun.sh: mpirun goes on $seconds s after the watchdog ended the job: ending it" >&2
+    pkill -KILL -P "$job" 2>/dev/null || true  # its ssh to that host, which has a group of its own
     kill -KILL -- "-$job"
   } &
   ender=$!
@@ -192,7 +193,7 @@ status=0
 while :; do
   signalled=no
   status=0
-  wait "$job" || status=$?
+  wait "$job" 2>/dev/null || status=$?  # bash has words for the one that we kill
   if [ "$signalled" = no ]; then break; fi
 done
 if [ -n "$ender" ]; then kill "$ender" 2>/dev/null || true; fi
