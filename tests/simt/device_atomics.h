@@ -4,11 +4,14 @@
 #include <atomic>
 #include <type_traits>
 
+#include "tests/simt/touch_memory.h"
+
 namespace simt {
 
 /// *address = change(*address), whole; returns the former value.
 template <class T, class Change>
-T atomic_update(T* address, Change change) {
+SIMT_UNCOUNTED T atomic_update(T* address, Change change) {
+  if constexpr (counts_accesses) touch_memory(__builtin_return_address(0), address, sizeof(T), Access::atomic);
   std::atomic_ref<T> target(*address);
   T old = target.load(std::memory_order_relaxed);
   while (!target.compare_exchange_weak(old, change(old), std::memory_order_relaxed)) {

@@ -106,6 +106,7 @@ void Multiprocessor::check_shared_guard() {
 
 void Multiprocessor::run(const Grid& grid, void (*body)(const void*), const void* argument) {
   prepare(grid);
+  if (access_observer != nullptr) access_observer->grid_begins(grid.kernel, shared, shared_bytes_);
   body_ = body;
   argument_ = argument;
   const std::uint64_t blocks = std::uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z;

@@ -24,6 +24,7 @@ struct Grid {
   dim3 block;
   std::size_t shared_bytes = 0;
   std::source_location where;
+  const void* kernel = nullptr;  // for access_counts.h
   bool permitted = true;  // more than 48 KiB of shared memory: asked for, as CUDA wants it
 };
 

@@ -45,6 +45,17 @@ struct Warp {
   char clock[2];
 };
 
+/// Who counts accesses (access_counts.h), where anybody does.
+struct AccessObserver {
+  void (*grid_begins)(const void* kernel, const unsigned char* shared, std::size_t shared_bytes);
+  void (*warp_met)(int warp);  // all of its lanes that are left, or none are
+};
+inline const AccessObserver* access_observer = nullptr;
+
+inline void warp_met(int warp) {
+  if (access_observer != nullptr) access_observer->warp_met(warp);
+}
+
 class Rng {  // xorshift64
  public:
   explicit Rng(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du) {}

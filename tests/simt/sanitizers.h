@@ -7,7 +7,7 @@
 #if defined(__SANITIZE_ADDRESS__) && !defined(SIMT_ASAN)
 #define SIMT_ASAN 1
 #endif
-#if defined(__SANITIZE_THREAD__) && !defined(SIMT_TSAN)
+#if defined(__SANITIZE_THREAD__) && !defined(SIMT_TSAN) && !defined(SIMT_COUNTED)
 #define SIMT_TSAN 1
 #endif
 #if defined(SIMT_TSAN)

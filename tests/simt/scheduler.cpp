@@ -126,6 +126,7 @@ void Multiprocessor::exit_current() {
   thread.async.group_ends.clear();
   w.live &= ~(1u << thread.lane);
   --live_;
+  if (w.live == 0) warp_met(thread.warp);
   // Those who wait for everybody still there may have waited for this thread alone.
   for (unsigned waiting = w.arrived; waiting != 0; waiting &= waiting - 1) {
     const int lane = std::countr_zero(waiting);
@@ -142,7 +143,10 @@ void Multiprocessor::release_block() {
   at_barrier_ = 0;
   ++barriers_;
   async_units().block_met();
-  for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) make_ready(static_cast<int>(warp), warps_[warp].live);
+  for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) {
+    warp_met(static_cast<int>(warp));
+    make_ready(static_cast<int>(warp), warps_[warp].live);
+  }
 }
 
 void Multiprocessor::block_barrier(Where where) {
@@ -177,6 +181,7 @@ void Multiprocessor::finish_operation(int warp, unsigned lanes, Where where) {
   } else {
     w.complete[first](operands, lanes);
   }
+  if (lanes == w.live) warp_met(warp);
   w.arrived &= ~lanes;
   make_ready(warp, lanes);
 }

@@ -1,11 +1,12 @@
 # The host executor (README.md) as CMake targets:
 #
-#   vqlm_simt_library(NAME SOURCES... [SANITIZE address|thread])
+#   vqlm_simt_library(NAME SOURCES... [SANITIZE address|thread] [COUNTED])
 #
 # makes NAME, a static library of .cu and .cpp files compiled by the host compiler against the executor's headers, and
 # links it to the executor and the stand-ins for the CUDA runtime and cuBLASLt. The same .cu may be compiled by nvcc in
 # another directory: a source's language is a property of the directory that asks. SANITIZE compiles and links with that
-# sanitizer, unless VQLM_SANITIZE already does for everything; executables that link NAME get it too.
+# sanitizer, unless VQLM_SANITIZE already does for everything; executables that link NAME get it too. COUNTED counts what the
+# kernels' accesses cost (access_counts.h): GCC's instrumentation for ThreadSanitizer with callbacks of the executor's own.
 #
 #   vqlm_simt_add_tests(TARGET PREFIX)
 #
@@ -37,8 +38,17 @@ function(vqlm_simt_executor target sanitizer)
   endif()
 endfunction()
 
+# What counts accesses; one for all kernels that are counted.
+function(vqlm_simt_access_counts)
+  if(NOT TARGET vqlm_simt_access_counts)
+    add_library(vqlm_simt_access_counts STATIC EXCLUDE_FROM_ALL
+      ${vqlm_simt_directory}/access_counts.cpp ${vqlm_simt_directory}/access_callbacks.cpp)
+    target_link_libraries(vqlm_simt_access_counts PUBLIC vqlm_simt_executor)
+  endif()
+endfunction()
+
 function(vqlm_simt_library name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SANITIZE" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "COUNTED" "SANITIZE" "")
   if(VQLM_SANITIZE)
     set(arg_SANITIZE "")
   endif()
@@ -58,10 +68,20 @@ function(vqlm_simt_library name)
   target_include_directories(${name} BEFORE PRIVATE ${vqlm_simt_directory}/shadow)
   # Kernels read 16 bytes at a time through other types, and unroll by nvcc's pragma.
   target_compile_options(${name} PRIVATE -fno-strict-aliasing -Wno-unknown-pragmas)
-  if(arg_SANITIZE)
+  if(arg_COUNTED)
+    # Accesses as the source has them: 16 bytes stay one access where optimization would take a struct apart, and no copies
+    # of code for some lanes' conditions alone. -g1: the lines of inlined calls.
+    target_compile_definitions(${name} PRIVATE SIMT_COUNTED=1)
+    target_compile_options(${name} PRIVATE -O1 -g1 -fno-tree-sra -fno-thread-jumps
+      -fsanitize=thread --param=tsan-instrument-func-entry-exit=0)
+  elseif(arg_SANITIZE)
     target_compile_options(${name} PRIVATE -fsanitize=${arg_SANITIZE} -fno-omit-frame-pointer)
   endif()
   target_link_libraries(${name} PUBLIC vqlm_core ${executor})
+  if(arg_COUNTED)
+    vqlm_simt_access_counts()
+    target_link_libraries(${name} PUBLIC vqlm_simt_access_counts)
+  endif()
 endfunction()
 
 function(vqlm_simt_add_tests target prefix)

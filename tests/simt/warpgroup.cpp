@@ -50,7 +50,11 @@ void AsyncUnits::come_to_warpgroup(const char* name, void* operand, CompleteGrou
   if (++g.arrived == group_threads) {
     g.arrived = 0;
     (this->*complete)(static_cast<int>(group), g.operand, where);
-    for (int i = 0; i < 4; ++i) machine().make_ready(static_cast<int>(group) * 4 + i, 0xffffffffu);
+    for (int i = 0; i < 4; ++i) {
+      const int warp = static_cast<int>(group) * 4 + i;
+      warp_met(warp);
+      machine().make_ready(warp, 0xffffffffu);
+    }
   }
 }
 

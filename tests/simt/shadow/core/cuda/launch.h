@@ -38,7 +38,11 @@ inline std::string describe(const LaunchShape& shape) {
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
-  const simt::Grid grid{shape.grid, shape.block, shape.shared_bytes, shape.where,
+  const simt::Grid grid{shape.grid,
+                        shape.block,
+                        shape.shared_bytes,
+                        shape.where,
+                        reinterpret_cast<const void*>(kernel),
                         shape.shared_bytes > shared_bytes_without_permission};
   if (const char* problem = simt::invalid_shape(grid)) {
     throw Error("kernel launch at " + describe(shape) + ": " + problem);

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "tests/simt/device_builtins.h"
+#include "tests/simt/touch_memory.h"
 #include "tests/simt/warp_operations.h"
 
 namespace vqlm::cuda {
@@ -21,10 +22,14 @@ inline void check_aligned(const void* address, const char* message, simt::Where 
 
 // Each lane reads the row that it points at, so that the sanitizers see who reads what.
 template <int matrices>
-void ldmatrix(unsigned (&r)[matrices], const void* shared_row, simt::Transposed transposed, simt::Where where) {
+SIMT_UNCOUNTED void ldmatrix(unsigned (&r)[matrices], const void* shared_row, simt::Transposed transposed,
+                             simt::Where where) {
   simt::LdmatrixOperand operand{};
   if (simt::lane() < matrices * 8) {
     check_aligned(shared_row, "ldmatrix: the row is not 16-byte aligned", where);
+    if constexpr (simt::counts_accesses) {
+      simt::touch_memory(__builtin_return_address(0), shared_row, 16, simt::Access::load);
+    }
     std::memcpy(operand.row, shared_row, 16);
   }
   simt::ldmatrix(operand, transposed, where);
@@ -54,9 +59,14 @@ inline void mma_bf16_16816(float (&c)[4], const unsigned (&a)[4], const unsigned
 
 /// The target is spoilt at once and filled by cp_async_wait only: a copy into a tile that is still being read, a
 /// missing wait and a missing barrier all show, by their values and to ThreadSanitizer.
-inline void cp_async_16(void* shared, const void* global, bool valid, simt::Where where = simt::Where::current()) {
+SIMT_UNCOUNTED inline void cp_async_16(void* shared, const void* global, bool valid,
+                                       simt::Where where = simt::Where::current()) {
   detail::check_aligned(shared, "cp_async_16: the shared address is not 16-byte aligned", where);
   if (valid) detail::check_aligned(global, "cp_async_16: the global address is not 16-byte aligned", where);
+  if constexpr (simt::counts_accesses) {
+    simt::touch_memory(__builtin_return_address(0), shared, 16, simt::Access::store);
+    if (valid) simt::touch_memory(__builtin_return_address(0), global, 16, simt::Access::load);
+  }
   std::memset(shared, 0xff, 16);
   simt::async_copies().copies.push_back({shared, global, valid});
 }
@@ -66,13 +76,13 @@ inline void store_16(void* global, uint4 x, simt::Where where = simt::Where::cur
   *static_cast<uint4*>(global) = x;
 }
 
-inline void cp_async_commit() {
+SIMT_UNCOUNTED inline void cp_async_commit() {
   simt::AsyncCopies& async = simt::async_copies();
   async.group_ends.push_back(async.copies.size());
 }
 
 template <int N>
-void cp_async_wait() {
+SIMT_UNCOUNTED void cp_async_wait() {
   simt::AsyncCopies& async = simt::async_copies();
   if (async.group_ends.size() <= N) return;
   const std::size_t groups = async.group_ends.size() - N;
