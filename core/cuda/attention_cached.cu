@@ -127,8 +127,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
 #pragma unroll
   for (int h = 0; h < group; ++h) {
     const int at = thread / lanes * group + h;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) shared_out[at * head_dim + column + i] = running.out[h][i];
+    store_pack(shared_out + at * head_dim + column, running.out[h]);
     if (column != 0) continue;  // all threads of a key have the same
     shared_maximum[at] = running.maximum[h];
     shared_sum[at] = running.sum[h];

@@ -17,8 +17,14 @@ constexpr int stages = 3;
 constexpr int row_chunks = tile_rows / 8, slice_chunks = slice / 8;
 constexpr int stage_elements = depth * (tile_rows + slice);
 constexpr int warp_columns = slice / (hidden_threads / warp_size);
-// The sums pass through shared memory, with rows set apart so that the 8 rows of a store lie in different banks.
-constexpr int sum_pitch = slice + 8;
+// The sums pass through shared memory. Of the 8 columns that a thread takes from there, the first four lie in the first half of
+// the row, the others in the second, so that the 16-byte loads of neighbouring threads are neighbours; halves and rows are set
+// apart so that the 4 rows that a half warp stores at once lie in different banks.
+constexpr int sum_half = slice / 2 + 4;
+constexpr int sum_pitch = 2 * sum_half;
+__device__ __forceinline__ int sum_offset(int row, int column) {
+  return row * sum_pitch + column % 8 / 4 * sum_half + column / 8 * 4 + column % 4;
+}
 constexpr std::size_t hidden_shared = stages * stage_elements * sizeof(bf16) > tile_rows* sum_pitch * sizeof(float)
                                           ? stages* stage_elements * sizeof(bf16)
                                           : tile_rows* sum_pitch * sizeof(float);
@@ -70,24 +76,26 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[4][4][4], const bf16
   }
 }
 
-/// dh += sums (64, slice) in shared memory.
+/// dh += sums (64, slice) in shared memory, at sum_offset.
 template <bool aligned>
 __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& tile, const float* sums, int column) {
   for (int i = static_cast<int>(threadIdx.x); i < tile.rows * slice_chunks; i += hidden_threads) {
     const int r = i / slice_chunks, c = i % slice_chunks * 8;
     if (column + c >= problem.d) continue;
-    const float* const sum = sums + r * sum_pitch + c;
     bf16* const out =
         problem.dh + static_cast<std::int64_t>(problem.order[tile.first_row + r]) * problem.d + column + c;
     if constexpr (aligned) {
       float x[8];
       load8(x, out);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) x[j] += sum[j];
+      for (int j = 0; j < 8; j += 4) {
+        const float4 sum = *reinterpret_cast<const float4*>(sums + sum_offset(r, c + j));
+        x[j] += sum.x, x[j + 1] += sum.y, x[j + 2] += sum.z, x[j + 3] += sum.w;
+      }
       store8(out, x);
     } else {
       for (int j = 0; j < 8 && column + c + j < problem.d; ++j) {
-        out[j] = __float2bfloat16_rn(__bfloat162float(out[j]) + sum[j]);
+        out[j] = __float2bfloat16_rn(__bfloat162float(out[j]) + sums[sum_offset(r, c + j)]);
       }
     }
   }
@@ -117,14 +125,14 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
   __syncthreads();  // the stages give way to the sums
   float* const sums = dynamic_shared<float>();
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  float* const own = sums + sum_offset(lane / 4, warp * warp_columns + 2 * (lane % 4));
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int r = 16 * m + 8 * half + lane / 4, c = warp * warp_columns + 8 * n + 2 * (lane % 4);
-        *reinterpret_cast<float2*>(sums + r * sum_pitch + c) =
+      for (int half = 0; half < 2; ++half) {  // 8 columns on are 4 places on
+        *reinterpret_cast<float2*>(own + (16 * m + 8 * half) * sum_pitch + 4 * n) =
             make_float2(acc[m][n][2 * half], acc[m][n][2 * half + 1]);
       }
     }
