@@ -15,6 +15,14 @@
 
 set(vqlm_simt_directory ${CMAKE_CURRENT_LIST_DIR})
 
+# COUNTED takes GCC's callbacks and the lines of its debug information, and the sanitizer's place.
+set(vqlm_simt_counts OFF)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT VQLM_SANITIZE)
+  set(vqlm_simt_counts ON)
+else()
+  message(STATUS "Counts of the kernels' accesses left out: they need g++ without VQLM_SANITIZE")
+endif()
+
 # vqlm_simt_executor(TARGET SANITIZER): the executor and the stand-ins. They are never compiled for ThreadSanitizer: what
 # they do on behalf of a whole warp would look like races between its lanes; they only tell it of switches and barriers.
 function(vqlm_simt_executor target sanitizer)
