@@ -49,21 +49,22 @@ class Cutter {
   std::size_t bytes_ = 0;
 };
 
-std::size_t carve(Problem& problem, std::int64_t wave_room, void* block) {
+std::size_t carve(Problem& problem, std::int64_t wave_room, std::int64_t members, void* block) {
   Cutter cutter(block);
-  const bool gradients = problem.dh != nullptr;
+  const bool gradients = problem.dh != nullptr, coded = problem.vectors() == Vectors::coded;
   cutter.cut(problem.tiles, problem.max_tiles);
   cutter.cut(problem.tile_begin, problem.clusters + 1);
   cutter.cut(problem.scores, wave_room);
   cutter.cut(problem.ds, gradients ? wave_room : 0);
+  cutter.cut(problem.code_order, gradients && coded ? code_order_begin(problem, problem.clusters, members) + 4 : 0);
   cutter.cut(problem.partials, gradients ? std::int64_t{problem.parts} * problem.codes_per_group * problem.d : 0);
   return cutter.bytes();
 }
 
 }  // namespace
 
-void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t largest,
-                    std::int64_t wave_scores) {
+void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t members,
+                    std::int64_t largest, std::int64_t wave_scores) {
   const std::int64_t with_rows = std::min<std::int64_t>(rows, problem.clusters);
   problem.max_tiles = ceil_div(rows, std::int64_t{tile_rows}) + with_rows;
   const bool coded = problem.vectors() == Vectors::coded;
@@ -76,9 +77,10 @@ void vector_entropy(const Context& context, Problem& problem, std::int64_t rows,
     wave_room = std::max(wave_scores, 2 * largest_tile);
     problem.wave_scores = wave_room - largest_tile;  // a tile begins below and may reach beyond by its own size
   }
-  carve(problem, wave_room, context.workspace->get(carve(problem, wave_room, nullptr)));
+  carve(problem, wave_room, members, context.workspace->get(carve(problem, wave_room, members, nullptr)));
 
   plan_tiles(context, problem);
+  if (coded && problem.dh != nullptr) order_by_code(context, problem);
   const auto waves = static_cast<int>(ceil_div(all_scores, problem.wave_scores));
   for (int wave = 0; wave < waves; ++wave) {
     score_tiles(context, problem, wave);
@@ -122,14 +124,15 @@ void member_entropy(const Context& context, const MemberEntropy& op, std::int64_
     problem.groups = 1;
     problem.width = problem.d;
   } else {
+    VQLM_ASSERT(map.members.numel() <= most_ordered_members);
     problem.codes = map.member_codes.as<std::uint8_t>();
     problem.groups = static_cast<int>(op.member_codebook.extent(0));
     problem.codes_per_group = static_cast<int>(op.member_codebook.extent(1));
     problem.width = static_cast<int>(op.member_codebook.extent(2));
   }
-  problem.aligned =
-      problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) && is_aligned(problem.codebook);
-  vector_entropy(context, problem, rows, most_members(map), wave_scores);
+  problem.aligned = problem.width % 8 == 0 && is_aligned(problem.h) && is_aligned(problem.dh) &&
+                    is_aligned(problem.codebook) && is_aligned(problem.dcodebook);
+  vector_entropy(context, problem, rows, map.members.numel(), most_members(map), wave_scores);
 }
 
 }  // namespace members

@@ -14,9 +14,9 @@ constexpr std::int64_t most_wave_scores = std::int64_t{1} << 25;
 struct Problem;
 
 /// Carves a block of the workspace, then tiles, scores and gradients of `problem`, whose vectors, operands and sizes are set:
-/// the whole op where members have vectors. largest: bounds the members of a cluster. wave_scores: see below.
-void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t largest,
-                    std::int64_t wave_scores);
+/// the whole op where members have vectors. members: of all clusters. largest: bounds those of one. wave_scores: see below.
+void vector_entropy(const Context& context, Problem& problem, std::int64_t rows, std::int64_t members,
+                    std::int64_t largest, std::int64_t wave_scores);
 
 /// MemberEntropy. Batches with more scores than `wave_scores` are done in waves, each of which holds two of the largest
 /// possible tiles at least.

@@ -62,8 +62,8 @@ void member_part_gradient(const Context& context, const MemberPartGradient& op, 
   problem.dcodebook = op.gradients.dmember_codebook.f32();
   problem.dbias = op.gradients.dtoken_bias.f32();
   problem.scale = op.gradients.scale;
-  problem.aligned = problem.aligned && is_aligned(problem.dh);
-  vector_entropy(context, problem, rows, most_members(op.map), wave_scores);
+  problem.aligned = problem.aligned && is_aligned(problem.dh) && is_aligned(problem.dcodebook);
+  vector_entropy(context, problem, rows, op.map.members.numel(), most_members(op.map), wave_scores);
 }
 
 void member_statistics(const Context& context, const MemberStatistics& op, std::int64_t wave_scores) {
@@ -75,7 +75,7 @@ void member_statistics(const Context& context, const MemberStatistics& op, std::
   if (op.map.members.numel() == 0) return;
   Problem problem = part_problem(op);
   problem.statistics = op.statistics.f32();
-  vector_entropy(context, problem, rows, most_members(op.map), wave_scores);
+  vector_entropy(context, problem, rows, op.map.members.numel(), most_members(op.map), wave_scores);
 }
 
 }  // namespace members

@@ -72,6 +72,7 @@ __global__ void __launch_bounds__(threads) plan_kernel(Problem problem) {
                                       static_cast<std::int32_t>(rows - row < tile_rows ? rows - row : tile_rows),
                                       first_member,
                                       members,
+                                      k,
                                       static_cast<std::int32_t>(offset / problem.wave_scores),
                                       offset % problem.wave_scores};
     }

@@ -28,8 +28,9 @@ struct Tile {
   std::int32_t rows;          // 1 .. tile_rows
   std::int32_t first_member;  // in member order
   std::int32_t members;       // of the cluster, or of the part's share of it
-  std::int32_t wave;          // tiles of one wave have room in the store of scores together
-  std::int64_t offset;        // of the tile's scores (members, padded_rows) in the store
+  std::int32_t cluster;
+  std::int32_t wave;    // tiles of one wave have room in the store of scores together
+  std::int64_t offset;  // of the tile's scores (members, padded_rows) in the store
 
   /// A multiple of 8, so that every member's scores of the tile begin at 16 bytes.
   __host__ __device__ __forceinline__ int padded_rows() const { return (rows + 7) / 8 * 8; }
@@ -50,16 +51,17 @@ struct Problem {
   float *dcodebook, *dbias;
   float scale;
   int d, groups, codes_per_group, width, clusters;  // own vectors: one group without codes
-  bool aligned;  // every 8 elements of a row of h or dh, and of a piece of the codebook, lie at 16 bytes
+  bool aligned;  // every 8 elements of a row of h or dh, of a piece of the codebook and of its gradient lie at 16 bytes
 
   // Workspace.
   Tile* tiles;               // at most max_tiles
   std::int32_t* tile_begin;  // (K + 1): cluster k's tiles; the last entry counts all
   std::int64_t max_tiles;
-  std::int64_t wave_scores;  // a tile is of the wave in which its first score falls, this many scores to a wave
-  float* scores;             // s_w, (members, padded_rows) for each tile of the wave
-  bf16* ds;                  // scale * (softmax - [target]), the same layout
-  float* partials;           // (parts, G, Q, width): sums that make dmember_codebook
+  std::int64_t wave_scores;   // a tile is of the wave in which its first score falls, this many scores to a wave
+  float* scores;              // s_w, (members, padded_rows) for each tile of the wave
+  bf16* ds;                   // scale * (softmax - [target]), the same layout
+  std::uint32_t* code_order;  // for each cluster and group its members in the order of their codes, see ordered_member
+  float* partials;            // (parts, G, Q, width): sums that make dmember_codebook
   int parts;
 
   /// A whole cluster's only member has probability 1, no loss and no gradient.
@@ -81,6 +83,8 @@ void plan_tiles(const Context& context, const Problem& problem);
 void score_tiles(const Context& context, const Problem& problem, int wave);
 /// dh and dbias accumulate the gradients of one wave.
 void tile_gradients(const Context& context, const Problem& problem, int wave);
+/// Fills code_order; the tiles are planned.
+void order_by_code(const Context& context, const Problem& problem);
 /// The partials take up one wave; with the last one, dcodebook accumulates them.
 void codebook_gradient(const Context& context, const Problem& problem, int wave, bool last);
 /// The vectors' own gradient rows accumulate one wave.
@@ -89,6 +93,31 @@ void own_vector_gradient(const Context& context, const Problem& problem, int wav
 int codebook_parts(const Context& context, int groups, int width);
 /// The whole op where members have no vectors (G = 0), s_w = b_w.
 void bias_entropy(const Context& context, const Problem& problem);
+
+/// What code_order holds: a member's place in its cluster, below 2^23, with its code above. Behind the last of each list
+/// there are one to four no_member, so that lists begin at 16 bytes: of a code that nobody has, at a place that is there.
+constexpr std::int64_t most_ordered_members = std::int64_t{1} << 23;
+constexpr std::uint32_t no_member = std::uint32_t{256} << 23;
+__device__ __forceinline__ std::uint32_t ordered_member(int code, int place) {
+  return static_cast<std::uint32_t>(code) << 23 | static_cast<std::uint32_t>(place);
+}
+__device__ __forceinline__ int code_of(std::uint32_t member) {
+  return static_cast<int>(member >> 23);
+}
+__device__ __forceinline__ int place_of(std::uint32_t member) {
+  return static_cast<int>(member & 0x7fffffu);
+}
+
+/// From a cluster's list for one group to that for the next.
+__host__ __device__ __forceinline__ int code_order_pitch(int members) {
+  return members / 4 * 4 + 4;
+}
+/// Where cluster k's lists begin. Those of the next one, m members further, begin at least a pitch further, since m rounded
+/// down to 4 and added to a multiple of 4 stays below the sum rounded up.
+__host__ __device__ __forceinline__ std::int64_t code_order_begin(const Problem& problem, int k,
+                                                                  std::int64_t first_member) {
+  return (ceil_div<std::int64_t>(first_member, 4) + k) * 4 * problem.groups;
+}
 
 /// Element offset of chunk c (8 elements) of row r in a tile of `chunks` chunks a row, chunks a multiple of 8. The chunk's
 /// low bits are mixed with the row's so that the 8 rows which ldmatrix reads at one chunk lie in different banks.

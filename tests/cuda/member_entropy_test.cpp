@@ -209,8 +209,10 @@ INSTANTIATE_TEST_SUITE_P(
         MemberCase{"EmptyClustersInTheBatch", 5, 2, 7, 8, {4, 9, 5, 30, 8, 2, 6, 3, 11, 5, 9}},
         MemberCase{"MostRowsInOneCluster", 270, 8, 16, 4, {50, 3, 1, 9}, true},  // several tiles
         MemberCase{"Width1", 33, 10, 2, 1, {11, 12}}, MemberCase{"Width12", 33, 3, 40, 12, {40, 60}},
-        MemberCase{"Width24", 90, 8, 256, 24, {140, 3}},   // two slices of dh
-        MemberCase{"OneGroup", 70, 1, 256, 80, {40, 60}},  // two slices of a group
+        MemberCase{"Width24", 90, 8, 256, 24, {140, 3}},                   // two slices of dh
+        MemberCase{"OneGroup", 70, 1, 256, 80, {40, 60}},                  // two slices of a group
+        MemberCase{"OneCode", 70, 3, 1, 8, {300, 9}},                      // all members in one sum
+        MemberCase{"FourSlicesOfAGroup", 150, 1, 200, 200, {400, 7, 90}},  // 128 columns a block
         MemberCase{"LargestClusterUnknown", 130, 4, 5, 16, {20, 31, 1, 45, 30}, false, false},
         MemberCase{"OneCluster", 50, 4, 8, 8, {97}}, MemberCase{"NoGroups", 90, 0, 0, 16, {13, 1, 28, 5}},
         MemberCase{"NoGroupsManyMembers", 70, 0, 0, 16, {2500, 3}},  // counted in two passes
