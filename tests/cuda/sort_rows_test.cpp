@@ -29,9 +29,10 @@ class CudaSortRowsTest : public CudaOpTest {
 };
 
 TEST_F(CudaSortRowsTest, SortsStablyWithMinusOneLast) {
-  // Around a round of a warp, a warp's rows, a tile (2048) and several tiles; one to four digits.
+  // Around a round of a warp, a warp's rows, a tile (2048) and several tiles; one to four digits, and bounds at which a pass
+  // is saved because rows without key need no digit of the others'.
   for (const std::int64_t rows : {0, 1, 31, 32, 33, 257, 2047, 2048, 2049, 6500}) {
-    for (const std::int64_t bound : {1, 2, 255, 256, 257, 50'257, 1 << 24, 2'000'000'000}) {
+    for (const std::int64_t bound : {1, 2, 255, 256, 257, 50'257, 65'536, 1 << 24, 2'000'000'000}) {
       check(random_integers<std::int32_t>({rows}, "keys", -1, bound - 1), bound);
     }
   }
@@ -52,9 +53,11 @@ TEST_F(CudaSortRowsTest, SortsOrderedAndReversedKeys) {
   check(descending, 3000);
 }
 
-TEST_F(CudaSortRowsTest, SortsMoreTilesThanTheScanTakesAtOnce) {
-  // 20 tiles * 256 counts, five times what a block scans, and every digit occurs.
-  check(random_integers<std::int32_t>({40'000}, "keys", -1, 999), 1000);
+TEST_F(CudaSortRowsTest, SortsMoreTilesThanABlockAddsUp) {
+  // 69 tiles, more than whose counts a block of the second kernel adds up by itself, and every digit occurs.
+  for (const std::int64_t bound : {256, 1000}) {
+    check(random_integers<std::int32_t>({140'000}, "keys", -1, bound - 1), bound);
+  }
 }
 
 }  // namespace
