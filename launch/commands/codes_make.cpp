@@ -59,7 +59,7 @@ FittedMap map_from_dense(const CodesMakeArguments& options, const std::vector<st
     throw UsageError(fmt::format("--from {}: its head is {}; name a model with a dense head", options.from,
                                  head_text(source->model(), source->head())));
   }
-  TextStatistics text{.counts = counts, .mean_hidden = {}};
+  TextStatistics text{.counts = counts, .mean_hidden = {}, .hidden = {}};
   const std::int64_t vocab_size = source->model().vocab_size;
   if (static_cast<std::int64_t>(counts.size()) > vocab_size) {
     throw UsageError(fmt::format("--from {}: has {} tokens, the shards of --data {}; name shards of its tokenizer",

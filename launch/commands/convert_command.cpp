@@ -16,12 +16,11 @@
 #include "core/log.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/convert_text.h"
 #include "launch/commands/interruptible_source.h"
 #include "launch/environment.h"
 #include "train/checkpoint/checkpoint_reader.h"
-#include "train/codes/corpus_map.h"
 #include "train/models/dense_expansion.h"
-#include "train/models/loaded_model.h"
 #include "train/models/model_info.h"
 #include "train/models/multiplied_head.h"
 #include "train/models/open_model.h"
@@ -30,21 +29,18 @@
 #include "train/tools/convert/model_checkpoint.h"
 #include "train/tools/convert/npz.h"
 #include "train/tools/convert/output_folder.h"
-#include "train/tools/convert/source_loss.h"
 #include "train/tools/convert/vq_fit.h"
 
 namespace vqlm {
 namespace {
 
 struct ConvertArguments {
-  std::string from, input, checkpoint, to, out, info, head, data, dtype;
+  std::string from, input, checkpoint, to, out, info, head, dtype;
   bool expand = false;
   bool no_tokenizer = false;
   VqFitOptions fit;
   std::string members;
-  std::int64_t eval_tokens = 100'000;
-  std::int64_t seq_len = 0;
-  std::optional<DeviceKind> device;
+  ConvertTextOptions text;
 };
 
 std::string input_of(const ConvertArguments& options) {
@@ -68,11 +64,13 @@ void check_options(const CLI::App& command, const ConvertArguments& options) {
   if (options.from.empty() && options.to.empty() && options.head.empty()) {
     throw UsageError("say what to do with the checkpoint: --to hf, --to gguf, --to npz, or --head vq|dense");
   }
-  for (const char* option : {"--members", "--clusters", "--groups", "--codes", "--seed"}) {
+  for (const char* option : {"--members", "--clusters", "--groups", "--codes", "--seed", "--fit-tokens"}) {
     needs(option, options.head == "vq", "--head vq");
   }
   for (const char* option : {"--data", "--device"}) needs(option, !options.head.empty(), "--head vq|dense");
-  for (const char* option : {"--eval-tokens", "--seq-len"}) needs(option, !options.data.empty(), "--data");
+  for (const char* option : {"--eval-tokens", "--fit-tokens", "--seq-len"}) {
+    needs(option, !options.text.data.empty(), "--data");
+  }
   needs("--expand", options.to == "hf", "--to hf");
   needs("--no-tokenizer", options.to == "gguf", "--to gguf");
   needs("--dtype", options.to == "hf" || options.to == "gguf", "--to hf or gguf");
@@ -84,35 +82,6 @@ void check_options(const CLI::App& command, const ConvertArguments& options) {
         fmt::format("--dtype {}: of --to {} it is {}", options.dtype, options.to, fmt::join(dtypes, ", ")));
   }
 }
-
-/// The text that --data names, and the losses on it.
-class Judge {
- public:
-  Judge(const ConvertArguments& options, const ModelSource& source, Environment& environment)
-      : backend_(environment.make_backend(options.device.value_or(DeviceKind::automatic), 0)), shards_(options.data) {
-    check_tokenizer(source, shards_);
-    loss_options_.seq_len = options.seq_len;
-    if (loss_options_.seq_len == 0) loss_options_.seq_len = source.seq_len() > 0 ? source.seq_len() : 512;
-    loss_options_.max_tokens = options.eval_tokens;
-  }
-
-  SourceLoss loss(const ModelSource& source) { return measure_loss(source, *backend_, shards_, loss_options_); }
-  std::vector<std::int64_t> counts(std::int64_t vocab_size) const {
-    std::vector<std::int64_t> counts = count_tokens(shards_, 50'000'000);
-    counts.resize(static_cast<std::size_t>(vocab_size), 0);  // ids that the tokenizer does not use
-    return counts;
-  }
-  void report(const SourceLoss& before, const SourceLoss& after) const {
-    fmt::print("perplexity before    {:.3f}   (nll {:.5f}, {} tokens of {} in samples of {})\n", before.perplexity(),
-               before.nll, before.tokens, shards_.glob(), loss_options_.seq_len);
-    fmt::print("perplexity after     {:.3f}   (nll {:.5f})\n", after.perplexity(), after.nll);
-  }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  ShardSet shards_;
-  SourceLossOptions loss_options_;
-};
 
 /// The sizes of the VQ head to fit. Members are rows of the embedding where they can be and nobody asked for codes.
 VqFitOptions fit_options(const ConvertArguments& options, const ModelSource& source) {
@@ -135,6 +104,12 @@ std::unique_ptr<ModelSource> fitted_head(const ConvertArguments& options, const 
   fmt::print("variance kept        {:.2f} % by the clusters", 100 * fit.kept_by_clusters);
   if (sizes.groups > 0) fmt::print(", {:.2f} % with the codes", 100 * fit.kept_by_codes);
   std::puts("");
+  if (fit.clusters) {
+    fmt::print(
+        "clusters' part       {:.4f} nats of divergence to first order, {:.4f} fitted (in {} steps on {} tokens, of {} "
+        "others)\n",
+        fit.clusters->before, fit.clusters->after, fit.clusters->steps, fit.clusters->fitted, fit.clusters->held_back);
+  }
   return std::move(fit.model);
 }
 
@@ -165,14 +140,13 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
         source.path().string(), cap));
   }
   if (to_vq) fit_options(options, source);  // wrong sizes are refused before anything is computed
-  std::optional<Judge> judge;
+  std::optional<ConvertText> data;
   std::optional<SourceLoss> before;
   TextStatistics text;
-  if (!options.data.empty()) {
-    judge.emplace(options, source, environment);
-    before = judge->loss(source);
-    text.counts = judge->counts(source.model().vocab_size);
-    text.mean_hidden = before->mean_hidden;
+  if (!options.text.data.empty()) {
+    data.emplace(options.text, source, to_vq ? FitClusters::yes : FitClusters::no, environment);
+    before = data->loss(source);
+    if (to_vq) text = data->statistics(source, *before);
   }
   std::unique_ptr<ModelSource> replaced;
   if (is_low_rank) {
@@ -187,7 +161,7 @@ std::unique_ptr<ModelSource> replace_head(const ConvertArguments& options, const
                                    "(its members have vectors)");
     replaced = std::move(expansion);
   }
-  if (judge) judge->report(*before, judge->loss(*replaced));
+  if (data) data->report(*before, data->loss(*replaced));
   return replaced;
 }
 
@@ -280,12 +254,20 @@ void add_convert_command(CLI::App& app) {
   command->add_option("--codes", options->fit.codes, "Q, at most 256")->check(CLI::Range(1, 256));
   command->add_option("--seed", options->fit.seed, "of the clusters and codes")->check(CLI::NonNegativeNumber);
   command
-      ->add_option("--data", options->data, "shards: perplexity before and after --head, and statistics for fitting it")
+      ->add_option("--data", options->text.data,
+                   "shards: perplexity before and after --head, and statistics for fitting it")
       ->type_name("GLOB");
-  command->add_option("--eval-tokens", options->eval_tokens, "tokens of a perplexity")
+  command->add_option("--eval-tokens", options->text.eval_tokens, "tokens of a perplexity")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->add_option("--seq-len", options->seq_len, "tokens of a sample (default: as in training, else 512)")
+  command
+      ->add_option(
+          "--fit-tokens", options->text.fit_tokens,
+          "tokens of --data, others than those of the perplexity, that the clusters' part of --head vq is fitted "
+          "to; 0: to first order alone")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--seq-len", options->text.seq_len, "tokens of a sample (default: as in training, else 512)")
       ->check(CLI::PositiveNumber);
   command->add_option(
       "--dtype", options->dtype,
@@ -294,7 +276,7 @@ void add_convert_command(CLI::App& app) {
   command->add_flag("--no-tokenizer", options->no_tokenizer, "a GGUF file without the tokenizer, for ids alone");
   command->add_flag("--expand", options->expand,
                     "a VQ or low-rank head as the dense one that equals it, where there is one");
-  add_device_option(*command, options->device, "auto");
+  add_device_option(*command, options->text.device, "auto");
   command->footer(details);
   command->callback([command, options] { convert(*command, *options); });
 }

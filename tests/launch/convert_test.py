@@ -83,6 +83,8 @@ class Convert(unittest.TestCase):
         before, after = (float(x) for x in re.findall(r"perplexity \w+ +([0-9.]+)", said))
         self.assertLess(abs(after / before - 1), 0.1, said)
         self.assertIn("variance kept", said)
+        first, fitted = (float(x) for x in re.search(r"([0-9.]+) nats of divergence to first order, ([0-9.]+) fitted", said).groups())
+        self.assertLessEqual(fitted, first)
         self.assertIn("VQ: 16 clusters, 8 groups of 32 codes", self.convert("--info", vq))
         evaluation = self.folder / "vq.json"
         self.ok("eval", "--checkpoint", vq, "--data", f"{self.folder}/shards/heldout-*.h5", "--json", evaluation)
@@ -234,6 +236,9 @@ class Convert(unittest.TestCase):
         self.refused(2, "--groups 7: it must divide", "convert", "--checkpoint", dense, "--head", "vq", "--groups", "7",
                      "--out", out)
         self.refused(2, "is one already", "convert", "--checkpoint", dense, "--head", "dense", "--out", out)
+        self.refused(2, "--fit-tokens: only with --data", "convert", "--checkpoint", dense, "--head", "vq", "--fit-tokens", "100", "--out", out)
+        self.refused(2, "it needs 38 at least (the model's width is 32); name more text, or say --fit-tokens 0", "convert", "--checkpoint",
+                     dense, "--head", "vq", "--seq-len", "8", "--fit-tokens", "30", "--data", f"{self.folder}/shards/heldout-*.h5", "--out", out)
         self.refused(2, "--input: only with --from hf", "convert", "--input", dense, "--to", "npz", "--out", out)
         self.refused(1, "no such folder", "convert", "--info", out)
         self.assertFalse(out.exists())

@@ -94,6 +94,50 @@ TEST(VqFit, AFitByTheRowsOfATiedMatrixLosesNothingInsideAClusterAndLeastOfAll) {
       512);
 }
 
+/// What the model's head sees of random tokens.
+HiddenStates hidden_states(const ModelSource& source, int batches) {
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(*backend);
+  const LoadedModel loaded = load_model(source, *backend, grid.tensor(), BatchShape{2, 8});
+  const Philox rng(5, "vq_fit_test");
+  HiddenStates hidden{.rows = 16 * batches, .dims = 16, .values = {}};
+  std::vector<float> nll(16), states(16 * 16);
+  for (int batch = 0; batch < batches; ++batch) {
+    std::vector<std::int32_t> ids;
+    for (std::uint64_t i = 0; i < 16; ++i)
+      ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(batch) * 16 + i, 61)));
+    const Tensor tokens(ids.data(), DType::i32, {16});
+    loaded.transformer->evaluate(Tensor(nll.data(), DType::f32, {16}), tokens, tokens);
+    backend->copy_to_host(states.data(), loaded.transformer->hidden());
+    hidden.values.insert(hidden.values.end(), states.begin(), states.end());
+  }
+  return hidden;
+}
+
+// The two sequences of log_probs() are others than those fitted to.
+TEST(VqFit, HiddenStatesOfATextBringClustersAndCodesCloser) {
+  for (const bool tied : {true, false}) {
+    Config config = config_of(HeadKind::dense);
+    config.model.tie_embeddings = tied;
+    const Saved saved(config, 1.0f);  // far from first order
+    const auto backend = make_cpu_backend(1);
+    const std::vector<float> expected = log_probs(saved.source());
+    TextStatistics text{.counts = {}, .mean_hidden = {}, .hidden = hidden_states(saved.source(), 40)};
+    for (const double mean : moments_of(text.hidden, text.hidden.rows).mean)
+      text.mean_hidden.push_back(static_cast<float>(mean));
+    const TextStatistics expanded{.counts = {}, .mean_hidden = text.mean_hidden, .hidden = {}};
+    const VqFitOptions options = tied ? VqFitOptions{.members = MemberVectors::embedding, .clusters = 8}
+                                      : VqFitOptions{.clusters = 8, .groups = 4, .codes = 16};
+    const VqFit first = fit_vq_head(saved.source(), options, expanded, *backend);
+    const VqFit fit = fit_vq_head(saved.source(), options, text, *backend);
+    EXPECT_FALSE(first.clusters.has_value());
+    ASSERT_TRUE(fit.clusters.has_value());
+    EXPECT_EQ(fit.clusters->fitted + fit.clusters->held_back, 640);
+    EXPECT_LT(fit.clusters->after, 0.7 * fit.clusters->before);
+    EXPECT_LT(divergence(expected, log_probs(*fit.model)), 0.8 * divergence(expected, log_probs(*first.model)));
+  }
+}
+
 TEST(VqFit, SizesOfAFit) {
   const auto sizes = [](std::int64_t vocab, std::int64_t d) {
     return vq_sizes({.vocab_size = vocab, .d_model = d}, {});

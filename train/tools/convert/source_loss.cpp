@@ -1,8 +1,10 @@
 #include "train/tools/convert/source_loss.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
+#include "core/error.h"
 #include "core/task_progress.h"
 #include "data/shards/batch_loader.h"
 #include "dist/process_grid.h"
@@ -30,6 +32,20 @@ std::vector<float> to_host(Backend& backend, Tensor x) {
 
 }  // namespace
 
+TextParts split_text(std::uint64_t total_tokens, std::int64_t seq_len, std::int64_t eval_tokens,
+                     std::int64_t fit_tokens) {
+  const auto samples_of = [&](std::int64_t tokens) { return (tokens + seq_len - 1) / seq_len; };
+  const std::int64_t targets = static_cast<std::int64_t>(total_tokens) - 1;
+  const std::int64_t samples = samples_of(targets);
+  const std::int64_t left = std::max(samples - samples_of(fit_tokens), (samples + 1) / 2);
+  TextParts parts;
+  parts.eval_samples = std::min(samples_of(eval_tokens), fit_tokens > 0 ? left : samples);
+  parts.fit_samples = std::min(samples_of(fit_tokens), samples - parts.eval_samples);
+  const std::int64_t first = parts.eval_samples * seq_len;
+  parts.fit_tokens = std::max<std::int64_t>(0, std::min(targets - first, parts.fit_samples * seq_len));
+  return parts;
+}
+
 double SourceLoss::perplexity() const {
   return std::exp(nll);
 }
@@ -39,10 +55,10 @@ SourceLoss measure_loss(const ModelSource& source, Backend& backend, const Shard
   const ProcessGrid alone(backend);
   const std::int64_t seq_len = options.seq_len;
   const LoadedModel loaded = load_model(source, backend, alone.tensor(), {batch_rows, seq_len});
-  EvalSamples samples(shards,
-                      {.seq_len = seq_len,
-                       .rows = batch_rows,
-                       .max_samples = static_cast<std::uint64_t>((options.max_tokens + seq_len - 1) / seq_len)});
+  const std::int64_t end = options.samples == 0 ? 0 : options.first_sample + options.samples;
+  EvalSamples samples(shards, {.seq_len = seq_len, .rows = batch_rows, .max_samples = static_cast<std::uint64_t>(end)});
+  const std::int64_t first_batch = options.first_sample / batch_rows;
+  VQLM_ASSERT(first_batch < samples.batches());
   const std::int64_t rows = batch_rows * seq_len;
   const auto d = static_cast<std::size_t>(source.model().d_model);
   const Buffer id_storage =
@@ -56,20 +72,27 @@ SourceLoss measure_loss(const ModelSource& source, Backend& backend, const Shard
   std::vector<double> hidden_sum(d, 0);
   std::vector<float> losses(static_cast<std::size_t>(rows));
   SourceLoss result;
+  result.hidden.dims = source.model().d_model;
   TaskProgress progress("measuring the loss on the text");
-  for (std::int64_t number = 0; number < samples.batches(); ++number) {
-    progress.set(number, samples.batches());
+  for (std::int64_t number = first_batch; number < samples.batches(); ++number) {
+    progress.set(number - first_batch, samples.batches() - first_batch);
     const Batch batch = samples.batch(number);
     backend.copy_from_host(tokens, batch.tokens.data());
     backend.copy_from_host(targets, batch.targets.data());
     loaded.transformer->evaluate(nll, tokens, targets);
     backend.copy_to_host(losses.data(), nll);
     const std::vector<float> hidden = to_host(backend, loaded.transformer->hidden());
-    for (std::size_t row = 0; row < losses.size(); ++row) {
+    // Samples of this batch that come before the first one.
+    const std::int64_t before = std::max<std::int64_t>(0, options.first_sample - number * batch_rows);
+    for (auto row = static_cast<std::size_t>(before * seq_len); row < losses.size(); ++row) {
       if (batch.targets[row] < 0) continue;
       sum += static_cast<double>(losses[row]);
       ++result.tokens;
       for (std::size_t i = 0; i < d; ++i) hidden_sum[i] += static_cast<double>(hidden[row * d + i]);
+      if (options.keep_hidden == KeepHidden::no) continue;
+      const auto state = hidden.begin() + static_cast<std::ptrdiff_t>(row * d);
+      result.hidden.values.insert(result.hidden.values.end(), state, state + static_cast<std::ptrdiff_t>(d));
+      ++result.hidden.rows;
     }
   }
   const auto count = static_cast<double>(result.tokens);

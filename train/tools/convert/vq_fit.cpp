@@ -9,10 +9,11 @@
 #include <limits>
 #include <numeric>
 
-#include "core/box.h"
 #include "core/error.h"
 #include "core/task_progress.h"
 #include "train/codes/map_fit.h"
+#include "train/tools/convert/dense_rows.h"
+#include "train/tools/convert/member_fit.h"
 
 namespace vqlm {
 namespace {
@@ -20,9 +21,6 @@ namespace {
 using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Rows = Eigen::Map<RowMajor>;
 using ConstRows = Eigen::Map<const RowMajor>;
-
-// Clusters are found among this many leading components of the rows: at d = 4,096 the products of k-means are a sixteenth.
-constexpr std::int64_t cluster_dims = 256;
 
 std::int64_t power_of_two_near(double x) {
   return std::int64_t{1} << std::max(0l, std::lround(std::log2(std::max(x, 1.0))));
@@ -33,61 +31,6 @@ int default_groups(std::int64_t d) {
     if (d % groups == 0) return static_cast<int>(groups);
   }
   return 1;
-}
-
-WeightedVectors read_rows(const ModelSource& source, const std::vector<std::int64_t>& counts) {
-  const std::string name = source.model().tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-  WeightedVectors rows;
-  rows.rows = source.model().vocab_size;
-  rows.dims = source.model().d_model;
-  rows.values.reserve(static_cast<std::size_t>(rows.rows * rows.dims));
-  for (const Box& box : row_boxes({rows.rows, rows.dims})) {
-    const std::vector<float> part = source.read(name, box.offset, box.extent);
-    rows.values.insert(rows.values.end(), part.begin(), part.end());
-  }
-  // Square root: frequent tokens lead, but 10^5 times the count must not mean 10^5 times the say.
-  for (const std::int64_t count : counts) rows.weight.push_back(std::sqrt(static_cast<float>(count) + 1));
-  if (counts.empty()) rows.weight.assign(static_cast<std::size_t>(rows.rows), 1.0f);
-  return rows;
-}
-
-/// The rows' leading components where there are more dimensions than clusters are found in.
-WeightedVectors leading_components(const WeightedVectors& x) {
-  if (x.dims <= cluster_dims) return x;
-  const ConstRows rows(x.values.data(), x.rows, x.dims);
-  const Eigen::RowVectorXf mean = rows.cast<double>().colwise().mean().cast<float>();
-  Eigen::MatrixXf covariance = Eigen::MatrixXf::Zero(x.dims, x.dims);
-  for (std::int64_t begin = 0; begin < x.rows; begin += 1024) {
-    const RowMajor part = rows.middleRows(begin, std::min<std::int64_t>(1024, x.rows - begin)).rowwise() - mean;
-    covariance.selfadjointView<Eigen::Lower>().rankUpdate(part.transpose());
-  }
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXf> solver(covariance);  // eigenvalues rise
-  const Eigen::MatrixXf axes = solver.eigenvectors().rightCols(cluster_dims);
-  WeightedVectors out{.rows = x.rows, .dims = cluster_dims, .values = {}, .weight = x.weight};
-  out.values.resize(static_cast<std::size_t>(x.rows * cluster_dims));
-  Rows(out.values.data(), x.rows, cluster_dims).noalias() = rows * axes;
-  return out;
-}
-
-double weighted_squares(const WeightedVectors& x) {
-  const ConstRows rows(x.values.data(), x.rows, x.dims);
-  double sum = 0;
-  for (std::int64_t v = 0; v < x.rows; ++v) {
-    sum += static_cast<double>(x.weight[static_cast<std::size_t>(v)]) * static_cast<double>(rows.row(v).squaredNorm());
-  }
-  return sum;
-}
-
-double weighted_variance(const WeightedVectors& x) {
-  const ConstRows rows(x.values.data(), x.rows, x.dims);
-  Eigen::RowVectorXd mean = Eigen::RowVectorXd::Zero(x.dims);
-  double weight = 0;
-  for (std::int64_t v = 0; v < x.rows; ++v) {
-    const auto w = static_cast<double>(x.weight[static_cast<std::size_t>(v)]);
-    mean += w * rows.row(v).cast<double>();
-    weight += w;
-  }
-  return weighted_squares(x) - mean.squaredNorm() / weight;
 }
 
 /// z0_v = o . w_v + b_v, (V).
@@ -114,9 +57,9 @@ std::vector<double> lse_of_clusters(const CodeMap& map, const std::vector<double
   return lse;
 }
 
-/// c_k and beta_k of the header's formula; `w` holds the dense rows.
-void fit_clusters(const CodeMap& map, const WeightedVectors& w, const std::vector<double>& logits,
-                  const std::vector<float>& mean_hidden, std::map<std::string, std::vector<float>>& tensors) {
+/// c_k and beta_k of the header's formula to first order; `w` holds the dense rows.
+void expand_clusters(const CodeMap& map, const WeightedVectors& w, const std::vector<double>& logits,
+                     const std::vector<float>& mean_hidden, std::map<std::string, std::vector<float>>& tensors) {
   const std::vector<double> lse = lse_of_clusters(map, logits);
   Eigen::MatrixXd codebook = Eigen::MatrixXd::Zero(map.clusters, w.dims);
   const ConstRows rows(w.values.data(), w.rows, w.dims);
@@ -149,42 +92,6 @@ void subtract_means(const CodeMap& map, const WeightedVectors& w, std::vector<fl
     for (std::int32_t i = begin; i < end; ++i)
       mean += rows.row(order.members[static_cast<std::size_t>(i)]).cast<double>();
     codes.row(k) -= (mean / static_cast<double>(end - begin)).cast<float>();
-  }
-}
-
-/// u_{g,q}: the weighted mean of the residuals that have code q in group g, which is the least-squares choice.
-std::vector<float> code_means(const CodeMap& map, const WeightedVectors& residual) {
-  const std::int64_t width = residual.dims / map.groups;
-  std::vector<double> sums(static_cast<std::size_t>(map.codes * residual.dims), 0);
-  std::vector<double> weights(static_cast<std::size_t>(map.groups * map.codes), 0);
-  const float* row = residual.values.data();
-  for (std::int64_t v = 0; v < residual.rows; ++v, row += residual.dims) {
-    const auto weight = static_cast<double>(residual.weight[static_cast<std::size_t>(v)]);
-    for (std::int64_t g = 0; g < map.groups; ++g) {
-      const std::int64_t code = g * map.codes + map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
-      weights[static_cast<std::size_t>(code)] += weight;
-      double* sum = sums.data() + code * width;
-      for (std::int64_t i = 0; i < width; ++i) sum[i] += weight * static_cast<double>(row[g * width + i]);
-    }
-  }
-  std::vector<float> means(sums.size());
-  for (std::size_t i = 0; i < sums.size(); ++i) {
-    const double weight = weights[i / static_cast<std::size_t>(width)];
-    means[i] = weight > 0 ? static_cast<float>(sums[i] / weight) : 0.0f;
-  }
-  return means;
-}
-
-/// row -= u of the token, for every token.
-void subtract_members(const CodeMap& map, const std::vector<float>& member_codebook, WeightedVectors& x) {
-  const std::int64_t width = x.dims / map.groups;
-  float* row = x.values.data();
-  for (std::int64_t v = 0; v < x.rows; ++v, row += x.dims) {
-    for (std::int64_t g = 0; g < map.groups; ++g) {
-      const std::int64_t code = map.member_codes[static_cast<std::size_t>(v * map.groups + g)];
-      const float* u = member_codebook.data() + (g * map.codes + code) * width;
-      for (std::int64_t i = 0; i < width; ++i) row[g * width + i] -= u[i];
-    }
   }
 }
 
@@ -252,11 +159,15 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
                                                           : std::vector<float>(static_cast<std::size_t>(w.rows), 0.0f);
   const std::vector<double> logits = logits_at(w, text.mean_hidden, bias);
   std::map<std::string, std::vector<float>> tensors;
-  fit_clusters(map, w, logits, text.mean_hidden, tensors);
+  expand_clusters(map, w, logits, text.mean_hidden, tensors);
+  VqFit fit;
+  if (text.hidden.rows > 0) {
+    fit.clusters = fit_clusters(tensors["vq_head.codebook"], tensors["vq_head.cluster_bias"], text.hidden,
+                                cluster_probabilities(w, bias, map, text.hidden, backend), backend);
+  }
   const bool by_rows = options.members == MemberVectors::embedding;
   if (by_rows) subtract_means(map, w, tensors["vq_head.codebook"]);
 
-  VqFit fit;
   const double variance = weighted_variance(w);
   subtract_cluster_means(w, map.cluster_of_token, map.clusters);
   fit.kept_by_clusters = 1 - weighted_squares(w) / variance;
@@ -268,8 +179,9 @@ VqFit fit_vq_head(const ModelSource& source, const VqFitOptions& asked, const Te
   }
   if (map.groups > 0) {
     const TaskProgress progress(fmt::format("making {} groups of {} codes for {} rows", map.groups, map.codes, w.rows));
-    map.member_codes = product_codes(w, map.groups, map.codes, options.seed);
-    const std::vector<float>& u = tensors["vq_head.member_codebook"] = code_means(map, w);
+    const std::vector<float>& u = tensors["vq_head.member_codebook"] =
+        text.hidden.rows == 0 ? fit_members(map, w, options.seed)
+                              : fit_members(map, w, moments_of(text.hidden, text.hidden.rows), options.seed);
     const std::vector<double> before = products_with(w, text.mean_hidden);
     subtract_members(map, u, w);
     const std::vector<double> after = products_with(w, text.mean_hidden);
