@@ -234,6 +234,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaOnePassTest,
                          ::testing::Values(Classes{9, 509, true}, Classes{5, 4099, true, 3},
                                            Classes{19, 4099, true, 0, 61}, Classes{11, 4104, false},
                                            Classes{5, 4099, true, 0, 5}, Classes{9, 16'391, true, 0, 57},
+                                           Classes{7, 23'993, true, 0, 7},  // sums beside the bias on sm_90 only
                                            Classes{2, 28'700, false, 0, 4}, Classes{2, 32'801, true, 0, 31},
                                            Classes{3, 57'377, true, 0, 31}, Classes{2, 57'400, false},
                                            Classes{1, 115'801, true, 0, 7}),
