@@ -46,16 +46,19 @@ struct QkRows {
         eps(epsilon) {}
 };
 
-/// The group of a query or key column, and where its gain is.
+/// The group of a query or key column, and where its gain is. A row's columns are counted in 32 bits: divisions by 64 made the
+/// forward kernel 536 instructions in place of 368 (nvcc 13.0).
 struct Column {
   std::int64_t group;
   const float* gain;
   float count;
 };
 __device__ __forceinline__ Column column_of(const QkRows& p, std::int64_t c) {
-  if (c < p.queries) return {c / p.q_size, p.q_gain + c % p.q_size, p.q_count};
-  const std::int64_t k = c - p.queries;
-  return {p.query_groups + k / p.k_size, p.k_gain + k % p.k_size, p.k_count};
+  const bool key = c >= p.queries;
+  const auto in_part = static_cast<unsigned>(key ? c - p.queries : c);
+  const auto size = static_cast<unsigned>(key ? p.k_size : p.q_size);
+  const unsigned group = in_part / size, place = in_part - group * size;
+  return {key ? p.query_groups + group : group, (key ? p.k_gain : p.q_gain) + place, key ? p.k_count : p.q_count};
 }
 
 __device__ __forceinline__ float rstd_of(float squares, float count, float eps) {
