@@ -10,9 +10,9 @@
 // a dense head's logits is.
 //
 // Kernels: plan (member_tiles.cu), scores and softmax (member_scores.cu), dh and dbias (member_gradients.cu), dU
-// (member_codebook_gradient.cu), which state their operations and bytes. Together, forward and backward, at V 128,000,
-// d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.7 GB from the second-level cache, 0.4 GB of memory: about 1 ms on an
-// H200 by these counts, not measured. A dense head does 52 TFLOP there.
+// (member_code_order.cu, member_codebook_gradient.cu), which state their operations and bytes. Together, forward and
+// backward, at V 128,000, d 4,096, N 16,384, K 512, Q 256, G 32: 0.1 TFLOP, 3.7 GB from the second-level cache, 0.4 GB of
+// memory: about 1 ms on an H200 by these counts, not measured. A dense head does 52 TFLOP there.
 //
 // Where members have vectors of their own, (V, d) in member order, tiles read them in place, and dU is theirs
 // (member_rows_gradient.cu): the same operations, and 12 V d bytes of memory for vectors and gradient, 6.3 GB there.
