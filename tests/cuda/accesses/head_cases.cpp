@@ -65,6 +65,17 @@ TEST_F(HeadCase, Codes) {
       .codebook = reals({codes, d}), .sums = reals({codes, d}), .counts = positive({codes}), .scale = 1});
 }
 
+TEST_F(AccessCase, ManyRowsToSort) {  // tiles whose counts are added up by a kernel of their own
+  constexpr std::int64_t rows = 66 * 2048;
+  CodeMapView map;
+  map.cluster_of_token = ids({1000}, 0, 63);
+  device->run(SortRowsByCluster{.clusters = room({rows}, DType::i32),
+                                .order = room({rows}, DType::i32),
+                                .row_begin = room({65}, DType::i32),
+                                .targets = ids({rows}, 0, 999),
+                                .map = map});
+}
+
 /// A head and a batch whose rows are sorted by cluster, on the device.
 struct Batch {
   Batch(const MemberCase& of, Backend& device, Backend& oracle)
