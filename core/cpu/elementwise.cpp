@@ -1,4 +1,4 @@
-// Sums, re-layout, SwiGLU and GeGLU (Shazeer, arXiv 2002.05202).
+// Sums, re-layout, SwiGLU and GeGLU (Shazeer, arXiv 2002.05202), SiLU.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/elementwise.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once per instruction set
@@ -10,6 +10,7 @@
 #include "core/cpu/parallel.h"
 #include "core/cpu/row_kernels.h"
 #include "core/ops/elementwise.h"
+#include "core/ops/silu.h"
 #include "core/ops/swiglu.h"
 #include "hwy/contrib/math/math-inl.h"
 
@@ -67,6 +68,27 @@ void swiglu_gradient_row(float* dgate, float* dup, const float* dy, const float*
   });
 }
 
+/// y (width) = x + silu(z).
+void silu_residual_row(float* y, const float* x, const float* z, std::int64_t width) {
+  for_lanes(0, width, [&](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = hn::LoadU(d, z + i);
+    auto sigmoid = v, complement = v;
+    sigmoid_and_complement(d, v, sigmoid, complement);
+    hn::StoreU(hn::MulAdd(v, sigmoid, hn::LoadU(d, x + i)), d, y + i);
+  });
+}
+
+/// dz (width) = dy * sigmoid * (1 + z * (1 - sigmoid)).
+void silu_gradient_row(float* dz, const float* dy, const float* z, std::int64_t width) {
+  for_lanes(0, width, [&](auto d, std::int64_t i) HWY_ATTR {
+    const auto v = hn::LoadU(d, z + i);
+    auto sigmoid = v, complement = v;
+    sigmoid_and_complement(d, v, sigmoid, complement);
+    const auto bend = hn::MulAdd(v, complement, hn::Set(d, 1.0f));
+    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, dy + i), sigmoid), bend), d, dz + i);
+  });
+}
+
 /// GELU in its tanh form is x sigmoid(z), z = 2 sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks, Gimpel, arXiv 1606.08415).
 constexpr float gelu_linear = 1.5957691216057308f;
 constexpr float gelu_cubic = 0.044715f * gelu_linear;
@@ -110,6 +132,8 @@ HWY_EXPORT(add_row);
 HWY_EXPORT(swiglu_row);
 HWY_EXPORT(swiglu_gradient_row);
 HWY_EXPORT(sum_row);
+HWY_EXPORT(silu_residual_row);
+HWY_EXPORT(silu_gradient_row);
 HWY_EXPORT(geglu_row);
 HWY_EXPORT(geglu_gradient_row);
 
@@ -148,6 +172,23 @@ void run(const Scale& op) {
   float* const x = op.x.f32();
   parallel_blocks(op.x.numel(), block_elements,
                   [&](std::int64_t begin, std::int64_t end) { row_scale(x + begin, op.factor, end - begin); });
+}
+
+template <>
+void run(const SiluResidualForward& op) {
+  float* const y = op.y.f32();
+  const float *const x = op.x.f32(), *const z = op.z.f32();
+  parallel_blocks(op.y.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(silu_residual_row)(y + begin, x + begin, z + begin, end - begin);
+  });
+}
+template <>
+void run(const SiluResidualBackward& op) {
+  float* const dz = op.dz.f32();
+  const float *const dy = op.dy.f32(), *const z = op.z.f32();
+  parallel_blocks(op.dz.numel(), block_elements, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(silu_gradient_row)(dz + begin, dy + begin, z + begin, end - begin);
+  });
 }
 
 template <>

@@ -22,6 +22,7 @@
 #include "core/ops/rmsnorm.h"
 #include "core/ops/rope.h"
 #include "core/ops/scatter_add_rows.h"
+#include "core/ops/silu.h"
 #include "core/ops/swiglu.h"
 
 namespace vqlm {
@@ -37,6 +38,6 @@ using Op = std::variant<  //
     const LogSoftmax*, const ScatterAddRows*, const CopyRows*, const SortRowsByCluster*, const Commitment*,
     const CodesFromAverages*, const MemberEntropy*, const MemberLogProbs*, const ClusterLogProbs*,
     const AddMemberMeans*, const AddMemberMeansBackward*, const MemberStatistics*, const MemberPartGradient*,
-    const MemberMeansPart*>;
+    const MemberMeansPart*, const SiluResidualForward*, const SiluResidualBackward*>;
 
 }  // namespace vqlm

@@ -112,6 +112,7 @@ TEST(OpBench, ReportsEveryOpWithItsBytes) {
   // Two sequences: qkv read, keys, values and out written, and two positions of the past read.
   EXPECT_EQ(bytes.at("attention_cached"), 4 * 2 * (3 * 8 + 3 * 8 + 2 * 2 * 8));
   EXPECT_EQ(bytes.at("swiglu_backward"), 5 * 4 * 30);
+  EXPECT_EQ(bytes.at("silu_residual_backward"), 3 * 4 * 48);
   EXPECT_TRUE(bytes.contains("embedding_backward") && bytes.contains("softmax_gradient"));
   EXPECT_LT(bytes.at("softmax_cross_entropy"), bytes.at("softmax_gradient") + bytes.at("softmax_statistics"));
   options.head_dim = 3;

@@ -134,6 +134,15 @@ class OpBench {
     add(shape, SwigluForward{.y = y, .gate_up = gate_up});
   }
 
+  void silu() {
+    BenchTensors tensors(backend_);
+    const Shape rows{o_.rows, o_.width};
+    const std::string shape = fmt::format("({}, {})", o_.rows, o_.width);
+    const Tensor x = tensors.normal(rows, type_), z = tensors.normal(rows, type_), y = tensors.make(rows, type_);
+    add(shape, SiluResidualBackward{.dz = y, .dy = x, .z = z});
+    add(shape, SiluResidualForward{.y = y, .x = x, .z = z});
+  }
+
   void embedding() {
     BenchTensors tensors(backend_);
     const std::int64_t n = o_.rows, d = o_.width, vocab = o_.vocab_size;
@@ -238,6 +247,7 @@ OpBenchResult run_op_bench(Backend& backend, const OpBenchOptions& options) {
   bench.positions();
   bench.cached_attention();
   bench.swiglu();
+  bench.silu();
   bench.embedding();
   bench.softmax();
   result.copy_rate = std::max(before, measure_copy(backend, options));
