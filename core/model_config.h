@@ -92,10 +92,19 @@ enum class HeadKind { dense, vq, low_rank, adaptive };
 enum class MemberVectors { embedding, codes, none };
 enum class CodebookLearning { gradient, commitment, ema };
 
+/// Heads beside the output head for the tokens behind the next one (core/model/head/future_heads.h).
+struct FutureHeadsConfig {
+  int heads = 0;        // F
+  float weight = 0.3f;  // of the mean of their losses, beside the output head's
+
+  bool operator==(const FutureHeadsConfig&) const = default;
+};
+
 struct DenseHeadConfig {
   bool bias = true;   // token bias, started at log unigram counts
   float z_loss = 0;   // weight of the squared log of the softmax's sum, beside the loss
   float softcap = 0;  // c: logits x become c tanh(x / c), as in Gemma 2; 0: they stay as they are
+  FutureHeadsConfig future = {};
 };
 
 /// A dense head whose matrix is a product U A, U (V, r), A (r, d); with tie_embeddings that is the embedding table, too.
@@ -103,6 +112,7 @@ struct LowRankHeadConfig {
   bool bias = true;
   float z_loss = 0;
   std::int64_t rank = 64;  // r, at most d_model
+  FutureHeadsConfig future = {};
 };
 
 /// An adaptive softmax (Grave et al., arXiv 1609.04309): the most frequent tokens and one class a tail band at full width, the
@@ -111,6 +121,7 @@ struct AdaptiveHeadConfig {
   bool bias = true;
   std::vector<std::int64_t> cutoffs = {};  // ranks that tail bands begin at, rising; empty: V / 8 and V / 2
   int tail_ratio = 4;                      // tail band i, from 1 on, is d / tail_ratio^i wide, at least 1
+  FutureHeadsConfig future = {};
 
   std::int64_t bands() const { return cutoffs.empty() ? 3 : static_cast<std::int64_t>(cutoffs.size()) + 1; }
 };
@@ -149,6 +160,7 @@ struct VqHeadConfig {
   std::int64_t own_tokens = 0;  // the most frequent tokens that have clusters of their own, of the K
   std::string map = "corpus";   // "random", "contiguous", "frequency", "corpus", or the path of a map file
   std::variant<GradientLearningConfig, CommitmentLearningConfig, EmaLearningConfig> learning = {};
+  FutureHeadsConfig future = {};
 
   bool by_embedding() const { return std::holds_alternative<EmbeddingMembersConfig>(members); }
   bool member_mean() const {
@@ -214,6 +226,14 @@ inline std::optional<MapSizes> map_sizes(const HeadConfig& head) {
 }
 inline bool has_bias(const HeadConfig& head) {
   return std::visit([](const auto& kind) { return kind.bias; }, head);
+}
+inline const FutureHeadsConfig& future_of(const HeadConfig& head) {
+  return std::visit([](const auto& kind) -> const FutureHeadsConfig& { return kind.future; }, head);
+}
+/// The same head without heads for later tokens.
+inline HeadConfig without_future(HeadConfig head) {
+  std::visit([](auto& kind) { kind.future.heads = 0; }, head);
+  return head;
 }
 /// 0 without one, as for a VQ head.
 inline float z_loss_of(const HeadConfig& head) {

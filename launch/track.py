@@ -52,6 +52,8 @@ def points_of(line, place):
         values["memory/peak_MiB"] = entry["memory_bytes"] / 2**20
     for key, name in (("loss_by_source", "train/loss"), ("epochs", "train/epochs")):
         values.update({f"{name}/{source}": float(value) for source, value in entry.get(key, {}).items() if value is not None})
+    for key, name in (("future_losses", "train/future_loss"), ("heldout_future_losses", "heldout/future_loss")):
+        values.update({f"{name}_{j}": float(loss) for j, loss in enumerate(entry.get(key, []), 1) if loss is not None})
     values.update({f"heldout/loss/{name}": float(of_set["loss"]) for name, of_set in entry.get("heldout_by_set", {}).items()
                    if of_set["loss"] is not None})
     return stream, step, values

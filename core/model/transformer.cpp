@@ -104,6 +104,7 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
   } else {
     head_ = std::make_unique<DenseHead>(context, std::get<DenseHeadConfig>(options.head), table);
   }
+  if (const FutureHeadsConfig& future = future_of(options.head); future.heads > 0) future_.emplace(context, future);
   parameters_.allocate(training);
   allocate_activations(options.purpose);
   if (generation) cache_.emplace(backend_, config_, batch_.batch, options.context);
@@ -113,31 +114,6 @@ Transformer::Transformer(Backend& backend, Communicator& tensor_group, const Opt
         backend_.allocate(static_cast<std::size_t>(2 * positions) * sizeof(std::int32_t), MemoryUse::workspace);
     scratch_.documents = documents_.view({2, batch_.batch, positions / batch_.batch}, DType::i32);
   }
-}
-
-void Transformer::read_tokens(Tensor tokens, std::int64_t past) {
-  const Tensor sequences = tokens.view({batch_.batch, tokens.numel() / batch_.batch});
-  if (scratch_.documents) {
-    backend_.run(FindDocuments{
-        .documents = scratch_.documents, .tokens = sequences, .end_of_text = config_.document_end, .past = past});
-  }
-  ngrams_->find_rows(sequences, past, scratch_.documents);
-}
-
-std::vector<RowTable> Transformer::row_tables() {
-  std::vector<RowTable> tables = ngrams_->by_rows();
-  if (const auto table = embedding_->by_rows()) tables.push_back(*table);
-  return tables;
-}
-
-void Transformer::begin_step(std::span<const std::int32_t> tokens) {
-  ngrams_->begin_step(tokens);
-  embedding_->begin_step(tokens);
-}
-
-void Transformer::begin_micro_batch(std::int64_t number) {
-  ngrams_->begin_micro_batch(number);
-  embedding_->begin_micro_batch(number);
 }
 
 Buffer Transformer::rotation_of(const std::vector<double>& frequencies) {
@@ -178,6 +154,7 @@ void Transformer::allocate_activations(Purpose purpose) {
     arena.add(*tensor, {rows_, config_.d_model}, a);
   }
   arena.add(final_rstd_, {rows_}, DType::f32);
+  if (future_ && tensor_.size() > 1) arena.add(future_targets_, {future_->count(), rows_}, DType::i32);
   if (purpose == Purpose::generation) arena.add(last_hidden_, {batch_.batch, config_.d_model}, a);
   activation_storage_ = arena.allocate(backend_, MemoryUse::activations);
   for (Block::Activations& saved : activations_) Block::share(saved, shared, recompute_);
@@ -186,105 +163,6 @@ void Transformer::allocate_activations(Purpose purpose) {
 void Transformer::initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts) {
   parameters_.initialize(seed);
   head_->initialize(counts);
-}
-
-void Transformer::forward(Tensor tokens) {
-  read_tokens(tokens, 0);
-  Tensor x = saved(0).input;
-  Tensor branch = head_->input_branch(my_rows(tokens));
-  embedding_->forward(x, tokens, scratch_);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    blocks_[layer].forward(x, branch, saved(layer), scratch_);
-    x = saved(layer).middle;
-    branch = scratch_.branch;
-  }
-  backend_.run(RmsnormForward{.y = hidden_,
-                              .rstd = final_rstd_,
-                              .sum = final_input_,
-                              .x = x,
-                              .branch = branch,
-                              .gain = parameters_.operand(final_gain_),
-                              .eps = config_.norm_eps});
-}
-
-void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
-  forward(tokens);
-  head_marks_.begin = backend_.mark_time(backend_.compute_stream());
-  head_->forward(nll, hidden_, my_rows(targets));
-  head_marks_.end = backend_.mark_time(backend_.compute_stream());
-}
-
-void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
-                                       const BucketReady& ready) {
-  forward(tokens);
-  head_marks_.begin = backend_.mark_time(backend_.compute_stream());
-  head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_rows(targets), scale);
-  head_marks_.end = backend_.mark_time(backend_.compute_stream());
-  for (const int bucket : head_buckets_) ready(bucket);
-  backward(tokens, ready);
-  VQLM_ASSERT(parameters_.gradients_defined());
-}
-
-void Transformer::backward(Tensor tokens, const BucketReady& ready) {
-  backend_.run(RmsnormBackward{.dx = scratch_.residual_gradient,
-                               .dgain = parameters_.gradient(final_gain_),
-                               .dy = hidden_gradient_,
-                               .x = final_input_,
-                               .gain = parameters_.operand(final_gain_),
-                               .rstd = final_rstd_,
-                               .accumulate_dx = Accumulate::no});
-  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
-    blocks_[layer].backward(saved(layer), scratch_, lost(layer));
-    ready(layer_buckets_[layer]);
-  }
-  head_->input_backward(scratch_.residual_gradient);
-  embedding_->backward(scratch_.residual_gradient, tokens, scratch_);
-  if (tables_bucket_ != embedding_bucket_) ready(tables_bucket_);
-  if (embedding_bucket_ != no_bucket) ready(embedding_bucket_);
-  ready(replicated_bucket_);
-}
-
-void Transformer::reshape(const BatchShape& batch) {
-  VQLM_ASSERT(batch.rows() == batch_.rows() && activations_.size() == 1 && !cache_ && row_tables().empty());
-  batch_ = batch;
-  for (Block& block : blocks_) block.reshape(batch);
-  if (scratch_.documents) scratch_.documents = scratch_.documents.view({2, batch.batch, batch.seq_len});
-}
-
-void Transformer::log_probs(Tensor out, Tensor tokens) {
-  forward(tokens);
-  head_->log_probs(out, hidden_);
-}
-
-Tensor Transformer::advance(Tensor tokens, std::int64_t past) {
-  VQLM_ASSERT(cache_ && tokens.rank() == 2 && tokens.extent(0) == batch_.batch && past >= 0);
-  const std::int64_t rows = tokens.numel(), length = tokens.extent(1);
-  VQLM_ASSERT(length >= 1 && rows <= rows_ && past + length <= cache_->capacity());
-  const Block::Activations rows_of = Block::first_rows(saved(0), rows);
-  read_tokens(tokens, past);
-  Tensor x = rows_of.input;
-  Tensor branch = head_->input_branch(tokens.view({rows}));
-  embedding_->forward(x, tokens.view({rows}), scratch_);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    CachedLayer cached = cache_->layer(layer, past);
-    cached.documents = scratch_.documents;
-    blocks_[layer].advance(x, branch, rows_of, scratch_, cached);
-    x = rows_of.middle;
-    branch = scratch_.branch.rows(0, rows);
-  }
-  const Tensor hidden = hidden_.rows(0, rows);
-  backend_.run(RmsnormForward{.y = hidden,
-                              .rstd = final_rstd_.rows(0, rows),
-                              .sum = final_input_.rows(0, rows),
-                              .x = x,
-                              .branch = branch,
-                              .gain = parameters_.operand(final_gain_),
-                              .eps = config_.norm_eps});
-  if (length == 1) return hidden;
-  for (std::int64_t b = 0; b < batch_.batch; ++b) {
-    backend_.copy(last_hidden_.rows(b, 1), hidden.rows((b + 1) * length - 1, 1));
-  }
-  return last_hidden_;
 }
 
 double Transformer::flops_per_token() const {
@@ -301,8 +179,7 @@ double Transformer::flops_per_token() const {
     const double seen = static_cast<double>(all) - hidden * hidden / static_cast<double>(all);
     attention += 6.0 * seen * config_.n_heads * config_.head_dim();
   }
-  return 6.0 * (weights + embedding_->multiply_adds() + head_->cost().multiply_adds) - 2.0 * without_gradient +
-         attention;
+  return 6.0 * (weights + embedding_->multiply_adds() + head_cost().multiply_adds) - 2.0 * without_gradient + attention;
 }
 
 }  // namespace vqlm

@@ -12,6 +12,7 @@
 #include "core/model/batch_shape.h"
 #include "core/model/block.h"
 #include "core/model/embedding.h"
+#include "core/model/head/future_heads.h"
 #include "core/model/head/output_head.h"
 #include "core/model/kv_cache.h"
 #include "core/model/ngram_tables.h"
@@ -50,6 +51,11 @@ class Transformer {
 
   ParameterStore& parameters() { return parameters_; }
   OutputHead& head() { return *head_; }
+  /// Of later tokens; null where the model has none.
+  FutureHeads* future() { return future_ ? &*future_ : nullptr; }
+  std::int64_t future_heads() const { return future_ ? future_->count() : 0; }  // F
+  /// Of the output head and of those.
+  HeadCost head_cost() const { return future_ ? future_->with_cost(head_->cost()) : head_->cost(); }
   NgramTables& ngrams() { return *ngrams_; }
   /// The tables with gradients by rows; then the tokens (M, B, T) of the coming step's micro-batches, and which of these comes
   /// next. Where there are none, nothing.
@@ -59,19 +65,23 @@ class Transformer {
   /// The head's own parameters are those from this id on.
   ParameterId head_begin() const { return final_gain_ + 1; }
   const BatchShape& batch() const { return batch_; }
-  std::int64_t local_rows() const { return rows_; }  // n = B T / P
+  const ModelConfig& config() const { return config_; }
+  std::int64_t local_rows() const { return rows_; }                  // n = B T / P
+  std::int64_t first_row() const { return tensor_.rank() * rows_; }  // of the N
 
   /// Draws all parameters from `seed`, and the head's biases from the unigram counts (V).
   void initialize(std::uint64_t seed, const std::vector<std::int64_t>& counts);
 
   /// nll (n) overwritten with -log p of this rank's rows' targets; tokens and targets (N) i32, the same on
-  /// every rank of the tensor group; target -1 = none.
+  /// every rank of the tensor group; target -1 = none. With nll (1 + F, n) and targets (1 + F, N) also of the heads for later
+  /// tokens, which stand behind the output head's.
   void evaluate(Tensor nll, Tensor tokens, Tensor targets);
 
   /// Called with a bucket's index as soon as its gradients are complete.
   using BucketReady = std::function<void(int bucket)>;
   /// Forward and backward of scale * sum(nll + penalty): nll and penalty (n) overwritten, gradients
-  /// accumulate, from ParameterStore::begin_gradients() on.
+  /// accumulate, from ParameterStore::begin_gradients() on. With heads for later tokens nll (1 + F, n) and targets (1 + F, N),
+  /// whose losses count with their weight.
   void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
                             const BucketReady& ready);
 
@@ -117,6 +127,8 @@ class Transformer {
   Recompute lost(std::size_t layer) const { return layer + 1 == blocks_.size() ? Recompute::none : recompute_; }
   /// This rank's (n) of ids (N).
   Tensor my_rows(Tensor ids) const { return ids.rows(tensor_.rank() * rows_, rows_); }
+  /// This rank's (F, n) of the targets (1 + F, N) behind the first row.
+  Tensor my_future_targets(Tensor targets);
 
   Backend& backend_;
   ModelConfig config_;
@@ -132,6 +144,7 @@ class Transformer {
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
   std::unique_ptr<OutputHead> head_;
+  std::optional<FutureHeads> future_;
   ParameterId final_gain_ = 0;
   static constexpr int no_bucket = -1;  // of a table by rows
   int embedding_bucket_ = 0, tables_bucket_ = 0, replicated_bucket_ = 0;
@@ -144,6 +157,7 @@ class Transformer {
   Tensor final_input_, hidden_, hidden_gradient_;  // (n, d) A
   Tensor final_rstd_;                              // (n) f32
   Tensor last_hidden_;                             // (B, d) A, generation only
+  Tensor future_targets_;                          // (F, n) i32, of several tensor ranks
   HeadMarks head_marks_;
   std::optional<KvCache> cache_;  // generation only
 };

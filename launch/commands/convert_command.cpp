@@ -193,13 +193,22 @@ void convert(const CLI::App& command, const ConvertArguments& options) {
   }
   check_options(command, options);
   refuse_existing(options.out);
-  const auto stored = open_model(input_of(options));
-  log::info("{}: {}", stored->path().string(), stored->description());
+  const auto opened = open_model(input_of(options));
+  log::info("{}: {}", opened->path().string(), opened->description());
+  // Our own form and NumPy's carry heads for later tokens; the others, and another head, have no place for them.
+  std::optional<WithoutFutureHeads> plain;
+  const int future = future_of(opened->head()).heads;
+  if (future > 0 && (options.to == "hf" || options.to == "gguf" || !options.head.empty())) {
+    plain.emplace(*opened);
+    log::info("left out: {} head{} for later tokens (head.future), which the output head does not need", future,
+              future == 1 ? "" : "s");
+  }
+  const ModelSource* const stored = plain ? &*plain : opened.get();
   // Neither Hugging Face's form nor another head has input codes, and none needs them.
   std::optional<FoldedInputCodes> folded;
   const VqHeadConfig* const vq = vq_of(stored->head());
   if (vq != nullptr && vq->input_codes && (options.to == "hf" || !options.head.empty())) folded.emplace(*stored);
-  const ModelSource* const source = folded ? &*folded : stored.get();
+  const ModelSource* const source = folded ? &*folded : stored;
   if (options.head.empty()) {
     write(options, *source);
   } else {

@@ -141,15 +141,16 @@ void evaluate(const EvalArguments& options, Environment& environment) {
   std::vector<Evaluation> results;
   std::vector<std::string> objects;
   for (std::size_t i = 0; i < sets.size(); ++i) {
-    results.push_back(
-        Evaluator(*backend, grid, model, shards[i], options.max_tokens, map, bands ? &*bands : nullptr, buffers).run());
+    Evaluator evaluator(*backend, grid, model, shards[i], options.max_tokens, map, bands ? &*bands : nullptr, buffers);
+    if (options.tensor == 1) evaluator.measure_acceptance();
+    results.push_back(evaluator.run());
     if (!environment.is_root()) continue;
     const Evaluation& result = results.back();
     const EvaluationSubject subject{
         .checkpoint = source->path().string(),
         .data = sets[i].shards,
         .config = config,
-        .head = model.head().cost(),
+        .head = model.head_cost(),
         .parameters = model.parameters().global_count(),
         .flops_per_token = model.flops_per_token(),
         .tokenizer_sha256 = shards[i].tokenizer_sha256(),
@@ -211,6 +212,9 @@ void add_eval_command(CLI::App& app) {
       "--bands-from cuts\n"
       "it by the rank of the target among the training tokens: 1-16, 17-128, 129-1,024, 1,025-8,192, the "
       "rest.\n"
+      "Heads for later tokens (head.future) have lines of their own, and with --tensor 1 how often what they would "
+      "draft is\n"
+      "what the output head says when it gets there.\n"
       "Examples:\n"
       "  vqlm eval --checkpoint runs/a --data 'shards/heldout-*.h5'\n"
       "  vqlm eval --checkpoint SmolLM2-135M --data 'shards/heldout-*.h5' --seq-len 1024 --max-tokens "

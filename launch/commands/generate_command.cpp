@@ -35,6 +35,7 @@ struct GenerateArguments {
   int samples = 1;
   SamplingOptions sampling;
   bool json = false;
+  bool draft = false;
   bool no_begin = false;
   bool cut_prompt = false;
   std::optional<DeviceKind> device;
@@ -173,11 +174,17 @@ void print_json(const Tokens& prompt, const Generation& generation, Printer& pri
     samples.push_back(sample);
   }
   const GenerationSpeed& speed = generation.speed;
-  const Json out{{"prompt_tokens", prompt},
-                 {"samples", samples},
-                 {"prompt_tokens_per_second", speed.prompt_tokens_per_second()},
-                 {"tokens_per_second", speed.tokens_per_second()},
-                 {"head_share", speed.head_share()}};
+  Json out{{"prompt_tokens", prompt},
+           {"samples", samples},
+           {"prompt_tokens_per_second", speed.prompt_tokens_per_second()},
+           {"tokens_per_second", speed.tokens_per_second()},
+           {"head_share", speed.head_share()}};
+  if (speed.passes > 0) {
+    out["draft"] = {{"passes", speed.passes},
+                    {"drafted", speed.drafted},
+                    {"accepted", speed.accepted},
+                    {"tokens_per_pass", speed.tokens_per_pass()}};
+  }
   // A model may well say bytes that are no UTF-8.
   std::puts(out.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
@@ -189,14 +196,36 @@ void report(const Generation& generation, const Transformer& model) {
       "head",
       speed.prompt_tokens, speed.prompt_tokens_per_second(), speed.tokens, speed.tokens_per_second(),
       100 * speed.head_share());
+  if (speed.passes > 0) {
+    log::info("{} of {} drafted tokens accepted, {:.2f} tokens a pass", speed.accepted, speed.drafted,
+              speed.tokens_per_pass());
+  }
   for (std::size_t b = 0; b < generation.continuations.size(); ++b) {
     if (generation.continuations[b].stop != Stop::context) continue;
     log::warn("sample {} stopped at the context limit of {} tokens; --context N allows more", b + 1, model.context());
   }
 }
 
+/// Drafts are of one text's most probable tokens, by heads that the model has.
+void check_draft(const GenerateArguments& options, const ModelSource& source) {
+  if (!options.draft) return;
+  if (options.sampling.temperature != 0) {
+    throw UsageError(
+        fmt::format("--draft: is of the most probable tokens, and --temperature {} draws others; give --temperature 0",
+                    options.sampling.temperature));
+  }
+  if (options.samples != 1)
+    throw UsageError(fmt::format("--draft: continues one text, not --samples {}", options.samples));
+  if (future_of(source.head()).heads == 0) {
+    throw UsageError(fmt::format(
+        "--draft: {} has no heads for later tokens (head.future = 0); leave --draft out, or train with head.future = 1 or more",
+        source.path().string()));
+  }
+}
+
 void generate(const GenerateArguments& options, Environment& environment) {
   const auto source = open_model(options.checkpoint);
+  check_draft(options, *source);
   log::info("{}: {}", source->path().string(), source->description());
   const std::optional<Tokenizer> tokenizer = load_tokenizer(options, *source);
   const Tokenizer* const pieces = tokenizer ? &*tokenizer : nullptr;
@@ -212,15 +241,17 @@ void generate(const GenerateArguments& options, Environment& environment) {
   constexpr std::int64_t prompt_rows = 512;  // at a time, of all samples: enough to fill a product
   const std::int64_t chunk =
       std::clamp<std::int64_t>(prompt_rows / options.samples, 1, static_cast<std::int64_t>(prompt.size()));
-  const LoadedModel loaded = load_model(*source, *backend, grid.tensor(), {options.samples, chunk}, Purpose::generation,
-                                        context_of(options, *source, prompt.size()));
+  const std::int64_t drafted = options.draft ? 1 + future_of(source->head()).heads : 1;
+  const LoadedModel loaded = load_model(*source, *backend, grid.tensor(), {options.samples, std::max(chunk, drafted)},
+                                        Purpose::generation, context_of(options, *source, prompt.size()));
 
   Generator generator(*backend, *loaded.transformer, source->model().vocab_size,
                       {.sampling = options.sampling, .max_tokens = options.max_tokens, .end_of_text = special.end});
   Printer printer(options, pieces, prompt);
+  const auto on_token = [&](std::size_t sequence, std::int32_t token) { printer.add(sequence, token); };
   const Generation generation =
-      generator.run(std::vector<Tokens>(static_cast<std::size_t>(options.samples), prompt),
-                    [&](std::size_t sequence, std::int32_t token) { printer.add(sequence, token); });
+      options.draft ? generator.run_drafting(prompt, on_token)
+                    : generator.run(std::vector<Tokens>(static_cast<std::size_t>(options.samples), prompt), on_token);
   if (options.json) {
     print_json(prompt, generation, printer, pieces != nullptr && options.prompt_tokens.empty());
   } else {
@@ -275,6 +306,9 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--samples", options->samples, "continuations of the same prompt (default 1)")
       ->check(CLI::Range(1, 1024));
   add_sampling_options(*command, options->sampling);
+  command->add_flag(
+      "--draft", options->draft,
+      "the model's heads for later tokens guess ahead: the same tokens in fewer passes; with --temperature 0");
   command->add_flag("--json", options->json, "tokens, text, speed and why it stopped, as one JSON object at the end");
   add_device_option(*command, options->device, "auto, wherever the model was trained");
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::PositiveNumber);

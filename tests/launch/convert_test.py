@@ -196,6 +196,50 @@ class Convert(unittest.TestCase):
         self.refused(2, "its head is low_rank r=8 no bias", "codes", "make", "--map", "from-dense", "--from", low, "--clusters", "8",
                      "--out", self.folder / "no.h5")
 
+    def test_heads_for_later_tokens_are_carried_or_left_out(self):
+        heldout, told = f"{self.folder}/shards/heldout-*.h5", self.folder / "future.json"
+        result = run("train", *self.training("future", *MODEL, "head.kind=vq", "head.clusters=16", "head.map=frequency", "head.future=2"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("; later tokens", result.stderr)
+        model = self.folder / "future"
+        steps = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
+        self.assertTrue(all(len(line["future_losses"]) == 2 for line in steps if "loss" in line))
+
+        def evaluated(name):
+            text = self.ok("eval", "--checkpoint", self.folder / name, "--data", heldout, "--seq-len", "32", "--json", told)
+            return text, json.loads(told.read_text())
+
+        text, own = evaluated("future")
+        self.assertIn("of drafts accepted", text)
+        self.assertEqual(len(own["future"]), 2)
+        for head in own["future"]:
+            self.assertTrue(0 <= head["acceptance"] <= 1 and head["nll"] > 0 and 0 < head["tokens"] < own["tokens"])
+        # The first step's heads are the output head's copies, so that the losses are near.
+        self.assertAlmostEqual(steps[0]["future_losses"][0], steps[0]["loss"], delta=0.5)
+        self.convert("--to", "checkpoint", "--checkpoint", model, "--out", self.folder / "future-same")
+        self.assertEqual(evaluated("future-same")[1]["future"], own["future"])
+        out = run("convert", "--to", "hf", "--checkpoint", model, "--out", self.folder / "future-hf")
+        self.assertEqual(out.returncode, 0, out.stderr)
+        self.assertIn("left out: 2 heads for later tokens", out.stderr)
+        plain = evaluated("future-hf")[1]
+        self.assertNotIn("future", plain)
+        self.assertAlmostEqual(plain["nll"] / own["nll"], 1, delta=1e-6)
+        self.convert("--head", "dense", "--checkpoint", model, "--out", self.folder / "future-dense")
+        self.assertNotIn("future", evaluated("future-dense")[1])
+        # They are part of the model.
+        self.refused(2, "head.future = 0", "train", *self.training("other", *MODEL, "head.kind=vq", "head.clusters=16", "head.future=0"), "--init", model)
+        self.ok("train", *self.training("future-on", "optim.warmup_steps=1"), "--init", model)
+        # They guess the text of generation without them.
+        options = ["--prompt-tokens", "3,4,5", "--max-tokens", "20", "--temperature", "0", "--json"]
+        said, drafted = (json.loads(self.ok("generate", "--checkpoint", model, *options, *more)) for more in ([], ["--draft"]))
+        self.assertEqual(drafted["samples"][0], said["samples"][0])
+        self.assertGreater(drafted["draft"]["passes"], 0)
+        self.assertLessEqual(drafted["draft"]["accepted"], drafted["draft"]["drafted"])
+        self.refused(2, "--temperature 1 draws others", "generate", "--checkpoint", model, "--prompt-tokens", "3", "--draft")
+        self.refused(2, "not --samples 2", "generate", "--checkpoint", model, "--prompt-tokens", "3", "--draft", "--temperature", "0", "--samples", "2")
+        self.refused(2, "has no heads for later tokens", "generate", "--checkpoint", self.folder / "dense", "--prompt-tokens", "3", "--draft",
+                     "--temperature", "0")
+
     def test_an_adaptive_head_stays_what_it_is(self):
         model, hf, back = self.folder / "bands", self.folder / "bands-hf", self.folder / "bands-back"
         told = run("train", *self.training("bands", *MODEL, "head.kind=adaptive", "head.cutoffs=[6,20]", "head.tail_ratio=2"))

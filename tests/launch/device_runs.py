@@ -35,6 +35,8 @@ HEADS = {"dense": ["head.kind=dense"], "capped": ["head.kind=dense", "head.softc
                           "head.input_codes=false"],
          "vq_embedding_mean": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "head.members=embedding",
                           "head.member_mean=true", "head.input_codes=true"],
+         "future_dense": ["head.kind=dense", "head.future=2"],
+         "future_vq": ["head.kind=vq", "head.clusters=9", "head.map=frequency", "head.future=2"],
          "qwen": ["head.kind=dense", "model.head_dim=64", "model.attention_bias=true", "model.qk_norm=head"],
          "olmo": ["head.kind=dense", "model.qk_norm=width", "model.norm_placement=post"],
          "gemma": ["head.kind=dense", "model.tie_embeddings=true", "model.qk_norm=head", "model.norm_placement=both",

@@ -148,6 +148,10 @@ TEST(ChangedHead, WhatCannotBeIsRefusedWithTheWayOut) {
   EXPECT_THAT(refusal(config_of(HeadKind::low_rank), low_rank), HasSubstr("a low-rank head is made of no other"));
   EXPECT_THAT(refusal(config_of(HeadKind::adaptive), dense(false)), HasSubstr("of an adaptive head no other is made"));
   EXPECT_THAT(refusal(dense(false), config_of(HeadKind::adaptive)), HasSubstr("an adaptive head is made of no other"));
+  Config future = dense(false);
+  testing::set_future(future, 2);
+  EXPECT_THAT(refusal(dense(true), future), HasSubstr("set head.future = 0"));
+  EXPECT_EQ(refusal(config_of(HeadKind::vq), dense(false)), "");
   EXPECT_FALSE(changes_head(dense(true), dense(true)));
 }
 

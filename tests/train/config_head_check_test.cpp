@@ -40,6 +40,18 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   adaptive.model.tie_embeddings = true;
   EXPECT_THAT(usage_error([&] { resolve(adaptive, 1000, 1); }),
               HasSubstr("model.tie_embeddings = true with head.kind = \"adaptive\""));
+  EXPECT_EQ(resolve_error({"head.future=2"}), "");
+  EXPECT_EQ(resolve_error({"head.kind=adaptive", "head.future=2"}), "");
+  EXPECT_EQ(resolve_error({"head.future=7", "data.seq_len=8"}), "");
+  EXPECT_THAT(resolve_error({"head.future=8", "data.seq_len=8"}),
+              AllOf(HasSubstr("head.future = 8 with data.seq_len = 8"), HasSubstr("future <= 7")));
+  for (const char* learning : {"commitment", "ema"}) {
+    EXPECT_THAT(
+        resolve_error({"head.member_mean=false", std::string("head.learning=") + learning, "head.future=1"}),
+        AllOf(HasSubstr("head.future = 1 with head.learning = \"" + std::string(learning)), HasSubstr("gradient")));
+  }
+  EXPECT_THAT(usage_error([] { load_config({}, {"head.future=17"}); }), HasSubstr("head.future = 17: out of range"));
+  EXPECT_THAT(usage_error([] { load_config({}, {"head.future_weight=0"}); }), HasSubstr("head.future_weight"));
   Config tied;  // as a program makes it: no file can say so
   tied.model.tie_embeddings = true;
   EXPECT_THAT(usage_error([&] { resolve(tied, 1000, 1); }), HasSubstr("tie"));

@@ -41,15 +41,19 @@ TEST_F(ConfigHeadTest, AWrittenConfigurationHasTheKeysOfItsHeadOnly) {
     const std::size_t begin = text.find("[head]\n") + 7;
     return text.substr(begin, text.find("\n\n", begin) + 1 - begin);
   };
-  EXPECT_EQ(head_keys({"head.kind=dense"}), "kind = \"dense\"\nbias = true\nz_loss = 0.0\nsoftcap = 0.0\n");
-  EXPECT_EQ(head_keys({"head.kind=low_rank"}), "kind = \"low_rank\"\nbias = true\nz_loss = 0.0\nrank = 64\n");
-  EXPECT_EQ(head_keys({"head.kind=adaptive"}), "kind = \"adaptive\"\nbias = true\ncutoffs = []\ntail_ratio = 4\n");
+  EXPECT_EQ(head_keys({"head.kind=dense"}),
+            "kind = \"dense\"\nbias = true\nfuture = 0\nfuture_weight = 0.3\nz_loss = 0.0\nsoftcap = 0.0\n");
+  EXPECT_EQ(head_keys({"head.kind=low_rank"}),
+            "kind = \"low_rank\"\nbias = true\nfuture = 0\nfuture_weight = 0.3\nz_loss = 0.0\nrank = 64\n");
+  EXPECT_EQ(head_keys({"head.kind=adaptive"}),
+            "kind = \"adaptive\"\nbias = true\nfuture = 0\nfuture_weight = 0.3\ncutoffs = []\ntail_ratio = 4\n");
   EXPECT_EQ(head_keys({"head.kind=adaptive", "head.cutoffs=[ 5,17 ]", "head.tail_ratio=2"}),
-            "kind = \"adaptive\"\nbias = true\ncutoffs = [5, 17]\ntail_ratio = 2\n");
-  EXPECT_EQ(head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
-            "kind = \"vq\"\nbias = true\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
-            "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"
-            "ema_decay = 0.99\n");
+            "kind = \"adaptive\"\nbias = true\nfuture = 0\nfuture_weight = 0.3\ncutoffs = [5, 17]\ntail_ratio = 2\n");
+  EXPECT_EQ(
+      head_keys({"head.members=codes", "head.learning=ema", "head.input_codes=false"}),
+      "kind = \"vq\"\nbias = true\nfuture = 0\nfuture_weight = 0.3\nclusters = 128\nmembers = \"codes\"\ngroups = 32\ncodes = 128\n"
+      "input_codes = false\nmap = \"corpus\"\nown_tokens = 0\nlearning = \"ema\"\ncommitment = 0.25\n"
+      "ema_decay = 0.99\n");
   // The published method under its earlier name.
   EXPECT_EQ(head_keys({"head.members=codes", "head.groups=0", "head.codes=5"}), head_keys({"head.members=none"}));
 }

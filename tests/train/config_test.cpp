@@ -150,6 +150,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
         "model.activation=geglu", "model.zero_init_outputs=true", "model.nope_every=4", "model.embedding_scale=16",
         "model.attention_scale=100", "model.window=512", "model.window_pattern=6", "model.window_rope_theta=1e4",
         "model.document_end=3", "data.document_mask=true"}},
+      {{}, {"head.future=2", "head.future_weight=0.1"}},
       {{"head.kind=low_rank"}, {"head.rank=9"}},
       {{"head.kind=adaptive"}, {"head.cutoffs=[7, 30]", "head.tail_ratio=3"}},
       {{"optim.kind=muon"}, {"optim.muon_momentum=0.9"}},

@@ -31,6 +31,7 @@ using testing::log_probs;
 using testing::Saved;
 using testing::ScaledHidden;
 using testing::set_bias;
+using testing::set_future;
 using testing::set_groups;
 using testing::tiny_model_config;
 using testing::TinyModel;
@@ -107,6 +108,26 @@ TEST(Convert, ExpansionIsExactWithoutMemberCodes) {
   // It is a model like any other: written and read, the bits stay.
   write_model_checkpoint(dense, saved.file("dense"));
   expect_same_tensors(dense, CheckpointReader(saved.file("dense"), Verify::yes));
+}
+
+TEST(Convert, HeadsForLaterTokensAreCarriedOrLeftOut) {
+  for (const HeadKind head : {HeadKind::dense, HeadKind::vq, HeadKind::low_rank, HeadKind::adaptive}) {
+    Config config = config_of(head);
+    set_future(config, 2);
+    const Saved saved(config);
+    write_model_checkpoint(saved.source(), saved.file("same"));
+    const CheckpointReader same(saved.file("same"), Verify::yes);
+    expect_same_tensors(saved.source(), same);
+    EXPECT_EQ(future_of(same.head()).heads, 2);
+    EXPECT_THAT(model_info(same), HasSubstr("; 2 heads for the tokens behind the next one"));
+
+    const WithoutFutureHeads without(saved.source());
+    EXPECT_EQ(future_of(without.head()).heads, 0);
+    EXPECT_EQ(without.tensors().size() + 2, saved.source().tensors().size());
+    EXPECT_EQ(log_probs(saved.source()), log_probs(without));
+    write_hf(without, saved.file("hf"), {.dtype = "float32"});
+    EXPECT_LT(largest_difference(log_probs(*open_hf_model(saved.file("hf"))), log_probs(without)), rounding);
+  }
 }
 
 TEST(Convert, ATiedLowRankModelMultipliesOut) {

@@ -14,6 +14,7 @@
 namespace vqlm {
 namespace {
 
+using testing::set_future;
 using testing::tiny_model_config;
 using testing::TinyModel;
 
@@ -28,6 +29,7 @@ struct Case {
   const char* name;
   HeadKind kind;
   std::int64_t rows;  // of a batch
+  int future = 0;     // heads for later tokens
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.name;
@@ -58,6 +60,7 @@ class EvaluatorTest : public ::testing::TestWithParam<Case> {
     Config config = tiny_model_config(GetParam().kind);
     config.train.micro_batch = GetParam().rows;
     config.data.seq_len = seq_len;
+    set_future(config, GetParam().future);
     return config;
   }
 
@@ -272,6 +275,34 @@ TEST_P(EvaluatorTest, BandsAndPartsAreMeansOfTheirTokens) {
   EXPECT_TRUE(evaluate(0).bands.empty());
 }
 
+TEST_P(EvaluatorTest, HeadsForLaterTokensAreMeansOverTheirOwnPositions) {
+  const Evaluation evaluation = evaluate(0);
+  ASSERT_EQ(evaluation.future.size(), static_cast<std::size_t>(GetParam().future));
+  const std::int64_t rows = model_.model().batch().rows(), vocab = model_.config().model.vocab_size;
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(rows), 0);
+  std::vector<float> log_probs(static_cast<std::size_t>(rows * vocab));
+  const Tensor out(log_probs.data(), DType::f32, {rows, vocab});
+  for (std::size_t j = 0; j < evaluation.future.size(); ++j) {
+    double nll = 0;
+    std::int64_t tokens = 0;
+    for (std::size_t begin = 0; begin + 1 < stream_.size(); begin += seq_len) {
+      const std::size_t n = std::min<std::size_t>(seq_len, stream_.size() - 1 - begin);
+      std::copy_n(stream_.begin() + static_cast<std::ptrdiff_t>(begin), n, ids.begin());
+      model_.model().log_probs(out, Tensor(ids.data(), DType::i32, {rows}));
+      model_.model().head().log_probs(
+          out, model_.model().future()->hidden(static_cast<std::int64_t>(j), model_.model().hidden()));
+      for (std::size_t i = 0; i + j + 1 < n; ++i) {
+        const auto target = static_cast<std::size_t>(stream_[begin + i + j + 2]);
+        nll -= static_cast<double>(log_probs[i * static_cast<std::size_t>(vocab) + target]);
+        ++tokens;
+      }
+    }
+    EXPECT_EQ(evaluation.future[j].tokens, tokens);
+    EXPECT_NEAR(evaluation.future[j].nll, nll / static_cast<double>(tokens), tolerance);
+    EXPECT_FALSE(evaluation.future[j].acceptance);
+  }
+}
+
 TEST_P(EvaluatorTest, RunningAgainGivesTheSame) {
   const ShardSet shards(folder_.file("heldout-*.h5"));
   Evaluator evaluator(model_.backend(), model_.grid(), model_.model(), shards, 0, codes());
@@ -290,13 +321,13 @@ TEST_P(EvaluatorTest, OneTokenIsRefused) {
 }
 
 // A batch of one row, one that does not divide the 12 samples, and one that is larger than the stream.
-INSTANTIATE_TEST_SUITE_P(Heads, EvaluatorTest,
-                         ::testing::Values(Case{"dense_row", HeadKind::dense, 1},
-                                           Case{"dense_5_rows", HeadKind::dense, 5},
-                                           Case{"low_rank_5_rows", HeadKind::low_rank, 5},
-                                           Case{"adaptive_5_rows", HeadKind::adaptive, 5},
-                                           Case{"vq_5_rows", HeadKind::vq, 5}, Case{"vq_40_rows", HeadKind::vq, 40}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Heads, EvaluatorTest,
+    ::testing::Values(Case{"dense_row", HeadKind::dense, 1}, Case{"dense_5_rows", HeadKind::dense, 5},
+                      Case{"low_rank_5_rows", HeadKind::low_rank, 5}, Case{"adaptive_5_rows", HeadKind::adaptive, 5},
+                      Case{"vq_5_rows", HeadKind::vq, 5}, Case{"vq_40_rows", HeadKind::vq, 40},
+                      Case{"future_5_rows", HeadKind::vq, 5, 2}, Case{"future_dense_row", HeadKind::dense, 1, 3}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace vqlm

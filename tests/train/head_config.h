@@ -42,6 +42,10 @@ inline void set_groups(Config& config, int groups) {
   if (auto* head = std::get_if<VqHeadConfig>(&config.head)) head->members = code_members(groups, head->codes());
 }
 
+inline void set_future(Config& config, int heads) {
+  std::visit([&](auto& head) { head.future.heads = heads; }, config.head);
+}
+
 inline void set_bias(Config& config, bool bias) {
   std::visit([&](auto& head) { head.bias = bias; }, config.head);
 }

@@ -21,6 +21,7 @@ namespace {
 
 using testing::learning_by;
 using testing::session;
+using testing::set_future;
 using testing::tiny_config;
 using testing::with_body;
 
@@ -88,6 +89,7 @@ struct HeadCase {
   bool means_and_input_codes = false;  // head.member_mean and head.input_codes
   OptimizerKind optimizer = OptimizerKind::adamw;
   const char* body = "llama";
+  int future = 0;  // heads for later tokens
 };
 void PrintTo(const HeadCase& c, std::ostream* out) {
   *out << c.name;
@@ -122,6 +124,7 @@ class PlannedGrid : public ::testing::TestWithParam<HeadCase> {
       vq->input_codes = GetParam().means_and_input_codes;
       vq->map = GetParam().map;
     }
+    set_future(config, GetParam().future);
     config.optim.kind = GetParam().optimizer;
     config.train.steps = 3;
     config.train.micro_batch = 2;
@@ -201,7 +204,14 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true},
         HeadCase{.name = "adaptive", .kind = HeadKind::adaptive}, HeadCase{.name = "vq", .kind = HeadKind::vq},
         HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
+        HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true},
+        HeadCase{.name = "future_dense", .kind = HeadKind::dense, .future = 2},
+        HeadCase{.name = "future_vq",
+                 .kind = HeadKind::vq,
+                 .learning = CodebookLearning::gradient,
+                 .embedding = true,
+                 .means_and_input_codes = true,
+                 .future = 2}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -76,6 +76,7 @@ struct TrainedRun {
   std::int64_t first_step = 0;     // steps already done when it began: 0, or the checkpoint's
   std::vector<double> losses;      // by step
   std::vector<double> heldout;     // by evaluation
+  std::vector<double> future;      // of heads for later tokens, of all steps and evaluations
   std::vector<std::string> lines;  // of both, with times, so that no two runs have the same
 };
 
@@ -107,6 +108,9 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
     if (json.contains("loss")) {
       const auto& loss = json.at("loss");  // null where it was not finite
       run.losses.push_back(loss.is_null() ? std::nan("") : loss.get<double>());
+    }
+    for (const char* key : {"future_losses", "heldout_future_losses"}) {
+      if (json.contains(key)) run.future.insert(run.future.end(), json.at(key).begin(), json.at(key).end());
     }
     if (json.contains("heldout_loss")) run.heldout.push_back(json.at("heldout_loss").get<double>());
   }

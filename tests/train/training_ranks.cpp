@@ -1,112 +1,32 @@
-// The same run on every process grid, and continued across grids.
+// The same run on every process grid.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <ostream>
 
-#include "tests/train/bodies.h"
-#include "tests/train/training_world.h"
+#include "tests/train/head_case.h"
 #include "train/config/enum_words.h"
 
 namespace vqlm {
 namespace {
 
+using testing::expect_close;
 using testing::grids_of;
 using testing::GridSize;
-using testing::learning_by;
+using testing::HeadCase;
+using testing::name_of;
 using testing::resumed_grids_of;
 using testing::session;
-using testing::set_groups;
-using testing::tiny_config;
-using testing::tiny_steps;
 using testing::tiny_vocabulary;
 using testing::train_run;
 using testing::TrainedRun;
-using testing::TrainingWorld;
-using testing::with_body;
-
-/// One head of the comparison.
-struct HeadCase {
-  const char* name;
-  HeadKind kind;
-  bool tied = false;
-  int groups = 8;
-  CodebookLearning learning = CodebookLearning::commitment;
-  bool embedding = false;              // members are rows of the embedding
-  bool means_and_input_codes = false;  // head.member_mean and head.input_codes
-  std::int64_t vocabulary = tiny_vocabulary;
-  std::int64_t steps = tiny_steps;
-  OptimizerKind optimizer = OptimizerKind::adamw;
-  const char* body = "llama";
-  TableUpdate table_update = TableUpdate::dense;
-  TableUpdate embedding_update = TableUpdate::dense;
-  float softcap = 0;
-  bool bias = true;  // of a VQ head's tokens
-};
-void PrintTo(const HeadCase& c, std::ostream* out) {
-  *out << c.name;
-}
-
-class Training : public ::testing::TestWithParam<HeadCase> {
- protected:
-  static Config config(const std::filesystem::path& shards, const std::filesystem::path& run) {
-    Config config = tiny_config(GetParam().kind, shards, run);
-    config.model.tie_embeddings = GetParam().tied;
-    config.model = with_body(config.model, GetParam().body);
-    config.optim.input_tables_update = GetParam().table_update;
-    config.optim.embedding_update = GetParam().embedding_update;
-    if (GetParam().embedding_update == TableUpdate::rows) config.optim.embedding.decay_ratio = 0;
-    set_groups(config, GetParam().groups);
-    if (auto* dense = std::get_if<DenseHeadConfig>(&config.head)) dense->softcap = GetParam().softcap;
-    if (auto* vq = std::get_if<VqHeadConfig>(&config.head)) {
-      vq->learning = learning_by(GetParam().learning);
-      if (GetParam().embedding) vq->members = EmbeddingMembersConfig{.mean = GetParam().means_and_input_codes};
-      vq->input_codes = GetParam().means_and_input_codes;
-      vq->bias = GetParam().bias;
-    }
-    config.train.steps = GetParam().steps;
-    config.optim.kind = GetParam().optimizer;
-    if (GetParam().learning == CodebookLearning::ema) {
-      config.train.check_replicas_every = 1;
-    }
-    return config;
-  }
-  Config config_of(const std::string& name) { return config(world_.shards, world_.shared_path(name)); }
-
-  /// The whole run on one rank alone: the first; the others, which get nothing, leave it the processors.
-  TrainedRun run_alone(const std::function<void(Trainer&)>& after_update = {}) {
-    const auto barrier = [&] { world_.world.world().barrier(); };
-    if (session().rank() > 0) {
-      barrier();
-      return {};
-    }
-    const TrainedRun run =
-        train_run(*world_.backend, world_.alone,
-                  config(world_.shards, std::filesystem::path(world_.folder.path()) / "alone"), false, 0, after_update);
-    barrier();
-    return run;
-  }
-
-  TrainingWorld world_{GetParam().vocabulary};
-};
+using testing::Training;
 
 /// Gradients that nothing may read before it has written them. Those that a step leaves out of it, since they begin with a
 /// product, are then found where anything adds to them: losses become NaN.
 void poison_gradients(Trainer& trainer) {
   const Tensor gradients = trainer.model().parameters().flat_gradients();
   std::fill_n(gradients.f32(), gradients.numel(), std::nanf(""));
-}
-
-void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, std::size_t first = 0) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (std::size_t i = first; i < actual.size(); ++i) {
-    EXPECT_NEAR(actual[i], expected[i], 1e-5 * expected[i]) << "value " << i + 1;
-  }
-}
-
-std::string name_of(const ::testing::TestParamInfo<HeadCase>& test) {
-  return test.param.name;
 }
 
 class EveryGrid : public Training {};
@@ -129,6 +49,8 @@ TEST_P(EveryGrid, LossesAgree) {
     if (session().rank() > 0) continue;
     expect_close(run.losses, expected.losses);
     expect_close(run.heldout, expected.heldout);
+    EXPECT_EQ(run.future.size(), static_cast<std::size_t>((GetParam().steps + 1) * GetParam().future));
+    expect_close(run.future, expected.future);
   }
 }
 
@@ -149,6 +71,22 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
         HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true},
         HeadCase{.name = "adaptive", .kind = HeadKind::adaptive},
+        HeadCase{.name = "future_dense", .kind = HeadKind::dense, .future = 2},
+        HeadCase{.name = "future_dense_tied",
+                 .kind = HeadKind::dense,
+                 .tied = true,
+                 .optimizer = OptimizerKind::muon,
+                 .future = 1},
+        HeadCase{.name = "future_low_rank", .kind = HeadKind::low_rank, .future = 1},
+        HeadCase{.name = "future_adaptive", .kind = HeadKind::adaptive, .future = 2},
+        HeadCase{.name = "future_vq", .kind = HeadKind::vq, .learning = CodebookLearning::gradient, .future = 3},
+        HeadCase{.name = "future_vq_embedding",
+                 .kind = HeadKind::vq,
+                 .learning = CodebookLearning::gradient,
+                 .embedding = true,
+                 .means_and_input_codes = true,
+                 .body = "documents",
+                 .future = 2},
         HeadCase{.name = "adaptive_muon",
                  .kind = HeadKind::adaptive,
                  .optimizer = OptimizerKind::muon,
@@ -227,102 +165,14 @@ INSTANTIATE_TEST_SUITE_P(
                                .kind = HeadKind::vq,
                                .embedding = true,
                                .means_and_input_codes = true,
-                               .steps = 3}),
-    name_of);
-
-/// The samples of each step in their order over all ranks, seen from a run's after_update.
-class SampleRecord {
- public:
-  explicit SampleRecord(Backend& backend) : backend_(backend) {}
-
-  std::function<void(Trainer&)> of(const ProcessGrid& grid) {
-    return [this, &grid](Trainer& trainer) {
-      const std::vector<std::int64_t>& own = trainer.step_samples();
-      std::vector<double> all(own.size() * static_cast<std::size_t>(grid.data_size()), 0.0);
-      const auto first = static_cast<std::ptrdiff_t>(own.size()) * grid.data_rank();
-      if (grid.tensor_rank() == 0) std::copy(own.begin(), own.end(), all.begin() + first);
-      sum_over(backend_, grid.world(), all);
-      steps.push_back(all);
-    };
-  }
-
-  std::vector<std::vector<double>> steps;
-
- private:
-  Backend& backend_;
-};
-
-class Resumed : public Training {
- protected:
-  /// Trains until step `stop_after` on the first grid and then on from there on the second; asserts that it did.
-  TrainedRun run_in_two_parts(const ProcessGrid& first, const ProcessGrid& second, const Config& config,
-                              std::int64_t stop_after, SampleRecord& samples) {
-    const TrainedRun begun = train_run(*world_.backend, first, config, false, stop_after, samples.of(first));
-    const TrainedRun run = train_run(*world_.backend, second, config, true, 0, samples.of(second));
-    EXPECT_EQ(begun.first_step, 0);
-    EXPECT_EQ(run.first_step, stop_after);
-    if (session().rank() > 0) return run;
-    // The first part's lines stay as they are: nothing was trained twice.
-    EXPECT_EQ(begun.lines.size(), static_cast<std::size_t>(stop_after));
-    EXPECT_GE(run.lines.size(), begun.lines.size());
-    EXPECT_TRUE(std::equal(begun.lines.begin(), begun.lines.end(), run.lines.begin()));
-    return run;
-  }
-};
-
-TEST_P(Resumed, OnTheSameGridIsBitIdentical) {
-  for (const GridSize size : resumed_grids_of(session().size())) {
-    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
-    const std::string name = size.name();
-    SCOPED_TRACE(name);
-    const TrainedRun whole = train_run(*world_.backend, grid, config_of(name + "-whole"));
-    SampleRecord samples(*world_.backend);
-    const TrainedRun resumed = run_in_two_parts(grid, grid, config_of(name + "-cut"), 7, samples);
-    EXPECT_EQ(resumed.losses, whole.losses);
-    EXPECT_EQ(resumed.heldout, whole.heldout);
-  }
-}
-
-TEST_P(Resumed, OnAnotherGridContinues) {
-  SampleRecord expected_samples(*world_.backend), samples(*world_.backend);
-  const TrainedRun expected = run_alone(expected_samples.of(world_.alone));
-  const auto sizes = grids_of(session().size());
-  const ProcessGrid first(session(), *world_.backend, sizes.front().data, sizes.front().tensor);
-  const ProcessGrid second(session(), *world_.backend, sizes.back().data, sizes.back().tensor);
-  const TrainedRun run = run_in_two_parts(first, second, config_of("moving"), 9, samples);
-  // Every step trains on the very samples of the uninterrupted run, in their order.
-  EXPECT_EQ(samples.steps.size(), static_cast<std::size_t>(tiny_steps));
-  if (session().rank() > 0) return;
-  EXPECT_EQ(samples.steps, expected_samples.steps);
-  expect_close(run.losses, expected.losses, 9);
-  expect_close(run.heldout, expected.heldout);
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Heads, Resumed,
-    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense}, HeadCase{.name = "vq", .kind = HeadKind::vq},
-                      HeadCase{.name = "low_rank", .kind = HeadKind::low_rank},
-                      HeadCase{.name = "adaptive", .kind = HeadKind::adaptive},
-                      HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true},
-                      HeadCase{.name = "vq_ema", .kind = HeadKind::vq, .learning = CodebookLearning::ema},
-                      HeadCase{.name = "capped", .kind = HeadKind::dense, .softcap = 8},
-                      HeadCase{.name = "vq_embedding", .kind = HeadKind::vq, .embedding = true},
-                      HeadCase{.name = "qwen", .kind = HeadKind::dense, .body = "qwen"},
-                      HeadCase{.name = "olmo", .kind = HeadKind::vq, .body = "olmo"},
-                      HeadCase{.name = "gemma", .kind = HeadKind::dense, .tied = true, .body = "gemma"},
-                      HeadCase{.name = "tables", .kind = HeadKind::vq, .body = "tables"},
-                      HeadCase{.name = "tables_by_rows",
+                               .steps = 3},
+                      HeadCase{.name = "future",
                                .kind = HeadKind::vq,
-                               .optimizer = OptimizerKind::muon,
-                               .body = "tables",
-                               .table_update = TableUpdate::rows},
-                      HeadCase{.name = "embedding_by_rows",
-                               .kind = HeadKind::dense,
-                               .optimizer = OptimizerKind::muon,
-                               .body = "tables",
-                               .table_update = TableUpdate::rows,
-                               .embedding_update = TableUpdate::rows},
-                      HeadCase{.name = "muon", .kind = HeadKind::dense, .optimizer = OptimizerKind::muon}),
+                               .learning = CodebookLearning::gradient,
+                               .embedding = true,
+                               .means_and_input_codes = true,
+                               .steps = 3,
+                               .future = 2}),
     name_of);
 
 }  // namespace

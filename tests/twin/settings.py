@@ -12,7 +12,7 @@ class TwinError(Exception):
 # What the twin's body and data do not have; vqlm has more.
 ONLY = {"model.norm_placement": "pre", "model.qk_norm": "none", "model.attention_bias": False, "model.rope_scaling": "none",
         "data.document_mask": False, "optim.kind": "adamw", "head.members": "embedding", "head.learning": "gradient", "head.z_loss": 0, "head.softcap": 0,
-        "run.began_from": ""}
+        "head.future": 0, "run.began_from": ""}
 
 
 class Settings:

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "train/config/enum_words.h"
 #include "train/config/whole_numbers.h"
 
 namespace vqlm {
@@ -16,6 +17,24 @@ void check_learning(const VqHeadConfig& head) {
   throw UsageError(
       "head.learning = \"ema\" with head.member_mean = true: codes that are averages of hidden states leave nothing for "
       "the mean to add; set head.member_mean = false, or head.learning = \"gradient\"");
+}
+
+/// Hidden states that later tokens asked for would move the codes of the next one.
+void check_future(const Config& config) {
+  const int heads = future_of(config.head).heads;
+  if (heads == 0) return;
+  if (const auto* vq = vq_of(config.head);
+      vq != nullptr && !std::holds_alternative<GradientLearningConfig>(vq->learning)) {
+    throw UsageError(fmt::format(
+        "head.future = {} with head.learning = \"{}\": codes that follow hidden states, or draw them, belong to the next "
+        "token alone; set head.learning = \"gradient\", or head.future = 0",
+        heads, word_of(static_cast<CodebookLearning>(vq->learning.index()))));
+  }
+  if (heads >= config.data.seq_len) {
+    throw UsageError(fmt::format(
+        "head.future = {} with data.seq_len = {}: no position of a sample has a token so far behind it; choose future <= {}",
+        heads, config.data.seq_len, config.data.seq_len - 1));
+  }
 }
 
 /// A rank above d_model adds parameters and no matrix that a smaller one could not be.
@@ -55,6 +74,7 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
 }
 
 void check_head(const Config& config) {
+  check_future(config);
   if (const auto* low_rank = low_rank_of(config.head)) check_rank(*low_rank, config.model.d_model);
   if (const auto* adaptive = adaptive_of(config.head)) check_cutoffs(*adaptive, config.model);
   const auto* head = vq_of(config.head);

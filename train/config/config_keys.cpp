@@ -42,6 +42,10 @@ constexpr Field<std::remove_cvref_t<decltype(part(std::declval<Config&>()).*Memb
 constexpr Field<bool> bias = {
     [](const Config& config) { return has_bias(config.head); },
     [](Config& config, bool value) { std::visit([&](auto& head) { head.bias = value; }, config.head); }};
+template <auto Member>
+constexpr Field<std::remove_cvref_t<decltype(std::declval<FutureHeadsConfig&>().*Member)>> of_future = {
+    [](const Config& config) { return future_of(config.head).*Member; },
+    [](Config& config, auto value) { std::visit([&](auto& head) { head.future.*Member = value; }, config.head); }};
 constexpr Field<int> document_end = {[](const Config& config) { return int{config.model.document_end}; },
                                      [](Config& config, int value) { config.model.document_end = value; }};
 constexpr Field<float> softcap = {
@@ -142,6 +146,8 @@ constexpr Key table[] = {
 
     {"head", "kind", alternative<HeadKind, head_of>, any, "output layer", Identity::model},
     {"head", "bias", bias, any, "token bias, started at log unigram counts", Identity::model},
+    {"head", "future", of_future<&FutureHeadsConfig::heads>, {0, 16}, "heads for the tokens behind the next one, which share all of the output head but a d x d matrix each; 0: none", Identity::model},
+    {"head", "future_weight", of_future<&FutureHeadsConfig::weight>, {0, 100, excluded}, "future: weight of the mean of these heads' losses"},
     {"head", "z_loss", z_loss, {0, 1}, "dense, low_rank: weight of the squared log of the softmax's sum (PaLM: 1e-4); 0: none", Identity::no, all_logits},
     {"head", "softcap", softcap, {0, 1e6}, "dense: logits x become c tanh(x / c) for this c (Gemma 2: 30); 0: they stay", Identity::model, dense_head},
     {"head", "rank", in<low_rank, &LowRankHeadConfig::rank>, {1, 1 << 20}, "low_rank: rank r of the vocabulary matrix U A, U (V, r) and A (r, d)", Identity::model, low_rank_head},

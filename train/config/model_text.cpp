@@ -42,11 +42,14 @@ std::string head_text(const ModelConfig& model, const HeadConfig& head) {
                      : low_rank != nullptr ? fmt::format("low_rank r={}", low_rank->rank)
                                            : "dense";
   if (model.tie_embeddings) text += " tied";
+  if (const int heads = future_of(head).heads; heads > 0) text += fmt::format(" future {}", heads);
   if (const float cap = softcap_of(head); cap > 0) text += fmt::format(" softcap {}", cap);
   return has_bias(head) ? text : text + " no bias";
 }
 
-std::string head_sentence(const HeadConfig& head) {
+namespace {
+
+std::string next_token_sentence(const HeadConfig& head) {
   const bool bias = has_bias(head);
   const VqHeadConfig* const vq = vq_of(head);
   if (const auto* low_rank = low_rank_of(head)) {
@@ -69,6 +72,15 @@ std::string head_sentence(const HeadConfig& head) {
   }
   if (vq->input_codes) text += ", a vector of each cluster at the input";
   return text + (bias ? ", with a token bias" : ", no token bias");
+}
+
+}  // namespace
+
+std::string head_sentence(const HeadConfig& head) {
+  const int heads = future_of(head).heads;
+  if (heads == 0) return next_token_sentence(head);
+  return fmt::format("{}; {} head{} for the token{} behind the next one", next_token_sentence(head), heads,
+                     heads == 1 ? "" : "s", heads == 1 ? "" : "s");
 }
 
 std::string body_text(const ModelConfig& model) {

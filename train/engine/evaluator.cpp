@@ -9,6 +9,7 @@
 
 #include "core/host_collectives.h"
 #include "core/task_progress.h"
+#include "train/engine/future_targets.h"
 
 namespace vqlm {
 namespace {
@@ -25,9 +26,11 @@ EvalSamples::Options samples_options(const ProcessGrid& grid, const BatchShape& 
 
 EvaluationBuffers::EvaluationBuffers(Backend& backend, Transformer& model)
     : ids(std::make_shared<Buffer>(backend.allocate(
-          static_cast<std::size_t>(2 * model.batch().rows()) * sizeof(std::int32_t), MemoryUse::workspace))),
+          static_cast<std::size_t>((2 + model.future_heads()) * model.batch().rows()) * sizeof(std::int32_t),
+          MemoryUse::workspace))),
       nll(std::make_shared<Buffer>(
-          backend.allocate(static_cast<std::size_t>(model.local_rows()) * sizeof(float), MemoryUse::workspace))) {}
+          backend.allocate(static_cast<std::size_t>((1 + model.future_heads()) * model.local_rows()) * sizeof(float),
+                           MemoryUse::workspace))) {}
 
 Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& model, const ShardSet& shards,
                      std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands,
@@ -40,40 +43,59 @@ Evaluator::Evaluator(Backend& backend, const ProcessGrid& grid, Transformer& mod
       bands_(bands),
       buffers_(buffers ? std::move(buffers) : EvaluationBuffers(backend, model)) {
   documents_ = ShardSet(shards).documents(1, samples_.predicted_tokens() + 1);
-  nll_.resize(static_cast<std::size_t>(model.local_rows()));
-  if (model.head().cluster_nll()) cluster_nll_.resize(nll_.size());
+  nll_.resize(static_cast<std::size_t>((1 + model.future_heads()) * model.local_rows()));
+  if (model.head().cluster_nll()) cluster_nll_.resize(static_cast<std::size_t>(model.local_rows()));
+}
+
+void Evaluator::measure_acceptance() {
+  if (model_.future() != nullptr) acceptance_.emplace(backend_, model_);
 }
 
 Evaluation Evaluator::run() {
   const auto begin = std::chrono::steady_clock::now();
+  if (acceptance_) measure_acceptance();  // from nothing
   const LossParts parts = cluster_nll_.empty() ? LossParts::whole : LossParts::cluster_and_member;
   Tally tally{.document_nll = {},
               .document_tokens = {},
               .code_tokens = {},
-              .bands = LossTally(bands_ != nullptr ? bands_->bands.size() : 1, parts)};
+              .bands = LossTally(bands_ != nullptr ? bands_->bands.size() : 1, parts),
+              .future = LossTally(static_cast<std::size_t>(model_.future_heads()), LossParts::whole)};
   tally.document_nll.assign(documents_.size(), 0.0);
   tally.document_tokens.assign(documents_.size(), 0.0);
   if (map_ != nullptr) tally.code_tokens.assign(static_cast<std::size_t>(map_->clusters), 0.0);
 
-  const std::int64_t rows = model_.batch().rows();
-  const Tensor tokens = buffers_.ids->view({2 * rows}, DType::i32).range(0, rows);
-  const Tensor targets = buffers_.ids->view({2 * rows}, DType::i32).range(rows, rows);
-  const Tensor nll = buffers_.nll->view({model_.local_rows()});
+  const std::int64_t rows = model_.batch().rows(), heads = 1 + model_.future_heads();
+  const Tensor ids = buffers_.ids->view({1 + heads, rows}, DType::i32);
+  const Tensor tokens = ids.rows(0, 1).view({rows}), targets = ids.rows(1, heads);
+  const Tensor nll = buffers_.nll->view({heads, model_.local_rows()});
+  std::vector<std::int32_t> future(static_cast<std::size_t>(model_.future_heads() * rows));
   TaskProgress progress("evaluating", grid_.world().rank() == 0 ? TaskProgress::Speaks::yes : TaskProgress::Speaks::no);
   for (std::int64_t number = 0; number < samples_.batches(); ++number) {
     progress.set(number, samples_.batches());
     const Batch batch = samples_.batch(number);
     backend_.copy_from_host(tokens, batch.tokens.data());
-    backend_.copy_from_host(targets, batch.targets.data());
-    model_.evaluate(nll, tokens, targets);
+    backend_.copy_from_host(targets.rows(0, 1), batch.targets.data());
+    if (!future.empty()) {
+      write_future_targets(future, batch.tokens, batch.targets, model_.batch(), model_.config().document_end);
+      backend_.copy_from_host(targets.rows(1, heads - 1), future.data());
+      model_.evaluate(nll, tokens, targets);
+    } else {
+      model_.evaluate(nll.view({model_.local_rows()}), tokens, targets.view({rows}));
+    }
     backend_.copy_to_host(nll_.data(), nll);
     if (!cluster_nll_.empty()) backend_.copy_to_host(cluster_nll_.data(), model_.head().cluster_nll());
     add_rows(number, batch.targets, tally);
+    add_future(future, tally);
   }
   sum_over(backend_, grid_.world(), tally.document_nll);
   sum_over(backend_, grid_.world(), tally.document_tokens);
   sum_over(backend_, grid_.world(), tally.code_tokens);
   tally.bands.sum_over_ranks(backend_, grid_.world());
+  tally.future.sum_over_ranks(backend_, grid_.world());
+  if (acceptance_) {
+    sum_over(backend_, grid_.world(), acceptance_->positions());
+    sum_over(backend_, grid_.world(), acceptance_->accepted());
+  }
   Evaluation result = summarize(tally);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
@@ -86,7 +108,7 @@ void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& t
       (number * grid_.data_size() + grid_.data_rank()) * model_.batch().rows() + first_row + 1;
   auto document = std::upper_bound(documents_.begin(), documents_.end(), static_cast<std::uint64_t>(first_place),
                                    [](std::uint64_t place, const ShardSet::Document& d) { return place < d.end; });
-  for (std::size_t i = 0; i < nll_.size(); ++i) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(model_.local_rows()); ++i) {
     const std::int32_t target = targets[static_cast<std::size_t>(first_row) + i];
     if (target < 0) break;
     while (static_cast<std::uint64_t>(first_place) + i >= document->end) ++document;
@@ -99,6 +121,19 @@ void Evaluator::add_rows(std::int64_t number, const std::vector<std::int32_t>& t
       tally.code_tokens[static_cast<std::size_t>(map_->cluster_of_token[static_cast<std::size_t>(target)])] += 1;
     }
   }
+}
+
+void Evaluator::add_future(const std::vector<std::int32_t>& targets, Tally& tally) {
+  if (targets.empty()) return;
+  const auto rows = static_cast<std::size_t>(model_.batch().rows()),
+             local = static_cast<std::size_t>(model_.local_rows());
+  const auto first = static_cast<std::size_t>(model_.first_row());
+  for (std::size_t j = 0; j < targets.size() / rows; ++j) {
+    for (std::size_t i = 0; i < local; ++i) {
+      if (targets[j * rows + first + i] >= 0) tally.future.add(j, nll_[(1 + j) * local + i], 0);
+    }
+  }
+  if (acceptance_) acceptance_->add(targets);
 }
 
 Evaluation Evaluator::summarize(const Tally& tally) {
@@ -145,7 +180,16 @@ Evaluation Evaluator::summarize(const Tally& tally) {
     result.code_usage = usage;
   }
   summarize_losses(tally.bands, result);
+  summarize_future(tally, result);
   return result;
+}
+
+void Evaluator::summarize_future(const Tally& tally, Evaluation& result) {
+  for (std::size_t j = 0; j < static_cast<std::size_t>(model_.future_heads()); ++j) {
+    const LossMeans means = tally.future.means(j);
+    result.future.push_back({.tokens = means.tokens, .nll = means.nll});
+    if (acceptance_) result.future.back().acceptance = acceptance_->accepted()[j] / acceptance_->positions()[j];
+  }
 }
 
 void Evaluator::summarize_losses(const LossTally& losses, Evaluation& result) const {

@@ -16,6 +16,7 @@
 #include "data/shards/batch_loader.h"
 #include "data/shards/shard_set.h"
 #include "dist/process_grid.h"
+#include "train/engine/draft_acceptance.h"
 #include "train/engine/frequency_bands.h"
 #include "train/engine/loss_tally.h"
 
@@ -34,8 +35,15 @@ struct BandLoss {
   LossMeans means;
 };
 
+/// A head for a later token.
+struct FutureEvaluation {
+  std::int64_t tokens = 0;                // positions that have one to predict
+  double nll = 0;                         // mean over them, nats
+  std::optional<double> acceptance = {};  // DraftAcceptance, where it was asked for
+};
+
 struct Evaluation {
-  double nll = 0;  // mean over the predicted tokens, nats
+  double nll = 0;  // mean over the predicted tokens, nats, of the output head
   double perplexity = 0;
   std::optional<double> bits_per_byte;  // nothing where the shards do not tell the bytes of their text
   std::int64_t tokens = 0;              // predicted
@@ -49,6 +57,7 @@ struct Evaluation {
   // LossTally): their sum is nll to 2e-9.
   std::optional<double> cluster_nll, member_nll;
   std::vector<BandLoss> bands;  // where the evaluator was given some
+  std::vector<FutureEvaluation> future;
   // Of each document with a predicted token, in the stream's order: how many, and the sum of their losses in nats.
   std::vector<double> document_tokens, document_nll;
   double seconds = 0;
@@ -61,8 +70,8 @@ struct EvaluationBuffers {
   explicit operator bool() const { return ids != nullptr; }
 
   // Copies are the same buffers.
-  std::shared_ptr<const Buffer> ids;  // (2, N): tokens and targets
-  std::shared_ptr<const Buffer> nll;  // (n)
+  std::shared_ptr<const Buffer> ids;  // (2 + F, N): tokens and targets
+  std::shared_ptr<const Buffer> nll;  // (1 + F, n)
 };
 
 class Evaluator {
@@ -74,6 +83,9 @@ class Evaluator {
             std::int64_t max_tokens, const CodeMap* map, const FrequencyBands* bands = nullptr,
             EvaluationBuffers buffers = {});
 
+  /// From now on also how often drafts of heads for later tokens are accepted: a pass over all V for each position and head.
+  /// One tensor rank only, and nothing where the model has no such heads.
+  void measure_acceptance();
   /// Collective over the grid; the same result on every rank.
   Evaluation run();
 
@@ -83,8 +95,12 @@ class Evaluator {
     std::vector<double> document_nll;
     std::vector<double> document_tokens;
     std::vector<double> code_tokens;
-    LossTally bands;  // one class where there are no bands
+    LossTally bands;   // one class where there are no bands
+    LossTally future;  // a class for each head for a later token
   };
+  /// Adds the losses of this rank's rows of heads for later tokens, whose targets (F, N) are given.
+  void add_future(const std::vector<std::int32_t>& targets, Tally& tally);
+  void summarize_future(const Tally& tally, Evaluation& result);
   /// Adds the losses of this rank's rows of batch `number`, whose targets are given.
   void add_rows(std::int64_t number, const std::vector<std::int32_t>& targets, Tally& tally);
   Evaluation summarize(const Tally& tally);
@@ -97,7 +113,8 @@ class Evaluator {
   const CodeMap* map_;
   const FrequencyBands* bands_;
   std::vector<ShardSet::Document> documents_;
-  std::vector<float> nll_, cluster_nll_;  // (n); cluster_nll_ empty for heads without clusters
+  std::vector<float> nll_, cluster_nll_;  // (1 + F, n) and (n); cluster_nll_ empty for heads without clusters
+  std::optional<DraftAcceptance> acceptance_;
   EvaluationBuffers buffers_;
 };
 

@@ -15,11 +15,18 @@ namespace vqlm {
 /// nothing to gain and run them directly.
 enum class UseGraphs { no, yes };
 
+/// Of a head for a later token: the sum of its losses, and how many positions have a token to predict.
+struct FutureSum {
+  double nll = 0;
+  double tokens = 0;
+};
+
 /// A step's losses on this rank.
 struct StepSums {
-  double nll = 0;
+  double nll = 0;  // of the output head
   double penalty = 0;
   double seconds_head = 0;  // of the last micro-batch, times their number
+  std::vector<FutureSum> future = {};
 };
 
 class MicroBatches {
@@ -46,6 +53,9 @@ class MicroBatches {
 
  private:
   void enqueue(bool graphs);
+  /// Rows of host_ids_ and host_losses_ in a micro-batch.
+  std::int64_t id_rows() const { return 2 + future_heads_; }
+  void set_future(std::int64_t number, const Batch& batch);
   /// Of tables by rows it is now known which rows have gradients.
   void begin_step();
   /// Where a micro-batch stands in its step: the first one begins the gradients, the last one completes them.
@@ -73,12 +83,14 @@ class MicroBatches {
   Recorded recorded_[2][2];  // by `first` and `last` of their place
   Transformer::HeadMarks head_marks_;
 
-  std::vector<std::int32_t> host_ids_;  // (count, 2, N)
-  std::vector<float> host_losses_;      // (count, 2, n)
+  std::int64_t future_heads_;                // F
+  std::vector<std::int32_t> host_ids_;       // (count, 2 + F, N)
+  std::vector<float> host_losses_;           // (count, 2 + F, n)
+  std::vector<std::int64_t> future_tokens_;  // (count, F): this rank's rows with a target
   Buffer storage_;
   Tensor ids_, losses_;                  // the same on the device
-  Tensor batch_ids_, tokens_, targets_;  // (2, N) of the micro-batch at work, and its rows
-  Tensor batch_losses_, nll_, penalty_;  // (2, n) and its rows
+  Tensor batch_ids_, tokens_, targets_;  // (2 + F, N) of the micro-batch at work, and its rows; the second (1 + F, N)
+  Tensor batch_losses_, nll_, penalty_;  // (2 + F, n) and its rows; the second (1 + F, n)
 };
 
 }  // namespace vqlm

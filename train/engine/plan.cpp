@@ -47,6 +47,8 @@ class PlannedTraining {
     plan.head_seconds = engine_.micro_batches().sums().seconds_head;
     StepStatistics statistics;
     if (sources_ > 1) statistics.by_source.resize(sources_);
+    statistics.future_nll.resize(static_cast<std::size_t>(model().future_heads()));
+    statistics.future_tokens = statistics.future_nll;
     statistics.sum_over_ranks(backend_, grid_.world());
   }
 

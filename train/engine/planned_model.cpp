@@ -45,7 +45,7 @@ HeadCost head_cost(const ModelConfig& model, const HeadConfig& head) {
   ModelConfig smallest = model;
   smallest.n_layers = smallest.n_heads = smallest.n_kv_heads = 1;
   smallest.d_ff = 1;
-  return PlannedModel(smallest, head).transformer().head().cost();
+  return PlannedModel(smallest, head).transformer().head_cost();
 }
 
 std::optional<CodeMap> planned_map(const ModelConfig& model, const HeadConfig& head) {

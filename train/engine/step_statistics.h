@@ -17,6 +17,7 @@ struct StepStatistics {
   double saved = 0;                    // ranks that have written their part of the checkpoint in flight
   double peak_is_low = 0;              // ranks on which a step was faster than products were measured to be
   std::vector<double> by_source = {};  // nll of each source's tokens, where a run has several
+  std::vector<double> future_nll = {}, future_tokens = {};  // of each head for a later token
   /// seconds_data and seconds_head of each rank, after the sum.
   std::vector<double> data_by_rank = {}, head_by_rank = {};
 

@@ -6,6 +6,7 @@
 
 #include "core/host_collectives.h"
 #include "core/log.h"
+#include "core/model/head/future_heads.h"
 #include "train/config/enum_words.h"
 #include "train/models/replaced_head.h"
 
@@ -91,6 +92,10 @@ std::unique_ptr<ModelSource> carried_over(std::unique_ptr<ModelSource> source, c
                                                     {"vq_head.cluster_bias", std::move(values.cluster_bias)}};
   if (!values.member_codebook.empty()) tensors["vq_head.member_codebook"] = std::move(values.member_codebook);
   if (!values.token_bias.empty()) tensors["vq_head.token_bias"] = std::move(values.token_bias);
+  // Heads for later tokens see the same head before and after.
+  for (const ModelSource::TensorInfo& tensor : source->tensors()) {
+    if (tensor.name.starts_with(future_heads_prefix)) tensors[tensor.name] = read_whole(*source, tensor.name);
+  }
   return std::make_unique<CarriedModel>(std::move(source), map, std::move(tensors));
 }
 

@@ -110,6 +110,12 @@ bool changes_head(const Config& now, const Config& saved) {
 }
 
 void check_head_change(const Config& config, const ModelSource& source) {
+  if (const int heads = future_of(config.head).heads; heads > 0) {
+    refuse(config, source,
+           fmt::format("heads for later tokens (head.future = {}) belong to the output head that they began with: set "
+                       "head.future = 0",
+                       heads));
+  }
   if (low_rank_of(config.head) != nullptr) {
     refuse(config, source, "a low-rank head is made of no other; start with it, or go on with head.kind = \"dense\"");
   }

@@ -57,6 +57,21 @@ class VqReplacement : public ReplacedHead {
   std::map<std::string, std::vector<float>> tensors_;
 };
 
+/// The model without its heads for later tokens.
+class WithoutFutureHeads : public ReplacedHead {
+ public:
+  explicit WithoutFutureHeads(const ModelSource& trunk)
+      : ReplacedHead(trunk, without_future(trunk.head()), trunk.model().tie_embeddings ? Tied::yes : Tied::no) {}
+
+  std::string description() const override { return trunk().description(); }
+  std::optional<CodeMap> code_map() const override { return trunk().code_map(); }
+
+ private:
+  std::vector<float> read_head(const std::string& name, const Shape& offset, const Shape& extent) const override {
+    return trunk().read(name, offset, extent);
+  }
+};
+
 /// All of a tensor of the source. Throws Error where it has none of that name.
 std::vector<float> read_whole(const ModelSource& source, const std::string& name);
 

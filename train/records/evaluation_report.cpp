@@ -34,6 +34,29 @@ nlohmann::ordered_json band_json(const BandLoss& loss, const Evaluation& evaluat
   return json;
 }
 
+nlohmann::ordered_json future_json(const FutureEvaluation& head) {
+  nlohmann::ordered_json json = {{"tokens", head.tokens}};
+  if (head.tokens == 0) return json;
+  json["nll"] = head.nll;
+  json["perplexity"] = std::exp(head.nll);
+  if (head.acceptance) json["acceptance"] = *head.acceptance;
+  return json;
+}
+
+std::string future_text(const Evaluation& evaluation) {
+  std::string text;
+  for (std::size_t j = 0; j < evaluation.future.size(); ++j) {
+    const FutureEvaluation& head = evaluation.future[j];
+    text += fmt::format("token t + {:<4} {}", j + 2,
+                        head.tokens > 0 ? fmt::format("nll {:.5f}, perplexity {:.3f}", head.nll, std::exp(head.nll))
+                                        : "no position has one");
+    if (head.acceptance && head.tokens > 0)
+      text += fmt::format(", {:.2f} % of drafts accepted", 100 * *head.acceptance);
+    text += fmt::format(" ({} positions)\n", head.tokens);
+  }
+  return text;
+}
+
 /// The member document_losses. Losses with seven digits: single precision, as they are computed in.
 std::string documents_json(const Evaluation& evaluation) {
   std::string tokens, nll;
@@ -108,6 +131,7 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
   if (evaluation.cluster_nll) {
     json["parts"] = {{"cluster_nll", *evaluation.cluster_nll}, {"member_nll", *evaluation.member_nll}};
   }
+  for (const FutureEvaluation& head : evaluation.future) json["future"].push_back(future_json(head));
   for (const BandLoss& band : evaluation.bands) json["bands"].push_back(band_json(band, evaluation));
   std::string text = json.dump(2);
   text.erase(text.rfind('\n'));  // the closing brace
@@ -140,7 +164,7 @@ std::string evaluation_text(const Evaluation& evaluation, const EvaluationSubjec
     text += fmt::format("nll in parts   {:.5f} for the target's cluster, {:.5f} for the member in it\n",
                         *evaluation.cluster_nll, *evaluation.member_nll);
   }
-  return text + bands_text(evaluation);
+  return text + future_text(evaluation) + bands_text(evaluation);
 }
 
 }  // namespace vqlm

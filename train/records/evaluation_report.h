@@ -31,7 +31,8 @@ struct EvaluationSubject {
 /// {counted_tokens, trained_tokens, times_trained} so far as they are known (the last where it is more than 1), code_usage and
 /// parts {cluster_nll, member_nll} for VQ heads, and bands where the evaluation has them: first_rank, last_rank, tokens,
 /// share (of the predicted tokens), nll, perplexity, and cluster_nll and member_nll for VQ heads; a band without tokens has
-/// no means. At the end document_losses {tokens, nll}: of each document the predicted tokens and the sum of their losses, each
+/// no means, and future for heads of later tokens: of each, the nearest first, tokens (positions that have one to predict), nll,
+/// perplexity and, on one tensor rank, acceptance (DraftAcceptance). At the end document_losses {tokens, nll}: of each document the predicted tokens and the sum of their losses, each
 /// array on one line; vqlm report makes paired differences of them.
 std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubject& subject);
 

@@ -97,6 +97,20 @@ Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal termi
   }
 }
 
+namespace {
+
+/// Losses of heads for later tokens, the nearest token's first.
+void add_future(const std::string& prefix, const std::string& group, const std::vector<double>& losses,
+                OrderedJson& object, std::vector<Scalar>& scalars) {
+  if (losses.empty()) return;
+  object[prefix + "future_losses"] = losses;
+  for (std::size_t j = 0; j < losses.size(); ++j) {
+    scalars.push_back({fmt::format("{}future_loss_{}", group, j + 1), static_cast<float>(losses[j])});
+  }
+}
+
+}  // namespace
+
 void Metrics::add(const StepMetrics& step) {
   OrderedJson object = {{"step", step.step},
                         {"tokens", step.tokens},
@@ -125,6 +139,7 @@ void Metrics::add(const StepMetrics& step) {
     object["z_loss"] = *step.z_loss;
     scalars.push_back({"train/z_loss", static_cast<float>(*step.z_loss)});
   }
+  add_future("", "train/", step.future_losses, object, scalars);
   for (const auto& [name, times] :
        {std::pair{"seconds_data_by_rank", &step.data_times}, {"seconds_head_by_rank", &step.head_times}}) {
     if (*times) object[name] = {{"min", (*times)->least}, {"max", (*times)->most}, {"slowest", (*times)->slowest}};
@@ -179,6 +194,17 @@ void Metrics::add(const CheckpointMetrics& checkpoint) {
   write(checkpoint.step, object.dump(), {});
 }
 
+namespace {
+
+/// "; later tokens 5.1234 5.4321"
+std::string future_text(const std::vector<double>& losses) {
+  std::string text;
+  for (const double loss : losses) text += fmt::format(" {:.4f}", loss);
+  return text.empty() ? text : "; later tokens" + text;
+}
+
+}  // namespace
+
 void Metrics::add(const HeldoutMetrics& heldout) {
   OrderedJson object = {{"step", heldout.step},
                         {"tokens", heldout.tokens},
@@ -198,6 +224,7 @@ void Metrics::add(const HeldoutMetrics& heldout) {
     scalars.push_back({"heldout/cluster_loss", static_cast<float>(*heldout.cluster_loss)});
     scalars.push_back({"heldout/member_loss", static_cast<float>(*heldout.member_loss)});
   }
+  add_future("heldout_", "heldout/", heldout.future_losses, object, scalars);
   std::string by_set;
   for (const HeldoutSetMetrics& set : heldout.sets) {
     object["heldout_by_set"][set.name] = {
@@ -207,7 +234,8 @@ void Metrics::add(const HeldoutMetrics& heldout) {
   }
   write(heldout.step, object.dump(), scalars);
   log::info("step {}: held-out loss {:.4f}, perplexity {:.2f} ({} tokens, {}){}", heldout.step, heldout.loss,
-            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds), by_set);
+            std::exp(heldout.loss), heldout.heldout_tokens, duration_text(heldout.seconds),
+            future_text(heldout.future_losses) + by_set);
 }
 
 }  // namespace vqlm

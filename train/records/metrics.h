@@ -44,7 +44,9 @@ struct StepMetrics {
   bool skipped = false;                                       // the gradient was not finite, nothing was updated
   std::optional<double> commitment;   // mean commitment loss over the step's tokens, where the head has one
   std::optional<double> z_loss = {};  // mean of head.z_loss * log^2 of the softmax's sum, where the head has it
-  std::size_t memory_bytes = 0;       // of the back end on this rank, the most so far
+  std::vector<double> future_losses =
+      {};                        // of heads for later tokens: mean over the positions that have one to predict
+  std::size_t memory_bytes = 0;  // of the back end on this rank, the most so far
   std::vector<SourceMetrics> sources = {};
 };
 
@@ -65,6 +67,7 @@ struct HeldoutMetrics {
   double seconds = 0;
   std::vector<HeldoutSetMetrics> sets = {};                   // where they have names
   std::optional<double> cluster_loss = {}, member_loss = {};  // the loss in parts, of heads with clusters
+  std::vector<double> future_losses = {};                     // of heads for later tokens, as in StepMetrics
 };
 
 /// A checkpoint that is on disk.

@@ -37,30 +37,6 @@ double peak_at_start(Backend& backend, Communicator& world) {
   return measure_matmul_peak(backend, world, backend.host_accessible() ? 0.2 : 0.5).flops_per_second;
 }
 
-/// The sets' evaluations as one: means over all their tokens.
-HeldoutMetrics heldout_metrics(const std::vector<std::pair<std::string, Evaluation>>& results) {
-  HeldoutMetrics all;
-  double nll = 0, bytes = 0, cluster = 0, member = 0;
-  bool bytes_known = true;
-  for (const auto& [name, result] : results) {
-    nll += result.nll * static_cast<double>(result.tokens);
-    all.heldout_tokens += result.tokens;
-    all.seconds += result.seconds;
-    bytes_known = bytes_known && result.bytes.value_or(0) > 0;
-    bytes += static_cast<double>(result.bytes.value_or(0));
-    if (result.cluster_nll) cluster += *result.cluster_nll * static_cast<double>(result.tokens);
-    if (result.member_nll) member += *result.member_nll * static_cast<double>(result.tokens);
-    if (!name.empty()) all.sets.push_back({name, result.nll, result.tokens});
-  }
-  const Evaluation& first = results.front().second;
-  all.loss = results.size() == 1 ? first.nll : nll / static_cast<double>(all.heldout_tokens);
-  if (first.cluster_nll) all.cluster_loss = cluster / static_cast<double>(all.heldout_tokens);
-  if (first.member_nll) all.member_loss = member / static_cast<double>(all.heldout_tokens);
-  all.bits_per_byte = first.bits_per_byte;
-  if (results.size() > 1) all.bits_per_byte = bytes_known ? std::optional(nll / std::log(2.0) / bytes) : std::nullopt;
-  return all;
-}
-
 }  // namespace
 
 Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config, const TrainingInputs& inputs,
@@ -174,6 +150,10 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
                      .saved = saver_.progress(),
                      .peak_is_low = peak_is_low_ ? 1.0 : 0.0,
                      .by_source = losses_->by_source(step_)};
+  for (const FutureSum& head : sums.future) {
+    all.future_nll.push_back(head.nll);
+    all.future_tokens.push_back(head.tokens);
+  }
   all.sum_over_ranks(backend_, grid_.world());
   const double ranks = grid_.world().size();
   const std::int64_t tokens = config_.train.global_batch * config_.data.seq_len;
@@ -194,6 +174,8 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
     metrics.commitment = all.penalty / static_cast<double>(tokens);
   }
   if (z_loss_of(config_.head) > 0) metrics.z_loss = all.penalty / static_cast<double>(tokens);
+  for (std::size_t j = 0; j < all.future_nll.size(); ++j)
+    metrics.future_losses.push_back(all.future_nll[j] / all.future_tokens[j]);
   metrics.seconds = wall_seconds() - begin;
   metrics.tokens_per_second = static_cast<double>(tokens) / metrics.seconds;
   metrics.seconds_data = all.seconds_data / ranks;
@@ -271,30 +253,6 @@ void Trainer::check_saves() {
       "--resume",
       saver_.failures_in_a_row(), most, saver_.failure(),
       newest_checkpoint_.empty() ? "this run has no checkpoint yet" : "the newest is " + newest_checkpoint_.string()));
-}
-
-void Trainer::evaluate(Metrics* metrics) {
-  std::vector<std::pair<std::string, Evaluation>> results;
-  for (NamedEvaluator& set : evaluators_) results.emplace_back(set.name, set.evaluator.run());
-  HeldoutMetrics heldout = heldout_metrics(results);
-  evaluation_seconds_ = heldout.seconds;
-  if (metrics == nullptr) return;
-  heldout.step = state_.step;
-  heldout.tokens = state_.tokens;
-  metrics->add(heldout);
-  if (losses_->has_sources()) log::info("read so far: {}", losses_->epochs(static_cast<std::uint64_t>(state_.samples)));
-}
-
-bool Trainer::evaluation_is_due() const {
-  return !evaluators_.empty() && (state_.step == config_.train.steps || is_due(config_.train.eval_every, state_.step));
-}
-
-void Trainer::make_up_evaluation(Metrics* metrics) {
-  if (state_.step == 0 || !evaluation_is_due()) return;
-  const bool missing = metrics != nullptr && metrics->lacks_evaluation(state_.step);  // on the rank that writes them
-  if (max_over(backend_, grid_.world(), missing ? 1 : 0) == 0) return;
-  log::info("the run was left before the evaluation of step {}: evaluating now", state_.step);
-  evaluate(metrics);
 }
 
 void Trainer::save() {

@@ -7,7 +7,7 @@
 namespace vqlm {
 
 void Trainer::report_start() {
-  const HeadCost head = engine_.model().head().cost();
+  const HeadCost head = engine_.model().head_cost();
   const double dense = static_cast<double>(config_.model.vocab_size * config_.model.d_model);
   log::info("model: {:.2f} M parameters, of them {:.2f} M in the head's matrices ({:.2f} % of V x d), {} biases",
             static_cast<double>(engine_.parameters().global_count()) / 1e6,

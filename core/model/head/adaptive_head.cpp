@@ -185,7 +185,7 @@ void AdaptiveHead::forward(Tensor nll, Tensor h, Tensor targets) {
   run(nll, Tensor{}, h, targets, 0.0f);
 }
 
-void AdaptiveHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+void AdaptiveHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   run(nll, dh, h, targets, scale);
   backend_.fill(penalty, 0.0f);
 }

@@ -24,9 +24,9 @@ class AdaptiveHead : public OutputHead {
 
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
-  /// Blocks until the targets are known, as forward_backward() does.
+  /// Blocks until the targets are known, as rows_forward_backward() does.
   void forward(Tensor nll, Tensor h, Tensor targets) override;
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
+  void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
   /// Computes all bands; so do the two below. Blocks.
   void log_probs(Tensor out, Tensor h) override;
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;

@@ -109,7 +109,7 @@ void DenseHead::forward(Tensor nll, Tensor h, Tensor targets) {
   tensor_.backend().copy(nll, all_nll_.rows(tensor_.rank() * rows_, rows_));
 }
 
-void DenseHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+void DenseHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   const Tensor h_rows = tensor_.gather(h, h_rows_);
   const Tensor dh_rows = tensor_.size() == 1 ? dh : dh_rows_;
   run(all_nll_, all_penalty_, dh_rows, h_rows, tensor_.gather(targets, all_targets_), scale);

@@ -25,7 +25,7 @@ class DenseHead : public OutputHead {
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
+  void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
   void log_probs(Tensor out, Tensor h) override;
   /// Both need the whole product: (V, d) times h.
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;

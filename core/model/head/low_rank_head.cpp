@@ -60,9 +60,9 @@ void LowRankHead::forward(Tensor nll, Tensor h, Tensor targets) {
   classes_.forward(nll, projected(h), targets);
 }
 
-void LowRankHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+void LowRankHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   const Tensor dz = projected_gradient_;
-  classes_.forward_backward(nll, penalty, dz, projected(h), targets, scale);
+  classes_.rows_forward_backward(nll, penalty, dz, projected(h), targets, scale);
   const auto dprojection = parameters_.product_gradient(projection_);
   backend_.run(Matmul{.c = dprojection.c, .a = dz, .b = h, .ta = Transpose::yes, .accumulate = dprojection.accumulate});
   backend_.run(Matmul{.c = dh, .a = dz, .b = parameters_.operand(projection_), .accumulate = Accumulate::no});

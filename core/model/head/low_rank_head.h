@@ -23,7 +23,7 @@ class LowRankHead : public OutputHead {
   HeadCost cost() const override;
   void initialize(const std::vector<std::int64_t>& counts) override { classes_.initialize(counts); }
   void forward(Tensor nll, Tensor h, Tensor targets) override;
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
+  void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
   void log_probs(Tensor out, Tensor h) override;
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
   std::int32_t sample(Tensor h, float temperature, const std::function<double()>& uniform) override;

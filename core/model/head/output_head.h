@@ -55,7 +55,16 @@ class OutputHead {
   virtual Tensor cluster_nll() const { return {}; }
   /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
   /// accumulate. penalty (n) overwritten: the head's auxiliary loss (commitment), zeros where it has none.
-  virtual void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) = 0;
+  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+    begin_backward();
+    rows_forward_backward(nll, penalty, dh, h, targets, scale);
+    end_backward();
+  }
+  /// The same of several sets of n rows that the head predicts in one micro-batch (future_heads.h): what does not depend on
+  /// rows is made before the first set, and its gradients are taken behind the last one.
+  virtual void begin_backward() {}
+  virtual void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) = 0;
+  virtual void end_backward() {}
   /// out (n, V) overwritten: log p(v | h) of every token. Throws Error where the vocabulary is split over
   /// several ranks.
   virtual void log_probs(Tensor out, Tensor h) = 0;

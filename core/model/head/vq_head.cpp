@@ -139,7 +139,9 @@ void VqHead::codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale) {
   if (averages_) {
     averages_->accumulate(h, clusters_of_rows_);
   } else if (const Tensor gradient = members_->cluster_gradient()) {
-    backend.run(Matmul{.c = gradient, .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = Accumulate::no});
+    const Accumulate accumulate = pass_.began_clusters ? Accumulate::yes : Accumulate::no;
+    backend.run(Matmul{.c = gradient, .a = logits_, .b = h, .ta = Transpose::yes, .accumulate = accumulate});
+    pass_.began_clusters = true;
   } else {
     const auto dcodebook = parameters_.product_gradient(codebook_);
     backend.run(
@@ -164,15 +166,25 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   member_softmax_.forward(nll, h, vectors, token_bias());
 }
 
-void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
+void VqHead::begin_backward() {
+  pass_ = Pass{};
+  pass_.vectors = members_->vectors();
+  pass_.clusters = cluster_vectors();
+  pass_.member_gradient = members_->begin_backward();
+}
+
+void VqHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
   Backend& backend = tensor_.backend();
-  const Tensor vectors = members_->vectors();
-  const Tensor clusters = cluster_vectors();
-  codes_forward(nll, h, targets, clusters);
-  codes_backward(dh, h, clusters, scale);
-  members_forward_backward(nll, dh, h, vectors, scale);
+  codes_forward(nll, h, targets, pass_.clusters);
+  codes_backward(dh, h, pass_.clusters, scale);
+  MemberGradients gradients;
+  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
+  gradients.scale = scale;
+  gradients.dh = dh;
+  gradients.dmember_codebook = pass_.member_gradient;
+  member_softmax_.forward_backward(nll, gradients, h, pass_.vectors, token_bias());
   if (commitment_ > 0) {
-    const Tensor committed_to = averages_ ? averages_->means() : clusters.rows(0, clusters_);
+    const Tensor committed_to = averages_ ? averages_->means() : pass_.clusters.rows(0, clusters_);
     backend.run(Commitment{.penalty = penalty,
                            .dh = dh,
                            .h = h,
@@ -185,13 +197,7 @@ void VqHead::forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, T
   }
 }
 
-void VqHead::members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor vectors, float scale) {
-  MemberGradients gradients;
-  gradients.dtoken_bias = token_bias_ ? parameters_.gradient(*token_bias_) : unused_gradient_;
-  gradients.scale = scale;
-  gradients.dh = dh;
-  gradients.dmember_codebook = members_->begin_backward();
-  member_softmax_.forward_backward(nll, gradients, h, vectors, token_bias());
+void VqHead::end_backward() {
   members_->end_backward(codebook_);
 }
 

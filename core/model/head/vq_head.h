@@ -36,7 +36,9 @@ class VqHead : public OutputHead {
   void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   Tensor cluster_nll() const override { return cluster_nll_; }
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
+  void begin_backward() override;
+  void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
+  void end_backward() override;
   void log_probs(Tensor out, Tensor h) override;
   /// Both look at the K codes and at the members of a few clusters (core/model/head/cluster_search.h).
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
@@ -58,12 +60,10 @@ class VqHead : public OutputHead {
   std::int64_t logit_width() const { return tensor_.backend().padded_classes(clusters_); }
   /// Logits, statistics and nll of the clusters, whose padded vectors are given; sorts the rows by cluster.
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
-  /// After it, the gradients of vectors and biases; dh is overwritten.
+  /// After it, the gradients of vectors and biases, between begin_backward() and end_backward(); dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
   /// What clusters are scored with, after members_->vectors(); padded.
   Tensor cluster_vectors() { return members_->cluster_vectors(parameters_.padded_operand(codebook_)); }
-  /// The member ops' part of forward_backward().
-  void members_forward_backward(Tensor nll, Tensor dh, Tensor h, Tensor vectors, float scale);
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 
   const TensorParallel& tensor_;
@@ -84,6 +84,12 @@ class VqHead : public OutputHead {
   DeviceCodeMap map_;
   MemberSoftmax member_softmax_;
   std::unique_ptr<Members> members_;
+  /// From begin_backward() to end_backward(): what members and clusters are scored with, where members' gradients go, and
+  /// whether that of the clusters' vectors has been written.
+  struct Pass {
+    Tensor vectors, clusters, member_gradient;
+    bool began_clusters = false;
+  } pass_;
   std::optional<InputCodes> input_codes_;  // where clusters have vectors at the input, too
   Buffer storage_;
   Tensor logits_;            // (n, K) A, padded

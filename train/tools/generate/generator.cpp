@@ -74,6 +74,19 @@ bool Generator::ends_text(std::int32_t token) const {
   return std::find(options_.end_of_text.begin(), options_.end_of_text.end(), token) != options_.end_of_text.end();
 }
 
+bool Generator::take(std::int32_t token, std::int64_t position, std::size_t sequence, Continuation& continuation,
+                     const OnToken& on_token) const {
+  const bool end = ends_text(token);
+  if (!end) {
+    continuation.tokens.push_back(token);
+    if (on_token) on_token(sequence, token);
+  }
+  const bool full = position + 1 == model_.context();
+  const bool enough = std::cmp_equal(continuation.tokens.size(), options_.max_tokens);
+  continuation.stop = end ? Stop::end_of_text : enough ? Stop::max_tokens : Stop::context;
+  return end || enough || full;
+}
+
 Generation Generator::run(const std::vector<std::vector<std::int32_t>>& prompts, const OnToken& on_token) {
   check(prompts);
   Generation result;
@@ -103,16 +116,7 @@ Generation Generator::run(const std::vector<std::vector<std::int32_t>>& prompts,
 
     for (std::size_t b = 0; b < prompts.size(); ++b) {
       if (ended[b]) continue;
-      Continuation& continuation = result.continuations[b];
-      const bool end = ends_text(next[b]);
-      if (!end) {
-        continuation.tokens.push_back(next[b]);
-        if (on_token) on_token(b, next[b]);
-      }
-      const bool full = position + 1 == model_.context();
-      const bool enough = std::cmp_equal(continuation.tokens.size(), options_.max_tokens);
-      continuation.stop = end ? Stop::end_of_text : enough ? Stop::max_tokens : Stop::context;
-      ended[b] = end || enough || full;
+      ended[b] = take(next[b], position, b, result.continuations[b], on_token);
       if (ended[b]) --open;
     }
     if (open == 0) break;
