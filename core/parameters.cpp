@@ -158,6 +158,7 @@ void ParameterStore::find_zeroed_ranges() {
 }
 
 void ParameterStore::begin_gradients() {
+  ++step_;
   for (const FlatRange& range : zeroed_) backend_.fill(flat_gradients().range(range.begin, range.count), 0.0f);
   for (std::size_t id = 0; id < parameters_.size(); ++id) {
     if (parameters_[id].gradient_start == GradientStart::product) undefined_.insert(static_cast<ParameterId>(id));

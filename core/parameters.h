@@ -128,6 +128,8 @@ class ParameterStore {
   /// A step's gradients begin: those of GradientStart::zero, and all between parameters, are set to zero, and those of
   /// GradientStart::product are no longer defined.
   void begin_gradients();
+  /// How often they have begun: as long as it is the same, so are all values, in a training.
+  std::int64_t step() const { return step_; }
   /// Where a product leaves the gradient of `count` parameters of one group, stacked, of one with its padding, and whether it
   /// adds to it: it does not where this is the first call for them since begin_gradients() and they start by a product.
   struct ProductGradient {
@@ -205,6 +207,7 @@ class ParameterStore {
   Buffer values_;      // the buckets' f32 values that lie here, one after the other
   Buffer gradients_;
   Buffer rounded_;                   // none where A is f32
+  std::int64_t step_ = 0;
   std::vector<FlatRange> zeroed_;    // of the gradients, by begin_gradients()
   std::set<ParameterId> undefined_;  // gradients that a product will overwrite
 };

@@ -37,9 +37,10 @@ void EmbeddingMembers::allocate(bool trainable) {
   if (adds_means_) backend.fill(cluster_vectors_, 0.0f);  // the padding stays zero
 }
 
-Tensor EmbeddingMembers::vectors() {
-  if (made_ && !trainable_) return vectors_;
-  made_ = true;
+Tensor EmbeddingMembers::vectors(Reuse reuse) {
+  if (made_in_ && (!trainable_ || (reuse == Reuse::in_step && *made_in_ == parameters_.step()))) return vectors_;
+  made_in_ = parameters_.step();
+  clusters_made_ = false;
   tensor_.backend().run(EmbeddingForward{
       .out = vectors_, .ids = map_.table_rows(), .table = parameters_.operand(table_), .first_row = 0});
   return vectors_;
@@ -47,8 +48,8 @@ Tensor EmbeddingMembers::vectors() {
 
 Tensor EmbeddingMembers::cluster_vectors(Tensor codes) {
   if (!adds_means_) return codes;
-  VQLM_ASSERT(made_);
-  if (clusters_made_ && !trainable_) return cluster_vectors_;
+  VQLM_ASSERT(made_in_);
+  if (clusters_made_) return cluster_vectors_;
   clusters_made_ = true;
   if (map_.has_parts()) {
     sum_means(codes.rows(0, clusters_));

@@ -8,6 +8,8 @@
 // of its mean, which are summed. No row of the table leaves its rank.
 #pragma once
 
+#include <optional>
+
 #include "core/model/head/device_code_map.h"
 #include "core/model/head/members.h"
 
@@ -19,10 +21,10 @@ class EmbeddingMembers : public Members {
   EmbeddingMembers(const HeadContext& context, const EmbeddingMembersConfig& config, const DeviceCodeMap& map);
 
   std::int64_t width() const override { return d_model_; }
-  /// u (M, d) A in the order of this rank's M members, made anew in each call of a model that is trained, and once in one
-  /// that is not: its parameters may not change after the first call. Of cluster_vectors(), which adds means where
-  /// configured, likewise.
-  Tensor vectors() override;
+  /// u (M, d) A in the order of this rank's M members: made once by a model that is not trained, whose parameters may not
+  /// change after the first call, and by one that is in each call, but for those that may reuse the step's.
+  Tensor vectors(Reuse reuse) override;
+  /// With means, where configured: made once for what vectors() made last.
   Tensor cluster_vectors(Tensor codes) override;
   Tensor cluster_gradient() override { return cluster_gradient_; }
   Tensor begin_backward() override;
@@ -38,7 +40,8 @@ class EmbeddingMembers : public Members {
   ParameterId table_;
   std::int64_t d_model_, clusters_;
   bool adds_means_, trainable_;
-  bool made_ = false, clusters_made_ = false;
+  std::optional<std::int64_t> made_in_;  // the step whose parameters vectors_ are of (ParameterStore::step())
+  bool clusters_made_ = false;           // of these vectors_
   const DeviceCodeMap& map_;
 
   Buffer storage_;

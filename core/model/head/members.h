@@ -8,6 +8,12 @@
 
 namespace vqlm {
 
+/// What of the parameters has been read before and may serve again.
+enum class Reuse {
+  none,     // they may have changed at any time
+  in_step,  // they are as they were since the step's gradients began (ParameterStore::begin_gradients())
+};
+
 /// Members that differ in their token bias alone (the published VQ-Logits method), and the interface of those that have
 /// vectors u_w, so that s_w = h . u_w + b_w.
 class Members {
@@ -18,11 +24,10 @@ class Members {
   virtual std::int64_t width() const { return 0; }
   /// Parameters of its own.
   virtual std::int64_t parameters() const { return 0; }
-  /// What member ops take as member_codebook (code_map_view.h); absent where members have no vectors. Collective over the
-  /// tensor group.
-  virtual Tensor vectors() { return {}; }
-  /// What clusters are scored with, from their codes (K, d) A, padded: these, or a sum with what vectors() made last, valid
-  /// until the next call.
+  /// What member ops take as member_codebook (code_map_view.h); absent where members have no vectors.
+  virtual Tensor vectors(Reuse /*reuse*/) { return {}; }
+  /// What clusters are scored with, from their codes (K, d) A, padded: these, or a sum with what vectors() gave last, valid
+  /// until the next call. Collective over the tensor group.
   virtual Tensor cluster_vectors(Tensor codes) { return codes; }
 
   /// Where the gradient of cluster_vectors() is to be written, (K, d) f32, padded; absent: the codes' own gradient is it.

@@ -160,7 +160,7 @@ void VqHead::input_backward(Tensor dx) {
 }
 
 void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
-  const Tensor vectors = members_->vectors();
+  const Tensor vectors = members_->vectors(Reuse::none);
   codes_forward(nll, h, targets, cluster_vectors());
   tensor_.backend().copy(cluster_nll_, nll);
   member_softmax_.forward(nll, h, vectors, token_bias());
@@ -168,7 +168,7 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
 
 void VqHead::begin_backward() {
   pass_ = Pass{};
-  pass_.vectors = members_->vectors();
+  pass_.vectors = members_->vectors(Reuse::in_step);
   pass_.clusters = cluster_vectors();
   pass_.member_gradient = members_->begin_backward();
 }
@@ -209,7 +209,7 @@ void VqHead::log_probs(Tensor out, Tensor h) {
     throw Error(
         "log-probabilities by members of the embedding need the whole vocabulary on one rank: use parallel.tensor=1");
   }
-  const Tensor vectors = members_->vectors();
+  const Tensor vectors = members_->vectors(Reuse::none);
   const Tensor codes = code_log_probs_.rows(0, rows);
   backend.run(Matmul{.c = codes,
                      .a = h,

@@ -62,7 +62,7 @@ class VqHead : public OutputHead {
   void codes_forward(Tensor nll, Tensor h, Tensor targets, Tensor clusters);
   /// After it, the gradients of vectors and biases, between begin_backward() and end_backward(); dh is overwritten.
   void codes_backward(Tensor dh, Tensor h, Tensor clusters, float scale);
-  /// What clusters are scored with, after members_->vectors(); padded.
+  /// What clusters are scored with, after members_->vectors(...); padded.
   Tensor cluster_vectors() { return members_->cluster_vectors(parameters_.padded_operand(codebook_)); }
   Tensor token_bias() const { return token_bias_ ? parameters_.operand(*token_bias_) : fixed_bias_; }
 

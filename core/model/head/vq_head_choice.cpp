@@ -45,7 +45,7 @@ VqHeadChoice& VqHead::choice() {
 std::span<const float> VqHead::host_code_log_probs(Tensor h) {
   Backend& backend = tensor_.backend();
   VqHeadChoice& c = choice();
-  members_->vectors();  // which the clusters' vectors may be made of
+  members_->vectors(Reuse::none);  // which the clusters' vectors may be made of
   backend.run(Matmul{.c = c.codes,
                      .a = h,
                      .b = cluster_vectors().rows(0, clusters_),
@@ -62,7 +62,7 @@ ClusterSearch::MemberRows VqHead::member_rows(Tensor h, std::span<const std::int
   const auto count = static_cast<std::int64_t>(clusters.size());
   const Tensor ids = c.clusters.rows(0, count), rows = c.member_rows.rows(0, count);
   backend.copy_from_host(ids, clusters.data());
-  const Tensor vectors = members_->vectors();
+  const Tensor vectors = members_->vectors(Reuse::none);
   backend.run(ClusterLogProbs{.out = rows,
                               .h = h,
                               .rows = c.rows_of_h.rows(0, count),
