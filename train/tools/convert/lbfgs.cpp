@@ -34,13 +34,13 @@ void add(std::vector<float>& x, double scale, const std::vector<float>& y) {
       static_cast<float>(scale) * Eigen::Map<const Eigen::VectorXf>(y.data(), size);
 }
 
-struct Pair {
+struct CurvaturePair {
   std::vector<float> step, difference;  // of x and of the gradient
   double product = 0;                   // of the two
 };
 
 /// -H g by the two-loop recursion, H the inverse Hessian that the pairs tell of.
-std::vector<float> direction(const std::deque<Pair>& pairs, const std::vector<float>& gradient) {
+std::vector<float> direction(const std::deque<CurvaturePair>& pairs, const std::vector<float>& gradient) {
   std::vector<float> q = gradient;
   std::vector<double> alpha(pairs.size());
   for (std::size_t i = pairs.size(); i-- > 0;) {
@@ -62,7 +62,7 @@ int minimise(const SmoothFunction& function, std::vector<float>& x, const LbfgsO
              const std::function<bool(const std::vector<float>& x)>& go_on) {
   std::vector<float> gradient(x.size()), next_gradient(x.size());
   double value = function(x, gradient);
-  std::deque<Pair> pairs;
+  std::deque<CurvaturePair> pairs;
   for (int steps = 0; steps < options.max_steps; ++steps) {
     std::vector<float> way = direction(pairs, gradient);
     const double slope = dot(way, gradient);
@@ -77,7 +77,7 @@ int minimise(const SmoothFunction& function, std::vector<float>& x, const LbfgsO
       if (next_value <= value + sufficient * length * slope) break;
     }
     if (halvings > most_halvings || !(next_value < value)) return steps;
-    Pair pair{.step = std::move(way), .difference = next_gradient, .product = 0};
+    CurvaturePair pair{.step = std::move(way), .difference = next_gradient, .product = 0};
     for (float& component : pair.step) component *= static_cast<float>(length);
     add(pair.difference, -1, gradient);
     pair.product = dot(pair.step, pair.difference);
