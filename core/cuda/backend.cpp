@@ -14,6 +14,7 @@
 #include "core/cuda/matmul_plans.h"
 #include "core/cuda/ops.h"
 #include "core/cuda/staging.h"
+#include "core/product_algorithms.h"
 
 namespace vqlm {
 namespace {
@@ -34,7 +35,7 @@ int make_current(int device) {
   return device;
 }
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public ChoiceOfProducts {
  public:
   explicit CudaBackend(const CudaDevice& device)
       : device_(make_current(device.index)),
@@ -44,7 +45,11 @@ class CudaBackend final : public Backend {
         workspace_(*this),
         matmul_workspace_(
             allocate(cuda::MatmulPlans::workspace_bytes(device.compute_capability), MemoryUse::workspace)),
-        plans_(matmul_workspace_.data(), matmul_workspace_.bytes()),
+        plans_({.device = device.name,
+                .compute_capability = device.compute_capability,
+                .multiprocessors = device.multiprocessors,
+                .library = {}},
+               cuda::cache_bytes(device.index), stream_.get(), matmul_workspace_.data(), matmul_workspace_.bytes()),
         context_{.stream = stream_.get(),
                  .multiprocessors = device.multiprocessors,
                  .compute_capability = device.compute_capability,
@@ -116,6 +121,10 @@ class CudaBackend final : public Backend {
       throw;
     }
     return capture.finish(*std::exchange(captured_waits_, std::nullopt));
+  }
+  ProductAlgorithms& product_algorithms() override {
+    make_current(device_);
+    return plans_;
   }
   void replay(const Graph& graph) override {
     cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream), "cudaGraphLaunch");

@@ -60,6 +60,10 @@ bool has_memory_pools(int device) {
   return attribute(cudaDevAttrMemoryPoolsSupported, device) != 0;
 }
 
+std::size_t cache_bytes(int device) {
+  return static_cast<std::size_t>(attribute(cudaDevAttrL2CacheSize, device));
+}
+
 std::string human_bytes(std::size_t bytes) {
   constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);

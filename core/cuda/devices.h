@@ -15,4 +15,7 @@ bool has_memory_pools(int device);
 /// "1.5 GiB": three digits and a unit.
 std::string human_bytes(std::size_t bytes);
 
+/// Bytes of the cache that the device's multiprocessors share. Throws Error.
+std::size_t cache_bytes(int device);
+
 }  // namespace vqlm::cuda

@@ -2,9 +2,6 @@
 //
 // Operations 2 M N K; bytes (M K + K N) A + M N C, read once each. Floor on an H200 at 790 TFLOP/s (measured there for bf16
 // products): 2 M N K / 790e12 seconds. Own figures: not measured.
-//
-// Row-major c (M, N) is column-major c^T (N, M), so what is computed is c^T = op(b)^T op(a)^T with b in first place and
-// each operand transposed exactly where it is here.
 #include <algorithm>
 #include <bit>
 
@@ -17,37 +14,34 @@
 namespace vqlm::cuda {
 namespace {
 
-cudaDataType data_type(Tensor x) {
-  VQLM_ASSERT(x.dtype() == DType::f32 || x.dtype() == DType::bf16);
-  return x.dtype() == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
-}
+constexpr int most_aligned = 256;  // bytes; cuBLASLt's own default
 
-/// The power of two that the tensor's address divides by, at most 256 (cuBLASLt's own default).
+/// The power of two that the tensor's address divides by.
 int alignment(Tensor x) {
   const auto address = reinterpret_cast<std::uintptr_t>(x.data());
-  return 1 << std::min(std::countr_zero(address), 8);
+  return std::min(1 << std::min(std::countr_zero(address), 8), most_aligned);
 }
 
-/// A column-major matrix in the caller's memory, and its copy, whose columns begin at multiples of 16 bytes.
+/// A matrix in the caller's memory, and its copy, whose rows begin at multiples of 16 bytes.
 class AlignedCopy {
  public:
   AlignedCopy(Tensor original, std::int64_t rows, std::int64_t columns)
       : original_(original.data()), rows_(rows), columns_(columns), element_(size_of(original.dtype())) {
     const auto unit = static_cast<std::int64_t>(16 / element_);
-    leading_ = (rows + unit - 1) / unit * unit;
+    leading_ = (columns + unit - 1) / unit * unit;
   }
 
   std::int64_t leading() const { return leading_; }
-  std::size_t bytes() const { return (pitch(leading_ * columns_) + 255) / 256 * 256; }
+  std::size_t bytes() const { return (pitch(leading_ * rows_) + 255) / 256 * 256; }
   void* data() const { return copy_; }
   void place(void* copy) { copy_ = copy; }
-  void bring(cudaStream_t stream) const { move(copy_, pitch(leading_), original_, pitch(rows_), stream); }
-  void take_back(cudaStream_t stream) const { move(original_, pitch(rows_), copy_, pitch(leading_), stream); }
+  void bring(cudaStream_t stream) const { move(copy_, pitch(leading_), original_, pitch(columns_), stream); }
+  void take_back(cudaStream_t stream) const { move(original_, pitch(columns_), copy_, pitch(leading_), stream); }
 
  private:
   std::size_t pitch(std::int64_t elements) const { return static_cast<std::size_t>(elements) * element_; }
   void move(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, cudaStream_t stream) const {
-    cuda_check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, pitch(rows_), static_cast<std::size_t>(columns_),
+    cuda_check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, pitch(columns_), static_cast<std::size_t>(rows_),
                                  cudaMemcpyDeviceToDevice, stream),
                "cudaMemcpy2DAsync");
   }
@@ -59,27 +53,26 @@ class AlignedCopy {
 };
 
 /// A product for which the library has no algorithm where its operands stand: on copies that are aligned.
-void run_on_copies(const Context& context, ProductShape shape, Tensor c, Tensor a, Tensor b, Accumulate accumulate) {
-  AlignedCopy first(b, shape.rows_a(), shape.columns_a()), second(a, shape.rows_b(), shape.columns_b());
-  AlignedCopy product(c, shape.rows, shape.columns);
-  auto* scratch = static_cast<std::byte*>(context.workspace->get(first.bytes() + second.bytes() + product.bytes()));
-  for (AlignedCopy* matrix : {&first, &second, &product}) {
+void run_on_copies(const Context& context, ProductShape shape, const Matmul& op) {
+  AlignedCopy a(op.a, shape.rows_a(), shape.columns_a()), b(op.b, shape.rows_b(), shape.columns_b());
+  AlignedCopy c(op.c, shape.m, shape.n);
+  auto* scratch = static_cast<std::byte*>(context.workspace->get(a.bytes() + b.bytes() + c.bytes()));
+  for (AlignedCopy* matrix : {&a, &b, &c}) {
     matrix->place(scratch);
     scratch += matrix->bytes();
   }
   if (context.plans->not_yet_named(shape)) {
     log::warn("cuBLASLt has no algorithm for a product of {}: it is made of aligned copies, slowly", shape.str());
   }
-  shape.alignment_a = shape.alignment_b = shape.alignment_d = 256;
-  shape.leading_a = first.leading();
-  shape.leading_b = second.leading();
-  shape.leading_d = product.leading();
-  first.bring(context.stream);
-  second.bring(context.stream);
-  if (accumulate == Accumulate::yes) product.bring(context.stream);
-  context.plans->run(shape, first.data(), second.data(), product.data(), accumulate == Accumulate::yes ? 1.0f : 0.0f,
-                     context.stream);
-  product.take_back(context.stream);
+  shape.alignment_a = shape.alignment_b = shape.alignment_c = most_aligned;
+  shape.leading_a = a.leading();
+  shape.leading_b = b.leading();
+  shape.leading_c = c.leading();
+  a.bring(context.stream);
+  b.bring(context.stream);
+  if (shape.accumulate == Accumulate::yes) c.bring(context.stream);
+  context.plans->run(shape, a.data(), b.data(), c.data());
+  c.take_back(context.stream);
 }
 
 }  // namespace
@@ -94,20 +87,22 @@ void run(const Context& context, const Matmul& op) {
     }
     return;
   }
-  const auto operation = [](Transpose transpose) { return transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N; };
-  const ProductShape shape{.rows = n,
-                           .columns = m,
-                           .depth = k,
-                           .transpose_a = operation(op.tb),
-                           .transpose_b = operation(op.ta),
-                           .operands = data_type(op.a),
-                           .result = data_type(op.c),
-                           .alignment_a = alignment(op.b),
-                           .alignment_b = alignment(op.a),
-                           .alignment_d = alignment(op.c)};
-  if (!context.plans->supports(shape)) return run_on_copies(context, shape, op.c, op.a, op.b, op.accumulate);
-  context.plans->run(shape, op.b.data(), op.a.data(), op.c.data(), op.accumulate == Accumulate::yes ? 1.0f : 0.0f,
-                     context.stream);
+  const ProductShape shape{.m = m,
+                           .n = n,
+                           .k = k,
+                           .ta = op.ta,
+                           .tb = op.tb,
+                           .accumulate = op.accumulate,
+                           .operands = op.a.dtype(),
+                           .result = op.c.dtype(),
+                           .alignment_a = alignment(op.a),
+                           .alignment_b = alignment(op.b),
+                           .alignment_c = alignment(op.c),
+                           .leading_a = op.a.extent(1),
+                           .leading_b = op.b.extent(1),
+                           .leading_c = n};
+  if (!context.plans->supports(shape)) return run_on_copies(context, shape, op);
+  context.plans->run(shape, op.a.data(), op.b.data(), op.c.data());
 }
 
 }  // namespace vqlm::cuda

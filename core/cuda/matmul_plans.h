@@ -1,53 +1,28 @@
 // Plans of matrix products: for each shape, layout, dtype and alignment that was seen, cuBLASLt's descriptors and the
-// algorithm that its heuristics put first. Not the fastest of several timed ones: which one wins would differ from run to
-// run, and with it the order of sums, but results must be the same in every run.
+// algorithm: the one that was chosen for it (ProductAlgorithms::choose), or the one that the library's heuristics put first.
+// Not the fastest of several timed here and now: which one wins would differ from run to run, and with it the order of sums,
+// but results must be the same in every run.
 #pragma once
 
 #include <cublasLt.h>
 
 #include <cstddef>
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
-#include <tuple>
 
-#include "core/buffer.h"
+#include "core/cuda/cublaslt_objects.h"
+#include "core/product_algorithms.h"
 
 namespace vqlm::cuda {
 
-/// Throws Error "cuBLASLt: <call>: <status>" unless status is CUBLAS_STATUS_SUCCESS.
-void cublas_check(cublasStatus_t status, const char* call);
-
-/// One product in cuBLASLt's words: column-major d (rows, columns) = op(a) op(b) + beta d, depth K.
-struct ProductShape {
-  std::int64_t rows = 0, columns = 0, depth = 0;
-  cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
-  cudaDataType operands = CUDA_R_16BF, result = CUDA_R_16BF;
-  int alignment_a = 256, alignment_b = 256, alignment_d = 256;  // bytes, powers of two up to 256
-  std::int64_t leading_a = 0, leading_b = 0, leading_d = 0;     // of the stored matrices; 0: no gaps
-
-  /// a, b and d as they are stored.
-  std::int64_t rows_a() const { return transpose_a == CUBLAS_OP_N ? rows : depth; }
-  std::int64_t columns_a() const { return transpose_a == CUBLAS_OP_N ? depth : rows; }
-  std::int64_t rows_b() const { return transpose_b == CUBLAS_OP_N ? depth : columns; }
-  std::int64_t columns_b() const { return transpose_b == CUBLAS_OP_N ? columns : depth; }
-
-  auto key() const {
-    return std::tie(rows, columns, depth, transpose_a, transpose_b, operands, result, alignment_a, alignment_b,
-                    alignment_d, leading_a, leading_b, leading_d);
-  }
-  bool operator<(const ProductShape& other) const { return key() < other.key(); }
-  /// For messages, in row-major words: "128 x 50257 x 768 (bf16 to fp32, rows of 768 and 50257, aligned to 2 and 256 bytes)".
-  std::string str() const;
-};
-
-class MatmulPlans {
+class MatmulPlans final : public ProductAlgorithms {
  public:
-  /// `workspace` is for split-K sums; it must outlive the plans.
-  MatmulPlans(void* workspace, std::size_t workspace_bytes);
-  ~MatmulPlans();
+  /// machine.library is found out here. `workspace` is for split-K sums; it and the stream must outlive the plans.
+  MatmulPlans(ProductMachine machine, std::size_t cache_bytes, cudaStream_t stream, void* workspace,
+              std::size_t workspace_bytes);
+  ~MatmulPlans() override;
   MatmulPlans(const MatmulPlans&) = delete;
   MatmulPlans& operator=(const MatmulPlans&) = delete;
 
@@ -55,19 +30,38 @@ class MatmulPlans {
   bool supports(const ProductShape& shape);
   /// True once for each shape.
   bool not_yet_named(const ProductShape& shape) { return named_.insert(shape).second; }
-  /// Enqueues the product on `stream`. Throws Error, naming it, where there is no algorithm.
-  void run(const ProductShape& shape, const void* a, const void* b, void* d, float beta, cudaStream_t stream);
+  /// Enqueues the product. Throws Error, naming it, where there is no algorithm.
+  void run(const ProductShape& shape, const void* a, const void* b, void* c);
+
+  ProductMachine machine() const override { return machine_; }
+  std::size_t cache_bytes() const override { return cache_bytes_; }
+  void choose(ProductChoices choices, std::string origin) override;
+  std::vector<Use> uses() const override;
+  Candidates candidates(const ProductShape& shape, int most) override;
+  std::string refusal(const ProductShape& shape, const ProductAlgorithm& algorithm) override;
+  Product prepare(const std::optional<ProductAlgorithm>& algorithm, const ProductShape& shape) override;
 
   /// NVIDIA's advice for the workspace: 64 MiB from Hopper on, 32 MiB before, whose kernels split K less.
   static std::size_t workspace_bytes(int compute_capability);
 
  private:
   struct Plan;
-  const Plan& plan(const ProductShape& shape);
+  Plan& plan(const ProductShape& shape);
+  /// Takes the chosen algorithm for the shape, or the library's first.
+  void settle(Plan& plan, const ProductShape& shape) const;
+  /// The library's first for the shape; nothing where it has none.
+  std::optional<cublasLtMatmulAlgo_t> first(const ProductDescription& description, const ProductShape& shape) const;
+  void enqueue(const ProductDescription& description, const cublasLtMatmulAlgo_t& algorithm, const ProductShape& shape,
+               const void* a, const void* b, void* c) const;
 
+  ProductMachine machine_;
+  std::size_t cache_bytes_;
+  cudaStream_t stream_;
   void* workspace_;
   std::size_t workspace_bytes_;
-  cublasLtHandle_t handle_ = nullptr;
+  CublasLibrary library_;
+  ProductChoices choices_;
+  std::string origin_;  // of choices_, for messages
   std::map<ProductShape, std::unique_ptr<Plan>> plans_;
   std::set<ProductShape> named_;  // in the log, for want of an algorithm
 };

@@ -19,6 +19,7 @@ void add_generate_command(CLI::App& app);
 void add_score_command(CLI::App& app);
 void add_samples_command(CLI::App& app);
 void add_replay_command(CLI::App& app);
+void add_tune_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);

@@ -10,6 +10,7 @@
 
 #include "core/cuda/cuda_backend.h"
 #include "core/error.h"
+#include "core/home_path.h"
 #include "dist/nccl_communicator.h"
 #include "dist/watch/network_interfaces.h"
 #include "launch/command_line.h"
@@ -29,6 +30,7 @@ struct DoctorArguments {
   DeviceKind device = DeviceKind::automatic;
   int tensor = 1;
   std::string data;
+  std::string products;
   std::string json;
 };
 
@@ -177,8 +179,10 @@ void Doctor::check_backend() {
     }
     return DoctorCheck{.text = backend->description() + memory};
   });
-  if (opened && checks_.run("matmul result", Alone::yes, [&] { return check_matmul_result(*backend); }))
-    check_grid(*backend);
+  if (!opened) return;
+  if (!options_.products.empty())
+    checks_.run("products file", Alone::yes, [&] { return check_products(*backend, expand_home(options_.products)); });
+  if (checks_.run("matmul result", Alone::yes, [&] { return check_matmul_result(*backend); })) check_grid(*backend);
 }
 
 void Doctor::check_grid(Backend& backend) {
@@ -225,6 +229,7 @@ void add_doctor_command(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--data", options->data, "shards to read for a second")->type_name("GLOB");
+  command->add_option("--products", options->products, "a file of vqlm tune: is it for this card?")->type_name("FILE");
   command->add_option("--json", options->json, "write the findings here too")->type_name("FILE");
   command->footer(
       "Each check runs about a second and ends in ok or FAILED with what to do. Exit code 1 where one "

@@ -66,6 +66,7 @@ void build_command_line(CLI::App& app, int& exit_code) {
   vqlm::add_samples_command(app);
   vqlm::add_replay_command(app);
   vqlm::add_bench_command(app);
+  vqlm::add_tune_command(app);
   vqlm::add_plan_command(app);
   vqlm::add_doctor_command(app);
   vqlm::add_selftest_command(app);

@@ -41,9 +41,14 @@ Cluster cluster_of(const PlanArguments& options) {
 }
 
 std::int64_t vocabulary_of(const PlanArguments& options, Config& config, std::vector<std::string>& notes) {
-  if (options.vocabulary > 0) {
-    config.model.vocab_size = options.vocabulary;
-    return options.vocabulary;
+  return known_vocabulary("plan", options.vocabulary, config, notes);
+}
+
+std::int64_t known_vocabulary(const char* command, std::int64_t asked, Config& config,
+                              std::vector<std::string>& notes) {
+  if (asked > 0) {
+    config.model.vocab_size = asked;
+    return asked;
   }
   if (config.model.vocab_size > 0) return config.model.vocab_size;
   try {
@@ -51,8 +56,8 @@ std::int64_t vocabulary_of(const PlanArguments& options, Config& config, std::ve
     notes.push_back(fmt::format("vocabulary of {} tokens from {}", shards.vocab_size(), shards.glob()));
     return shards.vocab_size();
   } catch (const Error& error) {
-    throw UsageError(
-        fmt::format("plan: the vocabulary is not known: give --vocab N, or set model.vocab_size ({})", error.what()));
+    throw UsageError(fmt::format("{}: the vocabulary is not known: give --vocab N, or set model.vocab_size ({})",
+                                 command, error.what()));
   }
 }
 

@@ -50,7 +50,10 @@ DeviceMemory device_memory_of(const PlanArguments& options);
 /// The cluster of --gpu, with the rates that other options state in place of the data sheet's.
 Cluster cluster_of(const PlanArguments& options);
 
-/// Sets config.model.vocab_size; `notes` say where it comes from.
+/// Sets config.model.vocab_size to `asked`, or for 0 to what the configuration or its shards say; `notes` say where it comes from.
+/// Throws UsageError of `command` where nobody says it.
+std::int64_t known_vocabulary(const char* command, std::int64_t asked, Config& config, std::vector<std::string>& notes);
+/// The same for a plan's --vocab.
 std::int64_t vocabulary_of(const PlanArguments& options, Config& config, std::vector<std::string>& notes);
 
 /// The map that head.map names; else none: balanced clusters are assumed, as the notes say then. config must be resolved.

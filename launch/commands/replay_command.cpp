@@ -8,6 +8,7 @@
 
 #include "core/home_path.h"
 #include "core/log.h"
+#include "core/product_algorithms.h"
 #include "launch/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/environment.h"
@@ -57,6 +58,12 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
   resolve(config, shards.vocab_size(), ranks);
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
+  if (!config.run.products_file.empty() && product_algorithms_of(*backend) == nullptr) {
+    if (environment.is_root())
+      log::warn("run.products_file = {}: is for a GPU and passed over: numbers agree to rounding only",
+                config.run.products_file);
+    config.run.products_file.clear();
+  }
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   if (environment.is_root()) {
     const std::int64_t steps = options.step - plan.done;

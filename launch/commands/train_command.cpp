@@ -25,6 +25,7 @@
 #include "train/config/config_body_check.h"
 #include "train/engine/human_bytes.h"
 #include "train/engine/plan.h"
+#include "train/engine/products_in_use.h"
 #include "train/run/training_run.h"
 
 namespace vqlm {
@@ -86,6 +87,8 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
   const auto backend = environment.make_backend(config.run.device, config.run.threads);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
+  read_products_file(*backend, grid.world(),
+                     config.run.products_file);  // what is wrong with it is told before all else
   environment.watch_training(config.parallel);
   log::info("back end: {}", backend->description());
   if (environment.mpi().size() > 1) log::info("{}", environment.describe_hosts());

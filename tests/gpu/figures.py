@@ -4,7 +4,7 @@ only). Each kind is a function below; exit status 1 where results that must be e
 
 figures.py step|head|attention OURS.json [PEER.jsonl]; ops|products|counters|tests|sanitizer RESULT...;
 libraries DOCTOR.json FILES.txt; same METRICS.jsonl...; losses DENSE.jsonl VQ.jsonl; memory PLAN.json STEP.json CARD.csv;
-compare ON.json OFF.json; card CARD.csv SAMPLES_BEFORE; table TABLE.tsv
+compare ON.json OFF.json; tuned FIRST.json TUNED.json; card CARD.csv SAMPLES_BEFORE; table TABLE.tsv
 """
 
 import argparse
@@ -109,6 +109,14 @@ def compare(options):
     on, off = (load(path) for path in options.results)
     return (f"on {1e3 * on['seconds_per_step']:.2f} ms, off {1e3 * off['seconds_per_step']:.2f} ms: "
             f"{off['seconds_per_step'] / on['seconds_per_step']:.3f}x")
+
+
+def tuned(options):
+    first, now = (load(path) for path in options.results)
+    if "products" not in now:
+        raise Unequal("the step had no products file")
+    return (f"first {1e3 * first['seconds_per_step']:.2f} ms, tuned {1e3 * now['seconds_per_step']:.2f} ms: "
+            f"{first['seconds_per_step'] / now['seconds_per_step']:.3f}x; {now['products'].split(' from ')[0]}")
 
 
 def products(options):
@@ -272,7 +280,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=[
         "attention", "card", "compare", "counters", "head", "libraries", "losses", "memory", "ops", "products", "same",
-        "sanitizer", "step", "table", "tests"])
+        "sanitizer", "step", "table", "tests", "tuned"])
     parser.add_argument("results", nargs="+")
     parser.add_argument("--target-mfu", type=float)
     parser.add_argument("--target-ratio", type=float)

@@ -19,6 +19,7 @@ if [ $simt = yes ]; then
   small_vq+=(--clusters 16) large_vq=("${small_vq[@]}" --micro-batches 2)
   planned=(--config configs/gpt2-small-dense.toml --set model.d_model=64 --set model.n_layers=1 --set model.n_heads=1
            --set model.d_ff=64 --set data.seq_len=64 --set train.micro_batch=1 --set train.global_batch=1 --vocab 100)
+  tuned=("${planned[@]}" --set train.global_batch=2 --repeats 2)
   peer_steps=(--steps 2 --warmup 1)
   training_length=(--set train.steps=2 --set train.eval_every=1 --set optim.warmup_steps=1 --set train.global_batch=2
     --set train.micro_batch=1 --set data.seq_len=64 --set model.d_model=64 --set model.n_layers=1 --set model.n_heads=1
@@ -34,6 +35,7 @@ else
   small_dense=("${small_model[@]}" --steps 20 --warmup 3 --profile 2)
   small_vq=(--config configs/gpt2-small-vq.toml --vocab 50257 --batch 32 --steps 20 --warmup 3 --profile 2)
   planned=(--config configs/gpt2-small-dense.toml --set train.micro_batch=32 --set train.global_batch=32 --vocab 50257)
+  tuned=("${planned[@]}" --set train.global_batch=64)
   large=(--vocab 50257 --batch 4 --tensor 1 --steps 8 --warmup 2 --profile 1)
   large_dense=(--config configs/1b5-dense.toml "${large[@]}")
   large_vq=(--config configs/1b5-vq.toml "${large[@]}")
@@ -51,6 +53,12 @@ small_steps() {
                --recipe 'bf16 + master' --loss plain --loss cut; }
   compare() { figures step "$work/small-dense.json" "$work/small-peer.jsonl" --target-mfu 55 --target-ratio 1.15; }
   both mine theirs compare
+}
+# The products of that step, and of a step that adds to gradients, by the fastest algorithms; then the step once more.
+tune() {
+  ours "$vqlm" tune --device cuda "${tuned[@]}" --out "$work/tuned-products.json"
+  step small-tuned --head dense "${small_dense[@]}" --set run.products_file="$work/tuned-products.json"
+  figures tuned "$work/small-dense.json" "$work/small-tuned.json"
 }
 small_vq_steps() {
   step small-vq --head vq "${small_vq[@]}"
@@ -138,18 +146,19 @@ initcheck() { sanitizer initcheck 16 --kernel-regex kns=vqlm; }
 
 # What matters most comes first: a run that is cut off loses the last.
 stage small 98 small_steps 'training step, GPT-2 small, dense head, against PyTorch compiled and cut cross-entropy'
-stage small_vq 20 small_vq_steps 'training step, GPT-2 small, VQ head'
-stage attention 50 attention "attention against scaled_dot_product_attention's back ends by name"
-stage training 70 training 'a minute of training of both heads, with held-out losses'
-stage large 88 large_steps 'training step, 1.5 billion parameters, dense head, against PyTorch compiled'
-stage large_vq 25 large_vq_steps 'training step, 1.5 billion parameters, VQ head'
+stage tune 20 tune 'the small step with products by timed algorithms'
+stage small_vq 19 small_vq_steps 'training step, GPT-2 small, VQ head'
+stage attention 48 attention "attention against scaled_dot_product_attention's back ends by name"
+stage training 66 training 'a minute of training of both heads, with held-out losses'
+stage large 84 large_steps 'training step, 1.5 billion parameters, dense head, against PyTorch compiled'
+stage large_vq 24 large_vq_steps 'training step, 1.5 billion parameters, VQ head'
 stage graphs 12 graphs 'the small step without CUDA graphs'
-stage head 36 head_pass 'both heads, V = 128,000, d = 4,096, N = 16,384, against PyTorch'
-stage ops 16 ops 'ops that move bytes against the copy rate'
+stage head 34 head_pass 'both heads, V = 128,000, d = 4,096, N = 16,384, against PyTorch'
+stage ops 15 ops 'ops that move bytes against the copy rate'
 stage memory 8 memory "the memory of the small step against vqlm plan's bytes"
-stage counters 33 counters 'hardware counters of ten kernels'
-stage memcheck 24 memcheck 'compute-sanitizer: bad addresses'
-stage racecheck 16 racecheck 'compute-sanitizer: races in shared memory'
+stage counters 30 counters 'hardware counters of ten kernels'
+stage memcheck 22 memcheck 'compute-sanitizer: bad addresses'
+stage racecheck 15 racecheck 'compute-sanitizer: races in shared memory'
 stage synccheck 14 synccheck 'compute-sanitizer: barriers'
 stage initcheck 14 initcheck 'compute-sanitizer: uninitialised memory'
 end_run

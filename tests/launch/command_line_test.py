@@ -7,7 +7,7 @@ import unittest
 
 from program import SOURCE_DIR, error_lines, run
 
-COMMANDS = ["prepare", "train", "eval", "convert", "codes", "generate", "score", "samples", "replay", "bench", "plan", "doctor", "selftest", "report"]
+COMMANDS = ["prepare", "train", "eval", "convert", "codes", "generate", "score", "samples", "replay", "bench", "tune", "plan", "doctor", "selftest", "report"]
 
 
 class CommandLine(unittest.TestCase):

@@ -4,39 +4,32 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <tuple>
 
+#include "tests/simt/cublaslt_algorithms.h"
 #include "tests/simt/cublaslt_product.h"
 #include "tests/simt/cublaslt_rules.h"
+#include "tests/simt/event_clock.h"
 #include "tests/simt/streams.h"
 
 namespace {
 
+using simt::Algorithm;
 using simt::Layout;
+using simt::of;
 using simt::Operations;
 using simt::Product;
 
 struct Preference {
   std::uint64_t workspace_bytes = 0;
   std::uint32_t alignment[4] = {256, 256, 256, 256};  // A, B, C, D
+  std::uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;
 };
 
-/// What an algorithm remembers, inside cublasLtMatmulAlgo_t.
-struct Algorithm {
-  std::uint32_t alignment[4];
-  std::uint32_t workspace_bytes;
-};
-static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
-
-Operations& of(cublasLtMatmulDesc_t handle) {
-  return *reinterpret_cast<Operations*>(handle);
-}
-Layout& of(cublasLtMatrixLayout_t handle) {
-  return *reinterpret_cast<Layout*>(handle);
-}
 Preference& of(cublasLtMatmulPreference_t handle) {
   return *reinterpret_cast<Preference*>(handle);
 }
@@ -51,8 +44,6 @@ cublasStatus_t set(T& target, const void* value, std::size_t bytes) {
 bool aligned(const void* pointer, std::uint32_t bytes) {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }
-
-constexpr std::uint32_t workspace_in_use = 4096;
 
 simt::UnalignedOperands unaligned_rule = simt::UnalignedOperands::refused;
 
@@ -91,6 +82,7 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
 }
 
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  simt::log_products();
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -176,12 +168,11 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t handle
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t handle,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     size_t bytes) {
-  std::uint32_t reduction_schemes = 0;  // one sum in fp32 here, whatever is allowed
   switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
       return set(of(handle).workspace_bytes, value, bytes);
     case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
-      return set(reduction_schemes, value, bytes);
+      return set(of(handle).reduction_schemes, value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
       return set(of(handle).alignment[0], value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
@@ -208,15 +199,17 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     const cublasStatus_t status = check_rows(name, of(layout), of(preference).alignment[index]);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
   }
-  Algorithm algorithm{};
-  std::copy_n(of(preference).alignment, 4, algorithm.alignment);
-  algorithm.workspace_bytes =
-      static_cast<std::uint32_t>(std::min<std::uint64_t>(of(preference).workspace_bytes, workspace_in_use));
-  results[0] = {};
-  std::memcpy(&results[0].algo, &algorithm, sizeof(algorithm));
-  results[0].workspaceSize = algorithm.workspace_bytes;
-  results[0].state = CUBLAS_STATUS_SUCCESS;
-  *found = 1;
+  const Preference& wanted = of(preference);
+  for (Algorithm& algorithm : simt::algorithms_for(call, wanted.workspace_bytes, wanted.reduction_schemes)) {
+    if (*found == asked) break;
+    for (std::size_t i = 0; i < 4; ++i)
+      algorithm.alignment_bits[i] = static_cast<std::uint8_t>(std::countr_zero(wanted.alignment[i]));
+    cublasLtMatmulHeuristicResult_t& result = results[(*found)++];
+    result = {};
+    simt::write(result.algo, algorithm);
+    result.workspaceSize = algorithm.workspace_bytes;
+    result.state = CUBLAS_STATUS_SUCCESS;
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -226,8 +219,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* chosen, void* workspace,
                               size_t workspace_bytes, cudaStream_t stream) {
   if (chosen == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;  // the library would search on each call
-  Algorithm algorithm{};
-  std::memcpy(&algorithm, chosen, sizeof(algorithm));
+  const Algorithm algorithm = simt::algorithm_of(*chosen);
+  const auto promised = [&](std::size_t operand) { return 1u << algorithm.alignment_bits[operand]; };
   const Product call{of(operations),
                      of(a_layout),
                      of(b_layout),
@@ -240,15 +233,29 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations,
                      *static_cast<const float*>(alpha),
                      *static_cast<const float*>(beta),
                      workspace,
-                     algorithm.workspace_bytes};
+                     algorithm.workspace_bytes,
+                     algorithm.split_k};
   if (!call.shapes_agree() || !call.types_supported() || of(c_layout).order != of(d_layout).order || a == nullptr ||
-      b == nullptr || d == nullptr || (c == nullptr && call.beta != 0.0f) || !aligned(a, algorithm.alignment[0]) ||
-      !aligned(b, algorithm.alignment[1]) || !aligned(c, algorithm.alignment[2]) ||
-      !aligned(d, algorithm.alignment[3]) || workspace_bytes < algorithm.workspace_bytes ||
+      b == nullptr || d == nullptr || (c == nullptr && call.beta != 0.0f) || !aligned(a, promised(0)) ||
+      !aligned(b, promised(1)) || !aligned(c, promised(2)) || !aligned(d, promised(3)) ||
+      workspace_bytes < algorithm.workspace_bytes ||
       (algorithm.workspace_bytes > 0 && (workspace == nullptr || !aligned(workspace, 256)))) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
-  const cudaError_t status = simt::enqueue(stream, [call] { return call.run(); });
+  if (algorithm.proposed == 0) {  // nobody promised anything
+    const auto bytes = [](const void* address) {
+      return 1u << std::min(std::countr_zero(reinterpret_cast<std::uintptr_t>(address)), 8);
+    };
+    if (check_rows("A", of(a_layout), bytes(a)) != CUBLAS_STATUS_SUCCESS) return CUBLAS_STATUS_INVALID_VALUE;
+    if (check_rows("B", of(b_layout), bytes(b)) != CUBLAS_STATUS_SUCCESS) return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  const cudaError_t status = simt::enqueue(stream, [call, algorithm] {
+    simt::pass_time(simt::nanoseconds_of(algorithm, call));
+    const std::int64_t number = simt::count_product(algorithm);
+    if (!call.run()) return false;
+    if (simt::is_unsteady(algorithm) && number % 2 == 0) call.change_last_bit();
+    return true;
+  });
   return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 

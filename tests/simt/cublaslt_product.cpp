@@ -60,13 +60,20 @@ bool Product::run() const {
   const bool b_turned = b_transposed() != (b_layout.order == CUBLASLT_ORDER_COL);
   const auto flag = [](bool turned) { return turned ? 'T' : 'N'; };
   dnnl_status_t status = dnnl_success;
-  if (d_layout.order == CUBLASLT_ORDER_ROW) {
-    status =
-        dnnl_sgemm(flag(a_turned), flag(b_turned), rows(), columns(), depth(), alpha, left.data(),
-                   a_layout.stored_columns(), right.data(), b_layout.stored_columns(), 0.0f, values.data(), columns());
-  } else {
-    status = dnnl_sgemm(flag(!b_turned), flag(!a_turned), columns(), rows(), depth(), alpha, right.data(),
-                        b_layout.stored_columns(), left.data(), a_layout.stored_columns(), 0.0f, values.data(), rows());
+  for (std::int32_t part = 0; part < parts && status == dnnl_success; ++part) {
+    const std::int64_t begin = depth() * part / parts, size = depth() * (part + 1) / parts - begin;
+    const float kept = part == 0 ? 0.0f : 1.0f;
+    // Where a stored row is a step along the depth, the part begins so many rows further on.
+    const float* const from_left = left.data() + begin * (a_turned ? a_layout.stored_columns() : 1);
+    const float* const from_right = right.data() + begin * (b_turned ? 1 : b_layout.stored_columns());
+    if (d_layout.order == CUBLASLT_ORDER_ROW) {
+      status =
+          dnnl_sgemm(flag(a_turned), flag(b_turned), rows(), columns(), size, alpha, from_left,
+                     a_layout.stored_columns(), from_right, b_layout.stored_columns(), kept, values.data(), columns());
+    } else {
+      status = dnnl_sgemm(flag(!b_turned), flag(!a_turned), columns(), rows(), size, alpha, from_right,
+                          b_layout.stored_columns(), from_left, a_layout.stored_columns(), kept, values.data(), rows());
+    }
   }
   if (status != dnnl_success) runtime_misuse("oneDNN refuses a product");
   if (beta != 0.0f) {
@@ -75,6 +82,10 @@ bool Product::run() const {
   }
   narrow(d_layout, d, values);
   return true;
+}
+
+void Product::change_last_bit() const {
+  static_cast<std::uint8_t*>(d)[0] ^= 1;  // little-endian, as the executor's machines are
 }
 
 }  // namespace simt

@@ -34,6 +34,7 @@ struct Product {
   float alpha, beta;
   void* workspace;
   std::size_t spoilt_bytes;
+  std::int32_t parts = 1;  // of the depth, summed one after the other
 
   bool a_transposed() const { return operations.transpose_a != CUBLAS_OP_N; }
   bool b_transposed() const { return operations.transpose_b != CUBLAS_OP_N; }
@@ -55,6 +56,8 @@ struct Product {
   }
 
   bool run() const;
+  /// Of the result's first number.
+  void change_last_bit() const;
 };
 
 }  // namespace simt

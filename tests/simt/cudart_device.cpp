@@ -15,7 +15,8 @@ namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
 
-constexpr int multiprocessors = 8;  // few, so that kernels with a grid of that size loop
+constexpr int multiprocessors = 8;    // few, so that kernels with a grid of that size loop
+constexpr int cache_bytes = 1 << 20;  // small, so that what fills it takes little time
 
 /// SIMT_DEVICES (4 unless given), less where CUDA_VISIBLE_DEVICES lists fewer.
 int device_count() {
@@ -108,7 +109,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->maxThreadsPerMultiProcessor = 2048;
   properties->sharedMemPerBlock = 48 * 1024;
   properties->sharedMemPerBlockOptin = simt::max_shared_bytes();
-  properties->l2CacheSize = 40 << 20;
+  properties->l2CacheSize = simt::cache_bytes;
   properties->memoryPoolsSupported = simt::memory_pools() ? 1 : 0;
   properties->pciBusID = simt::pci_bus(device);
   return cudaSuccess;
@@ -117,6 +118,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
   switch (attribute) {
+    case cudaDevAttrL2CacheSize:
+      *value = simt::cache_bytes;
+      return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
       *value = simt::multiprocessors;
       return cudaSuccess;

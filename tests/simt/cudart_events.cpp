@@ -1,5 +1,24 @@
 // Events: each recording is a marker that its stream reaches in turn.
+#include <cstdlib>
+#include <string_view>
+
 #include "tests/simt/runtime.h"
+
+namespace {
+
+std::atomic<std::int64_t> nanoseconds_of_products{0};
+
+}  // namespace
+
+void simt::pass_time(std::int64_t nanoseconds) {
+  nanoseconds_of_products += nanoseconds;
+}
+
+std::chrono::steady_clock::time_point simt::event_time() {
+  static const char* const clock = std::getenv("SIMT_CLOCK");
+  if (clock == nullptr || std::string_view(clock) != "products") return std::chrono::steady_clock::now();
+  return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(nanoseconds_of_products.load()));
+}
 
 using simt::result;
 using simt::runtime;

@@ -18,6 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/simt/event_clock.h"
+
 namespace simt {
 
 /// One recording of an event: reached when the stream comes to it.
@@ -26,7 +28,7 @@ struct Marker {
   std::chrono::steady_clock::time_point when;
 
   void reach() {
-    when = std::chrono::steady_clock::now();
+    when = event_time();
     reached.store(true, std::memory_order_release);
   }
 };

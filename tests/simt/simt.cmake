@@ -34,7 +34,8 @@ function(vqlm_simt_executor target sanitizer)
     ${d}/executor.cpp ${d}/scheduler.cpp ${d}/fiber.cpp ${d}/reports.cpp ${d}/warp_operations.cpp
     ${d}/warpgroup.cpp ${d}/async_barriers.cpp ${d}/bulk_copies.cpp ${d}/shared_shadow.cpp ${d}/tensor_map.cpp
     ${d}/cudart_streams.cpp ${d}/cudart_events.cpp ${d}/cudart_graphs.cpp ${d}/cudart_memory.cpp
-    ${d}/cudart_device.cpp ${d}/cudart_errors.cpp ${d}/cublaslt.cpp ${d}/cublaslt_product.cpp)
+    ${d}/cudart_device.cpp ${d}/cudart_errors.cpp ${d}/cublaslt.cpp
+    ${d}/cublaslt_algorithms.cpp ${d}/cublaslt_product.cpp)
   target_link_libraries(${target} PUBLIC vqlm_build vqlm_cuda_headers Threads::Threads PRIVATE DNNL::dnnl)
   if(sanitizer STREQUAL "thread")
     target_compile_definitions(${target} PRIVATE SIMT_TSAN=1)

@@ -140,6 +140,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "run.threads=5",
            "run.log_every=3",
            "run.cuda_graphs=false",
+           "run.products_file=products.json",
            "run.began_from=runs/y",
            "run.head_since=9",
            "run.counted_samples=77",

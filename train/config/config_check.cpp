@@ -178,6 +178,7 @@ void resolve(Config& config, std::int64_t vocab_size, int ranks) {
   resolve_grid(config.parallel, ranks);
   resolve_model(config.model);
   config.run.dir = expand_home(config.run.dir);
+  config.run.products_file = expand_home(config.run.products_file);
   if (auto* head = std::get_if<VqHeadConfig>(&config.head)) head->map = expand_home(head->map);
   if (auto* head = std::get_if<AdaptiveHeadConfig>(&config.head); head != nullptr && head->cutoffs.empty())
     head->cutoffs = default_cutoffs(config.model.vocab_size);

@@ -76,17 +76,21 @@ Trainer::Trainer(Backend& backend, const ProcessGrid& grid, const Config& config
   loader_ = std::make_unique<BatchLoader>(inputs.train, order, loader_options(config, grid, state_));
   losses_.emplace(backend, grid, config, inputs.train, order);
   for (const HeldoutSet& set : inputs.heldout) evaluators_.push_back({set.name, engine_.evaluator(set.shards)});
+  products_.emplace(backend, grid.world(), config.run.products_file);  // which the peak above has nothing to do with
 }
 
 TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_requested, const TimeLimit& limit) {
   report_start();
   make_up_evaluation(metrics);
   Wishes wishes;
+  bool newly_begun = true;
   while (state_.step < config_.train.steps && !wishes.stop && !wishes.time_is_up) {
     const StepMetrics step = train_step(stop_requested, limit, wishes);
     if (metrics != nullptr) metrics->add(step);
     report_saved(metrics);
     check_saves();
+    if (newly_begun) products_->report();
+    newly_begun = false;
     note_slow_step(step);
     note_skipped_update(step, metrics);
     const bool last = state_.step == config_.train.steps;
@@ -106,6 +110,7 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
       check_saves();  // of the one before, which it waited for
     }
   }
+  products_->report();
   if (state_.step == config_.train.steps) return TrainOutcome::finished;
   return wishes.stop ? TrainOutcome::stopped : TrainOutcome::out_of_time;
 }

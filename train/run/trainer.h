@@ -15,6 +15,7 @@
 #include "train/checkpoint/model_source.h"
 #include "train/config/config.h"
 #include "train/engine/engine.h"
+#include "train/engine/products_in_use.h"
 #include "train/engine/replica_check.h"
 #include "train/records/metrics.h"
 #include "train/records/run_folder.h"
@@ -118,11 +119,12 @@ class Trainer {
   RunFolder folder_;
   TrainState state_;
   std::vector<std::int64_t> step_samples_;
-  StepSamples step_;                                 // the newest
-  std::int64_t saved_step_ = -1;                     // of the newest save begun
-  std::filesystem::path newest_checkpoint_;          // complete; empty where there is none
-  double longest_step_seconds_ = 0;                  // of late
-  double evaluation_seconds_ = 0;                    // of the last one
+  StepSamples step_;                         // the newest
+  std::int64_t saved_step_ = -1;             // of the newest save begun
+  std::filesystem::path newest_checkpoint_;  // complete; empty where there is none
+  double longest_step_seconds_ = 0;          // of late
+  double evaluation_seconds_ = 0;            // of the last one
+  std::optional<ProductsInUse> products_;
   std::deque<double> recent_seconds_;                // of steps
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;  // updates, for a gradient that was not finite
   CheckpointSaver saver_;  // last: while it goes, its thread may still read what the others hold

@@ -5,69 +5,17 @@
 
 #include <cerrno>
 #include <cstring>
-#include <optional>
 
 #include "core/error.h"
-#include "core/model/head/band_map.h"
 #include "train/config/model_text.h"
-#include "train/engine/engine.h"
 #include "train/engine/lap_timer.h"
 #include "train/engine/matmul_peak.h"
+#include "train/engine/products_in_use.h"
 #include "train/engine/stopwatch.h"
-#include "train/tools/bench/synthetic_tokens.h"
+#include "train/tools/bench/synthetic_training.h"
 
 namespace vqlm {
 namespace {
-
-/// The engine of a training and the tokens of one step.
-class SyntheticTraining {
- public:
-  SyntheticTraining(Backend& backend, const ProcessGrid& grid, const Config& config)
-      : config_(config),
-        counts_(synthetic_counts(TokenDistribution::zipf, config.model.vocab_size)),
-        map_(make_map()),
-        engine_(backend, grid, config, map_ ? &*map_ : nullptr) {
-    model().initialize(seed(), counts_);
-    // Every rank of a tensor group draws the same tokens. Data groups and micro-batches have their own, by which tables at the
-    // input are asked for other rows.
-    const std::int64_t rows = model().batch().rows();
-    for (std::int64_t number = 0; number < micro_batches_of(config); ++number) {
-      const std::string stream = "bench tokens " + std::to_string(number) + " " + std::to_string(grid.data_rank());
-      const std::vector<std::int32_t> text = draw_tokens(counts_, rows + 1, seed(), stream);
-      engine_.micro_batches().set(number, {{text.begin(), text.end() - 1}, {text.begin() + 1, text.end()}});
-    }
-  }
-
-  /// Enqueues a step; the device need not be done with it.
-  void step() { engine_.step(++steps_, config_.optim.lr); }
-  /// The same without graphs, so that a TimingBackend sees the ops.
-  void step_by_ops() {
-    engine_.micro_batches().enqueue_directly();
-    engine_.update(++steps_, config_.optim.lr);
-  }
-  /// Of this rank in the last step(); waits for it.
-  StepSums sums() { return engine_.micro_batches().sums(); }
-
-  Transformer& model() { return engine_.model(); }
-
- private:
-  std::uint64_t seed() const { return static_cast<std::uint64_t>(config_.train.seed); }
-  std::optional<CodeMap> make_map() const {
-    if (const auto* adaptive = adaptive_of(config_.head)) return make_band_map(*adaptive, counts_);
-    const VqHeadConfig* const head = vq_of(config_.head);
-    if (head == nullptr) return std::nullopt;
-    if (head->map == "random") {
-      return make_random_map(config_.model.vocab_size, head->clusters, head->groups(), head->codes(), seed());
-    }
-    return make_frequency_map(counts_, head->clusters, head->groups(), head->codes(), seed());
-  }
-
-  const Config& config_;
-  std::vector<std::int64_t> counts_;
-  std::optional<CodeMap> map_;
-  Engine engine_;
-  std::int64_t steps_ = 0;
-};
 
 /// What lies in each kind of memory, in the order of MemoryUse.
 std::vector<std::string> explain_memory(const Config& config, Transformer& model, bool rounded,
@@ -194,11 +142,13 @@ StepBenchResult run_step_bench(Backend& backend, const ProcessGrid& grid, const 
   check(backend, options);
   TimingBackend timing(backend, options.clock);
   SyntheticTraining training(timing, grid, config);
+  const ProductsInUse products(backend, grid.world(), config.run.products_file);
   for (int i = 0; i < options.warmup; ++i) training.step();
 
   StepBenchResult result = describe(backend, grid, config, options.clock);
   result.parameters = static_cast<double>(training.model().parameters().global_count());
   result.flops_per_token = training.model().flops_per_token();
+  if (!config.run.products_file.empty()) result.products = products.text();  // of the warm-up: the peak's come later
   result.memory = backend.memory();  // before the products of the peak come and go
   const MatmulPeak before = matmul_peak(timing, grid, options.clock);
   time_steps(result, training, backend, grid.world().size(), options);

@@ -35,6 +35,7 @@ struct StepBenchResult {
   StepShape shape;
   bool graphs = false;   // micro-batches were recorded and replayed
   bool overlap = false;  // reductions ran beside backward
+  std::string products;  // what run.products_file gave the warm-up's steps, for people; empty: there is none
   double parameters = 0;
   double tokens = 0;  // of a step, over all ranks
   double flops_per_token = 0;
@@ -64,7 +65,7 @@ StepBenchResult run_step_bench(Backend& backend, const ProcessGrid& grid, const 
 
 std::string to_text(const StepBenchResult& result);
 /// Keys: model, machine, dtype, clock, shape (the keys of a configuration, micro_batches), tokens_per_second,
-/// seconds_per_step, seconds_per_step_min, seconds_head, graphs, overlap, mfu, flops_per_token, parameters, tokens_per_step,
+/// seconds_per_step, seconds_per_step_min, seconds_head, graphs, overlap, products, mfu, flops_per_token, parameters, tokens_per_step,
 /// matmul_peak_flops, mean_nll, cpu_share, ops (name, calls, seconds, share, flops_per_second), memory_bytes.
 std::string to_json(const StepBenchResult& result);
 

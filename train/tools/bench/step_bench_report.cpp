@@ -91,6 +91,7 @@ std::string to_text(const StepBenchResult& result) {
                       result.clock == "device" ? fmt::format("; graphs {}, overlap {}", result.graphs ? "on" : "off",
                                                              result.overlap ? "on" : "off")
                                                : "");
+  if (!result.products.empty()) text += result.products + "\n";
   text += fmt::format(
       "step    {:.0f} tokens: {:.2f} ms median, {:.2f} ms fastest of {}; {:.0f} tokens/s; {:.2f} ms in the "
       "head; last loss {:.4f}\n",
@@ -116,6 +117,7 @@ std::string to_json(const StepBenchResult& result) {
   json["clock"] = result.clock;
   json["graphs"] = result.graphs;
   json["overlap"] = result.overlap;
+  if (!result.products.empty()) json["products"] = result.products;
   json["shape"] = shape_json(result.shape);
   json["parameters"] = result.parameters;
   json["tokens_per_step"] = result.tokens;

@@ -7,7 +7,10 @@
 
 #include "core/error.h"
 #include "core/host_collectives.h"
+#include "core/product_algorithms.h"
+#include "data/files/atomic_file.h"
 #include "train/engine/matmul_peak.h"
+#include "train/engine/products_file.h"
 #include "train/engine/stopwatch.h"
 
 namespace vqlm {
@@ -147,6 +150,29 @@ DoctorCheck check_all_reduce(Backend& backend, Communicator& group) {
                               bytes >> 20, 1e3 * one, 1e-9 * rate),
           .rate = rate,
           .unit = "B/s"};
+}
+
+DoctorCheck check_products(Backend& backend, const std::string& file) {
+  ProductAlgorithms* const algorithms = product_algorithms_of(backend);
+  if (algorithms == nullptr)
+    return {.ok = false, .text = fmt::format("{}: {} makes every product in one way", file, backend.description())};
+  const ProductsFile read = parse_products_file(read_file(file), file);
+  const ProductMachine here = algorithms->machine();
+  if (!(here == read.machine)) {
+    return {.ok = false,
+            .text = fmt::format("{}: was made on {}, here is {}: trainings pass it over; run vqlm tune here", file,
+                                read.machine.str(), here.str())};
+  }
+  for (const TunedProduct& product : read.products) {
+    if (!product.algorithm) continue;
+    if (const std::string why = algorithms->refusal(product.shape, *product.algorithm); !why.empty()) {
+      return {.ok = false,
+              .text = fmt::format("{}: {} refuses the algorithm for a product of {} ({}): {}; run vqlm tune again",
+                                  file, here.library, product.shape.str(), product.algorithm->str(), why)};
+    }
+  }
+  return {.text = fmt::format("{}: {} shapes, for this card and library, which takes all their algorithms", file,
+                              read.products.size())};
 }
 
 DoctorCheck check_shards(const std::string& glob, int part, int parts) {

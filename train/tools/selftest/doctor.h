@@ -28,6 +28,9 @@ DoctorCheck check_matmul_speed(Backend& backend, Communicator& world);
 /// bandwidth 2 (P - 1) / P * bytes / seconds, which does not depend on P where every link is as fast. Collective.
 DoctorCheck check_all_reduce(Backend& backend, Communicator& group);
 
+/// Whether a file of vqlm tune is for this card and library, and the library takes its algorithms; on this rank alone.
+DoctorCheck check_products(Backend& backend, const std::string& file);
+
 /// Reads the shards of `glob` for about a second from where part `part` of `parts` begins: checksums and token ids of every
 /// chunk are checked on the way. rate is this rank's.
 DoctorCheck check_shards(const std::string& glob, int part, int parts);
