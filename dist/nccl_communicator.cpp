@@ -48,6 +48,14 @@ std::byte* bytes_at(Tensor x, std::int64_t index) {
   return static_cast<std::byte*>(x.data()) + static_cast<std::size_t>(index) * size_of(x.dtype());
 }
 
+/// group.name must outlive what is made by it.
+ncclConfig_t config_of(const NcclGroup& group) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.commName = group.name.c_str();
+  if (group.shared->max_ctas > 0) config.maxCTAs = group.shared->max_ctas;
+  return config;
+}
+
 int linked_version() {
   int version = 0;
   nccl_check(ncclGetVersion(&version), "ncclGetVersion", 0, "world");
@@ -107,9 +115,9 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::make_world(Communicator& hos
                                                                          .activity = group->shared->activity,
                                                                          .who_is_behind = options.who_is_behind,
                                                                          .on_failure = options.on_failure});
+  group->shared->max_ctas = options.max_ctas;
   group->start();
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.commName = group->name.c_str();
+  ncclConfig_t config = config_of(*group);
   group->watch_host("communicator", [&] {
     ncclComm_t comm = nullptr;
     group->check(ncclCommInitRankConfig(&comm, group->size, id, group->rank, &config), "ncclCommInitRankConfig");
@@ -122,8 +130,7 @@ std::unique_ptr<NcclCommunicator> NcclCommunicator::split(int color, int key, st
   auto part = std::make_unique<Group>();
   part->name = std::move(name);
   part->shared = group_->shared;
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.commName = part->name.c_str();
+  ncclConfig_t config = config_of(*part);
   group_->watch_host("split", [&] {
     ncclComm_t comm = nullptr;
     group_->check(ncclCommSplit(group_->comm, color, key, &comm, &config), "ncclCommSplit");

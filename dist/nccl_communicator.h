@@ -24,6 +24,11 @@
 // growing stream-ordered pool are. NCCL_GRAPH_REGISTER=0 is therefore set. set_nccl_environment() sets the variables; a
 // user who sets one has the last word.
 //
+// Blocks beside backward. A collective's kernel keeps a multiprocessor for each of its thread blocks while it waits for its
+// peers. NcclOptions::max_ctas (ncclConfig_t's maxCTAs) leaves more of them to the kernels beside it, at a lower rate of
+// the collective; the sums may be cut, and so rounded, in another way than without. NCCL_MAX_CTAS, where a user has set it,
+// has the last word.
+//
 // CUDA graphs. NCCL's user guide ("Using NCCL with CUDA Graphs") warns that the mechanism by which captured and other calls
 // may be in flight together has been seen to make CUDA deadlock where one thread launches the graphs of several
 // communicators, as this program does. run.cuda_graphs=false avoids it: then nothing is captured. Where the caller's stream is being captured, the events fork the group's stream into the capture and the
@@ -56,6 +61,8 @@ struct NcclOptions {
   std::function<void(const std::string& message)> on_failure = {};
   /// Groups of one rank run through NCCL too, so that one GPU is enough to test it.
   bool force_nccl = false;
+  /// Thread blocks of a collective at most, in every group; 0: NCCL's own limit. The same on all ranks.
+  int max_ctas = 0;
 };
 
 /// True where the program was built with CUDA and NCCL.

@@ -24,6 +24,7 @@ struct NcclRank {
   std::shared_ptr<RankActivity> activity;
   std::unique_ptr<Watchdog> watchdog;
   std::shared_ptr<NcclEvents> events;
+  int max_ctas = 0;                // NcclOptions'
   const void* grouping = nullptr;  // the group between group_begin and group_end
   std::vector<NcclGroup*> groups;  // that exist; for the main thread
 

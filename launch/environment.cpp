@@ -223,6 +223,7 @@ ProcessGrid Environment::make_grid(Backend& backend, const ParallelSection& para
   NcclOptions options;
   options.timeout_seconds = static_cast<double>(parallel.timeout_seconds);
   options.activity = mpi().activity();
+  options.max_ctas = parallel.nccl_max_ctas;
   options.on_failure = [this](const std::string& /*said already*/) { end_by_watchdog(); };
   if (heartbeat_) options.who_is_behind = [this] { return heartbeat_->who_is_behind(); };
   return ProcessGrid(mpi(), backend, parallel.data, parallel.tensor, options);

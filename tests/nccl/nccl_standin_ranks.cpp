@@ -1,6 +1,9 @@
 // What only the stand-in's deferred streams can show.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <string>
+
 #include "tests/nccl/device_arrays.h"
 #include "tests/nccl/nccl_world.h"
 
@@ -27,6 +30,31 @@ TEST(NcclStandin, AMissingWaitShows) {
   }
   EXPECT_EQ(right, 30);
   EXPECT_GT(wrong, 0);
+}
+
+/// The stand-in makes no communicator with another limit.
+class ExpectedBlocks {
+ public:
+  explicit ExpectedBlocks(int limit) { ::setenv("NCCL_STANDIN_MAX_CTAS", std::to_string(limit).c_str(), 1); }
+  ~ExpectedBlocks() { ::unsetenv("NCCL_STANDIN_MAX_CTAS"); }
+};
+
+TEST(NcclStandin, EveryGroupIsLimitedToItsBlocks) {
+  testing::cuda(cudaSetDevice(testing::own_device()), "cudaSetDevice");
+  NcclOptions options;
+  options.on_failure = [](const std::string& message) { testing::session().abort(message, 1); };
+  for (const int limit : {0, 1, 12, 64}) {
+    options.max_ctas = limit;
+    const auto host = testing::session().split(0, testing::session().rank(), "world");
+    const ExpectedBlocks expected(limit);
+    const auto world = NcclCommunicator::make_world(*host, options);
+    const auto data = world->split(0, testing::session().rank(), "data");
+    EXPECT_EQ(data->size(), world->size());
+  }
+  options.max_ctas = 7;
+  const auto host = testing::session().split(0, testing::session().rank(), "world");
+  const ExpectedBlocks another(8);
+  EXPECT_THROW(NcclCommunicator::make_world(*host, options), Error);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ struct Communicator {
   int rank = 0;
   int size = 1;
   std::string name;  // ncclConfig_t's commName
+  int max_ctas = 0;  // its maxCTAs; 0: not said
   std::int64_t issued = 0;
   std::atomic<ncclResult_t> error = ncclSuccess;
   std::atomic<bool> aborted = false;

@@ -1,6 +1,7 @@
 // NCCL's functions, the ones that vqlm calls, with the real header's prototypes, over MPI on host memory; work is queued
 // on the executor's deferred streams. Unlike NCCL it compares the calls of all ranks and turns a mismatch into an
 // asynchronous error. A function that is missing here is a link error. For tests only.
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <utility>
@@ -117,10 +118,21 @@ void receive_and_reduce(Request& request, const void* own, void* out, std::size_
   request.finish = [received, blocks, out, n, dtype, op] { reduce(out, blocks, n, dtype, op); };
 }
 
+/// NCCL_STANDIN_MAX_CTAS: what every communicator must have been limited to (0: not at all), or it is not made.
+bool as_expected(const Communicator& communicator) {
+  const char* expected = std::getenv("NCCL_STANDIN_MAX_CTAS");
+  return expected == nullptr || std::atoi(expected) == communicator.max_ctas;
+}
+
 std::shared_ptr<Communicator> adopt(MPI_Comm mpi, const ncclConfig_t* config) {
   auto state = std::make_shared<Communicator>();
   state->mpi = mpi;
   if (config != nullptr && config->commName != nullptr) state->name = config->commName;
+  if (config != nullptr && config->maxCTAs != NCCL_CONFIG_UNDEF_INT) {
+    if (config->maxCTAs < 1 || config->maxCTAs > 64) return nullptr;
+    state->max_ctas = config->maxCTAs;
+  }
+  if (!as_expected(*state)) return nullptr;
   const bool good = MPI_Comm_set_errhandler(mpi, MPI_ERRORS_RETURN) == MPI_SUCCESS &&
                     MPI_Comm_rank(mpi, &state->rank) == MPI_SUCCESS && MPI_Comm_size(mpi, &state->size) == MPI_SUCCESS;
   return good ? state : nullptr;

@@ -128,6 +128,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "parallel.data=2",
            "parallel.tensor=4",
            "parallel.overlap=false",
+           "parallel.nccl_max_ctas=12",
            "parallel.heartbeat_seconds=7",
            "parallel.timeout_seconds=30",
            "checkpoint.every=500",
