@@ -206,7 +206,7 @@ class Convert(unittest.TestCase):
         self.assertTrue(all(len(line["future_losses"]) == 2 for line in steps if "loss" in line))
 
         def evaluated(name):
-            text = self.ok("eval", "--checkpoint", self.folder / name, "--data", heldout, "--seq-len", "32", "--json", told)
+            text = self.ok("eval", "--checkpoint", self.folder / name, "--data", heldout, "--seq-len", "32", "--micro-batch", "2", "--json", told)
             return text, json.loads(told.read_text())
 
         text, own = evaluated("future")
