@@ -93,6 +93,12 @@ TEST_F(RowCase, GatedUnits) {
   device->run(GegluBackward{.dgate_up = dgate_up, .dy = dy, .gate_up = gate_up});
 }
 
+TEST_F(RowCase, SiluBranch) {
+  const Tensor x = activations({rows, d}), z = activations({rows, d}), out = room({rows, d}, DType::bf16);
+  device->run(SiluResidualForward{.y = out, .x = x, .z = z});
+  device->run(SiluResidualBackward{.dz = out, .dy = x, .z = z});
+}
+
 TEST_F(RowCase, Embedding) {
   constexpr std::int64_t vocabulary = 1000, tokens = 320;
   const Tensor table = activations({vocabulary, d}), out = activations({rows, d}), some = ids({rows}, 0, 999);
