@@ -110,10 +110,17 @@ is_noise() {
 # What mpirun says when it hands a signal on, and whether a line that has not ended could become that, or dashes.
 forwarding="mpirun: Forwarding signal "
 may_be_left_out() { [[ "$1" == -* || "$1" == "$forwarding"* || "$forwarding" == "$1"* ]]; }
-# say TEXT: as it came. What the watchdog says last is heard, too.
+# say TEXT: as it came. What the watchdog says last is heard, too, in pieces as well.
+said=""
 say() {
   printf '%s' "$1"
-  if [[ "$1" == *"vqlm: error: the watchdog ended the job"* ]]; then kill -USR2 $$; fi
+  said+=$1
+  if [[ "$said" == *"vqlm: error: the watchdog ended the job"* ]]; then
+    said=""
+    kill -USR2 $$ || true
+  elif [ ${#said} -gt 100 ]; then
+    said=${said: -100}
+  fi
 }
 pass_on() {
   local part="" line="" block="" more status
@@ -169,9 +176,10 @@ end_in_time() {
   {
     exec {never}<> <(:)
     read -r -t "$seconds" -u "$never" || true
+    trap '' TERM  # from here on it has ended it
     echo "mpirun.sh: mpirun goes on $seconds s after the watchdog ended the job: ending it" >&2
     pkill -KILL -P "$job" 2>/dev/null || true  # its ssh to that host, which has a group of its own
-    kill -KILL -- "-$job"
+    kill -KILL -- "-$job" 2>/dev/null || true
   } &
   ender=$!
 }
@@ -196,6 +204,7 @@ while :; do
   wait "$job" 2>/dev/null || status=$?  # bash has words for the one that we kill
   if [ "$signalled" = no ]; then break; fi
 done
+trap '' USR2  # there is nothing left to end
 if [ -n "$ender" ]; then kill "$ender" 2>/dev/null || true; fi
 if [ -n "$ender" ] && wait "$ender"; then
   status=69  # it was ended: a rank was lost (docs/checkpoints.md, exit codes); nobody waits for what else still holds the pipe
