@@ -131,14 +131,13 @@ ProposedAlgorithms proposed_algorithms(cublasLtHandle_t library, const ProductDe
   return result;
 }
 
-ProductAlgorithm configuration_of(const cublasLtMatmulAlgo_t& algorithm) {
+std::optional<ProductAlgorithm> configuration_of(const cublasLtMatmulAlgo_t& algorithm) {
   ProductAlgorithm configuration;
-  constexpr const char* call = "cublasLtMatmulAlgoConfigGetAttribute";
-  cublas_check(get(algorithm, CUBLASLT_ALGO_CONFIG_ID, configuration.id), call);
+  bool told = get(algorithm, CUBLASLT_ALGO_CONFIG_ID, configuration.id) == CUBLAS_STATUS_SUCCESS;
   for_each_attribute(configuration, [&](cublasLtMatmulAlgoConfigAttributes_t attribute, auto& value) {
-    cublas_check(get(algorithm, attribute, value), call);
+    told = told && get(algorithm, attribute, value) == CUBLAS_STATUS_SUCCESS;
   });
-  return configuration;
+  return told ? std::optional(configuration) : std::nullopt;
 }
 
 cublasLtMatmulAlgo_t algorithm_of(const ProductAlgorithm& configuration, cublasLtHandle_t library,
@@ -146,6 +145,10 @@ cublasLtMatmulAlgo_t algorithm_of(const ProductAlgorithm& configuration, cublasL
                                   std::size_t workspace_bytes, std::string& why) {
   cublasLtMatmulAlgo_t algorithm{};
   why.clear();
+  if (configuration.split_k > 1 && (configuration.reduction_scheme & ~reduction_schemes(shape, 0)) != 0) {
+    why = fmt::format("reduction scheme {} rounds the parts of a sum that is split", configuration.reduction_scheme);
+    return algorithm;
+  }
   const auto accept = [&](cublasStatus_t status, const char* call) {
     if (status != CUBLAS_STATUS_SUCCESS && why.empty())
       why = fmt::format("{}: {}", call, cublasLtGetStatusString(status));

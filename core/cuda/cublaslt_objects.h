@@ -54,8 +54,8 @@ struct ProposedAlgorithms {
 ProposedAlgorithms proposed_algorithms(cublasLtHandle_t library, const ProductDescription& description,
                                        const ProductShape& shape, std::size_t workspace_bytes, int most);
 
-/// The algorithm's configuration. Throws Error.
-ProductAlgorithm configuration_of(const cublasLtMatmulAlgo_t& algorithm);
+/// The algorithm's configuration; none where the library does not tell all of it.
+std::optional<ProductAlgorithm> configuration_of(const cublasLtMatmulAlgo_t& algorithm);
 
 /// The algorithm with this configuration, checked by the library for this product and workspace. Where it refuses, `why` is its
 /// reason and the result says nothing.

@@ -105,9 +105,9 @@ ProductAlgorithms::Candidates MatmulPlans::candidates(const ProductShape& shape,
   const ProposedAlgorithms proposals = proposed_algorithms(library_.get(), description, shape, workspace_bytes_, most);
   Candidates result;
   for (const cublasLtMatmulAlgo_t& proposed : proposals.algorithms) {
-    const ProductAlgorithm configuration = configuration_of(proposed);
-    const bool allowed = (configuration.reduction_scheme & ~proposals.schemes) == 0;
-    const bool taken = allowed && refusal(shape, configuration).empty();
+    const std::optional<ProductAlgorithm> configuration = configuration_of(proposed);
+    const bool allowed = configuration && (configuration->reduction_scheme & ~proposals.schemes) == 0;
+    const bool taken = allowed && refusal(shape, *configuration).empty();
     if (!taken) ++result.refused;
     if (taken) {
       result.algorithms.emplace_back(configuration);

@@ -142,5 +142,15 @@ TEST_F(CudaProductAlgorithmsTest, OfSplitSumsOnlyThoseInFp32AreProposed) {
   }
 }
 
+TEST_F(CudaProductAlgorithmsTest, ASplitSumThatRoundsItsPartsIsRefused) {
+  ProductShape rounded = gradient_shape();
+  rounded.result = DType::bf16;
+  ProductAlgorithm split = algorithms().candidates(rounded, 1).algorithms.front().value_or(ProductAlgorithm{});
+  EXPECT_EQ(algorithms().refusal(rounded, split), "");
+  split.split_k = 2;
+  split.reduction_scheme = 4;  // CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE
+  EXPECT_THAT(algorithms().refusal(rounded, split), HasSubstr("reduction scheme 4 rounds the parts of a sum"));
+}
+
 }  // namespace
 }  // namespace vqlm::testing

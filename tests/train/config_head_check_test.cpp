@@ -43,6 +43,7 @@ TEST(ConfigHeadCheck, KeysAreCheckedAgainstEachOther) {
   EXPECT_EQ(resolve_error({"head.future=2"}), "");
   EXPECT_EQ(resolve_error({"head.kind=adaptive", "head.future=2"}), "");
   EXPECT_EQ(resolve_error({"head.future=7", "data.seq_len=8"}), "");
+  EXPECT_THAT(resolve_error({"head.future_weight=0.5"}), HasSubstr("head.future_weight = 0.5 with head.future = 0"));
   EXPECT_THAT(resolve_error({"head.future=8", "data.seq_len=8"}),
               AllOf(HasSubstr("head.future = 8 with data.seq_len = 8"), HasSubstr("future <= 7")));
   for (const char* learning : {"commitment", "ema"}) {

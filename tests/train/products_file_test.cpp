@@ -134,6 +134,9 @@ TEST(ProductsFile, EveryKeyIsAskedFor) {
 }
 
 TEST(ProductsFile, ValuesAreNamed) {
+  EXPECT_THAT(
+      refusal(R"({"format": "vqlm products", "version": 1e999})"),
+      AllOf(StartsWith("p.json: is no products file: "), HasSubstr("1e999"), HasSubstr("make it by vqlm tune")));
   EXPECT_THAT(refusal("[]"), HasSubstr("\"format\" is not \"vqlm products\""));
   EXPECT_THAT(refusal("/version", 2), HasSubstr("\"version\" = 2, and this program reads 1"));
   EXPECT_THAT(refusal("/device", 7), HasSubstr("\"device\" = 7 is no text"));

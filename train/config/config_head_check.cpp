@@ -21,8 +21,17 @@ void check_learning(const VqHeadConfig& head) {
 
 /// Hidden states that later tokens asked for would move the codes of the next one.
 void check_future(const Config& config) {
-  const int heads = future_of(config.head).heads;
-  if (heads == 0) return;
+  const FutureHeadsConfig& future = future_of(config.head);
+  const int heads = future.heads;
+  if (heads == 0) {
+    if (future.weight != FutureHeadsConfig{}.weight) {
+      throw UsageError(fmt::format(
+          "head.future_weight = {} with head.future = 0: there are no heads whose losses it weighs; set head.future, or leave "
+          "the weight out",
+          future.weight));
+    }
+    return;
+  }
   if (const auto* vq = vq_of(config.head);
       vq != nullptr && !std::holds_alternative<GradientLearningConfig>(vq->learning)) {
     throw UsageError(fmt::format(

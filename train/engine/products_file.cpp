@@ -206,6 +206,8 @@ ProductsFile parse_products_file(const std::string& text, const std::string& nam
   } catch (const json::parse_error& error) {
     throw Error(fmt::format("{}: is no products file, or not all of one: no JSON at byte {} of {}; {}", name,
                             error.byte, text.size(), way_out));
+  } catch (const json::exception& error) {  // a number that no double holds
+    throw Error(fmt::format("{}: is no products file: {}; {}", name, error.what(), way_out));
   } catch (const BadValue& bad) {
     const std::string where = entry == 0 ? "" : fmt::format("product {}: ", entry);
     throw Error(fmt::format("{}: is no products file: {}{}; {}", name, where, bad.what(), way_out));
