@@ -128,7 +128,7 @@ class ParameterStore {
   /// A step's gradients begin: those of GradientStart::zero, and all between parameters, are set to zero, and those of
   /// GradientStart::product are no longer defined.
   void begin_gradients();
-  /// How often they have begun: as long as it is the same, so are all values, in a training.
+  /// How often they have begun. Until the step's update, values stay as they were then.
   std::int64_t step() const { return step_; }
   /// Where a product leaves the gradient of `count` parameters of one group, stacked, of one with its padding, and whether it
   /// adds to it: it does not where this is the first call for them since begin_gradients() and they start by a product.

@@ -238,7 +238,7 @@ void start_with_sums(const Context& context, CrossEntropyProblem p, float* dbias
 
 /// False where bias and sums do not fit beside each other.
 bool run_with_sums(const Context& context, const CrossEntropyProblem& p, float* dbias) {
-  // 32 warps in one block: its shared memory leaves no room for a second.
+  // 32 warps of one block on a multiprocessor: their registers, and for wide rows its shared memory, leave no room for a second.
   using Narrow = RegisterRow<1024, 2>;
   using Wide = RegisterRow<1024, 4>;
   const std::size_t shared = 2 * static_cast<std::size_t>(p.width) * sizeof(float);
