@@ -206,7 +206,7 @@ class ParameterStore {
   bool whole_ = true;  // all f32 values lie here
   Buffer values_;      // the buckets' f32 values that lie here, one after the other
   Buffer gradients_;
-  Buffer rounded_;                   // none where A is f32
+  Buffer rounded_;  // none where A is f32
   std::int64_t step_ = 0;
   std::vector<FlatRange> zeroed_;    // of the gradients, by begin_gradients()
   std::set<ParameterId> undefined_;  // gradients that a product will overwrite
