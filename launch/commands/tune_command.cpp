@@ -1,8 +1,12 @@
 // vqlm tune: the fastest algorithm for each matrix product of a configuration's training step, kept in a file.
 #include <spdlog/fmt/fmt.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,12 +46,21 @@ Config tuned_config(const TuneArguments& options, int ranks, std::vector<std::st
   return config;
 }
 
+/// Before minutes of timing, and not behind them. Throws Error.
+void check_folder_of(const std::string& out) {
+  const std::filesystem::path folder = std::filesystem::absolute(out).parent_path();
+  if (access(folder.c_str(), W_OK | X_OK) == 0) return;
+  throw Error(fmt::format("{}: cannot write into {}: {}; choose another file by --out, or make the folder", out,
+                          folder.string(), std::strerror(errno)));
+}
+
 void tune(const TuneArguments& options) {
   run_job([&](Environment& environment) {
     std::vector<std::string> notes;
     const Config config = tuned_config(options, environment.mpi().size(), notes);
     const std::string own = config.run.products_file.empty() ? "products.json" : config.run.products_file;
     const std::string out = options.out.empty() ? own : expand_home(options.out);
+    if (environment.is_root()) check_folder_of(out);
     const auto backend = environment.make_backend(config.run.device, config.run.threads);
     check_device(config, backend->activation_dtype());
     const ProcessGrid grid = environment.make_grid(*backend, config.parallel);

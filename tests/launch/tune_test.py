@@ -147,6 +147,11 @@ class Tune(DeviceRuns):
         self.assert_fails(self.start("unknown", *self.dense, f"run.products_file={self.write('unknown', unknown)}"),
                           "unknown.json: cuBLASLt refuses the algorithm for a product of", "id 99", "make the file anew by vqlm tune")
 
+    def test_a_file_that_cannot_be_written_is_refused_before_the_timing(self):
+        result = run("tune", *self.options("lost", *self.dense), "--out", "/nowhere/p.json", timeout=60)
+        self.assert_fails(result, "/nowhere/p.json: cannot write into /nowhere: No such file or directory", "--out")
+        self.assertNotIn("shapes get another algorithm", result.stdout)
+
     def test_the_cpu_has_no_choice(self):
         for result in (self.start("cpu", *HEADS["dense"], *SHORT, "run.device=cpu", f"run.products_file={self.tuned()}"),
                        run("tune", *self.options("cpu", *HEADS["dense"], *SHORT, "run.device=cpu"))):
