@@ -1,7 +1,7 @@
 // GradientBuckets: ZeRO-1 (Rajbhandari et al., arXiv 1910.02054, stage 1) over the flat gradient and
 // parameter buffers. A bucket is a range of them whose gradients are complete at the same time of backward;
 // its reduction starts then, so that it can overlap the rest of backward: by communicators that are asynchronous, and over MPI
-// by a thread.
+// by a thread. The new values of a bucket come back in the same way, beside forward.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 #include "core/backend.h"
 #include "core/parameters.h"
+#include "dist/collective_thread.h"
 #include "dist/process_grid.h"
-#include "dist/reduction_thread.h"
 
 namespace vqlm {
 
@@ -24,8 +24,8 @@ struct BucketRange {
   bool operator==(const BucketRange&) const = default;
 };
 
-/// Whether reductions may run while the stream that asked for them goes on. no: it waits for each at once, which shows
-/// what the overlap is worth; the results are the same.
+/// Whether reductions and gathers may run while the stream that asked for them goes on. no: it waits for each at once, which
+/// shows what the overlap is worth; the results are the same.
 enum class Overlap { no, yes };
 
 class GradientBuckets {
@@ -55,6 +55,15 @@ class GradientBuckets {
   /// dtype (the compute copy of a bucket's matrices may be bf16). Returns the event that is reached when the bucket is
   /// whole.
   Event gather(std::size_t bucket, Tensor parameters, Stream stream) const;
+  /// A gather that has begun.
+  struct Gathering {
+    Event event;              // empty where the host has waited or will
+    std::int64_t number = 0;  // of the thread's collective; 0: none
+  };
+  /// The same beside what `stream` does next, which must not touch the bucket before await(). In the same order on every rank.
+  Gathering begin_gather(std::size_t bucket, Tensor parameters, Stream stream);
+  /// Later work on `stream` finds the bucket whole.
+  void await(const Gathering& gathering, Stream stream);
   /// The gathers between the two are launched together; wait for their events (the last one's is enough: all are on
   /// the data group, whose collectives end in order) after gather_end().
   void gather_begin() const { grid_.data().group_begin(); }
@@ -71,7 +80,7 @@ class GradientBuckets {
   std::vector<bool> reduced_;
   Overlap overlap_;
   std::vector<Event> events_;
-  std::optional<ReductionThread> thread_;  // last: ends before what it works on
+  std::optional<CollectiveThread> thread_;  // last: ends before what it works on
 };
 
 }  // namespace vqlm

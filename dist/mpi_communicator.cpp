@@ -72,8 +72,12 @@ Event MpiCommunicator::reduce_scatter(Tensor out, Tensor in, Reduce op, Stream /
 }
 
 Event MpiCommunicator::all_gather(Tensor out, Tensor in, Stream /*stream*/) {
-  const auto inside = group_->enter("all_gather");
   VQLM_ASSERT(out.dtype() == in.dtype() && out.numel() == in.numel() * group_->size);
+  if (group_->caller == MpiCaller::thread_beside) {
+    group_->all_gather_beside(out, in, "all_gather");
+    return {};
+  }
+  const auto inside = group_->enter("all_gather");
   group_->all_gather(out, in, "all_gather");
   return {};
 }

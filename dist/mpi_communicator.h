@@ -33,7 +33,7 @@ struct MpiChunking {
 
 /// Which thread makes the collectives. The one beside the main thread asks MPI whether they are done and sleeps in between, so
 /// as to leave its core to the main thread's work, unless that waits for it; those that watch the ranks hear of it by inside()
-/// alone. It makes reduce_scatter and no other collective.
+/// alone. It makes reduce_scatter and all_gather, and no other collective.
 enum class MpiCaller { main_thread, thread_beside };
 
 class MpiCommunicator final : public Communicator {

@@ -65,6 +65,21 @@ class StridedChunk {
   int code_;
 };
 
+/// Until the call of the thread beside the main one is done. Throws Error where it is given up. (The group's type is private.)
+template <class Group>
+void wait_beside(const Group& group, MPI_Request& request, const char* call) {
+  for (int done = 0;;) {
+    group.check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
+    if (done != 0) return;
+    if (group.abandoned) throw Error(fmt::format("{} in group '{}' was given up", call, group.name));
+    if (group.awaited) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(asks_every);
+    }
+  }
+}
+
 }  // namespace
 
 struct MpiCommunicator::Group::Handle {
@@ -99,6 +114,11 @@ Tensor MpiCommunicator::Group::scratch_blocks(std::int64_t count, DType dtype) {
   return Tensor(scratch.data(), dtype, {size, count});
 }
 
+std::int64_t MpiCommunicator::Group::most_in_scratch(DType dtype) const {
+  const std::int64_t block_bytes = static_cast<std::int64_t>(size_of(dtype)) * size;
+  return std::clamp<std::int64_t>(chunking.scratch_bytes / block_bytes, 1, chunking.elements_per_call);
+}
+
 /// Elements [begin, begin + count) of block p of in go to rank p; those of rank p arrive at out + p * out_block.
 void MpiCommunicator::Group::exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin,
                                       std::int64_t count, const char* call) const {
@@ -123,16 +143,7 @@ void MpiCommunicator::Group::exchange_beside(void* out, Tensor in, std::int64_t 
   check(MPI_Ialltoall(sent_scratch.data(), static_cast<int>(count), mpi_type(in.dtype()), out, static_cast<int>(count),
                       mpi_type(in.dtype()), handle->comm, &request),
         call);
-  for (int done = 0;;) {
-    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
-    if (done != 0) return;
-    if (abandoned) throw Error(fmt::format("{} in group '{}' was given up", call, name));
-    if (awaited) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(asks_every);
-    }
-  }
+  wait_beside(*this, request, call);
 }
 
 /// out (n): the reduction of received (size, n).
@@ -143,10 +154,7 @@ void MpiCommunicator::Group::reduce(Tensor out, Tensor received, Reduce op) cons
 }
 
 void MpiCommunicator::Group::reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call) {
-  const std::int64_t n = out.numel();
-  const std::int64_t block_bytes = static_cast<std::int64_t>(size_of(in.dtype())) * size;
-  const std::int64_t step =
-      std::clamp<std::int64_t>(chunking.scratch_bytes / block_bytes, 1, chunking.elements_per_call);
+  const std::int64_t n = out.numel(), step = most_in_scratch(in.dtype());
   for (std::int64_t begin = 0; begin < n; begin += step) {
     const std::int64_t count = std::min(step, n - begin);
     const Tensor received = scratch_blocks(count, in.dtype());
@@ -169,6 +177,24 @@ void MpiCommunicator::Group::all_gather(Tensor out, Tensor in, const char* call)
     check(MPI_Allgather(in_place ? MPI_IN_PLACE : mpi_buffer(in, begin), static_cast<int>(count), mpi_type(in.dtype()),
                         mpi_buffer(out, begin), 1, chunk.type(), handle->comm),
           call);
+  }
+}
+
+/// all_gather() of the thread beside the main one. MPI reads and writes memory of the group's alone, as exchange_beside() says.
+void MpiCommunicator::Group::all_gather_beside(Tensor out, Tensor in, const char* call) {
+  const std::int64_t n = in.numel(), step = most_in_scratch(in.dtype());
+  for (std::int64_t begin = 0; begin < n; begin += step) {
+    const std::int64_t count = std::min(step, n - begin);
+    const Tensor received = scratch_blocks(count, in.dtype());
+    const std::size_t bytes = static_cast<std::size_t>(count) * size_of(in.dtype());
+    sent_scratch.resize(std::max(sent_scratch.size(), bytes));
+    std::memcpy(sent_scratch.data(), mpi_buffer(in, begin), bytes);
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Iallgather(sent_scratch.data(), static_cast<int>(count), mpi_type(in.dtype()), received.data(),
+                         static_cast<int>(count), mpi_type(in.dtype()), handle->comm, &request),
+          call);
+    wait_beside(*this, request, call);
+    for (int p = 0; p < size; ++p) std::memcpy(mpi_buffer(out, p * n + begin), mpi_buffer(received, p * count), bytes);
   }
 }
 

@@ -43,12 +43,15 @@ struct MpiCommunicator::Group {
     return activity->enter(call, name);
   }
   Tensor scratch_blocks(std::int64_t count, DType dtype);
+  /// Elements of a rank that scratch_blocks() holds in scratch_bytes.
+  std::int64_t most_in_scratch(DType dtype) const;
   void exchange_beside(void* out, Tensor in, std::int64_t begin, std::int64_t count, const char* call);
   void exchange(void* out, std::int64_t out_block, Tensor in, std::int64_t begin, std::int64_t count,
                 const char* call) const;
   void reduce(Tensor out, Tensor received, Reduce op) const;
   void reduce_scatter(Tensor out, Tensor in, Reduce op, const char* call);
   void all_gather(Tensor out, Tensor in, const char* call) const;
+  void all_gather_beside(Tensor out, Tensor in, const char* call);
   void all_to_all_v(Tensor out, std::span<const std::int64_t> out_counts, Tensor in,
                     std::span<const std::int64_t> in_counts, const char* call) const;
   void broadcast(Tensor x, int root, const char* call) const;

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "dist/collective_thread.h"
 #include "dist/mpi_session.h"
-#include "dist/reduction_thread.h"
 
 int main(int argc, char** argv) {
   const std::string_view how = argc > 1 ? argv[1] : "";
@@ -19,10 +19,10 @@ int main(int argc, char** argv) {
     if (how == "beside" && session.allows_threads()) {
       const auto group = session.split_beside(0, session.rank(), "world");
       std::vector<float> in(static_cast<std::size_t>(session.size())), out(1);
-      vqlm::ReductionThread thread(*group);
+      vqlm::CollectiveThread thread(*group);
       if (session.rank() == 1) {
-        thread.start(vqlm::Tensor(out.data(), vqlm::DType::f32, {1}),
-                     vqlm::Tensor(in.data(), vqlm::DType::f32, {session.size()}));
+        thread.reduce_scatter(vqlm::Tensor(out.data(), vqlm::DType::f32, {1}),
+                              vqlm::Tensor(in.data(), vqlm::DType::f32, {session.size()}));
         throw vqlm::Error("planted exception beside a reduction");
       }
       world->barrier();

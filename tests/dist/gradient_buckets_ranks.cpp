@@ -16,8 +16,8 @@ float gradient(int step, int data_rank, int tensor_rank, std::int64_t i) {
   return static_cast<float>((i * 5 + data_rank * 13 + tensor_rank * 29 + step * 3) % 101 - 50);
 }
 
-// Large enough for a thread beside the main one on two ranks and more.
-constexpr std::int64_t large_piece = 150'000;
+// Large enough for a thread beside the main one on two ranks and more, and for more than one of its exchanges.
+constexpr std::int64_t large_piece = 600'001;
 
 struct Layout {
   std::vector<ParameterBucket> buckets;
@@ -133,22 +133,23 @@ TEST(GradientBuckets, PiecesPartitionEveryBucketInRankOrder) {
   });
 }
 
-TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
-  for_each_grid([](Backend& backend, const ProcessGrid& grid) {
+/// gather(buckets, bucket, its values) for each bucket, then end(buckets).
+template <class Gather, class End>
+void expect_owners_pieces(Gather gather, End end) {
+  for_each_grid([&](Backend& backend, const ProcessGrid& grid) {
     const Layout layout = make_layout(grid.data_size());
     const auto parameter = [&](std::int64_t i) { return gradient(0, 0, grid.tensor_rank(), i); };
     std::vector<float> flat(static_cast<std::size_t>(layout.total), -1000.0f);
     const Tensor parameters(flat.data(), DType::f32, {layout.total});
-    const GradientBuckets buckets(backend, grid, parameters, layout.buckets);
+    GradientBuckets buckets(backend, grid, parameters, layout.buckets);
     for (const auto& [begin, count] : buckets.owned()) {
       for (std::int64_t i = begin; i < begin + count; ++i) flat[static_cast<std::size_t>(i)] = parameter(i);
     }
-    buckets.gather_begin();
     for (std::size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
       const ParameterBucket& range = layout.buckets[bucket];
-      buckets.gather(bucket, parameters.range(range.begin, range.count), Stream{});
+      gather(buckets, bucket, parameters.range(range.begin, range.count));
     }
-    buckets.gather_end();
+    end(buckets);
     std::vector<float> expected(flat.size(), -1000.0f);
     for (const ParameterBucket& bucket : layout.buckets) {
       for (std::int64_t i = bucket.begin; i < bucket.begin + bucket.count; ++i)
@@ -156,6 +157,45 @@ TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
     }
     EXPECT_TRUE(flat == expected);
   });
+}
+
+TEST(GradientBuckets, GatherBringsEveryOwnersPiece) {
+  expect_owners_pieces(
+      [](GradientBuckets& buckets, std::size_t bucket, Tensor values) { buckets.gather(bucket, values, Stream{}); },
+      [](GradientBuckets&) {});
+}
+
+TEST(GradientBuckets, GathersThatBeginTogetherBringEveryOwnersPiece) {
+  std::vector<GradientBuckets::Gathering> begun;
+  expect_owners_pieces([&](GradientBuckets& buckets, std::size_t bucket,
+                           Tensor values) { begun.push_back(buckets.begin_gather(bucket, values, Stream{})); },
+                       [&](GradientBuckets& buckets) {
+                         for (const auto& gathering : begun) buckets.await(gathering, Stream{});
+                         begun.clear();
+                       });
+}
+
+// Rank 0 begins its gather before a barrier and the others theirs behind it.
+TEST(GradientBuckets, GathersRunBesideTheMainThread) {
+  const auto backend = make_cpu_backend(1);
+  const ProcessGrid grid(session(), *backend, 0, 1);
+  if (session().size() == 1 || !session().allows_threads()) GTEST_SKIP() << "one rank, or MPI without threads";
+  const Layout layout = make_layout(grid.data_size());
+  const std::size_t large = layout.buckets.size() - 1;
+  const ParameterBucket& range = layout.buckets[large];
+  std::vector<float> flat(static_cast<std::size_t>(layout.total), -1.0f);
+  const Tensor values(flat.data(), DType::f32, {layout.total});
+  GradientBuckets buckets(*backend, grid, values, layout.buckets);
+  const BucketRange mine = buckets.owned()[large];
+  std::fill_n(flat.begin() + mine.begin, mine.count, static_cast<float>(grid.data_rank()));
+  GradientBuckets::Gathering gathering;
+  const auto begin = [&] { gathering = buckets.begin_gather(large, values.range(range.begin, range.count), Stream{}); };
+  if (grid.data_rank() == 0) begin();
+  grid.world().barrier();
+  if (grid.data_rank() != 0) begin();
+  buckets.await(gathering, Stream{});
+  for (std::int64_t i = 0; i < range.count; ++i)
+    EXPECT_EQ(flat[static_cast<std::size_t>(range.begin + i)], static_cast<float>(i / mine.count));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The thread that reduces beside the main one, over a group whose second reduction fails.
-#include "dist/reduction_thread.h"
+// The thread that makes collectives beside the main one, also over a group whose second reduction fails.
+#include "dist/collective_thread.h"
 
 #include <gtest/gtest.h>
 #include <spdlog/fmt/fmt.h>
@@ -32,11 +32,11 @@ class FailingGroup : public testing::ForwardingCommunicator {
   int failing_;
 };
 
-class ReductionThreadTest : public ::testing::Test {
+class CollectiveThreadTest : public ::testing::Test {
  protected:
   Tensor tensor(std::vector<float>& x) { return {x.data(), DType::f32, {static_cast<std::int64_t>(x.size())}}; }
-  void start_three(ReductionThread& thread) {
-    for (auto& [out, in] : pieces) thread.start(tensor(out), tensor(in));
+  void start_three(CollectiveThread& thread) {
+    for (auto& [out, in] : pieces) thread.reduce_scatter(tensor(out), tensor(in));
   }
   struct Piece {
     std::vector<float> out = {0, 0}, in = {1, 2};
@@ -44,14 +44,14 @@ class ReductionThreadTest : public ::testing::Test {
   Piece pieces[3];
 };
 
-TEST_F(ReductionThreadTest, ReducesAllThatWasBegunAgainAndAgain) {
+TEST_F(CollectiveThreadTest, ReducesAllThatWasBegunAgainAndAgain) {
   FailingGroup group(0);
   {
-    ReductionThread thread(group);
+    CollectiveThread thread(group);
     for (int step = 0; step < 3; ++step) {
       for (Piece& piece : pieces) piece.in[1] = static_cast<float>(step + 2);
       start_three(thread);
-      thread.finish();
+      thread.finish("reductions");
       for (const Piece& piece : pieces) EXPECT_EQ(piece.out, piece.in);
     }
   }
@@ -59,14 +59,35 @@ TEST_F(ReductionThreadTest, ReducesAllThatWasBegunAgainAndAgain) {
   EXPECT_EQ(group.abandons, 0);
 }
 
-TEST_F(ReductionThreadTest, AfterAFailureNothingBeginsAndTheGroupIsGivenUp) {
+// Gathers and reductions take turns as they were begun, and each gather may be waited for alone.
+TEST_F(CollectiveThreadTest, GathersAreWaitedForOneByOne) {
+  FailingGroup group(0);
+  CollectiveThread thread(group);
+  for (int step = 0; step < 3; ++step) {
+    std::int64_t numbers[3];
+    for (std::size_t i = 0; i < 3; ++i) {
+      pieces[i].in[0] = static_cast<float>(10 * step) + static_cast<float>(i);
+      numbers[i] = thread.all_gather(tensor(pieces[i].out), tensor(pieces[i].in));
+    }
+    for (std::size_t i = 0; i < 3; ++i) {
+      thread.finish(numbers[i], "gathers");
+      EXPECT_EQ(pieces[i].out, pieces[i].in) << i;
+    }
+    thread.finish(numbers[0], "gathers");  // long done
+    start_three(thread);
+    thread.finish("reductions");
+  }
+  EXPECT_EQ(group.calls, 9);
+}
+
+TEST_F(CollectiveThreadTest, AfterAFailureNothingBeginsAndTheGroupIsGivenUp) {
   FailingGroup group(2);
   {
-    ReductionThread thread(group);
+    CollectiveThread thread(group);
     start_three(thread);
     for (int again = 0; again < 2; ++again) {
       try {
-        thread.finish();
+        thread.finish("reductions");
         ADD_FAILURE() << "the failure was lost";
       } catch (const Error& error) {
         EXPECT_STREQ(error.what(), "planted failure of reduction 2");
