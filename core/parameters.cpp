@@ -250,7 +250,17 @@ Tensor ParameterStore::flat(const Buffer& buffer, std::int64_t size, DType dtype
   return buffer.data() == nullptr ? Tensor{} : buffer.view({size}, dtype);
 }
 
+bool ParameterStore::is_stale(ParameterId id) const {
+  return buckets_[static_cast<std::size_t>(parameters_[static_cast<std::size_t>(id)].bucket)].stale;
+}
+
+Tensor ParameterStore::flat_values() const {
+  VQLM_ASSERT(std::ranges::none_of(buckets_, &ParameterBucket::stale));
+  return masters(0, flat_size_);
+}
+
 Tensor ParameterStore::fused_operand(ParameterId first, int count) const {
+  VQLM_ASSERT(!is_stale(first));
   const bool matrix = parameters_[static_cast<std::size_t>(first)].global_shape.rank() >= 2;
   const auto [begin, shape] = stacked(first, count);
   const Tensor rounded = flat_rounded();
@@ -265,6 +275,7 @@ Tensor ParameterStore::stacked_gradient(ParameterId first, int count) const {
 }
 
 Tensor ParameterStore::value(ParameterId id) const {
+  VQLM_ASSERT(!is_stale(id));
   const Parameter& p = parameters_[static_cast<std::size_t>(id)];
   return masters(p.flat_begin, p.shape.numel()).view(p.shape);
 }

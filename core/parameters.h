@@ -81,6 +81,8 @@ struct ParameterBucket {
   std::int64_t count = 0;     // a multiple of the data group's size
   bool by_rows = false;       // one table, of which a step has gradients of some rows alone, in place of a whole one
   bool only_matrices = true;  // ops read nothing of it in f32 where A is another dtype
+  /// Its values are new on their owners and old elsewhere: after an update, before they are gathered.
+  bool stale = false;
   /// Its f32 values that lie here, [masters_begin, masters_begin + masters_count) of the flat buffers; set by allocate().
   std::int64_t masters_begin = 0, masters_count = 0;
 };
@@ -114,6 +116,11 @@ class ParameterStore {
   void allocate(bool trainable);
   /// Draws every parameter from its initializer.
   void initialize(std::uint64_t seed);
+
+  /// After an update, until the owners' pieces are gathered, nobody may read a bucket as a whole: value(), flat_values() and
+  /// what ops read (operand() and the like) assert that it is not stale. Ranges of masters() and flat_rounded() are the
+  /// caller's business.
+  void set_stale(int bucket, bool stale) { buckets_[static_cast<std::size_t>(bucket)].stale = stale; }
 
   /// The f32 master value, which must lie here as a whole.
   Tensor value(ParameterId id) const;
@@ -150,7 +157,7 @@ class ParameterStore {
   Tensor masters(std::int64_t begin, std::int64_t count) const;
   bool has_masters(std::int64_t begin, std::int64_t count) const;
   /// The whole flat buffers, rank 1, padding included (padding stays zero). All f32 values must lie here.
-  Tensor flat_values() const { return masters(0, flat_size_); }
+  Tensor flat_values() const;
   /// Up to the first bucket by rows.
   Tensor flat_gradients() const { return flat(gradients_, gradient_size_, DType::f32); }
   /// The values rounded to A; absent where A is f32.
@@ -171,6 +178,7 @@ class ParameterStore {
 
  private:
   Tensor flat(const Buffer& buffer, std::int64_t size, DType dtype) const;
+  bool is_stale(ParameterId id) const;
   /// The range of the flat buffers and the shape of `count` parameters of one group, stacked.
   struct Stack {
     std::int64_t begin;

@@ -138,6 +138,9 @@ void Transformer::open_buckets(const Options& options) {
     if (has_bias(head) && !config_.tie_embeddings) head_buckets_.push_back(parameters_.add_bucket("head bias", false));
   }
   replicated_bucket_ = parameters_.add_bucket("replicated", true);
+  input_buckets_ = {replicated_bucket_};
+  if (embedding_bucket_ != no_bucket) input_buckets_.push_back(embedding_bucket_);
+  if (tables_bucket_ != embedding_bucket_) input_buckets_.push_back(tables_bucket_);
 }
 
 void Transformer::allocate_activations(Purpose purpose) {

@@ -79,11 +79,16 @@ class Transformer {
 
   /// Called with a bucket's index as soon as its gradients are complete.
   using BucketReady = std::function<void(int bucket)>;
+  /// Called with the buckets whose values the next ops read for the first time.
+  using BucketsNeeded = std::function<void(std::span<const int> buckets)>;
+  /// The buckets in the order in which forward calls so, each one once; backward needs no others. Those of tables by rows are
+  /// not among them.
+  std::vector<int> buckets_in_forward() const;
   /// Forward and backward of scale * sum(nll + penalty): nll and penalty (n) overwritten, gradients
   /// accumulate, from ParameterStore::begin_gradients() on. With heads for later tokens nll (1 + F, n) and targets (1 + F, N),
-  /// whose losses count with their weight.
+  /// whose losses count with their weight. needed: absent where all values are there.
   void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
-                            const BucketReady& ready);
+                            const BucketReady& ready, const BucketsNeeded& needed = {});
 
   /// Evaluation of other sequences in the same N rows: evaluate() and log_probs() take tokens of this shape from now on.
   void reshape(const BatchShape& batch);
@@ -112,7 +117,7 @@ class Transformer {
 
  private:
   /// Leaves the normalised last hidden states in hidden_.
-  void forward(Tensor tokens);
+  void forward(Tensor tokens, const BucketsNeeded& needed = {});
   /// What the tokens (B T) alone say, those at positions from `past` on: where documents begin and end, with
   /// model.document_end, and the rows of the tables at the input.
   void read_tokens(Tensor tokens, std::int64_t past);
@@ -149,6 +154,7 @@ class Transformer {
   static constexpr int no_bucket = -1;  // of a table by rows
   int embedding_bucket_ = 0, tables_bucket_ = 0, replicated_bucket_ = 0;
   std::vector<int> layer_buckets_, head_buckets_;
+  std::vector<int> input_buckets_;  // read before the first layer's: all gains are among them
 
   Buffer documents_;  // of scratch_.documents
 

@@ -28,12 +28,21 @@ void Transformer::begin_micro_batch(std::int64_t number) {
   embedding_->begin_micro_batch(number);
 }
 
-void Transformer::forward(Tensor tokens) {
+std::vector<int> Transformer::buckets_in_forward() const {
+  std::vector<int> buckets = input_buckets_;
+  buckets.insert(buckets.end(), layer_buckets_.begin(), layer_buckets_.end());
+  buckets.insert(buckets.end(), head_buckets_.begin(), head_buckets_.end());
+  return buckets;
+}
+
+void Transformer::forward(Tensor tokens, const BucketsNeeded& needed) {
   read_tokens(tokens, 0);
+  if (needed) needed(input_buckets_);
   Tensor x = saved(0).input;
   Tensor branch = head_->input_branch(my_rows(tokens));
   embedding_->forward(x, tokens, scratch_);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    if (needed) needed(std::span(layer_buckets_).subspan(layer, 1));
     blocks_[layer].forward(x, branch, saved(layer), scratch_);
     x = saved(layer).middle;
     branch = scratch_.branch;
@@ -71,8 +80,9 @@ void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
 }
 
 void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
-                                       const BucketReady& ready) {
-  forward(tokens);
+                                       const BucketReady& ready, const BucketsNeeded& needed) {
+  forward(tokens, needed);
+  if (needed) needed(head_buckets_);
   head_marks_.begin = backend_.mark_time(backend_.compute_stream());
   if (future_) {
     VQLM_ASSERT(nll.rank() == 2 && nll.extent(0) == 1 + future_->count() && targets.extent(0) == nll.extent(0));

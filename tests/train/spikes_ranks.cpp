@@ -107,11 +107,16 @@ class SpikesTest : public ::testing::TestWithParam<HeadKind> {
     return {};
   }
 
-  /// Of parameters and moments on this rank.
+  /// Of the parameters and moments that this rank owns.
   std::uint64_t state_of(Trainer& trainer) {
     Backend& backend = *world_.backend;
-    return backend.fingerprint(trainer.model().parameters().flat_values()) +
-           3 * backend.fingerprint(trainer.optimizer().first_moment()) +
+    std::uint64_t values = 0;
+    for (const Optimizer::OwnedSlice& slice : trainer.optimizer().owned_slices()) {
+      const ParameterStore& store = trainer.model().parameters();
+      const Parameter& p = store.parameters()[static_cast<std::size_t>(slice.parameter)];
+      values = 31 * values + backend.fingerprint(store.masters(p.flat_begin + slice.begin, slice.count));
+    }
+    return values + 3 * backend.fingerprint(trainer.optimizer().first_moment()) +
            5 * backend.fingerprint(trainer.optimizer().second_moment());
   }
 

@@ -1,6 +1,8 @@
 // Training runs of a tiny model on shards of random text, for tests that compare runs.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +16,7 @@
 #include "core/rng.h"
 #include "data/shards/token_shards.h"
 #include "tests/train/head_config.h"
+#include "tests/train/stale_values.h"
 #include "train/run/training_run.h"
 
 namespace vqlm::testing {
@@ -81,7 +84,7 @@ struct TrainedRun {
 };
 
 /// Trains on the grid until step `stop_after` (0 = to the end), from the newest checkpoint where `resume`. after_update is
-/// called after each step's update.
+/// called after each step's update, which has left NaN where values are stale: no run may see them.
 inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config config, bool resume = false,
                             std::int64_t stop_after = 0, const std::function<void(Trainer&)>& after_update = {}) {
   config.parallel = {.data = grid.data_size(), .tensor = grid.tensor_size()};
@@ -95,6 +98,8 @@ inline TrainedRun train_run(Backend& backend, const ProcessGrid& grid, Config co
   TrainedRun run;
   run.first_step = trainer.state().step;
   training.train([&] {
+    const int stale = poison_stale_values(backend, grid, trainer.model().parameters());
+    EXPECT_EQ(stale > 0, grid.data_size() > 1);
     if (after_update) after_update(trainer);
     return stop_after > 0 && trainer.state().step + 1 >= stop_after;
   });

@@ -131,6 +131,61 @@ INSTANTIATE_TEST_SUITE_P(
         HeadCase{.name = "vq_embedding_mean", .kind = HeadKind::vq, .embedding = true, .means_and_input_codes = true}),
     name_of);
 
+class Gathered : public Training {};
+
+// Buckets above and below the size from which on a thread brings them, micro-batches that wait and that need not, evaluations
+// and comparisons of copies between two steps.
+TEST_P(Gathered, BesideForwardAndInTurnAreTheSameBits) {
+  for (const GridSize size : grids_of(session().size())) {
+    if (size.data == 1) continue;
+    const ProcessGrid grid(session(), *world_.backend, size.data, size.tensor);
+    for (const int micro_batches : {1, 2}) {
+      SCOPED_TRACE(size.name() + ", micro-batches: " + std::to_string(micro_batches));
+      const auto run = [&](bool overlap) {
+        Config config =
+            config_of(size.name() + "-" + std::to_string(micro_batches) + (overlap ? "-beside" : "-in-turn"));
+        config.model.d_model = 256;
+        config.model.d_ff = 512;
+        config.train.micro_batch = 2;
+        config.train.global_batch = 2 * size.data * micro_batches;
+        config.train.eval_every = 2;
+        config.train.check_replicas_every = 3;
+        config.optim.warmup_steps = 1;
+        config.parallel.overlap = overlap;
+        return train_run(*world_.backend, grid, config);
+      };
+      const TrainedRun beside = run(true), in_turn = run(false);
+      EXPECT_EQ(beside.losses, in_turn.losses);
+      EXPECT_EQ(beside.heldout, in_turn.heldout);
+      for (const double loss : beside.losses) EXPECT_TRUE(std::isfinite(loss));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Heads, Gathered,
+    ::testing::Values(HeadCase{.name = "dense", .kind = HeadKind::dense, .steps = 5},
+                      HeadCase{.name = "dense_tied_muon",
+                               .kind = HeadKind::dense,
+                               .tied = true,
+                               .steps = 5,
+                               .optimizer = OptimizerKind::muon},
+                      HeadCase{.name = "vq_embedding_mean",
+                               .kind = HeadKind::vq,
+                               .embedding = true,
+                               .means_and_input_codes = true,
+                               .steps = 5,
+                               .optimizer = OptimizerKind::muon,
+                               .body = "tables"},
+                      HeadCase{.name = "vq_ema_tables_by_rows",
+                               .kind = HeadKind::vq,
+                               .learning = CodebookLearning::ema,
+                               .steps = 5,
+                               .body = "tables",
+                               .table_update = TableUpdate::rows},
+                      HeadCase{.name = "low_rank_tied", .kind = HeadKind::low_rank, .tied = true, .steps = 5}),
+    name_of);
+
 class Recomputed : public Training {};
 
 TEST_P(Recomputed, ChangesNoBit) {

@@ -111,7 +111,7 @@ struct OptimSection {
 struct ParallelSection {
   int data = 0;  // 0: ranks / tensor
   int tensor = 1;
-  bool overlap = true;           // gradient reductions run beside backward
+  bool overlap = true;           // gradients are reduced beside backward, parameters gathered beside forward
   int nccl_max_ctas = 0;         // thread blocks of an NCCL collective at most; 0: NCCL's own limit
   float heartbeat_seconds = 45;  // without a sign of life from a rank; 0: off
   float timeout_seconds = 600;   // of a collective, or of a rank that keeps the others waiting; 0: off

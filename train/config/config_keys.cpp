@@ -211,7 +211,7 @@ constexpr Key table[] = {
 
     {"parallel", "data", field<parallel, &ParallelSection::data>, {0, 1 << 20}, "data-parallel groups; 0: ranks / tensor"},
     {"parallel", "tensor", field<parallel, &ParallelSection::tensor>, {1, 65536}, "ranks that share one copy of the model"},
-    {"parallel", "overlap", field<parallel, &ParallelSection::overlap>, any, "gradient reductions run beside backward"},
+    {"parallel", "overlap", field<parallel, &ParallelSection::overlap>, any, "gradients are reduced beside backward, and parameters gathered beside forward"},
     {"parallel", "nccl_max_ctas", field<parallel, &ParallelSection::nccl_max_ctas>, {0, 64}, "GPU: a collective of NCCL takes at most so many thread blocks, the others are left to what runs beside it; 0: as NCCL chooses"},
     {"parallel", "heartbeat_seconds", field<parallel, &ParallelSection::heartbeat_seconds>, {0, 1e6}, "a rank that gives no sign of life for longer ends the job; 0: off"},
     {"parallel", "timeout_seconds", field<parallel, &ParallelSection::timeout_seconds>, {0, 1e6}, "a collective that takes longer, or a rank that keeps others waiting for longer, ends the job; 0: off"},

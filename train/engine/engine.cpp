@@ -36,7 +36,8 @@ Engine::Engine(Backend& backend, const ProcessGrid& grid, const Config& config, 
       map_(map),
       model_(backend, grid.tensor(), model_options(config, grid), map),
       optimizer_(backend, grid, model_.parameters(), config.optim, config.train.grad_clip,
-                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since, model_.row_tables()),
+                 config.parallel.overlap ? Overlap::yes : Overlap::no, config.run.head_since, model_.row_tables(),
+                 model_.buckets_in_forward()),
       evaluation_(config.data.evaluates() ? EvaluationBuffers(backend, model_) : EvaluationBuffers{}),
       micro_batches_(backend, model_, optimizer_, micro_batches_of(config), gradient_scale(config),
                      config.run.cuda_graphs && adaptive_of(config.head) == nullptr ? UseGraphs::yes : UseGraphs::no) {}
@@ -50,6 +51,10 @@ double Engine::update(std::int64_t step, float lr) {
   const double norm = optimizer_.step(step, lr);
   if (std::isfinite(norm)) model_.head().after_update();
   return norm;
+}
+
+void Engine::gather_parameters() {
+  optimizer_.gathers().complete();
 }
 
 Evaluator Engine::evaluator(const ShardSet& heldout) {

@@ -37,9 +37,13 @@ class Engine {
   double step(std::int64_t step, float lr);
   /// The second half of step(), for gradients that were enqueued otherwise.
   double update(std::int64_t step, float lr);
+  /// After step() a data rank has the new values that it owns, and the next step brings it the others beside its forward pass.
+  /// Whoever else reads parameters, the evaluators too, calls this first: it brings them now. Collective; nothing where they
+  /// are there.
+  void gather_parameters();
 
   /// Evaluates on these shards, whose tokens are the model's, up to config.train.eval_tokens, where the
-  /// configuration evaluates. Evaluators share their buffers: one runs at a time.
+  /// configuration evaluates. Evaluators share their buffers: one runs at a time, after gather_parameters().
   Evaluator evaluator(const ShardSet& heldout);
 
  private:

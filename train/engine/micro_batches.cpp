@@ -66,6 +66,7 @@ void MicroBatches::enqueue(bool graphs) {
     backend_.copy(batch_ids_, ids_.rows(number, 1).view(batch_ids_.shape()));
     model_.begin_micro_batch(number);
     run_micro_batch({.first = number == 0, .last = number + 1 == count_}, graphs);
+    if (number == 0) optimizer_.gathers().end_forward();
     backend_.copy(losses_.rows(number, 1).view(batch_losses_.shape()), batch_losses_);
   }
   ops_have_run_ = true;
@@ -107,12 +108,19 @@ void MicroBatches::run_micro_batch(Place place, bool graphs) {
 }
 
 void MicroBatches::enqueue_micro_batch(Place place) {
-  if (place.first) model_.parameters().begin_gradients();
-  model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, [&](int bucket) {
+  const auto ready = [&](int bucket) {
     if (!place.last) return;
     if (before_reduction_) before_reduction_(model_.parameters().buckets()[static_cast<std::size_t>(bucket)]);
     optimizer_.bucket_ready(bucket);
-  });
+  };
+  const auto needed = [&](std::span<const int> buckets) {
+    if (place.first) optimizer_.gathers().needed(buckets);
+  };
+  if (place.first) {
+    model_.parameters().begin_gradients();
+    optimizer_.gathers().begin_forward();
+  }
+  model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, ready, needed);
   if (place.last) optimizer_.finish_reductions();
 }
 

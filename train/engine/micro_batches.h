@@ -58,7 +58,8 @@ class MicroBatches {
   void set_future(std::int64_t number, const Batch& batch);
   /// Of tables by rows it is now known which rows have gradients.
   void begin_step();
-  /// Where a micro-batch stands in its step: the first one begins the gradients, the last one completes them.
+  /// Where a micro-batch stands in its step: the first one begins the gradients and brings in what the last update made of the
+  /// parameters, the last one completes the gradients.
   struct Place {
     bool first, last;
   };

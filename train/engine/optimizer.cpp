@@ -18,7 +18,8 @@ std::span<const ParameterBucket> whole_buckets(const ParameterStore& parameters)
 }  // namespace
 
 Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
-                     float grad_clip, Overlap overlap, std::int64_t head_since, const std::vector<RowTable>& tables)
+                     float grad_clip, Overlap overlap, std::int64_t head_since, const std::vector<RowTable>& tables,
+                     const std::vector<int>& in_forward)
     : backend_(backend),
       grid_(grid),
       parameters_(parameters),
@@ -26,6 +27,7 @@ Optimizer::Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& 
       grad_clip_(grad_clip),
       head_since_(head_since),
       buckets_(backend, grid, parameters.flat_gradients(), whole_buckets(parameters), overlap),
+      gathers_(backend, grid, parameters, buckets_, overlap, in_forward),
       owned_(buckets_.owned()) {
   for (const ParameterBucket& bucket : parameters.buckets()) {
     const std::int64_t count = bucket.count / grid.data_size();
@@ -177,7 +179,7 @@ double Optimizer::step(std::int64_t step, float lr) {
   backend_.wait(backend_.compute_stream(),
                 grid_.world().all_reduce(norm_squared, Reduce::sum, backend_.compute_stream()));
   update(step, lr);
-  gather_parameters();
+  gathers_.updated();
   backend_.copy_to_host(&squared, norm_squared);
   return std::sqrt(squared);
 }
@@ -219,28 +221,6 @@ void Optimizer::update(std::int64_t step, float lr) {
     table.update.update(numbers, norm_squared);
   }
   if (muon_) muon_->update(norm_squared, lr * numbers_.blocks.lr_ratio);
-}
-
-void Optimizer::gather_parameters() {
-  if (grid_.data_size() == 1) return;
-  // Where ops read matrices in bf16, that is what travels: half of the bytes. Buckets that hold vectors, too, are
-  // gathered in f32 and rounded here.
-  const Tensor rounded = parameters_.flat_rounded();
-  const std::span<const ParameterBucket> buckets = whole_buckets(parameters_);
-  Event gathered;
-  buckets_.gather_begin();
-  for (std::size_t i = 0; i < buckets.size(); ++i) {
-    if (buckets[i].count == 0) continue;
-    const std::int64_t begin = buckets[i].begin, count = buckets[i].count;
-    const bool as_rounded = rounded && buckets[i].only_matrices;
-    gathered = buckets_.gather(i, as_rounded ? rounded.range(begin, count) : parameters_.masters(begin, count),
-                               backend_.compute_stream());
-  }
-  buckets_.gather_end();
-  backend_.wait(backend_.compute_stream(), gathered);
-  for (const ParameterBucket& bucket : buckets) {
-    if (rounded && !bucket.only_matrices) parameters_.round_values(bucket.begin, bucket.count);
-  }
 }
 
 }  // namespace vqlm

@@ -1,7 +1,8 @@
 // AdamW, or Muon for the hidden matrices (muon.h), with ZeRO-1 over the process grid: gradients are reduced bucket by bucket
 // while backward runs, every data rank updates its own range of the flat parameters and holds moments for that range only, and
-// the updated parameters are gathered again. Moving averages (UpdateRule) travel the same way: their sums are reduced with the
-// gradients, averaged by their owners and gathered; they are no part of the gradient norm.
+// the updated parameters are gathered again, bucket by bucket while the next forward pass runs (parameter_gathers.h). Moving
+// averages (UpdateRule) travel the same way: their sums are reduced with the gradients, averaged by their owners and gathered;
+// they are no part of the gradient norm.
 #pragma once
 
 #include <optional>
@@ -14,6 +15,7 @@
 #include "dist/process_grid.h"
 #include "train/config/config.h"
 #include "train/engine/muon.h"
+#include "train/engine/parameter_gathers.h"
 #include "train/engine/row_update.h"
 
 namespace vqlm {
@@ -22,10 +24,10 @@ class Optimizer {
  public:
   /// All must outlive the optimizer; the store must be allocated for training. grad_clip: largest global gradient norm, 0
   /// = off. head_since: the step after which the head's own parameters were new: their moments count from there.
-  /// tables: those with gradients by rows.
+  /// tables: those with gradients by rows. in_forward: the buckets that step() leaves to gathers() and the next forward pass.
   Optimizer(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, const OptimSection& numbers,
             float grad_clip, Overlap overlap = Overlap::yes, std::int64_t head_since = 0,
-            const std::vector<RowTable>& tables = {});
+            const std::vector<RowTable>& tables = {}, const std::vector<int>& in_forward = {});
 
   /// The step's tokens are known, and not yet its gradients: ranks tell each other which rows of tables they touch. Collective.
   void begin_step();
@@ -33,9 +35,11 @@ class Optimizer {
   void bucket_ready(int bucket);
   /// Later work on the compute stream finds all reductions done; every bucket must have been ready.
   void finish_reductions();
-  /// Clips, updates, gathers; after finish_reductions(). step counts from 1. Returns the global gradient norm before
+  /// Clips and updates; after finish_reductions(). step counts from 1. Returns the global gradient norm before
   /// clipping; where it is not finite, nothing was updated.
   double step(std::int64_t step, float lr);
+  /// How the updated values come to all data ranks.
+  ParameterGathers& gathers() { return gathers_; }
 
   static constexpr std::int64_t not_there = -1;
   /// A part of a parameter that this rank's optimizer owns.
@@ -84,7 +88,6 @@ class Optimizer {
   std::int64_t room_of(const OwnedSlice& slice) const;
   void make_row_updates(const std::vector<RowTable>& tables);
   void update(std::int64_t step, float lr);
-  void gather_parameters();
 
   Backend& backend_;
   const ProcessGrid& grid_;
@@ -93,6 +96,7 @@ class Optimizer {
   float grad_clip_;
   std::int64_t head_since_;
   GradientBuckets buckets_;
+  ParameterGathers gathers_;
   std::vector<BucketRange> owned_;
   std::vector<Segment> segments_;
   std::int64_t owned_count_ = 0;

@@ -53,11 +53,12 @@ struct StepPlan {
   double collective_seconds = 0;  // as if each were alone on its link
   double launch_seconds = 0;      // what every op takes beside its work
   double head_seconds = 0;        // compute time of the head, forward and backward
-  double seconds = 0;             // gradient reductions run beside backward
+  double seconds = 0;             // gradients are reduced beside backward, parameters gathered beside forward
   double peak_flops = 0;          // what MFU is a share of, all ranks
   double flops = 0;               // of this rank, model and optimizer, what is done again included
 
-  /// What comes after the gradients are reduced: norm, optimizer, the gather of the parameters, what the head makes of them.
+  /// What comes after the gradients are reduced: norm, optimizer, what the head makes of the parameters. These are gathered in
+  /// the next forward pass.
   struct Update {
     double flops = 0;
     double sent_bytes = 0;

@@ -65,6 +65,7 @@ bool ReplicaCheck::has_copies(const ParameterBucket& bucket) const {
 }
 
 std::uint64_t ReplicaCheck::fingerprint(const ParameterBucket& bucket) const {
+  VQLM_ASSERT(!bucket.stale);
   const auto of_values = [&] { return backend_.fingerprint(parameters_.masters(bucket.begin, bucket.count)); };
   const Tensor all_rounded = parameters_.flat_rounded();
   if (!all_rounded) return of_values();

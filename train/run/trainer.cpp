@@ -97,7 +97,8 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     const bool leaves = wishes.stop || wishes.time_is_up;
     const std::int64_t check_every = config_.train.check_replicas_every;
     if (check_every > 0 && (last || is_due(check_every, state_.step))) {
-      saver_.finish();                  // where the check ends the run, the save of an earlier step is not lost
+      saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
+      engine_.gather_parameters();
       replica_check_.run(state_.step);  // before a save of this one
     }
     // Not where the run is left: who asked for the end may not wait long, and the run makes it up where it goes on.

@@ -45,6 +45,7 @@ HeldoutMetrics heldout_metrics(const std::vector<std::pair<std::string, Evaluati
 }  // namespace
 
 void Trainer::evaluate(Metrics* metrics) {
+  engine_.gather_parameters();
   std::vector<std::pair<std::string, Evaluation>> results;
   for (NamedEvaluator& set : evaluators_) results.emplace_back(set.name, set.evaluator.run());
   HeldoutMetrics heldout = heldout_metrics(results);

@@ -34,7 +34,7 @@ struct StepBenchResult {
   std::string clock;    // "wall", "cpu": seconds are processor time, or "device": between time marks of its stream
   StepShape shape;
   bool graphs = false;   // micro-batches were recorded and replayed
-  bool overlap = false;  // reductions ran beside backward
+  bool overlap = false;  // reductions ran beside backward, gathers beside forward
   std::string products;  // what run.products_file gave the warm-up's steps, for people; empty: there is none
   double parameters = 0;
   double tokens = 0;  // of a step, over all ranks

@@ -133,7 +133,7 @@ std::string step_text(const StepPlan& step) {
   const double without = step.seconds_without_overlap();
   const bool launches = step.launch_seconds > 0;
   return fmt::format(
-             "\nstep    {} with gradient reductions beside backward, {} without: {} bound by operations + {} "
+             "\nstep    {} with reductions beside backward and gathers beside forward, {} without: {} bound by operations + {} "
              "by "
              "memory + {} of collectives{}\n",
              human_seconds(step.seconds), human_seconds(without), human_seconds(step.product_seconds),

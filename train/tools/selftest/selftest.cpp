@@ -95,6 +95,7 @@ DoctorCheck check_replica_check(Backend& backend, const ProcessGrid& grid) {
   if (grid.world().size() == 1) return {.text = "one rank: no copies"};
   SelftestModel model(backend, grid, HeadKind::vq);
   model.step();
+  model.gather_parameters();
   const ParameterStore& store = model.parameters();
   const ReplicaCheck check(backend, grid, store);
   check.run(1);  // an Error here is the check's own message

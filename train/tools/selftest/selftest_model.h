@@ -32,7 +32,13 @@ class SelftestModel {
   /// gradients are complete on this rank and not yet reduced.
   Step step(const MicroBatches::BeforeReduction& before_reduction = {});
 
-  std::uint64_t state() { return fingerprint_of(backend_, parameters(), engine_.optimizer()); }
+  /// Collective.
+  std::uint64_t state() {
+    gather_parameters();
+    return fingerprint_of(backend_, parameters(), engine_.optimizer());
+  }
+  /// Brings in the values that other ranks have updated.
+  void gather_parameters() { engine_.gather_parameters(); }
   ParameterStore& parameters() { return engine_.parameters(); }
 
  private:
