@@ -14,7 +14,7 @@ target_compile_definitions(vqlm_nccl_standin PRIVATE OMPI_SKIP_MPICXX MPICH_SKIP
 set(nccl_tests ${CMAKE_CURRENT_LIST_DIR}/../nccl)
 file(GLOB sources CONFIGURE_DEPENDS ${nccl_tests}/*_ranks.cpp)
 add_executable(nccl_ranks ${sources} ${nccl_tests}/../ranks_main.cpp)
-target_link_libraries(nccl_ranks PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin GTest::gmock GTest::gtest)
+target_link_libraries(nccl_ranks PRIVATE vqlm_train vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin GTest::gmock GTest::gtest)
 add_executable(nccl_failing ${nccl_tests}/nccl_failing_main.cpp)
 target_link_libraries(nccl_failing PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_standin)
 
@@ -22,7 +22,7 @@ target_link_libraries(nccl_failing PRIVATE vqlm_nccl vqlm_cuda_simt vqlm_nccl_st
 if(VQLM_WITH_NCCL)
   list(FILTER sources EXCLUDE REGEX "/nccl_standin_ranks\\.cpp$")
   add_executable(nccl_ranks_native ${sources} ${nccl_tests}/../ranks_main.cpp)
-  target_link_libraries(nccl_ranks_native PRIVATE vqlm_devices GTest::gmock GTest::gtest)
+  target_link_libraries(nccl_ranks_native PRIVATE vqlm_train vqlm_devices GTest::gmock GTest::gtest)
 endif()
 
 # Each seed is another order of the streams' work. Messages cut into pieces stand for counts beyond MPI's int.
