@@ -85,10 +85,11 @@ class Transformer {
   /// not among them.
   std::vector<int> buckets_in_forward() const;
   /// Forward and backward of scale * sum(nll + penalty): nll and penalty (n) overwritten, gradients
-  /// accumulate, from ParameterStore::begin_gradients() on. With heads for later tokens nll (1 + F, n) and targets (1 + F, N),
-  /// whose losses count with their weight. needed: absent where all values are there.
+  /// accumulate, from ParameterStore::begin_gradients() on; they are complete behind the step's last micro-batch. With heads
+  /// for later tokens nll (1 + F, n) and targets (1 + F, N), whose losses count with their weight. needed: absent where all
+  /// values are there.
   void accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
-                            const BucketReady& ready, const BucketsNeeded& needed = {});
+                            const BucketReady& ready, MicroBatchPlace place = {}, const BucketsNeeded& needed = {});
 
   /// Evaluation of other sequences in the same N rows: evaluate() and log_probs() take tokens of this shape from now on.
   void reshape(const BatchShape& batch);

@@ -80,20 +80,20 @@ void Transformer::evaluate(Tensor nll, Tensor tokens, Tensor targets) {
 }
 
 void Transformer::accumulate_gradients(Tensor nll, Tensor penalty, Tensor tokens, Tensor targets, float scale,
-                                       const BucketReady& ready, const BucketsNeeded& needed) {
+                                       const BucketReady& ready, MicroBatchPlace place, const BucketsNeeded& needed) {
   forward(tokens, needed);
   if (needed) needed(head_buckets_);
   head_marks_.begin = backend_.mark_time(backend_.compute_stream());
   if (future_) {
     VQLM_ASSERT(nll.rank() == 2 && nll.extent(0) == 1 + future_->count() && targets.extent(0) == nll.extent(0));
-    head_->begin_backward();
+    head_->begin_backward(place);
     head_->rows_forward_backward(nll.rows(0, 1).view({rows_}), penalty, hidden_gradient_, hidden_,
                                  my_rows(targets.rows(0, 1).view({batch_.rows()})), scale);
     future_->forward_backward(*head_, nll.rows(1, future_->count()), hidden_gradient_, hidden_,
                               my_future_targets(targets), scale);
-    head_->end_backward();
+    head_->end_backward(place);
   } else {
-    head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_rows(targets), scale);
+    head_->forward_backward(nll, penalty, hidden_gradient_, hidden_, my_rows(targets), scale, place);
   }
   head_marks_.end = backend_.mark_time(backend_.compute_stream());
   for (const int bucket : head_buckets_) ready(bucket);

@@ -91,7 +91,7 @@ void MicroBatches::enqueue_directly(const BeforeReduction& before_reduction) {
   before_reduction_ = nullptr;
 }
 
-void MicroBatches::run_micro_batch(Place place, bool graphs) {
+void MicroBatches::run_micro_batch(MicroBatchPlace place, bool graphs) {
   // The first step runs directly: its ops size their scratch memory and choose their algorithms.
   if (!graphs || !ops_have_run_) {
     enqueue_micro_batch(place);
@@ -107,7 +107,7 @@ void MicroBatches::run_micro_batch(Place place, bool graphs) {
   head_marks_ = recorded.head_marks;
 }
 
-void MicroBatches::enqueue_micro_batch(Place place) {
+void MicroBatches::enqueue_micro_batch(MicroBatchPlace place) {
   const auto ready = [&](int bucket) {
     if (!place.last) return;
     if (before_reduction_) before_reduction_(model_.parameters().buckets()[static_cast<std::size_t>(bucket)]);
@@ -120,7 +120,7 @@ void MicroBatches::enqueue_micro_batch(Place place) {
     model_.parameters().begin_gradients();
     optimizer_.gathers().begin_forward();
   }
-  model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, ready, needed);
+  model_.accumulate_gradients(nll_, penalty_, tokens_, targets_, scale_, ready, place, needed);
   if (place.last) optimizer_.finish_reductions();
 }
 

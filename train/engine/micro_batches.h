@@ -58,14 +58,9 @@ class MicroBatches {
   void set_future(std::int64_t number, const Batch& batch);
   /// Of tables by rows it is now known which rows have gradients.
   void begin_step();
-  /// Where a micro-batch stands in its step: the first one begins the gradients and brings in what the last update made of the
-  /// parameters, the last one completes the gradients.
-  struct Place {
-    bool first, last;
-  };
   /// Work on the micro-batch in tokens_ and targets_.
-  void enqueue_micro_batch(Place place);
-  void run_micro_batch(Place place, bool graphs);
+  void enqueue_micro_batch(MicroBatchPlace place);
+  void run_micro_batch(MicroBatchPlace place, bool graphs);
 
   /// A recorded micro-batch and where it notes the head's time.
   struct Recorded {

@@ -14,7 +14,7 @@ class CodeMembers : public Members {
   std::int64_t width() const override { return d_model_; }
   std::int64_t parameters() const override { return codes_ * d_model_; }
   Tensor vectors(Reuse /*reuse*/) override { return store_.operand(codebook_); }
-  Tensor begin_backward() override { return store_.gradient(codebook_); }
+  Tensor begin_backward(MicroBatchPlace /*place*/) override { return store_.gradient(codebook_); }
 
  private:
   ParameterStore& store_;

@@ -69,12 +69,13 @@ void EmbeddingMembers::sum_means(Tensor codes) {
   backend.run(AddScaled{.out = cluster_vectors_.rows(0, clusters_), .x = codes, .y = means_, .y_scale = 1});
 }
 
-Tensor EmbeddingMembers::begin_backward() {
-  tensor_.backend().fill(vectors_gradient_, 0.0f);
+Tensor EmbeddingMembers::begin_backward(MicroBatchPlace place) {
+  if (place.first) tensor_.backend().fill(vectors_gradient_, 0.0f);
   return vectors_gradient_;
 }
 
-void EmbeddingMembers::end_backward(ParameterId codes) {
+void EmbeddingMembers::end_backward(ParameterId codes, MicroBatchPlace place) {
+  if (!place.last) return;
   Backend& backend = tensor_.backend();
   if (adds_means_) {
     const Tensor gradient = cluster_gradient_.rows(0, clusters_), of_codes = parameters_.gradient(codes);

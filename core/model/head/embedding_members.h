@@ -27,8 +27,8 @@ class EmbeddingMembers : public Members {
   /// With means, where configured: made once for what vectors() made last.
   Tensor cluster_vectors(Tensor codes) override;
   Tensor cluster_gradient() override { return cluster_gradient_; }
-  Tensor begin_backward() override;
-  void end_backward(ParameterId codes) override;
+  Tensor begin_backward(MicroBatchPlace place) override;
+  void end_backward(ParameterId codes, MicroBatchPlace place) override;
 
  private:
   void allocate(bool trainable);
@@ -48,7 +48,7 @@ class EmbeddingMembers : public Members {
   Tensor vectors_;           // (M, d) A
   Tensor cluster_vectors_;   // (K, d) A, padded, with means
   Tensor means_;             // (K, d) f32, where members have parts
-  Tensor vectors_gradient_;  // (M, d) f32, training only
+  Tensor vectors_gradient_;  // (M, d) f32, training only; like the next, of a step's micro-batches until the last
   Tensor cluster_gradient_;  // (K, d) f32, padded, training with means
 };
 

@@ -30,12 +30,15 @@ class Members {
   /// until the next call. Collective over the tensor group.
   virtual Tensor cluster_vectors(Tensor codes) { return codes; }
 
-  /// Where the gradient of cluster_vectors() is to be written, (K, d) f32, padded; absent: the codes' own gradient is it.
+  /// Where the gradient of cluster_vectors() is to be summed over a step, (K, d) f32, padded; absent: the codes' own gradient
+  /// is it.
   virtual Tensor cluster_gradient() { return {}; }
-  /// Where the gradient of vectors() accumulates from here to end_backward(); absent as vectors() is.
-  virtual Tensor begin_backward() { return {}; }
-  /// Gradients of the parameters behind vectors() and cluster_vectors() accumulate. Collective over the tensor group.
-  virtual void end_backward(ParameterId /*codes*/) {}
+  /// Where the gradient of vectors() accumulates from here on, to end_backward() of the step's last micro-batch; absent as
+  /// vectors() is.
+  virtual Tensor begin_backward(MicroBatchPlace /*place*/) { return {}; }
+  /// Behind the last micro-batch, gradients of the parameters behind vectors() and cluster_vectors() accumulate. Collective
+  /// over the tensor group.
+  virtual void end_backward(ParameterId /*codes*/, MicroBatchPlace /*place*/) {}
 };
 
 /// Adds the parameters that these members have to the bucket of matrices. The map outlives the members.

@@ -10,6 +10,7 @@
 
 #include "core/model/head/code_map.h"
 #include "core/model/head/token_choice.h"
+#include "core/model/micro_batch_place.h"
 #include "core/model_config.h"
 #include "core/parameters.h"
 #include "core/tensor_parallel.h"
@@ -55,16 +56,18 @@ class OutputHead {
   virtual Tensor cluster_nll() const { return {}; }
   /// The same, and the gradient of scale * sum(nll + penalty): dh (n, d) overwritten, parameter gradients
   /// accumulate. penalty (n) overwritten: the head's auxiliary loss (commitment), zeros where it has none.
-  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
-    begin_backward();
+  void forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale,
+                        MicroBatchPlace place = {}) {
+    begin_backward(place);
     rows_forward_backward(nll, penalty, dh, h, targets, scale);
-    end_backward();
+    end_backward(place);
   }
   /// The same of several sets of n rows that the head predicts in one micro-batch (future_heads.h): what does not depend on
-  /// rows is made before the first set, and its gradients are taken behind the last one.
-  virtual void begin_backward() {}
+  /// rows is made before the first set, and its gradients are taken behind the last one of the step's last micro-batch.
+  /// Parameters' gradients are complete behind that.
+  virtual void begin_backward(MicroBatchPlace /*place*/) {}
   virtual void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) = 0;
-  virtual void end_backward() {}
+  virtual void end_backward(MicroBatchPlace /*place*/) {}
   /// out (n, V) overwritten: log p(v | h) of every token. Throws Error where the vocabulary is split over
   /// several ranks.
   virtual void log_probs(Tensor out, Tensor h) = 0;

@@ -166,11 +166,12 @@ void VqHead::forward(Tensor nll, Tensor h, Tensor targets) {
   member_softmax_.forward(nll, h, vectors, token_bias());
 }
 
-void VqHead::begin_backward() {
+void VqHead::begin_backward(MicroBatchPlace place) {
   pass_ = Pass{};
+  pass_.began_clusters = !place.first;
   pass_.vectors = members_->vectors(Reuse::in_step);
   pass_.clusters = cluster_vectors();
-  pass_.member_gradient = members_->begin_backward();
+  pass_.member_gradient = members_->begin_backward(place);
 }
 
 void VqHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) {
@@ -197,8 +198,8 @@ void VqHead::rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor
   }
 }
 
-void VqHead::end_backward() {
-  members_->end_backward(codebook_);
+void VqHead::end_backward(MicroBatchPlace place) {
+  members_->end_backward(codebook_, place);
 }
 
 void VqHead::log_probs(Tensor out, Tensor h) {

@@ -36,9 +36,9 @@ class VqHead : public OutputHead {
   void input_backward(Tensor dx) override;
   void forward(Tensor nll, Tensor h, Tensor targets) override;
   Tensor cluster_nll() const override { return cluster_nll_; }
-  void begin_backward() override;
+  void begin_backward(MicroBatchPlace place) override;
   void rows_forward_backward(Tensor nll, Tensor penalty, Tensor dh, Tensor h, Tensor targets, float scale) override;
-  void end_backward() override;
+  void end_backward(MicroBatchPlace place) override;
   void log_probs(Tensor out, Tensor h) override;
   /// Both look at the K codes and at the members of a few clusters (core/model/head/cluster_search.h).
   std::vector<TokenLogProb> most_probable(Tensor h, std::int64_t count, double mass) override;
@@ -85,7 +85,7 @@ class VqHead : public OutputHead {
   MemberSoftmax member_softmax_;
   std::unique_ptr<Members> members_;
   /// From begin_backward() to end_backward(): what members and clusters are scored with, where members' gradients go, and
-  /// whether that of the clusters' vectors has been written.
+  /// whether that of the clusters' vectors has been written in this step.
   struct Pass {
     Tensor vectors, clusters, member_gradient;
     bool began_clusters = false;
