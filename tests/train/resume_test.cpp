@@ -131,6 +131,31 @@ TEST_F(ResumeControl, FallsBackToTheNewestIntactCheckpoint) {
   EXPECT_EQ(CheckpointReader(checkpoints / "step-00000006", Verify::yes).state().step, 6);
 }
 
+// Steps and save are done, and the job ended before the evaluation: whoever resumes gets it, and nothing else to do.
+TEST_F(ResumeControl, TheLastEvaluationIsMadeUpWhereAJobDiedBeforeIt) {
+  const auto opened = [&](bool owes) {
+    Config finished = config("whole");
+    ShardSet shards = open_training_shards(finished);
+    resolve(finished, shards.vocab_size(), 1);
+    const TrainingRun run(*backend_, grid_, finished, std::move(shards),
+                          {.existing = ExistingRun::resume, .matmul_peak = Trainer::nobodys_peak});
+    EXPECT_EQ(run.has_nothing_to_do(), !owes);
+  };
+  opened(false);
+  const fs::path records = folder_.path() / fs::path("whole/metrics.jsonl");
+  const std::string all = read_bytes(records);
+  const std::size_t last = all.rfind('\n', all.rfind("heldout_loss")) + 1;
+  const std::string rest = all.substr(all.find('\n', last) + 1);
+  ASSERT_EQ(rest.find("\"loss\""), std::string::npos);  // of the last step
+  write_bytes(records, all.substr(0, last) + rest);
+  opened(true);
+  const TrainedRun run = train_run(*backend_, grid_, config("whole"), true);
+  EXPECT_EQ(run.first_step, tiny_steps);
+  EXPECT_EQ(run.losses, whole_.losses);
+  EXPECT_EQ(run.heldout, whole_.heldout);
+  opened(false);
+}
+
 TEST_F(ResumeControl, WithoutAnyIntactCheckpointNothingIsTrained) {
   damage(fs::path(folder_.file("cut")) / "checkpoints" / "step-00000007" / "config.toml");
   EXPECT_THAT(message_of([&] { train_run(*backend_, grid_, config("cut"), true); }),

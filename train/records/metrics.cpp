@@ -79,6 +79,18 @@ std::optional<LostTime> cut_metrics(const std::filesystem::path& path, std::int6
   return lost;
 }
 
+std::optional<std::int64_t> last_evaluated_step(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) return std::nullopt;
+  std::int64_t last = 0;
+  for (std::string line; std::getline(file, line);) {
+    const OrderedJson object = OrderedJson::parse(line, nullptr, false);
+    if (object.is_object() && object.contains("heldout_loss"))
+      last = static_cast<std::int64_t>(number_or_0(object, "step"));
+  }
+  return last;
+}
+
 Metrics::Metrics(const Config& config, std::int64_t resumed_step, Terminal terminal)
     : lost_(cut_metrics(metrics_file(config), resumed_step)),
       lines_(metrics_file(config)),

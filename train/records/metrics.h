@@ -91,6 +91,9 @@ struct LostTime {
 /// missing file is left missing. Returns what is lost by that, with what lines cut now said of earlier times; none where there is
 /// no file. Throws Error naming the file, and the line where an earlier one is not JSON.
 std::optional<LostTime> cut_metrics(const std::filesystem::path& path, std::int64_t last_step);
+/// The last step that the file has a held-out loss of, 0 for none, lines that cannot be read passed over; none where there is
+/// no file.
+std::optional<std::int64_t> last_evaluated_step(const std::filesystem::path& path);
 
 class Metrics {
  public:

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/host_collectives.h"
 #include "core/log.h"
 #include "dist/launcher.h"
 #include "train/codes/code_map_file.h"
@@ -80,6 +81,7 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   if (changes) change_head();
   trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr,
                    changes ? changed_.back().get() : initial_.get(), options_.matmul_peak);
+  nothing_to_do_ = trainer_->state().step >= config_.train.steps && !lacks_last_evaluation();
   changed_.clear();
   resumed_.reset();  // their files and memory
   initial_.reset();
@@ -173,6 +175,15 @@ void TrainingRun::change_head() {
   changed_ = with_changed_head(*resumed_, config_, inputs_->map ? &*inputs_->map : nullptr);
   log::info("the head {} goes on as {}; the moments of its own parameters start at 0",
             head_text(resumed_->model(), resumed_->head()), head_text(config_.model, config_.head));
+}
+
+bool TrainingRun::lacks_last_evaluation() const {
+  bool lacks = false;
+  if (options_.keeps_records && grid_.world().rank() == 0 && !inputs_->heldout.empty()) {
+    const auto evaluated = last_evaluated_step(folder_.path() / "metrics.jsonl");
+    lacks = evaluated && *evaluated < trainer_->state().step;
+  }
+  return max_over(backend_, grid_.world(), lacks ? 1 : 0) > 0;
 }
 
 void TrainingRun::begin_records() {

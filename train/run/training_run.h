@@ -47,8 +47,8 @@ class TrainingRun {
               const TrainingRunOptions& options);
 
   Trainer& trainer() { return *trainer_; }
-  /// All steps were done before this run.
-  bool has_nothing_to_do() const { return trainer_->state().step >= config_.train.steps; }
+  /// All steps were done before this run, and the evaluation of the last one, which a job that died may owe.
+  bool has_nothing_to_do() const { return nothing_to_do_; }
   /// Trains (Trainer::run). Once.
   TrainOutcome train(const std::function<bool()>& stop_requested, const TimeLimit& limit = {});
 
@@ -64,6 +64,8 @@ class TrainingRun {
   /// What text counts and map are of: those that a run which goes on began with, or what data.counted_text says.
   void settle_counted_text();
   void begin_records();
+  /// Whether all steps are done and the records lack the last one's evaluation. Collective.
+  bool lacks_last_evaluation() const;
 
   Backend& backend_;
   const ProcessGrid& grid_;
@@ -77,6 +79,7 @@ class TrainingRun {
   std::optional<TrainingInputs> inputs_;
   std::optional<Trainer> trainer_;
   std::optional<Metrics> metrics_;
+  bool nothing_to_do_ = false;
 };
 
 }  // namespace vqlm
