@@ -2,8 +2,8 @@
 
 namespace vqlm {
 
-/// Where a micro-batch stands in its optimizer step. The first one begins the gradients, and the last one completes them:
-/// between the two, what is linear in the gradients of all micro-batches may wait for the last.
+/// Where a micro-batch stands in its optimizer step. The first one begins the gradients and brings in what the last update made
+/// of the parameters; the last one completes the gradients, for which what is linear in those of all micro-batches may wait.
 struct MicroBatchPlace {
   bool first = true, last = true;
 };
