@@ -16,7 +16,7 @@ bool cuda_built() {
   return false;
 }
 
-std::unique_ptr<Backend> make_cuda_backend(int /*device*/) {
+std::unique_ptr<Backend> make_cuda_backend(int /*device*/, DependentLaunch /*launch*/) {
   refuse();
 }
 

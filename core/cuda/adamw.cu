@@ -57,8 +57,9 @@ __device__ __forceinline__ void update_pack(const Arrays& arrays, std::int64_t i
 }
 
 __global__ void __launch_bounds__(threads)
-    adamw_kernel(Arrays arrays, const float* grad, const double* norm_squared, std::int64_t n, std::int64_t head,
-                 AdamWCoefficients k, float max_norm) {
+    adamw_kernel(GridDependency dependency, Arrays arrays, const float* grad, const double* norm_squared,
+                 std::int64_t n, std::int64_t head, AdamWCoefficients k, float max_norm) {
+  dependency.wait();
   float grad_scale;
   if (!clipped(grad_scale, norm_squared, max_norm)) return;
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
@@ -68,9 +69,10 @@ __global__ void __launch_bounds__(threads)
 
 /// A thread takes neighbouring columns of a row.
 template <int width>
-__global__ void adamw_rows_kernel(Arrays arrays, const float* grad, const std::int32_t* rows,
+__global__ void adamw_rows_kernel(GridDependency dependency, Arrays arrays, const float* grad, const std::int32_t* rows,
                                   const double* norm_squared, std::int64_t count, std::int64_t columns,
                                   AdamWCoefficients k, float max_norm) {
+  dependency.wait();
   const std::int64_t row = row_of_thread();
   float grad_scale;
   if (row >= count || !clipped(grad_scale, norm_squared, max_norm)) return;
@@ -80,8 +82,9 @@ __global__ void adamw_rows_kernel(Arrays arrays, const float* grad, const std::i
 }
 
 __global__ void __launch_bounds__(threads)
-    moving_average_kernel(float* average, const float* x, const double* norm_squared, std::int64_t n, std::int64_t head,
-                          float keep, float add) {
+    moving_average_kernel(GridDependency dependency, float* average, const float* x, const double* norm_squared,
+                          std::int64_t n, std::int64_t head, float keep, float add) {
+  dependency.wait();
   if (!(*norm_squared < HUGE_VAL)) return;  // infinite or NaN
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
@@ -108,8 +111,9 @@ __device__ double block_sum_of_doubles(double x) {
 }
 
 /// partials (blocks): each block's sum of x^2.
-__global__ void __launch_bounds__(threads)
-    sum_of_squares_kernel(double* partials, const float* x, std::int64_t n, std::int64_t head) {
+__global__ void __launch_bounds__(threads) sum_of_squares_kernel(GridDependency dependency, double* partials,
+                                                                 const float* x, std::int64_t n, std::int64_t head) {
+  dependency.wait();
   double sum = 0;
   for_each_pack<4>(n, head, [&](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
@@ -122,7 +126,9 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(threads) add_sums_kernel(double* out, const double* partials, int count) {
+__global__ void __launch_bounds__(threads)
+    add_sums_kernel(GridDependency dependency, double* out, const double* partials, int count) {
+  dependency.wait();
   double sum = 0;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += threads) sum += partials[i];
   sum = block_sum_of_doubles(sum);

@@ -39,8 +39,9 @@ constexpr int constants_threads = 256;
 /// exactly. Inside a sequence rows are counted in 32 bits: divisions by 64 made it 288 instructions in place of 144 (nvcc 13.0).
 template <int head_dim>
 __global__ void __launch_bounds__(constants_threads)
-    query_constants_kernel(QueryConstants* constants, const Bf16* dout, const Bf16* out, const float* lse,
-                           Layout layout) {
+    query_constants_kernel(GridDependency dependency, QueryConstants* constants, const Bf16* dout, const Bf16* out,
+                           const float* lse, Layout layout) {
+  dependency.wait();
   constexpr int lanes = head_dim / 8;
   const unsigned i = blockIdx.x * constants_threads + threadIdx.x, heads = static_cast<unsigned>(layout.heads);
   const unsigned row = i / lanes;
@@ -85,7 +86,9 @@ __device__ __forceinline__ void add_key_gradients(float (&dk)[M][head_dim / 8][4
 /// start first.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(KeyTiling<head_dim>::threads, 2)
-    key_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants, Layout layout) {
+    key_gradient_kernel(GridDependency dependency, Bf16* dqkv, const Bf16* dout, const Bf16* qkv,
+                        const QueryConstants* constants, Layout layout) {
+  dependency.wait();
   using Tiles = KeyTiling<head_dim>;
   constexpr int columns = Tiles::columns, M = Tiles::row_tiles;
   const int key_begin = static_cast<int>(blockIdx.x) * Tiles::rows, kv = static_cast<int>(blockIdx.y);
@@ -165,8 +168,9 @@ __device__ __forceinline__ void add_query_gradients(float (&dq)[M][head_dim / 8]
 /// Block (x, h, b): dq of the x-th query tile from the end of query head h of sequence b; the longest start first.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(QueryTiling<head_dim>::threads, 2)
-    query_gradient_kernel(Bf16* dqkv, const Bf16* dout, const Bf16* qkv, const QueryConstants* constants,
-                          Layout layout) {
+    query_gradient_kernel(GridDependency dependency, Bf16* dqkv, const Bf16* dout, const Bf16* qkv,
+                          const QueryConstants* constants, Layout layout) {
+  dependency.wait();
   using Tiles = QueryTiling<head_dim>;
   constexpr int columns = Tiles::columns, M = Tiles::row_tiles;
   const int query_begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * Tiles::rows;

@@ -63,20 +63,22 @@ __device__ __forceinline__ void produce_queries(const Stages& shared, const CUte
 /// Block (x, kv, b): dk and dv of the x-th key tile of key/value head kv of sequence b; the first are the longest.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(gradient_threads, 1)
-    key_gradient_sm90_kernel(const __grid_constant__ CUtensorMap dqkv, const __grid_constant__ CUtensorMap qkv,
-                             const __grid_constant__ CUtensorMap dout, const QueryConstants* constants, Layout layout) {
+    key_gradient_sm90_kernel(GridDependency dependency, const __grid_constant__ CUtensorMap dqkv,
+                             const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
+                             const QueryConstants* constants, Layout layout) {
   using Stages = KeyStages<head_dim>;
   constexpr int columns = Stages::columns;
   const Stages shared;
   const int key_begin = static_cast<int>(blockIdx.x) * gradient_rows, kv = static_cast<int>(blockIdx.y);
   const int b = static_cast<int>(blockIdx.z);
   const int last_key = min(key_begin + gradient_rows, layout.seq_len) - 1;
+  if (threadIdx.x == 0) shared.init_barriers();
+  dependency.wait();
+  __syncthreads();
   QueryTiles tiles;
   tiles.first = key_begin / columns;
   tiles.per_head = ceil_div(masked ? layout.query_end(b, last_key) : layout.seq_len, columns) - tiles.first;
   tiles.count = layout.heads / layout.kv_heads * tiles.per_head;
-  if (threadIdx.x == 0) shared.init_barriers();
-  __syncthreads();
   if (threadIdx.x < warpgroup_threads) {
     set_registers_down<gradient_producer_registers>();
     if (threadIdx.x == 0) {
@@ -160,18 +162,19 @@ __device__ __forceinline__ void produce_keys(const Stages& shared, const CUtenso
 /// Block (x, h, b): dq of the x-th query tile from the end of query head h of sequence b; the longest start first.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(gradient_threads, 1)
-    query_gradient_sm90_kernel(const __grid_constant__ CUtensorMap dqkv, const __grid_constant__ CUtensorMap qkv,
-                               const __grid_constant__ CUtensorMap dout, const QueryConstants* constants,
-                               Layout layout) {
+    query_gradient_sm90_kernel(GridDependency dependency, const __grid_constant__ CUtensorMap dqkv,
+                               const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap dout,
+                               const QueryConstants* constants, Layout layout) {
   using Stages = QueryStages<head_dim>;
   constexpr int columns = Stages::columns;
   const Stages shared;
   const int query_begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * gradient_rows;
   const int h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
+  if (threadIdx.x == 0) shared.init_barriers();
+  dependency.wait();
+  __syncthreads();
   const int first_tile = masked ? layout.first_key(b, query_begin) / columns : 0;
   const int count = query_begin / columns + 1 - first_tile;
-  if (threadIdx.x == 0) shared.init_barriers();
-  __syncthreads();
   if (threadIdx.x < warpgroup_threads) {
     set_registers_down<gradient_producer_registers>();
     if (threadIdx.x == 0) produce_keys<head_dim>(shared, qkv, dout, layout, first_tile, count, query_begin, h, b);

@@ -40,7 +40,8 @@ struct Cached {
 
 /// Copies the new rows' keys and values to their positions, 8 numbers a thread.
 template <int head_dim>
-__global__ void __launch_bounds__(threads) append_kernel(Cached p, std::int64_t packs) {
+__global__ void __launch_bounds__(threads) append_kernel(GridDependency dependency, Cached p, std::int64_t packs) {
+  dependency.wait();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   if (i >= packs) return;
   constexpr int head_packs = head_dim / 8;
@@ -95,7 +96,8 @@ __device__ __forceinline__ void meet_keys(Running<group>& running, const float (
 
 /// Block (x, y): part x % parts of the positions for row x / parts of qkv, and the y-th `group` of query heads.
 template <int head_dim, int group>
-__global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
+__global__ void __launch_bounds__(threads) decode_kernel(GridDependency dependency, Cached p) {
+  dependency.wait();
   constexpr int lanes = head_dim / 8, step = threads / lanes;
   const int thread = static_cast<int>(threadIdx.x), column = thread % lanes * 8;
   const std::int64_t r = blockIdx.x / p.parts, b = r / p.seq_len;
@@ -155,7 +157,8 @@ __global__ void __launch_bounds__(threads) decode_kernel(Cached p) {
 
 /// Block: one query head of one row; a thread combines the parts of one column.
 template <int head_dim>
-__global__ void __launch_bounds__(head_dim) combine_kernel(Cached p) {
+__global__ void __launch_bounds__(head_dim) combine_kernel(GridDependency dependency, Cached p) {
+  dependency.wait();
   const std::int64_t head = blockIdx.x, first = head * p.parts;
   const int column = static_cast<int>(threadIdx.x);
   float maximum = -INFINITY, sum = 0, out = 0;

@@ -124,7 +124,8 @@ __device__ __forceinline__ void finish_softmax(float* lse, const RunningSoftmax&
 /// start first and the short ones fill the gaps at the end.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(threads, 2)
-    attention_forward_kernel(Bf16* out, float* lse, const Bf16* qkv, Layout layout) {
+    attention_forward_kernel(GridDependency dependency, Bf16* out, float* lse, const Bf16* qkv, Layout layout) {
+  dependency.wait();
   const int query_begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * query_tile;
   const int h = static_cast<int>(blockIdx.y), kv = h / (layout.heads / layout.kv_heads);
   const std::int64_t b = blockIdx.z;

@@ -218,15 +218,16 @@ __device__ __forceinline__ void consume(const Stages<head_dim>& shared, const CU
 /// Block (x, h, b): the x-th query tile from the end of query head h of sequence b; the longest rows of tiles start first.
 template <int head_dim, bool masked>
 __global__ void __launch_bounds__(hopper_threads, 1)
-    attention_forward_sm90_kernel(const __grid_constant__ CUtensorMap out, float* lse,
+    attention_forward_sm90_kernel(GridDependency dependency, const __grid_constant__ CUtensorMap out, float* lse,
                                   const __grid_constant__ CUtensorMap qkv, Layout layout) {
   const Stages<head_dim> shared;
   const int h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z);
+  if (threadIdx.x == 0) shared.init_barriers();
+  dependency.wait();
+  __syncthreads();
   Tiles tiles;
   tiles.last = static_cast<int>(gridDim.x - 1 - blockIdx.x);
   tiles.count = tiles.last + 1 - (masked ? layout.first_key(b, tiles.last * tile) / tile : 0);
-  if (threadIdx.x == 0) shared.init_barriers();
-  __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / warpgroup_threads;
   if (group == 0) {
     set_registers_down<producer_registers>();

@@ -37,7 +37,7 @@ int make_current(int device) {
 
 class CudaBackend final : public Backend, public ChoiceOfProducts {
  public:
-  explicit CudaBackend(const CudaDevice& device)
+  CudaBackend(const CudaDevice& device, DependentLaunch launch)
       : device_(make_current(device.index)),
         description_(fmt::format("cuda:{} {}", device.index, device.name)),
         memory_(device_, stream_.get()),
@@ -50,12 +50,14 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
                 .multiprocessors = device.multiprocessors,
                 .library = {}},
                cuda::cache_bytes(device.index), stream_.get(), matmul_workspace_.data(), matmul_workspace_.bytes()),
-        context_{.stream = stream_.get(),
+        context_{.stream = cuda::LaunchStream(stream_.get(), &launches_),
                  .multiprocessors = device.multiprocessors,
                  .compute_capability = device.compute_capability,
                  .shared_memory_per_block = device.shared_memory_per_block,
                  .workspace = &workspace_,
-                 .plans = &plans_} {}
+                 .plans = &plans_} {
+    launches_.allow(launch == DependentLaunch::yes && cuda::can_launch_dependents(device.compute_capability));
+  }
   /// What is still enqueued uses the members: it ends first.
   ~CudaBackend() override { cuda::cuda_log_failure(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize"); }
   CudaBackend(const CudaBackend&) = delete;
@@ -68,7 +70,9 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
 
   Buffer allocate(std::size_t bytes, MemoryUse use) override {
     make_current(device_);
-    return Buffer(*this, memory_.allocate(bytes, use), bytes, use);
+    void* const data = memory_.allocate(bytes, use);
+    launches_.behind_other_work();
+    return Buffer(*this, data, bytes, use);
   }
   MemoryAccount memory() const override { return memory_.account(); }
   void copy(Tensor dst, Tensor src) override {
@@ -76,20 +80,24 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
     if (src.numel() == 0) return;
     cuda_check(cudaMemcpyAsync(dst.data(), src.data(), src.bytes(), cudaMemcpyDeviceToDevice, context().stream),
                "cudaMemcpyAsync on the device");
+    launches_.behind_other_work();
   }
   void copy_from_host(Tensor dst, const void* src) override {
     make_current(device_);
     staging_.to_device(dst.data(), src, dst.bytes());
+    launches_.behind_other_work();
   }
   void copy_to_host(void* dst, Tensor src) override {
     make_current(device_);
     staging_.to_host(dst, src.data(), src.bytes());
+    launches_.behind_other_work();
   }
   void fill(Tensor x, float value) override { cuda::fill(context(), x, value); }
   void round_to_activation(Tensor dst, Tensor src) override { cuda::round_to_activation(context(), dst, src); }
   std::uint64_t fingerprint(Tensor x) override {
     std::uint64_t result = 0;
     staging_.to_host(&result, cuda::fingerprint(context(), x), sizeof(result));
+    launches_.behind_other_work();
     return result;
   }
 
@@ -102,6 +110,7 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
   void wait(Stream stream, const Event& event) override {
     if (event.handle() == nullptr) return;  // already reached
     cuda_check(cudaStreamWaitEvent(handle_of(stream), handle_of(event), 0), "cudaStreamWaitEvent");
+    if (stream.handle == stream_.get()) launches_.behind_other_work();
     if (captured_waits_) captured_waits_->push_back(event);
   }
   void synchronize() override {
@@ -113,13 +122,16 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
   Graph capture(const std::function<void()>& work) override {
     make_current(device_);
     cuda::StreamCapture capture(stream_.get());
+    launches_.behind_other_work();  // the graph's first kernel has none in front
     captured_waits_.emplace();
     try {
       work();
     } catch (...) {
       captured_waits_.reset();
+      launches_.behind_other_work();
       throw;
     }
+    launches_.behind_other_work();
     return capture.finish(*std::exchange(captured_waits_, std::nullopt));
   }
   ProductAlgorithms& product_algorithms() override {
@@ -128,6 +140,7 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
   }
   void replay(const Graph& graph) override {
     cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle()), context().stream), "cudaGraphLaunch");
+    launches_.behind_other_work();
   }
 
  private:
@@ -137,6 +150,7 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
   void deallocate(void* data, std::size_t bytes, MemoryUse use) noexcept override {
     cuda::cuda_log_failure(cudaSetDevice(device_), "cudaSetDevice");
     memory_.free(data, bytes, use);
+    launches_.behind_other_work();
   }
 
   const cuda::Context& context() const {
@@ -148,6 +162,7 @@ class CudaBackend final : public Backend, public ChoiceOfProducts {
   int device_;
   std::string description_;
   cuda::DeviceStream stream_;
+  cuda::DependentLaunches launches_;
   std::shared_ptr<cuda::EventPool> events_ = cuda::EventPool::make(cuda::Timing::no);
   std::shared_ptr<cuda::EventPool> time_marks_ = cuda::EventPool::make(cuda::Timing::yes);
   cuda::DeviceMemory memory_;
@@ -164,6 +179,7 @@ Event CudaBackend::mark_time(Stream stream) {
   // In a graph an ordinary record only orders the graph's own nodes; an external one is a node that records.
   const unsigned flags = cuda::is_capturing(handle_of(stream)) ? cudaEventRecordExternal : cudaEventRecordDefault;
   cuda_check(cudaEventRecordWithFlags(handle_of(event), handle_of(stream), flags), "cudaEventRecordWithFlags");
+  launches_.behind_other_work();
   return event;
 }
 
@@ -176,9 +192,9 @@ double CudaBackend::seconds_between(const Event& begin, const Event& end) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(int device) {
+std::unique_ptr<Backend> make_cuda_backend(int device, DependentLaunch launch) {
   cuda::require_device(device);
-  return std::make_unique<CudaBackend>(cuda_device(device));
+  return std::make_unique<CudaBackend>(cuda_device(device), launch);
 }
 
 }  // namespace vqlm

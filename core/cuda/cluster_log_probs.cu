@@ -47,7 +47,8 @@ __device__ __forceinline__ float member_score(const Operands& p, const float* h,
 }
 
 template <int pack>
-__global__ void __launch_bounds__(threads) cluster_log_probs_kernel(Operands p) {
+__global__ void __launch_bounds__(threads) cluster_log_probs_kernel(GridDependency dependency, Operands p) {
+  dependency.wait();
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t entry = blockIdx.x;
   const std::int32_t cluster = p.clusters[entry];

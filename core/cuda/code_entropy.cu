@@ -18,16 +18,18 @@ unsigned blocks_for(std::int64_t threads) {
 }
 
 __global__ void __launch_bounds__(block_threads)
-    clusters_kernel(std::int32_t* clusters, const std::int32_t* targets, const std::int32_t* cluster_of_token,
-                    std::int64_t rows) {
+    clusters_kernel(GridDependency dependency, std::int32_t* clusters, const std::int32_t* targets,
+                    const std::int32_t* cluster_of_token, std::int64_t rows) {
+  dependency.wait();
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (n < rows) clusters[n] = targets[n] < 0 ? -1 : cluster_of_token[targets[n]];
 }
 
 /// row_begin[k], k in 0 .. codes: how many rows have clusters below k, by bisection of the sorted rows.
 __global__ void __launch_bounds__(block_threads)
-    row_begin_kernel(std::int32_t* row_begin, const std::int32_t* order, const std::int32_t* clusters,
-                     std::int64_t rows, std::int64_t codes) {
+    row_begin_kernel(GridDependency dependency, std::int32_t* row_begin, const std::int32_t* order,
+                     const std::int32_t* clusters, std::int64_t rows, std::int64_t codes) {
+  dependency.wait();
   const std::int64_t k = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (k > codes) return;
   std::int64_t low = 0, high = rows;  // the answer lies in [low, high]
@@ -44,8 +46,9 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 __global__ void __launch_bounds__(block_threads)
-    codes_from_averages_kernel(float* codebook, const float* sums, const float* counts, std::int64_t n, std::int64_t d,
-                               float scale) {
+    codes_from_averages_kernel(GridDependency dependency, float* codebook, const float* sums, const float* counts,
+                               std::int64_t n, std::int64_t d, float scale) {
+  dependency.wait();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (i >= n) return;
   const float count = counts[i / d];
@@ -55,8 +58,10 @@ __global__ void __launch_bounds__(block_threads)
 /// A warp per row. width: elements a lane reads at once.
 template <int width>
 __global__ void __launch_bounds__(block_threads)
-    commitment_kernel(float* penalty, __nv_bfloat16* dh, const __nv_bfloat16* h, const __nv_bfloat16* codebook,
-                      const std::int32_t* clusters, std::int64_t rows, std::int64_t d, float rate, float scale) {
+    commitment_kernel(GridDependency dependency, float* penalty, __nv_bfloat16* dh, const __nv_bfloat16* h,
+                      const __nv_bfloat16* codebook, const std::int32_t* clusters, std::int64_t rows, std::int64_t d,
+                      float rate, float scale) {
+  dependency.wait();
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * (block_threads / warp_size) + threadIdx.x / warp_size;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   if (n >= rows) return;

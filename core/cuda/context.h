@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/cuda/dependent_launch.h"
 
 namespace vqlm {
 class Backend;
@@ -37,7 +38,7 @@ class Workspace {
 };
 
 struct Context {
-  cudaStream_t stream = nullptr;
+  LaunchStream stream;
   int multiprocessors = 0;
   int compute_capability = 0;               // 80, 90, ...
   std::size_t shared_memory_per_block = 0;  // bytes that one block may use, opted in

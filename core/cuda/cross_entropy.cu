@@ -71,8 +71,10 @@ __device__ __forceinline__ void visit_row(const __nv_bfloat16* row, const float*
 
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
-    statistics_kernel(float* statistics, const __nv_bfloat16* logits, const float* bias, const std::int32_t* targets,
-                      std::int64_t rows, std::int64_t width, ClassShard classes, float cap) {
+    statistics_kernel(GridDependency dependency, float* statistics, const __nv_bfloat16* logits, const float* bias,
+                      const std::int32_t* targets, std::int64_t rows, std::int64_t width, ClassShard classes,
+                      float cap) {
+  dependency.wait();
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;  // whole warps, or none where a row has a block
   const __nv_bfloat16* const row = logits + n * width;
@@ -88,8 +90,9 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 __global__ void __launch_bounds__(block_threads)
-    combine_kernel(float* nll, float* lse, float* penalty, const float* statistics, const std::int32_t* targets,
-                   std::int64_t shards, std::int64_t rows, float z_loss) {
+    combine_kernel(GridDependency dependency, float* nll, float* lse, float* penalty, const float* statistics,
+                   const std::int32_t* targets, std::int64_t shards, std::int64_t rows, float z_loss) {
+  dependency.wait();
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (n >= rows) return;
   float maximum = statistics[3 * n];
@@ -127,8 +130,10 @@ struct WriteGradient {
 
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
-    gradient_kernel(__nv_bfloat16* logits, const float* bias, const float* lse, const std::int32_t* targets,
-                    std::int64_t rows, std::int64_t width, ClassShard classes, float scale, float z_loss, float cap) {
+    gradient_kernel(GridDependency dependency, __nv_bfloat16* logits, const float* bias, const float* lse,
+                    const std::int32_t* targets, std::int64_t rows, std::int64_t width, ClassShard classes, float scale,
+                    float z_loss, float cap) {
+  dependency.wait();
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;
   __nv_bfloat16* const row = logits + n * width;
@@ -143,7 +148,9 @@ __global__ void __launch_bounds__(block_threads)
 
 template <int threads>
 __global__ void __launch_bounds__(block_threads)
-    log_softmax_kernel(float* logits, const float* bias, std::int64_t rows, std::int64_t classes, float cap) {
+    log_softmax_kernel(GridDependency dependency, float* logits, const float* bias, std::int64_t rows,
+                       std::int64_t classes, float cap) {
+  dependency.wait();
   const std::int64_t n = RowThreads<threads>::row();
   if (n >= rows) return;
   float* const row = logits + n * classes;

@@ -13,11 +13,14 @@ namespace vqlm {
 /// True where the program was built with CUDA.
 bool cuda_built();
 
+/// Whether kernels may begin before the one in front of them has ended (dependent_launch.h), where the device can do it.
+enum class DependentLaunch { no, yes };
+
 /// Opens GPU `device`. Its memory is the device's default stream-ordered pool, which keeps what it has once taken, or plain
 /// blocks where it has no pool. Throws
 /// Error where the program has no CUDA, the machine no GPU, the driver is too old, `device` is out of range, or the GPU
 /// is older than compute capability 8.0 (bf16 tensor cores, asynchronous copies to shared memory).
-std::unique_ptr<Backend> make_cuda_backend(int device);
+std::unique_ptr<Backend> make_cuda_backend(int device, DependentLaunch launch = DependentLaunch::yes);
 
 /// GPUs that this process sees; 0 without CUDA, without a driver, or with CUDA_VISIBLE_DEVICES empty.
 int cuda_device_count();

@@ -11,8 +11,9 @@ namespace {
 
 /// Block b: sequence b.
 __global__ void __launch_bounds__(warp_size)
-    find_documents_kernel(std::int32_t* documents, const std::int32_t* tokens, std::int32_t end_of_text, int length,
-                          int past, std::int64_t capacity) {
+    find_documents_kernel(GridDependency dependency, std::int32_t* documents, const std::int32_t* tokens,
+                          std::int32_t end_of_text, int length, int past, std::int64_t capacity) {
+  dependency.wait();
   const std::int64_t b = blockIdx.x;
   std::int32_t* const begins = documents + b * capacity;
   std::int32_t* const ends = documents + (gridDim.x + b) * capacity;

@@ -17,7 +17,8 @@ namespace vqlm::cuda {
 namespace {
 
 template <class T, int width>
-__global__ void fill_kernel(T* x, std::int64_t n, std::int64_t head, T value) {
+__global__ void fill_kernel(GridDependency dependency, T* x, std::int64_t n, std::int64_t head, T value) {
+  dependency.wait();
   for_each_pack<width>(n, head, [=](auto pack_width, std::int64_t i) {
     Pack<T, decltype(pack_width)::value> pack;
 #pragma unroll
@@ -33,7 +34,9 @@ void fill_with(const Context& context, T* x, std::int64_t n, T value) {
          elements_before_packs<width>(n, x), value);
 }
 
-__global__ void round_kernel(__nv_bfloat16* dst, const float* src, std::int64_t n, std::int64_t head) {
+__global__ void round_kernel(GridDependency dependency, __nv_bfloat16* dst, const float* src, std::int64_t n,
+                             std::int64_t head) {
+  dependency.wait();
   for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
     float x[decltype(pack_width)::value];
     load_pack(x, src + i);
@@ -46,8 +49,9 @@ constexpr int sum_rows = 8;  // warps of a block of column_sums_kernel: rows tha
 /// partials (row tiles, columns), columns in whole packs: the sums over the tile's rows of x (rows, stride); a block covers
 /// 32 packs of columns.
 template <int width>
-__global__ void column_sums_kernel(float* partials, const __nv_bfloat16* x, std::int64_t rows, std::int64_t stride,
-                                   std::int64_t columns, std::int64_t tile) {
+__global__ void column_sums_kernel(GridDependency dependency, float* partials, const __nv_bfloat16* x,
+                                   std::int64_t rows, std::int64_t stride, std::int64_t columns, std::int64_t tile) {
+  dependency.wait();
   __shared__ float of_warp[sum_rows][width][warp_size];
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
@@ -92,8 +96,9 @@ void column_sums(const Context& context, Tensor out, Tensor x, std::int64_t firs
 
 /// Columns [0, columns) of x (rows, stride) += bias.
 template <int width>
-__global__ void add_bias_kernel(__nv_bfloat16* x, const float* bias, std::int64_t rows, std::int64_t stride,
-                                std::int64_t columns) {
+__global__ void add_bias_kernel(GridDependency dependency, __nv_bfloat16* x, const float* bias, std::int64_t rows,
+                                std::int64_t stride, std::int64_t columns) {
+  dependency.wait();
   const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
@@ -106,8 +111,9 @@ __global__ void add_bias_kernel(__nv_bfloat16* x, const float* bias, std::int64_
   }
 }
 
-__global__ void add_kernel(__nv_bfloat16* out, const __nv_bfloat16* a, const __nv_bfloat16* b, std::int64_t n,
-                           std::int64_t head) {
+__global__ void add_kernel(GridDependency dependency, __nv_bfloat16* out, const __nv_bfloat16* a,
+                           const __nv_bfloat16* b, std::int64_t n, std::int64_t head) {
+  dependency.wait();
   for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
     float x[decltype(pack_width)::value], y[decltype(pack_width)::value];
     load_pack(x, a + i);
@@ -118,7 +124,9 @@ __global__ void add_kernel(__nv_bfloat16* out, const __nv_bfloat16* a, const __n
   });
 }
 
-__global__ void scale_kernel(__nv_bfloat16* x, std::int64_t n, std::int64_t head, float factor) {
+__global__ void scale_kernel(GridDependency dependency, __nv_bfloat16* x, std::int64_t n, std::int64_t head,
+                             float factor) {
+  dependency.wait();
   for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
     float y[decltype(pack_width)::value];
     load_pack(y, x + i);
@@ -130,8 +138,9 @@ __global__ void scale_kernel(__nv_bfloat16* x, std::int64_t n, std::int64_t head
 
 /// Run i of the destination, `columns` elements, comes from run (i % outer) * inner + i / outer of the source.
 template <int width>
-__global__ void swap_axes_kernel(__nv_bfloat16* dst, const __nv_bfloat16* src, std::int64_t outer, std::int64_t inner,
-                                 std::int64_t columns) {
+__global__ void swap_axes_kernel(GridDependency dependency, __nv_bfloat16* dst, const __nv_bfloat16* src,
+                                 std::int64_t outer, std::int64_t inner, std::int64_t columns) {
+  dependency.wait();
   const std::int64_t run = row_of_thread();
   if (run >= outer * inner) return;
   const __nv_bfloat16* const from = src + (run % outer * inner + run / outer) * columns;

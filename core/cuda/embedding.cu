@@ -20,9 +20,10 @@ namespace vqlm::cuda {
 namespace {
 
 template <int width>
-__global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t* ids, const __nv_bfloat16* table,
-                                         const __nv_bfloat16* base, std::int64_t tokens, std::int64_t rows,
-                                         std::int64_t columns, std::int64_t first_row) {
+__global__ void embedding_forward_kernel(GridDependency dependency, __nv_bfloat16* out, const std::int32_t* ids,
+                                         const __nv_bfloat16* table, const __nv_bfloat16* base, std::int64_t tokens,
+                                         std::int64_t rows, std::int64_t columns, std::int64_t first_row) {
+  dependency.wait();
   const std::int64_t token = row_of_thread();
   if (token >= tokens) return;
   const std::int64_t row = ids[token] - first_row;
@@ -44,8 +45,9 @@ __global__ void embedding_forward_kernel(__nv_bfloat16* out, const std::int32_t*
 }
 
 /// keys (tokens): the table's row of each token, -1 where this shard does not have it.
-__global__ void table_rows_kernel(std::int32_t* keys, const std::int32_t* ids, std::int64_t tokens, std::int64_t rows,
-                                  std::int64_t first_row) {
+__global__ void table_rows_kernel(GridDependency dependency, std::int32_t* keys, const std::int32_t* ids,
+                                  std::int64_t tokens, std::int64_t rows, std::int64_t first_row) {
+  dependency.wait();
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= tokens) return;
   const std::int64_t row = ids[n] - first_row;
@@ -72,7 +74,9 @@ constexpr int rows_in_flight = 8;  // loads that a thread has under way
 /// partials (pieces, 2, columns). Dynamic shared memory: the piece's keys with a neighbour on each side, then its row numbers.
 template <int width>
 __global__ void __launch_bounds__(piece_threads)
-    sum_pieces_kernel(float* dtable, float* partials, const __nv_bfloat16* dout, Pieces pieces, std::int64_t columns) {
+    sum_pieces_kernel(GridDependency dependency, float* dtable, float* partials, const __nv_bfloat16* dout,
+                      Pieces pieces, std::int64_t columns) {
+  dependency.wait();
   std::int32_t* const key = dynamic_shared<std::int32_t>() + 1;  // key[-1 .. length]
   std::int32_t* const row = key + pieces.length + 1;
   const std::int64_t begin = blockIdx.x * pieces.length;
@@ -121,7 +125,9 @@ constexpr int join_warps = 8;
 
 /// Adds the partial sums of each token that reaches over a piece's end; the block of the piece where it begins does it.
 template <int width>
-__global__ void join_pieces_kernel(float* dtable, const float* partials, Pieces pieces, std::int64_t columns) {
+__global__ void join_pieces_kernel(GridDependency dependency, float* dtable, const float* partials, Pieces pieces,
+                                   std::int64_t columns) {
+  dependency.wait();
   __shared__ float of_warp[join_warps][width][warp_size];
   const std::int64_t piece = blockIdx.x, begin = piece * pieces.length, end = begin + pieces.length;
   const std::int32_t key = pieces.key(end - 1);

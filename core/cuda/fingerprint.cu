@@ -38,7 +38,7 @@ __device__ __forceinline__ std::uint64_t mixed_pack(const Bits* x, std::int64_t 
   return sum;
 }
 
-/// sum accumulates over the grid's blocks.
+/// sum accumulates over the grid's blocks. Without a GridDependency: a memset, no kernel, stands in front of it.
 template <class Bits>
 __global__ void __launch_bounds__(threads)
     fingerprint_kernel(unsigned long long* sum, const Bits* x, std::int64_t n, std::int64_t head) {

@@ -8,8 +8,10 @@
 #include <cstddef>
 #include <source_location>
 #include <string>
+#include <type_traits>
 #include <utility>
 
+#include "core/cuda/dependent_launch.h"
 #include "core/cuda/shared_memory.h"
 #include "core/error.h"
 
@@ -21,7 +23,7 @@ struct LaunchShape {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;
-  cudaStream_t stream = nullptr;
+  LaunchStream stream;
   std::source_location where = std::source_location::current();
 };
 
@@ -35,11 +37,28 @@ inline std::string describe(const LaunchShape& shape) {
          " B of shared memory)";
 }
 
-/// Queues `kernel` on the shape's stream; arguments are converted to the kernel's parameter types and copied. Throws
-/// Error naming the call's place where the launch is refused. An empty grid is refused: launchers return early instead.
-template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
-  static_assert(sizeof...(Parameters) == sizeof...(Arguments));
+/// A kernel whose first parameter this is may begin before the kernels in front of it in the stream have ended (programmatic
+/// dependent launch). It promises that every thread calls wait() on every path, before its first access to global memory, read
+/// or write, and before it ends; the compiler says where it is forgotten (an unused parameter), the host executor where it
+/// comes too late, tests/cuda/machine_code_test.py what nvcc made of it.
+struct GridDependency {
+  /// Returns when all earlier kernels have ended and their writes are seen, since each of those waited for its own
+  /// predecessors. From then on the next kernel in the stream may be launched: its own wait keeps it from what this one
+  /// writes. Below compute capability 9.0 nothing, as launches are ordinary ones there.
+  __device__ __forceinline__ void wait() const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+  }
+};
+
+namespace detail {
+
+/// Arguments as the kernel's parameters.
+template <class... Parameters>
+void launch_kernel(void (*kernel)(Parameters...), const LaunchShape& shape, bool promises,
+                   std::type_identity_t<Parameters>... arguments) {
   const auto check = [&shape](cudaError_t status) {
     if (status != cudaSuccess) {
       throw Error("kernel launch at " + describe(shape) + ": " + cudaGetErrorString(status));
@@ -55,7 +74,30 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(std::forward<Arguments>(arguments))...));
+  cudaLaunchAttribute dependent{};
+  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  dependent.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &dependent;
+  config.numAttrs = shape.stream.next_is_dependent(promises) ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, std::move(arguments)...));
+}
+
+}  // namespace detail
+
+/// Queues `kernel` on the shape's stream; arguments are converted to the kernel's parameter types and copied. Throws
+/// Error naming the call's place where the launch is refused. An empty grid is refused: launchers return early instead.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments));
+  detail::launch_kernel(kernel, shape, false, static_cast<Parameters>(std::forward<Arguments>(arguments))...);
+}
+
+/// The same for a kernel that waits: as a dependent where the stream allows it.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(GridDependency, Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments));
+  detail::launch_kernel(kernel, shape, true, GridDependency{},
+                        static_cast<Parameters>(std::forward<Arguments>(arguments))...);
 }
 
 /// The block's dynamic shared memory, aligned to 128 bytes (the widest alignment that bulk copies ask for).

@@ -73,6 +73,7 @@ void run_on_copies(const Context& context, ProductShape shape, const Matmul& op)
   if (shape.accumulate == Accumulate::yes) c.bring(context.stream);
   context.plans->run(shape, a.data(), b.data(), c.data());
   c.take_back(context.stream);
+  context.stream.behind_other_work();
 }
 
 }  // namespace
@@ -84,6 +85,7 @@ void run(const Context& context, const Matmul& op) {
   if (k == 0) {  // an empty sum; zero is zero bits in both dtypes
     if (op.accumulate == Accumulate::no) {
       cuda_check(cudaMemsetAsync(op.c.data(), 0, op.c.bytes(), context.stream), "cudaMemsetAsync");
+      context.stream.behind_other_work();
     }
     return;
   }

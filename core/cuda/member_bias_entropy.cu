@@ -35,7 +35,8 @@ __device__ void add_bias_gradient(const Problem& problem, int k, float lse) {
 }
 
 /// A block per cluster.
-__global__ void __launch_bounds__(threads) bias_entropy_kernel(Problem problem) {
+__global__ void __launch_bounds__(threads) bias_entropy_kernel(GridDependency dependency, Problem problem) {
+  dependency.wait();
   const int k = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const std::int32_t first_row = problem.row_begin[k], rows = problem.row_begin[k + 1] - first_row;
   const std::int32_t first = problem.member_begin[k], members = problem.member_begin[k + 1] - first;

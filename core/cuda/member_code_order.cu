@@ -52,7 +52,8 @@ __device__ __forceinline__ void add_up(int* place) {
 }
 
 /// Blocks (cluster, 8 groups).
-__global__ void __launch_bounds__(threads) code_order_kernel(Problem problem) {
+__global__ void __launch_bounds__(threads) code_order_kernel(GridDependency dependency, Problem problem) {
+  dependency.wait();
   __shared__ int places[warps][codes];
   const int k = static_cast<int>(blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;

@@ -208,7 +208,9 @@ __device__ __forceinline__ void store_part(const float (&acc)[2][8][4], const Pr
 
 /// Blocks (group and its slices, part).
 template <bool aligned, int slices>
-__global__ void __launch_bounds__(threads_for(slices), 2 / slices) codebook_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(threads_for(slices), 2 / slices)
+    codebook_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   constexpr int threads = threads_for(slices);
   const int shares = ceil_div(problem.width, slices * slice);  // of a group's columns
   const int g = static_cast<int>(blockIdx.x) / shares;
@@ -246,7 +248,8 @@ constexpr int copies_in_flight = 4;
 
 /// dcodebook += the copies, in order; `pack` neighbours a thread.
 template <int pack>
-__global__ void __launch_bounds__(add_threads) add_parts_kernel(Problem problem) {
+__global__ void __launch_bounds__(add_threads) add_parts_kernel(GridDependency dependency, Problem problem) {
+  dependency.wait();
   const std::int64_t count = static_cast<std::int64_t>(problem.codes_per_group) * problem.d;
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * add_threads + threadIdx.x) * pack;
   if (i >= count) return;

@@ -102,7 +102,8 @@ __device__ __forceinline__ void add_rows(const Problem& problem, const Tile& til
 }
 
 template <Vectors vectors, bool aligned>
-__global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(hidden_threads) hidden_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   const Tile tile = problem.tile(blockIdx.x, wave);
   if (tile.rows == 0) return;
   bf16* const shared = dynamic_shared<bf16>();
@@ -144,7 +145,8 @@ __global__ void __launch_bounds__(hidden_threads) hidden_kernel(Problem problem,
 constexpr int bias_threads = 256;
 constexpr int bias_blocks = 8;  // share a cluster's members
 
-__global__ void __launch_bounds__(bias_threads) bias_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(bias_threads) bias_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   const int k = static_cast<int>(blockIdx.x), warps = bias_threads / warp_size;
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const std::int32_t begin = problem.tile_begin[k], end = problem.tile_begin[k + 1];

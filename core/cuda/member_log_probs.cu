@@ -104,7 +104,8 @@ __device__ __forceinline__ void score_cluster(float* scores, float* shifts, cons
 }
 
 template <int N, bool shared_tables>
-__global__ void __launch_bounds__(block_threads) log_probs_kernel(LogProbs p) {
+__global__ void __launch_bounds__(block_threads) log_probs_kernel(GridDependency dependency, LogProbs p) {
+  dependency.wait();
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t block = blockIdx.x;
   Floats<N>* table = nullptr;

@@ -66,8 +66,9 @@ __device__ __forceinline__ void add_to_batch(float* first, const float (&x)[widt
 
 template <int width>
 __global__ void __launch_bounds__(threads)
-    add_member_means_kernel(__nv_bfloat16* out, const __nv_bfloat16* codebook, const __nv_bfloat16* members,
-                            const std::int32_t* member_begin, std::int64_t columns) {
+    add_member_means_kernel(GridDependency dependency, __nv_bfloat16* out, const __nv_bfloat16* codebook,
+                            const __nv_bfloat16* members, const std::int32_t* member_begin, std::int64_t columns) {
+  dependency.wait();
   const std::int64_t k = blockIdx.x;
   const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (j >= columns) return;
@@ -83,8 +84,10 @@ __global__ void __launch_bounds__(threads)
 
 template <int width>
 __global__ void __launch_bounds__(threads)
-    member_means_part_kernel(float* means, const __nv_bfloat16* vectors, const std::int32_t* member_begin,
-                             const std::int32_t* cluster_sizes, std::int64_t columns) {
+    member_means_part_kernel(GridDependency dependency, float* means, const __nv_bfloat16* vectors,
+                             const std::int32_t* member_begin, const std::int32_t* cluster_sizes,
+                             std::int64_t columns) {
+  dependency.wait();
   const std::int64_t k = blockIdx.x;
   const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (j >= columns) return;
@@ -99,9 +102,10 @@ __global__ void __launch_bounds__(threads)
 
 template <int width>
 __global__ void __launch_bounds__(threads)
-    add_member_means_backward_kernel(float* dcodebook, float* dmembers, const float* dout,
+    add_member_means_backward_kernel(GridDependency dependency, float* dcodebook, float* dmembers, const float* dout,
                                      const std::int32_t* member_begin, const std::int32_t* cluster_sizes,
                                      std::int64_t columns) {
+  dependency.wait();
   const std::int64_t k = blockIdx.x;
   const std::int64_t j = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (j >= columns) return;

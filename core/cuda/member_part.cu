@@ -18,7 +18,9 @@ namespace {
 
 constexpr int threads = 256;
 
-__global__ void __launch_bounds__(threads) empty_statistics_kernel(float* statistics, std::int64_t rows) {
+__global__ void __launch_bounds__(threads)
+    empty_statistics_kernel(GridDependency dependency, float* statistics, std::int64_t rows) {
+  dependency.wait();
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   if (n >= rows) return;
   statistics[3 * n] = -FLT_MAX;

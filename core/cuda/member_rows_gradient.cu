@@ -131,7 +131,8 @@ __device__ __forceinline__ void add_rows(float* out, const float (&acc)[4][4][4]
 
 /// Blocks (cluster, part of its members, slice of columns).
 template <bool aligned>
-__global__ void __launch_bounds__(threads, 4) own_vector_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(threads, 4) own_vector_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   const int k = static_cast<int>(blockIdx.x), column = static_cast<int>(blockIdx.z) * slice;
   const std::int32_t begin = problem.tile_begin[k], end = problem.tile_begin[k + 1];
   const std::int32_t first_member = problem.member_begin[k], members = problem.member_begin[k + 1] - first_member;

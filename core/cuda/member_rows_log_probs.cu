@@ -48,7 +48,8 @@ __device__ __forceinline__ void score_cluster(float* scores, float* shifts, cons
   if (lane == 0) shifts[k] = p.code_log_probs[n * p.clusters + k] - (all + logf(total));
 }
 
-__global__ void __launch_bounds__(threads) own_vector_log_probs_kernel(Rows p) {
+__global__ void __launch_bounds__(threads) own_vector_log_probs_kernel(GridDependency dependency, Rows p) {
+  dependency.wait();
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t block = blockIdx.x;
   float *const scores = p.scores + block * p.vocabulary, *const shifts = p.shifts + block * p.clusters;

@@ -116,7 +116,8 @@ __device__ __forceinline__ void store_scores(const float (&acc)[2][8][4], const 
 }
 
 template <Vectors vectors, bool aligned>
-__global__ void __launch_bounds__(score_threads) score_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(score_threads) score_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   const Tile tile = problem.tile(blockIdx.x, wave);
   bf16* const shared = dynamic_shared<bf16>();
   const int steps = ceil_div(problem.d, depth), row_pairs = ceil_div(tile.rows, 16);
@@ -162,7 +163,9 @@ struct RunningSum {
 };
 
 /// Threads (slice, row): neighbouring threads read neighbouring rows of one member, slices share the members.
-__global__ void __launch_bounds__(softmax_threads) softmax_kernel(Problem problem, int wave) {
+__global__ void __launch_bounds__(softmax_threads)
+    softmax_kernel(GridDependency dependency, Problem problem, int wave) {
+  dependency.wait();
   __shared__ float maxima[softmax_threads], sums[softmax_threads], row_lse[tile_rows];
   __shared__ int row_target[tile_rows];
   const Tile tile = problem.tile(blockIdx.x, wave);

@@ -49,7 +49,8 @@ __device__ Extent exclusive_block_scan(const Extent& x, Extent& total) {
           through.scores - own.scores + inclusive.scores - x.scores};
 }
 
-__global__ void __launch_bounds__(threads) plan_kernel(Problem problem) {
+__global__ void __launch_bounds__(threads) plan_kernel(GridDependency dependency, Problem problem) {
+  dependency.wait();
   Extent before{0, 0};
   for (int begin = 0; begin < problem.clusters; begin += threads) {
     const int k = begin + static_cast<int>(threadIdx.x);

@@ -18,12 +18,13 @@ namespace {
 constexpr int threads = 256;
 
 __global__ void __launch_bounds__(threads)
-    muon_momentum_kernel(float* m, float* direction, const float* grad, const double* norm_squared, std::int64_t n,
-                         std::int64_t head, float keep, float add, float max_norm) {
+    muon_momentum_kernel(GridDependency dependency, float* m, float* direction, const float* grad,
+                         const double* norm_squared, std::int64_t n, std::int64_t head, float keep, float add,
+                         float max_norm) {
+  dependency.wait();
   const double norm = sqrt(*norm_squared);
   const bool finite = norm < HUGE_VAL;  // false for NaN, too
-  const float scale =
-      max_norm > 0 && norm > static_cast<double>(max_norm) ? static_cast<float>(max_norm / norm) : 1.0f;
+  const float scale = max_norm > 0 && norm > static_cast<double>(max_norm) ? static_cast<float>(max_norm / norm) : 1.0f;
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
     float m_i[width], d[width], g[width];
@@ -43,8 +44,9 @@ __global__ void __launch_bounds__(threads)
 
 template <class Out, class In>
 __global__ void __launch_bounds__(threads)
-    add_scaled_kernel(Out* out, const In* x, const float* y, const double* norm_squared, std::int64_t n,
-                      std::int64_t head, float x_scale, float y_scale) {
+    add_scaled_kernel(GridDependency dependency, Out* out, const In* x, const float* y, const double* norm_squared,
+                      std::int64_t n, std::int64_t head, float x_scale, float y_scale) {
+  dependency.wait();
   if (norm_squared != nullptr) {
     x_scale = static_cast<float>(static_cast<double>(x_scale) / fmax(sqrt(*norm_squared), AddScaled::smallest_norm));
   }
@@ -60,8 +62,9 @@ __global__ void __launch_bounds__(threads)
 }
 
 __global__ void __launch_bounds__(threads)
-    muon_update_kernel(float* param, __nv_bfloat16* rounded, const float* direction, const double* norm_squared,
-                       std::int64_t n, std::int64_t head, float keep, float step) {
+    muon_update_kernel(GridDependency dependency, float* param, __nv_bfloat16* rounded, const float* direction,
+                       const double* norm_squared, std::int64_t n, std::int64_t head, float keep, float step) {
+  dependency.wait();
   if (!(*norm_squared < HUGE_VAL)) return;  // infinite or NaN
   for_each_pack<4>(n, head, [=](auto pack_width, std::int64_t i) {
     constexpr int width = decltype(pack_width)::value;
@@ -91,8 +94,8 @@ template <>
 void run(const Context& context, const MuonMomentum& op) {
   const std::int64_t n = op.m.numel();
   if (n == 0) return;
-  launch(muon_momentum_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.m.f32(),
-         op.direction.f32(), op.grad.f32(), op.norm_squared.as<double>(), n,
+  launch(muon_momentum_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.m.f32(), op.direction.f32(),
+         op.grad.f32(), op.norm_squared.as<double>(), n,
          elements_before_packs<4>(n, op.m.f32(), op.direction.f32(), op.grad.f32()), op.momentum, 1.0f - op.momentum,
          op.max_norm);
 }
@@ -114,8 +117,8 @@ void run(const Context& context, const MuonUpdate& op) {
   const std::int64_t head = op.rounded
                                 ? elements_before_packs<4>(n, op.param.f32(), op.direction.f32(), bf16(op.rounded))
                                 : elements_before_packs<4>(n, op.param.f32(), op.direction.f32());
-  launch(muon_update_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.param.f32(),
-         bf16(op.rounded), op.direction.f32(), op.norm_squared.as<double>(), n, head, op.keep_param, op.step_size);
+  launch(muon_update_kernel, {flat_blocks<4>(context, n), threads, 0, context.stream}, op.param.f32(), bf16(op.rounded),
+         op.direction.f32(), op.norm_squared.as<double>(), n, head, op.keep_param, op.step_size);
 }
 
 }  // namespace vqlm::cuda

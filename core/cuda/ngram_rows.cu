@@ -8,14 +8,15 @@ namespace vqlm::cuda {
 namespace {
 
 struct Sequences {
-  const std::int32_t* tokens;   // (B, length), from position `past` on
-  std::int32_t* history;        // (B, history_capacity), from position 0 on; may be null
-  const std::int32_t* begins;   // (B, documents_capacity); may be null
+  const std::int32_t* tokens;  // (B, length), from position `past` on
+  std::int32_t* history;       // (B, history_capacity), from position 0 on; may be null
+  const std::int32_t* begins;  // (B, documents_capacity); may be null
   std::int64_t length, past, history_capacity, documents_capacity;
 };
 
-__global__ void ngram_rows_kernel(std::int32_t* rows, Sequences of, std::int64_t count, int order, int table,
-                                  std::int64_t table_rows) {
+__global__ void ngram_rows_kernel(GridDependency dependency, std::int32_t* rows, Sequences of, std::int64_t count,
+                                  int order, int table, std::int64_t table_rows) {
+  dependency.wait();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const std::int64_t b = i / of.length, t = i % of.length, position = of.past + t;

@@ -68,7 +68,8 @@ __device__ __forceinline__ float rstd_of(float squares, float count, float eps) 
 /// sums (rows, groups): of x^2, or where dy is there of dy gain x.
 template <int width>
 __global__ void __launch_bounds__(sum_warps* warp_size)
-    sums_kernel(float* sums, const __nv_bfloat16* dy, const __nv_bfloat16* x, QkRows p) {
+    sums_kernel(GridDependency dependency, float* sums, const __nv_bfloat16* dy, const __nv_bfloat16* x, QkRows p) {
+  dependency.wait();
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * sum_warps + threadIdx.y;
   if (item >= p.rows * p.groups) return;  // the whole warp
   const std::int64_t g = item % p.groups;
@@ -96,7 +97,9 @@ __global__ void __launch_bounds__(sum_warps* warp_size)
 }
 
 template <int width>
-__global__ void qk_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* x, const float* squares, QkRows p) {
+__global__ void qk_forward_kernel(GridDependency dependency, __nv_bfloat16* y, const __nv_bfloat16* x,
+                                  const float* squares, QkRows p) {
+  dependency.wait();
   const std::int64_t n = row_of_thread();
   if (n >= p.rows) return;
   for (std::int64_t c = threadIdx.x * width; c < p.row; c += blockDim.x * width) {
@@ -118,8 +121,9 @@ __global__ void qk_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* x, cons
 /// (gridDim.x, keys).
 template <int width>
 __global__ void __launch_bounds__(threads)
-    qk_backward_kernel(__nv_bfloat16* dqkv, float* partials, const __nv_bfloat16* x, const float* squares,
-                       const float* dots, QkRows p) {
+    qk_backward_kernel(GridDependency dependency, __nv_bfloat16* dqkv, float* partials, const __nv_bfloat16* x,
+                       const float* squares, const float* dots, QkRows p) {
+  dependency.wait();
   const std::int64_t c = (static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x) * width;
   if (c >= p.queries + p.keys) return;
   const Column column = column_of(p, c);

@@ -107,9 +107,10 @@ struct RowPacks {
 /// of_column: 1 / columns.
 template <int count, RowOwner owner, bool has_branch>
 __global__ void __launch_bounds__(max_threads(owner))
-    rmsnorm_forward_kernel(__nv_bfloat16* y, float* rstd, __nv_bfloat16* sum, const __nv_bfloat16* x,
-                           const __nv_bfloat16* branch, const float* gain, unsigned rows, int columns, float of_column,
-                           float eps) {
+    rmsnorm_forward_kernel(GridDependency dependency, __nv_bfloat16* y, float* rstd, __nv_bfloat16* sum,
+                           const __nv_bfloat16* x, const __nv_bfloat16* branch, const float* gain, unsigned rows,
+                           int columns, float of_column, float eps) {
+  dependency.wait();
   const RowPacks<count> packs(columns);
   auto* const row_gain = dynamic_shared<float>();
   packs.fill_shared(row_gain, gain);
@@ -154,8 +155,10 @@ __global__ void __launch_bounds__(max_threads(owner))
 /// partial_dgain (blocks, columns): the sum over the block's rows. of_column: 1 / columns.
 template <int count, RowOwner owner, bool accumulate>
 __global__ void __launch_bounds__(max_threads(owner), min_backward_blocks(count, owner))
-    rmsnorm_backward_kernel(__nv_bfloat16* dx, float* partial_dgain, const __nv_bfloat16* dy, const __nv_bfloat16* x,
-                            const float* gain, const float* rstd, unsigned rows, int columns, float of_column) {
+    rmsnorm_backward_kernel(GridDependency dependency, __nv_bfloat16* dx, float* partial_dgain, const __nv_bfloat16* dy,
+                            const __nv_bfloat16* x, const float* gain, const float* rstd, unsigned rows, int columns,
+                            float of_column) {
+  dependency.wait();
   const RowPacks<count> packs(columns);
   auto* const row_gain = dynamic_shared<float>();
   packs.fill_shared(row_gain, gain);

@@ -24,8 +24,10 @@ void check_columns(std::int64_t columns) {
 }
 
 __global__ void __launch_bounds__(by_element_threads)
-    rmsnorm_forward_by_element_kernel(__nv_bfloat16* y, float* rstd, __nv_bfloat16* sum, const __nv_bfloat16* x,
-                                      const __nv_bfloat16* branch, const float* gain, std::int64_t columns, float eps) {
+    rmsnorm_forward_by_element_kernel(GridDependency dependency, __nv_bfloat16* y, float* rstd, __nv_bfloat16* sum,
+                                      const __nv_bfloat16* x, const __nv_bfloat16* branch, const float* gain,
+                                      std::int64_t columns, float eps) {
+  dependency.wait();
   const std::int64_t row = blockIdx.x, begin = row * columns;
   const __nv_bfloat16* const normalised = branch == nullptr ? x : sum;
   float squares = 0;
@@ -47,9 +49,10 @@ __global__ void __launch_bounds__(by_element_threads)
 
 /// partial_dgain (blocks, columns): the sum over rows blockIdx.x, blockIdx.x + gridDim.x, ...
 __global__ void __launch_bounds__(by_element_threads)
-    rmsnorm_backward_by_element_kernel(__nv_bfloat16* dx, float* partial_dgain, const __nv_bfloat16* dy,
-                                       const __nv_bfloat16* x, const float* gain, const float* rstd, std::int64_t rows,
-                                       std::int64_t columns, bool accumulate) {
+    rmsnorm_backward_by_element_kernel(GridDependency dependency, __nv_bfloat16* dx, float* partial_dgain,
+                                       const __nv_bfloat16* dy, const __nv_bfloat16* x, const float* gain,
+                                       const float* rstd, std::int64_t rows, std::int64_t columns, bool accumulate) {
+  dependency.wait();
   auto* const dgain = dynamic_shared<float>();
   for (std::int64_t c = threadIdx.x; c < columns; c += by_element_threads) dgain[c] = 0;
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {

@@ -23,8 +23,10 @@ constexpr int threads = 256;
 /// `half` = D / 2 pairs a head; angle i of position p is p * frequencies[i] * turns full turns, `turns` = direction / (2 pi).
 template <int width>
 __global__ void __launch_bounds__(threads)
-    rope_kernel(__nv_bfloat16* qkv, std::int64_t rows, std::int64_t seq_len, std::int64_t row_stride, int heads,
-                int half, int rows_per_block, const double* frequencies, std::int64_t first, double turns) {
+    rope_kernel(GridDependency dependency, __nv_bfloat16* qkv, std::int64_t rows, std::int64_t seq_len,
+                std::int64_t row_stride, int heads, int half, int rows_per_block, const double* frequencies,
+                std::int64_t first, double turns) {
+  dependency.wait();
   float* const cosine = dynamic_shared<float>();  // (rows_per_block, half)
   float* const sine = cosine + rows_per_block * half;
   const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * rows_per_block;

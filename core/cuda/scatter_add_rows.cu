@@ -21,8 +21,9 @@ __device__ __forceinline__ void load_rows(std::int64_t (&row)[rows_of_thread], c
 }
 
 template <int pack>
-__global__ void scatter_add_rows_kernel(float* dtable, const float* dout, const std::int32_t* rows, std::int64_t count,
-                                        std::int64_t width) {
+__global__ void scatter_add_rows_kernel(GridDependency dependency, float* dtable, const float* dout,
+                                        const std::int32_t* rows, std::int64_t count, std::int64_t width) {
+  dependency.wait();
   const std::int64_t i = row_of_thread() * rows_of_thread;
   std::int64_t row[rows_of_thread];
   load_rows(row, rows, i, count);
@@ -45,8 +46,9 @@ __global__ void scatter_add_rows_kernel(float* dtable, const float* dout, const 
 }
 
 template <int pack>
-__global__ void copy_rows_kernel(__nv_bfloat16* table, const __nv_bfloat16* from, const std::int32_t* rows,
-                                 std::int64_t count, std::int64_t width) {
+__global__ void copy_rows_kernel(GridDependency dependency, __nv_bfloat16* table, const __nv_bfloat16* from,
+                                 const std::int32_t* rows, std::int64_t count, std::int64_t width) {
+  dependency.wait();
   const std::int64_t i = row_of_thread() * rows_of_thread;
   std::int64_t row[rows_of_thread];
   load_rows(row, rows, i, count);

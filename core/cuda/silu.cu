@@ -17,8 +17,9 @@ __device__ __forceinline__ float sigmoid_of(float x) {
   return __fdividef(1.0f, 1.0f + exp_approx(-x));
 }
 
-__global__ void silu_residual_kernel(__nv_bfloat16* y, const __nv_bfloat16* x, const __nv_bfloat16* z, std::int64_t n,
-                                     std::int64_t head) {
+__global__ void silu_residual_kernel(GridDependency dependency, __nv_bfloat16* y, const __nv_bfloat16* x,
+                                     const __nv_bfloat16* z, std::int64_t n, std::int64_t head) {
+  dependency.wait();
   for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
     float sum[decltype(pack_width)::value], branch[decltype(pack_width)::value];
     load_pack(sum, x + i);
@@ -29,8 +30,9 @@ __global__ void silu_residual_kernel(__nv_bfloat16* y, const __nv_bfloat16* x, c
   });
 }
 
-__global__ void silu_gradient_kernel(__nv_bfloat16* dz, const __nv_bfloat16* dy, const __nv_bfloat16* z, std::int64_t n,
-                                     std::int64_t head) {
+__global__ void silu_gradient_kernel(GridDependency dependency, __nv_bfloat16* dz, const __nv_bfloat16* dy,
+                                     const __nv_bfloat16* z, std::int64_t n, std::int64_t head) {
+  dependency.wait();
   for_each_pack<8>(n, head, [=](auto pack_width, std::int64_t i) {
     float gradient[decltype(pack_width)::value], at[decltype(pack_width)::value];
     load_pack(gradient, dy + i);

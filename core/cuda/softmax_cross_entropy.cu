@@ -141,7 +141,8 @@ constexpr int resident_threads = 1024;
 
 template <class Row, BiasPlace place>
 __global__ void __launch_bounds__(Row::threads, resident_threads / Row::threads)
-    cross_entropy_kernel(CrossEntropyProblem p) {
+    cross_entropy_kernel(GridDependency dependency, CrossEntropyProblem p) {
+  dependency.wait();
   auto* const shared = dynamic_shared<float>();
   const BiasRow<place> bias(p, shared);
   Row row(shared + (in_shared<place> ? p.width : 0));

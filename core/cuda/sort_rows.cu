@@ -107,7 +107,8 @@ __device__ void count_tile(int (&count)[warps][counted_digits<position>], TileRo
 
 /// counts: the tile's rows of each digit.
 template <Position position>
-__global__ void __launch_bounds__(threads) count_kernel(std::int32_t* counts, Pass pass) {
+__global__ void __launch_bounds__(threads) count_kernel(GridDependency dependency, std::int32_t* counts, Pass pass) {
+  dependency.wait();
   __shared__ int count[warps][counted_digits<position>];
   TileRows tile;
   count_tile<position>(count, tile, pass);
@@ -135,7 +136,9 @@ __device__ int inclusive_warp_scan(int x) {
 }
 
 /// counts (n) become the sums of those in front of them. One block.
-__global__ void __launch_bounds__(scan_threads) scan_kernel(std::int32_t* counts, std::int64_t n) {
+__global__ void __launch_bounds__(scan_threads)
+    scan_kernel(GridDependency dependency, std::int32_t* counts, std::int64_t n) {
+  dependency.wait();
   __shared__ int of_warp[warp_size];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
   int carried = 0;
@@ -192,7 +195,9 @@ __device__ FirstPlaces first_places(const std::int32_t* counts) {
 
 /// Moves each row of the tile behind the rows of smaller digits, earlier tiles and earlier warps.
 template <Position position>
-__global__ void __launch_bounds__(threads) scatter_kernel(std::int32_t* to, const std::int32_t* counts, Pass pass) {
+__global__ void __launch_bounds__(threads)
+    scatter_kernel(GridDependency dependency, std::int32_t* to, const std::int32_t* counts, Pass pass) {
+  dependency.wait();
   __shared__ int count[warps][counted_digits<position>];
   TileRows tile;
   count_tile<position>(count, tile, pass);

@@ -32,8 +32,9 @@ struct Gelu {
 };
 
 template <int width, class Gate>
-__global__ void gated_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* gate_up, std::int64_t rows,
-                                     std::int64_t columns) {
+__global__ void gated_forward_kernel(GridDependency dependency, __nv_bfloat16* y, const __nv_bfloat16* gate_up,
+                                     std::int64_t rows, std::int64_t columns) {
+  dependency.wait();
   const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {
@@ -47,8 +48,9 @@ __global__ void gated_forward_kernel(__nv_bfloat16* y, const __nv_bfloat16* gate
 }
 
 template <int width, class Gate>
-__global__ void gated_backward_kernel(__nv_bfloat16* dgate_up, const __nv_bfloat16* dy, const __nv_bfloat16* gate_up,
-                                      std::int64_t rows, std::int64_t columns) {
+__global__ void gated_backward_kernel(GridDependency dependency, __nv_bfloat16* dgate_up, const __nv_bfloat16* dy,
+                                      const __nv_bfloat16* gate_up, std::int64_t rows, std::int64_t columns) {
+  dependency.wait();
   const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   for (std::int64_t c = threadIdx.x * width; c < columns; c += blockDim.x * width) {

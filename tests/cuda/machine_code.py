@@ -102,10 +102,40 @@ def max_threads(cubin):
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
 
 
+def listings(sass):
+    """{symbol: its lines}"""
+    parts = re.split(r"^\.text\.(\S+):$", sass, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
 def instructions(sass):
     """{symbol: its instructions in the order of addresses, without operands}"""
-    parts = re.split(r"^\.text\.(\S+):$", sass, flags=re.M)
-    return {symbol: INSTRUCTION.findall(text) for symbol, text in zip(parts[1::2], parts[2::2])}
+    return {symbol: INSTRUCTION.findall(text) for symbol, text in listings(sass).items()}
+
+
+PROMISES = "14GridDependency"  # in the symbol of a kernel with such a parameter (core/cuda/launch.h)
+WAIT, TRIGGER = "ACQBULK", "PREEXIT"  # griddepcontrol.wait and .launch_dependents
+# What must not stand in front of the wait: accesses to global memory, generic ones, copies by asynchronous units, ends.
+NOT_BEFORE_WAIT = re.compile(
+    r"(LDG|STG|LD|ST|ATOM|ATOMG|RED|REDG|LDGSTS|UBLKCP|UBLKRED|UTMA\w+|EXIT|RET|CALL|BRX|JMP|JMX)(\.|$)")
+
+
+def wait_problems(arch, symbol, listing):
+    """What is wrong with a kernel's wait for earlier kernels: where it promises one, each thread comes to it first of all, and
+    where it does not, or the chip knows none, there is none."""
+    ops = INSTRUCTION.findall(listing)
+    if PROMISES not in symbol or arch == "sm_80":
+        return [f"{op} in a kernel without a GridDependency, or for {arch}" for op in (WAIT, TRIGGER) if op in ops]
+    if ops.count(WAIT) != 1 or TRIGGER not in ops:
+        return [f"{ops.count(WAIT)} times {WAIT}, {ops.count(TRIGGER)} times {TRIGGER}, of which one each is meant"]
+    head = listing[:re.search(rf"\s{WAIT}\b", listing).start()]
+    problems = [f"{op} in front of {WAIT}" for op in INSTRUCTION.findall(head) if NOT_BEFORE_WAIT.match(op)]
+    if re.search(rf"@!?U?P\w+\s+{WAIT}\b", listing):
+        problems.append(f"{WAIT} for some threads only")
+    labels = set(re.findall(r"^(\.L_\w+):", head, re.M))
+    problems += [f"a branch past {WAIT}, to {target}" for target in re.findall(r"\bBRA\b[^;]*`\((\.L_\w+)\)", head)
+                 if target not in labels]
+    return problems
 
 
 RESOURCES = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -137,7 +167,7 @@ def kernel(arch, file, name, bound, resources, ops):
 
 
 def read_object(path, cuobjdump, nvdisasm):
-    """[(Kernel, its instructions)] of an object of nvcc."""
+    """[(Kernel, its instructions, what is wrong with its wait)] of an object of nvcc."""
     file = pathlib.Path(path).name.removesuffix(".o")
     with tempfile.TemporaryDirectory() as folder:
         def run(*words):
@@ -151,9 +181,12 @@ def read_object(path, cuobjdump, nvdisasm):
                 continue
             resources = {m[1]: tuple(map(int, m.groups()[1:]))
                          for m in RESOURCES.finditer(run(cuobjdump, "--dump-resource-usage", str(cubin)))}
-            code = {s: ops for s, ops in instructions(run(nvdisasm, "-c", str(cubin))).items() if s in resources}
+            sass = run(nvdisasm, "-c", str(cubin))
+            lines = listings(sass)
+            code = {s: ops for s, ops in instructions(sass).items() if s in resources}
             names, bounds = demangled(sorted(code)), max_threads(cubin.read_bytes())
-            found += [(kernel(arch, file, names[s], bounds.get(s), resources[s], code[s]), code[s]) for s in sorted(code)]
+            found += [(kernel(arch, file, names[s], bounds.get(s), resources[s], code[s]), code[s],
+                       wait_problems(arch, s, lines[s])) for s in sorted(code)]
         return found
 
 

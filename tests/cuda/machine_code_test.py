@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds what nvcc made of the kernels against a table that is committed (machine_code/nvcc-VERSION.txt), and against rules
-that hold whatever the table says: no kernel spills, and RMSNorm asks for a whole row before it computes with it. Another
+that hold whatever the table says: no kernel spills, RMSNorm asks for a whole row before it computes with it, and kernels that
+promise to wait for earlier ones (GridDependency) do so on sm_90a before they touch global memory, on every path. Another
 version of nvcc than a table's makes other code, rightly: then the test says so and is skipped (exit code 77).
 
     machine_code_test.py --nvcc NVCC [--tools FOLDER] [--write] OBJECT...    objects of nvcc, of the build
@@ -45,10 +46,11 @@ def key_of(line):
 
 
 def broken_rules(kernels):
-    """What is wrong whatever the table says; kernels: [(Kernel, instructions)]"""
+    """What is wrong whatever the table says; kernels: [(Kernel, instructions, problems of its wait)]"""
     failures = []
-    for kernel, ops in kernels:
+    for kernel, ops, wait_problems in kernels:
         where = f"{kernel.arch} {kernel.file} {kernel.name}"
+        failures += [f"{where}: {problem}" for problem in wait_problems]
         most, _ = LOCAL_MEMORY.get((kernel.arch, kernel.name), (0, ""))
         if kernel.local > most or (kernel.stack and not most):
             failures.append(f"{where}: {kernel.stack} bytes of stack, {kernel.local} accesses to local memory: it spills")
@@ -94,7 +96,7 @@ def check(options):
     if not objects:
         sys.exit("machine code: no objects of .cu files given")
     kernels = code.read_objects(objects, *code.tools(options.nvcc, options.tools))
-    lines = [line_of(kernel) for kernel, _ in kernels]
+    lines = [line_of(kernel) for kernel, _, _ in kernels]
     keys = [key_of(line) for line in lines]
     failures = broken_rules(kernels)
     failures += [f"two kernels of one name: {key}" for key in sorted(set(keys)) if keys.count(key) > 1]
@@ -112,6 +114,29 @@ def check(options):
     return 1 if failures else 0
 
 
+def self_test_waits(good):
+    """Plants one fault of each kind in the code of a kernel that waits."""
+    symbol = "_ZN4vqlm4cuda10add_kernelENS0_14GridDependencyEPf"
+
+    def said(*lines, symbol=symbol, arch="sm_90a"):
+        text = "".join(line + ":\n" if line.startswith(".L") else f"        /*0010*/         {line} ;\n" for line in lines)
+        return "; ".join(code.wait_problems(arch, symbol, text))
+
+    wait, load = ("LDC R1, c[0x0][0x28]", "ACQBULK", "PREEXIT"), "LDG.E R2, desc[UR4][R2.64]"
+    assert said(*wait, load, "EXIT") == ""
+    assert said("STS [R3], R4", "@P0 BRA `(.L_x_1)", "SYNCS.EXCH.64 URZ, [UR4], UR6", ".L_x_1", *wait, load) == ""
+    assert "LDG.E in front" in said(load, *wait)
+    assert "ST.E in front" in said("ST.E [R2.64], R0", *wait)
+    assert "UTMALDG.4D in front" in said("UTMALDG.4D [UR8], [UR4]", *wait)
+    assert "EXIT in front" in said("@P0 EXIT", *wait)
+    assert "past ACQBULK, to .L_x_2" in said("@!P0 BRA `(.L_x_2)", *wait, ".L_x_2", load)
+    assert "some threads only" in said("@P1 ACQBULK", "PREEXIT", load)
+    assert "0 times ACQBULK" in said("PREEXIT", load) and "0 times PREEXIT" in said("ACQBULK", load)
+    assert said(load, symbol="_Z10add_kernelPf") == "" and "without a Grid" in said(*wait, symbol="_Z10add_kernelPf")
+    assert said(load, arch="sm_80") == "" and "for sm_80" in said(*wait, load, arch="sm_80")
+    assert broken_rules([(good, [], ["LDG.E in front of ACQBULK"])]) == ["sm_80 a.cu k: LDG.E in front of ACQBULK"]
+
+
 def self_test():
     """Plants one fault of each kind."""
     # 43,690 registers for 4 warps of 168: 12 warps; 100 KiB of shared memory: one block on sm_80, two on sm_90.
@@ -126,17 +151,18 @@ def self_test():
     assert ops == ["LDG.E.128", "FFMA", "STL"], ops
     good = code.kernel("sm_80", "a.cu", "k", 128, (32, 0, 0, 0), ["LDG.E.128", "LDG.E", "FFMA", "HMMA.16816.F32"])
     assert (good.load16, good.load, good.hmma, good.local) == (1, 1, 1, 0)
-    assert broken_rules([(good, [])]) == []
-    assert "spills" in broken_rules([(good._replace(local=1), [])])[0]
-    assert "spills" in broken_rules([(good._replace(stack=8), [])])[0]
+    assert broken_rules([(good, [], [])]) == []
+    assert "spills" in broken_rules([(good._replace(local=1), [], [])])[0]
+    assert "spills" in broken_rules([(good._replace(stack=8), [], [])])[0]
     known = good._replace(arch="sm_80", name="rope_kernel<8>", local=5, stack=32)
-    assert broken_rules([(known, [])]) == []
-    assert "spills" in broken_rules([(known._replace(local=6), [])])[0]
-    assert "no longer" in broken_rules([(known._replace(local=0, stack=0), [])])[0]
+    assert broken_rules([(known, [], [])]) == []
+    assert "spills" in broken_rules([(known._replace(local=6), [], [])])[0]
+    assert "no longer" in broken_rules([(known._replace(local=0, stack=0), [], [])])[0]
     norm = good._replace(name="rmsnorm_forward_kernel<3, (RowOwner)0, true>")
-    assert broken_rules([(norm, ["LDG.E", "FMUL", "LDG.E.128", "LDG.E.128", "FADD", "FFMA", "STG.E.128"])]) == []
-    assert "1 loads" in broken_rules([(norm, ["LDG.E.128", "FFMA", "LDG.E.128"])])[0]
-    assert "no load" in broken_rules([(norm, ["LDG.E", "FFMA"])])[0]
+    assert broken_rules([(norm, ["LDG.E", "FMUL", "LDG.E.128", "LDG.E.128", "FADD", "FFMA", "STG.E.128"], [])]) == []
+    assert "1 loads" in broken_rules([(norm, ["LDG.E.128", "FFMA", "LDG.E.128"], [])])[0]
+    assert "no load" in broken_rules([(norm, ["LDG.E", "FFMA"], [])])[0]
+    self_test_waits(good)
     line = line_of(good)
     assert differences([line], [line], {"sm_80"}) == []
     assert differences([line], [line, line_of(good._replace(arch="sm_90a"))], {"sm_80"}) == []

@@ -4,11 +4,13 @@
 #include <array>
 #include <bit>
 #include <map>
+#include <string>
 #include <tuple>
 #include <utility>
 
 #include "tests/simt/multiprocessor.h"
 #include "tests/simt/runtime.h"
+#include "tests/simt/source_line.h"
 
 // Where the program's variables begin and end, by the linker: static shared memory is one of them.
 extern "C" char __data_start[], _end[];
@@ -85,6 +87,14 @@ class Counter {
     request.addresses[thread.lane] = address;
     request.lanes |= 1u << thread.lane;
     if (request.lanes == 0xffffffffu) count(index, request);
+  }
+
+  /// A thread that has not waited for the kernels in front of its own must leave global memory alone.
+  void check_waited(const Thread& thread, const void* place, std::uintptr_t address, Access access) {
+    if (thread.waited || !is_global(address)) return;
+    constexpr const char* verbs[] = {"reads", "writes", "updates"};
+    machine().fail(std::string(verbs[static_cast<int>(access)]) + " global memory before GridDependency::wait",
+                   source_line(place));
   }
 
   void meet(int number) {
@@ -237,6 +247,7 @@ void touch_memory(const void* place, const void* address, std::size_t bytes, Acc
   const Thread* const thread = machine().current;
   if (thread == nullptr) return;  // code of the host
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
+  counter().check_waited(*thread, place, begin, access);
   // As nvcc splits what is longer than 16 bytes: by its alignment, of which the address is a sign.
   const std::size_t step = std::min<std::size_t>(16, std::size_t{1} << std::countr_zero(begin | bytes));
   for (std::size_t part = 0; part < bytes; part += step) {

@@ -71,6 +71,7 @@ void AsyncUnits::bulk_load_bytes(void* shared, const void* global, unsigned byte
 }
 
 void AsyncUnits::start_load(unsigned offset, const TensorMap& map, Mbarrier& b, const int* at, Where where) {
+  machine().check_waited("bulk load", where);
   if (!b.fenced) fail_at("bulk load: no mbarrier_init_fence behind the barrier's mbarrier_init", where);
   const unsigned rows = box_rows(map), row_bytes = map.box[0] * map.element;
   const int index = new_load();
@@ -102,6 +103,7 @@ void AsyncUnits::start_load(unsigned offset, const TensorMap& map, Mbarrier& b, 
 void AsyncUnits::bulk_store(const TensorMap& map, const void* shared, const int* at, int rank, Where where) {
   const TsanBlind blind;
   prepare_shadows();
+  machine().check_waited("bulk store", where);
   if (map.mark != tensor_map_mark) fail_at("bulk store: not a tensor map of cuTensorMapEncodeTiled", where);
   if (static_cast<int>(map.rank) != rank) fail_at("bulk store: the tensor map has another rank", where);
   Copy copy;

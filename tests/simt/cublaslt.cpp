@@ -249,13 +249,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operations,
     if (check_rows("A", of(a_layout), bytes(a)) != CUBLAS_STATUS_SUCCESS) return CUBLAS_STATUS_INVALID_VALUE;
     if (check_rows("B", of(b_layout), bytes(b)) != CUBLAS_STATUS_SUCCESS) return CUBLAS_STATUS_INVALID_VALUE;
   }
-  const cudaError_t status = simt::enqueue(stream, [call, algorithm] {
-    simt::pass_time(simt::nanoseconds_of(algorithm, call));
-    const std::int64_t number = simt::count_product(algorithm);
-    if (!call.run()) return false;
-    if (simt::is_unsteady(algorithm) && number % 2 == 0) call.change_last_bit();
-    return true;
-  });
+  const cudaError_t status = simt::enqueue(
+      stream,
+      [call, algorithm] {
+        simt::pass_time(simt::nanoseconds_of(algorithm, call));
+        const std::int64_t number = simt::count_product(algorithm);
+        if (!call.run()) return false;
+        if (simt::is_unsteady(algorithm) && number % 2 == 0) call.change_last_bit();
+        return true;
+      },
+      simt::Work::kernel);
   return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 

@@ -181,6 +181,15 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
+// Kernels are as if compiled for the device.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  if (kernel == nullptr) return result(cudaErrorInvalidDeviceFunction);
+  *attributes = {};
+  attributes->ptxVersion = attributes->binaryVersion = simt::compute_capability();
+  attributes->maxThreadsPerBlock = 1024;
+  return cudaSuccess;
+}
+
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   if (!simt::exists(device)) return result(cudaErrorInvalidDevice);
   if (!simt::memory_pools()) return result(cudaErrorNotSupported);

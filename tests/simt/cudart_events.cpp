@@ -57,7 +57,7 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
   if (recorded == nullptr || on == nullptr) return result(cudaErrorInvalidResourceHandle);
   if (flags == cudaEventRecordExternal) {
     if (on->capture == nullptr) return result(cudaErrorIllegalState);
-    on->capture->nodes.push_back({nullptr, on->tail, recorded, nullptr});
+    on->capture->nodes.push_back({nullptr, on->tail, recorded, nullptr, false});
     on->tail = {on->capture->nodes.size() - 1};
     return cudaSuccess;
   }

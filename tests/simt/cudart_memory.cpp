@@ -198,11 +198,12 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
     return result(cudaErrorInvalidValue);
   }
   found->second.freed = true;
-  r.append(*on, [pointer] {
+  const auto give_back = [pointer] {
     const Runtime::Lock relock(runtime().mutex);
     simt::release(runtime(), pointer);
     return true;
-  });
+  };
+  r.append(*on, give_back, on->kernel_last ? simt::Work::kernel : simt::Work::other);  // no work of the device
   return cudaSuccess;
 }
 

@@ -60,12 +60,19 @@ bool Runtime::all_idle() const {
   return default_stream.queue.empty();
 }
 
-void Runtime::append(CUstream_st& stream, Poll poll) {
-  if (stream.capture == nullptr) {
+void Runtime::append(CUstream_st& stream, Poll poll, Work work) {
+  const bool captured = stream.capture != nullptr;
+  const bool behind_kernel =
+      !captured ? stream.kernel_last : stream.tail.size() == 1 && stream.capture->nodes[stream.tail.front()].kernel;
+  if (work == Work::dependent_kernel && !behind_kernel) {
+    runtime_misuse("a dependent launch, and in front of it something else than one kernel");
+  }
+  if (!captured) {
     stream.queue.push_back(std::move(poll));
+    stream.kernel_last = work != Work::other;
     return;
   }
-  stream.capture->nodes.push_back({std::move(poll), stream.tail, nullptr, nullptr});
+  stream.capture->nodes.push_back({std::move(poll), stream.tail, nullptr, nullptr, work != Work::other});
   stream.tail = {stream.capture->nodes.size() - 1};
 }
 
@@ -128,12 +135,12 @@ void Runtime::run_until(Lock& lock, const std::function<bool()>& done) {
   }
 }
 
-cudaError_t enqueue(cudaStream_t stream, std::function<bool()> poll) {
+cudaError_t enqueue(cudaStream_t stream, std::function<bool()> poll, Work work) {
   Runtime& r = runtime();
   const Runtime::Lock lock(r.mutex);
   CUstream_st* queue = r.find(stream);
   if (queue == nullptr) return result(cudaErrorInvalidResourceHandle);
-  r.append(*queue, std::move(poll));
+  r.append(*queue, std::move(poll), work);
   return cudaSuccess;
 }
 
@@ -226,7 +233,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (waiting == nullptr || awaited == nullptr) return result(cudaErrorInvalidResourceHandle);
   if (flags == cudaEventWaitExternal) {
     if (waiting->capture == nullptr) return result(cudaErrorIllegalState);
-    waiting->capture->nodes.push_back({nullptr, waiting->tail, nullptr, awaited});
+    waiting->capture->nodes.push_back({nullptr, waiting->tail, nullptr, awaited, false});
     waiting->tail = {waiting->capture->nodes.size() - 1};
     return cudaSuccess;
   }
@@ -244,6 +251,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   }
   if (waiting->capture != nullptr && awaited->marker != nullptr) return result(cudaErrorStreamCaptureIsolation);
   if (awaited->marker != nullptr) {
+    waiting->kernel_last = false;
     waiting->queue.push_back([marker = awaited->marker] { return marker->reached.load(std::memory_order_acquire); });
   }
   return cudaSuccess;

@@ -36,6 +36,8 @@ inline int lane() {
 }
 unsigned char* dynamic_shared_memory();
 [[noreturn]] void fail(const char* message, Where where);
+/// The running thread waits for the kernels in front of its own: it may touch global memory from here on.
+void grid_dependency_wait();
 
 /// A shuffle's operand: the result is the source lane's `value`, or all ones where that lane takes no part.
 struct ShuffleOperand {

@@ -44,6 +44,7 @@ void Multiprocessor::prepare(const Grid& grid) {
   gridDim = grid.grid;
   blockDim = grid.block;
   launch_where_ = grid.where;
+  must_wait_ = grid.waits;
   shared_bytes_ = grid.shared_bytes;
   count_ = grid.block.x * grid.block.y * grid.block.z;
   for (unsigned i = 0; i < count_; ++i) {
@@ -65,6 +66,7 @@ void Multiprocessor::run_block() {
   for (unsigned i = 0; i < count_; ++i) {
     threads_[i].state = State::runnable;
     threads_[i].fiber = nullptr;
+    threads_[i].waited = !must_wait_;
   }
   for (unsigned warp = 0; warp < (count_ + 31) / 32; ++warp) {
     const unsigned lanes = std::min(32u, count_ - warp * 32);
@@ -137,6 +139,17 @@ std::uint64_t switches() {
   return machine().switches;
 }
 
+namespace {
+Launches launched;
+}
+Launches launches() {
+  return launched;
+}
+void count_launch(bool dependent) {
+  ++launched.all;
+  launched.dependent += dependent;
+}
+
 bool one_fiber_per_thread() {
   return thread_sanitizer;
 }
@@ -163,6 +176,9 @@ unsigned char* dynamic_shared_memory() {
 }
 void fail(const char* message, Where where) {
   machine().fail(message, where);
+}
+void grid_dependency_wait() {
+  machine().current->waited = true;
 }
 AsyncCopies& async_copies() {
   return machine().current->async;

@@ -25,7 +25,8 @@ struct Grid {
   std::size_t shared_bytes = 0;
   std::source_location where;
   const void* kernel = nullptr;  // for access_counts.h
-  bool permitted = true;  // more than 48 KiB of shared memory: asked for, as CUDA wants it
+  bool permitted = true;         // more than 48 KiB of shared memory: asked for, as CUDA wants it
+  bool waits = false;  // promises to wait for earlier kernels before it touches global memory (GridDependency)
 };
 
 /// The most dynamic shared memory of a block, by streams.h's compute_capability().
@@ -38,6 +39,13 @@ const char* invalid_shape(const Grid& grid);
 /// wait for each other for ever, where they disagree about a barrier or warp operation, and where dynamic shared
 /// memory was written past its end.
 void run_grid(const Grid& grid, void (*body)(const void*), const void* argument);
+
+/// Launches since the program began: all, and those that could have begun before their predecessors' end.
+struct Launches {
+  std::uint64_t all = 0, dependent = 0;
+};
+Launches launches();
+void count_launch(bool dependent);
 
 /// Switches between threads since the program began: what a kernel costs here.
 std::uint64_t switches();

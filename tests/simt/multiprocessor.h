@@ -32,6 +32,7 @@ struct Thread {
   Fiber* fiber = nullptr;  // null before the thread's first instruction
   Where where;             // of the operation it waits in
   AsyncCopies async;
+  bool waited = true;  // for the kernels in front, or need not
 };
 
 struct Warp {
@@ -80,6 +81,9 @@ class Multiprocessor {
   void make_ready(int warp, unsigned lanes);
   /// Aborts; the message names block, thread and launch too.
   [[noreturn]] void fail(const std::string& message, Where where);
+  [[noreturn]] void fail(const std::string& message, const std::string& where);
+  /// Aborts where the running thread must not yet touch global memory; `what` it does there.
+  void check_waited(const char* what, Where where);
 
   Order order = Order::forward;
   Rng rng{0};
@@ -114,6 +118,7 @@ class Multiprocessor {
   Where barrier_where_;
   unsigned barriers_ = 0;
   Where launch_where_;
+  bool must_wait_ = false;
   std::size_t shared_bytes_ = 0;
   void (*body_)(const void*) = nullptr;
   const void* argument_ = nullptr;

@@ -45,6 +45,8 @@ enum class Fault {
   store_not_waited,
   store_changed_early,
   load_left_behind,
+  load_before_wait,
+  store_before_wait,
 };
 
 constexpr const char* names[] = {"none",
@@ -76,7 +78,9 @@ constexpr const char* names[] = {"none",
                                  "thread_leaves",
                                  "store_not_waited",
                                  "store_changed_early",
-                                 "load_left_behind"};
+                                 "load_left_behind",
+                                 "load_before_wait",
+                                 "store_before_wait"};
 
 constexpr int edge = 64, tiles = 4, stages = 2, rows_out = 60, threads = 384;
 constexpr int tile_elements = edge * edge;
@@ -175,8 +179,8 @@ __device__ void consume(const Shared& shared, const CUtensorMap& out, const Bf16
   if (fault != Fault::store_not_waited) bulk_store_wait<0>();
 }
 
-__global__ void pipeline_kernel(const __grid_constant__ CUtensorMap b, const __grid_constant__ CUtensorMap out,
-                                const Bf16* a, Fault fault) {
+__global__ void pipeline_kernel(GridDependency dependency, const __grid_constant__ CUtensorMap b,
+                                const __grid_constant__ CUtensorMap out, const Bf16* a, Fault fault) {
   Shared shared;
   shared.a = fault == Fault::unaligned_atom ? dynamic_shared<Bf16>() : dynamic_shared_1024<Bf16>();
   shared.b = shared.a + tile_elements;
@@ -191,6 +195,9 @@ __global__ void pipeline_kernel(const __grid_constant__ CUtensorMap b, const __g
   }
   // Without the barrier threads of the first warp alone may pass; the second would find what is not there or not for it.
   if (fault != Fault::missing_init_barrier) __syncthreads();
+  const bool late = (fault == Fault::load_before_wait && threadIdx.x == 128) ||
+                    (fault == Fault::store_before_wait && threadIdx.x == 32);
+  if (!late) dependency.wait();
   // 168 registers a thread at the start, of which the third warpgroup keeps its share.
   if (threadIdx.x < 128) {
     set_registers_up<248>();

@@ -25,11 +25,19 @@ std::string waits_in(const Thread& thread, unsigned index) {
 }  // namespace
 
 void Multiprocessor::fail(const std::string& message, Where where) {
-  std::fprintf(stderr, "simt: %s:%u: %s\n", where.file_name(), where.line(), message.c_str());
+  fail(message, where.file_name() + (":" + std::to_string(where.line())));
+}
+
+void Multiprocessor::fail(const std::string& message, const std::string& where) {
+  std::fprintf(stderr, "simt: %s: %s\n", where.c_str(), message.c_str());
   std::fprintf(stderr, "simt: in block (%u,%u,%u)", blockIdx.x, blockIdx.y, blockIdx.z);
   if (current != nullptr) std::fprintf(stderr, ", thread (%u,%u,%u)", threadIdx.x, threadIdx.y, threadIdx.z);
   std::fprintf(stderr, " of the kernel launched at %s:%u\n", launch_where_.file_name(), launch_where_.line());
   std::abort();
+}
+
+void Multiprocessor::check_waited(const char* what, Where where) {
+  if (!current->waited) fail(std::string(what) + " before GridDependency::wait", where);
 }
 
 void Multiprocessor::report_deadlock() {

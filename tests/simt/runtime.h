@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "tests/simt/event_clock.h"
+#include "tests/simt/streams.h"
 
 namespace simt {
 
@@ -41,6 +42,7 @@ struct GraphNode {
   std::vector<std::size_t> after;  // nodes before it
   cudaEvent_t records = nullptr;   // external: each launch records it anew
   cudaEvent_t waits = nullptr;
+  bool kernel = false;
 };
 
 struct Capture {
@@ -60,6 +62,7 @@ struct CUstream_st {
   int priority = 0;
   bool destroyed = false;  // kept until its work is done, as CUDA does
   std::deque<simt::Poll> queue;
+  bool kernel_last = false;   // what was enqueued last, outside of captures
   std::uint64_t urgency = 0;  // random; the scheduler prefers the highest
   std::shared_ptr<simt::Capture> capture;
   std::vector<std::size_t> tail;  // of the capture: the nodes that the next one comes after
@@ -100,7 +103,7 @@ class Runtime {
   std::mt19937_64 rng;
 
   /// Appends to the stream's queue or to its capture.
-  void append(CUstream_st& stream, Poll poll);
+  void append(CUstream_st& stream, Poll poll, Work work = Work::other);
   /// Runs queued work, in random legal order, until `done()`; on other threads than the main one waits for it.
   void run_until(Lock& lock, const std::function<bool()>& done);
   /// One attempt at each stream until some work is done. False where nothing could be.

@@ -120,6 +120,8 @@ void Multiprocessor::run_next() {
 void Multiprocessor::exit_current() {
   async_units().exit_thread();
   Thread& thread = *current;
+  // Its end would not say that the kernels in front have ended, which later ones take it to.
+  check_waited("this kernel's thread ends", launch_where_);
   Warp& w = warps_[thread.warp];
   thread.state = State::exited;
   thread.async.copies.clear();

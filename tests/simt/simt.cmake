@@ -51,8 +51,9 @@ endfunction()
 function(vqlm_simt_access_counts)
   if(NOT TARGET vqlm_simt_access_counts)
     add_library(vqlm_simt_access_counts STATIC EXCLUDE_FROM_ALL
-      ${vqlm_simt_directory}/access_counts.cpp ${vqlm_simt_directory}/access_callbacks.cpp)
-    target_link_libraries(vqlm_simt_access_counts PUBLIC vqlm_simt_executor)
+      ${vqlm_simt_directory}/access_counts.cpp ${vqlm_simt_directory}/access_callbacks.cpp
+      ${vqlm_simt_directory}/source_line.cpp)
+    target_link_libraries(vqlm_simt_access_counts PUBLIC vqlm_simt_executor ${CMAKE_DL_LIBS})
   endif()
 endfunction()
 

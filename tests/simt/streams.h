@@ -14,11 +14,15 @@
 
 namespace simt {
 
+/// What a stream's work is. A dependent kernel (one that could begin before its predecessor's end) must have one kernel in front
+/// of it in the stream and nothing else, as a graph's programmatic edges want it: the program aborts otherwise.
+enum class Work : std::uint8_t { other, kernel, dependent_kernel };
+
 /// Appends work to a stream. `poll` is called, on the main thread, once everything before it in the stream and every
 /// awaited event is done, and again until it returns true; it must not block, nor call the runtime. While the stream
 /// is being captured it goes into the graph instead and runs at each launch, so it must be callable again after it
 /// returned true. Errors: cudaErrorInvalidResourceHandle for a stream that does not exist.
-cudaError_t enqueue(cudaStream_t stream, std::function<bool()> poll);
+cudaError_t enqueue(cudaStream_t stream, std::function<bool()> poll, Work work = Work::other);
 
 /// Runs what can run now, without waiting; for code that blocks on the host where a device would go on by itself.
 /// Main thread only; elsewhere it does nothing. Returns true where any work was done.
