@@ -13,7 +13,6 @@
 #include <thread>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/cuda/cuda_backend.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/task_progress.h"
@@ -185,11 +184,15 @@ int Environment::threads(int asked) const {
   return bound ? allowed : std::max(1, allowed / local_ranks);
 }
 
-std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads) {
+std::unique_ptr<Backend> Environment::make_backend(const RunSection& run) {
+  return make_backend(run.device, run.threads, run.dependent_launch ? DependentLaunch::yes : DependentLaunch::no);
+}
+
+std::unique_ptr<Backend> Environment::make_backend(DeviceKind device, int asked_threads, DependentLaunch launch) {
   if (device == DeviceKind::cuda || (device == DeviceKind::automatic && gpus_for_all())) {
     // Without a single GPU the back end itself says why.
     gpu_ = choose_gpu();
-    return make_cuda_backend(gpu_);
+    return make_cuda_backend(gpu_, launch);
   }
   return make_cpu_backend(threads(asked_threads));
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/cuda/cuda_backend.h"
 #include "dist/launcher.h"
 #include "dist/mpi_session.h"
 #include "dist/process_grid.h"
@@ -64,7 +65,10 @@ class Environment {
   /// The back end for `device`: the GPU of choose_gpu(), or the CPU; automatic takes the CPU where no rank sees a GPU, and says
   /// so. It must be destroyed before the environment. Collective. Throws Error, UsageError with the counts where a node
   /// has more ranks than GPUs.
-  std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads);
+  std::unique_ptr<Backend> make_backend(DeviceKind device, int asked_threads,
+                                        DependentLaunch launch = DependentLaunch::yes);
+  /// The same as a run's configuration says.
+  std::unique_ptr<Backend> make_backend(const RunSection& run);
   /// Ranks are watched with these limits from now on; before, and by other commands, for signs of life alone. Every rank calls
   /// it at about the same time.
   void watch_training(const ParallelSection& parallel) const;

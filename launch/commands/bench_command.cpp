@@ -58,7 +58,7 @@ void bench_step(const StepOptions& options) {
   run_job([&](Environment& environment) {
     const Config config = step_config(options, environment.mpi().size());
     check_clock(options.bench.clock, environment.mpi().size(), environment.threads(config.run.threads));
-    const auto backend = environment.make_backend(config.run.device, config.run.threads);
+    const auto backend = environment.make_backend(config.run);
     const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
     const StepBenchResult result = run_step_bench(*backend, grid, config, options.bench);
     if (!environment.is_root()) return;
@@ -112,8 +112,8 @@ void add_step(CLI::App& bench) {
   command->footer(
       "Prints tokens/s, milliseconds a step, model FLOP/s utilisation (tokens/s x FLOPs a token / the best "
       "rate of matrix\nproducts, measured before and after in the same process), each op's share of a step, "
-      "and the peak memory by use.\nOn a GPU all times are the device's; --set run.cuda_graphs=false and "
-      "--set parallel.overlap=false for comparison.\n"
+      "and the peak memory by use.\nOn a GPU all times are the device's; --set run.cuda_graphs=false, "
+      "run.dependent_launch=false and\nparallel.overlap=false for comparison.\n"
       "Examples:\n"
       "  vqlm bench step --head dense --batch 4\n"
       "  vqlm bench step --config configs/demo-vq.toml --set parallel.tensor=1 --json step.json\n"

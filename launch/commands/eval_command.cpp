@@ -128,7 +128,7 @@ void evaluate(const EvalArguments& options, Environment& environment) {
     check_tokenizer(*source, shards.back());
   }
   const Config config = job_config(options, *source, environment.mpi().size());
-  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  const auto backend = environment.make_backend(config.run);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, {.data = 0, .tensor = options.tensor});
 

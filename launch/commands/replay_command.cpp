@@ -56,7 +56,7 @@ void replay_step(const ReplayArguments& options, Environment& environment) {
   ShardSet shards = open_training_shards(config);
   mark_documents(config, shards.eos_id(), shards.glob());
   resolve(config, shards.vocab_size(), ranks);
-  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  const auto backend = environment.make_backend(config.run);
   check_device(config, backend->activation_dtype());
   if (!config.run.products_file.empty() && product_algorithms_of(*backend) == nullptr) {
     if (environment.is_root())

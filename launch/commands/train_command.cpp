@@ -84,7 +84,7 @@ int train_logged(const TrainArguments& options, Environment& environment, RunLog
   ShardSet shards = open_training_shards(config);
   mark_documents(config, shards.eos_id(), shards.glob());
   resolve(config, shards.vocab_size(), environment.mpi().size());
-  const auto backend = environment.make_backend(config.run.device, config.run.threads);
+  const auto backend = environment.make_backend(config.run);
   check_device(config, backend->activation_dtype());
   const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
   read_products_file(*backend, grid.world(),

@@ -61,7 +61,7 @@ void tune(const TuneArguments& options) {
     const std::string own = config.run.products_file.empty() ? "products.json" : config.run.products_file;
     const std::string out = options.out.empty() ? own : expand_home(options.out);
     if (environment.is_root()) check_folder_of(out);
-    const auto backend = environment.make_backend(config.run.device, config.run.threads);
+    const auto backend = environment.make_backend(config.run);
     check_device(config, backend->activation_dtype());
     const ProcessGrid grid = environment.make_grid(*backend, config.parallel);
     if (environment.is_root()) {

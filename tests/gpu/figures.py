@@ -4,7 +4,7 @@ only). Each kind is a function below; exit status 1 where results that must be e
 
 figures.py step|head|attention OURS.json [PEER.jsonl]; ops|products|counters|tests|sanitizer RESULT...;
 libraries DOCTOR.json FILES.txt; same METRICS.jsonl...; losses DENSE.jsonl VQ.jsonl; memory PLAN.json STEP.json CARD.csv;
-compare ON.json OFF.json; tuned FIRST.json TUNED.json; card CARD.csv SAMPLES_BEFORE; table TABLE.tsv
+compare ON.json GRAPHS_OFF.json DEPENDENT_LAUNCH_OFF.json; tuned FIRST.json TUNED.json; card CARD.csv SAMPLES_BEFORE; table TABLE.tsv
 """
 
 import argparse
@@ -106,9 +106,9 @@ def ops(options):
 
 
 def compare(options):
-    on, off = (load(path) for path in options.results)
-    return (f"on {1e3 * on['seconds_per_step']:.2f} ms, off {1e3 * off['seconds_per_step']:.2f} ms: "
-            f"{off['seconds_per_step'] / on['seconds_per_step']:.3f}x")
+    on, *others = (load(path)["seconds_per_step"] for path in options.results)
+    names = ["graphs off", "dependent launches off"]
+    return f"on {1e3 * on:.2f} ms" + "".join(f", {name} {1e3 * off:.2f} ms: {off / on:.3f}x" for name, off in zip(names, others))
 
 
 def tuned(options):

@@ -60,16 +60,19 @@ else
   # GPT-2 small at batch 32, T 1,024; 512 MiB of logits are 5,336 rows.
   products=(--rows 32768 --width 768 --d-ff 2048 --vocab 50257,50304 --logit-rows 5336 --seconds 0.05)
 fi
-# five_steps HEAD OPTIONS...: thrice, with graphs, without and with; the same losses and norms in every digit.
+# five_steps HEAD OPTIONS...: thrice, with graphs, without, and with graphs of ordinary launches; the same losses and norms in
+# every digit.
 five_steps() {
-  local head=$1 graphs name; shift
+  local head=$1 graphs dependent name; shift
   own_shards
-  for name in on off on-again; do
+  for name in on off ordinary; do
     graphs=true; [ $name != off ] || graphs=false
-    trained "$head-$name" --config "configs/gpt2-small-$head.toml" --set run.cuda_graphs=$graphs "${model[@]}" "$@" \
+    dependent=true; [ $name != ordinary ] || dependent=false
+    trained "$head-$name" --config "configs/gpt2-small-$head.toml" --set run.cuda_graphs=$graphs \
+      --set run.dependent_launch=$dependent "${model[@]}" "$@" \
       --set train.steps=5 --set optim.warmup_steps=1 --set run.log_every=1 --set data.heldout=
   done
-  figures same "$work/$head-on/metrics.jsonl" "$work/$head-off/metrics.jsonl" "$work/$head-on-again/metrics.jsonl"
+  figures same "$work/$head-on/metrics.jsonl" "$work/$head-off/metrics.jsonl" "$work/$head-ordinary/metrics.jsonl"
 }
 graphs_dense() { five_steps dense; }
 graphs_vq() { five_steps vq "${vq_model[@]}"; }
@@ -82,7 +85,7 @@ stage machine 8 machine 'what machine this is'
 stage doctor 15 doctor 'the libraries found and where; vqlm doctor: a second of products and all-reduces'
 stage op_tests 55 op_tests 'every kernel against the CPU back end'
 stage nccl 12 nccl 'NCCL with one rank'
-stage graphs_dense 26 graphs_dense 'five training steps with graphs, without and with: equal to the bit'
+stage graphs_dense 26 graphs_dense 'five training steps with graphs, without, and with ordinary launches: equal to the bit'
 stage graphs_vq 26 graphs_vq 'the same with the VQ head'
 stage products 20 products 'the products of GPT-2 small, the head at V = 50,257 and at 50,304'
 end_run

@@ -23,7 +23,7 @@ FIGURES = {  # what the line of a stage must show
     "products": r"head, V = 129 .*; head, V = 192 ", "small": r"tokens/s.*; no ratio \(--quick\)", "small_vq": r"tokens/s",
     "attention": r"T 64 head 64 forward \d+ %.*no ratio", "tune": r"^first .* ms, tuned .* ms: .*x; products: (\d+) of \1 shapes have their algorithm",
     "training": r"dense 1:.*held-out 1:.* 2:.*vq 1:.*held-out 1:",
-    "large": r"tokens/s", "large_vq": r"tokens/s", "graphs": r"^on .* off ", "head": r"^vq .*dense ", "ops": r"^copy ",
+    "large": r"tokens/s", "large_vq": r"tokens/s", "graphs": r"^on .* ms, graphs off .* ms: .*x, dependent launches off .* ms: .*x", "head": r"^vq .*dense ", "ops": r"^copy ",
     "memory": r"^planned \d+ MiB, used \d+: the difference is workspace"}
 
 

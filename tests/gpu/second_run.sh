@@ -83,7 +83,8 @@ attention() {
 }
 graphs() {
   step small-graphs-off --head dense "${small_dense[@]}" --set run.cuda_graphs=false
-  figures compare "$work/small-dense.json" "$work/small-graphs-off.json"
+  step small-ordinary --head dense "${small_dense[@]}" --set run.dependent_launch=false
+  figures compare "$work/small-dense.json" "$work/small-graphs-off.json" "$work/small-ordinary.json"
 }
 # The same body with both heads: do the losses fall together?
 training() {
@@ -152,11 +153,11 @@ stage attention 48 attention "attention against scaled_dot_product_attention's b
 stage training 66 training 'a minute of training of both heads, with held-out losses'
 stage large 84 large_steps 'training step, 1.5 billion parameters, dense head, against PyTorch compiled'
 stage large_vq 24 large_vq_steps 'training step, 1.5 billion parameters, VQ head'
-stage graphs 12 graphs 'the small step without CUDA graphs'
+stage graphs 18 graphs 'the small step without CUDA graphs, and without dependent launches'
 stage head 34 head_pass 'both heads, V = 128,000, d = 4,096, N = 16,384, against PyTorch'
 stage ops 15 ops 'ops that move bytes against the copy rate'
 stage memory 8 memory "the memory of the small step against vqlm plan's bytes"
-stage counters 30 counters 'hardware counters of ten kernels'
+stage counters 24 counters 'hardware counters of ten kernels'
 stage memcheck 22 memcheck 'compute-sanitizer: bad addresses'
 stage racecheck 15 racecheck 'compute-sanitizer: races in shared memory'
 stage synccheck 14 synccheck 'compute-sanitizer: barriers'

@@ -141,6 +141,7 @@ TEST_F(ConfigTest, EveryKeySurvivesWritingAndReading) {
            "run.threads=5",
            "run.log_every=3",
            "run.cuda_graphs=false",
+           "run.dependent_launch=false",
            "run.products_file=products.json",
            "run.began_from=runs/y",
            "run.head_since=9",

@@ -132,10 +132,11 @@ struct RunSection {
   DeviceKind device = DeviceKind::automatic;
   int threads = 0;  // of a rank on the CPU; 0: cores / ranks on this machine
   std::int64_t log_every = 10;
-  bool cuda_graphs = true;      // record micro-batches and replay them (GPU)
-  std::string products_file;    // algorithms of matrix products, timed by vqlm tune (GPU); empty: the library's first
-  std::string began_from;       // what --init or --resume-from named; empty: random weights. The program writes it
-  std::int64_t head_since = 0;  // the step after which the head is another one than before. The program writes it
+  bool cuda_graphs = true;       // record micro-batches and replay them (GPU)
+  bool dependent_launch = true;  // kernels may begin before the one in front has ended (GPU)
+  std::string products_file;     // algorithms of matrix products, timed by vqlm tune (GPU); empty: the library's first
+  std::string began_from;        // what --init or --resume-from named; empty: random weights. The program writes it
+  std::int64_t head_since = 0;   // the step after which the head is another one than before. The program writes it
   std::int64_t counted_samples =
       0;  // the run's first samples that counts and map are of; 0: all text. The program writes it
 };

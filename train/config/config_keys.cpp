@@ -227,6 +227,7 @@ constexpr Key table[] = {
     {"run", "threads", field<run, &RunSection::threads>, {0, 4096}, "threads of a rank on the CPU; 0: cores / ranks on this machine"},
     {"run", "log_every", field<run, &RunSection::log_every>, {1, many}, "steps between log lines"},
     {"run", "cuda_graphs", field<run, &RunSection::cuda_graphs>, any, "GPU: record micro-batches as graphs and replay them"},
+    {"run", "dependent_launch", field<run, &RunSection::dependent_launch>, any, "GPU, compute capability 9.0: kernels may begin before the one in front of them has ended, and wait for it by themselves"},
     {"run", "products_file", field<run, &RunSection::products_file>, any, "GPU: file of vqlm tune, with the algorithms of matrix products; empty: the library's first"},
     {"run", "head_since", field<run, &RunSection::head_since>, {0, many}, "written by the program: the step after which --resume-from went on with another head"},
     {"run", "counted_samples", field<run, &RunSection::counted_samples>, {0, 9007199254740992.0}, "written by the program: the run's first samples that token counts and map are of; 0: all text"},
