@@ -1,8 +1,8 @@
 // What nobody may read between an update and the gathers of its values.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "core/backend.h"
 #include "core/parameters.h"
