@@ -9,8 +9,8 @@
 
 namespace vqlm::cuda {
 
-/// What one stream's next launch may do. A kernel is launched as a dependent where that is allowed, the kernel promises to wait,
-/// and what stands before it in the stream is a kernel: behind a copy, memory given back, another stream's event or a graph the
+/// What one stream's next launch may do. A kernel is launched as a dependent where that is allowed, it promises to wait, and
+/// what stands before it in the stream is a kernel: behind a copy, memory given back, another stream's event or a graph the
 /// launch is an ordinary one, whose order needs nobody's promise. Products of cuBLASLt are kernels, of which nothing is told
 /// here: the first own kernel after a copy is launched in the ordinary way though there was a product between.
 class DependentLaunches {

@@ -60,22 +60,22 @@ else
   # GPT-2 small at batch 32, T 1,024; 512 MiB of logits are 5,336 rows.
   products=(--rows 32768 --width 768 --d-ff 2048 --vocab 50257,50304 --logit-rows 5336 --seconds 0.05)
 fi
-# five_steps HEAD OPTIONS...: thrice, with graphs, without, and with graphs of ordinary launches; the same losses and norms in
-# every digit.
+# five_steps HEAD THIRD OPTIONS...: thrice, with graphs, without, and THIRD: with graphs of ordinary launches, or as the first
+# time once more; the same losses and norms in every digit.
 five_steps() {
-  local head=$1 graphs dependent name; shift
+  local head=$1 third=$2 graphs dependent name; shift 2
   own_shards
-  for name in on off ordinary; do
+  for name in on off $third; do
     graphs=true; [ $name != off ] || graphs=false
     dependent=true; [ $name != ordinary ] || dependent=false
     trained "$head-$name" --config "configs/gpt2-small-$head.toml" --set run.cuda_graphs=$graphs \
       --set run.dependent_launch=$dependent "${model[@]}" "$@" \
       --set train.steps=5 --set optim.warmup_steps=1 --set run.log_every=1 --set data.heldout=
   done
-  figures same "$work/$head-on/metrics.jsonl" "$work/$head-off/metrics.jsonl" "$work/$head-ordinary/metrics.jsonl"
+  figures same "$work/$head-on/metrics.jsonl" "$work/$head-off/metrics.jsonl" "$work/$head-$third/metrics.jsonl"
 }
-graphs_dense() { five_steps dense; }
-graphs_vq() { five_steps vq "${vq_model[@]}"; }
+graphs_dense() { five_steps dense ordinary; }
+graphs_vq() { five_steps vq again "${vq_model[@]}"; }
 products() {
   ours "$vqlm" bench products --device cuda "${products[@]}" --json "$work/products.json"
   figures products "$work/products.json"

@@ -14,8 +14,8 @@
 
 namespace simt {
 
-/// What a stream's work is. A dependent kernel (one that could begin before its predecessor's end) must have one kernel in front
-/// of it in the stream and nothing else, as a graph's programmatic edges want it: the program aborts otherwise.
+/// What a stream's work is. A dependent kernel (one that could begin before its predecessor's end) must have one kernel in
+/// front of it in the stream and nothing else, as a graph's programmatic edges want it: the program aborts otherwise.
 enum class Work : std::uint8_t { other, kernel, dependent_kernel };
 
 /// Appends work to a stream. `poll` is called, on the main thread, once everything before it in the stream and every

@@ -12,8 +12,8 @@ bool holds_averages(const ParameterStore& parameters, int bucket) {
 }
 
 /// All, where forward calls no other group or hosts wait for their own collectives alone. NCCL starts the collectives of all
-/// groups in the order of their calls (NCCL_LAUNCH_ORDER_IMPLICIT), so one of the tensor group's would wait until the last gather
-/// begins, which is when the others have ended: there one gather is under way while forward computes with the bucket before.
+/// groups in the order of their calls (NCCL_LAUNCH_ORDER_IMPLICIT), so one of the tensor group's would wait until the last
+/// gather begins, which is when the others have ended: there one gather is under way while forward computes with the bucket before.
 std::size_t gathers_ahead(const Backend& backend, const ProcessGrid& grid, Overlap overlap, std::size_t all) {
   if (overlap == Overlap::no) return 0;
   return backend.host_accessible() || grid.tensor_size() == 1 ? all : 1;

@@ -16,8 +16,8 @@ namespace vqlm {
 
 class ParameterGathers {
  public:
-  /// in_forward: the buckets in the order of forward. Those that are left out, and those that hold moving averages, which a head
-  /// reads right after the update, are gathered by updated() itself. All must outlive the object; the store must be allocated.
+  /// in_forward: the buckets in the order of forward. Those that are left out, and those that hold moving averages, which a
+  /// head reads right after the update, are gathered by updated() itself. All must outlive the object; the store must be allocated.
   ParameterGathers(Backend& backend, const ProcessGrid& grid, ParameterStore& parameters, GradientBuckets& buckets,
                    Overlap overlap, const std::vector<int>& in_forward);
 

@@ -35,7 +35,7 @@ class ReplicaCheck {
   ReplicaCheck(Backend& backend, const ProcessGrid& grid, const ParameterStore& parameters)
       : backend_(backend), grid_(grid), parameters_(parameters) {}
 
-  /// Collective over the world, between an update's gather and the next update. Reads the parameters once and blocks the host.
+  /// Collective over the world, while no bucket is stale: between a step's first forward pass and its update. Reads the parameters once and blocks the host.
   /// Throws Error, the same on every rank, where copies differ: it names the ranks and the buckets. step: for the message.
   void run(std::int64_t step) const;
 

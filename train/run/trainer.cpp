@@ -95,12 +95,6 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     note_skipped_update(step, metrics);
     const bool last = state_.step == config_.train.steps;
     const bool leaves = wishes.stop || wishes.time_is_up;
-    const std::int64_t check_every = config_.train.check_replicas_every;
-    if (check_every > 0 && (last || is_due(check_every, state_.step))) {
-      saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
-      engine_.gather_parameters();
-      replica_check_.run(state_.step);  // before a save of this one
-    }
     // Not where the run is left: who asked for the end may not wait long, and the run makes it up where it goes on.
     if (!leaves && evaluation_is_due()) evaluate(metrics);
     if (leaves || last) {
@@ -112,7 +106,8 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     }
   }
   products_->report();
-  if (state_.step == config_.train.steps) return TrainOutcome::finished;
+  engine_.gather_parameters();  // for whoever reads the model now
+  if (state_.step >= config_.train.steps) return TrainOutcome::finished;
   return wishes.stop ? TrainOutcome::stopped : TrainOutcome::out_of_time;
 }
 
@@ -133,12 +128,14 @@ bool Trainer::time_is_up(const TimeLimit& limit) const {
 }
 
 StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, const TimeLimit& limit, Wishes& wishes) {
-  const double begin = wall_seconds();
+  double begin = wall_seconds();
   const std::int64_t step = state_.step + 1;
   grid_.world().begin_step(step);
   const float lr = learning_rate(config_.optim, config_.train.steps, step);
   const double seconds_data = load_micro_batches();
-  const double norm = engine_.step(step, lr);
+  engine_.micro_batches().enqueue();
+  begin += check_replicas(step);
+  const double norm = engine_.update(step, lr);
   const StepSums sums = engine_.micro_batches().sums();
   step_.step = step;
   step_.nll = engine_.micro_batches().sequence_nll(grid_.tensor_rank() * model().local_rows());
@@ -197,6 +194,15 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
   losses_->watch(metrics.loss, step_);
   if (all.peak_is_low > 0) measure_peak_again();  // between steps
   return metrics;
+}
+
+double Trainer::check_replicas(std::int64_t step) {
+  const std::int64_t every = config_.train.check_replicas_every;
+  if (every == 0 || (step < config_.train.steps && !is_due(every, step))) return 0;
+  const double begin = wall_seconds();
+  saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
+  replica_check_.run(step);
+  return wall_seconds() - begin;
 }
 
 double Trainer::share_of_peak(double flops_per_second) {

@@ -76,6 +76,9 @@ class Trainer {
   /// Whether the time left is too short for the next step, the evaluation after it where one is due, and a save.
   bool time_is_up(const TimeLimit& limit) const;
   bool is_due(std::int64_t every, std::int64_t step) const { return every > 0 && step % every == 0; }
+  /// Where it is due in this step: whether the values that its micro-batches have read are the same on all ranks. Returns the
+  /// seconds that it took. Throws Error.
+  double check_replicas(std::int64_t step);
   /// The part of the best matrix-product rate seen so far that this is, at most 1: a step that beats the rate is the new best,
   /// and asks for another measurement.
   double share_of_peak(double flops_per_second);

@@ -81,7 +81,8 @@ TrainingRun::TrainingRun(Backend& backend, const ProcessGrid& grid, const Config
   if (changes) change_head();
   trainer_.emplace(backend_, grid_, config_, *inputs_, resumed_ ? &*resumed_ : nullptr,
                    changes ? changed_.back().get() : initial_.get(), options_.matmul_peak);
-  nothing_to_do_ = trainer_->state().step >= config_.train.steps && !lacks_last_evaluation();
+  const std::int64_t steps = trainer_->state().step;
+  nothing_to_do_ = steps > config_.train.steps || (steps == config_.train.steps && !lacks_last_evaluation());
   changed_.clear();
   resumed_.reset();  // their files and memory
   initial_.reset();
@@ -179,7 +180,8 @@ void TrainingRun::change_head() {
 
 bool TrainingRun::lacks_last_evaluation() const {
   bool lacks = false;
-  if (options_.keeps_records && grid_.world().rank() == 0 && !inputs_->heldout.empty()) {
+  const bool own = options_.existing == ExistingRun::resume || options_.existing == ExistingRun::resume_or_start;
+  if (own && options_.keeps_records && grid_.world().rank() == 0 && !inputs_->heldout.empty()) {
     const auto evaluated = last_evaluated_step(folder_.path() / "metrics.jsonl");
     lacks = evaluated && *evaluated < trainer_->state().step;
   }

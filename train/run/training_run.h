@@ -64,7 +64,7 @@ class TrainingRun {
   /// What text counts and map are of: those that a run which goes on began with, or what data.counted_text says.
   void settle_counted_text();
   void begin_records();
-  /// Whether all steps are done and the records lack the last one's evaluation. Collective.
+  /// Whether the records of the run that goes on here lack an evaluation of its checkpoint's step. Collective.
   bool lacks_last_evaluation() const;
 
   Backend& backend_;

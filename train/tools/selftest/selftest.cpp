@@ -78,9 +78,12 @@ DoctorCheck check_spike(Backend& backend, const ProcessGrid& grid) {
       constexpr float nan = std::numeric_limits<float>::quiet_NaN();
       backend.copy_from_host(model.parameters().flat_gradients().range(bucket.begin + bucket.count / 2, 1), &nan);
     });
-    const bool skipped = !std::isfinite(struck.norm) && model.state() == before;
+    // Collective, and so apart from what ranks may see alone.
+    const std::uint64_t struck_state = model.state();
     const SelftestModel::Step after = model.step();
-    const bool goes_on = std::isfinite(after.norm) && std::isfinite(after.loss) && model.state() != before;
+    const std::uint64_t after_state = model.state();
+    const bool skipped = !std::isfinite(struck.norm) && struck_state == before;
+    const bool goes_on = std::isfinite(after.norm) && std::isfinite(after.loss) && after_state != before;
     if (skipped && goes_on) continue;
     return {.ok = false,
             .text = fmt::format(
