@@ -10,7 +10,7 @@
 
 #include "core/model/head/code_map.h"
 #include "core/model/head/token_choice.h"
-#include "core/model/micro_batch_place.h"
+#include "core/micro_batch_place.h"
 #include "core/model_config.h"
 #include "core/parameters.h"
 #include "core/tensor_parallel.h"
