@@ -4,13 +4,13 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "core/cuda/device_utils.h"
 #include "core/cuda/launch.h"
 #include "core/cuda/tensor_core.h"
+#include "tests/simt/planted_main.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -119,11 +119,6 @@ int run(Fault fault) {
 }  // namespace vqlm::cuda
 
 int main(int argc, char** argv) {
-  for (std::size_t i = 0; i < std::size(vqlm::cuda::names); ++i) {
-    if (argc == 2 && std::strcmp(argv[1], vqlm::cuda::names[i]) == 0) {
-      return vqlm::cuda::run(static_cast<vqlm::cuda::Fault>(i));
-    }
-  }
-  std::fprintf(stderr, "usage: planted_faults NAME\n");
-  return 2;
+  return simt::run_planted(argc, argv, vqlm::cuda::names,
+                           [](std::size_t i) { return vqlm::cuda::run(static_cast<vqlm::cuda::Fault>(i)); });
 }

@@ -4,12 +4,12 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
-#include <cstring>
 #include <vector>
 
 #include "core/cuda/launch.h"
 #include "core/cuda/tensor_core_sm90.h"
 #include "core/cuda/tensor_maps.h"
+#include "tests/simt/planted_main.h"
 
 namespace vqlm::cuda {
 namespace {
@@ -252,11 +252,6 @@ int run(Fault fault) {
 }  // namespace vqlm::cuda
 
 int main(int argc, char** argv) {
-  for (std::size_t i = 0; i < std::size(vqlm::cuda::names); ++i) {
-    if (argc == 2 && std::strcmp(argv[1], vqlm::cuda::names[i]) == 0) {
-      return vqlm::cuda::run(static_cast<vqlm::cuda::Fault>(i));
-    }
-  }
-  std::fprintf(stderr, "usage: planted_faults_sm90 NAME\n");
-  return 2;
+  return simt::run_planted(argc, argv, vqlm::cuda::names,
+                           [](std::size_t i) { return vqlm::cuda::run(static_cast<vqlm::cuda::Fault>(i)); });
 }
