@@ -35,7 +35,7 @@ class Engine {
   /// the parameters and what the head makes of them. `step` counts from 1. Collective. Returns the global gradient norm
   /// before clipping; where it is not finite, nothing was updated.
   double step(std::int64_t step, float lr);
-  /// The second half of step(), for gradients that were enqueued otherwise.
+  /// The second half of step(), behind gradients that micro_batches() has enqueued.
   double update(std::int64_t step, float lr);
   /// After step() a data rank has the new values that it owns, and the next step brings it the others beside its forward pass.
   /// Whoever else reads parameters, the evaluators too, calls this first: it brings them now. Collective; nothing where they
