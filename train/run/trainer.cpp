@@ -95,6 +95,11 @@ TrainOutcome Trainer::run(Metrics* metrics, const std::function<bool()>& stop_re
     note_skipped_update(step, metrics);
     const bool last = state_.step == config_.train.steps;
     const bool leaves = wishes.stop || wishes.time_is_up;
+    if (last && config_.train.check_replicas_every > 0) {  // what the last update made, before it is saved
+      saver_.finish();
+      engine_.gather_parameters();
+      replica_check_.run(state_.step);
+    }
     // Not where the run is left: who asked for the end may not wait long, and the run makes it up where it goes on.
     if (!leaves && evaluation_is_due()) evaluate(metrics);
     if (leaves || last) {
@@ -197,8 +202,10 @@ StepMetrics Trainer::train_step(const std::function<bool()>& stop_requested, con
 }
 
 double Trainer::check_replicas(std::int64_t step) {
-  const std::int64_t every = config_.train.check_replicas_every;
-  if (every == 0 || (step < config_.train.steps && !is_due(every, step))) return 0;
+  if (!is_due(config_.train.check_replicas_every, step)) return 0;
+  // The step's own work, and the wait for the slowest rank, are no part of the check's time.
+  backend_.synchronize();
+  grid_.world().barrier();
   const double begin = wall_seconds();
   saver_.finish();  // where the check ends the run, the save of an earlier step is not lost
   replica_check_.run(step);
